@@ -1,0 +1,3 @@
+//! Kernels.
+pub mod activation;
+pub mod elements;
