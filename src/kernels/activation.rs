@@ -1,4 +1,17 @@
-//! Activations.
+//! Activations: the bend between the two linear layers of an MLP, without which they would be one.
+//!
+//! ```text
+//! gelu(x)     = x · Φ(x) = x/2 · (1 + erf(x / √2))                                  (Hendrycks and Gimpel 2016)
+//! gelu_new(x) = x/2 · (1 + tanh(u)) = x / (1 + e^(−2u)),   u = √(2/π) · (x + 0.044715 x³)    GPT-2's own
+//! relu(x)     = max(x, 0)
+//! silu(x)     = x / (1 + e^(−x))
+//! ```
+//!
+//! The fast forms need one exponential and one division, no tanh. erf is by Abramowitz and Stegun's formula 7.1.26,
+//! within 1.5e-7.
+
+use super::exp::exp;
+use super::simd::Simd;
 
 /// The activation of the MLP, by its name in `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,4 +24,93 @@ pub enum Activation {
     Relu,
     /// `silu`: x · sigmoid(x)
     Silu,
+}
+
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+
+impl Activation {
+    /// The formula as it stands, in f64.
+    pub fn of(self, x: f32) -> f32 {
+        let x = f64::from(x);
+        let y = match self {
+            Activation::GeluTanh => {
+                let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+                0.5 * x * (1.0 + libm::tanh(u))
+            }
+            Activation::GeluErf => 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2)),
+            Activation::Relu => x.max(0.0),
+            Activation::Silu => x / (1.0 + libm::exp(-x)),
+        };
+        y as f32
+    }
+
+    /// The fast form, for sixteen numbers.
+    #[inline(always)]
+    pub fn of_lanes<S: Simd>(self, simd: S, x: S::F32s) -> S::F32s {
+        let one = simd.splat(1.0);
+        // x · sigmoid(z), from e^(−z)
+        let gate = |minus_z| simd.div(x, simd.add(one, exp(simd, minus_z)));
+        match self {
+            Activation::GeluTanh => {
+                let square = simd.mul(x, x);
+                let inner = simd.mul_add(square, simd.splat(0.044715), one);
+                gate(simd.mul(simd.mul(simd.splat(-2.0 * SQRT_2_OVER_PI), x), inner))
+            }
+            Activation::GeluErf => {
+                // z = |x| / √2, t = 1 / (1 + p z), erfc(z) ≈ (a₁ t + … + a₅ t⁵) e^(−z²)
+                let zero = simd.splat(0.0);
+                let magnitude = simd.max(x, simd.sub(zero, x));
+                let z = simd.mul(magnitude, simd.splat(std::f32::consts::FRAC_1_SQRT_2));
+                let t = simd.div(one, simd.mul_add(z, simd.splat(0.327_591_1), one));
+                let mut p = simd.splat(1.061_405_4);
+                for a in [-1.453_152, 1.421_413_8, -0.284_496_74, 0.254_829_6] {
+                    p = simd.mul_add(p, t, simd.splat(a));
+                }
+                let tail = simd.mul(simd.mul(p, t), exp(simd, simd.mul(simd.sub(zero, z), z)));
+                // x Φ(x) = max(x, 0) − |x|/2 · erfc(|x| / √2), without cancellation on either side
+                let half = simd.mul(magnitude, simd.splat(-0.5));
+                simd.mul_add(half, tail, simd.max(x, zero))
+            }
+            Activation::Relu => simd.max(x, simd.splat(0.0)),
+            Activation::Silu => gate(simd.sub(simd.splat(0.0), x)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::isa::Isa;
+    use crate::kernels::simd::{Kernel, LANES};
+
+    struct Apply<'a>(Activation, &'a [[f32; LANES]]);
+    impl Kernel for Apply<'_> {
+        type Output = Vec<[f32; LANES]>;
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> Self::Output {
+            let of = |x: &[f32; LANES]| {
+                let mut y = [0.0; LANES];
+                simd.store(self.0.of_lanes(simd, simd.load(x)), &mut y);
+                y
+            };
+            self.1.iter().map(of).collect()
+        }
+    }
+
+    #[test]
+    fn fast_forms_hold_to_the_formulas() {
+        let xs: Vec<f32> = (0..1 << 16).map(|i| -30.0 + i as f32 * (60.0 / 65536.0)).collect();
+        let xs = xs.as_chunks().0;
+        for f in [Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::Silu] {
+            let portable = Isa::Portable.run(Apply(f, xs));
+            for isa in Isa::available() {
+                assert_eq!(isa.run(Apply(f, xs)), portable, "{f:?} on {isa}");
+            }
+            for (&x, &y) in xs.as_flattened().iter().zip(portable.as_flattened()) {
+                let truth = f.of(x);
+                let tolerance = 1e-6f32.max(x.abs() * 3e-7);
+                assert!((y - truth).abs() <= tolerance, "{f:?}({x}) = {y}, formula {truth}");
+            }
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! What weights are made of: f32, f16 or bf16 numbers. Every kernel widens them to f32 as it reads them.
 
+use super::simd::{LANES, Simd};
 use half::{bf16, f16};
 
-/// Borrowed weights in the precision they are stored in, row-major.
+/// Borrowed weights in the precision they are stored in.
 #[derive(Clone, Copy, Debug)]
 pub enum Elements<'a> {
     /// IEEE binary32.
@@ -11,4 +12,85 @@ pub enum Elements<'a> {
     F16(&'a [f16]),
     /// bfloat16: the upper half of a binary32.
     Bf16(&'a [bf16]),
+}
+
+impl Elements<'_> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Elements::F32(e) => e.len(),
+            Elements::F16(e) => e.len(),
+            Elements::Bf16(e) => e.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A number that weights or cached keys and values are stored as.
+pub trait Element: Copy + Send + Sync + 'static {
+    /// Sixteen of them, widened.
+    fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32s;
+    /// Widened; exact.
+    fn to_f32(self) -> f32;
+    /// Narrowed, to nearest even.
+    fn from_f32(x: f32) -> Self;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[f32; LANES]) -> S::F32s {
+        simd.load(from)
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> f32 {
+        x
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[f16; LANES]) -> S::F32s {
+        simd.load_f16(from)
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> f16 {
+        f16::from_f32(x)
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[bf16; LANES]) -> S::F32s {
+        simd.load_bf16(from)
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        bf16::to_f32(self)
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> bf16 {
+        bf16::from_f32(x)
+    }
+}
+
+/// Up to sixteen elements, widened, the missing lanes zero.
+#[inline(always)]
+pub fn load_partial<S: Simd, E: Element>(simd: S, from: &[E]) -> S::F32s {
+    let mut lanes = [0.0; LANES];
+    for (lane, &e) in lanes.iter_mut().zip(from) {
+        *lane = e.to_f32();
+    }
+    simd.load(&lanes)
 }

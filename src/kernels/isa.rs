@@ -1,0 +1,97 @@
+//! Which instructions to use: chosen once, when the program runs.
+
+use super::simd::{self, Kernel};
+use super::tile::tile_rows;
+use crate::{Error, Result};
+use std::fmt;
+
+/// An instruction set the kernels are compiled for.
+#[derive(Clone, Copy, Debug)]
+pub enum Isa {
+    /// Plain Rust, vectorised by the compiler for the target's baseline. Called `neon` on aarch64, where that is NEON.
+    Portable,
+    /// AVX2 with FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(simd::Avx2),
+    /// AVX-512 F, BW, DQ and VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(simd::Avx512),
+}
+
+impl Isa {
+    /// Every instruction set this machine has, the best first.
+    pub fn available() -> Vec<Isa> {
+        #[allow(unused_mut)]
+        let mut all = vec![Isa::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            all.extend(simd::Avx2::detect().map(Isa::Avx2));
+            all.extend(simd::Avx512::detect().map(Isa::Avx512));
+        }
+        all.reverse();
+        all
+    }
+
+    /// The name the environment variable knows it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable if cfg!(target_arch = "aarch64") => "neon",
+            Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => "avx512",
+        }
+    }
+
+    /// The best this machine has, or the one that the environment variable `HORNBOOK_ISA` names.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] where `HORNBOOK_ISA` names one this machine does not have.
+    pub fn choose() -> Result<Isa> {
+        let available = Isa::available();
+        let Some(name) = std::env::var_os("HORNBOOK_ISA").filter(|name| !name.is_empty()) else {
+            return Ok(available[0]);
+        };
+        let found = available
+            .iter()
+            .find(|isa| name == *isa.name() || (name == *"portable" && matches!(isa, Isa::Portable)));
+        found.copied().ok_or_else(|| {
+            let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
+            Error::Parameter {
+                name: "HORNBOOK_ISA".into(),
+                found: name.to_string_lossy().into_owned(),
+                expected: format!("one of {} on this machine", names.join(", ")),
+            }
+        })
+    }
+
+    /// The most rows that [`tile`](super::tile) keeps in registers.
+    pub(super) fn tile_rows(self) -> usize {
+        match self {
+            Isa::Portable => tile_rows::<simd::Portable>(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => tile_rows::<simd::Avx2>(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => tile_rows::<simd::Avx512>(),
+        }
+    }
+
+    /// Runs a kernel compiled for this instruction set.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            Isa::Portable => simd::enter_portable(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(simd) => simd.enter(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(simd) => simd.enter(kernel),
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

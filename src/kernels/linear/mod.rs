@@ -1,0 +1,199 @@
+//! Linear layer: every output is a weighted sum of all inputs, plus a bias.
+//!
+//! ```text
+//! y[t, j] = Σ_k x[t, k] · W[k, j] + b[j]
+//! ```
+//!
+//! `x` is `[n_tokens, in]`, `W` is `[in, out]` (GPT-2's Conv1D layout, as the checkpoint stores it), `y` is
+//! `[n_tokens, out]`. 2 · n_tokens · in · out operations over in · out weights: one token reads every weight for two
+//! operations, so decode waits for memory; five hundred tokens use every weight a thousand times, so prefill waits for
+//! the multipliers. Hence two fast forms: [`stream`] reads the weights once, in the order they lie in memory; [`tiles`]
+//! copies them panel by panel into the cache and works from there.
+//!
+//! Each output is one chain of fused multiply-adds in the order of k, then the bias. The `[in, out]` layout makes that
+//! the fast order too: sixteen neighbouring outputs share every `x[k]`, and no sum ever runs across a vector. So one
+//! token or many, one thread or eight, any vector width: the same bits.
+
+mod stream;
+mod tiles;
+
+use super::activation::Activation;
+use super::elements::{Element, Elements};
+use super::rows::{Rows, RowsMut};
+use super::simd::{LANES, Simd};
+use super::threads::Team;
+
+/// A weight matrix `[rows, columns]`, row-major.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    /// The weights.
+    pub elements: Elements<'a>,
+    /// Inputs.
+    pub rows: usize,
+    /// Outputs.
+    pub columns: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix of `rows · columns` elements. Panics where they are not as many.
+    pub fn new(elements: Elements<'a>, rows: usize, columns: usize) -> Self {
+        assert_eq!(elements.len(), rows * columns);
+        Self { elements, rows, columns }
+    }
+}
+
+/// What becomes of a finished sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// `y = sum + bias`
+    Store,
+    /// `y = activation(sum + bias)`
+    Activate(Activation),
+    /// `y += sum + bias`: the residual connection.
+    Add,
+}
+
+/// The formula as it stands.
+pub fn textbook(x: Rows, w: Matrix, bias: &[f32], then: Then, y: &mut RowsMut) {
+    let weight = |k: usize, j: usize| match w.elements {
+        Elements::F32(e) => e[k * w.columns + j],
+        Elements::F16(e) => e[k * w.columns + j].to_f32(),
+        Elements::Bf16(e) => e[k * w.columns + j].to_f32(),
+    };
+    for t in 0..x.len() {
+        for j in 0..w.columns {
+            let mut sum = 0.0f32;
+            for k in 0..w.rows {
+                sum = x.row(t)[k].mul_add(weight(k, j), sum);
+            }
+            let y = &mut y.row_mut(t)[j];
+            match then {
+                Then::Store => *y = sum + bias[j],
+                Then::Activate(f) => *y = f.of(sum + bias[j]),
+                Then::Add => *y += sum + bias[j],
+            }
+        }
+    }
+}
+
+/// The most tokens for which reading the weights in place beats copying them into the cache first.
+const STREAM_TOKENS: usize = 12;
+
+/// The fast form. Panics where the shapes do not fit together.
+pub fn linear(team: &Team, x: Rows, w: Matrix, bias: &[f32], then: Then, mut y: RowsMut) {
+    assert_eq!((x.width(), x.len()), (w.rows, y.len()), "x is [n_tokens, in]");
+    assert_eq!((y.width(), bias.len()), (w.columns, w.columns), "y is [n_tokens, out]");
+    if x.is_empty() {
+        return;
+    }
+    match w.elements {
+        Elements::F32(e) => of_elements(team, x, e, bias, then, &mut y),
+        Elements::F16(e) => of_elements(team, x, e, bias, then, &mut y),
+        Elements::Bf16(e) => of_elements(team, x, e, bias, then, &mut y),
+    }
+}
+
+fn of_elements<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], then: Then, y: &mut RowsMut) {
+    if x.len() <= STREAM_TOKENS {
+        stream::linear(team, x, w, bias, then, y);
+    } else {
+        tiles::linear(team, x, w, bias, then, y);
+    }
+}
+
+/// Adds the bias to up to sixteen finished sums and does with them what is to be done.
+#[inline(always)]
+fn finish<S: Simd>(simd: S, sum: S::F32s, bias: &[f32], then: Then, y: &mut [f32]) {
+    let load = |from: &[f32]| match from.as_array::<LANES>() {
+        Some(whole) => simd.load(whole),
+        None => simd.load_partial(from),
+    };
+    let biased = simd.add(sum, load(bias));
+    let out = match then {
+        Then::Store => biased,
+        Then::Activate(f) => f.of_lanes(simd, biased),
+        Then::Add => simd.add(load(y), biased),
+    };
+    match y.as_mut_array::<LANES>() {
+        Some(whole) => simd.store(out, whole),
+        None => simd.store_partial(out, y),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::check::{assert_close, numbers};
+    use crate::kernels::isa::Isa;
+    use crate::kernels::rows::row_stride;
+    use half::{bf16, f16};
+
+    /// Every form on every instruction set and team, for one shape: the textbook's bits.
+    fn check(n: usize, inputs: usize, outputs: usize, then: Then) {
+        let weights = numbers(1, inputs * outputs);
+        let f16s: Vec<f16> = weights.iter().map(|&w| f16::from_f32(w)).collect();
+        let bf16s: Vec<bf16> = weights.iter().map(|&w| bf16::from_f32(w)).collect();
+        let (bias, before) = (numbers(2, outputs), numbers(3, n * outputs));
+        let stride = row_stride(inputs);
+        let data = numbers(4, n * stride);
+        let x = Rows::new(&data, n, inputs, stride);
+        for elements in [Elements::F32(&weights), Elements::F16(&f16s), Elements::Bf16(&bf16s)] {
+            let w = Matrix::new(elements, inputs, outputs);
+            let mut expected = before.clone();
+            textbook(x, w, &bias, then, &mut RowsMut::dense(&mut expected, outputs));
+            let mut first: Option<Vec<f32>> = None;
+            for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
+                let mut y = before.clone();
+                linear(&Team::new(threads, isa), x, w, &bias, then, RowsMut::dense(&mut y, outputs));
+                match then {
+                    Then::Activate(_) => assert_close(&y, &expected, 1e-5),
+                    _ => assert_eq!(y, expected, "{n} x {inputs} x {outputs}, {isa}, {threads} threads"),
+                }
+                assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{isa}, {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn fast_forms_equal_the_textbook_bit_for_bit() {
+        for n in [1, 2, 3, 8, 12, 13, 14, 15, 29, 43] {
+            for (inputs, outputs) in [(1, 1), (7, 5), (8, 16), (20, 60), (33, 70), (64, 192)] {
+                check(n, inputs, outputs, Then::Store);
+            }
+        }
+    }
+
+    #[test]
+    fn wide_layers_are_cut_into_pieces() {
+        check(1, 24, 1200, Then::Store);
+        check(5, 24, 1200, Then::Add);
+        check(20, 24, 300, Then::Add);
+    }
+
+    #[test]
+    fn what_becomes_of_the_sum() {
+        for n in [1, 17] {
+            check(n, 20, 50, Then::Add);
+            check(n, 20, 50, Then::Activate(Activation::GeluTanh));
+            check(n, 20, 50, Then::Activate(Activation::Relu));
+        }
+    }
+
+    #[test]
+    fn tokens_do_not_depend_on_their_company() {
+        let (inputs, outputs, n) = (48, 80, 30);
+        let (weights, bias, x) = (numbers(1, inputs * outputs), numbers(2, outputs), numbers(3, n * inputs));
+        let w = Matrix::new(Elements::F32(&weights), inputs, outputs);
+        let team = Team::new(2, Isa::available()[0]);
+        let run = |x: &[f32]| {
+            let mut y = vec![0.0; x.len() / inputs * outputs];
+            linear(&team, Rows::dense(x, inputs), w, &bias, Then::Store, RowsMut::dense(&mut y, outputs));
+            y
+        };
+        let together = run(&x);
+        for (size, name) in [(1, "alone"), (7, "by sevens"), (13, "by thirteens")] {
+            let apart: Vec<f32> = x.chunks(size * inputs).flat_map(run).collect();
+            assert_eq!(apart, together, "{name}");
+        }
+    }
+}

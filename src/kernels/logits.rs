@@ -1,0 +1,172 @@
+//! The head: how well does a token's final vector match each row of the vocabulary's table?
+//!
+//! ```text
+//! logits[t, v] = Σ_k x[t, k] · wte[v, k]
+//! ```
+//!
+//! GPT-2 ties its head to the token embedding, `[vocab_size, n_embd]`, so the sum runs *along* a row of the table, a
+//! dot product, where a linear layer's runs down a column. A dot product kept in one number would wait for every
+//! multiply-add to finish before the next; kept in as many as a register holds it would depend on the register. So it
+//! has sixteen partial sums on every machine, lane i taking k = i, i + 16, …, folded at the end by one fixed tree.
+//!
+//! At 2 · n_embd · vocab_size operations the head is a third of GPT-2's work for a token, so it is computed only for
+//! tokens whose logits are wanted.
+
+use super::elements::{Element, Elements, load_partial};
+use super::linear::Matrix;
+use super::rows::{Rows, RowsMut, SharedRows};
+use super::simd::{Kernel, LANES, Simd};
+use super::threads::Team;
+use super::tile::tile_range;
+
+/// Table rows in one piece of work.
+const PIECE: usize = 128;
+
+/// The formula with its sixteen partial sums, for one token and one row of the table.
+pub fn textbook(x: &[f32], row: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for (k, (x, w)) in x.iter().zip(row).enumerate() {
+        lanes[k % LANES] = x.mul_add(*w, lanes[k % LANES]);
+    }
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+    }
+    lanes[0]
+}
+
+/// The fast form: `x` is `[n, n_embd]`, `table` `[vocab_size, n_embd]`, `y` `[n, vocab_size]`.
+pub fn logits(team: &Team, x: Rows, table: Matrix, mut y: RowsMut) {
+    assert_eq!((x.width(), x.len()), (table.columns, y.len()), "x is [n, n_embd]");
+    assert_eq!(y.width(), table.rows, "y is [n, vocab_size]");
+    match table.elements {
+        Elements::F32(e) => of_elements(team, x, e, &mut y),
+        Elements::F16(e) => of_elements(team, x, e, &mut y),
+        Elements::Bf16(e) => of_elements(team, x, e, &mut y),
+    }
+}
+
+fn of_elements<E: Element>(team: &Team, x: Rows, table: &[E], y: &mut RowsMut) {
+    let vocab_size = y.width();
+    let y = y.share();
+    team.run(vocab_size.div_ceil(PIECE), |i| {
+        let start = i * PIECE;
+        let part = Part { x, table, y: &y, start, rows: PIECE.min(vocab_size - start) };
+        team.isa().run(part);
+    });
+}
+
+/// The logits of `rows` rows of the table from `start`.
+struct Part<'a, E> {
+    x: Rows<'a>,
+    table: &'a [E],
+    y: &'a SharedRows<'a>,
+    start: usize,
+    rows: usize,
+}
+
+impl<E: Element> Kernel for Part<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // Several tokens share each row they load; one token alone takes more rows at once instead.
+        let most = if S::WIDE { 4 } else { 2 };
+        for i in 0..self.x.len().div_ceil(most) {
+            let (t, tokens) = tile_range(self.x.len(), most, i);
+            match tokens {
+                1 => self.tokens::<S, 1, 8>(simd, t),
+                2 => self.tokens::<S, 2, 4>(simd, t),
+                3 => self.tokens::<S, 3, 4>(simd, t),
+                _ => self.tokens::<S, 4, 4>(simd, t),
+            }
+        }
+    }
+}
+
+impl<E: Element> Part<'_, E> {
+    /// `M` tokens from `t`, `R` rows at a time.
+    #[inline(always)]
+    fn tokens<S: Simd, const M: usize, const R: usize>(&self, simd: S, t: usize) {
+        let whole = self.rows / R * R;
+        for row in (0..whole).step_by(R) {
+            self.dots::<S, M, R>(simd, t, self.start + row);
+        }
+        for row in whole..self.rows {
+            self.dots::<S, M, 1>(simd, t, self.start + row);
+        }
+    }
+
+    #[inline(always)]
+    fn dots<S: Simd, const M: usize, const R: usize>(&self, simd: S, t: usize, row: usize) {
+        let width = self.x.width();
+        let rows: [&[E]; R] = std::array::from_fn(|r| &self.table[(row + r) * width..][..width]);
+        let xs: [&[f32]; M] = std::array::from_fn(|m| self.x.row(t + m));
+        let mut acc = [[simd.splat(0.0); M]; R];
+        for k in (0..width / LANES * LANES).step_by(LANES) {
+            let mut x = [simd.splat(0.0); M];
+            for m in 0..M {
+                // SAFETY: every row of `x` is `width` long, and `k + LANES <= width`.
+                x[m] = simd.load(unsafe { &*xs[m].as_ptr().add(k).cast::<[f32; LANES]>() });
+            }
+            for r in 0..R {
+                // SAFETY: as above, for the table's rows.
+                let w = E::load(simd, unsafe { &*rows[r].as_ptr().add(k).cast::<[E; LANES]>() });
+                for m in 0..M {
+                    acc[r][m] = simd.mul_add(x[m], w, acc[r][m]);
+                }
+            }
+        }
+        let tail = width / LANES * LANES;
+        for m in 0..M {
+            let x = simd.load_partial(&xs[m][tail..]);
+            // SAFETY: these rows of the table are this part's own, and so are their logits.
+            let y = unsafe { self.y.part(t + m, row, R) };
+            for r in 0..R {
+                let sum = simd.mul_add(x, load_partial(simd, &rows[r][tail..]), acc[r][m]);
+                y[r] = simd.reduce_add(sum);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::check::numbers;
+    use crate::kernels::isa::Isa;
+    use half::{bf16, f16};
+
+    #[test]
+    fn fast_form_equals_the_textbook_bit_for_bit() {
+        for (width, vocab) in [(8, 5), (16, 130), (20, 33), (48, 17), (100, 300), (256, 40)] {
+            for n in [1, 2, 3, 4, 5, 9] {
+                let (x, table) = (numbers(1, n * width), numbers(2, vocab * width));
+                let f16s: Vec<f16> = table.iter().map(|&w| f16::from_f32(w)).collect();
+                let bf16s: Vec<bf16> = table.iter().map(|&w| bf16::from_f32(w)).collect();
+                let widened = [
+                    table.clone(),
+                    f16s.iter().map(|w| w.to_f32()).collect(),
+                    bf16s.iter().map(|w| w.to_f32()).collect(),
+                ];
+                let stored = [Elements::F32(&table), Elements::F16(&f16s), Elements::Bf16(&bf16s)];
+                for (elements, wide) in stored.into_iter().zip(widened) {
+                    let expected: Vec<f32> = x
+                        .chunks(width)
+                        .flat_map(|x| wide.chunks(width).map(move |row| textbook(x, row)))
+                        .collect();
+                    for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 2)]) {
+                        let mut y = vec![0.0; n * vocab];
+                        let rows = Rows::dense(&x, width);
+                        let matrix = Matrix::new(elements, vocab, width);
+                        logits(&Team::new(threads, isa), rows, matrix, RowsMut::dense(&mut y, vocab));
+                        assert_eq!(y, expected, "{width} x {vocab}, {n} tokens, {isa}");
+                    }
+                }
+            }
+        }
+    }
+}

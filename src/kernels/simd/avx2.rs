@@ -1,0 +1,159 @@
+//! Two 256-bit registers a vector.
+
+use super::{Kernel, LANES, Simd};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+
+/// AVX2 with FMA and F16C. Made only by [`Avx2::detect`].
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+type F32s = [__m256; 2];
+
+impl Avx2 {
+    /// The instruction set, where the machine has it.
+    pub fn detect() -> Option<Self> {
+        let here = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        here.then_some(Self(()))
+    }
+
+    /// Runs `kernel` compiled with this instruction set.
+    pub(in crate::kernels) fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt")]
+        fn inner<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: a value of `Avx2` exists only where `detect` found these features (AVX2 implies the others).
+        unsafe { inner(self, kernel) }
+    }
+}
+
+/// Wraps an intrinsic call.
+macro_rules! intrinsic {
+    ($call:expr) => {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features; pointers come from references to
+        // arrays of exactly the vector's size, and the unaligned forms are used.
+        unsafe { $call }
+    };
+}
+
+/// The last steps of the fixed tree: 8 to 4, 2, 1.
+///
+/// # Safety
+/// The machine must have AVX.
+#[inline(always)]
+pub(super) unsafe fn fold_add(eight: __m256) -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+}
+
+impl Simd for Avx2 {
+    type F32s = F32s;
+    const WIDE: bool = false;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F32s {
+        intrinsic!([_mm256_set1_ps(x); 2])
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> F32s {
+        intrinsic!([_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))])
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[f16; LANES]) -> F32s {
+        intrinsic!([
+            _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())),
+            _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().add(8).cast()))
+        ])
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[bf16; LANES]) -> F32s {
+        intrinsic!({
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().add(8).cast()));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn store(self, v: F32s, to: &mut [f32; LANES]) {
+        intrinsic!({
+            _mm256_storeu_ps(to.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), v[1]);
+        })
+    }
+    #[inline(always)]
+    fn add(self, a: F32s, b: F32s) -> F32s {
+        intrinsic!([_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn sub(self, a: F32s, b: F32s) -> F32s {
+        intrinsic!([_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn mul(self, a: F32s, b: F32s) -> F32s {
+        intrinsic!([_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn div(self, a: F32s, b: F32s) -> F32s {
+        intrinsic!([_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn mul_add(self, a: F32s, b: F32s, c: F32s) -> F32s {
+        intrinsic!([_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])])
+    }
+    #[inline(always)]
+    fn max(self, a: F32s, b: F32s) -> F32s {
+        intrinsic!([_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn min(self, a: F32s, b: F32s) -> F32s {
+        intrinsic!([_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn zero_below(self, v: F32s, x: F32s, limit: f32) -> F32s {
+        intrinsic!({
+            let limit = _mm256_set1_ps(limit);
+            [
+                _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x[0], limit), v[0]),
+                _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x[1], limit), v[1]),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn scale_by_power(self, p: F32s, biased: F32s) -> F32s {
+        intrinsic!({
+            let low = _mm256_slli_epi32::<23>(_mm256_castps_si256(biased[0]));
+            let high = _mm256_slli_epi32::<23>(_mm256_castps_si256(biased[1]));
+            [
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p[0]), low)),
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p[1]), high)),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn reduce_add(self, v: F32s) -> f32 {
+        intrinsic!(fold_add(_mm256_add_ps(v[0], v[1])))
+    }
+    #[inline(always)]
+    fn reduce_max(self, v: F32s) -> f32 {
+        intrinsic!({
+            let eight = _mm256_max_ps(v[0], v[1]);
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        })
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, address: *const T) {
+        intrinsic!(_mm_prefetch::<_MM_HINT_T0>(address.cast()))
+    }
+}

@@ -1,0 +1,145 @@
+//! One 512-bit register a vector.
+
+use super::{Kernel, LANES, Simd};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+
+/// AVX-512 (F, BW, DQ, VL). Made only by [`Avx512::detect`].
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// The instruction set, where the machine has it.
+    pub fn detect() -> Option<Self> {
+        let here = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("fma");
+        here.then_some(Self(()))
+    }
+
+    /// Runs `kernel` compiled with this instruction set.
+    pub(in crate::kernels) fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c,fma,avx2,bmi1,bmi2,popcnt")]
+        fn inner<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: a value of `Avx512` exists only where `detect` found these features (AVX-512 implies the others).
+        unsafe { inner(self, kernel) }
+    }
+}
+
+/// Wraps an intrinsic call.
+macro_rules! intrinsic {
+    ($call:expr) => {
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features; pointers come from references
+        // to arrays of exactly the vector's size, and the unaligned forms are used.
+        unsafe { $call }
+    };
+}
+
+impl Simd for Avx512 {
+    type F32s = __m512;
+    const WIDE: bool = true;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        intrinsic!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> __m512 {
+        intrinsic!(_mm512_loadu_ps(from.as_ptr()))
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[f16; LANES]) -> __m512 {
+        intrinsic!(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[bf16; LANES]) -> __m512 {
+        intrinsic!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(
+            from.as_ptr().cast()
+        )))))
+    }
+    #[inline(always)]
+    fn store(self, v: __m512, to: &mut [f32; LANES]) {
+        intrinsic!(_mm512_storeu_ps(to.as_mut_ptr(), v))
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        intrinsic!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        intrinsic!(_mm512_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        intrinsic!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        intrinsic!(_mm512_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        intrinsic!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        intrinsic!(_mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        intrinsic!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn zero_below(self, v: __m512, x: __m512, limit: f32) -> __m512 {
+        intrinsic!({
+            let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_set1_ps(limit));
+            _mm512_mask_mov_ps(v, below, _mm512_setzero_ps())
+        })
+    }
+    #[inline(always)]
+    fn scale_by_power(self, p: __m512, biased: __m512) -> __m512 {
+        intrinsic!({
+            let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(biased));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), n))
+        })
+    }
+    #[inline(always)]
+    fn reduce_add(self, v: __m512) -> f32 {
+        intrinsic!({
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+            super::avx2::fold_add(eight)
+        })
+    }
+    #[inline(always)]
+    fn reduce_max(self, v: __m512) -> f32 {
+        intrinsic!(_mm512_reduce_max_ps(v))
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, address: *const T) {
+        intrinsic!(_mm_prefetch::<_MM_HINT_T0>(address.cast()))
+    }
+    #[inline(always)]
+    fn load_partial(self, from: &[f32]) -> __m512 {
+        let mask = lane_mask(from.len());
+        // SAFETY: `Avx512` exists only where detected; the mask lets through exactly the slice's elements.
+        unsafe { _mm512_maskz_loadu_ps(mask, from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store_partial(self, v: __m512, to: &mut [f32]) {
+        let mask = lane_mask(to.len());
+        // SAFETY: as for `load_partial`.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, v) }
+    }
+}
+
+/// The first `n` of sixteen lanes.
+#[inline(always)]
+fn lane_mask(n: usize) -> __mmask16 {
+    assert!(n <= LANES);
+    ((1u32 << n) - 1) as __mmask16
+}

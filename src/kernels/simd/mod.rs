@@ -1,0 +1,96 @@
+//! What a vector is: sixteen f32 lanes, whatever the machine.
+//!
+//! Every fast kernel is written once, generic over [`Simd`], and compiled once per instruction set by
+//! [`Isa::run`](super::isa::Isa::run). The width is part of the *result*, not only of the speed: a sum along a row is
+//! kept in sixteen partial sums and folded by one fixed tree, so AVX-512 (one register), AVX2 (two) and plain arrays
+//! (NEON, or anything LLVM knows) give the same bits. Multiply-add is always fused, with one rounding.
+
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+pub use portable::Portable;
+pub(super) use portable::enter as enter_portable;
+
+use half::{bf16, f16};
+
+/// Lanes of a vector.
+pub const LANES: usize = 16;
+
+/// An instruction set, as a value that exists only where the machine has it.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// Sixteen f32 lanes.
+    type F32s: Copy;
+
+    /// Whether the 28 accumulators of the large matrix tile fit in registers (32 registers of 16 lanes).
+    const WIDE: bool;
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F32s;
+    /// Sixteen numbers from memory.
+    fn load(self, from: &[f32; LANES]) -> Self::F32s;
+    /// Sixteen binary16 numbers, widened.
+    fn load_f16(self, from: &[f16; LANES]) -> Self::F32s;
+    /// Sixteen bfloat16 numbers, widened.
+    fn load_bf16(self, from: &[bf16; LANES]) -> Self::F32s;
+    /// Sixteen numbers to memory.
+    fn store(self, v: Self::F32s, to: &mut [f32; LANES]);
+    /// `a + b`
+    fn add(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
+    /// `a - b`
+    fn sub(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
+    /// `a · b`
+    fn mul(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
+    /// `a / b`
+    fn div(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
+    /// `a · b + c`, rounded once.
+    fn mul_add(self, a: Self::F32s, b: Self::F32s, c: Self::F32s) -> Self::F32s;
+    /// `a` where `a > b`, else `b` (so a NaN in `b` stays).
+    fn max(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
+    /// `a` where `a < b`, else `b` (so a NaN in `b` stays).
+    fn min(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
+    /// Zero where `x < limit`, else `v`.
+    fn zero_below(self, v: Self::F32s, x: Self::F32s, limit: f32) -> Self::F32s;
+    /// `p · 2^n`, where the low mantissa bits of `biased` hold the integer `n`: adds `n` to `p`'s exponent field.
+    fn scale_by_power(self, p: Self::F32s, biased: Self::F32s) -> Self::F32s;
+    /// All lanes added by halves: 16 to 8, 4, 2, 1.
+    fn reduce_add(self, v: Self::F32s) -> f32;
+    /// The largest lane.
+    fn reduce_max(self, v: Self::F32s) -> f32;
+
+    /// Asks for the cache line at `address` ahead of its use. Any address is allowed.
+    #[inline(always)]
+    fn prefetch<T>(self, _address: *const T) {}
+
+    /// Up to sixteen numbers, the missing lanes zero.
+    #[inline(always)]
+    fn load_partial(self, from: &[f32]) -> Self::F32s {
+        let mut lanes = [0.0; LANES];
+        lanes[..from.len()].copy_from_slice(from);
+        self.load(&lanes)
+    }
+
+    /// The first `to.len()` lanes to memory.
+    #[inline(always)]
+    fn store_partial(self, v: Self::F32s, to: &mut [f32]) {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        to.copy_from_slice(&lanes[..to.len()]);
+    }
+}
+
+/// A computation that any instruction set can be asked to do. `run` must be `#[inline(always)]`, so that its body is
+/// compiled with the instructions it runs on.
+pub trait Kernel {
+    /// What the computation returns.
+    type Output;
+    /// The computation, written once.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}

@@ -1,0 +1,95 @@
+//! Vectors as plain arrays: the specification of the others, and what runs where they do not. On aarch64 the compiler
+//! turns these loops into NEON, fused multiply-add included.
+
+use super::{Kernel, LANES, Simd};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
+
+/// Plain arrays of sixteen.
+#[derive(Clone, Copy, Debug)]
+pub struct Portable;
+
+type F32s = [f32; LANES];
+
+#[inline(always)]
+fn zip(a: F32s, b: F32s, f: impl Fn(f32, f32) -> f32) -> F32s {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+impl Simd for Portable {
+    type F32s = F32s;
+    const WIDE: bool = false;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F32s {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> F32s {
+        *from
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[f16; LANES]) -> F32s {
+        let mut to = [0.0; LANES];
+        from.convert_to_f32_slice(&mut to);
+        to
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[bf16; LANES]) -> F32s {
+        std::array::from_fn(|i| f32::from_bits(u32::from(from[i].to_bits()) << 16))
+    }
+    #[inline(always)]
+    fn store(self, v: F32s, to: &mut [f32; LANES]) {
+        *to = v;
+    }
+    #[inline(always)]
+    fn add(self, a: F32s, b: F32s) -> F32s {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: F32s, b: F32s) -> F32s {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: F32s, b: F32s) -> F32s {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: F32s, b: F32s) -> F32s {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn mul_add(self, a: F32s, b: F32s, c: F32s) -> F32s {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+    #[inline(always)]
+    fn max(self, a: F32s, b: F32s) -> F32s {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, a: F32s, b: F32s) -> F32s {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn zero_below(self, v: F32s, x: F32s, limit: f32) -> F32s {
+        zip(v, x, |v, x| if x < limit { 0.0 } else { v })
+    }
+    #[inline(always)]
+    fn scale_by_power(self, p: F32s, biased: F32s) -> F32s {
+        zip(p, biased, |p, n| f32::from_bits(p.to_bits().wrapping_add(n.to_bits() << 23)))
+    }
+    #[inline(always)]
+    fn reduce_add(self, v: F32s) -> f32 {
+        let eight: [f32; 8] = std::array::from_fn(|i| v[i] + v[i + 8]);
+        let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+        (four[0] + four[2]) + (four[1] + four[3])
+    }
+    #[inline(always)]
+    fn reduce_max(self, v: F32s) -> f32 {
+        v.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+}
+
+/// Runs `kernel` on plain arrays.
+pub(in crate::kernels) fn enter<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Portable)
+}

@@ -1,0 +1,73 @@
+//! The inner loop that everything with a matrix in it shares: a few rows times a few panels, kept in registers.
+//!
+//! A *panel* is sixteen columns of a matrix stored together, `[k, 16]`. For `M` rows of `x` and `V` panels,
+//!
+//! ```text
+//! acc[m][v] += Σ_k x[m, k] · panel[v][k, 0..16]
+//! ```
+//!
+//! takes `M·V` multiply-adds for `M + V` loads, so with enough of both the arithmetic is the limit and not the loads.
+//! Every output is one chain of fused multiply-adds in the order of k: nothing about its bits depends on the tile it is
+//! computed in.
+
+use super::elements::Element;
+use super::simd::{LANES, Simd};
+
+/// Adds the product of `M` rows and `V` panels to `acc`.
+///
+/// # Safety
+/// `x` points to `M` rows of at least `depth` numbers, `stride` apart; each panel to at least `depth · 16` elements.
+#[inline(always)]
+pub(super) unsafe fn multiply_add<S: Simd, E: Element, const M: usize, const V: usize>(
+    simd: S,
+    x: *const f32,
+    stride: usize,
+    depth: usize,
+    panels: [*const E; V],
+    acc: &mut [[S::F32s; V]; M],
+) {
+    for k in 0..depth {
+        let mut w = [simd.splat(0.0); V];
+        for v in 0..V {
+            // SAFETY: `k < depth`, and the panel holds `depth` rows of sixteen.
+            w[v] = E::load(simd, unsafe { &*panels[v].add(k * LANES).cast::<[E; LANES]>() });
+        }
+        for m in 0..M {
+            // SAFETY: row `m < M` holds at least `depth` numbers.
+            let xk = simd.splat(unsafe { *x.add(m * stride + k) });
+            for v in 0..V {
+                acc[m][v] = simd.mul_add(xk, w[v], acc[m][v]);
+            }
+        }
+    }
+}
+
+/// Calls `$call` with `$rows` as a constant: `with_rows!(n, ROWS => f::<ROWS>(…))` for n from 1 to 14.
+macro_rules! with_rows {
+    ($n:expr, $rows:ident => $call:expr) => {
+        with_rows!(@ $n, $rows, $call, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+    };
+    (@ $n:expr, $rows:ident, $call:expr, $($literal:literal)*) => {
+        match $n {
+            $($literal => {
+                const $rows: usize = $literal;
+                $call
+            })*
+            n => unreachable!("a tile of {n} rows"),
+        }
+    };
+}
+pub(super) use with_rows;
+
+/// The rows of the largest tile for an instruction set: with two panels, 28 of AVX-512's 32 registers; with one, 12 of
+/// AVX2's 16.
+pub(super) const fn tile_rows<S: Simd>() -> usize {
+    if S::WIDE { 14 } else { 6 }
+}
+
+/// `n` rows in tiles of nearly equal height, none above `most`: start and height of tile `i` of `n.div_ceil(most)`.
+pub(super) fn tile_range(n: usize, most: usize, i: usize) -> (usize, usize) {
+    let tiles = n.div_ceil(most);
+    let (start, end) = (i * n / tiles, (i + 1) * n / tiles);
+    (start, end - start)
+}
