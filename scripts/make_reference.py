@@ -88,7 +88,8 @@ TINY = {
     ),
     "tiny-one-head": dict(vocab_size=97, n_positions=96, n_embd=72, n_layer=1, n_head=1, n_inner=72),
     "tiny-sinusoidal": dict(
-        vocab_size=103, n_positions=96, n_embd=28, n_layer=2, n_head=2, position_embedding_type="sinusoidal"
+        vocab_size=103, n_positions=96, n_embd=28, n_layer=2, n_head=2,
+        tie_word_embeddings=False, position_embedding_type="sinusoidal",
     ),
 }  # fmt: skip
 WITH_PREFIX = {"tiny-gelu-new", "tiny-relu-untied", "tiny-sinusoidal"}
