@@ -55,7 +55,7 @@ except ImportError as error:
 EXAMPLES = """examples:
   python scripts/make_reference.py            # everything
   python scripts/make_reference.py fable      # only tests/data/fable
-  python scripts/make_reference.py --check    # load what is there and compare with transformers
+  python scripts/make_reference.py --check    # load the tiny-* folders again and compare
 """
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -287,7 +287,7 @@ def all_beam_searches(model, input_ids, eos):
 
 
 def choose_eos(model, input_ids, avoid):
-    """The id that, as eos, makes the searches differ most; with searches whose hypotheses end."""
+    """The id that, taken as eos, ends some hypotheses and makes the searches differ most."""
     best = None
     open_ended = beam_search(model, input_ids, model.config.vocab_size - 1, 1.0, False)
     for eos in sorted({id for ids, _ in open_ended for id in ids} - set(avoid)):
@@ -462,6 +462,7 @@ def make_rounded(model, input_ids, suffix):
     """f16 or bf16 weights; the answers are float32 arithmetic on the rounded weights."""
     narrow = rounded(model, ROUNDED[suffix])
     folder = make_copy(suffix, copy.deepcopy(narrow).float(), input_ids)
+    narrow.config.dtype = ROUNDED[suffix]
     narrow.config.save_pretrained(folder)
     write_tensors(folder / "model.safetensors", checkpoint_tensors(narrow, folder.name))
 
@@ -572,7 +573,7 @@ def main():
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="*", metavar="WHAT", help=f"of: {', '.join(TINY)}, fable (default: all)")
-    parser.add_argument("--check", action="store_true", help="write nothing; compare the stored files")
+    parser.add_argument("--check", action="store_true", help="write nothing; load the tiny-* folders through transformers and compare")
     args = parser.parse_args()
     for what in args.what:
         if what not in TINY and what != "fable":
