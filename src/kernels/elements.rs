@@ -31,7 +31,7 @@ impl Elements<'_> {
 }
 
 /// A number that weights or cached keys and values are stored as.
-pub trait Element: Copy + Send + Sync + 'static {
+pub trait Element: bytemuck::Pod + Send + Sync {
     /// Sixteen of them, widened.
     fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32s;
     /// Widened; exact.

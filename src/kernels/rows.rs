@@ -118,6 +118,18 @@ impl<'a> RowsMut<'a> {
         &mut self.data[i * self.stride..][..self.width]
     }
 
+    /// The columns `start..start + width` of every row.
+    pub fn columns_mut(self, start: usize, width: usize) -> RowsMut<'a> {
+        assert!(start + width <= self.width);
+        let skip = if self.n == 0 { 0 } else { start };
+        RowsMut { data: &mut self.data[skip..], width, ..self }
+    }
+
+    /// The first row and all that is stored after it, and the distance between rows.
+    pub fn into_parts(self) -> (&'a mut [f32], usize) {
+        (self.data, self.stride)
+    }
+
     /// The same rows for threads that each write parts of their own.
     pub(super) fn share(&mut self) -> SharedRows<'_> {
         SharedRows { stride: self.stride, width: self.width, data: Disjoint::new(self.data) }

@@ -78,6 +78,17 @@ impl KeyValues {
         self.capacity
     }
 
+    /// Becomes a copy of the first `positions` tokens of another of the same shape and precision.
+    pub fn copy_from(&mut self, other: &KeyValues, positions: usize) {
+        assert_eq!((self.n_head, self.head_dim), (other.n_head, other.head_dim));
+        assert!(positions <= self.capacity && positions <= other.capacity);
+        match (&mut self.store, &other.store) {
+            (Store::F32(to), Store::F32(from)) => to.copy_from(from, positions),
+            (Store::F16(to), Store::F16(from)) => to.copy_from(from, positions),
+            _ => panic!("caches of different precisions"),
+        }
+    }
+
     /// Stores the keys and values of tokens from `position`; `k` and `v` are `[n, n_embd]`.
     pub fn append(&mut self, team: &Team, position: usize, k: Rows, v: Rows) {
         assert!(position + k.len() <= self.capacity && k.len() == v.len());
@@ -91,12 +102,25 @@ impl KeyValues {
 
 impl<E: Element> Panels<E> {
     fn new(n_head: usize, head_dim: usize, capacity: usize) -> Self {
-        let zero = E::from_f32(0.0);
+        // Zeroed by the system page by page, when a page is first used.
         Self {
-            keys: vec![zero; n_head * capacity * head_dim],
-            values: vec![zero; n_head * capacity * head_dim.next_multiple_of(LANES)],
+            keys: bytemuck::zeroed_vec(n_head * capacity * head_dim),
+            values: bytemuck::zeroed_vec(n_head * capacity * head_dim.next_multiple_of(LANES)),
             head_dim,
             capacity,
+        }
+    }
+
+    fn copy_from(&mut self, other: &Panels<E>, positions: usize) {
+        // Head by head of the keys, panel by panel of the values; whole panels of keys.
+        let keys = positions.next_multiple_of(LANES) * self.head_dim;
+        let mine = self.keys.chunks_mut(self.capacity * self.head_dim);
+        for (to, from) in mine.zip(other.keys.chunks(other.capacity * self.head_dim)) {
+            to[..keys].copy_from_slice(&from[..keys]);
+        }
+        let mine = self.values.chunks_mut(self.capacity * LANES);
+        for (to, from) in mine.zip(other.values.chunks(other.capacity * LANES)) {
+            to[..positions * LANES].copy_from_slice(&from[..positions * LANES]);
         }
     }
 

@@ -56,10 +56,14 @@ pub fn textbook(q: Rows, k: Rows, v: Rows, scale: f32) -> (Vec<f32>, Vec<f32>) {
     (z, p)
 }
 
+/// The spans of a batch, walked through by every thread.
+pub trait Spans<'a>: Iterator<Item = Span<'a>> + Clone + Sync {}
+impl<'a, I: Iterator<Item = Span<'a>> + Clone + Sync> Spans<'a> for I {}
+
 /// The fast form. `q` and `z` are `[n_tokens, n_embd]`, the heads side by side; every span's rows of `z` are written.
-pub fn attention(team: &Team, q: Rows, spans: &[Span], scale: f32, mut z: RowsMut) {
+pub fn attention<'a>(team: &Team, q: Rows, spans: impl Spans<'a>, scale: f32, mut z: RowsMut) {
     assert_eq!((q.width(), q.len()), (z.width(), z.len()), "z has the shape of q");
-    for span in spans {
+    for span in spans.clone() {
         assert_eq!(q.width(), span.past.n_head() * span.past.head_dim(), "q is [n_tokens, n_embd]");
         assert!(span.row + span.n <= q.len() && span.position + span.n <= span.past.capacity());
     }
@@ -109,8 +113,8 @@ mod tests {
             let mut z = vec![f32::NAN; self.q.len()];
             let q = Rows::dense(&self.q, self.width());
             let span = |row| Span { row, n: chunk.min(self.n - row), position: row, past };
-            let spans: Vec<Span> = (0..self.n).step_by(chunk).map(span).collect();
-            attention(team, q, &spans, self.scale(), RowsMut::dense(&mut z, self.width()));
+            let spans = (0..self.n).step_by(chunk).map(span);
+            attention(team, q, spans, self.scale(), RowsMut::dense(&mut z, self.width()));
             z
         }
 

@@ -8,7 +8,7 @@
 //! Blocks start at position 0 for every query, and a query's arithmetic within a block is its own, so decode (a tile
 //! of one) and prefill in any chunks give the same bits.
 
-use super::Span;
+use super::{Span, Spans};
 use super::key_values::{BLOCK, Panels, Store};
 use crate::kernels::elements::Element;
 use crate::kernels::exp::{exp, exp_one};
@@ -26,17 +26,17 @@ thread_local! {
     static MIXTURE: RefCell<Vec<[f32; LANES]>> = const { RefCell::new(Vec::new()) };
 }
 
-pub(super) fn attention(team: &Team, q: Rows, spans: &[Span], scale: f32, z: &SharedRows) {
+pub(super) fn attention<'a>(team: &Team, q: Rows, spans: impl Spans<'a>, scale: f32, z: &SharedRows) {
     let most = team.isa().tile_rows();
     let tiles_of = |span: &Span| span.n.div_ceil(most);
-    let Some(n_head) = spans.first().map(|span| span.past.n_head()) else { return };
-    let tiles: usize = spans.iter().map(tiles_of).sum();
+    let Some(n_head) = spans.clone().next().map(|span| span.past.n_head()) else { return };
+    let tiles: usize = spans.clone().map(|span| tiles_of(&span)).sum();
     team.run(tiles * n_head, |i| {
         let (mut tile, head) = (i / n_head, i % n_head);
-        let mut spans = spans.iter();
+        let mut spans = spans.clone();
         let span = loop {
             let span = spans.next().expect("as many tiles as were counted");
-            match tile.checked_sub(tiles_of(span)) {
+            match tile.checked_sub(tiles_of(&span)) {
                 Some(rest) => tile = rest,
                 None => break span,
             }

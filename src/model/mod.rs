@@ -1,0 +1,227 @@
+//! The forward pass: from token ids to logits, as the explanation goes.
+//!
+//! ```text
+//! ids ─▶ token embedding + position ─▶ block 0 ─▶ … ─▶ block n_layer - 1 ─▶ layer norm ─▶ head ─▶ logits
+//!
+//! block:  x ─┬─▶ layer norm ─▶ attention ─▶ + ─┬─▶ layer norm ─▶ MLP ─▶ + ─▶
+//!            └────────────────────────────────▶┘ └──────────────────────▶┘
+//! ```
+//!
+//! A pass takes a *batch* of segments, each a few new tokens of one sequence with that sequence's [`KvCache`]: a whole
+//! prompt (prefill), one token (decode), or both at once for different sequences. All tokens go through the linear
+//! layers together, and through attention each with its own past.
+
+mod batch;
+mod cache;
+mod observer;
+mod scratch;
+
+pub use batch::{Segment, Wanted};
+pub use cache::KvCache;
+pub use observer::{Observer, Site};
+pub use scratch::Scratch;
+
+use crate::checkpoint::{Checkpoint, Config, LayerNormWeights, LinearWeights, Tensor, Weights};
+use crate::kernels::attention::{Span, attention, patterns};
+use crate::kernels::elements::Elements;
+use crate::kernels::layer_norm::layer_norm;
+use crate::kernels::linear::{Matrix, Then, linear};
+use crate::kernels::logits::logits;
+use crate::kernels::positions::{add_position, sinusoidal};
+use crate::kernels::rows::{Rows, RowsMut};
+use crate::kernels::threads::Team;
+use crate::kernels::embedding::copy_row;
+use crate::{Error, Result};
+use ndarray::ArrayViewMutD;
+use observer::show;
+
+/// A GPT-2: its weights, and the threads that compute with them.
+pub struct Model {
+    config: Config,
+    weights: Weights,
+    /// The position table, where the checkpoint has none of its own: `[n_positions, n_embd]`.
+    sinusoidal: Option<Vec<f32>>,
+    team: Team,
+}
+
+impl Model {
+    /// A model of a checkpoint's weights, used where they lie.
+    pub fn new(checkpoint: Checkpoint, team: Team) -> Self {
+        let Checkpoint { config, weights, .. } = checkpoint;
+        let sinusoidal = weights.wpe.is_none().then(|| sinusoidal(config.n_positions, config.n_embd));
+        Self { config, weights, sinusoidal, team }
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The threads.
+    pub fn team(&self) -> &Team {
+        &self.team
+    }
+
+    /// Runs new tokens of any number of sequences through the model. Their keys and values join their caches, and the
+    /// logits they ask for are left in `scratch`, in the order of the segments.
+    ///
+    /// # Errors
+    /// [`Error::TokenId`] and [`Error::ContextOverflow`], before anything is computed or cached.
+    pub fn forward(&self, batch: &mut [Segment], scratch: &mut Scratch, see: &mut impl Observer) -> Result<()> {
+        self.check(batch)?;
+        scratch.lay_out(batch, &self.config);
+        self.embed(batch, scratch, see);
+        for layer in 0..self.config.n_layer {
+            self.block(layer, batch, scratch, see);
+        }
+        self.head(batch, scratch, see);
+        for segment in batch {
+            segment.cache.advance(segment.tokens.len());
+        }
+        Ok(())
+    }
+
+    fn check(&self, batch: &[Segment]) -> Result<()> {
+        let &Config { vocab_size, n_positions, .. } = &self.config;
+        for Segment { tokens, cache, .. } in batch {
+            if let Some(&id) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
+                return Err(Error::TokenId { id, vocab_size });
+            }
+            if cache.len() + tokens.len() > n_positions.min(cache.capacity()) {
+                let prompt_tokens = cache.len() + tokens.len();
+                return Err(Error::ContextOverflow { prompt_tokens, n_positions });
+            }
+        }
+        Ok(())
+    }
+
+    /// What each token is, and where it stands: `[n_tokens, n_embd]`.
+    fn embed(&self, batch: &[Segment], s: &mut Scratch, see: &mut impl Observer) {
+        let mut x = s.x.rows_mut(s.rows);
+        let ids = batch.iter().flat_map(|segment| segment.tokens);
+        for (t, &id) in ids.enumerate() {
+            copy_row(self.weights.wte.elements(), id as usize, x.row_mut(t)); // wte[id]
+        }
+        show(see, Site::Embed, s.x.rows_mut(s.rows));
+        let mut x = s.x.rows_mut(s.rows);
+        let wpe = match &self.weights.wpe {
+            Some(learned) => learned.elements(),
+            None => Elements::F32(self.sinusoidal.as_deref().unwrap_or_default()),
+        };
+        let positions = batch.iter().flat_map(Segment::positions);
+        for (t, position) in positions.enumerate() {
+            add_position(wpe, position, x.row_mut(t), s.normed.rows_mut(1).row_mut(0)); // + wpe[position]
+        }
+    }
+
+    /// One block: look around (attention), then think (MLP); each adds to what was there.
+    fn block<O: Observer>(&self, layer: usize, batch: &mut [Segment], s: &mut Scratch, see: &mut O) {
+        let (w, team) = (&self.weights.h[layer], &self.team);
+        let n_embd = self.config.n_embd;
+        show(see, Site::ResidPre(layer), s.x.rows_mut(s.rows));
+
+        self.norm(s.x.rows(s.rows), &w.ln_1, s.normed.rows_mut(s.rows)); // [n_tokens, n_embd]
+        self.linear(s.normed.rows(s.rows), &w.attn.c_attn, Then::Store, s.qkv.rows_mut(s.rows)); // [n_tokens, 3 * n_embd]
+        self.show_qkv(layer, s, see);
+        for (segment, run) in batch.iter_mut().zip(&s.runs) {
+            let kv = s.qkv.rows(s.rows).range(run.row, run.n);
+            segment.cache.append(team, layer, kv.columns(n_embd, n_embd), kv.columns(2 * n_embd, n_embd));
+        }
+        if layer + 1 == self.config.n_layer && !O::LOOKS {
+            s.keep_wanted(batch); // nobody will ask what became of the others
+        }
+
+        let q = s.qkv.rows(s.rows).columns(0, n_embd);
+        let spans = s.runs.iter().zip(&*batch).map(|(run, segment)| segment.span(layer, run));
+        let scale = self.attention_scale(layer);
+        self.show_patterns(layer, q, spans.clone(), scale, see);
+        attention(team, q, spans, scale, s.z.rows_mut(s.rows)); // [n_tokens, n_embd], every head side by side
+        show(see, Site::Z(layer), s.z.rows_mut(s.rows));
+        self.add_linear(s.z.rows(s.rows), &w.attn.c_proj, s.x.rows_mut(s.rows), Site::AttnOut(layer), see);
+        show(see, Site::ResidMid(layer), s.x.rows_mut(s.rows));
+
+        self.norm(s.x.rows(s.rows), &w.ln_2, s.normed.rows_mut(s.rows)); // [n_tokens, n_embd]
+        let bend = Then::Activate(self.config.activation_function);
+        self.linear(s.normed.rows(s.rows), &w.mlp.c_fc, bend, s.hidden.rows_mut(s.rows)); // [n_tokens, n_inner]
+        show(see, Site::Post(layer), s.hidden.rows_mut(s.rows));
+        self.add_linear(s.hidden.rows(s.rows), &w.mlp.c_proj, s.x.rows_mut(s.rows), Site::MlpOut(layer), see);
+        show(see, Site::ResidPost(layer), s.x.rows_mut(s.rows));
+    }
+
+    /// The logits of the tokens that want them: `[n_wanted, vocab_size]`.
+    fn head<O: Observer>(&self, batch: &[Segment], s: &mut Scratch, see: &mut O) {
+        self.norm(s.x.rows(s.rows), &self.weights.ln_f, s.normed.rows_mut(s.rows));
+        show(see, Site::FinalNorm, s.normed.rows_mut(s.rows));
+        if O::LOOKS {
+            s.keep_wanted(batch);
+        }
+        let head = matrix(self.weights.lm_head.as_ref().unwrap_or(&self.weights.wte));
+        logits(&self.team, s.normed.rows(s.rows), head, s.logits.rows_mut(s.rows));
+        show(see, Site::Logits, s.logits.rows_mut(s.rows));
+    }
+
+    fn norm(&self, x: Rows, w: &LayerNormWeights, y: RowsMut) {
+        layer_norm(&self.team, x, w.weight.as_f32(), w.bias.as_f32(), self.config.layer_norm_epsilon, y);
+    }
+
+    fn linear(&self, x: Rows, w: &LinearWeights, then: Then, y: RowsMut) {
+        linear(&self.team, x, matrix(&w.weight), w.bias.as_f32(), then, y);
+    }
+
+    /// Adds a linear layer's output to the residual stream; in two steps where someone looks at it, to the same bits.
+    fn add_linear<O: Observer>(&self, x: Rows, w: &LinearWeights, mut y: RowsMut, site: Site, see: &mut O) {
+        if !O::LOOKS || !see.wants(site) {
+            return self.linear(x, w, Then::Add, y);
+        }
+        let width = y.width();
+        let mut out = vec![0.0; x.len() * width];
+        self.linear(x, w, Then::Store, RowsMut::dense(&mut out, width));
+        show(see, site, RowsMut::dense(&mut out, width));
+        for (t, out) in out.chunks(width).enumerate() {
+            y.row_mut(t).iter_mut().zip(out).for_each(|(y, out)| *y += out);
+        }
+    }
+
+    /// What scores are multiplied by: 1/√head_dim, unless the checkpoint was trained otherwise.
+    fn attention_scale(&self, layer: usize) -> f32 {
+        let Config { n_embd, n_head, .. } = self.config;
+        let by_width = match self.config.scale_attn_weights {
+            true => 1.0 / ((n_embd / n_head) as f32).sqrt(),
+            false => 1.0,
+        };
+        match self.config.scale_attn_by_inverse_layer_idx {
+            true => by_width / (layer + 1) as f32,
+            false => by_width,
+        }
+    }
+
+    fn show_qkv<O: Observer>(&self, layer: usize, s: &mut Scratch, see: &mut O) {
+        for (i, site) in [Site::Q(layer), Site::K(layer), Site::V(layer)].into_iter().enumerate() {
+            let n_embd = self.config.n_embd;
+            show(see, site, s.qkv.rows_mut(s.rows).columns_mut(i * n_embd, n_embd));
+        }
+    }
+
+    fn show_patterns<'a, O: Observer>(
+        &self,
+        layer: usize,
+        q: Rows,
+        spans: impl Iterator<Item = Span<'a>>,
+        scale: f32,
+        see: &mut O,
+    ) {
+        if O::LOOKS && see.wants(Site::Pattern(layer)) {
+            for span in spans {
+                let shape = [self.config.n_head, span.n, span.position + span.n];
+                let mut p = patterns(self.team.isa(), q, span, scale);
+                let p = ArrayViewMutD::from_shape(&shape[..], &mut p).expect("patterns have this shape");
+                see.see(Site::Pattern(layer), p);
+            }
+        }
+    }
+}
+
+/// A checkpoint's tensor as the kernels take it.
+fn matrix(tensor: &Tensor) -> Matrix<'_> {
+    Matrix::new(tensor.elements(), tensor.shape()[0], tensor.shape()[1])
+}

@@ -1,0 +1,111 @@
+//! The memory a pass works in, kept from one pass to the next: nothing is allocated for a token.
+
+use super::{Config, Segment};
+use crate::kernels::rows::{Rows, RowsMut, row_stride};
+
+/// Activations of a batch. Grows to the largest batch it has seen.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Tokens still in the pass.
+    pub(super) rows: usize,
+    /// Where each segment's tokens are among them.
+    pub(super) runs: Vec<Run>,
+    /// The residual stream, `[n_tokens, n_embd]`.
+    pub(super) x: Buffer,
+    /// It, normalised.
+    pub(super) normed: Buffer,
+    /// Queries, keys and values, `[n_tokens, 3 * n_embd]`.
+    pub(super) qkv: Buffer,
+    /// What attention brings, `[n_tokens, n_embd]`.
+    pub(super) z: Buffer,
+    /// The MLP's inside, `[n_tokens, n_inner]`.
+    pub(super) hidden: Buffer,
+    /// `[n_wanted, vocab_size]`
+    pub(super) logits: Buffer,
+}
+
+/// A segment's rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    pub(super) row: usize,
+    pub(super) n: usize,
+    /// The first row's position in its sequence.
+    pub(super) position: usize,
+}
+
+impl Scratch {
+    /// Room to work in.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The logits of the last pass, `[n_wanted, vocab_size]`, in the order of its segments.
+    pub fn logits(&self) -> Rows<'_> {
+        self.logits.rows(self.rows)
+    }
+
+    /// Makes room for a batch and lays its tokens one below the other.
+    pub(super) fn lay_out(&mut self, batch: &[Segment], config: &Config) {
+        self.runs.clear();
+        self.rows = 0;
+        let mut wanted = 0;
+        for segment in batch {
+            let n = segment.tokens.len();
+            self.runs.push(Run { row: self.rows, n, position: segment.cache.len() });
+            self.rows += n;
+            wanted += segment.wanted().len();
+        }
+        self.x.fit(self.rows, config.n_embd);
+        self.normed.fit(self.rows, config.n_embd);
+        self.qkv.fit(self.rows, 3 * config.n_embd);
+        self.z.fit(self.rows, config.n_embd);
+        self.hidden.fit(self.rows, config.n_inner);
+        self.logits.fit(wanted, config.vocab_size);
+    }
+
+    /// Drops the rows of tokens that want no logits, and moves the others together.
+    pub(super) fn keep_wanted(&mut self, batch: &[Segment]) {
+        self.rows = 0;
+        for (run, segment) in self.runs.iter_mut().zip(batch) {
+            let wanted = segment.wanted();
+            for from in wanted.clone() {
+                let to = self.rows + from - wanted.start;
+                for buffer in [&mut self.x, &mut self.normed, &mut self.qkv] {
+                    buffer.move_row(run.row + from, to);
+                }
+            }
+            *run = Run { row: self.rows, n: wanted.len(), position: run.position + wanted.start };
+            self.rows += wanted.len();
+        }
+    }
+}
+
+/// Rows of one width.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    data: Vec<f32>,
+    width: usize,
+    stride: usize,
+}
+
+impl Buffer {
+    fn fit(&mut self, rows: usize, width: usize) {
+        (self.width, self.stride) = (width, row_stride(width));
+        if self.data.len() < rows * self.stride {
+            self.data = vec![0.0; rows * self.stride];
+        }
+    }
+
+    fn move_row(&mut self, from: usize, to: usize) {
+        let start = from * self.stride;
+        self.data.copy_within(start..start + self.width, to * self.stride);
+    }
+
+    pub(super) fn rows(&self, n: usize) -> Rows<'_> {
+        Rows::new(&self.data, n, self.width, self.stride)
+    }
+
+    pub(super) fn rows_mut(&mut self, n: usize) -> RowsMut<'_> {
+        RowsMut::new(&mut self.data, n, self.width, self.stride)
+    }
+}
