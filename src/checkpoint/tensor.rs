@@ -1,0 +1,258 @@
+//! One tensor: a view of the checkpoint's bytes wherever that is possible, bytes of its own where it is not.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::source::Source;
+use crate::kernels::elements::Elements;
+
+#[cfg(target_endian = "big")]
+compile_error!(
+    "safetensors files are little-endian and are used in place: a big-endian machine cannot read them"
+);
+
+/// The precision of a tensor's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Dtype {
+    fn bytes(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+        }
+    }
+}
+
+/// Owned tensors start on a cache line.
+const ALIGNMENT: usize = 64;
+
+/// A row-major tensor in the precision it is stored in. Cheap to clone: clones share their bytes.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    source: Source,
+    /// The tensor's bytes within `source`: as many as `shape` and `dtype` call for, aligned for `dtype`.
+    range: Range<usize>,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    is_view: bool,
+}
+
+impl Tensor {
+    /// The tensor at `range` of `source`, in place if its address suits its dtype, else copied.
+    ///
+    /// `range` lies within `source` and is as long as `shape` and `dtype` call for: the header's reader has seen to it.
+    pub(super) fn new(
+        source: &Source,
+        range: Range<usize>,
+        dtype: Dtype,
+        shape: Vec<usize>,
+    ) -> Tensor {
+        debug_assert_eq!(range.len(), shape.iter().product::<usize>() * dtype.bytes());
+        let bytes = &source[range.clone()];
+        if !(bytes.as_ptr() as usize).is_multiple_of(dtype.bytes()) {
+            return Tensor::owned(dtype, shape, |copy| copy.copy_from_slice(bytes));
+        }
+        Tensor {
+            source: source.clone(),
+            range,
+            dtype,
+            shape,
+            is_view: true,
+        }
+    }
+
+    fn owned(dtype: Dtype, shape: Vec<usize>, fill: impl FnOnce(&mut [u8])) -> Tensor {
+        let len = shape.iter().product::<usize>() * dtype.bytes();
+        // A little more than needed, so that some start within it is aligned; the vector never grows, so it stays so.
+        let mut heap = vec![0u8; len + ALIGNMENT - 1];
+        let start = heap.as_ptr().align_offset(ALIGNMENT);
+        fill(&mut heap[start..start + len]);
+        Tensor {
+            source: Source::Heap(Arc::new(heap)),
+            range: start..start + len,
+            dtype,
+            shape,
+            is_view: false,
+        }
+    }
+
+    /// `[rows, columns]` to `[columns, rows]`, in bytes of its own.
+    pub(super) fn transposed(&self) -> Tensor {
+        let (rows, columns) = (self.shape[0], self.shape[1]);
+        let shape = vec![columns, rows];
+        match self.elements() {
+            Elements::F32(from) => Tensor::owned(self.dtype, shape, |to| {
+                transpose(from, bytemuck::cast_slice_mut(to), rows, columns)
+            }),
+            Elements::F16(from) => Tensor::owned(self.dtype, shape, |to| {
+                transpose(from, bytemuck::cast_slice_mut(to), rows, columns)
+            }),
+            Elements::Bf16(from) => Tensor::owned(self.dtype, shape, |to| {
+                transpose(from, bytemuck::cast_slice_mut(to), rows, columns)
+            }),
+        }
+    }
+
+    /// The same numbers as f32: exact, since every f16 and bf16 is one.
+    pub(super) fn widened(self) -> Tensor {
+        let widen = |numbers: &mut dyn Iterator<Item = f32>| {
+            Tensor::owned(Dtype::F32, self.shape.clone(), |bytes| {
+                for (to, from) in bytemuck::cast_slice_mut(bytes).iter_mut().zip(numbers) {
+                    *to = from;
+                }
+            })
+        };
+        match self.elements() {
+            Elements::F32(_) => self,
+            Elements::F16(numbers) => widen(&mut numbers.iter().map(|x| x.to_f32())),
+            Elements::Bf16(numbers) => widen(&mut numbers.iter().map(|x| x.to_f32())),
+        }
+    }
+
+    /// The size of each dimension, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The numbers in the precision they are stored in, row-major.
+    pub fn elements(&self) -> Elements<'_> {
+        let bytes = self.bytes();
+        match self.dtype {
+            Dtype::F32 => Elements::F32(bytemuck::cast_slice(bytes)),
+            Dtype::F16 => Elements::F16(bytemuck::cast_slice::<u8, f16>(bytes)),
+            Dtype::Bf16 => Elements::Bf16(bytemuck::cast_slice::<u8, bf16>(bytes)),
+        }
+    }
+
+    /// The numbers of a tensor known to be f32, as every bias and layer-norm vector of
+    /// [`Weights`](super::Weights) is.
+    ///
+    /// # Panics
+    /// If the tensor is f16 or bf16.
+    pub fn as_f32(&self) -> &[f32] {
+        match self.elements() {
+            Elements::F32(numbers) => numbers,
+            Elements::F16(_) | Elements::Bf16(_) => {
+                panic!("a tensor stored as {:?} was read as f32", self.dtype)
+            }
+        }
+    }
+
+    /// Whether the numbers are read in place from the checkpoint's bytes.
+    pub fn is_view(&self) -> bool {
+        self.is_view
+    }
+
+    /// The bytes of memory the tensor takes beside the checkpoint's own: 0 for a view.
+    pub fn owned_bytes(&self) -> usize {
+        if self.is_view { 0 } else { self.range.len() }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.source[self.range.clone()]
+    }
+}
+
+/// `from: [rows, columns]` to `to: [columns, rows]`, in parallel over bands of output rows. A band is a cache line of
+/// f32 wide, so that each line of `from` is read by one thread only and once.
+fn transpose<T: Pod + Send + Sync>(from: &[T], to: &mut [T], rows: usize, columns: usize) {
+    const BAND: usize = 16;
+    to.par_chunks_mut(BAND * rows)
+        .enumerate()
+        .for_each(|(band, to)| {
+            let first = band * BAND;
+            for row in 0..rows {
+                let line = &from[row * columns + first..];
+                for (to, &x) in to.chunks_exact_mut(rows).zip(line) {
+                    to[row] = x;
+                }
+            }
+        });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heap(numbers: &[f32], skip: usize) -> (Source, Range<usize>) {
+        // f32s of our own making are aligned; `skip` bytes in front of a copy decide whether it is.
+        let mut bytes = vec![0u8; 4 + skip];
+        let base = bytes.as_ptr().align_offset(4);
+        bytes.resize(base + skip, 0);
+        bytes.extend(bytemuck::cast_slice::<f32, u8>(numbers));
+        let start = base + skip;
+        let range = start..bytes.len();
+        (Source::Heap(Arc::new(bytes)), range)
+    }
+
+    #[test]
+    fn an_aligned_tensor_is_a_view_and_a_misaligned_one_a_copy_of_the_same_numbers() {
+        let numbers = [1.5f32, -2.0, 3.25, 1e-40];
+        for skip in 0..8 {
+            let (source, range) = heap(&numbers, skip);
+            let aligned = (source[range.clone()].as_ptr() as usize).is_multiple_of(4);
+            let tensor = Tensor::new(&source, range, Dtype::F32, vec![4]);
+            assert_eq!(tensor.is_view(), aligned);
+            assert_eq!(tensor.owned_bytes(), if aligned { 0 } else { 16 });
+            assert_eq!(tensor.as_f32(), numbers);
+        }
+    }
+
+    #[test]
+    fn owned_tensors_start_on_a_cache_line() {
+        let tensor = Tensor::owned(Dtype::F16, vec![3, 5], |bytes| bytes.fill(1));
+        assert_eq!(tensor.bytes().as_ptr() as usize % ALIGNMENT, 0);
+        assert_eq!(tensor.bytes(), [1; 30]);
+    }
+
+    #[test]
+    fn transposing_moves_every_element() {
+        for (rows, columns) in [
+            (1, 1),
+            (1, 40),
+            (40, 1),
+            (3, 5),
+            (16, 16),
+            (17, 33),
+            (48, 16),
+        ] {
+            let from: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+            let (source, range) = heap(&from, 0);
+            let tensor = Tensor::new(&source, range, Dtype::F32, vec![rows, columns]).transposed();
+            assert_eq!(tensor.shape(), [columns, rows]);
+            for row in 0..rows {
+                for column in 0..columns {
+                    assert_eq!(
+                        tensor.as_f32()[column * rows + row],
+                        from[row * columns + column]
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn widening_is_exact() {
+        let f16s: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+        let bytes = bytemuck::cast_slice::<f16, u8>(&f16s).to_vec();
+        let len = bytes.len();
+        let source = Source::Heap(Arc::new(bytes));
+        let wide = Tensor::new(&source, 0..len, Dtype::F16, vec![f16s.len()]).widened();
+        for (wide, narrow) in wide.as_f32().iter().zip(&f16s) {
+            assert!(narrow.is_nan() && wide.is_nan() || f64::from(*wide) == narrow.to_f64());
+        }
+        let bf16s = [bf16::from_f32(1.0), bf16::from_f32(-3.0e38)];
+        let source = Source::Heap(Arc::new(bytemuck::cast_slice::<bf16, u8>(&bf16s).to_vec()));
+        let wide = Tensor::new(&source, 0..4, Dtype::Bf16, vec![2]).widened();
+        assert_eq!(wide.as_f32(), [1.0, bf16s[1].to_f32()]);
+    }
+}

@@ -1,0 +1,232 @@
+//! What a checkpoint may look like, and that it arrives as the same numbers.
+
+use std::fs;
+
+use half::{bf16, f16};
+use hornbook::checkpoint::{Checkpoint, PositionEmbedding, TokenizerFiles};
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use crate::tiny::{N_EMBD, Tiny, VOCAB, all_numbers, file, numbers, parts, refused};
+
+#[test]
+fn every_tensor_arrives_where_it_belongs() {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+        let tiny = Tiny::new(dtype);
+        let folder = tiny.folder();
+        let checkpoint = Checkpoint::from_folder(folder.path()).unwrap();
+        let stored = |name: &str| -> Vec<f32> {
+            let (_, _, bytes) = &tiny.tensors[name];
+            match dtype {
+                Dtype::F16 => (bytes.as_chunks().0.iter())
+                    .map(|x| f16::from_le_bytes(*x).to_f32())
+                    .collect(),
+                Dtype::BF16 => (bytes.as_chunks().0.iter())
+                    .map(|x| bf16::from_le_bytes(*x).to_f32())
+                    .collect(),
+                _ => (bytes.as_chunks().0.iter())
+                    .map(|x| f32::from_le_bytes(*x))
+                    .collect(),
+            }
+        };
+        let w = &checkpoint.weights;
+        let mut expected = vec![
+            ("wte.weight".to_string(), &w.wte),
+            ("wpe.weight".to_string(), w.wpe.as_ref().unwrap()),
+            ("ln_f.weight".to_string(), &w.ln_f.weight),
+            ("ln_f.bias".to_string(), &w.ln_f.bias),
+        ];
+        for (i, block) in w.h.iter().enumerate() {
+            for (name, tensor) in [
+                ("ln_1.weight", &block.ln_1.weight),
+                ("ln_1.bias", &block.ln_1.bias),
+                ("attn.c_attn.weight", &block.attn.c_attn.weight),
+                ("attn.c_attn.bias", &block.attn.c_attn.bias),
+                ("attn.c_proj.weight", &block.attn.c_proj.weight),
+                ("attn.c_proj.bias", &block.attn.c_proj.bias),
+                ("ln_2.weight", &block.ln_2.weight),
+                ("ln_2.bias", &block.ln_2.bias),
+                ("mlp.c_fc.weight", &block.mlp.c_fc.weight),
+                ("mlp.c_fc.bias", &block.mlp.c_fc.bias),
+                ("mlp.c_proj.weight", &block.mlp.c_proj.weight),
+                ("mlp.c_proj.bias", &block.mlp.c_proj.bias),
+            ] {
+                expected.push((format!("h.{i}.{name}"), tensor));
+            }
+        }
+        assert_eq!(expected.len(), tiny.tensors.len());
+        assert_eq!(w.tensors().count(), tiny.tensors.len());
+        for (name, tensor) in expected {
+            assert_eq!(tensor.shape(), tiny.tensors[&name].1, "{name}");
+            assert_eq!(numbers(tensor), stored(&name), "{name}");
+            let widened = dtype != Dtype::F32 && tensor.shape().len() == 1;
+            assert_eq!(tensor.is_view(), !widened, "{name}");
+            if tensor.shape().len() == 1 {
+                assert_eq!(tensor.as_f32(), stored(&name));
+            }
+        }
+        assert_eq!(checkpoint.mapped_bytes(), tiny.bytes().len());
+        assert_eq!(checkpoint.owned_bytes() == 0, dtype == Dtype::F32);
+    }
+}
+
+#[test]
+fn prefixes_and_buffers_change_nothing() {
+    let plain = all_numbers(&Tiny::new(Dtype::F32).load().unwrap().weights);
+    for prefix in ["transformer.", "_orig_mod.", "_orig_mod.transformer."] {
+        let mut tiny = Tiny::new(Dtype::F32).rename(|name| format!("{prefix}{name}"));
+        tiny.set(&format!("{prefix}h.0.attn.bias"), Dtype::U8, &[1, 1, 6, 6]);
+        tiny.set(&format!("{prefix}h.0.attn.masked_bias"), Dtype::F64, &[]);
+        tiny.set("something.else", Dtype::I64, &[3]);
+        assert_eq!(
+            all_numbers(&tiny.load().unwrap().weights),
+            plain,
+            "{prefix}"
+        );
+    }
+}
+
+#[test]
+fn both_lineages_give_the_same_weights() {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+        let conv1d = Tiny::new(dtype);
+        let linear = conv1d.clone().into_nn_linear().load().unwrap();
+        let transposed = &linear.weights.h[1].attn.c_proj.weight;
+        assert!(!transposed.is_view());
+        assert_eq!(
+            all_numbers(&linear.weights),
+            all_numbers(&conv1d.load().unwrap().weights)
+        );
+    }
+}
+
+#[test]
+fn shards_equal_the_single_file() {
+    let tiny = Tiny::new(Dtype::BF16);
+    let (single, sharded) = (tiny.folder(), tiny.sharded());
+    let single = Checkpoint::from_folder(single.path()).unwrap();
+    let sharded = Checkpoint::from_folder(sharded.path()).unwrap();
+    assert_eq!(all_numbers(&single.weights), all_numbers(&sharded.weights));
+    assert!(sharded.weights.wte.is_view());
+}
+
+#[test]
+fn a_misaligned_file_is_copied_and_holds_the_same_numbers() {
+    let tiny = Tiny::new(Dtype::F32);
+    let aligned = tiny.load().unwrap();
+    let (header, data) = parts(&tiny.bytes());
+    let header = Value::Object(header).to_string();
+    for spaces in 0..4 {
+        let folder = tiny.folder();
+        let padded = format!("{header}{}", " ".repeat(spaces));
+        let misaligned = padded.len() % 4 != 0;
+        let path = folder.path().join("model.safetensors");
+        fs::write(path, file(&padded, &data)).unwrap();
+        let checkpoint = Checkpoint::from_folder(folder.path()).unwrap();
+        assert_eq!(
+            all_numbers(&checkpoint.weights),
+            all_numbers(&aligned.weights)
+        );
+        assert_eq!(
+            checkpoint.weights.tensors().all(|t| !t.is_view()),
+            misaligned
+        );
+        assert_eq!(
+            checkpoint.owned_bytes(),
+            if misaligned { data.len() } else { 0 }
+        );
+    }
+}
+
+#[test]
+fn the_head_is_tied_or_its_own_as_the_config_says() {
+    for prefix in ["", "transformer."] {
+        let mut tiny = Tiny::new(Dtype::F16).rename(|name| format!("{prefix}{name}"));
+        tiny.config["tie_word_embeddings"] = json!(false);
+        refused(
+            tiny.load(),
+            "model.safetensors",
+            "lm_head.weight & no such tensor & [11, 8]",
+        );
+        tiny.set("lm_head.weight", Dtype::F16, &[VOCAB, N_EMBD]);
+        let own = tiny.load().unwrap();
+        assert_ne!(
+            numbers(own.weights.lm_head.as_ref().unwrap()),
+            numbers(&own.weights.wte)
+        );
+        tiny.config["tie_word_embeddings"] = json!(true);
+        assert!(tiny.load().unwrap().weights.lm_head.is_none());
+    }
+}
+
+#[test]
+fn positions_are_sinusoidal_only_without_a_table() {
+    let mut tiny = Tiny::new(Dtype::F32);
+    tiny.config["position_embedding_type"] = json!("sinusoidal");
+    let with_table = tiny.load().unwrap();
+    assert_eq!(
+        with_table.config.position_embedding_type,
+        PositionEmbedding::Learned
+    );
+    assert!(with_table.weights.wpe.is_some());
+    tiny.tensors.remove("wpe.weight");
+    let without = tiny.load().unwrap();
+    assert_eq!(
+        without.config.position_embedding_type,
+        PositionEmbedding::Sinusoidal
+    );
+    assert!(without.weights.wpe.is_none());
+    tiny.config["position_embedding_type"] = json!("absolute");
+    refused(
+        tiny.load(),
+        "model.safetensors",
+        "wpe.weight & no such tensor & [6, 8]",
+    );
+}
+
+#[test]
+fn a_tokenizer_is_optional() {
+    let folder = Tiny::new(Dtype::F32).folder();
+    let path = folder.path();
+    let files = || {
+        Checkpoint::from_folder(path)
+            .unwrap()
+            .tokenizer_files()
+            .unwrap()
+    };
+    assert_eq!(
+        files(),
+        TokenizerFiles::None {
+            folder: path.into()
+        }
+    );
+    fs::write(path.join("vocab.json"), "{}").unwrap();
+    assert_eq!(
+        files(),
+        TokenizerFiles::None {
+            folder: path.into()
+        }
+    );
+    fs::write(path.join("merges.txt"), "").unwrap();
+    let (vocab, merges) = (path.join("vocab.json"), path.join("merges.txt"));
+    assert_eq!(files(), TokenizerFiles::VocabMerges { vocab, merges });
+    fs::write(path.join("tokenizer.json"), "{\"a\"").unwrap();
+    let (file, bytes) = (path.join("tokenizer.json"), b"{\"a\"".to_vec().into());
+    assert_eq!(files(), TokenizerFiles::Json { file, bytes });
+}
+
+#[test]
+fn a_folder_gives_the_checkpoint_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("my-model");
+    fs::create_dir(&path).unwrap();
+    Tiny::new(Dtype::F32).write(&path);
+    let checkpoint = Checkpoint::open(path.to_str().unwrap()).unwrap();
+    assert_eq!(checkpoint.name, "my-model");
+    assert_eq!(checkpoint.folder.as_deref(), Some(path.as_path()));
+    let around = path.join("..").join("my-model").join(".");
+    assert_eq!(
+        Checkpoint::open(around.to_str().unwrap()).unwrap().name,
+        "my-model"
+    );
+}
