@@ -74,8 +74,7 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] for a field that is malformed, out of range or describes a model other than a GPT-2.
     pub fn from_json(file: &Path, json: &[u8]) -> Result<Config> {
-        let value: Value =
-            serde_json::from_slice(json).map_err(|error| syntax(file, json, &error))?;
+        let value: Value = serde_json::from_slice(json).map_err(|error| syntax(file, json, &error))?;
         let Value::Object(map) = value else {
             return Err(Error::Config {
                 file: file.to_path_buf(),
@@ -87,12 +86,7 @@ impl Config {
         let fields = Fields { file, map: &map };
 
         let gpt2 = |name: &str| (name == "gpt2").then_some(());
-        fields.choice(
-            "model_type",
-            (),
-            gpt2,
-            "\"gpt2\", the one architecture here",
-        )?;
+        fields.choice("model_type", (), gpt2, "\"gpt2\", the one architecture here")?;
 
         let n_embd = fields.size("n_embd", 768, 1 << 20)?;
         let n_head = fields.size("n_head", 12, 1 << 20)?;
@@ -101,18 +95,14 @@ impl Config {
             return Err(fields.refuse("n_head", n_head.to_string(), expected));
         }
         // transformers' name is n_positions; older files say n_ctx beside it or alone.
-        let positions = if map.contains_key("n_positions") {
-            "n_positions"
-        } else {
-            "n_ctx"
-        };
+        let positions = if map.contains_key("n_positions") { "n_positions" } else { "n_ctx" };
         let n_inner = match map.get("n_inner") {
             None | Some(Value::Null) => 4 * n_embd,
             Some(_) => fields.size("n_inner", 0, 1 << 22)?,
         };
         let vocab_size = fields.size("vocab_size", 50257, 1 << 24)?;
-        let end_of_text = Some(GPT2_END_OF_TEXT)
-            .filter(|&id| usize::try_from(id).is_ok_and(|id| id < vocab_size));
+        let end_of_text =
+            Some(GPT2_END_OF_TEXT).filter(|&id| usize::try_from(id).is_ok_and(|id| id < vocab_size));
 
         Ok(Config {
             n_embd,
@@ -129,8 +119,7 @@ impl Config {
                 "gelu_new, gelu_pytorch_tanh, gelu, relu, silu or swish",
             )?,
             scale_attn_weights: fields.switch("scale_attn_weights", true)?,
-            scale_attn_by_inverse_layer_idx: fields
-                .switch("scale_attn_by_inverse_layer_idx", false)?,
+            scale_attn_by_inverse_layer_idx: fields.switch("scale_attn_by_inverse_layer_idx", false)?,
             reorder_and_upcast_attn: fields.switch("reorder_and_upcast_attn", false)?,
             tie_word_embeddings: fields.switch("tie_word_embeddings", true)?,
             bos_token_id: match map.get("bos_token_id") {
@@ -141,9 +130,9 @@ impl Config {
             eos_token_ids: match map.get("eos_token_id") {
                 None => end_of_text.into_iter().collect(),
                 Some(Value::Null) => Vec::new(),
-                Some(Value::Array(ids)) => (ids.iter())
-                    .map(|id| fields.token_id("eos_token_id", id))
-                    .collect::<Result<_>>()?,
+                Some(Value::Array(ids)) => {
+                    (ids.iter()).map(|id| fields.token_id("eos_token_id", id)).collect::<Result<_>>()?
+                }
                 Some(id) => vec![fields.token_id("eos_token_id", id)?],
             },
             position_embedding_type: fields.choice(
@@ -182,12 +171,7 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn refuse(&self, field: &str, found: String, expected: impl Into<String>) -> Error {
-        Error::Config {
-            file: self.file.to_path_buf(),
-            field: field.into(),
-            found,
-            expected: expected.into(),
-        }
+        Error::Config { file: self.file.to_path_buf(), field: field.into(), found, expected: expected.into() }
     }
 
     /// A whole number from 1 to `max`: far above any real model, and low enough that no product of sizes overflows.
@@ -232,18 +216,14 @@ impl Fields<'_> {
         let Some(value) = self.map.get(field) else {
             return Ok(default);
         };
-        (value.as_str())
-            .and_then(parse)
-            .ok_or_else(|| self.refuse(field, shown(value), accepted))
+        (value.as_str()).and_then(parse).ok_or_else(|| self.refuse(field, shown(value), accepted))
     }
 
     fn token_id(&self, field: &str, value: &Value) -> Result<u32> {
-        (value.as_u64())
-            .and_then(|id| u32::try_from(id).ok())
-            .ok_or_else(|| {
-                let expected = format!("a token id (0 to {}), a list of them, or null", u32::MAX);
-                self.refuse(field, shown(value), expected)
-            })
+        (value.as_u64()).and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
+            let expected = format!("a token id (0 to {}), a list of them, or null", u32::MAX);
+            self.refuse(field, shown(value), expected)
+        })
     }
 }
 
@@ -351,10 +331,7 @@ mod tests {
     fn the_small_print() {
         let small = parse(r#"{"vocab_size": 100, "n_positions": 7, "n_ctx": 9}"#).unwrap();
         assert_eq!(small.n_positions, 7);
-        assert_eq!(
-            small.bos_token_id, None,
-            "50256 is no token of this vocabulary"
-        );
+        assert_eq!(small.bos_token_id, None, "50256 is no token of this vocabulary");
         assert!(small.eos_token_ids.is_empty());
         let one = parse(r#"{"eos_token_id": 5, "n_inner": null}"#).unwrap();
         assert_eq!((one.eos_token_ids, one.n_inner), (vec![5], 3072));

@@ -27,14 +27,9 @@ pub(super) struct Header {
 /// `SafeTensors::read_metadata`, which adds the last offset and the header's length without asking whether the sum
 /// fits, and whose errors carry neither names nor numbers.
 pub(super) fn read_header(file: &Path, bytes: &[u8]) -> Result<Header> {
-    let broken = |problem: String| Error::Checkpoint {
-        file: file.to_path_buf(),
-        problem,
-    };
+    let broken = |problem: String| Error::Checkpoint { file: file.to_path_buf(), problem };
     if bytes.is_empty() {
-        return Err(broken(
-            "found an empty file, expected a safetensors file".into(),
-        ));
+        return Err(broken("found an empty file, expected a safetensors file".into()));
     }
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return Err(broken(format!(
@@ -57,8 +52,7 @@ pub(super) fn read_header(file: &Path, bytes: &[u8]) -> Result<Header> {
         )));
     };
 
-    let metadata: Metadata =
-        serde_json::from_slice(header).map_err(|error| explain(file, header, &error))?;
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|error| explain(file, header, &error))?;
     if metadata.data_len() != data.len() {
         let why = if metadata.data_len() > data.len() {
             "the file is cut short"
@@ -71,23 +65,13 @@ pub(super) fn read_header(file: &Path, bytes: &[u8]) -> Result<Header> {
             metadata.data_len()
         )));
     }
-    let tensors = metadata
-        .tensors()
-        .into_iter()
-        .map(|(name, info)| (name, info.clone()))
-        .collect();
-    Ok(Header {
-        tensors,
-        data_start: 8 + length,
-    })
+    let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+    Ok(Header { tensors, data_start: 8 + length })
 }
 
 /// Why a header was refused, with the tensor and the numbers: the parser's own error knows neither.
 fn explain(file: &Path, header: &[u8], refusal: &serde_json::Error) -> Error {
-    let broken = |problem: String| Error::Checkpoint {
-        file: file.to_path_buf(),
-        problem,
-    };
+    let broken = |problem: String| Error::Checkpoint { file: file.to_path_buf(), problem };
     let lying = |tensor: &str, found: String, expected: String| Error::Tensor {
         file: file.to_path_buf(),
         tensor: tensor.escape_debug().to_string(),
@@ -114,9 +98,7 @@ fn explain(file: &Path, header: &[u8], refusal: &serde_json::Error) -> Error {
         }
     }
 
-    tensors.sort_by(|(a_name, a), (b_name, b)| {
-        (a.data_offsets, a_name).cmp(&(b.data_offsets, b_name))
-    });
+    tensors.sort_by(|(a_name, a), (b_name, b)| (a.data_offsets, a_name).cmp(&(b.data_offsets, b_name)));
     let mut free = 0; // where the next tensor has to start
     for (name, info) in &tensors {
         let (start, end) = info.data_offsets;
@@ -144,10 +126,7 @@ fn explain(file: &Path, header: &[u8], refusal: &serde_json::Error) -> Error {
             Some(_) => {}
         }
     }
-    broken(format!(
-        "the header is not what safetensors defines: {}",
-        refusal.to_string().escape_debug()
-    ))
+    broken(format!("the header is not what safetensors defines: {}", refusal.to_string().escape_debug()))
 }
 
 #[cfg(test)]
@@ -163,10 +142,7 @@ mod tests {
 
     #[test]
     fn a_good_header_is_read() {
-        let bytes = file(
-            r#"{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}"#,
-            &[0; 4],
-        );
+        let bytes = file(r#"{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}"#, &[0; 4]);
         let header = read_header(Path::new("m"), &bytes).unwrap();
         assert_eq!(header.tensors["a"].shape, [2]);
         assert_eq!(header.data_start, bytes.len() - 4);
@@ -180,9 +156,7 @@ mod tests {
             .map(|i| {
                 let (start, end) = (i * step, i * step + (step - usize::from(i == 15)));
                 let size = end - start;
-                format!(
-                    r#""t{i}":{{"dtype":"U8","shape":[{size}],"data_offsets":[{start},{end}]}}"#
-                )
+                format!(r#""t{i}":{{"dtype":"U8","shape":[{size}],"data_offsets":[{start},{end}]}}"#)
             })
             .collect();
         let bytes = file(&format!("{{{}}}", entries.join(",")), &[]);

@@ -41,10 +41,7 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
 
-    let download = WITHOUT_OWNER
-        .iter()
-        .find(|(short, _)| *short == model)
-        .map_or(model, |(_, full)| full);
+    let download = WITHOUT_OWNER.iter().find(|(short, _)| *short == model).map_or(model, |(_, full)| full);
     let (looked, hint) = match cache {
         _ if !named => (
             "no such folder".to_string(),
@@ -67,11 +64,7 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
             format!("set HF_HUB_CACHE, then `hf download {download}`"),
         ),
     };
-    Err(Error::ModelNotFound {
-        name: model.escape_debug().to_string(),
-        looked,
-        hint,
-    })
+    Err(Error::ModelNotFound { name: model.escape_debug().to_string(), looked, hint })
 }
 
 /// Whether `model` can be a name on the hub, `name` or `owner/name`, rather than a path.
@@ -101,11 +94,7 @@ fn hub_names(model: &str) -> Vec<&str> {
 /// Where `huggingface_hub` keeps what it downloads
 /// (<https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables>).
 fn hub_cache(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let folder = |name| {
-        variable(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let folder = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     folder("HF_HUB_CACHE").or_else(|| {
         folder("HF_HOME")
             .or_else(|| {
@@ -124,10 +113,7 @@ fn snapshot(repository: &Path) -> Option<PathBuf> {
     let main = std::fs::read_to_string(repository.join("refs/main")).unwrap_or_default();
     let commit = Path::new(main.trim());
     let mut parts = commit.components();
-    if matches!(
-        (parts.next(), parts.next()),
-        (Some(Component::Normal(_)), None)
-    ) {
+    if matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
         let folder = snapshots.join(commit);
         if complete(&folder) {
             return Some(folder);
@@ -161,12 +147,8 @@ mod tests {
     #[test]
     fn the_cache_is_where_the_environment_says() {
         let with = |set: &[(&str, &str)]| {
-            let set: Vec<_> = set
-                .iter()
-                .map(|(k, v)| (k.to_string(), v.to_string()))
-                .collect();
-            hub_cache(move |name| Some(set.iter().find(|(k, _)| k == name)?.1.clone().into()))
-                .unwrap()
+            let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            hub_cache(move |name| Some(set.iter().find(|(k, _)| k == name)?.1.clone().into())).unwrap()
         };
         let home = ("HOME", "/home/me");
         let xdg = ("XDG_CACHE_HOME", "/xdg");
@@ -177,10 +159,7 @@ mod tests {
         assert_eq!(with(&[home, xdg]), path("/xdg/huggingface/hub"));
         assert_eq!(with(&[home, xdg, hf]), path("/hf/hub"));
         assert_eq!(with(&[home, xdg, hf, hub]), path("/hub"));
-        assert_eq!(
-            with(&[home, ("HF_HOME", "")]),
-            path("/home/me/.cache/huggingface/hub")
-        );
+        assert_eq!(with(&[home, ("HF_HOME", "")]), path("/home/me/.cache/huggingface/hub"));
     }
 
     #[test]
@@ -191,9 +170,7 @@ mod tests {
         let old = cached(cache, repository, "0ld");
         let new = cached(cache, repository, "new");
         let hour_ago = SystemTime::now() - Duration::from_secs(3600);
-        fs::File::open(&old)
-            .and_then(|folder| folder.set_modified(hour_ago))
-            .unwrap();
+        fs::File::open(&old).and_then(|folder| folder.set_modified(hour_ago)).unwrap();
         fs::create_dir_all(cache.join(repository).join("snapshots/empty")).unwrap();
 
         for model in ["gpt2", "openai-community/gpt2"] {
@@ -201,14 +178,9 @@ mod tests {
         }
         fs::create_dir_all(cache.join(repository).join("refs")).unwrap();
         let main = cache.join(repository).join("refs/main");
-        for (commit, found) in [
-            ("0ld\n", &old),
-            ("empty", &new),
-            ("gone", &new),
-            ("../..", &new),
-            ("/", &new),
-            ("", &new),
-        ] {
+        for (commit, found) in
+            [("0ld\n", &old), ("empty", &new), ("gone", &new), ("../..", &new), ("/", &new), ("", &new)]
+        {
             fs::write(&main, commit).unwrap();
             assert_eq!(&locate_in("gpt2", Some(cache)).unwrap(), found, "{commit}");
         }
@@ -233,23 +205,10 @@ mod tests {
         };
         let line = says("gpt2-xl", Some(cache.path()));
         assert!(line.contains(cache.path().to_str().unwrap()), "{line}");
-        assert!(
-            line.contains("`hf download openai-community/gpt2-xl`"),
-            "{line}"
-        );
+        assert!(line.contains("`hf download openai-community/gpt2-xl`"), "{line}");
         assert!(says("me/mine", Some(cache.path())).contains("`hf download me/mine`"));
         assert!(says("gpt2", None).contains("HF_HUB_CACHE"));
-        for path in [
-            "./gpt2",
-            "/no/such",
-            "a/b/c",
-            "gpt2/",
-            "",
-            "two words",
-            "x\ny",
-            "../no-such",
-            "a\\b",
-        ] {
+        for path in ["./gpt2", "/no/such", "a/b/c", "gpt2/", "", "two words", "x\ny", "../no-such", "a\\b"] {
             let line = says(path, Some(cache.path()));
             assert!(!line.contains("Hugging Face cache"), "{line}");
         }

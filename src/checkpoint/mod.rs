@@ -28,9 +28,7 @@ use std::sync::Arc;
 
 pub use config::{Config, PositionEmbedding};
 pub use tensor::Tensor;
-pub use weights::{
-    AttentionWeights, BlockWeights, LayerNormWeights, LinearWeights, MlpWeights, Weights,
-};
+pub use weights::{AttentionWeights, BlockWeights, LayerNormWeights, LinearWeights, MlpWeights, Weights};
 
 use crate::error::{Error, Result};
 use shards::Shards;
@@ -109,10 +107,7 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] for a file with a broken structure, [`Error::Tensor`] for a tensor that is missing or is
     /// not what the configuration says.
     pub fn from_folder(folder: &Path) -> Result<Checkpoint> {
-        let broken = |problem: String| Error::Checkpoint {
-            file: folder.to_path_buf(),
-            problem,
-        };
+        let broken = |problem: String| Error::Checkpoint { file: folder.to_path_buf(), problem };
         let metadata = std::fs::metadata(folder).map_err(|source| Error::Io {
             path: folder.to_path_buf(),
             action: "open",
@@ -120,22 +115,17 @@ impl Checkpoint {
         })?;
         if !metadata.is_dir() {
             return Err(broken(
-                "found a file, expected the folder that holds config.json and model.safetensors"
-                    .into(),
+                "found a file, expected the folder that holds config.json and model.safetensors".into(),
             ));
         }
         let config = folder.join("config.json");
         if config.symlink_metadata().is_err() {
-            return Err(broken(
-                "found no config.json, expected the folder of a GPT-2 checkpoint".into(),
-            ));
+            return Err(broken("found no config.json, expected the folder of a GPT-2 checkpoint".into()));
         }
         let config = Config::from_file(&config)?;
         let shards = Shards::open(folder)?;
         // `.` and `..` have no name of their own.
-        let full = folder
-            .canonicalize()
-            .unwrap_or_else(|_| folder.to_path_buf());
+        let full = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
         let name = full.file_name().unwrap_or(full.as_os_str());
         Checkpoint::assemble(config, &shards, name.to_string_lossy().into_owned())
             .map(|checkpoint| checkpoint.in_folder(folder))
@@ -192,10 +182,9 @@ impl Checkpoint {
         let Some(folder) = &self.folder else {
             let folder = PathBuf::from(&self.name);
             return Ok(match self.tokenizer_json {
-                Some(bytes) => TokenizerFiles::Json {
-                    file: folder.join("tokenizer.json"),
-                    bytes: Cow::Borrowed(bytes),
-                },
+                Some(bytes) => {
+                    TokenizerFiles::Json { file: folder.join("tokenizer.json"), bytes: Cow::Borrowed(bytes) }
+                }
                 None => TokenizerFiles::None { folder },
             });
         };
@@ -207,9 +196,7 @@ impl Checkpoint {
         } else if vocab.exists() && merges.exists() {
             TokenizerFiles::VocabMerges { vocab, merges }
         } else {
-            TokenizerFiles::None {
-                folder: folder.clone(),
-            }
+            TokenizerFiles::None { folder: folder.clone() }
         })
     }
 
@@ -233,15 +220,7 @@ mod tests {
     fn fable_is_used_in_place() {
         let fable = Checkpoint::open("fable").unwrap();
         let config = &fable.config;
-        assert_eq!(
-            (
-                config.n_embd,
-                config.n_layer,
-                config.n_head,
-                config.vocab_size
-            ),
-            (256, 6, 4, 4096)
-        );
+        assert_eq!((config.n_embd, config.n_layer, config.n_head, config.vocab_size), (256, 6, 4, 4096));
         assert_eq!(embedded::weights().as_ptr() as usize % 64, 0);
         let within = embedded::weights().as_ptr_range();
         let mut vectors = 0;
@@ -259,10 +238,7 @@ mod tests {
         assert_eq!(fable.mapped_bytes(), embedded::weights().len());
         assert!(matches!(
             fable.tokenizer_files().unwrap(),
-            TokenizerFiles::Json {
-                bytes: Cow::Borrowed(_),
-                ..
-            }
+            TokenizerFiles::Json { bytes: Cow::Borrowed(_), .. }
         ));
     }
 }

@@ -56,35 +56,23 @@ impl Shards {
         } else if index.symlink_metadata().is_ok() {
             Shards::listed(folder, &index)
         } else {
-            Err(Error::Checkpoint {
-                file: folder.to_path_buf(),
-                problem: absent(folder),
-            })
+            Err(Error::Checkpoint { file: folder.to_path_buf(), problem: absent(folder) })
         }
     }
 
     /// The tensors of one file.
     pub(super) fn single(path: PathBuf, source: Source) -> Result<Shards> {
         let header = read_header(&path, &source)?;
-        let tensors = (header.tensors.into_iter())
-            .map(|(name, info)| (name, (0, info)))
-            .collect();
+        let tensors = (header.tensors.into_iter()).map(|(name, info)| (name, (0, info))).collect();
         Ok(Shards {
             listing: path.clone(),
-            files: vec![Shard {
-                path,
-                source,
-                data_start: header.data_start,
-            }],
+            files: vec![Shard { path, source, data_start: header.data_start }],
             tensors,
         })
     }
 
     fn listed(folder: &Path, index: &Path) -> Result<Shards> {
-        let lying = |problem: String| Error::Checkpoint {
-            file: index.to_path_buf(),
-            problem,
-        };
+        let lying = |problem: String| Error::Checkpoint { file: index.to_path_buf(), problem };
         let json = read_file(index, MAX_INDEX_BYTES)?;
         let Index { weight_map } = serde_json::from_slice(&json).map_err(|error| {
             lying(format!(
@@ -97,11 +85,7 @@ impl Shards {
         for (tensor, file) in &weight_map {
             by_file.entry(file).or_default().push(tensor);
         }
-        let mut shards = Shards {
-            listing: index.to_path_buf(),
-            files: Vec::new(),
-            tensors: HashMap::new(),
-        };
+        let mut shards = Shards { listing: index.to_path_buf(), files: Vec::new(), tensors: HashMap::new() };
         for (name, placed) in by_file {
             let mut parts = Path::new(name).components();
             if !parts.all(|part| matches!(part, Component::Normal(_))) || name.is_empty() {
@@ -124,11 +108,7 @@ impl Shards {
                 let place = (shards.files.len(), info);
                 shards.tensors.insert(tensor.clone(), place);
             }
-            shards.files.push(Shard {
-                path,
-                source,
-                data_start: header.data_start,
-            });
+            shards.files.push(Shard { path, source, data_start: header.data_start });
         }
         Ok(shards)
     }
@@ -136,12 +116,7 @@ impl Shards {
     pub(super) fn get(&self, name: &str) -> Option<Stored<'_>> {
         let (file, info) = self.tensors.get(name)?;
         let shard = &self.files[*file];
-        Some(Stored {
-            file: &shard.path,
-            source: &shard.source,
-            data_start: shard.data_start,
-            info,
-        })
+        Some(Stored { file: &shard.path, source: &shard.source, data_start: shard.data_start, info })
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {

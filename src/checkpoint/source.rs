@@ -55,9 +55,7 @@ pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let (file, len) = open_file(path)?;
     let mut bytes = Vec::new();
     // One byte past the limit is enough to know, even if the file grows while it is read.
-    file.take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| io(path, "read", source))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|source| io(path, "read", source))?;
     if bytes.len() as u64 > limit {
         return Err(Error::Checkpoint {
             file: path.to_path_buf(),
@@ -71,11 +69,7 @@ pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
 fn open_file(path: &Path) -> Result<(File, u64)> {
     let metadata = std::fs::metadata(path).map_err(|source| io(path, "open", source))?;
     if !metadata.is_file() {
-        let found = if metadata.is_dir() {
-            "a folder"
-        } else {
-            "a device or pipe"
-        };
+        let found = if metadata.is_dir() { "a folder" } else { "a device or pipe" };
         return Err(Error::Checkpoint {
             file: path.to_path_buf(),
             problem: format!("found {found}, expected a file"),
@@ -86,9 +80,5 @@ fn open_file(path: &Path) -> Result<(File, u64)> {
 }
 
 fn io(path: &Path, action: &'static str, source: std::io::Error) -> Error {
-    Error::Io {
-        path: path.to_path_buf(),
-        action,
-        source,
-    }
+    Error::Io { path: path.to_path_buf(), action, source }
 }

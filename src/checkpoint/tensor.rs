@@ -50,24 +50,13 @@ impl Tensor {
     /// The tensor at `range` of `source`, in place if its address suits its dtype, else copied.
     ///
     /// `range` lies within `source` and is as long as `shape` and `dtype` call for: the header's reader has seen to it.
-    pub(super) fn new(
-        source: &Source,
-        range: Range<usize>,
-        dtype: Dtype,
-        shape: Vec<usize>,
-    ) -> Tensor {
+    pub(super) fn new(source: &Source, range: Range<usize>, dtype: Dtype, shape: Vec<usize>) -> Tensor {
         debug_assert_eq!(range.len(), shape.iter().product::<usize>() * dtype.bytes());
         let bytes = &source[range.clone()];
         if !(bytes.as_ptr() as usize).is_multiple_of(dtype.bytes()) {
             return Tensor::owned(dtype, shape, |copy| copy.copy_from_slice(bytes));
         }
-        Tensor {
-            source: source.clone(),
-            range,
-            dtype,
-            shape,
-            is_view: true,
-        }
+        Tensor { source: source.clone(), range, dtype, shape, is_view: true }
     }
 
     fn owned(dtype: Dtype, shape: Vec<usize>, fill: impl FnOnce(&mut [u8])) -> Tensor {
@@ -166,17 +155,15 @@ impl Tensor {
 /// f32 wide, so that each line of `from` is read by one thread only and once.
 fn transpose<T: Pod + Send + Sync>(from: &[T], to: &mut [T], rows: usize, columns: usize) {
     const BAND: usize = 16;
-    to.par_chunks_mut(BAND * rows)
-        .enumerate()
-        .for_each(|(band, to)| {
-            let first = band * BAND;
-            for row in 0..rows {
-                let line = &from[row * columns + first..];
-                for (to, &x) in to.chunks_exact_mut(rows).zip(line) {
-                    to[row] = x;
-                }
+    to.par_chunks_mut(BAND * rows).enumerate().for_each(|(band, to)| {
+        let first = band * BAND;
+        for row in 0..rows {
+            let line = &from[row * columns + first..];
+            for (to, &x) in to.chunks_exact_mut(rows).zip(line) {
+                to[row] = x;
             }
-        });
+        }
+    });
 }
 
 #[cfg(test)]
@@ -216,25 +203,14 @@ mod tests {
 
     #[test]
     fn transposing_moves_every_element() {
-        for (rows, columns) in [
-            (1, 1),
-            (1, 40),
-            (40, 1),
-            (3, 5),
-            (16, 16),
-            (17, 33),
-            (48, 16),
-        ] {
+        for (rows, columns) in [(1, 1), (1, 40), (40, 1), (3, 5), (16, 16), (17, 33), (48, 16)] {
             let from: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
             let (source, range) = heap(&from, 0);
             let tensor = Tensor::new(&source, range, Dtype::F32, vec![rows, columns]).transposed();
             assert_eq!(tensor.shape(), [columns, rows]);
             for row in 0..rows {
                 for column in 0..columns {
-                    assert_eq!(
-                        tensor.as_f32()[column * rows + row],
-                        from[row * columns + column]
-                    );
+                    assert_eq!(tensor.as_f32()[column * rows + row], from[row * columns + column]);
                 }
             }
         }

@@ -82,11 +82,7 @@ impl Weights {
     /// Sets `position_embedding_type` to `Learned` if the checkpoint carries a `wpe` after all.
     pub(super) fn load(shards: &Shards, config: &mut Config) -> Result<Weights> {
         let prefix = prefix(shards)?;
-        let mut reader = Reader {
-            shards,
-            prefix,
-            layout: Layout::Conv1d,
-        };
+        let mut reader = Reader { shards, prefix, layout: Layout::Conv1d };
         reader.layout = reader.layout(config)?;
 
         if shards.contains(&reader.name("wpe.weight")) {
@@ -118,9 +114,7 @@ impl Weights {
         Ok(Weights {
             wte: reader.tensor("wte.weight", &[config.vocab_size, config.n_embd])?,
             wpe,
-            h: (0..config.n_layer)
-                .map(|layer| reader.block(layer, config))
-                .collect::<Result<_>>()?,
+            h: (0..config.n_layer).map(|layer| reader.block(layer, config)).collect::<Result<_>>()?,
             ln_f: reader.layer_norm("ln_f", config)?,
             lm_head,
         })
@@ -157,15 +151,14 @@ impl Weights {
 /// in files saved from a compiled PyTorch module.
 fn prefix(shards: &Shards) -> Result<&'static str> {
     let prefixes = ["", "transformer.", "_orig_mod.", "_orig_mod.transformer."];
-    prefixes
-        .into_iter()
-        .find(|prefix| shards.contains(&format!("{prefix}wte.weight")))
-        .ok_or_else(|| Error::Tensor {
+    prefixes.into_iter().find(|prefix| shards.contains(&format!("{prefix}wte.weight"))).ok_or_else(|| {
+        Error::Tensor {
             file: shards.listing.clone(),
             tensor: "wte.weight".into(),
             found: "no such tensor".into(),
             expected: "GPT-2's token embeddings, with or without the prefix transformer.".into(),
-        })
+        }
+    })
 }
 
 /// How the file keeps the weight of a linear layer.
@@ -198,9 +191,7 @@ impl Reader<'_> {
                 file: stored.file.to_path_buf(),
                 tensor: name,
                 found: format!("shape {:?}", stored.info.shape),
-                expected: format!(
-                    "shape [{n_in}, {n_out}] (Conv1D) or [{n_out}, {n_in}] (nn.Linear)"
-                ),
+                expected: format!("shape [{n_in}, {n_out}] (Conv1D) or [{n_out}, {n_in}] (nn.Linear)"),
             }),
             // Where it is missing, reading the block says so.
             _ => Ok(Layout::Conv1d),
@@ -258,11 +249,7 @@ impl Reader<'_> {
             expected,
         };
         let Some(stored) = self.shards.get(name) else {
-            return Err(refuse(
-                &self.shards.listing,
-                "no such tensor".into(),
-                format!("shape {shape:?}"),
-            ));
+            return Err(refuse(&self.shards.listing, "no such tensor".into(), format!("shape {shape:?}")));
         };
         let info = stored.info;
         let dtype = match info.dtype {
@@ -270,19 +257,11 @@ impl Reader<'_> {
             StoredDtype::F16 => Dtype::F16,
             StoredDtype::BF16 => Dtype::Bf16,
             other => {
-                return Err(refuse(
-                    stored.file,
-                    format!("dtype {other}"),
-                    "F32, F16 or BF16".into(),
-                ));
+                return Err(refuse(stored.file, format!("dtype {other}"), "F32, F16 or BF16".into()));
             }
         };
         if info.shape != shape {
-            return Err(refuse(
-                stored.file,
-                format!("shape {:?}", info.shape),
-                format!("shape {shape:?}"),
-            ));
+            return Err(refuse(stored.file, format!("shape {:?}", info.shape), format!("shape {shape:?}")));
         }
         let (start, end) = info.data_offsets;
         let range = stored.data_start + start..stored.data_start + end;

@@ -24,13 +24,13 @@ pub use scratch::Scratch;
 use crate::checkpoint::{Checkpoint, Config, LayerNormWeights, LinearWeights, Tensor, Weights};
 use crate::kernels::attention::{Span, attention, patterns};
 use crate::kernels::elements::Elements;
+use crate::kernels::embedding::copy_row;
 use crate::kernels::layer_norm::layer_norm;
 use crate::kernels::linear::{Matrix, Then, linear};
 use crate::kernels::logits::logits;
 use crate::kernels::positions::{add_position, sinusoidal};
 use crate::kernels::rows::{Rows, RowsMut};
 use crate::kernels::threads::Team;
-use crate::kernels::embedding::copy_row;
 use crate::{Error, Result};
 use ndarray::ArrayViewMutD;
 use observer::show;
@@ -67,7 +67,12 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::TokenId`] and [`Error::ContextOverflow`], before anything is computed or cached.
-    pub fn forward(&self, batch: &mut [Segment], scratch: &mut Scratch, see: &mut impl Observer) -> Result<()> {
+    pub fn forward(
+        &self,
+        batch: &mut [Segment],
+        scratch: &mut Scratch,
+        see: &mut impl Observer,
+    ) -> Result<()> {
         self.check(batch)?;
         scratch.lay_out(batch, &self.config);
         self.embed(batch, scratch, see);
@@ -97,20 +102,18 @@ impl Model {
 
     /// What each token is, and where it stands: `[n_tokens, n_embd]`.
     fn embed(&self, batch: &[Segment], s: &mut Scratch, see: &mut impl Observer) {
-        let mut x = s.x.rows_mut(s.rows);
         let ids = batch.iter().flat_map(|segment| segment.tokens);
         for (t, &id) in ids.enumerate() {
-            copy_row(self.weights.wte.elements(), id as usize, x.row_mut(t)); // wte[id]
+            copy_row(self.weights.wte.elements(), id as usize, s.x.rows_mut(s.rows).row_mut(t)); // wte[id]
         }
         show(see, Site::Embed, s.x.rows_mut(s.rows));
-        let mut x = s.x.rows_mut(s.rows);
         let wpe = match &self.weights.wpe {
             Some(learned) => learned.elements(),
             None => Elements::F32(self.sinusoidal.as_deref().unwrap_or_default()),
         };
         let positions = batch.iter().flat_map(Segment::positions);
         for (t, position) in positions.enumerate() {
-            add_position(wpe, position, x.row_mut(t), s.normed.rows_mut(1).row_mut(0)); // + wpe[position]
+            add_position(wpe, position, s.x.rows_mut(s.rows).row_mut(t), s.normed.rows_mut(1).row_mut(0)); // + wpe[position]
         }
     }
 

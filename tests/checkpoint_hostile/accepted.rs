@@ -18,15 +18,11 @@ fn every_tensor_arrives_where_it_belongs() {
         let stored = |name: &str| -> Vec<f32> {
             let (_, _, bytes) = &tiny.tensors[name];
             match dtype {
-                Dtype::F16 => (bytes.as_chunks().0.iter())
-                    .map(|x| f16::from_le_bytes(*x).to_f32())
-                    .collect(),
-                Dtype::BF16 => (bytes.as_chunks().0.iter())
-                    .map(|x| bf16::from_le_bytes(*x).to_f32())
-                    .collect(),
-                _ => (bytes.as_chunks().0.iter())
-                    .map(|x| f32::from_le_bytes(*x))
-                    .collect(),
+                Dtype::F16 => (bytes.as_chunks().0.iter()).map(|x| f16::from_le_bytes(*x).to_f32()).collect(),
+                Dtype::BF16 => {
+                    (bytes.as_chunks().0.iter()).map(|x| bf16::from_le_bytes(*x).to_f32()).collect()
+                }
+                _ => (bytes.as_chunks().0.iter()).map(|x| f32::from_le_bytes(*x)).collect(),
             }
         };
         let w = &checkpoint.weights;
@@ -78,11 +74,7 @@ fn prefixes_and_buffers_change_nothing() {
         tiny.set(&format!("{prefix}h.0.attn.bias"), Dtype::U8, &[1, 1, 6, 6]);
         tiny.set(&format!("{prefix}h.0.attn.masked_bias"), Dtype::F64, &[]);
         tiny.set("something.else", Dtype::I64, &[3]);
-        assert_eq!(
-            all_numbers(&tiny.load().unwrap().weights),
-            plain,
-            "{prefix}"
-        );
+        assert_eq!(all_numbers(&tiny.load().unwrap().weights), plain, "{prefix}");
     }
 }
 
@@ -93,10 +85,7 @@ fn both_lineages_give_the_same_weights() {
         let linear = conv1d.clone().into_nn_linear().load().unwrap();
         let transposed = &linear.weights.h[1].attn.c_proj.weight;
         assert!(!transposed.is_view());
-        assert_eq!(
-            all_numbers(&linear.weights),
-            all_numbers(&conv1d.load().unwrap().weights)
-        );
+        assert_eq!(all_numbers(&linear.weights), all_numbers(&conv1d.load().unwrap().weights));
     }
 }
 
@@ -123,18 +112,9 @@ fn a_misaligned_file_is_copied_and_holds_the_same_numbers() {
         let path = folder.path().join("model.safetensors");
         fs::write(path, file(&padded, &data)).unwrap();
         let checkpoint = Checkpoint::from_folder(folder.path()).unwrap();
-        assert_eq!(
-            all_numbers(&checkpoint.weights),
-            all_numbers(&aligned.weights)
-        );
-        assert_eq!(
-            checkpoint.weights.tensors().all(|t| !t.is_view()),
-            misaligned
-        );
-        assert_eq!(
-            checkpoint.owned_bytes(),
-            if misaligned { data.len() } else { 0 }
-        );
+        assert_eq!(all_numbers(&checkpoint.weights), all_numbers(&aligned.weights));
+        assert_eq!(checkpoint.weights.tensors().all(|t| !t.is_view()), misaligned);
+        assert_eq!(checkpoint.owned_bytes(), if misaligned { data.len() } else { 0 });
     }
 }
 
@@ -143,17 +123,10 @@ fn the_head_is_tied_or_its_own_as_the_config_says() {
     for prefix in ["", "transformer."] {
         let mut tiny = Tiny::new(Dtype::F16).rename(|name| format!("{prefix}{name}"));
         tiny.config["tie_word_embeddings"] = json!(false);
-        refused(
-            tiny.load(),
-            "model.safetensors",
-            "lm_head.weight & no such tensor & [11, 8]",
-        );
+        refused(tiny.load(), "model.safetensors", "lm_head.weight & no such tensor & [11, 8]");
         tiny.set("lm_head.weight", Dtype::F16, &[VOCAB, N_EMBD]);
         let own = tiny.load().unwrap();
-        assert_ne!(
-            numbers(own.weights.lm_head.as_ref().unwrap()),
-            numbers(&own.weights.wte)
-        );
+        assert_ne!(numbers(own.weights.lm_head.as_ref().unwrap()), numbers(&own.weights.wte));
         tiny.config["tie_word_embeddings"] = json!(true);
         assert!(tiny.load().unwrap().weights.lm_head.is_none());
     }
@@ -164,49 +137,24 @@ fn positions_are_sinusoidal_only_without_a_table() {
     let mut tiny = Tiny::new(Dtype::F32);
     tiny.config["position_embedding_type"] = json!("sinusoidal");
     let with_table = tiny.load().unwrap();
-    assert_eq!(
-        with_table.config.position_embedding_type,
-        PositionEmbedding::Learned
-    );
+    assert_eq!(with_table.config.position_embedding_type, PositionEmbedding::Learned);
     assert!(with_table.weights.wpe.is_some());
     tiny.tensors.remove("wpe.weight");
     let without = tiny.load().unwrap();
-    assert_eq!(
-        without.config.position_embedding_type,
-        PositionEmbedding::Sinusoidal
-    );
+    assert_eq!(without.config.position_embedding_type, PositionEmbedding::Sinusoidal);
     assert!(without.weights.wpe.is_none());
     tiny.config["position_embedding_type"] = json!("absolute");
-    refused(
-        tiny.load(),
-        "model.safetensors",
-        "wpe.weight & no such tensor & [6, 8]",
-    );
+    refused(tiny.load(), "model.safetensors", "wpe.weight & no such tensor & [6, 8]");
 }
 
 #[test]
 fn a_tokenizer_is_optional() {
     let folder = Tiny::new(Dtype::F32).folder();
     let path = folder.path();
-    let files = || {
-        Checkpoint::from_folder(path)
-            .unwrap()
-            .tokenizer_files()
-            .unwrap()
-    };
-    assert_eq!(
-        files(),
-        TokenizerFiles::None {
-            folder: path.into()
-        }
-    );
+    let files = || Checkpoint::from_folder(path).unwrap().tokenizer_files().unwrap();
+    assert_eq!(files(), TokenizerFiles::None { folder: path.into() });
     fs::write(path.join("vocab.json"), "{}").unwrap();
-    assert_eq!(
-        files(),
-        TokenizerFiles::None {
-            folder: path.into()
-        }
-    );
+    assert_eq!(files(), TokenizerFiles::None { folder: path.into() });
     fs::write(path.join("merges.txt"), "").unwrap();
     let (vocab, merges) = (path.join("vocab.json"), path.join("merges.txt"));
     assert_eq!(files(), TokenizerFiles::VocabMerges { vocab, merges });
@@ -225,8 +173,5 @@ fn a_folder_gives_the_checkpoint_its_name() {
     assert_eq!(checkpoint.name, "my-model");
     assert_eq!(checkpoint.folder.as_deref(), Some(path.as_path()));
     let around = path.join("..").join("my-model").join(".");
-    assert_eq!(
-        Checkpoint::open(around.to_str().unwrap()).unwrap().name,
-        "my-model"
-    );
+    assert_eq!(Checkpoint::open(around.to_str().unwrap()).unwrap().name, "my-model");
 }

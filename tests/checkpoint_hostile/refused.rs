@@ -36,14 +36,8 @@ fn files_that_are_not_safetensors() {
     for (bytes, words) in [
         (vec![], "empty file"),
         (vec![1, 2, 3], "found 3 bytes & the 8 of the header length"),
-        (
-            length(u64::MAX),
-            "found a header length of 18446744073709551615 & at most 100000000",
-        ),
-        (
-            length(90_000_000),
-            "found a header length of 90000000 & cut short",
-        ),
+        (length(u64::MAX), "found a header length of 18446744073709551615 & at most 100000000"),
+        (length(90_000_000), "found a header length of 90000000 & cut short"),
         (length(10), not_json),
         (not_text, not_json),
         (file("", &[]), not_json),
@@ -51,23 +45,11 @@ fn files_that_are_not_safetensors() {
         (file("{\"\u{1}\"", &[]), not_json),
         (file(&deep, &[]), not_json),
         (file("{}", &[]), "tensor wte.weight & found no such tensor"),
+        (file(r#"{"a": 7}"#, &[]), "tensor a & dtype, shape and data_offsets"),
+        (file(r#"{"a": {"dtype": "F32"}}"#, &[]), "tensor a & missing field"),
+        (file(r#"{"__metadata__": {"a": [3]}}"#, &[]), "not what safetensors defines"),
         (
-            file(r#"{"a": 7}"#, &[]),
-            "tensor a & dtype, shape and data_offsets",
-        ),
-        (
-            file(r#"{"a": {"dtype": "F32"}}"#, &[]),
-            "tensor a & missing field",
-        ),
-        (
-            file(r#"{"__metadata__": {"a": [3]}}"#, &[]),
-            "not what safetensors defines",
-        ),
-        (
-            file(
-                r#"{"a\nb": {"dtype": "F32", "shape": [1], "data_offsets": [9, 13]}}"#,
-                &[],
-            ),
+            file(r#"{"a\nb": {"dtype": "F32", "shape": [1], "data_offsets": [9, 13]}}"#, &[]),
             r"tensor a\nb & found data_offsets 9 to 13 & start at 0",
         ),
     ] {
@@ -87,69 +69,25 @@ fn headers_that_lie_about_a_tensor() {
     let wte_elsewhere = format!("tensor wte.weight & data_offsets & start at {start}");
     for (field, value, words) in [
         ("dtype", json!("F33"), "tensor wte.weight & F33 & expected"),
-        (
-            "dtype",
-            json!("I32"),
-            "tensor wte.weight & dtype I32 & F32, F16 or BF16",
-        ),
-        (
-            "dtype",
-            json!("I64"),
-            "tensor wte.weight & found 352 bytes & 704 bytes for I64 [11, 8]",
-        ),
-        (
-            "shape",
-            json!([8, 11]),
-            "tensor wte.weight & found shape [8, 11] & expected shape [11, 8]",
-        ),
-        (
-            "shape",
-            json!([88]),
-            "tensor wte.weight & found shape [88] & expected shape [11, 8]",
-        ),
-        (
-            "shape",
-            json!([11, 9]),
-            "tensor wte.weight & found 352 bytes & 396 bytes for F32 [11, 9]",
-        ),
-        (
-            "shape",
-            json!([]),
-            "tensor wte.weight & found 352 bytes & 4 bytes for F32 []",
-        ),
-        (
-            "shape",
-            json!([0, 8]),
-            "tensor wte.weight & found 352 bytes & 0 bytes for F32 [0, 8]",
-        ),
+        ("dtype", json!("I32"), "tensor wte.weight & dtype I32 & F32, F16 or BF16"),
+        ("dtype", json!("I64"), "tensor wte.weight & found 352 bytes & 704 bytes for I64 [11, 8]"),
+        ("shape", json!([8, 11]), "tensor wte.weight & found shape [8, 11] & expected shape [11, 8]"),
+        ("shape", json!([88]), "tensor wte.weight & found shape [88] & expected shape [11, 8]"),
+        ("shape", json!([11, 9]), "tensor wte.weight & found 352 bytes & 396 bytes for F32 [11, 9]"),
+        ("shape", json!([]), "tensor wte.weight & found 352 bytes & 4 bytes for F32 []"),
+        ("shape", json!([0, 8]), "tensor wte.weight & found 352 bytes & 0 bytes for F32 [0, 8]"),
         ("shape", json!([-1, 8]), "tensor wte.weight & -1"),
         ("shape", json!([1.5, 8]), "tensor wte.weight & 1.5"),
-        (
-            "shape",
-            json!([far, 8]),
-            "tensor wte.weight & F32 [9223372036854775808, 8]",
-        ),
-        (
-            "shape",
-            json!([far, 2, 11]),
-            "tensor wte.weight & a size that is a number of bytes",
-        ),
+        ("shape", json!([far, 8]), "tensor wte.weight & F32 [9223372036854775808, 8]"),
+        ("shape", json!([far, 2, 11]), "tensor wte.weight & a size that is a number of bytes"),
         ("shape", json!("11x8"), "tensor wte.weight & 11x8"),
         ("data_offsets", json!([end, start]), &wte_elsewhere),
         ("data_offsets", json!([start + 4, end]), &wte_elsewhere),
         ("data_offsets", json!([start - 4, end - 4]), elsewhere),
         ("data_offsets", json!([far, far + 352]), elsewhere),
         ("data_offsets", json!([0, u64::MAX]), elsewhere),
-        (
-            "data_offsets",
-            json!([start, end + 4]),
-            "tensor wte.weight & found 356 bytes & 352 bytes",
-        ),
-        (
-            "data_offsets",
-            json!([start]),
-            "tensor wte.weight & expected",
-        ),
+        ("data_offsets", json!([start, end + 4]), "tensor wte.weight & found 356 bytes & 352 bytes"),
+        ("data_offsets", json!([start]), "tensor wte.weight & expected"),
         ("data_offsets", json!([-4, 4]), "tensor wte.weight & -4"),
     ] {
         let mut header = header.clone();
@@ -185,10 +123,7 @@ fn tensors_that_are_missing_or_of_the_wrong_kind() {
         larger[0] += 1;
         let mut longer = tiny.clone();
         longer.set(name, Dtype::F32, &larger);
-        refused(
-            longer,
-            &format!("found shape {larger:?} & expected shape & {shape:?}"),
-        );
+        refused(longer, &format!("found shape {larger:?} & expected shape & {shape:?}"));
     }
 }
 
@@ -210,17 +145,9 @@ fn lineages_that_do_not_agree() {
 fn config_fields_that_cannot_be() {
     let far = || json!(1u64 << 63);
     for (field, value, words) in [
-        (
-            "model_type",
-            json!("llama"),
-            r#"found "llama", expected "gpt2""#,
-        ),
+        ("model_type", json!("llama"), r#"found "llama", expected "gpt2""#),
         ("model_type", json!(null), "found null & gpt2"),
-        (
-            "n_embd",
-            json!(0),
-            "found 0, expected a whole number from 1",
-        ),
+        ("n_embd", json!(0), "found 0, expected a whole number from 1"),
         ("n_embd", json!(-8), "found -8"),
         ("n_embd", json!(8.0), "found 8.0"),
         ("n_embd", json!("8"), r#"found "8""#),
@@ -231,11 +158,7 @@ fn config_fields_that_cannot_be() {
         ("n_layer", far(), "found 9223372036854775808"),
         ("n_layer", json!(true), "found true"),
         ("n_head", json!(0), "found 0"),
-        (
-            "n_head",
-            json!(3),
-            "found 3, expected a divisor of n_embd, which is 8",
-        ),
+        ("n_head", json!(3), "found 3, expected a divisor of n_embd, which is 8"),
         ("n_head", far(), "found 9223372036854775808"),
         ("n_positions", json!(0), "found 0"),
         ("n_positions", json!(u64::MAX), "found 18446744073709551615"),
@@ -244,75 +167,27 @@ fn config_fields_that_cannot_be() {
         ("n_inner", far(), "found 9223372036854775808"),
         ("vocab_size", json!(-1), "found -1"),
         ("vocab_size", far(), "found 9223372036854775808"),
-        (
-            "layer_norm_epsilon",
-            json!(0),
-            "found 0, expected a number above 0",
-        ),
+        ("layer_norm_epsilon", json!(0), "found 0, expected a number above 0"),
         ("layer_norm_epsilon", json!(-0.5), "found -0.5"),
         ("layer_norm_epsilon", json!(1e-300), "found 1e-300"),
         ("layer_norm_epsilon", json!(1e300), "found 1e+300"),
         ("layer_norm_epsilon", json!("tiny"), r#"found "tiny""#),
-        (
-            "activation_function",
-            json!("mish"),
-            r#"found "mish", expected gelu_new & relu & silu"#,
-        ),
+        ("activation_function", json!("mish"), r#"found "mish", expected gelu_new & relu & silu"#),
         ("activation_function", json!(1), "found 1"),
-        (
-            "activation_function",
-            json!("x\ny".repeat(99)),
-            r#"found "x\ny & ..."#,
-        ),
-        (
-            "scale_attn_weights",
-            json!("yes"),
-            r#"found "yes", expected true or false"#,
-        ),
-        (
-            "scale_attn_by_inverse_layer_idx",
-            json!(1),
-            "found 1, expected true or false",
-        ),
-        (
-            "reorder_and_upcast_attn",
-            json!(null),
-            "found null, expected true or false",
-        ),
-        (
-            "tie_word_embeddings",
-            json!(0),
-            "found 0, expected true or false",
-        ),
+        ("activation_function", json!("x\ny".repeat(99)), r#"found "x\ny & ..."#),
+        ("scale_attn_weights", json!("yes"), r#"found "yes", expected true or false"#),
+        ("scale_attn_by_inverse_layer_idx", json!(1), "found 1, expected true or false"),
+        ("reorder_and_upcast_attn", json!(null), "found null, expected true or false"),
+        ("tie_word_embeddings", json!(0), "found 0, expected true or false"),
         ("bos_token_id", json!(-1), "found -1, expected a token id"),
-        (
-            "bos_token_id",
-            json!(1u64 << 32),
-            "found 4294967296, expected a token id",
-        ),
-        (
-            "eos_token_id",
-            json!("end"),
-            r#"found "end", expected a token id"#,
-        ),
-        (
-            "eos_token_id",
-            json!([1, -2]),
-            "found -2, expected a token id",
-        ),
-        (
-            "position_embedding_type",
-            json!("rotary"),
-            r#"found "rotary" & sinusoidal"#,
-        ),
+        ("bos_token_id", json!(1u64 << 32), "found 4294967296, expected a token id"),
+        ("eos_token_id", json!("end"), r#"found "end", expected a token id"#),
+        ("eos_token_id", json!([1, -2]), "found -2, expected a token id"),
+        ("position_embedding_type", json!("rotary"), r#"found "rotary" & sinusoidal"#),
     ] {
         let mut tiny = Tiny::new(Dtype::F32);
         tiny.config[field] = value;
-        refused(
-            tiny.load(),
-            "memory/config.json",
-            &format!("{field}: & {words}"),
-        );
+        refused(tiny.load(), "memory/config.json", &format!("{field}: & {words}"));
     }
 
     let mut old = Tiny::new(Dtype::F32);
@@ -327,11 +202,7 @@ fn config_fields_that_cannot_be() {
     odd.config["position_embedding_type"] = json!("sinusoidal");
     odd.tensors.remove("wpe.weight");
     odd.set("h.0.attn.c_attn.weight", Dtype::F32, &[3, 9]);
-    refused(
-        odd.load(),
-        "memory/model.safetensors",
-        "wpe.weight & even n_embd",
-    );
+    refused(odd.load(), "memory/model.safetensors", "wpe.weight & even n_embd");
 }
 
 #[test]
@@ -346,11 +217,7 @@ fn configs_of_another_checkpoint() {
         let mut tiny = Tiny::new(Dtype::F32);
         tiny.config[field] = json!(40);
         let words = format!("tensor {tensor}: & found & expected shape & 40");
-        let words = if field == "n_layer" {
-            words.replace(" & 40", "")
-        } else {
-            words
-        };
+        let words = if field == "n_layer" { words.replace(" & 40", "") } else { words };
         refused(tiny.load(), "memory/model.safetensors", &words);
     }
 }
@@ -365,18 +232,9 @@ fn config_files_that_are_not_json() {
         ("null", "the whole file: found null"),
         ("PK\u{3}\u{4}", "the whole file"),
         (&deep, "recursion limit"),
-        (
-            "{\n \"layer_norm_epsilon\": NaN,\n \"n_head\": 2}",
-            "layer_norm_epsilon: & line 2",
-        ),
-        (
-            "{\"layer_norm_epsilon\" : -Infinity}",
-            "layer_norm_epsilon:",
-        ),
-        (
-            "{\"layer_norm_epsilon\": 1e999}",
-            "layer_norm_epsilon: & out of range",
-        ),
+        ("{\n \"layer_norm_epsilon\": NaN,\n \"n_head\": 2}", "layer_norm_epsilon: & line 2"),
+        ("{\"layer_norm_epsilon\" : -Infinity}", "layer_norm_epsilon:"),
+        ("{\"layer_norm_epsilon\": 1e999}", "layer_norm_epsilon: & out of range"),
         ("{\"n_embd\": 8", "n_embd: & EOF"),
         ("{\"n_embd\": \u{0}}", "n_embd:"),
     ] {
@@ -400,37 +258,17 @@ fn folders_that_are_not_checkpoints() {
     refused(open(path), "config.json", "found a folder, expected a file");
     fs::remove_dir(&config).unwrap();
     fs::write(&config, Tiny::new(Dtype::F32).config.to_string()).unwrap();
-    refused(
-        open(path),
-        here,
-        "neither model.safetensors nor model.safetensors.index.json",
-    );
-    refused(
-        open(&config),
-        "config.json",
-        "found a file, expected the folder",
-    );
+    refused(open(path), here, "neither model.safetensors nor model.safetensors.index.json");
+    refused(open(&config), "config.json", "found a file, expected the folder");
 
     fs::write(path.join("pytorch_model.bin"), "").unwrap();
-    refused(
-        open(path),
-        here,
-        "found pytorch_model.bin, expected model.safetensors & save_pretrained",
-    );
+    refused(open(path), here, "found pytorch_model.bin, expected model.safetensors & save_pretrained");
 
     fs::create_dir(path.join("model.safetensors")).unwrap();
-    refused(
-        open(path),
-        "model.safetensors",
-        "found a folder, expected a file",
-    );
+    refused(open(path), "model.safetensors", "found a folder, expected a file");
 
     let gone = path.join("gone");
-    refused(
-        open(&gone),
-        "gone",
-        "not found: no such folder & config.json",
-    );
+    refused(open(&gone), "gone", "not found: no such folder & config.json");
     refused(Checkpoint::from_folder(&gone), "gone", "cannot open");
 }
 
@@ -457,17 +295,9 @@ fn files_that_are_not_for_reading() {
     link("model.safetensors", &folder.path().join("gone"));
     refused(open(), "model.safetensors", "cannot open");
     link("model.safetensors", Path::new("/dev/zero"));
-    refused(
-        open(),
-        "model.safetensors",
-        "found a device or pipe, expected a file",
-    );
+    refused(open(), "model.safetensors", "found a device or pipe, expected a file");
     link("config.json", Path::new("/dev/zero"));
-    refused(
-        open(),
-        "config.json",
-        "found a device or pipe, expected a file",
-    );
+    refused(open(), "config.json", "found a device or pipe, expected a file");
     link("config.json", &folder.path().join("gone"));
     refused(open(), "config.json", "cannot open");
 }
@@ -477,34 +307,17 @@ fn indexes_that_lie() {
     let folder = Tiny::new(Dtype::F32).sharded();
     let index = folder.path().join("model.safetensors.index.json");
     let good: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
-    let (first, second) = (
-        "model-00001-of-2.safetensors",
-        "model-00002-of-2.safetensors",
-    );
+    let (first, second) = ("model-00001-of-2.safetensors", "model-00002-of-2.safetensors");
     let refused = |json: String, file: &str, words: &str| {
         fs::write(&index, json).unwrap();
         refused(Checkpoint::from_folder(folder.path()), file, words);
     };
 
-    for json in [
-        "",
-        "{}",
-        "[",
-        r#"{"weight_map": 3}"#,
-        r#"{"weight_map": {"a": 7}}"#,
-    ] {
-        refused(
-            json.into(),
-            "index.json",
-            "found no index of shards & weight_map",
-        );
+    for json in ["", "{}", "[", r#"{"weight_map": 3}"#, r#"{"weight_map": {"a": 7}}"#] {
+        refused(json.into(), "index.json", "found no index of shards & weight_map");
     }
     let none = r#"{"weight_map": {}}"#;
-    refused(
-        none.into(),
-        "index.json",
-        "tensor wte.weight & no such tensor",
-    );
+    refused(none.into(), "index.json", "tensor wte.weight & no such tensor");
 
     let with = |tensor: &str, shard: &str| {
         let mut index = good.clone();
@@ -517,21 +330,9 @@ fn indexes_that_lie() {
     };
     let misplaced = "tensor wte.weight & found no such tensor & index.json places it";
     refused(with("wte.weight", elsewhere), elsewhere, misplaced);
-    refused(
-        with("extra", first),
-        first,
-        "tensor extra & found no such tensor",
-    );
-    refused(
-        with("wte.weight", "gone.safetensors"),
-        "gone.safetensors",
-        "cannot open",
-    );
-    refused(
-        with("wte.weight", "config.json"),
-        "config.json",
-        "header length",
-    );
+    refused(with("extra", first), first, "tensor extra & found no such tensor");
+    refused(with("wte.weight", "gone.safetensors"), "gone.safetensors", "cannot open");
+    refused(with("wte.weight", "config.json"), "config.json", "header length");
 
     // A good shard, were it not for where it is.
     let nearby = tempfile::tempdir_in(folder.path().parent().unwrap()).unwrap();

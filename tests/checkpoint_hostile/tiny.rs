@@ -61,9 +61,8 @@ impl Tiny {
 
     /// Adds a tensor whose numbers no other tensor has, exact in every precision up to rounding of its own.
     pub fn set(&mut self, name: &str, dtype: Dtype, shape: &[usize]) {
-        let seed: u32 = name.bytes().fold(7, |hash: u32, byte| {
-            hash.wrapping_mul(31).wrapping_add(byte.into())
-        });
+        let seed: u32 =
+            name.bytes().fold(7, |hash: u32, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         let count = shape.iter().product::<usize>() as u32;
         let bytes = (0..count)
             .map(|i| ((seed % 977) as f32 + i as f32) / 64.0 - 8.0)
@@ -74,14 +73,11 @@ impl Tiny {
                 _ => vec![1; dtype.bitsize() / 8],
             })
             .collect();
-        self.tensors
-            .insert(name.into(), (dtype, shape.to_vec(), bytes));
+        self.tensors.insert(name.into(), (dtype, shape.to_vec(), bytes));
     }
 
     pub fn rename(mut self, new: impl Fn(&str) -> String) -> Tiny {
-        self.tensors = (self.tensors.into_iter())
-            .map(|(name, tensor)| (new(&name), tensor))
-            .collect();
+        self.tensors = (self.tensors.into_iter()).map(|(name, tensor)| (new(&name), tensor)).collect();
         self
     }
 
@@ -127,13 +123,7 @@ impl Tiny {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("config.json"), self.config.to_string()).unwrap();
         let mut weight_map = serde_json::Map::new();
-        for (i, name) in [
-            "model-00001-of-2.safetensors",
-            "model-00002-of-2.safetensors",
-        ]
-        .iter()
-        .enumerate()
-        {
+        for (i, name) in ["model-00001-of-2.safetensors", "model-00002-of-2.safetensors"].iter().enumerate() {
             let mut shard = self.clone();
             shard.tensors = (self.tensors.clone().into_iter())
                 .enumerate()
@@ -146,11 +136,7 @@ impl Tiny {
             fs::write(folder.path().join(name), shard.bytes()).unwrap();
         }
         let index = json!({"metadata": {"total_size": 1}, "weight_map": weight_map});
-        fs::write(
-            folder.path().join("model.safetensors.index.json"),
-            index.to_string(),
-        )
-        .unwrap();
+        fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
         folder
     }
 
@@ -161,12 +147,7 @@ impl Tiny {
 
 /// A safetensors file from its parts.
 pub fn file(header: &str, data: &[u8]) -> Vec<u8> {
-    [
-        &(header.len() as u64).to_le_bytes(),
-        header.as_bytes(),
-        data,
-    ]
-    .concat()
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
 
 /// The parts of a safetensors file.
@@ -185,10 +166,7 @@ pub fn numbers(tensor: &Tensor) -> Vec<f32> {
 }
 
 pub fn all_numbers(weights: &Weights) -> Vec<(Vec<usize>, Vec<f32>)> {
-    weights
-        .tensors()
-        .map(|tensor| (tensor.shape().to_vec(), numbers(tensor)))
-        .collect()
+    weights.tensors().map(|tensor| (tensor.shape().to_vec(), numbers(tensor))).collect()
 }
 
 /// Loading fails with one line that names `file` and holds each of `words`, which ` & ` separates.

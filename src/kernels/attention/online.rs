@@ -8,8 +8,8 @@
 //! Blocks start at position 0 for every query, and a query's arithmetic within a block is its own, so decode (a tile
 //! of one) and prefill in any chunks give the same bits.
 
-use super::{Span, Spans};
 use super::key_values::{BLOCK, Panels, Store};
+use super::{Span, Spans};
 use crate::kernels::elements::Element;
 use crate::kernels::exp::{exp, exp_one};
 use crate::kernels::rows::{Rows, SharedRows};

@@ -1,0 +1,190 @@
+//! The forward pass against PyTorch: every named site, every variant of the architecture, every precision of the
+//! weights. References are made by scripts/make_reference.py.
+
+mod reference;
+
+use hornbook::checkpoint::Checkpoint;
+use hornbook::kernels::attention::KvPrecision;
+use hornbook::kernels::isa::Isa;
+use hornbook::kernels::threads::Team;
+use hornbook::model::{KvCache, Model, Observer, Scratch, Segment, Site, Wanted};
+use ndarray::{ArrayD, ArrayViewMutD};
+use reference::{Reference, data, folders};
+use std::collections::BTreeMap;
+
+/// Differences allowed, relative to the largest number of a tensor.
+const TOLERANCE: f32 = 1e-5;
+
+fn model(folder: &str, threads: usize, isa: Isa) -> Model {
+    Model::new(Checkpoint::from_folder(&data(folder)).unwrap(), Team::new(threads, isa))
+}
+
+/// All logits of a sequence, prefilled in chunks of at most `chunk` tokens.
+fn logits(model: &Model, ids: &[u32], chunk: usize, see: &mut impl Observer) -> Vec<f32> {
+    let mut cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
+    let mut scratch = Scratch::new();
+    let mut all = vec![];
+    for tokens in ids.chunks(chunk) {
+        let segment = Segment { tokens, cache: &mut cache, wanted: Wanted::All };
+        model.forward(&mut [segment], &mut scratch, see).unwrap();
+        let logits = scratch.logits();
+        (0..logits.len()).for_each(|t| all.extend(logits.row(t)));
+    }
+    all
+}
+
+#[derive(Default)]
+struct Seen(BTreeMap<Site, ArrayD<f32>>);
+
+impl Observer for Seen {
+    fn see(&mut self, site: Site, values: ArrayViewMutD<'_, f32>) {
+        assert!(self.0.insert(site, values.to_owned()).is_none(), "{site} seen twice");
+    }
+}
+
+#[test]
+fn logits_are_pytorchs() {
+    for folder in folders() {
+        let reference = Reference::read(&folder);
+        for isa in Isa::available() {
+            let found = logits(&model(&folder, 2, isa), &reference.ids(), usize::MAX, &mut ());
+            reference.assert_close("logits", &found, TOLERANCE, &format!("{folder} on {isa}"));
+        }
+    }
+}
+
+#[test]
+fn every_site_is_pytorchs() {
+    let mut full = 0;
+    for folder in folders() {
+        let reference = Reference::read(&folder);
+        if !reference.has("hidden.0") {
+            continue; // another form of the same model: logits only
+        }
+        full += 1;
+        let model = model(&folder, 2, Isa::available()[0]);
+        let mut seen = Seen::default();
+        logits(&model, &reference.ids(), usize::MAX, &mut seen);
+        let check = |site: Site, name: String| {
+            let found = seen.0.get(&site).unwrap_or_else(|| panic!("{site} was not seen"));
+            let found: Vec<f32> = found.iter().copied().collect();
+            reference.assert_close(&name, &found, TOLERANCE, &format!("{folder} at {site}"));
+        };
+        let by_head = |site: Site, name: String| {
+            // [n, n_head * head_dim] here, [n_head, n, head_dim] there
+            let found = &seen.0[&site];
+            let (n, heads) = (found.shape()[0], model.config().n_head);
+            let found = found.to_shape((n, heads, found.shape()[1] / heads)).unwrap();
+            let found: Vec<f32> = found.permuted_axes([1, 0, 2]).iter().copied().collect();
+            reference.assert_close(&name, &found, TOLERANCE, &format!("{folder} at {site}"));
+        };
+        for layer in 0..model.config().n_layer {
+            check(Site::ResidPre(layer), format!("hidden.{layer}"));
+            by_head(Site::Q(layer), format!("q.{layer}"));
+            by_head(Site::K(layer), format!("k.{layer}"));
+            by_head(Site::V(layer), format!("v.{layer}"));
+            check(Site::Pattern(layer), format!("attention.{layer}"));
+            check(Site::Z(layer), format!("z.{layer}"));
+            check(Site::MlpOut(layer), format!("mlp.{layer}"));
+            check(Site::ResidPost(layer), format!("hidden.{}", layer + 1));
+        }
+        check(Site::FinalNorm, "final_norm".into());
+        check(Site::Logits, "logits".into());
+    }
+    assert!(full >= 4, "only {full} full references");
+}
+
+#[test]
+fn same_bits_for_any_team_chunk_and_instruction_set() {
+    for folder in folders() {
+        let ids = Reference::read(&folder).ids();
+        let expected = logits(&model(&folder, 1, Isa::Portable), &ids, usize::MAX, &mut ());
+        for isa in Isa::available() {
+            for threads in [1, 2, 3] {
+                let model = model(&folder, threads, isa);
+                for chunk in [1, 7, 64] {
+                    let found = logits(&model, &ids, chunk, &mut ());
+                    assert!(
+                        bits(&found) == bits(&expected),
+                        "{folder}: {isa}, {threads} threads, by {chunk}"
+                    );
+                }
+                let watched = logits(&model, &ids, usize::MAX, &mut Seen::default());
+                assert!(bits(&watched) == bits(&expected), "{folder}: watched on {isa}, {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn same_bits_in_any_company() {
+    // Three sequences at different depths in one pass, one prefilling and two decoding, against each alone.
+    let folder = "tiny-gelu-inverse-layer";
+    let model = model(folder, 2, Isa::available()[0]);
+    let ids = Reference::read(folder).ids();
+    let sequences = [&ids[..20], &ids[3..11], &ids[7..8]];
+    let alone: Vec<Vec<f32>> = sequences
+        .iter()
+        .map(|ids| {
+            let all = logits(&model, ids, usize::MAX, &mut ());
+            all[(ids.len() - 1) * model.config().vocab_size..].to_vec()
+        })
+        .collect();
+    let mut scratch = Scratch::new();
+    let mut caches = [(); 3].map(|()| KvCache::new(model.config(), 32, KvPrecision::F32));
+    let heads = [5, 7, 0]; // what each has cached before they meet
+    for ((cache, ids), n) in caches.iter_mut().zip(sequences).zip(heads) {
+        let segment = Segment { tokens: &ids[..n], cache, wanted: Wanted::None };
+        model.forward(&mut [segment], &mut scratch, &mut ()).unwrap();
+        assert!(scratch.logits().is_empty());
+    }
+    let mut batch: Vec<Segment> = caches
+        .iter_mut()
+        .zip(sequences)
+        .zip(heads)
+        .map(|((cache, ids), n)| Segment { tokens: &ids[n..], cache, wanted: Wanted::Last })
+        .collect();
+    model.forward(&mut batch, &mut scratch, &mut ()).unwrap();
+    for (i, alone) in alone.iter().enumerate() {
+        assert!(bits(scratch.logits().row(i)) == bits(alone), "sequence {i}");
+    }
+}
+
+#[test]
+fn what_an_observer_changes_is_changed() {
+    let folder = "tiny-gelu-new";
+    let model = model(folder, 1, Isa::available()[0]);
+    let ids = Reference::read(folder).ids();
+    let plain = logits(&model, &ids, usize::MAX, &mut ());
+    let mut zero_one_head = |site: Site, mut values: ArrayViewMutD<'_, f32>| {
+        if site == Site::Z(1) {
+            values.slice_each_axis_inplace(|axis| match axis.axis.index() {
+                1 => (0..8).into(),
+                _ => (..).into(),
+            });
+            values.fill(0.0);
+        }
+    };
+    let ablated = logits(&model, &ids, usize::MAX, &mut zero_one_head);
+    assert_ne!(plain, ablated);
+    let mut nothing = |_: Site, _: ArrayViewMutD<'_, f32>| {};
+    assert_eq!(plain, logits(&model, &ids, usize::MAX, &mut nothing));
+}
+
+#[test]
+fn too_many_tokens_and_unknown_ids_are_refused_and_nothing_is_cached() {
+    let model = model("tiny-gelu-new", 1, Isa::available()[0]);
+    let mut cache = KvCache::new(model.config(), 96, KvPrecision::F32);
+    let mut refuse = |tokens: &[u32]| {
+        let segment = Segment { tokens, cache: &mut cache, wanted: Wanted::Last };
+        let error = model.forward(&mut [segment], &mut Scratch::new(), &mut ()).unwrap_err();
+        assert_eq!(cache.len(), 0);
+        error.to_string()
+    };
+    assert_eq!(refuse(&[3, 97]), "token id 97 is outside the vocabulary (0 to 96)");
+    assert_eq!(refuse(&[1; 97]), "the prompt is 97 tokens long, but the model's context is 96 tokens");
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}

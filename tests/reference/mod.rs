@@ -1,0 +1,55 @@
+//! The references under tests/data, as scripts/make_reference.py writes them.
+
+use safetensors::SafeTensors;
+use std::path::{Path, PathBuf};
+
+/// A folder under tests/data.
+pub fn data(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)
+}
+
+/// The tiny checkpoints that have a reference.
+pub fn folders() -> Vec<String> {
+    let mut all: Vec<String> = std::fs::read_dir(data(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| data(name).join("reference.safetensors").exists())
+        .collect();
+    all.sort();
+    assert!(all.len() >= 11, "references are missing: found {all:?}");
+    all
+}
+
+/// What PyTorch computed for one checkpoint.
+pub struct Reference(Vec<u8>);
+
+impl Reference {
+    pub fn read(folder: &str) -> Self {
+        Self(std::fs::read(data(folder).join("reference.safetensors")).unwrap())
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        SafeTensors::deserialize(&self.0).unwrap().tensor(name).unwrap().data().to_vec()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        SafeTensors::deserialize(&self.0).unwrap().tensor(name).is_ok()
+    }
+
+    /// The tokens.
+    pub fn ids(&self) -> Vec<u32> {
+        let whole = |id: &[u8; 8]| u32::try_from(i64::from_le_bytes(*id)).unwrap();
+        self.bytes("input_ids").as_chunks().0.iter().map(whole).collect()
+    }
+
+    /// `found` agrees with the tensor `name`, to `tolerance` times its largest number.
+    pub fn assert_close(&self, name: &str, found: &[f32], tolerance: f32, context: &str) {
+        let expected: Vec<f32> =
+            self.bytes(name).as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
+        assert_eq!(found.len(), expected.len(), "{context}: {name}");
+        let largest = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        for (i, (f, e)) in found.iter().zip(&expected).enumerate() {
+            assert!((f - e).abs() <= tolerance * largest, "{context}: {name}[{i}]: found {f}, expected {e}");
+        }
+    }
+}
