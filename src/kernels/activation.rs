@@ -48,13 +48,11 @@ impl Activation {
     #[inline(always)]
     pub fn of_lanes<S: Simd>(self, simd: S, x: S::F32s) -> S::F32s {
         let one = simd.splat(1.0);
-        // x · sigmoid(z), from e^(−z)
-        let gate = |minus_z| simd.div(x, simd.add(one, exp(simd, minus_z)));
         match self {
             Activation::GeluTanh => {
                 let square = simd.mul(x, x);
                 let inner = simd.mul_add(square, simd.splat(0.044715), one);
-                gate(simd.mul(simd.mul(simd.splat(-2.0 * SQRT_2_OVER_PI), x), inner))
+                gate(simd, x, simd.mul(simd.mul(simd.splat(-2.0 * SQRT_2_OVER_PI), x), inner))
             }
             Activation::GeluErf => {
                 // z = |x| / √2, t = 1 / (1 + p z), erfc(z) ≈ (a₁ t + … + a₅ t⁵) e^(−z²)
@@ -72,9 +70,15 @@ impl Activation {
                 simd.mul_add(half, tail, simd.max(x, zero))
             }
             Activation::Relu => simd.max(x, simd.splat(0.0)),
-            Activation::Silu => gate(simd.sub(simd.splat(0.0), x)),
+            Activation::Silu => gate(simd, x, simd.sub(simd.splat(0.0), x)),
         }
     }
+}
+
+/// x · sigmoid(z), from −z.
+#[inline(always)]
+fn gate<S: Simd>(simd: S, x: S::F32s, minus_z: S::F32s) -> S::F32s {
+    simd.div(x, simd.add(simd.splat(1.0), exp(simd, minus_z)))
 }
 
 #[cfg(test)]

@@ -75,15 +75,16 @@ impl Kernel for Row<'_> {
         let variance = simd.reduce_add(simd.mul_add(d, d, squares)) / n;
 
         let scale = simd.splat(1.0 / (variance + self.epsilon).sqrt());
-        let norm = |x, w, b| simd.mul_add(simd.mul(simd.sub(x, means), scale), w, b);
         let (weights, weight_tail) = self.weight.as_chunks::<LANES>();
         let (biases, bias_tail) = self.bias.as_chunks::<LANES>();
         let (ys, y_tail) = self.y.as_chunks_mut::<LANES>();
         for (((x, w), b), y) in xs.iter().zip(weights).zip(biases).zip(ys) {
-            simd.store(norm(simd.load(x), simd.load(w), simd.load(b)), y);
+            let normed = simd.mul(simd.sub(simd.load(x), means), scale);
+            simd.store(simd.mul_add(normed, simd.load(w), simd.load(b)), y);
         }
         let (w, b) = (simd.load_partial(weight_tail), simd.load_partial(bias_tail));
-        simd.store_partial(norm(simd.load_partial(tail), w, b), y_tail);
+        let normed = simd.mul(simd.sub(simd.load_partial(tail), means), scale);
+        simd.store_partial(simd.mul_add(normed, w, b), y_tail);
     }
 }
 

@@ -104,19 +104,24 @@ fn of_elements<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], then: Th
 /// Adds the bias to up to sixteen finished sums and does with them what is to be done.
 #[inline(always)]
 fn finish<S: Simd>(simd: S, sum: S::F32s, bias: &[f32], then: Then, y: &mut [f32]) {
-    let load = |from: &[f32]| match from.as_array::<LANES>() {
-        Some(whole) => simd.load(whole),
-        None => simd.load_partial(from),
-    };
-    let biased = simd.add(sum, load(bias));
+    let biased = simd.add(sum, load(simd, bias));
     let out = match then {
         Then::Store => biased,
         Then::Activate(f) => f.of_lanes(simd, biased),
-        Then::Add => simd.add(load(y), biased),
+        Then::Add => simd.add(load(simd, y), biased),
     };
     match y.as_mut_array::<LANES>() {
         Some(whole) => simd.store(out, whole),
         None => simd.store_partial(out, y),
+    }
+}
+
+/// Sixteen numbers or fewer.
+#[inline(always)]
+fn load<S: Simd>(simd: S, from: &[f32]) -> S::F32s {
+    match from.as_array::<LANES>() {
+        Some(whole) => simd.load(whole),
+        None => simd.load_partial(from),
     }
 }
 

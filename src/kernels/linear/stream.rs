@@ -91,6 +91,10 @@ impl<E: Element> Part<'_, E> {
                     // SAFETY: every row is `width` long, and `at + LANES <= width`.
                     let lanes = unsafe { &*rows[d].as_ptr().add(at).cast::<[E; LANES]>() };
                     let w = E::load(simd, lanes);
+                    // The rows of the next pass, a line at a time.
+                    if D > 1 && (at * size_of::<E>()).is_multiple_of(64) {
+                        simd.prefetch(rows[d].as_ptr().wrapping_add(at + D * columns));
+                    }
                     for m in 0..M {
                         acc[m] = simd.mul_add(simd.splat(x[m][d]), w, acc[m]);
                     }
