@@ -12,10 +12,11 @@ use super::key_values::{BLOCK, Panels, Store};
 use super::{Span, Spans};
 use crate::kernels::elements::Element;
 use crate::kernels::exp::{exp, exp_one};
+use crate::kernels::isa::Isa;
 use crate::kernels::rows::{Rows, SharedRows};
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
-use crate::kernels::tile::{multiply_add, tile_range, with_rows};
+use crate::kernels::tile::{multiply_add, reaches, tile_range, with_rows};
 use std::cell::RefCell;
 
 /// Panels of key positions in a block.
@@ -50,8 +51,8 @@ pub(super) fn attention<'a>(team: &Team, q: Rows, spans: impl Spans<'a>, scale: 
             let mixture = &mut mixture[..vectors];
             let (row, position) = (span.row + first, span.position + first);
             match &span.past.store {
-                Store::F32(past) => team.isa().run(Tile { q, past, head, position, scale, mixture, z, row }),
-                Store::F16(past) => team.isa().run(Tile { q, past, head, position, scale, mixture, z, row }),
+                Store::F32(past) => Tile { q, past, head, position, scale, mixture, z, row }.run(team.isa()),
+                Store::F16(past) => Tile { q, past, head, position, scale, mixture, z, row }.run(team.isa()),
             }
         });
     });
@@ -73,16 +74,24 @@ struct Tile<'a, E> {
     row: usize,
 }
 
-impl<E: Element> Kernel for Tile<'_, E> {
+/// A tile of `M` queries.
+struct Of<'a, E, const M: usize>(Tile<'a, E>);
+
+impl<E: Element, const M: usize> Kernel for Of<'_, E, M> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        with_rows!(self.q.len(), M => self.attend::<S, M>(simd));
+        reaches::<S, M>();
+        self.0.attend::<S, M>(simd);
     }
 }
 
-impl<E: Element> Tile<'_, E> {
+impl<'a, E: Element> Tile<'a, E> {
+    fn run(self, isa: Isa) {
+        with_rows!(self.q.len(), M => isa.run(Of::<'a, E, M>(self)));
+    }
+
     #[inline(always)]
     fn attend<S: Simd, const M: usize>(&mut self, simd: S) {
         let mut max = [f32::NEG_INFINITY; M];
@@ -105,23 +114,37 @@ impl<E: Element> Tile<'_, E> {
     /// The scores of `M` queries and a block's keys.
     #[inline(always)]
     fn scores<S: Simd, const M: usize>(&self, simd: S, start: usize) -> [[[f32; LANES]; PANELS]; M] {
-        const TOGETHER: usize = 2;
         let mut scores = [[[0.0; LANES]; PANELS]; M];
+        if S::WIDE {
+            self.score_panels::<S, M, 2>(simd, start, &mut scores);
+        } else {
+            self.score_panels::<S, M, 1>(simd, start, &mut scores);
+        }
+        scores
+    }
+
+    /// `V` panels at a time.
+    #[inline(always)]
+    fn score_panels<S: Simd, const M: usize, const V: usize>(
+        &self,
+        simd: S,
+        start: usize,
+        scores: &mut [[[f32; LANES]; PANELS]; M],
+    ) {
         let scale = simd.splat(self.scale);
-        for panel in (0..PANELS).step_by(TOGETHER) {
-            let keys: [*const E; TOGETHER] =
+        for panel in (0..PANELS).step_by(V) {
+            let keys: [*const E; V] =
                 std::array::from_fn(|v| self.past.keys(self.head, start / LANES + panel + v).as_ptr());
-            let mut acc = [[simd.splat(0.0); TOGETHER]; M];
+            let mut acc = [[simd.splat(0.0); V]; M];
             let (q, stride) = (self.q.row(0).as_ptr(), self.q.stride());
             // SAFETY: `q` has `M` rows of `head_dim` numbers, and `keys` returns whole panels `[head_dim, 16]`.
             unsafe { multiply_add(simd, q, stride, self.q.width(), keys, &mut acc) };
             for m in 0..M {
-                for v in 0..TOGETHER {
+                for v in 0..V {
                     simd.store(simd.mul(acc[m][v], scale), &mut scores[m][panel + v]);
                 }
             }
         }
-        scores
     }
 
     /// Turns a query's scores for a block, of which it sees the first `seen`, into weights e^(score − max).
@@ -174,12 +197,12 @@ impl<E: Element> Tile<'_, E> {
         p: &[[[f32; LANES]; PANELS]; M],
     ) {
         let panels = self.q.width().div_ceil(LANES);
-        let whole = panels / 2 * 2;
+        let whole = if S::WIDE { panels / 2 * 2 } else { 0 };
         for panel in (0..whole).step_by(2) {
             self.mix_panels::<S, M, 2>(simd, panel, start, positions, p);
         }
-        if whole < panels {
-            self.mix_panels::<S, M, 1>(simd, whole, start, positions, p);
+        for panel in whole..panels {
+            self.mix_panels::<S, M, 1>(simd, panel, start, positions, p);
         }
     }
 

@@ -25,11 +25,12 @@ pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], th
     team.run(columns.div_ceil(width), |i| {
         let start = i * width;
         let part = Part { x, w, bias, then, y: &y, start, width: width.min(columns - start) };
-        team.isa().run(part);
+        with_rows!(x.len(), M => team.isa().run(Of::<E, M>(part)));
     });
 }
 
 /// The columns `start..start + width` of the product.
+#[derive(Clone, Copy)]
 struct Part<'a, E> {
     x: Rows<'a>,
     w: &'a [E],
@@ -40,71 +41,69 @@ struct Part<'a, E> {
     width: usize,
 }
 
-impl<E: Element> Kernel for Part<'_, E> {
+/// A part for `M` tokens.
+struct Of<'a, E, const M: usize>(Part<'a, E>);
+
+impl<E: Element, const M: usize> Kernel for Of<'_, E, M> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        let part = &self.0;
         let mut sums = [[0.0f32; LANES]; SUMS / LANES];
-        let tokens = self.x.len();
-        let vectors = self.width.div_ceil(LANES);
-        let sums = &mut sums[..vectors * tokens];
-        let depth = self.x.width();
+        let vectors = part.width.div_ceil(LANES);
+        let (sums, _) = sums[..vectors * M].as_chunks_mut::<M>();
+        let depth = part.x.width();
         let whole = depth / DEPTH * DEPTH;
         for k in (0..whole).step_by(DEPTH) {
-            with_rows!(tokens, M => self.pass::<S, M, DEPTH>(simd, k, sums));
+            part.pass::<S, M, DEPTH>(simd, k, sums);
         }
         for k in whole..depth {
-            with_rows!(tokens, M => self.pass::<S, M, 1>(simd, k, sums));
+            part.pass::<S, M, 1>(simd, k, sums);
         }
-        for v in 0..vectors {
-            let column = self.start + v * LANES;
-            let lanes = LANES.min(self.start + self.width - column);
-            for t in 0..tokens {
+        for (v, sums) in sums.iter().enumerate() {
+            let column = part.start + v * LANES;
+            let lanes = LANES.min(part.start + part.width - column);
+            for (t, sum) in sums.iter().enumerate() {
                 // SAFETY: these columns are this part's own.
-                let y = unsafe { self.y.part(t, column, lanes) };
-                let sum = simd.load(&sums[v * tokens + t]);
-                finish(simd, sum, &self.bias[column..column + lanes], self.then, y);
+                let y = unsafe { part.y.part(t, column, lanes) };
+                finish(simd, simd.load(sum), &part.bias[column..column + lanes], part.then, y);
             }
         }
     }
 }
 
 impl<E: Element> Part<'_, E> {
-    /// Adds rows `k..k + D` of `W` for `M` tokens to the sums, `[vectors, M]` vectors.
+    /// Adds rows `k..k + D` of `W` for `M` tokens to the sums.
     #[inline(always)]
-    fn pass<S: Simd, const M: usize, const D: usize>(&self, simd: S, k: usize, sums: &mut [[f32; LANES]]) {
+    fn pass<S: Simd, const M: usize, const D: usize>(
+        &self,
+        simd: S,
+        k: usize,
+        sums: &mut [[[f32; LANES]; M]],
+    ) {
         let columns = self.bias.len();
         let x: [&[f32; D]; M] =
             std::array::from_fn(|m| self.x.row(m)[k..k + D].as_array().expect("D inputs"));
         let rows: [&[E]; D] =
             std::array::from_fn(|d| &self.w[(k + d) * columns + self.start..][..self.width]);
-        let (sums, _) = sums.as_chunks_mut::<M>();
         for (v, sums) in sums.iter_mut().enumerate() {
+            let at = v * LANES;
             let mut acc = [simd.splat(0.0); M];
             for m in 0..M {
                 acc[m] = simd.load(&sums[m]);
             }
-            let at = v * LANES;
-            if at + LANES <= self.width {
-                for d in 0..D {
+            for d in 0..D {
+                let w = if at + LANES <= self.width {
+                    // The rows of the next pass.
+                    simd.prefetch(rows[d].as_ptr().wrapping_add(at + D * columns));
                     // SAFETY: every row is `width` long, and `at + LANES <= width`.
-                    let lanes = unsafe { &*rows[d].as_ptr().add(at).cast::<[E; LANES]>() };
-                    let w = E::load(simd, lanes);
-                    // The rows of the next pass, a line at a time.
-                    if D > 1 && (at * size_of::<E>()).is_multiple_of(64) {
-                        simd.prefetch(rows[d].as_ptr().wrapping_add(at + D * columns));
-                    }
-                    for m in 0..M {
-                        acc[m] = simd.mul_add(simd.splat(x[m][d]), w, acc[m]);
-                    }
-                }
-            } else {
-                for d in 0..D {
-                    let w = load_partial(simd, &rows[d][at..]);
-                    for m in 0..M {
-                        acc[m] = simd.mul_add(simd.splat(x[m][d]), w, acc[m]);
-                    }
+                    E::load(simd, unsafe { &*rows[d].as_ptr().add(at).cast::<[E; LANES]>() })
+                } else {
+                    load_partial(simd, &rows[d][at..])
+                };
+                for m in 0..M {
+                    acc[m] = simd.mul_add(simd.splat(x[m][d]), w, acc[m]);
                 }
             }
             for m in 0..M {

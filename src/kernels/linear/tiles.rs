@@ -8,7 +8,7 @@ use super::{Element, LANES, Rows, RowsMut, Simd, Team, Then, finish};
 use crate::kernels::elements::load_partial;
 use crate::kernels::rows::SharedRows;
 use crate::kernels::simd::Kernel;
-use crate::kernels::tile::{multiply_add, tile_range, tile_rows, with_rows};
+use crate::kernels::tile::{multiply_add, reaches, tile_range, with_rows};
 use std::cell::RefCell;
 
 /// Panels copied at a time: two, so that AVX-512's tile has them side by side.
@@ -20,60 +20,43 @@ thread_local! {
 }
 
 pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], then: Then, y: &mut RowsMut) {
-    let columns = bias.len();
-    let width = PANELS * LANES;
+    let (tokens, depth, columns) = (x.len(), x.width(), bias.len());
+    let (isa, most) = (team.isa(), team.isa().tile_rows());
     let y = y.share();
-    team.run(columns.div_ceil(width), |i| {
-        let start = i * width;
+    team.run(columns.div_ceil(PANELS * LANES), |i| {
+        let start = i * PANELS * LANES;
+        let width = (PANELS * LANES).min(columns - start);
         PANEL.with_borrow_mut(|panels| {
-            panels.resize((PANELS * x.width()).max(panels.len()), [0.0; LANES]);
-            let panels = &mut panels[..PANELS * x.width()];
-            let part = Part { x, w, bias, then, y: &y, start, width: width.min(columns - start), panels };
-            team.isa().run(part);
+            panels.resize((PANELS * depth).max(panels.len()), [0.0; LANES]);
+            let panels = &mut panels[..PANELS * depth];
+            isa.run(CopyPanels { w, columns, start, width, panels });
+            for i in 0..tokens.div_ceil(most) {
+                let (row, rows) = tile_range(tokens, most, i);
+                let x = x.range(row, rows);
+                let part = Part { x, panels, bias, then, y: &y, row, start, width };
+                with_rows!(rows, M => isa.run(Tile::<M>(part)));
+            }
         });
     });
 }
 
-/// The columns `start..start + width` of the product.
-struct Part<'a, E> {
-    x: Rows<'a>,
+/// Copies the columns `start..start + width` of `w` to `panels`, `[PANELS, in, 16]`, missing columns zero.
+struct CopyPanels<'a, E> {
     w: &'a [E],
-    bias: &'a [f32],
-    then: Then,
-    y: &'a SharedRows<'a>,
+    columns: usize,
     start: usize,
     width: usize,
     panels: &'a mut [[f32; LANES]],
 }
 
-impl<E: Element> Kernel for Part<'_, E> {
+impl<E: Element> Kernel for CopyPanels<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
-        self.copy_panels(simd);
-        let most = tile_rows::<S>();
-        let tokens = self.x.len();
-        for i in 0..tokens.div_ceil(most) {
-            let (first, rows) = tile_range(tokens, most, i);
-            if S::WIDE {
-                with_rows!(rows, M => self.tile::<S, M, 2>(simd, first, 0));
-            } else {
-                with_rows!(rows, M => self.tile::<S, M, 1>(simd, first, 0));
-                with_rows!(rows, M => self.tile::<S, M, 1>(simd, first, 1));
-            }
-        }
-    }
-}
-
-impl<E: Element> Part<'_, E> {
-    /// Copies the part's columns of `W` to `panels`, `[PANELS, in, 16]`, missing columns zero.
-    #[inline(always)]
-    fn copy_panels<S: Simd>(&mut self, simd: S) {
-        let columns = self.bias.len();
-        let depth = self.x.width();
+    fn run<S: Simd>(self, simd: S) {
+        let depth = self.panels.len() / PANELS;
         for k in 0..depth {
-            let row = &self.w[k * columns + self.start..][..self.width];
+            let row = &self.w[k * self.columns + self.start..][..self.width];
             for p in 0..PANELS {
                 let lanes = match row.get(p * LANES..(p + 1) * LANES) {
                     Some(whole) => E::load(simd, whole.as_array().expect("sixteen")),
@@ -83,15 +66,50 @@ impl<E: Element> Part<'_, E> {
             }
         }
     }
+}
 
-    /// Multiplies `M` tokens from `first` with `V` panels from `panel`.
+/// Some tokens and the columns `start..start + width` of the product.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    x: Rows<'a>,
+    panels: &'a [[f32; LANES]],
+    bias: &'a [f32],
+    then: Then,
+    y: &'a SharedRows<'a>,
+    /// The first token's row in `y`.
+    row: usize,
+    start: usize,
+    width: usize,
+}
+
+/// A part of `M` tokens.
+struct Tile<'a, const M: usize>(Part<'a>);
+
+impl<const M: usize> Kernel for Tile<'_, M> {
+    type Output = ();
+
     #[inline(always)]
-    fn tile<S: Simd, const M: usize, const V: usize>(&self, simd: S, first: usize, panel: usize) {
+    fn run<S: Simd>(self, simd: S) {
+        reaches::<S, M>();
+        if S::WIDE {
+            self.0.multiply::<S, M, PANELS>(simd, 0);
+        } else {
+            for panel in 0..PANELS {
+                self.0.multiply::<S, M, 1>(simd, panel);
+            }
+        }
+    }
+}
+
+impl Part<'_> {
+    /// Multiplies the tokens with `V` panels from `panel`.
+    #[inline(always)]
+    fn multiply<S: Simd, const M: usize, const V: usize>(&self, simd: S, panel: usize) {
         let depth = self.x.width();
-        let x = self.x.range(first, M);
         let mut acc = [[simd.splat(0.0); V]; M];
-        let panels =
-            std::array::from_fn(|v| self.panels[(panel + v) * depth..][..depth].as_ptr().cast::<f32>());
+        let panels: [*const f32; V] =
+            std::array::from_fn(|v| self.panels[(panel + v) * depth..][..depth].as_ptr().cast());
+        let x = self.x.range(0, M);
         // SAFETY: `x` has `M` rows of `depth` numbers, and each panel `depth` rows of sixteen, by the slices above.
         unsafe { multiply_add(simd, x.row(0).as_ptr(), x.stride(), depth, panels, &mut acc) };
         for m in 0..M {
@@ -100,7 +118,7 @@ impl<E: Element> Part<'_, E> {
                 if at < self.width {
                     let (column, lanes) = (self.start + at, LANES.min(self.width - at));
                     // SAFETY: these columns are this part's own.
-                    let y = unsafe { self.y.part(first + m, column, lanes) };
+                    let y = unsafe { self.y.part(self.row + m, column, lanes) };
                     finish(simd, acc[m][v], &self.bias[column..column + lanes], self.then, y);
                 }
             }

@@ -15,6 +15,13 @@ fn zip(a: F32s, b: F32s, f: impl Fn(f32, f32) -> f32) -> F32s {
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
+/// Where the baseline has no fused multiply-add, each one is a call into the mathematics library; kept out of line, or
+/// every unrolled kernel would be thousands of calls long.
+#[inline(never)]
+fn call_mul_add(a: &F32s, b: &F32s, c: &F32s) -> F32s {
+    std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+}
+
 impl Simd for Portable {
     type F32s = F32s;
     const WIDE: bool = false;
@@ -59,7 +66,11 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn mul_add(self, a: F32s, b: F32s, c: F32s) -> F32s {
-        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+        if cfg!(all(target_arch = "x86_64", not(target_feature = "fma"))) {
+            call_mul_add(&a, &b, &c)
+        } else {
+            std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+        }
     }
     #[inline(always)]
     fn max(self, a: F32s, b: F32s) -> F32s {
