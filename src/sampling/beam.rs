@@ -11,7 +11,7 @@
 //! - At the last position everything ends.
 //! - It is over when there are `num_beams` finished and [`EarlyStopping`] sees no use in going on.
 //!
-//! One beam is greedy search: it ends at the first stop token.
+//! One beam would be greedy search, which needs none of this: a [`Sampler`](super::Sampler) at temperature 0.
 
 use super::logprobs::LogSoftmax;
 use super::processors::LogitsProcessors;
@@ -35,7 +35,7 @@ pub enum EarlyStopping {
 /// How wide to search and what to prefer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BeamParams {
-    /// Hypotheses followed at a time; 1 is greedy search.
+    /// Hypotheses followed at a time, at least 2.
     pub num_beams: usize,
     /// The power of the length that a finished score is divided by: above 0 favours long ones, below 0 short ones.
     pub length_penalty: f32,
@@ -46,7 +46,7 @@ pub struct BeamParams {
 impl Default for BeamParams {
     fn default() -> Self {
         Self {
-            num_beams: 1,
+            num_beams: 4,
             length_penalty: 1.0,
             early_stopping: EarlyStopping::default(),
         }
@@ -66,8 +66,9 @@ impl BeamParams {
                 expected: expected.into(),
             })
         };
-        if self.num_beams == 0 {
-            return outside("beams", "0".into(), "at least 1");
+        if self.num_beams < 2 {
+            let expected = "at least 2 (1 is greedy search: temperature 0)";
+            return outside("beams", self.num_beams.to_string(), expected);
         }
         if !self.length_penalty.is_finite() {
             return outside(
@@ -95,7 +96,7 @@ pub struct Hypothesis {
     /// The completion's tokens.
     pub tokens: Vec<u32>,
     /// The sum of logprobs over `length ^ length_penalty`.
-    pub score: f32,
+    pub score: f64,
 }
 
 /// The search's state between two forward passes.
@@ -178,7 +179,7 @@ impl BeamSearch {
         for c in continuations.iter().take(num_beams).filter(|c| ends(c)) {
             self.finished.push(Hypothesis {
                 tokens: [&self.running[c.parent].tokens[..], &[c.token]].concat(),
-                score: (c.score / norm) as f32,
+                score: c.score / norm,
             });
         }
         self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -247,13 +248,12 @@ impl BeamSearch {
             return true;
         };
         let at_length = match early_stopping {
-            _ if num_beams == 1 => return false,
             EarlyStopping::WhenFull => return false,
             // Over a positive power of the length, a sum of negative numbers looks best at the greatest length.
             EarlyStopping::WhenImpossible if length_penalty > 0.0 => self.max_new_tokens,
             _ => length,
         };
         let norm = libm::pow(at_length as f64, f64::from(length_penalty));
-        (best_running / norm) as f32 > worst.score
+        best_running / norm > worst.score
     }
 }

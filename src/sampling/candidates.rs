@@ -37,8 +37,13 @@ impl Candidates {
     pub fn fill(&mut self, scores: &[f32], temperature: f32, top_k: usize) {
         let max = softmax::max_tame(scores);
         let tempered = |&s: &f32| (softmax::tame(s) - max) / temperature;
+        // Room for everything, so that a token with more candidates than any before allocates nothing.
         self.ids.clear();
+        self.ids.reserve(scores.len());
         self.scores.clear();
+        self.scores.reserve(scores.len());
+        self.ranked.clear();
+        self.ranked.reserve(scores.len());
         if 0 < top_k && top_k < scores.len() {
             self.best.reset(top_k);
             self.best.look(0, scores);

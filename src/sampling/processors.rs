@@ -77,14 +77,15 @@ mod tests {
         );
 
         let mut scores = [1.0, 4.0, 1.0, 9.0];
-        processors.apply(&mut scores, &[0, 1], &[0, 2, 2, 1]);
+        processors.apply(&mut scores, &[0, 1], &[0, 2, 2, 3]);
+        // Nothing came after 3 before, and 1 is in the prompt alone.
         assert_eq!(
             scores,
             [
                 (1.0 - 3.0) * 2.0 - 1.5,
-                4.0 / 2.0 - 1.5,
+                4.0 / 2.0,
                 2.0 / 2.0 - 2.0,
-                9.0
+                9.0 / 2.0 - 1.5
             ]
         );
     }

@@ -47,7 +47,8 @@ impl Sampler {
 
     /// Chooses the token that follows `prompt` and then `generated`, given its logits, `[vocab_size]`, at least one.
     ///
-    /// Uses one random number, or none at temperature 0. Should every token be ruled out, the bans are lifted.
+    /// Uses one random number, or none at temperature 0. Should every token be ruled out, the bans are lifted;
+    /// logits that are themselves all impossible count as equal.
     pub fn sample(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> Sampled {
         let id = if self.params().temperature == 0.0 {
             self.process(logits, prompt, generated);
@@ -92,8 +93,12 @@ impl Sampler {
         self.scores.clear();
         self.scores.extend_from_slice(logits);
         self.processors.apply(&mut self.scores, prompt, generated);
-        if softmax::max_tame(&self.scores) == f32::NEG_INFINITY {
+        let nothing_left = |scores: &[f32]| softmax::max_tame(scores) == f32::NEG_INFINITY;
+        if nothing_left(&self.scores) {
             self.scores.copy_from_slice(logits);
+            if nothing_left(logits) {
+                self.scores.fill(0.0);
+            }
         }
     }
 }
@@ -101,5 +106,6 @@ impl Sampler {
 /// The best token, the lowest id among equals.
 fn best(scores: &[f32]) -> u32 {
     let max = softmax::max_tame(scores);
-    scores.iter().position(|&s| s >= max).unwrap_or(0) as u32
+    let first = scores.iter().position(|&s| s >= max);
+    first.expect("the processed scores hold a possible token") as u32
 }

@@ -2,6 +2,9 @@
 
 use std::cmp::Ordering;
 
+/// Scores that are looked at together: as many as a few vector registers hold.
+const BLOCK: usize = 16;
+
 /// Keeps the `n` best scores of one or more passes, in room for a few times as many.
 #[derive(Clone, Debug, Default)]
 pub struct Best {
@@ -22,13 +25,13 @@ impl Best {
     pub fn reset(&mut self, n: usize) {
         self.n = n.max(1);
         self.held.clear();
+        self.held.reserve(self.room() + BLOCK);
         self.threshold = f32::NEG_INFINITY;
     }
 
     /// Looks at some scores, indexed from `first` on. Those of negative infinity and NaN are never kept.
     pub fn look(&mut self, first: u32, scores: &[f32]) {
-        let room = (2 * self.n).max(512);
-        for (block, scores) in scores.chunks(16).enumerate() {
+        for (block, scores) in scores.chunks(BLOCK).enumerate() {
             // Most blocks hold nothing of interest, and this test runs in vector lanes.
             if !scores
                 .iter()
@@ -40,13 +43,18 @@ impl Best {
                 // Indices rise, so that among equals the ones held already come first.
                 if score > self.threshold {
                     self.held
-                        .push((score + 0.0, first + (block * 16 + i) as u32));
+                        .push((score + 0.0, first + (block * BLOCK + i) as u32));
                 }
             }
-            if self.held.len() >= room {
+            if self.held.len() >= self.room() {
                 self.thin();
             }
         }
+    }
+
+    /// How many are held before they are thinned out.
+    fn room(&self) -> usize {
+        (2 * self.n).max(512)
     }
 
     fn thin(&mut self) {

@@ -124,7 +124,8 @@ mod tests {
             let total = sum(&weights(&xs));
             prop_assert_eq!(sum_of_weights(&xs, 0.0), total);
             prop_assert_eq!(weights(&xs).iter().fold(0.0, |s, &w| s + f64::from(w)), total);
-            xs.rotate_left(seed as usize % xs.len().max(1));
+            let turn = seed as usize % xs.len().max(1);
+            xs.rotate_left(turn);
             xs.reverse();
             prop_assert_eq!(sum(&weights(&xs)), total);
             xs.sort_by(f32::total_cmp);
