@@ -59,6 +59,6 @@ fn nothing_is_allocated_after_the_first_token() {
         for _ in 0..50 {
             generated.push(sampler.sample(&row, &[1, 2], &generated).id);
         }
-        assert_eq!(ALLOCATIONS.get() - before, 0);
+        assert_eq!(ALLOCATIONS.get() - before, 0, "{:?}", sampler.params());
     }
 }

@@ -52,9 +52,9 @@ fn a_seed_gives_these_tokens_everywhere() {
     assert_ne!(run(&SamplingParams { seed: 43, ..plain }, 0, 12), PLAIN);
 }
 
-const PLAIN: [u32; 12] = [0; 12];
-const PLAIN_STREAM_1: [u32; 12] = [0; 12];
-const FILTERED: [u32; 12] = [0; 12];
+const PLAIN: [u32; 12] = [174, 196, 61, 112, 43, 27, 93, 144, 126, 101, 101, 185];
+const PLAIN_STREAM_1: [u32; 12] = [175, 65, 80, 126, 7, 135, 15, 41, 26, 124, 34, 198];
+const FILTERED: [u32; 12] = [181, 198, 43, 126, 71, 65, 94, 107, 83, 116, 152, 185];
 
 /// Chi-squared over 8 tokens: 24.3 is exceeded once in a thousand seeds, and the seed is fixed.
 #[test]

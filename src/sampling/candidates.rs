@@ -36,7 +36,11 @@ impl Candidates {
     /// what ties with the last of them; 0 keeps all. The temperature is above 0.
     pub fn fill(&mut self, scores: &[f32], temperature: f32, top_k: usize) {
         let max = softmax::max_tame(scores);
-        let tempered = |&s: &f32| (softmax::tame(s) - max) / temperature;
+        // Infinity is the best score, 0; NaN stays and weighs nothing.
+        let tempered = |&s: &f32| match (s - max) / temperature {
+            above if above > 0.0 => 0.0,
+            score => score,
+        };
         // Room for everything, so that a token with more candidates than any before allocates nothing.
         self.ids.clear();
         self.ids.reserve(scores.len());
@@ -62,6 +66,7 @@ impl Candidates {
             self.scores.extend(scores.iter().map(tempered));
         }
         self.weights.clear();
+        self.weights.reserve(scores.len());
         self.weights
             .extend(self.scores.iter().map(|&s| softmax::weight(s)));
         self.total = softmax::sum(&self.weights);
@@ -70,9 +75,7 @@ impl Candidates {
     /// Keeps the fewest tokens, the best first, whose probabilities reach `p`; always the best one.
     pub fn top_p(&mut self, p: f32) {
         let target = f64::from(p) * self.total;
-        // All tokens lighter than this together weigh less than 1 - p, so that the boundary is among the others.
-        let floor = (self.total - target) / self.ids.len() as f64;
-        self.retain(|_, _, weight| f64::from(weight) >= floor.min(1.0));
+        self.retain_at_least(self.floor(target) as f32);
         self.rank(|score| -score);
         let last = self.boundary(target);
         self.retain(|id, score, _| (-score, id) <= (last.rank, last.id));
@@ -82,25 +85,31 @@ impl Candidates {
     /// Keeps tokens at least `min_p` times as probable as the best.
     pub fn min_p(&mut self, min_p: f32) {
         // The best token weighs 1, and neither top-k nor top-p ever drops it.
-        self.retain(|_, _, weight| weight >= min_p);
+        self.retain_at_least(min_p);
         self.total = softmax::sum(&self.weights);
     }
 
     /// Keeps the tokens whose surprise, `-ln p`, is nearest the expected surprise, until they reach `p`, and those that
     /// tie with the last (Meister et al. 2022).
     pub fn typical_p(&mut self, p: f32) {
-        self.retain(|_, _, weight| weight > 0.0);
         // -ln p is ln(total) - score: the distance from the mean surprise is that from the mean score.
-        let weighted = self.scores.iter().zip(&self.weights);
-        let mean = weighted
-            .map(|(&s, &w)| f64::from(s) * f64::from(w))
-            .sum::<f64>()
-            / self.total;
+        let mean = softmax::weighted_sum(&self.scores, &self.weights) / self.total;
         let strangeness = |score: f32| (f64::from(score) - mean).abs() as f32;
+        let target = f64::from(p) * self.total;
+        // As far below the mean as the best score, 0, is above it, and down to the floor: what is stranger than that
+        // is all below the floor.
+        let lowest = libm::log(self.floor(target)).min(2.0 * mean) as f32;
+        self.retain(|_, score, _| score >= lowest);
         self.rank(strangeness);
-        let last = self.boundary(f64::from(p) * self.total);
+        let last = self.boundary(target);
         self.retain(|_, score, _| strangeness(score) <= last.rank);
         self.total = softmax::sum(&self.weights);
+    }
+
+    /// All tokens lighter than this together cannot weigh what is beyond `target`, so that the boundary is among the
+    /// others. At most half the best token's weight, lest rounding drop that.
+    fn floor(&self, target: f64) -> f64 {
+        ((self.total - target) / self.ids.len() as f64 * 0.5).clamp(f64::MIN_POSITIVE, 0.5)
     }
 
     /// The candidate at which the weights, added up in id order, first exceed `u` times their sum. `u` is in `[0, 1)`.
@@ -141,9 +150,36 @@ impl Candidates {
                 kept += 1;
             }
         }
-        self.ids.truncate(kept);
-        self.scores.truncate(kept);
-        self.weights.truncate(kept);
+        self.truncate(kept);
+    }
+
+    /// Drops candidates that weigh less, most of them a block at a time.
+    fn retain_at_least(&mut self, floor: f32) {
+        let mut kept = 0;
+        for start in (0..self.ids.len()).step_by(BLOCK) {
+            let end = (start + BLOCK).min(self.ids.len());
+            if !self.weights[start..end]
+                .iter()
+                .fold(false, |any, &w| any | (w >= floor))
+            {
+                continue;
+            }
+            for i in start..end {
+                if self.weights[i] >= floor {
+                    self.ids[kept] = self.ids[i];
+                    self.scores[kept] = self.scores[i];
+                    self.weights[kept] = self.weights[i];
+                    kept += 1;
+                }
+            }
+        }
+        self.truncate(kept);
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.ids.truncate(len);
+        self.scores.truncate(len);
+        self.weights.truncate(len);
     }
 
     /// Gives every candidate its rank, from its score.

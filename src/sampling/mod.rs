@@ -11,7 +11,7 @@
 //! API does. The logprobs reported with a token ([`logprobs`]) are of the model's own distribution, before all this.
 //! Beam search ([`beam`]) draws nothing: it applies 1 to 5 to each beam's logprobs and keeps the best sums.
 //!
-//! The same seed gives the same tokens on every machine: exponentials are plain arithmetic ([`softmax`]), logarithms
+//! The same seed gives the same tokens on every machine: exponentials are plain arithmetic (`softmax.rs`), logarithms
 //! and powers are the `libm` crate's, sums do not depend on their order, and the random numbers are ChaCha8's.
 
 pub mod beam;

@@ -36,7 +36,7 @@ pub fn max_tame(scores: &[f32]) -> f32 {
     )
 }
 
-/// exp of a number that is at most 0, rounded to a multiple of 2^-36; 0 below -40.
+/// exp of a number that is at most 0, rounded to a multiple of 2^-36. Numbers above count as 0, NaN as impossible.
 #[inline(always)]
 pub fn weight(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
@@ -46,6 +46,7 @@ pub fn weight(x: f32) -> f32 {
     // Adding 1.5 * 2^23 leaves no bits for a fraction: it rounds, and the low bits are the integer.
     const ROUND: f32 = 12_582_912.0;
     let x = if x > -40.0 { x } else { -40.0 };
+    let x = if x < 0.0 { x } else { 0.0 };
     let shifted = x * LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = (x - n * LN2_HIGH) - n * LN2_LOW;
@@ -76,6 +77,26 @@ pub fn sum(weights: &[f32]) -> f64 {
     lanes.iter().sum::<f64>() + rest.iter().map(|&w| f64::from(w)).sum::<f64>()
 }
 
+/// The sum of each score times its weight, in eight lanes whatever the machine. What weighs nothing counts nothing.
+pub fn weighted_sum(scores: &[f32], weights: &[f32]) -> f64 {
+    let product = |s: f32, w: f32| {
+        if w > 0.0 {
+            f64::from(s) * f64::from(w)
+        } else {
+            0.0
+        }
+    };
+    let mut lanes = [0.0; 8];
+    let ((s8, s_rest), (w8, w_rest)) = (scores.as_chunks::<8>(), weights.as_chunks::<8>());
+    for (s, w) in s8.iter().zip(w8) {
+        for i in 0..8 {
+            lanes[i] += product(s[i], w[i]);
+        }
+    }
+    let rest = s_rest.iter().zip(w_rest).map(|(&s, &w)| product(s, w));
+    lanes.iter().sum::<f64>() + rest.sum::<f64>()
+}
+
 /// The sum of the weights of raw logits, `max` being the largest of them once tame.
 pub fn sum_of_weights(logits: &[f32], max: f32) -> f64 {
     // A block at a time, so that the weights never leave the cache.
@@ -85,7 +106,7 @@ pub fn sum_of_weights(logits: &[f32], max: f32) -> f64 {
         .map(|block| {
             let weights = &mut weights[..block.len()];
             for (w, &l) in weights.iter_mut().zip(block) {
-                *w = weight(tame(l) - max);
+                *w = weight(l - max);
             }
             sum(weights)
         })
@@ -103,6 +124,7 @@ mod tests {
         for x in [-26.0, -41.0, -1e30, f32::NEG_INFINITY, f32::NAN] {
             assert_eq!(weight(x), 0.0, "{x}");
         }
+        assert_eq!(weight(f32::INFINITY), 1.0);
         for i in 0..400_000 {
             let x = i as f32 * -1e-4;
             let exact = libm::exp(f64::from(x));
