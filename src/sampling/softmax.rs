@@ -1,0 +1,157 @@
+//! Exponentials and their sums, the same on every machine and in any order.
+//!
+//! `exp(x) = 2^n * exp(r)` with `n` the nearest integer to `x / ln 2`, and a polynomial of degree 6 for `exp(r)`
+//! (coefficients from Cephes' `expf`; 2e-7 relative at most). Only additions, multiplications and shifts, each rounded
+//! as IEEE 754 says: the compiler may run it in lanes of any width, and the bits stay.
+//!
+//! The largest score gives a weight of 1, and each weight is rounded to a multiple of 2^-36. Sums in f64 are then
+//! *exact* up to 2^17 weights, so that adding them block by block, sorted, or from left to right is the same number.
+//! What is lost is tokens less than 2^-37 (7e-12) times as probable as the best.
+
+/// Takes the place of what no arithmetic survives: NaN is as good as ruled out, infinity the largest finite number.
+pub fn tame(logit: f32) -> f32 {
+    if logit.is_nan() {
+        f32::NEG_INFINITY
+    } else {
+        logit.min(f32::MAX)
+    }
+}
+
+/// The largest of some scores once tame; negative infinity if there is nothing else.
+pub fn max_tame(scores: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a }; // never NaN
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (chunks, rest) = scores.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, x);
+        }
+    }
+    tame(
+        lanes
+            .iter()
+            .chain(rest)
+            .copied()
+            .fold(f32::NEG_INFINITY, larger),
+    )
+}
+
+/// exp of a number that is at most 0, rounded to a multiple of 2^-36. Numbers above count as 0, NaN as impossible.
+#[inline(always)]
+pub fn weight(x: f32) -> f32 {
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    // ln 2 in two parts: n * LN2_HIGH is exact.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // Adding 1.5 * 2^23 leaves no bits for a fraction: it rounds, and the low bits are the integer.
+    const ROUND: f32 = 12_582_912.0;
+    let x = if x > -40.0 { x } else { -40.0 };
+    let x = if x < 0.0 { x } else { 0.0 };
+    let shifted = x * LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 0.166_666_66;
+    p = p * r + 0.5;
+    let exp_r = p * (r * r) + r + 1.0;
+    let exponent = (shifted.to_bits() - ROUND.to_bits()).wrapping_add(127);
+    let exp = exp_r * f32::from_bits(exponent << 23);
+    // From 2^-13 to 2^-12 an f32's last bit is 2^-36: adding 2^-13 rounds what is smaller, and larger numbers are
+    // multiples already.
+    const STEP: f32 = 1.0 / 8192.0;
+    (exp + STEP) - STEP
+}
+
+/// The exact sum of up to 2^17 weights.
+pub fn sum(weights: &[f32]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let (chunks, rest) = weights.as_chunks::<8>();
+    for chunk in chunks {
+        for (lane, &w) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(w);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|&w| f64::from(w)).sum::<f64>()
+}
+
+/// The sum of each score times its weight, in eight lanes whatever the machine. What weighs nothing counts nothing.
+pub fn weighted_sum(scores: &[f32], weights: &[f32]) -> f64 {
+    let product = |s: f32, w: f32| {
+        if w > 0.0 {
+            f64::from(s) * f64::from(w)
+        } else {
+            0.0
+        }
+    };
+    let mut lanes = [0.0; 8];
+    let ((s8, s_rest), (w8, w_rest)) = (scores.as_chunks::<8>(), weights.as_chunks::<8>());
+    for (s, w) in s8.iter().zip(w8) {
+        for i in 0..8 {
+            lanes[i] += product(s[i], w[i]);
+        }
+    }
+    let rest = s_rest.iter().zip(w_rest).map(|(&s, &w)| product(s, w));
+    lanes.iter().sum::<f64>() + rest.sum::<f64>()
+}
+
+/// The sum of the weights of raw logits, `max` being the largest of them once tame.
+pub fn sum_of_weights(logits: &[f32], max: f32) -> f64 {
+    // A block at a time, so that the weights never leave the cache.
+    let mut weights = [0.0; 1024];
+    logits
+        .chunks(weights.len())
+        .map(|block| {
+            let weights = &mut weights[..block.len()];
+            for (w, &l) in weights.iter_mut().zip(block) {
+                *w = weight(l - max);
+            }
+            sum(weights)
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn weights_are_exp_rounded_to_their_step() {
+        assert_eq!(weight(0.0), 1.0);
+        for x in [-26.0, -41.0, -1e30, f32::NEG_INFINITY, f32::NAN] {
+            assert_eq!(weight(x), 0.0, "{x}");
+        }
+        assert_eq!(weight(f32::INFINITY), 1.0);
+        for i in 0..400_000 {
+            let x = i as f32 * -1e-4;
+            let exact = libm::exp(f64::from(x));
+            let w = f64::from(weight(x));
+            let step = 2f64.powi(-36);
+            assert!(
+                (w - exact).abs() <= 2.4e-7 * exact + step / 2.0,
+                "{x}: {w}, expected {exact}"
+            );
+            assert_eq!((w / step).fract(), 0.0, "{x}");
+            assert!(w <= 1.0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sums_do_not_depend_on_order(mut xs in prop::collection::vec(-30f32..=0.0, 0..3000), seed in any::<u64>()) {
+            let weights = |xs: &[f32]| xs.iter().map(|&x| weight(x)).collect::<Vec<_>>();
+            let total = sum(&weights(&xs));
+            prop_assert_eq!(sum_of_weights(&xs, 0.0), total);
+            prop_assert_eq!(weights(&xs).iter().fold(0.0, |s, &w| s + f64::from(w)), total);
+            let turn = seed as usize % xs.len().max(1);
+            xs.rotate_left(turn);
+            xs.reverse();
+            prop_assert_eq!(sum(&weights(&xs)), total);
+            xs.sort_by(f32::total_cmp);
+            prop_assert_eq!(sum(&weights(&xs)), total);
+        }
+    }
+}

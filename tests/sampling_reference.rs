@@ -1,0 +1,249 @@
+//! Processors, filters and beam search against transformers (scripts/make_sampling_reference.py).
+
+use std::path::Path;
+
+use hornbook::sampling::{BeamParams, BeamSearch, EarlyStopping, Sampler, SamplingParams};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+fn read<T: serde::de::DeserializeOwned>(name: &str) -> T {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Options by the names they have in transformers. One that is not known here is a test that would test nothing.
+fn options(options: &Map<String, Value>, stop_ids: &[u32]) -> (SamplingParams, BeamParams, usize) {
+    let (mut sampling, mut beam, mut max_new_tokens) =
+        (SamplingParams::default(), BeamParams::default(), 0);
+    sampling.stop_ids = stop_ids.to_vec();
+    for (name, value) in options {
+        let number = value.as_f64().unwrap_or(f64::NAN) as f32;
+        let whole = value.as_u64().unwrap_or(u64::MAX) as usize;
+        match name.as_str() {
+            "temperature" => sampling.temperature = number,
+            "top_k" => sampling.top_k = whole,
+            "top_p" => sampling.top_p = number,
+            "min_p" => sampling.min_p = number,
+            "typical_p" => sampling.typical_p = number,
+            "repetition_penalty" => sampling.repetition_penalty = number,
+            "no_repeat_ngram_size" => sampling.no_repeat_ngram_size = whole,
+            "min_tokens" | "min_new_tokens" => sampling.min_tokens = whole,
+            "num_beams" => beam.num_beams = whole,
+            "length_penalty" => beam.length_penalty = number,
+            "early_stopping" => {
+                beam.early_stopping = match value {
+                    Value::Bool(true) => EarlyStopping::WhenFull,
+                    Value::Bool(false) => EarlyStopping::WhenUnlikely,
+                    other if other == "never" => EarlyStopping::WhenImpossible,
+                    other => panic!("early_stopping {other}"),
+                }
+            }
+            "max_new_tokens" => max_new_tokens = whole,
+            "eos_token_id" => {
+                sampling.stop_ids = match value {
+                    Value::Array(_) => serde_json::from_value(value.clone()).unwrap(),
+                    id => vec![id.as_u64().unwrap() as u32],
+                }
+            }
+            other => panic!("unknown option {other}"),
+        }
+    }
+    (sampling, beam, max_new_tokens)
+}
+
+#[derive(Deserialize)]
+struct Warpers {
+    inputs: Vec<Input>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Input {
+    logits: Vec<f32>,
+    prompt: Vec<u32>,
+    generated: Vec<u32>,
+    stop_ids: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    input: usize,
+    options: Map<String, Value>,
+    kept: Vec<u32>,
+    probabilities: Vec<f64>,
+}
+
+#[test]
+fn what_may_be_drawn_and_how_likely_is_as_in_transformers() {
+    let Warpers { inputs, cases } = read("warpers.json");
+    assert!(cases.len() > 90);
+    for case in cases {
+        let input = &inputs[case.input];
+        let (sampling, ..) = options(&case.options, &input.stop_ids);
+        sampling.validate(input.logits.len()).unwrap();
+        let mut sampler = Sampler::new(sampling, 0);
+        for _ in 0..2 {
+            let left = sampler.distribution(&input.logits, &input.prompt, &input.generated);
+            let mut found = vec![0.0; input.logits.len()];
+            left.probabilities()
+                .for_each(|(id, p)| found[id as usize] = p);
+            let mut expected = vec![0.0; input.logits.len()];
+            for (&id, &p) in case.kept.iter().zip(&case.probabilities) {
+                expected[id as usize] = p;
+            }
+            for (id, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                // A token that is all but impossible weighs nothing here.
+                let close = (found - expected).abs() < 1e-11 + 1e-5 * expected;
+                let context = format!("input {}, {:?}, token {id}", case.input, case.options);
+                assert!(close, "{context}: {found}, expected {expected}");
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Beams {
+    tables: Vec<Vec<Vec<f32>>>,
+    searches: Vec<Search>,
+}
+
+#[derive(Deserialize)]
+struct Search {
+    table: usize,
+    prompt: Vec<u32>,
+    options: Map<String, Value>,
+    hypotheses: Vec<Expected>,
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    tokens: Vec<u32>,
+    /// Greedy search has none.
+    score: Option<f64>,
+}
+
+/// The model is a table: the logits that follow a text depend on its last token and its length.
+fn follow(table: &[Vec<f32>], tokens: &[u32]) -> Vec<f32> {
+    let last = &table[tokens[tokens.len() - 1] as usize];
+    let by_length = &table[tokens.len() % table.len()];
+    last.iter()
+        .zip(by_length)
+        .map(|(a, b)| a + b / 2.0)
+        .collect()
+}
+
+#[test]
+fn beams_find_what_transformers_finds() {
+    let Beams { tables, searches } = read("beam.json");
+    assert!(searches.len() > 200);
+    for search in searches {
+        let table = &tables[search.table];
+        let (sampling, beam, max_new_tokens) = options(&search.options, &[]);
+        if beam.num_beams == 1 {
+            let found = greedy(table, &search.prompt, sampling, max_new_tokens);
+            assert_eq!(found, search.hypotheses[0].tokens);
+            continue;
+        }
+        let mut beams = BeamSearch::new(beam, sampling, &search.prompt, max_new_tokens).unwrap();
+        // Parents and tokens are all that a KV cache is told: they must spell out the hypotheses.
+        let mut texts = vec![search.prompt.clone()];
+        loop {
+            let logits: Vec<Vec<f32>> = texts.iter().map(|text| follow(table, text)).collect();
+            let rows: Vec<&[f32]> = logits.iter().map(Vec::as_slice).collect();
+            let Some(step) = beams.step(&rows) else { break };
+            let grown = step.parents.iter().zip(&step.tokens);
+            texts = grown
+                .map(|(&parent, &token)| [&texts[parent][..], &[token]].concat())
+                .collect();
+        }
+        let found = beams.finish();
+        let context = format!("table {}, {:?}", search.table, search.options);
+        assert_eq!(found.len(), beam.num_beams, "{context}");
+        for (found, expected) in found.iter().zip(&search.hypotheses) {
+            assert_eq!(found.tokens, expected.tokens, "{context}");
+            if let Some(score) = expected.score {
+                let close = (found.score - score).abs() < 1e-4 * score.abs().max(1.0);
+                assert!(close, "{context}: {}, expected {score}", found.score);
+            }
+        }
+    }
+}
+
+/// What transformers does where it is asked for one beam.
+fn greedy(table: &[Vec<f32>], prompt: &[u32], sampling: SamplingParams, max: usize) -> Vec<u32> {
+    let stop_ids = sampling.stop_ids.clone();
+    let mut sampler = Sampler::new(
+        SamplingParams {
+            temperature: 0.0,
+            ..sampling
+        },
+        0,
+    );
+    let mut text = prompt.to_vec();
+    for _ in 0..max {
+        let (prompt, generated) = text.split_at(prompt.len());
+        let id = sampler.sample(&follow(table, &text), prompt, generated).id;
+        text.push(id);
+        if stop_ids.contains(&id) {
+            break;
+        }
+    }
+    text.split_off(prompt.len())
+}
+
+#[test]
+fn a_search_of_no_tokens_finds_nothing_and_bad_options_are_named() {
+    let none = BeamSearch::new(BeamParams::default(), SamplingParams::default(), &[1], 0).unwrap();
+    assert!(none.finish().is_empty());
+    for (params, message) in [
+        (
+            BeamParams {
+                num_beams: 1,
+                ..Default::default()
+            },
+            "beams: found 1, expected at least 2 (1 is greedy search: temperature 0)",
+        ),
+        (
+            BeamParams {
+                length_penalty: f32::NAN,
+                ..Default::default()
+            },
+            "length_penalty: found NaN, expected a finite number",
+        ),
+    ] {
+        let error = BeamSearch::new(params, SamplingParams::default(), &[1], 4).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+/// NaN and infinities, a vocabulary smaller than the search is wide, and bans that leave nothing.
+#[test]
+fn beams_survive_any_logits() {
+    let (inf, nan) = (f32::INFINITY, f32::NAN);
+    for row in [
+        &[nan, nan][..],
+        &[-inf, -inf],
+        &[inf, 1.0, inf],
+        &[nan, 0.0, -inf],
+        &[1.0],
+    ] {
+        let sampling = SamplingParams {
+            no_repeat_ngram_size: 1,
+            ..Default::default()
+        };
+        let params = BeamParams {
+            num_beams: 4,
+            ..Default::default()
+        };
+        let mut beams = BeamSearch::new(params, sampling, &[], 5).unwrap();
+        let mut n = 1;
+        while let Some(step) = beams.step(&vec![row; n]) {
+            n = step.tokens.len();
+        }
+        for hypothesis in beams.finish() {
+            assert!(!hypothesis.tokens.is_empty() && !hypothesis.score.is_nan());
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! GPT-2's own vocabulary, rebuilt from tiktoken's ranks, encodes and decodes exactly as tiktoken does.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use hornbook::tokenizer::Tokenizer;
+use proptest::prelude::*;
+use tiktoken_rs::CoreBPE;
+
+static TIKTOKEN: LazyLock<CoreBPE> = LazyLock::new(|| tiktoken_rs::r50k_base().unwrap());
+
+/// GPT-2's tokenizer from a `vocab.json` and a `merges.txt` written from tiktoken's ranks.
+static GPT2: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let (_folder, vocab, merges) = gpt2_files();
+    Tokenizer::from_vocab_merges(&vocab, &merges).unwrap()
+});
+
+const RANKS: u32 = 50_256;
+
+/// The character GPT-2 spells each byte with, worked out apart from the library's own table.
+fn spelling() -> [char; 256] {
+    let mut next = 0x100;
+    std::array::from_fn(|b| {
+        if (b > 0x20 && b < 0x7F) || (b > 0xA0 && b != 0xAD) {
+            return char::from(b as u8);
+        }
+        next += 1;
+        char::from_u32(next - 1).unwrap()
+    })
+}
+
+/// tiktoken keeps a rank for each token and no merges. The merge that makes a token is what is left when its bytes
+/// are joined by the lower ranks alone: exactly two parts.
+fn last_merge<'a>(token: &'a [u8], ranks: &HashMap<Vec<u8>, u32>) -> (&'a [u8], &'a [u8]) {
+    let mut cuts: Vec<usize> = (0..=token.len()).collect();
+    while cuts.len() > 3 {
+        let rank = |i: usize| ranks.get(&token[cuts[i]..cuts[i + 2]]).copied();
+        let (_, best) = (0..cuts.len() - 2)
+            .filter_map(|i| Some((rank(i)?, i)))
+            .min()
+            .unwrap_or_else(|| panic!("{token:?} is not made of lower ranks"));
+        cuts.remove(best + 1);
+    }
+    token.split_at(cuts[1])
+}
+
+fn gpt2_files() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let spelling = spelling();
+    let spell = |bytes: &[u8]| -> String { bytes.iter().map(|&b| spelling[b as usize]).collect() };
+    let mut ranks = HashMap::new();
+    let mut vocab = serde_json::Map::new();
+    let mut merges = String::from("#version: 0.2\n");
+    for rank in 0..RANKS {
+        let token = TIKTOKEN.decode_bytes(&[rank]).unwrap();
+        if token.len() > 1 {
+            let (left, right) = last_merge(&token, &ranks);
+            merges += &format!("{} {}\n", spell(left), spell(right));
+        }
+        vocab.insert(spell(&token), rank.into());
+        ranks.insert(token, rank);
+    }
+    vocab.insert("<|endoftext|>".into(), RANKS.into());
+
+    let folder = tempfile::tempdir().unwrap();
+    let vocab_file = folder.path().join("vocab.json");
+    let merges_file = folder.path().join("merges.txt");
+    std::fs::write(&vocab_file, serde_json::to_vec(&vocab).unwrap()).unwrap();
+    std::fs::write(&merges_file, merges).unwrap();
+    (folder, vocab_file, merges_file)
+}
+
+fn agrees(text: &str) {
+    let ids = GPT2.encode(text, false).unwrap();
+    assert_eq!(ids, TIKTOKEN.encode_ordinary(text), "{text:?}");
+    assert_eq!(GPT2.decode(&ids), text);
+    let ids = GPT2.encode(text, true).unwrap();
+    assert_eq!(ids, TIKTOKEN.encode_with_special_tokens(text), "{text:?}");
+    assert_eq!(GPT2.decode(&ids), text);
+}
+
+#[test]
+fn the_vocabulary_is_gpt2s() {
+    assert_eq!(GPT2.vocab_size(), 50_257);
+    assert_eq!(GPT2.id_of("<|endoftext|>"), Some(50_256));
+    assert_eq!(GPT2.id_of("Ġthe"), Some(262));
+    let ids = GPT2.encode("Hello, I'm a language model,", false).unwrap();
+    assert_eq!(ids, [15496, 11, 314, 1101, 257, 3303, 2746, 11]);
+    for id in 0..RANKS {
+        assert_eq!(GPT2.token_bytes(id), TIKTOKEN.decode_bytes(&[id]).unwrap());
+    }
+    assert_eq!(GPT2.token_bytes(50_256), b"<|endoftext|>");
+    assert_eq!(GPT2.token_bytes(50_257), b"");
+    assert_eq!(GPT2.token_bytes(u32::MAX), b"");
+}
+
+/// A few thousand strings: every fragment alone, every pair of them, and longer chains chosen by a fixed rule.
+#[test]
+fn a_corpus_of_fragments_encodes_as_tiktoken_does() {
+    #[rustfmt::skip]
+    let fragments = [
+        "", " ", "  ", "   \t", "\n", "\r\n", "\n\n \n", "\t\tx", "\u{0}", "\u{1b}[31m", "\u{7f}", "\u{a0}",
+        "\u{2003}\u{3000}", "\u{feff}", "\u{200b}", "\u{ad}", "\u{1f}\u{9f}", "Hello", " world", "don't",
+        "I'LL we've they'd it's", "'s", "''t", "’s", "HTTPServer", "ﬁ", "1", "1234567890", " 3.14159e-10", "٣٤٥",
+        "Ⅷ½²", "naïve café", "e\u{301}\u{323}a\u{30a}", "Zürich Straße", "привет мир", "Ελλάδα", "שלום",
+        "مرحبا بالعالم", "हिन्दी", "ไทย", "日本語テキスト", "中文，測試。", "한국어", "😀", "👩‍👩‍👧‍👦", "🏳️‍🌈🇩🇪", "𝔘𝔫𝔦",
+        "\u{10ffff}", "\u{fffd}", "\u{e000}", "fn main() {\n    println!(\"{}\", x[0] + 1);\n}", "<div class='a'>",
+        "https://x.org/?q=a&b=%20", "a_b-c.d/e\\f", "$$%^&*()", "...!!!???", "----====", "<|endoftext|>",
+        "<|endoftext", "|>", "C:\\tmp\\", "\"quoted\"", "zzzzzzzzzzzzzzzz", "AaAaAaAa",
+    ];
+    for (i, a) in fragments.iter().enumerate() {
+        agrees(a);
+        for b in &fragments {
+            agrees(&format!("{a}{b}"));
+        }
+        let pick = |k: usize| fragments[(i * 7 + k * k * 5 + k) % fragments.len()];
+        agrees(&(0..12).map(pick).collect::<String>());
+    }
+    for n in [1, 2, 3, 5, 17, 100, 3000] {
+        for unit in [
+            " ", "\n", "\t ", "a", "ab", "0", "é", "😀", "=", " the", "' ",
+        ] {
+            agrees(&unit.repeat(n));
+            agrees(&format!("{}end", unit.repeat(n)));
+        }
+    }
+}
+
+#[test]
+fn special_tokens_are_text_unless_asked_for() {
+    let text = "<|endoftext|>";
+    assert_eq!(GPT2.encode(text, true).unwrap(), [50_256]);
+    let plain = GPT2.encode(text, false).unwrap();
+    assert!(plain.len() > 1 && !plain.contains(&50_256), "{plain:?}");
+    assert_eq!(GPT2.decode(&plain), text);
+    assert_eq!(GPT2.decode(&[50_256]), text);
+}
+
+#[test]
+fn a_character_in_two_tokens_decodes_whole() {
+    let ids = GPT2.encode("🦀", false).unwrap();
+    assert!(ids.len() > 1);
+    assert_eq!(GPT2.decode(&ids[..1]), "\u{FFFD}");
+    assert_eq!(GPT2.decode(&ids), "🦀");
+    let with_unknown = [u32::MAX, ids[0], ids[1]];
+    assert_eq!(GPT2.decode(&with_unknown), GPT2.decode(&ids[..2]));
+}
+
+proptest! {
+    #[test]
+    fn any_text_encodes_as_tiktoken_does(text in prop_oneof![
+        any::<String>(),
+        "[ \\t\\n\\r\\u{a0}a'sdtlmrev0-9.,!😀é日\\u{301}\\u{0}-\\u{1f}]{0,60}",
+        "(( ?[A-Za-z]{1,8}|'(s|t|re|ll|d)| ?[0-9]{1,6}| ?[,.;()]{1,3}|\\s{1,4})){0,20}",
+    ]) {
+        agrees(&text);
+    }
+}
