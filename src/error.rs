@@ -94,9 +94,7 @@ pub enum Error {
     },
 
     /// More tokens than the model has positions for.
-    #[error(
-        "the prompt is {prompt_tokens} tokens long, but the model's context is {n_positions} tokens"
-    )]
+    #[error("the prompt is {prompt_tokens} tokens long, but the model's context is {n_positions} tokens")]
     ContextOverflow {
         /// Tokens of the prompt.
         prompt_tokens: usize,

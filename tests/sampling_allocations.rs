@@ -37,18 +37,10 @@ fn nothing_is_allocated_after_the_first_token() {
         no_repeat_ngram_size: 3,
         ..Default::default()
     };
-    let with_top_k = SamplingParams {
-        top_k: 40,
-        ..every_filter.clone()
-    };
-    let greedy = SamplingParams {
-        temperature: 0.0,
-        ..every_filter.clone()
-    };
+    let with_top_k = SamplingParams { top_k: 40, ..every_filter.clone() };
+    let greedy = SamplingParams { temperature: 0.0, ..every_filter.clone() };
     // Scores wide enough apart that every filter has work to do.
-    let row: Vec<f32> = (0..5000u32)
-        .map(|i| (i * 7919 % 5000) as f32 / -400.0)
-        .collect();
+    let row: Vec<f32> = (0..5000u32).map(|i| (i * 7919 % 5000) as f32 / -400.0).collect();
     for params in [every_filter, with_top_k, greedy] {
         let mut sampler = Sampler::new(params, 0);
         let mut generated = Vec::with_capacity(100);

@@ -12,9 +12,7 @@ fn logits(vocab_size: usize, salt: u32) -> Vec<f32> {
         state ^= state << 5;
         (state >> 8) as f32 / (1 << 24) as f32
     };
-    (0..vocab_size)
-        .map(|_| 4.0 * (next() + next() + next() + next() - 2.0) - 30.0)
-        .collect()
+    (0..vocab_size).map(|_| 4.0 * (next() + next() + next() + next() - 2.0) - 30.0).collect()
 }
 
 fn run(params: &SamplingParams, stream: u64, n: usize) -> Vec<u32> {
@@ -30,10 +28,7 @@ fn run(params: &SamplingParams, stream: u64, n: usize) -> Vec<u32> {
 /// The very tokens, so that a change of platform, compiler or algorithm shows.
 #[test]
 fn a_seed_gives_these_tokens_everywhere() {
-    let plain = SamplingParams {
-        seed: 42,
-        ..Default::default()
-    };
+    let plain = SamplingParams { seed: 42, ..Default::default() };
     let filtered = SamplingParams {
         temperature: 0.7,
         top_k: 60,
@@ -61,11 +56,7 @@ const FILTERED: [u32; 12] = [181, 198, 43, 126, 71, 65, 94, 107, 83, 116, 152, 1
 fn draws_come_in_proportion() {
     let row: Vec<f32> = (1..=8).map(|i| libm::logf(i as f32) - 90.0).collect();
     for temperature in [1.0, 0.5] {
-        let params = SamplingParams {
-            temperature,
-            seed: 7,
-            ..Default::default()
-        };
+        let params = SamplingParams { temperature, seed: 7, ..Default::default() };
         let mut sampler = Sampler::new(params, 3);
         let mut seen = [0f64; 8];
         let draws = 20_000;
@@ -75,32 +66,20 @@ fn draws_come_in_proportion() {
         let weight = |i: usize| libm::pow((i + 1) as f64, 1.0 / f64::from(temperature));
         let total: f64 = (0..8).map(weight).sum();
         let expected = |i: usize| weight(i) / total * f64::from(draws);
-        let chi: f64 = (0..8)
-            .map(|i| (seen[i] - expected(i)).powi(2) / expected(i))
-            .sum();
+        let chi: f64 = (0..8).map(|i| (seen[i] - expected(i)).powi(2) / expected(i)).sum();
         assert!(chi < 24.3, "{chi}: {seen:?}");
     }
 }
 
 #[test]
 fn temperature_0_takes_the_best_and_the_lowest_of_equals() {
-    let greedy = SamplingParams {
-        temperature: 0.0,
-        top_k: 1,
-        ..Default::default()
-    };
+    let greedy = SamplingParams { temperature: 0.0, top_k: 1, ..Default::default() };
     let mut sampler = Sampler::new(greedy.clone(), 0);
     assert_eq!(sampler.sample(&[1.0, 3.0, 3.0], &[], &[]).id, 1);
     let row = [0.0, 1e-30, f32::NEG_INFINITY];
     assert_eq!(sampler.sample(&row, &[], &[]).id, 1);
     // Penalties and bans come before it.
-    let mut sampler = Sampler::new(
-        SamplingParams {
-            presence_penalty: 2.0,
-            ..greedy
-        },
-        0,
-    );
+    let mut sampler = Sampler::new(SamplingParams { presence_penalty: 2.0, ..greedy }, 0);
     assert_eq!(sampler.sample(&[1.0, 2.0], &[1], &[1]).id, 0);
 }
 
@@ -125,12 +104,7 @@ fn logprobs_are_of_the_raw_distribution() {
 
 #[test]
 fn stop_ids_wait_for_min_tokens() {
-    let params = SamplingParams {
-        temperature: 0.0,
-        min_tokens: 2,
-        stop_ids: vec![0],
-        ..Default::default()
-    };
+    let params = SamplingParams { temperature: 0.0, min_tokens: 2, stop_ids: vec![0], ..Default::default() };
     let mut sampler = Sampler::new(params, 0);
     let row = [9.0, 1.0, 2.0];
     assert_eq!(sampler.sample(&row, &[], &[]).id, 2);
@@ -141,11 +115,7 @@ fn stop_ids_wait_for_min_tokens() {
 #[test]
 fn bans_that_leave_nothing_are_lifted() {
     for temperature in [0.0, 1.0] {
-        let params = SamplingParams {
-            temperature,
-            no_repeat_ngram_size: 1,
-            ..Default::default()
-        };
+        let params = SamplingParams { temperature, no_repeat_ngram_size: 1, ..Default::default() };
         let mut sampler = Sampler::new(params, 0);
         assert_eq!(sampler.sample(&[f32::NEG_INFINITY, 5.0], &[0], &[1]).id, 1);
     }
@@ -154,46 +124,15 @@ fn bans_that_leave_nothing_are_lifted() {
 fn any_params() -> impl Strategy<Value = SamplingParams> {
     let share = || prop_oneof![Just(0.0f32), Just(1.0), 0.0f32..=1.0];
     (
-        (
-            prop_oneof![
-                Just(0.0f32),
-                Just(1.0),
-                Just(1e-38),
-                Just(f32::MAX),
-                0.01f32..3.0
-            ],
-            0usize..9,
-        ),
+        (prop_oneof![Just(0.0f32), Just(1.0), Just(1e-38), Just(f32::MAX), 0.01f32..3.0], 0usize..9),
         (share(), share(), prop_oneof![Just(1.0f32), 1e-6f32..=1.0]),
-        (prop_oneof![
-            Just(1.0f32),
-            Just(f32::MIN_POSITIVE),
-            Just(f32::MAX),
-            0.1f32..3.0
-        ]),
+        (prop_oneof![Just(1.0f32), Just(f32::MIN_POSITIVE), Just(f32::MAX), 0.1f32..3.0]),
         (-2.0f32..=2.0, -2.0f32..=2.0, 0usize..4),
-        prop::collection::vec(
-            (
-                0u32..12,
-                prop_oneof![Just(f32::NEG_INFINITY), -100f32..100.0],
-            ),
-            0..3,
-        ),
-        (
-            any::<u64>(),
-            0usize..3,
-            prop::collection::vec(0u32..12, 0..3),
-        ),
+        prop::collection::vec((0u32..12, prop_oneof![Just(f32::NEG_INFINITY), -100f32..100.0]), 0..3),
+        (any::<u64>(), 0usize..3, prop::collection::vec(0u32..12, 0..3)),
     )
         .prop_map(
-            |(
-                (temperature, top_k),
-                (top_p, min_p, typical_p),
-                r,
-                (presence, frequency, n),
-                bias,
-                rest,
-            )| {
+            |((temperature, top_k), (top_p, min_p, typical_p), r, (presence, frequency, n), bias, rest)| {
                 SamplingParams {
                     temperature,
                     top_k,

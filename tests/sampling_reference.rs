@@ -7,16 +7,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 fn read<T: serde::de::DeserializeOwned>(name: &str) -> T {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 /// Options by the names they have in transformers. One that is not known here is a test that would test nothing.
 fn options(options: &Map<String, Value>, stop_ids: &[u32]) -> (SamplingParams, BeamParams, usize) {
-    let (mut sampling, mut beam, mut max_new_tokens) =
-        (SamplingParams::default(), BeamParams::default(), 0);
+    let (mut sampling, mut beam, mut max_new_tokens) = (SamplingParams::default(), BeamParams::default(), 0);
     sampling.stop_ids = stop_ids.to_vec();
     for (name, value) in options {
         let number = value.as_f64().unwrap_or(f64::NAN) as f32;
@@ -87,8 +84,7 @@ fn what_may_be_drawn_and_how_likely_is_as_in_transformers() {
         for _ in 0..2 {
             let left = sampler.distribution(&input.logits, &input.prompt, &input.generated);
             let mut found = vec![0.0; input.logits.len()];
-            left.probabilities()
-                .for_each(|(id, p)| found[id as usize] = p);
+            left.probabilities().for_each(|(id, p)| found[id as usize] = p);
             let mut expected = vec![0.0; input.logits.len()];
             for (&id, &p) in case.kept.iter().zip(&case.probabilities) {
                 expected[id as usize] = p;
@@ -128,10 +124,7 @@ struct Expected {
 fn follow(table: &[Vec<f32>], tokens: &[u32]) -> Vec<f32> {
     let last = &table[tokens[tokens.len() - 1] as usize];
     let by_length = &table[tokens.len() % table.len()];
-    last.iter()
-        .zip(by_length)
-        .map(|(a, b)| a + b / 2.0)
-        .collect()
+    last.iter().zip(by_length).map(|(a, b)| a + b / 2.0).collect()
 }
 
 #[test]
@@ -154,9 +147,7 @@ fn beams_find_what_transformers_finds() {
             let rows: Vec<&[f32]> = logits.iter().map(Vec::as_slice).collect();
             let Some(step) = beams.step(&rows) else { break };
             let grown = step.parents.iter().zip(&step.tokens);
-            texts = grown
-                .map(|(&parent, &token)| [&texts[parent][..], &[token]].concat())
-                .collect();
+            texts = grown.map(|(&parent, &token)| [&texts[parent][..], &[token]].concat()).collect();
         }
         let found = beams.finish();
         let context = format!("table {}, {:?}", search.table, search.options);
@@ -174,13 +165,7 @@ fn beams_find_what_transformers_finds() {
 /// What transformers does where it is asked for one beam.
 fn greedy(table: &[Vec<f32>], prompt: &[u32], sampling: SamplingParams, max: usize) -> Vec<u32> {
     let stop_ids = sampling.stop_ids.clone();
-    let mut sampler = Sampler::new(
-        SamplingParams {
-            temperature: 0.0,
-            ..sampling
-        },
-        0,
-    );
+    let mut sampler = Sampler::new(SamplingParams { temperature: 0.0, ..sampling }, 0);
     let mut text = prompt.to_vec();
     for _ in 0..max {
         let (prompt, generated) = text.split_at(prompt.len());
@@ -199,17 +184,11 @@ fn a_search_of_no_tokens_finds_nothing_and_bad_options_are_named() {
     assert!(none.finish().is_empty());
     for (params, message) in [
         (
-            BeamParams {
-                num_beams: 1,
-                ..Default::default()
-            },
+            BeamParams { num_beams: 1, ..Default::default() },
             "beams: found 1, expected at least 2 (1 is greedy search: temperature 0)",
         ),
         (
-            BeamParams {
-                length_penalty: f32::NAN,
-                ..Default::default()
-            },
+            BeamParams { length_penalty: f32::NAN, ..Default::default() },
             "length_penalty: found NaN, expected a finite number",
         ),
     ] {
@@ -222,21 +201,9 @@ fn a_search_of_no_tokens_finds_nothing_and_bad_options_are_named() {
 #[test]
 fn beams_survive_any_logits() {
     let (inf, nan) = (f32::INFINITY, f32::NAN);
-    for row in [
-        &[nan, nan][..],
-        &[-inf, -inf],
-        &[inf, 1.0, inf],
-        &[nan, 0.0, -inf],
-        &[1.0],
-    ] {
-        let sampling = SamplingParams {
-            no_repeat_ngram_size: 1,
-            ..Default::default()
-        };
-        let params = BeamParams {
-            num_beams: 4,
-            ..Default::default()
-        };
+    for row in [&[nan, nan][..], &[-inf, -inf], &[inf, 1.0, inf], &[nan, 0.0, -inf], &[1.0]] {
+        let sampling = SamplingParams { no_repeat_ngram_size: 1, ..Default::default() };
+        let params = BeamParams { num_beams: 4, ..Default::default() };
         let mut beams = BeamSearch::new(params, sampling, &[], 5).unwrap();
         let mut n = 1;
         while let Some(step) = beams.step(&vec![row; n]) {

@@ -24,9 +24,7 @@ fn parse_value(json: &Value) -> Tokenizer {
 fn json_and_vocab_with_merges_are_the_same_tokenizer() {
     let json = parse(&fable_json());
     let folder = Path::new(FABLE);
-    let files =
-        Tokenizer::from_vocab_merges(&folder.join("vocab.json"), &folder.join("merges.txt"))
-            .unwrap();
+    let files = Tokenizer::from_vocab_merges(&folder.join("vocab.json"), &folder.join("merges.txt")).unwrap();
     assert_eq!((json.vocab_size(), files.vocab_size()), (4096, 4096));
     for id in 0..4096 {
         assert_eq!(json.token_bytes(id), files.token_bytes(id));
@@ -88,10 +86,7 @@ fn merges_may_be_strings_or_pairs_and_tokens_may_be_added() {
         });
         json["model"]["merges"] = merges.collect();
         let same = parse_value(&json);
-        assert_eq!(
-            same.encode(text, false).unwrap(),
-            plain.encode(text, false).unwrap()
-        );
+        assert_eq!(same.encode(text, false).unwrap(), plain.encode(text, false).unwrap());
     }
 
     let mut token = json["added_tokens"][0].clone();
@@ -100,10 +95,7 @@ fn merges_may_be_strings_or_pairs_and_tokens_may_be_added() {
     json["added_tokens"].as_array_mut().unwrap().push(token);
     let other = parse_value(&json);
     assert_eq!(other.vocab_size(), 4097);
-    assert_eq!(
-        other.encode(text, false).unwrap(),
-        plain.encode(text, false).unwrap()
-    );
+    assert_eq!(other.encode(text, false).unwrap(), plain.encode(text, false).unwrap());
     let ids = other.encode(text, true).unwrap();
     assert!(ids.contains(&4096));
     assert_eq!(other.decode(&ids), text);
@@ -151,12 +143,7 @@ fn a_malformed_tokenizer_json_is_refused_in_one_line() {
     }
     let bytes = fable_json();
     let half = &bytes[..bytes.len() / 2];
-    for (text, words) in [
-        (&b""[..], "EOF"),
-        (b"\xFF\xFE{}", ""),
-        (b"null", ""),
-        (half, "EOF"),
-    ] {
+    for (text, words) in [(&b""[..], "EOF"), (b"\xFF\xFE{}", ""), (b"null", ""), (half, "EOF")] {
         refused(text, words);
     }
 }
@@ -185,9 +172,7 @@ fn malformed_vocab_and_merges_are_refused_in_one_line() {
     let refused = |v: &[u8], m: &[u8], file: &Path, words: &str| {
         std::fs::write(&vocab, v).unwrap();
         std::fs::write(&merges, m).unwrap();
-        let error = Tokenizer::from_vocab_merges(&vocab, &merges)
-            .err()
-            .expect(words);
+        let error = Tokenizer::from_vocab_merges(&vocab, &merges).err().expect(words);
         one_line(&error.to_string(), file.to_str().unwrap(), words);
     };
     let (v, m) = (&good_vocab[..], good_merges.as_bytes());
@@ -195,12 +180,7 @@ fn malformed_vocab_and_merges_are_refused_in_one_line() {
     refused(b"[]", m, &vocab, "expected a map");
     refused(&v[..v.len() - 3], m, &vocab, "");
     refused(v, b"\xFF\xFF", &merges, "not UTF-8");
-    refused(
-        v,
-        b"#version: 0.2\nh e\nhe\n",
-        &merges,
-        r#"line 3: merge "he""#,
-    );
+    refused(v, b"#version: 0.2\nh e\nhe\n", &merges, r#"line 3: merge "he""#);
     refused(v, b"h e\n\nt h\n", &merges, "line 2");
     refused(v, b"h e\nqqq z\n", &merges, "out of vocabulary");
 

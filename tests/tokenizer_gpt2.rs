@@ -117,9 +117,7 @@ fn a_corpus_of_fragments_encodes_as_tiktoken_does() {
         agrees(&(0..12).map(pick).collect::<String>());
     }
     for n in [1, 2, 3, 5, 17, 100, 3000] {
-        for unit in [
-            " ", "\n", "\t ", "a", "ab", "0", "é", "😀", "=", " the", "' ",
-        ] {
+        for unit in [" ", "\n", "\t ", "a", "ab", "0", "é", "😀", "=", " the", "' "] {
             agrees(&unit.repeat(n));
             agrees(&format!("{}end", unit.repeat(n)));
         }

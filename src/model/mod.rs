@@ -15,11 +15,13 @@ mod batch;
 mod cache;
 mod observer;
 mod scratch;
+mod session;
 
 pub use batch::{Segment, Wanted};
 pub use cache::KvCache;
 pub use observer::{Observer, Site};
 pub use scratch::Scratch;
+pub use session::Session;
 
 use crate::checkpoint::{Checkpoint, Config, LayerNormWeights, LinearWeights, Tensor, Weights};
 use crate::kernels::attention::{Span, attention, patterns};

@@ -45,11 +45,7 @@ pub struct BeamParams {
 
 impl Default for BeamParams {
     fn default() -> Self {
-        Self {
-            num_beams: 4,
-            length_penalty: 1.0,
-            early_stopping: EarlyStopping::default(),
-        }
+        Self { num_beams: 4, length_penalty: 1.0, early_stopping: EarlyStopping::default() }
     }
 }
 
@@ -60,22 +56,14 @@ impl BeamParams {
     /// [`Error::Parameter`] naming the option.
     pub fn validate(&self) -> Result<()> {
         let outside = |name: &str, found: String, expected: &str| {
-            Err(Error::Parameter {
-                name: name.into(),
-                found,
-                expected: expected.into(),
-            })
+            Err(Error::Parameter { name: name.into(), found, expected: expected.into() })
         };
         if self.num_beams < 2 {
             let expected = "at least 2 (1 is greedy search: temperature 0)";
             return outside("beams", self.num_beams.to_string(), expected);
         }
         if !self.length_penalty.is_finite() {
-            return outside(
-                "length_penalty",
-                self.length_penalty.to_string(),
-                "a finite number",
-            );
+            return outside("length_penalty", self.length_penalty.to_string(), "a finite number");
         }
         Ok(())
     }
@@ -146,11 +134,7 @@ impl BeamSearch {
             prompt: prompt.to_vec(),
             max_new_tokens,
             // Beams that hold the same tokens would only find the same continuations: there is one until they part.
-            running: if max_new_tokens > 0 {
-                vec![Beam::default()]
-            } else {
-                Vec::new()
-            },
+            running: if max_new_tokens > 0 { vec![Beam::default()] } else { Vec::new() },
             finished: Vec::new(),
             scores: Vec::new(),
             best: Best::default(),
@@ -163,11 +147,7 @@ impl BeamSearch {
     /// # Panics
     /// Where there is not one row for each running beam.
     pub fn step(&mut self, logits: &[&[f32]]) -> Option<BeamStep> {
-        assert_eq!(
-            logits.len(),
-            self.running.len(),
-            "one row of logits for each running beam"
-        );
+        assert_eq!(logits.len(), self.running.len(), "one row of logits for each running beam");
         let num_beams = self.params.num_beams;
         let length = self.running.first()?.tokens.len() + 1;
         let mut continuations = self.rank(logits);
@@ -215,22 +195,15 @@ impl BeamSearch {
         for (parent, (beam, logits)) in self.running.iter().zip(logits).enumerate() {
             let log_softmax = LogSoftmax::of(logits);
             self.scores.clear();
-            self.scores
-                .extend(logits.iter().map(|&l| log_softmax.at(l)));
-            self.processors
-                .apply(&mut self.scores, &self.prompt, &beam.tokens);
+            self.scores.extend(logits.iter().map(|&l| log_softmax.at(l)));
+            self.processors.apply(&mut self.scores, &self.prompt, &beam.tokens);
             self.best.reset(enough);
             self.best.look(0, &self.scores);
-            continuations.extend(
-                self.best
-                    .sorted()
-                    .iter()
-                    .map(|&(score, token)| Continuation {
-                        parent,
-                        token,
-                        score: beam.score + f64::from(softmax::tame(score)),
-                    }),
-            );
+            continuations.extend(self.best.sorted().iter().map(|&(score, token)| Continuation {
+                parent,
+                token,
+                score: beam.score + f64::from(softmax::tame(score)),
+            }));
         }
         continuations.sort_by(|a, b| b.score.total_cmp(&a.score));
         continuations.truncate(enough);
@@ -239,11 +212,7 @@ impl BeamSearch {
 
     /// Whether the best running sum may still give a better score than the worst that finished.
     fn worth_going_on(&self, best_running: f64, length: usize) -> bool {
-        let BeamParams {
-            num_beams,
-            length_penalty,
-            early_stopping,
-        } = self.params;
+        let BeamParams { num_beams, length_penalty, early_stopping } = self.params;
         let Some(worst) = self.finished.get(num_beams - 1) else {
             return true;
         };

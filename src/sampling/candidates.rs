@@ -67,8 +67,7 @@ impl Candidates {
         }
         self.weights.clear();
         self.weights.reserve(scores.len());
-        self.weights
-            .extend(self.scores.iter().map(|&s| softmax::weight(s)));
+        self.weights.extend(self.scores.iter().map(|&s| softmax::weight(s)));
         self.total = softmax::sum(&self.weights);
     }
 
@@ -158,10 +157,7 @@ impl Candidates {
         let mut kept = 0;
         for start in (0..self.ids.len()).step_by(BLOCK) {
             let end = (start + BLOCK).min(self.ids.len());
-            if !self.weights[start..end]
-                .iter()
-                .fold(false, |any, &w| any | (w >= floor))
-            {
+            if !self.weights[start..end].iter().fold(false, |any, &w| any | (w >= floor)) {
                 continue;
             }
             for i in start..end {
@@ -185,15 +181,11 @@ impl Candidates {
     /// Gives every candidate its rank, from its score.
     fn rank(&mut self, rank: impl Fn(f32) -> f32) {
         let weighted = self.scores.iter().zip(&self.weights);
-        let ranked = self
-            .ids
-            .iter()
-            .zip(weighted)
-            .map(|(&id, (&score, &weight))| Ranked {
-                rank: rank(score),
-                id,
-                weight,
-            });
+        let ranked = self.ids.iter().zip(weighted).map(|(&id, (&score, &weight))| Ranked {
+            rank: rank(score),
+            id,
+            weight,
+        });
         self.ranked.clear();
         self.ranked.extend(ranked);
     }
@@ -206,9 +198,7 @@ impl Candidates {
         let mut below = 0.0;
         while open.len() > 1 {
             let middle = open.len() / 2;
-            open.select_nth_unstable_by(middle, |a, b| {
-                a.rank.total_cmp(&b.rank).then(a.id.cmp(&b.id))
-            });
+            open.select_nth_unstable_by(middle, |a, b| a.rank.total_cmp(&b.rank).then(a.id.cmp(&b.id)));
             let (better, worse) = open.split_at_mut(middle);
             let weight: f64 = better.iter().map(|r| f64::from(r.weight)).sum();
             open = if below + weight >= target {
@@ -256,14 +246,7 @@ mod tests {
     #[test]
     fn a_draw_falls_on_tokens_in_proportion_and_never_on_the_impossible() {
         let ln = |p: f64| libm::log(p) as f32;
-        let scores = [
-            f32::NEG_INFINITY,
-            ln(0.5),
-            ln(0.25),
-            f32::NEG_INFINITY,
-            ln(0.25),
-            f32::NAN,
-        ];
+        let scores = [f32::NEG_INFINITY, ln(0.5), ln(0.25), f32::NEG_INFINITY, ln(0.25), f32::NAN];
         let candidates = filled(&scores, 0);
         for (u, id) in [(0.0, 1), (0.4999, 1), (0.5001, 2), (0.7499, 2), (0.7501, 4)] {
             assert_eq!(candidates.draw(u), id, "{u}");

@@ -68,61 +68,27 @@ impl SamplingParams {
             }),
         };
         let t = self.temperature;
-        number(
-            "temperature",
-            t,
-            t >= 0.0 && t.is_finite(),
-            "a number from 0 up",
-        )?;
+        number("temperature", t, t >= 0.0 && t.is_finite(), "a number from 0 up")?;
         let share = "a number from 0 to 1";
-        number(
-            "top_p",
-            self.top_p,
-            (0.0..=1.0).contains(&self.top_p),
-            share,
-        )?;
-        number(
-            "min_p",
-            self.min_p,
-            (0.0..=1.0).contains(&self.min_p),
-            share,
-        )?;
+        number("top_p", self.top_p, (0.0..=1.0).contains(&self.top_p), share)?;
+        number("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), share)?;
         let typical = self.typical_p;
         let expected = "a number above 0, up to 1";
-        number(
-            "typical_p",
-            typical,
-            typical > 0.0 && typical <= 1.0,
-            expected,
-        )?;
+        number("typical_p", typical, typical > 0.0 && typical <= 1.0, expected)?;
         let r = self.repetition_penalty;
-        number(
-            "repetition_penalty",
-            r,
-            r > 0.0 && r.is_finite(),
-            "a number above 0",
-        )?;
-        for (name, penalty) in [
-            ("presence_penalty", self.presence_penalty),
-            ("frequency_penalty", self.frequency_penalty),
-        ] {
+        number("repetition_penalty", r, r > 0.0 && r.is_finite(), "a number above 0")?;
+        for (name, penalty) in
+            [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)]
+        {
             let ok = (-2.0..=2.0).contains(&penalty);
             number(name, penalty, ok, "a number from -2 to 2")?;
         }
         for &(_, bias) in &self.logit_bias {
             let ok = bias < f32::INFINITY;
-            number(
-                "logit_bias",
-                bias,
-                ok,
-                "a number, or -inf to rule the token out",
-            )?;
+            number("logit_bias", bias, ok, "a number, or -inf to rule the token out")?;
         }
         let biased = self.logit_bias.iter().map(|&(id, _)| id);
-        match biased
-            .chain(self.stop_ids.iter().copied())
-            .find(|&id| id as usize >= vocab_size)
-        {
+        match biased.chain(self.stop_ids.iter().copied()).find(|&id| id as usize >= vocab_size) {
             Some(id) => Err(Error::TokenId { id, vocab_size }),
             None => Ok(()),
         }
@@ -154,46 +120,22 @@ mod tests {
     fn what_is_outside_is_named() {
         type Change = fn(&mut SamplingParams);
         let cases: [(Change, &str); 17] = [
-            (
-                |p| p.temperature = -0.5,
-                "temperature: found -0.5, expected a number from 0 up",
-            ),
+            (|p| p.temperature = -0.5, "temperature: found -0.5, expected a number from 0 up"),
             (|p| p.temperature = f32::NAN, "temperature: found NaN"),
             (|p| p.temperature = f32::INFINITY, "temperature: found inf"),
-            (
-                |p| p.top_p = 1.5,
-                "top_p: found 1.5, expected a number from 0 to 1",
-            ),
+            (|p| p.top_p = 1.5, "top_p: found 1.5, expected a number from 0 to 1"),
             (|p| p.top_p = f32::NAN, "top_p"),
             (|p| p.min_p = -0.1, "min_p"),
             (|p| p.min_p = f32::NAN, "min_p"),
-            (
-                |p| p.typical_p = 0.0,
-                "typical_p: found 0, expected a number above 0, up to 1",
-            ),
+            (|p| p.typical_p = 0.0, "typical_p: found 0, expected a number above 0, up to 1"),
             (|p| p.typical_p = 1.1, "typical_p"),
             (|p| p.repetition_penalty = 0.0, "repetition_penalty"),
-            (
-                |p| p.repetition_penalty = f32::INFINITY,
-                "repetition_penalty",
-            ),
-            (
-                |p| p.presence_penalty = 2.1,
-                "presence_penalty: found 2.1, expected a number from -2 to 2",
-            ),
+            (|p| p.repetition_penalty = f32::INFINITY, "repetition_penalty"),
+            (|p| p.presence_penalty = 2.1, "presence_penalty: found 2.1, expected a number from -2 to 2"),
             (|p| p.frequency_penalty = f32::NAN, "frequency_penalty"),
-            (
-                |p| p.logit_bias = vec![(1, f32::INFINITY)],
-                "logit_bias: found inf",
-            ),
-            (
-                |p| p.logit_bias = vec![(1, f32::NAN)],
-                "logit_bias: found NaN",
-            ),
-            (
-                |p| p.logit_bias = vec![(10, 1.0)],
-                "token id 10 is outside the vocabulary (0 to 9)",
-            ),
+            (|p| p.logit_bias = vec![(1, f32::INFINITY)], "logit_bias: found inf"),
+            (|p| p.logit_bias = vec![(1, f32::NAN)], "logit_bias: found NaN"),
+            (|p| p.logit_bias = vec![(10, 1.0)], "token id 10 is outside the vocabulary (0 to 9)"),
             (|p| p.stop_ids = vec![3, 11], "token id 11 is outside"),
         ];
         for (change, message) in cases {

@@ -46,21 +46,11 @@ pub fn logit_bias(logits: &mut [f32], bias: &[(u32, f32)]) {
 }
 
 /// Makes every token of prompt and completion less likely (`penalty` above 1) or likelier (below).
-pub fn repetition(
-    logits: &mut [f32],
-    penalty: f32,
-    prompt: &[u32],
-    generated: &[u32],
-    counts: &mut Counts,
-) {
+pub fn repetition(logits: &mut [f32], penalty: f32, prompt: &[u32], generated: &[u32], counts: &mut Counts) {
     let history = prompt.iter().chain(generated).copied();
     counts.visit_distinct(logits.len(), history, |id, _| {
         let logit = &mut logits[id];
-        *logit = if *logit < 0.0 {
-            *logit * penalty
-        } else {
-            *logit / penalty
-        };
+        *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
     });
 }
 

@@ -13,10 +13,7 @@ pub struct LogitsProcessors {
 impl LogitsProcessors {
     /// The processors a user asked for.
     pub fn new(params: SamplingParams) -> Self {
-        Self {
-            params,
-            counts: Counts::default(),
-        }
+        Self { params, counts: Counts::default() }
     }
 
     /// The options these processors, and the steps after them, were made with.
@@ -66,27 +63,11 @@ mod tests {
         let mut scores = [1.0, 4.0, 1.0, 9.0];
         processors.apply(&mut scores, &[0, 1], &[0, 2, 0]);
         // 0: (1 - 3) * 2 - 1 - 2 * 0.5; 1: after 0 came 1 before; 2: after 0 came 2; 3: a stop id too early.
-        assert_eq!(
-            scores,
-            [
-                -6.0,
-                f32::NEG_INFINITY,
-                f32::NEG_INFINITY,
-                f32::NEG_INFINITY
-            ]
-        );
+        assert_eq!(scores, [-6.0, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY]);
 
         let mut scores = [1.0, 4.0, 1.0, 9.0];
         processors.apply(&mut scores, &[0, 1], &[0, 2, 2, 3]);
         // Nothing came after 3 before, and 1 is in the prompt alone.
-        assert_eq!(
-            scores,
-            [
-                (1.0 - 3.0) * 2.0 - 1.5,
-                4.0 / 2.0,
-                2.0 / 2.0 - 2.0,
-                9.0 / 2.0 - 1.5
-            ]
-        );
+        assert_eq!(scores, [(1.0 - 3.0) * 2.0 - 1.5, 4.0 / 2.0, 2.0 / 2.0 - 2.0, 9.0 / 2.0 - 1.5]);
     }
 }

@@ -62,19 +62,9 @@ impl Sampler {
     }
 
     /// The tokens a draw at this point may fall on, with their probabilities. The temperature must be above 0.
-    pub fn distribution(
-        &mut self,
-        logits: &[f32],
-        prompt: &[u32],
-        generated: &[u32],
-    ) -> &Candidates {
+    pub fn distribution(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> &Candidates {
         self.process(logits, prompt, generated);
-        let Self {
-            processors,
-            scores,
-            candidates,
-            ..
-        } = self;
+        let Self { processors, scores, candidates, .. } = self;
         let p = processors.params();
         candidates.fill(scores, p.temperature, p.top_k);
         if p.top_p < 1.0 {

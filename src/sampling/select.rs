@@ -33,17 +33,13 @@ impl Best {
     pub fn look(&mut self, first: u32, scores: &[f32]) {
         for (block, scores) in scores.chunks(BLOCK).enumerate() {
             // Most blocks hold nothing of interest, and this test runs in vector lanes.
-            if !scores
-                .iter()
-                .fold(false, |any, &s| any | (s > self.threshold))
-            {
+            if !scores.iter().fold(false, |any, &s| any | (s > self.threshold)) {
                 continue;
             }
             for (i, &score) in scores.iter().enumerate() {
                 // Indices rise, so that among equals the ones held already come first.
                 if score > self.threshold {
-                    self.held
-                        .push((score + 0.0, first + (block * BLOCK + i) as u32));
+                    self.held.push((score + 0.0, first + (block * BLOCK + i) as u32));
                 }
             }
             if self.held.len() >= self.room() {
@@ -69,11 +65,7 @@ impl Best {
     pub fn worst(&mut self) -> f32 {
         self.thin();
         match self.held.len() == self.n {
-            true => self
-                .held
-                .iter()
-                .map(|&(s, _)| s)
-                .fold(f32::INFINITY, f32::min),
+            true => self.held.iter().map(|&(s, _)| s).fold(f32::INFINITY, f32::min),
             false => f32::NEG_INFINITY,
         }
     }

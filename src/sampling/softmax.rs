@@ -10,11 +10,7 @@
 
 /// Takes the place of what no arithmetic survives: NaN is as good as ruled out, infinity the largest finite number.
 pub fn tame(logit: f32) -> f32 {
-    if logit.is_nan() {
-        f32::NEG_INFINITY
-    } else {
-        logit.min(f32::MAX)
-    }
+    if logit.is_nan() { f32::NEG_INFINITY } else { logit.min(f32::MAX) }
 }
 
 /// The largest of some scores once tame; negative infinity if there is nothing else.
@@ -27,13 +23,7 @@ pub fn max_tame(scores: &[f32]) -> f32 {
             *lane = larger(*lane, x);
         }
     }
-    tame(
-        lanes
-            .iter()
-            .chain(rest)
-            .copied()
-            .fold(f32::NEG_INFINITY, larger),
-    )
+    tame(lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger))
 }
 
 /// exp of a number that is at most 0, rounded to a multiple of 2^-36. Numbers above count as 0, NaN as impossible.
@@ -80,11 +70,7 @@ pub fn sum(weights: &[f32]) -> f64 {
 /// The sum of each score times its weight, in eight lanes whatever the machine. What weighs nothing counts nothing.
 pub fn weighted_sum(scores: &[f32], weights: &[f32]) -> f64 {
     let product = |s: f32, w: f32| {
-        if w > 0.0 {
-            f64::from(s) * f64::from(w)
-        } else {
-            0.0
-        }
+        if w > 0.0 { f64::from(s) * f64::from(w) } else { 0.0 }
     };
     let mut lanes = [0.0; 8];
     let ((s8, s_rest), (w8, w_rest)) = (scores.as_chunks::<8>(), weights.as_chunks::<8>());
@@ -130,10 +116,7 @@ mod tests {
             let exact = libm::exp(f64::from(x));
             let w = f64::from(weight(x));
             let step = 2f64.powi(-36);
-            assert!(
-                (w - exact).abs() <= 2.4e-7 * exact + step / 2.0,
-                "{x}: {w}, expected {exact}"
-            );
+            assert!((w - exact).abs() <= 2.4e-7 * exact + step / 2.0, "{x}: {w}, expected {exact}");
             assert_eq!((w / step).fract(), 0.0, "{x}");
             assert!(w <= 1.0);
         }

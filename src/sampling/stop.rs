@@ -27,11 +27,7 @@ impl StopMatcher {
                 expected: "a string of at least one character".into(),
             });
         }
-        Ok(Self {
-            stops,
-            held: String::new(),
-            stopped: false,
-        })
+        Ok(Self { stops, held: String::new(), stopped: false })
     }
 
     /// Takes the next piece of text and returns what may be shown now. After a stop string that is nothing.
@@ -43,10 +39,7 @@ impl StopMatcher {
         self.held.push_str(piece);
         for (at, c) in piece.char_indices() {
             let text = &self.held[..seen + at + c.len_utf8()];
-            let complete = self
-                .stops
-                .iter()
-                .filter(|stop| text.ends_with(stop.as_str()));
+            let complete = self.stops.iter().filter(|stop| text.ends_with(stop.as_str()));
             if let Some(stop) = complete.max_by_key(|stop| stop.len()) {
                 let cut = text.len() - stop.len();
                 self.stopped = true;
@@ -95,10 +88,7 @@ mod tests {
     #[test]
     fn held_text_is_given_back_at_the_end() {
         let mut m = matcher(&["stop"]);
-        assert_eq!(
-            (m.push("sto"), m.finish(), m.stopped()),
-            (String::new(), "sto".into(), false)
-        );
+        assert_eq!((m.push("sto"), m.finish(), m.stopped()), (String::new(), "sto".into(), false));
         let mut none = matcher(&[]);
         assert_eq!((none.push("s"), none.finish()), ("s".into(), String::new()));
     }
@@ -111,13 +101,8 @@ mod tests {
 
     #[test]
     fn an_empty_stop_string_is_refused() {
-        let error = StopMatcher::new(vec!["a".into(), String::new()])
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            error,
-            "stop: found an empty string, expected a string of at least one character"
-        );
+        let error = StopMatcher::new(vec!["a".into(), String::new()]).unwrap_err().to_string();
+        assert_eq!(error, "stop: found an empty string, expected a string of at least one character");
     }
 
     /// The definition, on the whole text: the first end of any stop string, and there the longest.
@@ -125,10 +110,7 @@ mod tests {
         let ends = (1..=text.len()).filter(|&end| text.is_char_boundary(end));
         let mut heads = ends.map(|end| &text[..end]);
         heads.find_map(|head| {
-            stops
-                .iter()
-                .filter_map(|s| head.strip_suffix(s.as_str()))
-                .min_by_key(|s| s.len())
+            stops.iter().filter_map(|s| head.strip_suffix(s.as_str())).min_by_key(|s| s.len())
         })
     }
 

@@ -25,9 +25,8 @@ impl TokenBytes {
     pub fn new(file: &Path, parts: &Parts) -> Result<Self> {
         let wrong = |problem| wrong(file, problem);
         let spelling = spelling();
-        if let Some(byte) = spelling
-            .iter()
-            .position(|c| !parts.vocab.contains_key(&*c.encode_utf8(&mut [0; 4])))
+        if let Some(byte) =
+            spelling.iter().position(|c| !parts.vocab.contains_key(&*c.encode_utf8(&mut [0; 4])))
         {
             return Err(wrong(format!(
                 "vocab: no token {:?} for byte 0x{byte:02X}, expected one for each of the 256 bytes",
@@ -41,9 +40,7 @@ impl TokenBytes {
         let mut by_id: Vec<Option<(&str, bool)>> = Vec::with_capacity(parts.vocab.len());
         for (id, token, is_added) in tokens.chain(added) {
             if id > MAX_ID {
-                return Err(wrong(format!(
-                    "token {token:?}: found id {id}, expected at most {MAX_ID}"
-                )));
+                return Err(wrong(format!("token {token:?}: found id {id}, expected at most {MAX_ID}")));
             }
             if by_id.len() <= id as usize {
                 by_id.resize(id as usize + 1, None);

@@ -68,12 +68,7 @@ impl Parts {
                 Some(kind) if kind != "BPE" => not_bpe(kind),
                 _ => wrong(e.to_string()),
             })?;
-        let TokenizerFile {
-            added_tokens,
-            normalizer,
-            pre_tokenizer,
-            model,
-        } = parsed;
+        let TokenizerFile { added_tokens, normalizer, pre_tokenizer, model } = parsed;
 
         if let Some(kind) = model.kind.filter(|kind| kind != "BPE") {
             return Err(not_bpe(kind));
@@ -91,32 +86,22 @@ impl Parts {
             return Err(wrong(format!("pre_tokenizer: {expected}")));
         }
         if model.dropout.is_some_and(|p| p != 0.0) {
-            let problem =
-                "model.dropout: found a number, expected null: encoding must not be random";
+            let problem = "model.dropout: found a number, expected null: encoding must not be random";
             return Err(wrong(problem.into()));
         }
         for (field, affix) in [
-            (
-                "continuing_subword_prefix",
-                &model.continuing_subword_prefix,
-            ),
+            ("continuing_subword_prefix", &model.continuing_subword_prefix),
             ("end_of_word_suffix", &model.end_of_word_suffix),
         ] {
             if let Some(affix) = affix.as_ref().filter(|a| !a.is_empty()) {
-                return Err(wrong(format!(
-                    "model.{field}: found {affix:?}, expected null"
-                )));
+                return Err(wrong(format!("model.{field}: found {affix:?}, expected null")));
             }
         }
         Ok(Self {
             normalizer,
             pre_tokenizer,
             vocab: model.vocab,
-            merges: model
-                .merges
-                .into_iter()
-                .map(|m| (m.left, m.right))
-                .collect(),
+            merges: model.merges.into_iter().map(|m| (m.left, m.right)).collect(),
             ignore_merges: model.ignore_merges,
             added: added_tokens.into_iter().map(|a| (a.id, a.token)).collect(),
         })
@@ -124,14 +109,10 @@ impl Parts {
 
     pub fn from_vocab_merges(vocab_file: &Path, merges_file: &Path) -> Result<Self> {
         let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| Error::Io {
-                path: path.into(),
-                action: "read",
-                source,
-            })
+            std::fs::read(path).map_err(|source| Error::Io { path: path.into(), action: "read", source })
         };
-        let vocab: Vocab = serde_json::from_slice(&read(vocab_file)?)
-            .map_err(|e| wrong(vocab_file, e.to_string()))?;
+        let vocab: Vocab =
+            serde_json::from_slice(&read(vocab_file)?).map_err(|e| wrong(vocab_file, e.to_string()))?;
         let text = String::from_utf8(read(merges_file)?)
             .map_err(|e| wrong(merges_file, format!("not UTF-8: {e}")))?;
         let mut merges = Vec::with_capacity(vocab.len());
@@ -139,9 +120,8 @@ impl Parts {
             if n == 0 && line.starts_with("#version") {
                 continue;
             }
-            let merge: Merge = line
-                .parse()
-                .map_err(|e| wrong(merges_file, format!("line {}: {e}", n + 1)))?;
+            let merge: Merge =
+                line.parse().map_err(|e| wrong(merges_file, format!("line {}: {e}", n + 1)))?;
             merges.push((merge.left, merge.right));
         }
         let special = |&id: &u32| (id, AddedToken::from(END_OF_TEXT, true));
@@ -185,13 +165,10 @@ impl FromStr for Merge {
 
     fn from_str(s: &str) -> std::result::Result<Self, String> {
         match s.split_once(' ') {
-            Some((left, right)) if !right.contains(' ') => Ok(Self {
-                left: left.into(),
-                right: right.into(),
-            }),
-            _ => Err(format!(
-                "merge {s:?}: expected two tokens with one space between"
-            )),
+            Some((left, right)) if !right.contains(' ') => {
+                Ok(Self { left: left.into(), right: right.into() })
+            }
+            _ => Err(format!("merge {s:?}: expected two tokens with one space between")),
         }
     }
 }
@@ -210,10 +187,7 @@ impl<'de> Deserialize<'de> for Merge {
                 s.parse().map_err(E::custom)
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(
-                self,
-                mut seq: A,
-            ) -> std::result::Result<Merge, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Merge, A::Error> {
                 let missing = |n| de::Error::invalid_length(n, &self);
                 let left = seq.next_element()?.ok_or_else(|| missing(0))?;
                 let right = seq.next_element()?.ok_or_else(|| missing(1))?;
@@ -229,8 +203,5 @@ impl<'de> Deserialize<'de> for Merge {
 
 /// A tokenizer file's fault, on one line even where the file's own words are quoted.
 pub fn wrong(file: &Path, problem: String) -> Error {
-    Error::Tokenizer {
-        file: file.into(),
-        problem: problem.replace(char::is_control, " "),
-    }
+    Error::Tokenizer { file: file.into(), problem: problem.replace(char::is_control, " ") }
 }

@@ -11,9 +11,7 @@
 use std::path::Path;
 
 use tokenizers::models::bpe::BPE;
-use tokenizers::{
-    AddedVocabulary, Model, NormalizerWrapper, OffsetType, PreTokenizer, PreTokenizerWrapper,
-};
+use tokenizers::{AddedVocabulary, Model, NormalizerWrapper, OffsetType, PreTokenizer, PreTokenizerWrapper};
 
 use crate::{Error, Result};
 
@@ -75,10 +73,7 @@ impl Tokenizer {
                 let expected = given.map_or("a name".into(), |id| id.to_string());
                 return Err(wrong(
                     file,
-                    format!(
-                        "added_tokens: {:?}: found id {id}, expected {expected}",
-                        token.content
-                    ),
+                    format!("added_tokens: {:?}: found id {id}, expected {expected}", token.content),
                 ));
             }
         }
@@ -100,11 +95,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Message`] when the tokenizer's own rules fail on this text (GPT-2's cannot).
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let added = if special {
-            &self.with_special
-        } else {
-            &self.without_special
-        };
+        let added = if special { &self.with_special } else { &self.without_special };
         let encode = || -> tokenizers::Result<Vec<u32>> {
             let mut words = added.extract_and_normalize(self.normalizer.as_ref(), text);
             if let Some(pre_tokenizer) = &self.pre_tokenizer {
@@ -120,11 +111,7 @@ impl Tokenizer {
     /// The text of some ids: their bytes laid end to end, whatever is not UTF-8 shown as U+FFFD. Special tokens are
     /// shown by name; an id outside the vocabulary has no text.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let bytes: Vec<u8> = ids
-            .iter()
-            .flat_map(|&id| self.token_bytes(id))
-            .copied()
-            .collect();
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes(id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

@@ -1,0 +1,181 @@
+//! `hornbook generate`: a prompt in, text out.
+
+mod args;
+mod beams;
+mod output;
+
+pub use args::Generate;
+
+use super::stats::Stats;
+use crate::checkpoint::Checkpoint;
+use crate::generate::completion::{Choice, Completion, Logprobs};
+use crate::generate::{FinishReason, Generation};
+use crate::kernels::isa::Isa;
+use crate::kernels::threads::Team;
+use crate::sampling::{LogSoftmax, top_logprobs};
+use crate::{Error, Hornbook, Result};
+use args::Prompt;
+use output::{Output, is_closed_pipe};
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The exit code of a program ended by Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
+impl Generate {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let mut stats = Stats::start();
+        let Some(prompt) = self.prompt()? else {
+            eprint!("{}", args::WHAT_TO_TYPE);
+            return Ok(ExitCode::from(2));
+        };
+        let team = Team::new(self.threads.map_or(0, NonZeroUsize::get), Isa::choose()?);
+        let hornbook = Hornbook::new(Checkpoint::open(&self.model)?, team)?;
+        stats.loaded();
+        let prompt = match prompt {
+            Prompt::Ids(ids) => ids,
+            Prompt::Text(text) => hornbook.tokenizer()?.encode(&text, self.special)?,
+        };
+        if self.output.is_text() {
+            hornbook.tokenizer()?;
+        }
+        stats.prompt(prompt.len());
+        let outcome = match self.beams {
+            Some(_) => self.search(&hornbook, &prompt, &mut stats),
+            None => self.sample(&hornbook, &prompt, &mut stats),
+        };
+        let code = match outcome {
+            Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS, // as for `| head`
+            outcome => outcome?,
+        };
+        if self.stats {
+            eprint!("{stats}");
+        }
+        Ok(code)
+    }
+
+    /// Samples `n` completions, one after the other.
+    fn sample(&self, hornbook: &Hornbook, prompt: &[u32], stats: &mut Stats) -> Result<ExitCode> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&interrupted);
+        // The first Ctrl-C ends the text, the second the program. Where no handler can be set, every one does.
+        let _ = ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(i32::from(INTERRUPTED));
+            }
+        });
+        let options = self.options();
+        let mut generation =
+            hornbook.generate(prompt, &options)?.with_top_logprobs(self.logprobs.unwrap_or(0));
+        let prompt = generation.prompt().to_vec();
+        let (echoed, start) = self.echoed(hornbook, &prompt)?;
+        let mut output = Output::new(hornbook, self.output, self.json);
+        let mut choices = vec![];
+        for index in 0..self.n.get() {
+            if index > 0 {
+                generation.restart()?;
+                output.separator()?;
+            }
+            if self.echo {
+                output.prompt(&prompt)?;
+            }
+            let mut logprobs = echoed.clone();
+            let text = self.write(
+                hornbook,
+                &mut generation,
+                &mut output,
+                &mut logprobs,
+                start,
+                stats,
+                &interrupted,
+            )?;
+            if let (Some(logprobs), false) = (&logprobs, self.json) {
+                output::logprob_table(logprobs);
+            }
+            choices.push(Choice {
+                text: if self.echo { decode(hornbook, &prompt) + &text } else { text },
+                index,
+                logprobs,
+                finish_reason: generation.finish_reason().unwrap_or(FinishReason::Length),
+                token_ids: generation.generated().to_vec(),
+            });
+            if interrupted.load(Ordering::SeqCst) {
+                break;
+            }
+        }
+        if self.json {
+            output.json(&Completion::new(hornbook.name(), choices, prompt.len(), options.sampling.seed))?;
+        }
+        Ok(match interrupted.load(Ordering::SeqCst) {
+            true => ExitCode::from(INTERRUPTED),
+            false => ExitCode::SUCCESS,
+        })
+    }
+
+    /// Writes one completion as it comes, and returns its text.
+    #[allow(clippy::too_many_arguments)]
+    fn write(
+        &self,
+        hornbook: &Hornbook,
+        generation: &mut Generation,
+        output: &mut Output,
+        logprobs: &mut Option<Logprobs>,
+        start: usize,
+        stats: &mut Stats,
+        interrupted: &AtomicBool,
+    ) -> Result<String> {
+        let (mut text, mut offset) = (String::new(), start);
+        while let Some(token) = generation.next() {
+            let token = token?;
+            stats.token();
+            if let (Some(logprobs), Some(tokenizer)) = (logprobs.as_mut(), hornbook.try_tokenizer()) {
+                offset = logprobs.push_token(tokenizer, &token, offset);
+            }
+            output.token(&token)?;
+            text += &token.text;
+            if interrupted.load(Ordering::SeqCst) {
+                let rest = generation.finish();
+                output.text(&rest)?;
+                text += &rest;
+                break;
+            }
+        }
+        output.end(&text)?;
+        Ok(text)
+    }
+
+    /// The prompt's part of the logprobs, where both are wanted, and where the completion begins in characters.
+    fn echoed(&self, hornbook: &Hornbook, prompt: &[u32]) -> Result<(Option<Logprobs>, usize)> {
+        let Some(n) = self.logprobs else { return Ok((None, 0)) };
+        let tokenizer = hornbook.tokenizer()?;
+        let mut logprobs = Logprobs::default();
+        let mut offset = 0;
+        if !self.echo {
+            let start = prompt.iter().fold(0, |at, &id| Logprobs::default().push(tokenizer, id, None, at));
+            return Ok((Some(logprobs), start));
+        }
+        offset = logprobs.push(tokenizer, prompt[0], None, offset);
+        let mut session =
+            crate::model::Session::new(hornbook.model(), prompt.len(), self.options().kv_precision);
+        session.score(prompt, |t, logits| {
+            if let Some(&next) = prompt.get(t + 1) {
+                let logprob = LogSoftmax::of(logits).at(logits[next as usize]);
+                let scored = Some((logprob, &top_logprobs(logits, n)[..]));
+                offset = logprobs.push(tokenizer, next, scored, offset);
+            }
+        })?;
+        Ok((Some(logprobs), offset))
+    }
+}
+
+/// The text of tokens; empty without a tokenizer.
+fn decode(hornbook: &Hornbook, ids: &[u32]) -> String {
+    hornbook.try_tokenizer().map_or_else(String::new, |tokenizer| tokenizer.decode(ids))
+}
+
+/// What could not be written, as the crate's error.
+fn write_error(source: std::io::Error) -> Error {
+    Error::Io { path: "standard output".into(), action: "write", source }
+}

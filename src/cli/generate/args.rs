@@ -1,0 +1,313 @@
+//! What can be asked of `hornbook generate`.
+
+use super::output::Form;
+use crate::generate::Options;
+use crate::kernels::attention::KvPrecision;
+use crate::sampling::{BeamParams, EarlyStopping, SamplingParams};
+use crate::{Error, Result};
+use clap::{Args, ValueEnum};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{IsTerminal, Read, stdin};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// Said on a terminal where there is no prompt.
+pub const WHAT_TO_TYPE: &str = "\
+hornbook generate needs a prompt to write on from. Try:
+  hornbook generate \"Once upon a time\"
+  echo \"The little princess\" | hornbook generate
+  hornbook generate --prompt-file story.txt
+More: hornbook generate --help
+";
+
+/// Write on from a prompt
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hornbook generate \"Once upon a time\"
+  hornbook generate \"Once upon a time\" --seed 7 --max-tokens 60 --echo
+  hornbook generate \"Alice said\" --temperature 0          the most likely token each time
+  hornbook generate \"Alice said\" --beams 4                 the most likely text of 200 tokens
+  hornbook generate --model gpt2 \"The sea\" --json          as OpenAI's API answers
+  hornbook generate \"The king\" -n 3 --stop \".\" --stop \"!\"
+  echo \"The little princess\" | hornbook generate --stats
+  hornbook generate --model DIR --prompt-ids 15,3,7 --output ids")]
+pub struct Generate {
+    /// What to write on from; without it, standard input
+    #[arg(group = "source")]
+    pub prompt: Option<String>,
+
+    /// Take the prompt from a file
+    #[arg(long, value_name = "FILE", group = "source")]
+    pub prompt_file: Option<PathBuf>,
+
+    /// Give the prompt as token ids, separated by commas
+    #[arg(long, value_name = "IDS", group = "source", value_delimiter = ',')]
+    pub prompt_ids: Option<Vec<u32>>,
+
+    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
+    #[arg(short, long, default_value = "fable")]
+    pub model: String,
+
+    /// Read <|endoftext|> and other special tokens in the prompt as such, not as text
+    #[arg(long)]
+    pub special: bool,
+
+    /// The most tokens to write [default: 200, or what the context has room for]
+    #[arg(long, value_name = "N", help_heading = "How much")]
+    pub max_tokens: Option<usize>,
+
+    /// The fewest tokens before the text may end by itself
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "How much")]
+    pub min_tokens: usize,
+
+    /// End the text before this one appears (can be repeated)
+    #[arg(long, value_name = "TEXT", help_heading = "How much")]
+    pub stop: Vec<String>,
+
+    /// Completions to write; in text, a line --- separates them
+    #[arg(short, value_name = "N", default_value = "1", help_heading = "How much")]
+    pub n: NonZeroUsize,
+
+    /// Below 1 bolder in its favourites, above 1 more even; 0 always takes the most likely token
+    #[arg(long, value_name = "T", default_value_t = Options::default().sampling.temperature, help_heading = "Sampling, in the order it is applied")]
+    pub temperature: f32,
+
+    /// Keep the K most likely tokens; 0 keeps all
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 0,
+        help_heading = "Sampling, in the order it is applied"
+    )]
+    pub top_k: usize,
+
+    /// Keep the most likely tokens that together reach probability P; 1 keeps all
+    #[arg(long, value_name = "P", default_value_t = Options::default().sampling.top_p, help_heading = "Sampling, in the order it is applied")]
+    pub top_p: f32,
+
+    /// Keep tokens at least P times as likely as the most likely; 0 keeps all
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.0,
+        help_heading = "Sampling, in the order it is applied"
+    )]
+    pub min_p: f32,
+
+    /// Keep the tokens closest to the expected surprise that together reach probability P; 1 keeps all
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 1.0,
+        help_heading = "Sampling, in the order it is applied"
+    )]
+    pub typical_p: f32,
+
+    /// The number all chance comes from: the same seed, the same text [default: a new one each time]
+    #[arg(long, help_heading = "Sampling, in the order it is applied")]
+    pub seed: Option<u64>,
+
+    /// Add to a token's logit (can be repeated), e.g. 15=-5 or 15=-inf
+    #[arg(long, value_name = "ID=BIAS", value_parser = parse_bias, allow_hyphen_values = true, help_heading = "Penalties, applied before the temperature")]
+    pub logit_bias: Vec<(u32, f32)>,
+
+    /// Divide the logits of tokens that were there before by R (transformers' definition)
+    #[arg(
+        long,
+        value_name = "R",
+        default_value_t = 1.0,
+        help_heading = "Penalties, applied before the temperature"
+    )]
+    pub repetition_penalty: f32,
+
+    /// Subtract P from the logits of tokens already written (OpenAI's definition)
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.0,
+        allow_hyphen_values = true,
+        help_heading = "Penalties, applied before the temperature"
+    )]
+    pub presence_penalty: f32,
+
+    /// Subtract P for each time a token was written (OpenAI's definition)
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.0,
+        allow_hyphen_values = true,
+        help_heading = "Penalties, applied before the temperature"
+    )]
+    pub frequency_penalty: f32,
+
+    /// Never write the same N tokens in a row twice; 0 allows it
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "Penalties, applied before the temperature"
+    )]
+    pub no_repeat_ngram_size: usize,
+
+    /// Search for the most likely text among B at a time instead of sampling
+    #[arg(long, value_name = "B", help_heading = "Beam search", conflicts_with_all = ["logprobs", "stop"])]
+    pub beams: Option<NonZeroUsize>,
+
+    /// Above 0 favours long texts, below 0 short ones
+    #[arg(
+        long,
+        value_name = "L",
+        default_value_t = 1.0,
+        allow_hyphen_values = true,
+        help_heading = "Beam search",
+        requires = "beams"
+    )]
+    pub length_penalty: f32,
+
+    /// When to end the search once B texts are finished
+    #[arg(long, value_enum, default_value_t = Early::False, help_heading = "Beam search", requires = "beams")]
+    pub early_stopping: Early,
+
+    /// Print the prompt before its completion
+    #[arg(long, help_heading = "Output")]
+    pub echo: bool,
+
+    /// What to write
+    #[arg(long, value_enum, default_value_t = Form::Text, help_heading = "Output")]
+    pub output: Form,
+
+    /// One JSON object in the shape of OpenAI's completion, with each choice's token_ids and the seed besides
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+
+    /// Each token's logprob and the N most likely ones, in the JSON or on standard error
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub logprobs: Option<usize>,
+
+    /// Times, tokens a second and memory, on standard error
+    #[arg(long, help_heading = "Output")]
+    pub stats: bool,
+
+    /// Threads to compute with [default: one for each core]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// How keys and values are stored; f16 takes half the memory
+    #[arg(long, value_enum, default_value_t = Kv::F32, help_heading = "Machine")]
+    pub kv_precision: Kv,
+}
+
+/// `transformers`' early_stopping.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Early {
+    /// When the best running text would not beat the worst finished one if it ended now
+    False,
+    /// At once
+    True,
+    /// Only when no running text can beat the worst finished one any more
+    Never,
+}
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Kv {
+    /// As computed
+    F32,
+    /// Rounded to binary16
+    F16,
+}
+
+/// A prompt, as given.
+pub enum Prompt {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+impl Generate {
+    /// The prompt; none where there is nobody to ask for it.
+    pub fn prompt(&self) -> Result<Option<Prompt>> {
+        if let Some(ids) = &self.prompt_ids {
+            return Ok(Some(Prompt::Ids(ids.clone())));
+        }
+        let (bytes, from) = match (&self.prompt, &self.prompt_file) {
+            (Some(text), _) => return Ok(Some(Prompt::Text(text.clone()))),
+            (None, Some(file)) => (std::fs::read(file), file.clone()),
+            (None, None) if stdin().is_terminal() => return Ok(None),
+            (None, None) => {
+                let mut bytes = vec![];
+                (stdin().read_to_end(&mut bytes).map(|_| bytes), "standard input".into())
+            }
+        };
+        let bytes = bytes.map_err(|source| Error::Io { path: from.clone(), action: "read", source })?;
+        let mut text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            Error::Message(format!(
+                "{}: found a byte that is not UTF-8 at {at}, expected text",
+                from.display()
+            ))
+        })?;
+        // The newline that ends a file is not part of what it says.
+        if text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        Ok(Some(Prompt::Text(text)))
+    }
+
+    /// How to generate.
+    pub fn options(&self) -> Options {
+        let sampling = SamplingParams {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            typical_p: self.typical_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            no_repeat_ngram_size: self.no_repeat_ngram_size,
+            logit_bias: self.logit_bias.clone(),
+            seed: self.seed.unwrap_or_else(new_seed),
+            min_tokens: self.min_tokens,
+            stop_ids: vec![],
+        };
+        Options {
+            sampling,
+            max_tokens: self.max_tokens.or(Options::default().max_tokens),
+            stop: self.stop.clone(),
+            kv_precision: match self.kv_precision {
+                Kv::F32 => KvPrecision::F32,
+                Kv::F16 => KvPrecision::F16,
+            },
+        }
+    }
+
+    /// How to search.
+    pub fn beam_params(&self) -> BeamParams {
+        BeamParams {
+            num_beams: self.beams.map_or(1, NonZeroUsize::get),
+            length_penalty: self.length_penalty,
+            early_stopping: match self.early_stopping {
+                Early::False => EarlyStopping::WhenUnlikely,
+                Early::True => EarlyStopping::WhenFull,
+                Early::Never => EarlyStopping::WhenImpossible,
+            },
+        }
+    }
+}
+
+/// A number nobody chose, the same for the whole run; small enough to type.
+fn new_seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| RandomState::new().hash_one(0) % 1_000_000_000)
+}
+
+fn parse_bias(text: &str) -> std::result::Result<(u32, f32), String> {
+    let (id, bias) = text.split_once('=').ok_or("expected ID=BIAS, e.g. 15=-5")?;
+    let id = id.trim().parse().map_err(|_| format!("'{id}' is not a token id"))?;
+    let bias = bias.trim().parse().map_err(|_| format!("'{bias}' is not a number"))?;
+    Ok((id, bias))
+}

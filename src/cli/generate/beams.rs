@@ -1,0 +1,50 @@
+//! `--beams`: the best hypotheses instead of samples.
+
+use super::output::Output;
+use super::{Generate, Stats, decode};
+use crate::generate::beam_search;
+use crate::generate::completion::{Choice, Completion};
+use crate::{Error, Hornbook, Result};
+use std::process::ExitCode;
+
+impl Generate {
+    /// Searches, then writes the `n` best.
+    pub(super) fn search(&self, hornbook: &Hornbook, prompt: &[u32], stats: &mut Stats) -> Result<ExitCode> {
+        let (params, options) = (self.beam_params(), self.options());
+        if self.n.get() > params.num_beams {
+            return Err(Error::Parameter {
+                name: "-n".into(),
+                found: self.n.to_string(),
+                expected: format!("at most --beams, {}", params.num_beams),
+            });
+        }
+        let beams = beam_search(hornbook, prompt, params, &options)?;
+        let mut output = Output::new(hornbook, self.output, self.json);
+        let mut choices = vec![];
+        for (index, beam) in beams.into_iter().take(self.n.get()).enumerate() {
+            stats.token();
+            if index > 0 {
+                output.separator()?;
+            }
+            if self.echo {
+                output.prompt(prompt)?;
+            }
+            match self.output.is_text() {
+                true => output.text(&beam.text)?,
+                false => output.ids(&beam.ids)?,
+            }
+            output.end(&beam.text)?;
+            choices.push(Choice {
+                text: if self.echo { decode(hornbook, prompt) + &beam.text } else { beam.text },
+                index,
+                logprobs: None,
+                finish_reason: beam.finish_reason,
+                token_ids: beam.ids,
+            });
+        }
+        if self.json {
+            output.json(&Completion::new(hornbook.name(), choices, prompt.len(), options.sampling.seed))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

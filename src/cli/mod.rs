@@ -1,0 +1,35 @@
+//! The command line, one file a subcommand.
+
+mod generate;
+mod memory;
+mod stats;
+
+use crate::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// GPT-2 on the CPU of this machine: no account, no download, output in a second.
+#[derive(Debug, Parser)]
+#[command(name = "hornbook", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  hornbook generate \"Once upon a time\"      write on from a prompt, with the built-in model
+  hornbook generate --help                  everything that can be asked of it")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Generate(Box<generate::Generate>),
+}
+
+/// Runs what was asked for.
+///
+/// # Errors
+/// Whatever went wrong, to be shown in one line.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Generate(generate) => generate.run(),
+    }
+}

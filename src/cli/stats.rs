@@ -1,0 +1,80 @@
+//! `--stats`: how long it took and what it used.
+
+use super::memory::Memory;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// A run's clock.
+#[derive(Debug)]
+pub struct Stats {
+    start: Instant,
+    loaded: Duration,
+    first_token: Option<Duration>,
+    last_token: Duration,
+    prompt_tokens: usize,
+    tokens: usize,
+}
+
+impl Stats {
+    /// Starts the clock.
+    pub fn start() -> Self {
+        Self {
+            start: Instant::now(),
+            loaded: Duration::ZERO,
+            first_token: None,
+            last_token: Duration::ZERO,
+            prompt_tokens: 0,
+            tokens: 0,
+        }
+    }
+
+    /// The model is ready.
+    pub fn loaded(&mut self) {
+        self.loaded = self.start.elapsed();
+    }
+
+    /// A prompt of so many tokens is about to be read.
+    pub fn prompt(&mut self, tokens: usize) {
+        self.prompt_tokens = tokens;
+    }
+
+    /// A token was written.
+    pub fn token(&mut self) {
+        self.tokens += 1;
+        self.last_token = self.start.elapsed();
+        self.first_token.get_or_insert(self.last_token);
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |d: Duration| d.as_secs_f64() * 1e3;
+        writeln!(f, "load          {:8.1} ms", ms(self.loaded))?;
+        if let Some(first) = self.first_token {
+            let prefill = first.saturating_sub(self.loaded);
+            let rate = self.prompt_tokens as f64 / prefill.as_secs_f64();
+            writeln!(f, "first token   {:8.1} ms after start", ms(first))?;
+            writeln!(
+                f,
+                "prompt        {:8.1} ms, {} tokens, {rate:.0} tokens/s",
+                ms(prefill),
+                self.prompt_tokens
+            )?;
+            if self.tokens > 1 {
+                let each = (self.last_token - first) / (self.tokens - 1) as u32;
+                let rate = 1.0 / each.as_secs_f64();
+                writeln!(f, "per token     {:8.2} ms, {} tokens, {rate:.1} tokens/s", ms(each), self.tokens)?;
+            }
+        }
+        if let Some(Memory { anonymous, file }) = Memory::now() {
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            writeln!(
+                f,
+                "memory        {:8.1} MiB, and {:.1} MiB of mapped files",
+                mib(anonymous),
+                mib(file)
+            )?;
+        }
+        Ok(())
+    }
+}

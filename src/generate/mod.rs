@@ -1,0 +1,179 @@
+//! From a prompt to text: the model, the sampler and the tokenizer, joined.
+//!
+//! ```
+//! use hornbook::{Hornbook, Options};
+//! # fn main() -> hornbook::Result<()> {
+//! let hornbook = Hornbook::open("fable")?;
+//! let prompt = hornbook.encode("Once upon a time")?;
+//! for token in hornbook.generate(&prompt, &Options { max_tokens: Some(20), ..Options::default() })? {
+//!     print!("{}", token?.text);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod beams;
+pub mod completion;
+mod tokens;
+
+pub use beams::{Beam, beam_search};
+pub use tokens::{FinishReason, Generation, Token};
+
+use crate::checkpoint::{Checkpoint, Config, TokenizerFiles};
+use crate::kernels::attention::KvPrecision;
+use crate::kernels::isa::Isa;
+use crate::kernels::threads::Team;
+use crate::model::{Model, Session};
+use crate::sampling::SamplingParams;
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// A model ready to write: weights, threads and, where its folder has one, a tokenizer.
+pub struct Hornbook {
+    name: String,
+    model: Model,
+    tokenizer: Option<Tokenizer>,
+    mapped_bytes: usize,
+    owned_bytes: usize,
+}
+
+/// What to generate, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How each token is chosen. The model's end-of-text token ends the text, besides the `stop_ids` named here.
+    pub sampling: SamplingParams,
+    /// The most tokens to write; none means as many as the context has room for.
+    pub max_tokens: Option<usize>,
+    /// Texts that end the completion; they are not part of it.
+    pub stop: Vec<String>,
+    /// How keys and values are stored.
+    pub kv_precision: KvPrecision,
+}
+
+impl Default for Options {
+    /// Temperature 0.8 and top-p 0.95, which suits story-like text: livelier than greedy decoding, which falls into
+    /// loops, and without the least likely words.
+    fn default() -> Self {
+        let sampling = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
+        Self { sampling, max_tokens: Some(200), stop: vec![], kv_precision: KvPrecision::default() }
+    }
+}
+
+impl Hornbook {
+    /// Opens `fable` (built in), a folder, or a name in the local Hugging Face cache, on all cores.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], and [`Error::Tokenizer`] for a tokenizer that is there but broken.
+    pub fn open(model: &str) -> Result<Self> {
+        Self::new(Checkpoint::open(model)?, Team::new(0, Isa::choose()?))
+    }
+
+    /// A checkpoint on a team of threads.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] for a tokenizer that is there but broken.
+    pub fn new(checkpoint: Checkpoint, team: Team) -> Result<Self> {
+        let tokenizer = match checkpoint.tokenizer_files()? {
+            TokenizerFiles::Json { file, bytes } => Some(Tokenizer::from_json(&file, &bytes)?),
+            TokenizerFiles::VocabMerges { vocab, merges } => {
+                Some(Tokenizer::from_vocab_merges(&vocab, &merges)?)
+            }
+            TokenizerFiles::None { .. } => None,
+        };
+        Ok(Self {
+            name: checkpoint.name.clone(),
+            tokenizer,
+            mapped_bytes: checkpoint.mapped_bytes(),
+            owned_bytes: checkpoint.owned_bytes(),
+            model: Model::new(checkpoint, team),
+        })
+    }
+
+    /// What the user calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &Config {
+        self.model.config()
+    }
+
+    /// Bytes of the weights that are used where they lie, and bytes that had to be copied.
+    pub fn weight_bytes(&self) -> (usize, usize) {
+        (self.mapped_bytes, self.owned_bytes)
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Message`] where the model's folder has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            Error::Message(format!(
+                "model '{}' has no tokenizer (tokenizer.json, or vocab.json and merges.txt); \
+                 give token ids instead (--prompt-ids 15,3,7 --output ids)",
+                self.name
+            ))
+        })
+    }
+
+    /// The tokenizer, where there is one.
+    pub fn try_tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// A text's token ids; `<|endoftext|>` and the like are plain text.
+    ///
+    /// # Errors
+    /// As [`Hornbook::tokenizer`].
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.tokenizer()?.encode(text, false)
+    }
+
+    /// Starts a completion of `prompt`. An empty prompt is the model's end-of-text token, after which a text begins.
+    ///
+    /// # Errors
+    /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Parameter`] for options out of range.
+    pub fn generate(&self, prompt: &[u32], options: &Options) -> Result<Generation<'_>> {
+        Generation::new(self, prompt, options)
+    }
+
+    /// The ids a completion of `prompt` really starts from.
+    fn start<'a>(&self, prompt: &'a [u32], bos: &'a mut [u32; 1]) -> Result<&'a [u32]> {
+        if !prompt.is_empty() {
+            return Ok(prompt);
+        }
+        let config = self.config();
+        let first = config.bos_token_id.or(config.eos_token_ids.first().copied());
+        bos[0] = first.ok_or_else(|| Error::Message("the prompt is empty".into()))?;
+        Ok(bos)
+    }
+
+    /// Options with the model's own stop tokens, checked against it, and how many tokens may be written.
+    fn check(&self, prompt: &[u32], options: &Options) -> Result<(SamplingParams, usize)> {
+        let &Config { n_positions, vocab_size, .. } = self.config();
+        let mut sampling = options.sampling.clone();
+        // An id the model cannot produce (as in a configuration that never named its own) ends nothing.
+        sampling
+            .stop_ids
+            .extend(self.config().eos_token_ids.iter().filter(|&&id| (id as usize) < vocab_size));
+        sampling.stop_ids.sort_unstable();
+        sampling.stop_ids.dedup();
+        sampling.validate(vocab_size)?;
+        if prompt.len() > n_positions {
+            return Err(Error::ContextOverflow { prompt_tokens: prompt.len(), n_positions });
+        }
+        let room = n_positions - prompt.len();
+        Ok((sampling, options.max_tokens.unwrap_or(room).min(room)))
+    }
+
+    fn session(&self, positions: usize, options: &Options) -> Session<'_> {
+        Session::new(&self.model, positions, options.kv_precision)
+    }
+}

@@ -1,0 +1,82 @@
+//! One sequence and the model it grows in.
+
+use super::{KvCache, Model, Scratch, Segment, Wanted};
+use crate::Result;
+use crate::kernels::attention::KvPrecision;
+
+/// Tokens of a prompt that go through the model together; bounds the memory a long prompt takes.
+const PREFILL: usize = 256;
+/// The same where every token's logits are wanted, which are far larger than the token.
+const SCORE: usize = 32;
+
+/// A sequence that tokens are added to, each computed once.
+pub struct Session<'m> {
+    model: &'m Model,
+    cache: KvCache,
+    scratch: Scratch,
+}
+
+impl<'m> Session<'m> {
+    /// An empty sequence with room for `positions` tokens.
+    pub fn new(model: &'m Model, positions: usize, precision: KvPrecision) -> Self {
+        let cache = KvCache::new(model.config(), positions, precision);
+        Self { model, cache, scratch: Scratch::new() }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &'m Model {
+        self.model
+    }
+
+    /// Tokens so far.
+    pub fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.cache.is_empty()
+    }
+
+    /// Forgets all but the first `len` tokens.
+    pub fn truncate(&mut self, len: usize) {
+        self.cache.truncate(len);
+    }
+
+    /// Its keys and values.
+    pub fn cache(&self) -> &KvCache {
+        &self.cache
+    }
+
+    /// Adds tokens, at least one, and returns the last one's logits, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        let (head, last) = tokens.split_at(tokens.len().saturating_sub(1) / PREFILL * PREFILL);
+        for tokens in head.chunks(PREFILL) {
+            self.pass(tokens, Wanted::None)?;
+        }
+        self.pass(last, Wanted::Last)?;
+        Ok(self.scratch.logits().row(0))
+    }
+
+    /// Adds tokens and shows every one's logits, with its index among them.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn score(&mut self, tokens: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
+        for (chunk, tokens) in tokens.chunks(SCORE).enumerate() {
+            self.pass(tokens, Wanted::All)?;
+            for t in 0..tokens.len() {
+                each(chunk * SCORE + t, self.scratch.logits().row(t));
+            }
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, tokens: &[u32], wanted: Wanted) -> Result<()> {
+        let segment = Segment { tokens, cache: &mut self.cache, wanted };
+        self.model.forward(&mut [segment], &mut self.scratch, &mut ())
+    }
+}
