@@ -18,9 +18,12 @@ use super::rows::{Rows, RowsMut, SharedRows};
 use super::simd::{Kernel, LANES, Simd};
 use super::threads::Team;
 use super::tile::tile_range;
+use std::ops::Range;
 
 /// Table rows in one piece of work.
 const PIECE: usize = 128;
+/// Table rows that stay in the cache while all tokens pass over them.
+const BLOCK: usize = 8;
 
 /// The formula with its sixteen partial sums, for one token and one row of the table.
 pub fn textbook(x: &[f32], row: &[f32]) -> f32 {
@@ -75,13 +78,17 @@ impl<E: Element> Kernel for Part<'_, E> {
     fn run<S: Simd>(self, simd: S) {
         // Several tokens share each row they load; one token alone takes more rows at once instead.
         let most = if S::WIDE { 4 } else { 2 };
-        for i in 0..self.x.len().div_ceil(most) {
-            let (t, tokens) = tile_range(self.x.len(), most, i);
-            match tokens {
-                1 => self.tokens::<S, 1, 8>(simd, t),
-                2 => self.tokens::<S, 2, 4>(simd, t),
-                3 => self.tokens::<S, 3, 4>(simd, t),
-                _ => self.tokens::<S, 4, 4>(simd, t),
+        let tiles = self.x.len().div_ceil(most);
+        for start in (0..self.rows).step_by(BLOCK) {
+            let rows = start..self.rows.min(start + BLOCK);
+            for i in 0..tiles {
+                let (t, tokens) = tile_range(self.x.len(), most, i);
+                match tokens {
+                    1 => self.tokens::<S, 1, 8>(simd, t, rows.clone()),
+                    2 => self.tokens::<S, 2, 4>(simd, t, rows.clone()),
+                    3 => self.tokens::<S, 3, 4>(simd, t, rows.clone()),
+                    _ => self.tokens::<S, 4, 4>(simd, t, rows.clone()),
+                }
             }
         }
     }
@@ -90,12 +97,13 @@ impl<E: Element> Kernel for Part<'_, E> {
 impl<E: Element> Part<'_, E> {
     /// `M` tokens from `t`, `R` rows at a time.
     #[inline(always)]
-    fn tokens<S: Simd, const M: usize, const R: usize>(&self, simd: S, t: usize) {
-        let whole = self.rows / R * R;
-        for row in (0..whole).step_by(R) {
+    fn tokens<S: Simd, const M: usize, const R: usize>(&self, simd: S, t: usize, rows: Range<usize>) {
+        let mut row = rows.start;
+        while row + R <= rows.end {
             self.dots::<S, M, R>(simd, t, self.start + row);
+            row += R;
         }
-        for row in whole..self.rows {
+        for row in row..rows.end {
             self.dots::<S, M, 1>(simd, t, self.start + row);
         }
     }
@@ -113,6 +121,9 @@ impl<E: Element> Part<'_, E> {
                 x[m] = simd.load(unsafe { &*xs[m].as_ptr().add(k).cast::<[f32; LANES]>() });
             }
             for r in 0..R {
+                if (k * size_of::<E>()).is_multiple_of(64) {
+                    simd.prefetch(rows[r].as_ptr().wrapping_add(k + R * width)); // the row after these
+                }
                 // SAFETY: as above, for the table's rows.
                 let w = E::load(simd, unsafe { &*rows[r].as_ptr().add(k).cast::<[E; LANES]>() });
                 for m in 0..M {

@@ -154,6 +154,6 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn prefetch<T>(self, address: *const T) {
-        intrinsic!(_mm_prefetch::<_MM_HINT_T0>(address.cast()))
+        intrinsic!(_mm_prefetch::<_MM_HINT_T1>(address.cast()))
     }
 }

@@ -121,7 +121,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn prefetch<T>(self, address: *const T) {
-        intrinsic!(_mm_prefetch::<_MM_HINT_T0>(address.cast()))
+        intrinsic!(_mm_prefetch::<_MM_HINT_T1>(address.cast()))
     }
     #[inline(always)]
     fn load_partial(self, from: &[f32]) -> __m512 {

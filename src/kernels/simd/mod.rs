@@ -65,7 +65,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The largest lane.
     fn reduce_max(self, v: Self::F32s) -> f32;
 
-    /// Asks for the cache line at `address` ahead of its use. Any address is allowed.
+    /// Asks for the cache line at `address` to be brought into the second-level cache. Any address is allowed.
     #[inline(always)]
     fn prefetch<T>(self, _address: *const T) {}
 
