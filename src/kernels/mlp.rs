@@ -10,7 +10,7 @@
 //! itself adds nothing but the order.
 
 use super::activation::Activation;
-use super::linear::{Matrix, Then, linear};
+use super::linear::{Then, Weights, linear};
 use super::rows::{Rows, RowsMut};
 use super::threads::Team;
 
@@ -18,13 +18,13 @@ use super::threads::Team;
 #[derive(Clone, Copy, Debug)]
 pub struct Mlp<'a> {
     /// `[n_embd, n_inner]`
-    pub c_fc: Matrix<'a>,
+    pub c_fc: Weights<'a>,
     /// `[n_inner]`
     pub c_fc_bias: &'a [f32],
     /// What bends.
     pub activation: Activation,
     /// `[n_inner, n_embd]`
-    pub c_proj: Matrix<'a>,
+    pub c_proj: Weights<'a>,
     /// `[n_embd]`
     pub c_proj_bias: &'a [f32],
 }
@@ -35,9 +35,9 @@ impl Mlp<'_> {
         linear(team, x, self.c_fc, self.c_fc_bias, Then::Activate(self.activation), hidden);
     }
 
-    /// Narrows them again and adds them to `y`, `[n_tokens, n_embd]`.
-    pub fn narrow(&self, team: &Team, hidden: Rows, y: RowsMut) {
-        linear(team, hidden, self.c_proj, self.c_proj_bias, Then::Add, y);
+    /// Narrows them again, into or onto `y`, `[n_tokens, n_embd]`.
+    pub fn narrow(&self, team: &Team, hidden: Rows, then: Then, y: RowsMut) {
+        linear(team, hidden, self.c_proj, self.c_proj_bias, then, y);
     }
 }
 
@@ -47,6 +47,7 @@ mod tests {
     use crate::kernels::check::{assert_close, numbers};
     use crate::kernels::elements::Elements;
     use crate::kernels::isa::Isa;
+    use crate::kernels::linear::Matrix;
 
     #[test]
     fn an_mlp_is_its_formula() {
@@ -55,10 +56,10 @@ mod tests {
         let (fc_bias, proj_bias) = (numbers(3, n_inner), numbers(4, n_embd));
         let (x, before) = (numbers(5, n * n_embd), numbers(6, n * n_embd));
         let mlp = Mlp {
-            c_fc: Matrix::new(Elements::F32(&fc), n_embd, n_inner),
+            c_fc: Matrix::new(Elements::F32(&fc), n_embd, n_inner).into(),
             c_fc_bias: &fc_bias,
             activation: Activation::GeluTanh,
-            c_proj: Matrix::new(Elements::F32(&proj), n_inner, n_embd),
+            c_proj: Matrix::new(Elements::F32(&proj), n_inner, n_embd).into(),
             c_proj_bias: &proj_bias,
         };
         let expected: Vec<f32> = (0..n * n_embd)
@@ -75,7 +76,7 @@ mod tests {
         let team = Team::new(2, Isa::available()[0]);
         let (mut hidden, mut y) = (vec![0.0; n * n_inner], before);
         mlp.widen(&team, Rows::dense(&x, n_embd), RowsMut::dense(&mut hidden, n_inner));
-        mlp.narrow(&team, Rows::dense(&hidden, n_inner), RowsMut::dense(&mut y, n_embd));
+        mlp.narrow(&team, Rows::dense(&hidden, n_inner), Then::Add, RowsMut::dense(&mut y, n_embd));
         assert_close(&y, &expected, 1e-5);
     }
 }

@@ -16,31 +16,35 @@ mod cache;
 mod observer;
 mod scratch;
 mod session;
+mod weights;
 
 pub use batch::{Segment, Wanted};
 pub use cache::KvCache;
 pub use observer::{Observer, Site};
 pub use scratch::Scratch;
 pub use session::Session;
+pub use weights::Precision;
 
-use crate::checkpoint::{Checkpoint, Config, LayerNormWeights, LinearWeights, Tensor, Weights};
+use crate::checkpoint::{Checkpoint, Config, LayerNormWeights};
 use crate::kernels::attention::{Span, attention, patterns};
 use crate::kernels::elements::Elements;
 use crate::kernels::embedding::copy_row;
 use crate::kernels::layer_norm::layer_norm;
-use crate::kernels::linear::{Matrix, Then, linear};
+use crate::kernels::linear::{Then, linear};
 use crate::kernels::logits::logits;
+use crate::kernels::mlp::Mlp;
 use crate::kernels::positions::{add_position, sinusoidal};
 use crate::kernels::rows::{Rows, RowsMut};
 use crate::kernels::threads::Team;
 use crate::{Error, Result};
 use ndarray::ArrayViewMutD;
 use observer::show;
+use weights::{Head, Linear, ModelWeights, matrix};
 
 /// A GPT-2: its weights, and the threads that compute with them.
 pub struct Model {
     config: Config,
-    weights: Weights,
+    weights: ModelWeights,
     /// The position table, where the checkpoint has none of its own: `[n_positions, n_embd]`.
     sinusoidal: Option<Vec<f32>>,
     team: Team,
@@ -49,9 +53,14 @@ pub struct Model {
 impl Model {
     /// A model of a checkpoint's weights, used where they lie.
     pub fn new(checkpoint: Checkpoint, team: Team) -> Self {
+        Self::with_precision(checkpoint, team, Precision::Stored)
+    }
+
+    /// A model of a checkpoint's weights, rounded to a precision.
+    pub fn with_precision(checkpoint: Checkpoint, team: Team, precision: Precision) -> Self {
         let Checkpoint { config, weights, .. } = checkpoint;
         let sinusoidal = weights.wpe.is_none().then(|| sinusoidal(config.n_positions, config.n_embd));
-        Self { config, weights, sinusoidal, team }
+        Self { config, weights: ModelWeights::new(weights, precision), sinusoidal, team }
     }
 
     /// The model's shape.
@@ -121,12 +130,12 @@ impl Model {
 
     /// One block: look around (attention), then think (MLP); each adds to what was there.
     fn block<O: Observer>(&self, layer: usize, batch: &mut [Segment], s: &mut Scratch, see: &mut O) {
-        let (w, team) = (&self.weights.h[layer], &self.team);
+        let (w, team) = (&self.weights.blocks[layer], &self.team);
         let n_embd = self.config.n_embd;
         show(see, Site::ResidPre(layer), s.x.rows_mut(s.rows));
 
         self.norm(s.x.rows(s.rows), &w.ln_1, s.normed.rows_mut(s.rows)); // [n_tokens, n_embd]
-        self.linear(s.normed.rows(s.rows), &w.attn.c_attn, Then::Store, s.qkv.rows_mut(s.rows)); // [n_tokens, 3 * n_embd]
+        self.linear(s.normed.rows(s.rows), &w.c_attn, Then::Store, s.qkv.rows_mut(s.rows)); // [n_tokens, 3 * n_embd]
         self.show_qkv(layer, s, see);
         for (segment, run) in batch.iter_mut().zip(&s.runs) {
             let kv = s.qkv.rows(s.rows).range(run.row, run.n);
@@ -142,14 +151,24 @@ impl Model {
         self.show_patterns(layer, q, spans.clone(), scale, see);
         attention(team, q, spans, scale, s.z.rows_mut(s.rows)); // [n_tokens, n_embd], every head side by side
         show(see, Site::Z(layer), s.z.rows_mut(s.rows));
-        self.add_linear(s.z.rows(s.rows), &w.attn.c_proj, s.x.rows_mut(s.rows), Site::AttnOut(layer), see);
+        self.add(s.x.rows_mut(s.rows), Site::AttnOut(layer), see, |then, y| {
+            self.linear(s.z.rows(s.rows), &w.attn_proj, then, y);
+        });
         show(see, Site::ResidMid(layer), s.x.rows_mut(s.rows));
 
         self.norm(s.x.rows(s.rows), &w.ln_2, s.normed.rows_mut(s.rows)); // [n_tokens, n_embd]
-        let bend = Then::Activate(self.config.activation_function);
-        self.linear(s.normed.rows(s.rows), &w.mlp.c_fc, bend, s.hidden.rows_mut(s.rows)); // [n_tokens, n_inner]
+        let mlp = Mlp {
+            c_fc: w.c_fc.weights(),
+            c_fc_bias: w.c_fc.bias(),
+            activation: self.config.activation_function,
+            c_proj: w.mlp_proj.weights(),
+            c_proj_bias: w.mlp_proj.bias(),
+        };
+        mlp.widen(team, s.normed.rows(s.rows), s.hidden.rows_mut(s.rows)); // [n_tokens, n_inner]
         show(see, Site::Post(layer), s.hidden.rows_mut(s.rows));
-        self.add_linear(s.hidden.rows(s.rows), &w.mlp.c_proj, s.x.rows_mut(s.rows), Site::MlpOut(layer), see);
+        self.add(s.x.rows_mut(s.rows), Site::MlpOut(layer), see, |then, y| {
+            mlp.narrow(team, s.hidden.rows(s.rows), then, y);
+        });
         show(see, Site::ResidPost(layer), s.x.rows_mut(s.rows));
     }
 
@@ -160,8 +179,11 @@ impl Model {
         if O::LOOKS {
             s.keep_wanted(batch);
         }
-        let head = matrix(self.weights.lm_head.as_ref().unwrap_or(&self.weights.wte));
-        logits(&self.team, s.normed.rows(s.rows), head, s.logits.rows_mut(s.rows));
+        let (x, y) = (s.normed.rows(s.rows), s.logits.rows_mut(s.rows));
+        match &self.weights.head {
+            Head::Table(table) => logits(&self.team, x, matrix(table), y),
+            Head::Rounded(layer) => self.linear(x, layer, Then::Store, y),
+        }
         show(see, Site::Logits, s.logits.rows_mut(s.rows));
     }
 
@@ -169,18 +191,18 @@ impl Model {
         layer_norm(&self.team, x, w.weight.as_f32(), w.bias.as_f32(), self.config.layer_norm_epsilon, y);
     }
 
-    fn linear(&self, x: Rows, w: &LinearWeights, then: Then, y: RowsMut) {
-        linear(&self.team, x, matrix(&w.weight), w.bias.as_f32(), then, y);
+    fn linear(&self, x: Rows, w: &Linear, then: Then, y: RowsMut) {
+        linear(&self.team, x, w.weights(), w.bias(), then, y);
     }
 
-    /// Adds a linear layer's output to the residual stream; in two steps where someone looks at it, to the same bits.
-    fn add_linear<O: Observer>(&self, x: Rows, w: &LinearWeights, mut y: RowsMut, site: Site, see: &mut O) {
+    /// Adds a layer's output to the residual stream; in two steps where someone looks at it, to the same bits.
+    fn add<O: Observer>(&self, mut y: RowsMut, site: Site, see: &mut O, layer: impl Fn(Then, RowsMut)) {
         if !O::LOOKS || !see.wants(site) {
-            return self.linear(x, w, Then::Add, y);
+            return layer(Then::Add, y);
         }
         let width = y.width();
-        let mut out = vec![0.0; x.len() * width];
-        self.linear(x, w, Then::Store, RowsMut::dense(&mut out, width));
+        let mut out = vec![0.0; y.len() * width];
+        layer(Then::Store, RowsMut::dense(&mut out, width));
         show(see, site, RowsMut::dense(&mut out, width));
         for (t, out) in out.chunks(width).enumerate() {
             y.row_mut(t).iter_mut().zip(out).for_each(|(y, out)| *y += out);
@@ -224,9 +246,4 @@ impl Model {
             }
         }
     }
-}
-
-/// A checkpoint's tensor as the kernels take it.
-fn matrix(tensor: &Tensor) -> Matrix<'_> {
-    Matrix::new(tensor.elements(), tensor.shape()[0], tensor.shape()[1])
 }

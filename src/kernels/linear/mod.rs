@@ -19,6 +19,7 @@ mod tiles;
 
 use super::activation::Activation;
 use super::elements::{Element, Elements};
+use super::quantised::{self, Int4, Int8};
 use super::rows::{Rows, RowsMut};
 use super::simd::{LANES, Simd};
 use super::threads::Team;
@@ -39,6 +40,23 @@ impl<'a> Matrix<'a> {
     pub fn new(elements: Elements<'a>, rows: usize, columns: usize) -> Self {
         assert_eq!(elements.len(), rows * columns);
         Self { elements, rows, columns }
+    }
+}
+
+/// The weights of a layer, in any precision.
+#[derive(Clone, Copy, Debug)]
+pub enum Weights<'a> {
+    /// f32, f16 or bf16.
+    Plain(Matrix<'a>),
+    /// Eight bits.
+    Int8(Int8<'a>),
+    /// Four bits.
+    Int4(Int4<'a>),
+}
+
+impl<'a> From<Matrix<'a>> for Weights<'a> {
+    fn from(matrix: Matrix<'a>) -> Self {
+        Weights::Plain(matrix)
     }
 }
 
@@ -79,17 +97,25 @@ pub fn textbook(x: Rows, w: Matrix, bias: &[f32], then: Then, y: &mut RowsMut) {
 /// The most tokens for which reading the weights in place beats copying them into the cache first.
 const STREAM_TOKENS: usize = 8;
 
-/// The fast form. Panics where the shapes do not fit together.
-pub fn linear(team: &Team, x: Rows, w: Matrix, bias: &[f32], then: Then, mut y: RowsMut) {
+/// The fast form, for weights in any precision. Panics where the shapes do not fit together.
+pub fn linear<'a>(team: &Team, x: Rows, w: impl Into<Weights<'a>>, bias: &[f32], then: Then, mut y: RowsMut) {
+    match w.into() {
+        Weights::Plain(w) => plain(team, x, w, bias, then, &mut y),
+        Weights::Int8(w) => quantised::linear(team, x, w, bias, then, &mut y),
+        Weights::Int4(w) => quantised::linear(team, x, w, bias, then, &mut y),
+    }
+}
+
+fn plain(team: &Team, x: Rows, w: Matrix, bias: &[f32], then: Then, y: &mut RowsMut) {
     assert_eq!((x.width(), x.len()), (w.rows, y.len()), "x is [n_tokens, in]");
     assert_eq!((y.width(), bias.len()), (w.columns, w.columns), "y is [n_tokens, out]");
     if x.is_empty() {
         return;
     }
     match w.elements {
-        Elements::F32(e) => of_elements(team, x, e, bias, then, &mut y),
-        Elements::F16(e) => of_elements(team, x, e, bias, then, &mut y),
-        Elements::Bf16(e) => of_elements(team, x, e, bias, then, &mut y),
+        Elements::F32(e) => of_elements(team, x, e, bias, then, y),
+        Elements::F16(e) => of_elements(team, x, e, bias, then, y),
+        Elements::Bf16(e) => of_elements(team, x, e, bias, then, y),
     }
 }
 
@@ -103,7 +129,7 @@ fn of_elements<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], then: Th
 
 /// Adds the bias to up to sixteen finished sums and does with them what is to be done.
 #[inline(always)]
-fn finish<S: Simd>(simd: S, sum: S::F32s, bias: &[f32], then: Then, y: &mut [f32]) {
+pub(super) fn finish<S: Simd>(simd: S, sum: S::F32s, bias: &[f32], then: Then, y: &mut [f32]) {
     let biased = simd.add(sum, load(simd, bias));
     let out = match then {
         Then::Store => biased,

@@ -55,6 +55,8 @@ pub(super) unsafe fn fold_add(eight: __m256) -> f32 {
 
 impl Simd for Avx2 {
     type F32s = F32s;
+    type I32s = [__m256i; 2];
+    type Bytes = [__m256i; 2];
     const WIDE: bool = false;
 
     #[inline(always)]
@@ -136,6 +138,59 @@ impl Simd for Avx2 {
             [
                 _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p[0]), low)),
                 _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p[1]), high)),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> [__m256i; 2] {
+        intrinsic!([_mm256_set1_epi32(x); 2])
+    }
+    #[inline(always)]
+    fn to_f32s(self, v: [__m256i; 2]) -> F32s {
+        intrinsic!([_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])])
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 4 * LANES]) -> [__m256i; 2] {
+        intrinsic!([
+            _mm256_loadu_si256(from.as_ptr().cast()),
+            _mm256_loadu_si256(from.as_ptr().add(32).cast())
+        ])
+    }
+    #[inline(always)]
+    fn low_nibbles(self, v: [__m256i; 2]) -> [__m256i; 2] {
+        intrinsic!({
+            let mask = _mm256_set1_epi8(15);
+            [_mm256_and_si256(v[0], mask), _mm256_and_si256(v[1], mask)]
+        })
+    }
+    #[inline(always)]
+    fn high_nibbles(self, v: [__m256i; 2]) -> [__m256i; 2] {
+        intrinsic!({
+            let mask = _mm256_set1_epi8(15);
+            [
+                _mm256_and_si256(_mm256_srli_epi16::<4>(v[0]), mask),
+                _mm256_and_si256(_mm256_srli_epi16::<4>(v[1]), mask),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn dot_bytes(self, w: [__m256i; 2], x: [i8; 4], acc: [__m256i; 2]) -> [__m256i; 2] {
+        // Even and odd bytes apart, as 16-bit numbers: two products fit a 32-bit lane without saturating.
+        let x = i32::from_ne_bytes(x.map(i8::cast_unsigned));
+        intrinsic!({
+            let x = _mm256_set1_epi32(x);
+            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
+            let odd = _mm256_srai_epi16::<8>(x);
+            let mask = _mm256_set1_epi16(0xff);
+            [
+                _mm256_add_epi32(
+                    _mm256_add_epi32(acc[0], _mm256_madd_epi16(_mm256_and_si256(w[0], mask), even)),
+                    _mm256_madd_epi16(_mm256_srli_epi16::<8>(w[0]), odd),
+                ),
+                _mm256_add_epi32(
+                    _mm256_add_epi32(acc[1], _mm256_madd_epi16(_mm256_and_si256(w[1], mask), even)),
+                    _mm256_madd_epi16(_mm256_srli_epi16::<8>(w[1]), odd),
+                ),
             ]
         })
     }

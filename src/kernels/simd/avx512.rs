@@ -4,7 +4,7 @@ use super::{Kernel, LANES, Simd};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
-/// AVX-512 (F, BW, DQ, VL). Made only by [`Avx512::detect`].
+/// AVX-512 (F, BW, DQ, VL and VNNI: Ice Lake, Zen 4 and later). Made only by [`Avx512::detect`].
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(());
 
@@ -15,6 +15,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("f16c")
             && is_x86_feature_detected!("fma");
         here.then_some(Self(()))
@@ -22,7 +23,9 @@ impl Avx512 {
 
     /// Runs `kernel` compiled with this instruction set.
     pub(in crate::kernels) fn enter<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c,fma,avx2,bmi1,bmi2,popcnt")]
+        #[target_feature(
+            enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma,avx2,bmi1,bmi2,popcnt"
+        )]
         fn inner<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
         }
@@ -42,6 +45,8 @@ macro_rules! intrinsic {
 
 impl Simd for Avx512 {
     type F32s = __m512;
+    type I32s = __m512i;
+    type Bytes = __m512i;
     const WIDE: bool = true;
 
     #[inline(always)]
@@ -107,6 +112,31 @@ impl Simd for Avx512 {
             let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(biased));
             _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), n))
         })
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> __m512i {
+        intrinsic!(_mm512_set1_epi32(x))
+    }
+    #[inline(always)]
+    fn to_f32s(self, v: __m512i) -> __m512 {
+        intrinsic!(_mm512_cvtepi32_ps(v))
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 4 * LANES]) -> __m512i {
+        intrinsic!(_mm512_loadu_si512(from.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn low_nibbles(self, v: __m512i) -> __m512i {
+        intrinsic!(_mm512_and_si512(v, _mm512_set1_epi8(15)))
+    }
+    #[inline(always)]
+    fn high_nibbles(self, v: __m512i) -> __m512i {
+        intrinsic!(_mm512_and_si512(_mm512_srli_epi16::<4>(v), _mm512_set1_epi8(15)))
+    }
+    #[inline(always)]
+    fn dot_bytes(self, w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i {
+        let x = i32::from_ne_bytes(x.map(i8::cast_unsigned));
+        intrinsic!(_mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x)))
     }
     #[inline(always)]
     fn reduce_add(self, v: __m512) -> f32 {

@@ -32,6 +32,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Whether the 28 accumulators of the large matrix tile fit in registers (32 registers of 16 lanes).
     const WIDE: bool;
 
+    /// Sixteen i32 lanes.
+    type I32s: Copy;
+    /// Sixty-four bytes: four for each lane.
+    type Bytes: Copy;
+
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F32s;
     /// Sixteen numbers from memory.
@@ -60,6 +65,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn zero_below(self, v: Self::F32s, x: Self::F32s, limit: f32) -> Self::F32s;
     /// `p · 2^n`, where the low mantissa bits of `biased` hold the integer `n`: adds `n` to `p`'s exponent field.
     fn scale_by_power(self, p: Self::F32s, biased: Self::F32s) -> Self::F32s;
+    /// All lanes `x`.
+    fn splat_i32(self, x: i32) -> Self::I32s;
+    /// Widened; exact up to 2^24.
+    fn to_f32s(self, v: Self::I32s) -> Self::F32s;
+    /// Sixty-four bytes from memory.
+    fn load_bytes(self, from: &[u8; 4 * LANES]) -> Self::Bytes;
+    /// The lower four bits of every byte.
+    fn low_nibbles(self, v: Self::Bytes) -> Self::Bytes;
+    /// The upper four bits of every byte.
+    fn high_nibbles(self, v: Self::Bytes) -> Self::Bytes;
+    /// `acc[i] + Σ_j w[4i + j] · x[j]`, exact.
+    fn dot_bytes(self, w: Self::Bytes, x: [i8; 4], acc: Self::I32s) -> Self::I32s;
     /// All lanes added by halves: 16 to 8, 4, 2, 1.
     fn reduce_add(self, v: Self::F32s) -> f32;
     /// The largest lane.

@@ -24,6 +24,8 @@ fn call_mul_add(a: &F32s, b: &F32s, c: &F32s) -> F32s {
 
 impl Simd for Portable {
     type F32s = F32s;
+    type I32s = [i32; LANES];
+    type Bytes = [u8; 4 * LANES];
     const WIDE: bool = false;
 
     #[inline(always)]
@@ -87,6 +89,31 @@ impl Simd for Portable {
     #[inline(always)]
     fn scale_by_power(self, p: F32s, biased: F32s) -> F32s {
         zip(p, biased, |p, n| f32::from_bits(p.to_bits().wrapping_add(n.to_bits() << 23)))
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> [i32; LANES] {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn to_f32s(self, v: [i32; LANES]) -> F32s {
+        v.map(|x| x as f32)
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 4 * LANES]) -> Self::Bytes {
+        *from
+    }
+    #[inline(always)]
+    fn low_nibbles(self, v: Self::Bytes) -> Self::Bytes {
+        v.map(|x| x & 15)
+    }
+    #[inline(always)]
+    fn high_nibbles(self, v: Self::Bytes) -> Self::Bytes {
+        v.map(|x| x >> 4)
+    }
+    #[inline(always)]
+    fn dot_bytes(self, w: Self::Bytes, x: [i8; 4], acc: [i32; LANES]) -> [i32; LANES] {
+        let (fours, _) = w.as_chunks::<4>();
+        std::array::from_fn(|i| (0..4).fold(acc[i], |sum, j| sum + i32::from(fours[i][j]) * i32::from(x[j])))
     }
     #[inline(always)]
     fn reduce_add(self, v: F32s) -> f32 {

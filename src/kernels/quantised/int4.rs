@@ -1,0 +1,164 @@
+//! Four bits a weight, one scale for every 32 inputs of a column: four and a half bits in all.
+//!
+//! ```text
+//! w[k, j] ≈ scale[k / 32, j] · (stored[k, j] − 8)
+//! ```
+//!
+//! A scale is the one, among a few near max |w| / 8, that leaves the smallest squared error. Stored
+//! `[in / 64, out / 16, 8, 16, 4]` bytes: block of inputs, vector of outputs, eight inputs, output, input; the lower
+//! four bits of a byte are one of the first four of the eight inputs, the upper four bits one of the last. Scales are
+//! f16, `[in / 32, out]`, with out rounded up to sixteen.
+
+use super::activations::QuantisedBlock;
+use super::{BLOCK, Format, Line, blocks};
+use crate::kernels::simd::{LANES, Simd};
+use half::f16;
+use rayon::prelude::*;
+
+/// Inputs that share a scale.
+const GROUP: usize = 32;
+
+/// A borrowed matrix of four-bit weights, `[rows, columns]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Int4<'a> {
+    lines: &'a [Line],
+    scales: &'a [[f16; LANES]],
+    rows: usize,
+    columns: usize,
+}
+
+impl<'a> Int4<'a> {
+    /// `lines` and `scales` are as many as [`Int4::lines_of`] and [`Int4::scales_of`] say. Panics where they are not.
+    pub fn new(lines: &'a [Line], scales: &'a [[f16; LANES]], rows: usize, columns: usize) -> Self {
+        assert_eq!(lines.len(), Self::lines_of(rows, columns));
+        assert_eq!(scales.len(), Self::scales_of(rows, columns));
+        Self { lines, scales, rows, columns }
+    }
+
+    /// How many lines a matrix takes.
+    pub fn lines_of(rows: usize, columns: usize) -> usize {
+        let (blocks, vectors) = blocks(rows, columns);
+        blocks * vectors * Self::LINES
+    }
+
+    /// How many vectors of scales a matrix takes.
+    pub fn scales_of(rows: usize, columns: usize) -> usize {
+        let (blocks, vectors) = blocks(rows, columns);
+        blocks * vectors * (BLOCK / GROUP)
+    }
+
+    /// Rounds a matrix; `weight(k, j)` are its elements. Returns its lines and scales.
+    pub fn quantise(
+        rows: usize,
+        columns: usize,
+        weight: impl Fn(usize, usize) -> f32 + Sync,
+    ) -> (Vec<Line>, Vec<[f16; LANES]>) {
+        let (_, vectors) = blocks(rows, columns);
+        let element = |k: usize, j: usize| if k < rows && j < columns { weight(k, j) } else { 0.0 };
+        let mut scales = vec![[f16::ZERO; LANES]; Self::scales_of(rows, columns)];
+        scales.par_iter_mut().enumerate().for_each(|(i, scales)| {
+            let (group, vector) = (i / vectors, i % vectors);
+            for (lane, scale) in scales.iter_mut().enumerate() {
+                let group: [f32; GROUP] =
+                    std::array::from_fn(|k| element(group * GROUP + k, vector * LANES + lane));
+                *scale = best_scale(&group);
+            }
+        });
+        let mut lines = vec![[0; 4 * LANES]; Self::lines_of(rows, columns)];
+        lines.par_chunks_mut(Self::LINES).enumerate().for_each(|(i, lines)| {
+            let (block, vector) = (i / vectors, i % vectors);
+            for (eight, line) in lines.iter_mut().enumerate() {
+                for (at, byte) in line.iter_mut().enumerate() {
+                    let (k, lane) = (block * BLOCK + eight * 8 + at % 4, at / 4);
+                    let nibble = |k: usize| {
+                        let scale = scales[k / GROUP * vectors + vector][lane].to_f32();
+                        round(element(k, vector * LANES + lane), scale)
+                    };
+                    *byte = nibble(k) | nibble(k + 4) << 4;
+                }
+            }
+        });
+        (lines, scales)
+    }
+
+    /// One weight, as it was rounded.
+    pub fn weight(&self, k: usize, j: usize) -> f32 {
+        let (_, vectors) = blocks(self.rows, self.columns);
+        let byte = Format::lines(self, k / BLOCK, j / LANES)[k % BLOCK / 8][j % LANES * 4 + k % 4];
+        let nibble = if k % 8 < 4 { byte & 15 } else { byte >> 4 };
+        let scale = self.scales[k / GROUP * vectors + j / LANES][j % LANES];
+        (f32::from(nibble) - 8.0) * scale.to_f32()
+    }
+}
+
+/// A weight in units of its scale, 8 added.
+fn round(x: f32, scale: f32) -> u8 {
+    if scale == 0.0 { 8 } else { ((x / scale).round_ties_even().clamp(-8.0, 7.0) + 8.0) as u8 }
+}
+
+/// The scale with the smallest squared error, near the one that maps the largest weight to -8.
+fn best_scale(group: &[f32; GROUP]) -> f16 {
+    let largest = group.iter().fold(0.0f32, |largest, x| if x.abs() > largest.abs() { *x } else { largest });
+    let error = |scale: f16| -> f32 {
+        let scale = scale.to_f32();
+        group.iter().map(|x| (x - (f32::from(round(*x, scale)) - 8.0) * scale).powi(2)).sum()
+    };
+    let near = (0..=10).map(|i| f16::from_f32(largest / -8.0 * (0.8 + 0.03 * i as f32)));
+    near.min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(f16::ZERO)
+}
+
+impl Format for Int4<'_> {
+    const LINES: usize = BLOCK / 8;
+
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.columns)
+    }
+
+    #[inline(always)]
+    fn lines(&self, block: usize, vector: usize) -> &[Line] {
+        let (_, vectors) = blocks(self.rows, self.columns);
+        &self.lines[(block * vectors + vector) * Self::LINES..(block + 1) * vectors * Self::LINES]
+    }
+
+    #[inline(always)]
+    fn add_block<S: Simd, const M: usize, const V: usize>(
+        &self,
+        simd: S,
+        block: usize,
+        vector: usize,
+        x: [&QuantisedBlock; M],
+        sums: &mut [[S::F32s; V]; M],
+    ) {
+        let (_, vectors) = blocks(self.rows, self.columns);
+        let lines = &Format::lines(self, block, vector)[..V * Self::LINES];
+        for group in 0..BLOCK / GROUP {
+            let mut acc = [[simd.splat_i32(0); V]; M];
+            for m in 0..M {
+                acc[m] = [simd.splat_i32(-8 * x[m].sums[group]); V];
+            }
+            for eight in group * GROUP / 8..(group + 1) * GROUP / 8 {
+                for v in 0..V {
+                    let both = simd.load_bytes(&lines[v * Self::LINES + eight]);
+                    let (low, high) = (simd.low_nibbles(both), simd.high_nibbles(both));
+                    for m in 0..M {
+                        acc[m][v] = simd.dot_bytes(low, x[m].q[2 * eight], acc[m][v]);
+                        acc[m][v] = simd.dot_bytes(high, x[m].q[2 * eight + 1], acc[m][v]);
+                    }
+                }
+            }
+            let scales = &self.scales[(block * (BLOCK / GROUP) + group) * vectors + vector..][..V];
+            for v in 0..V {
+                let scales = simd.load_f16(&scales[v]);
+                for m in 0..M {
+                    let scale = simd.mul(scales, simd.splat(x[m].scale));
+                    sums[m][v] = simd.mul_add(simd.to_f32s(acc[m][v]), scale, sums[m][v]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scale<S: Simd>(&self, simd: S, _vector: usize) -> S::F32s {
+        simd.splat(1.0)
+    }
+}

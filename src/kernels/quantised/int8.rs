@@ -1,0 +1,120 @@
+//! Eight bits a weight, one scale a column.
+//!
+//! ```text
+//! w[k, j] ≈ scale[j] · (stored[k, j] − 128),   scale[j] = max_k |w[k, j]| / 127
+//! ```
+//!
+//! Stored `[in / 64, out / 16, 16, 16, 4]`: block of inputs, vector of outputs, four inputs, output, input; missing
+//! ones are zero, stored as 128.
+
+use super::activations::QuantisedBlock;
+use super::{BLOCK, Format, Line, blocks};
+use crate::kernels::simd::{LANES, Simd};
+use rayon::prelude::*;
+
+/// A borrowed matrix of eight-bit weights, `[rows, columns]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Int8<'a> {
+    lines: &'a [Line],
+    scales: &'a [f32],
+    rows: usize,
+    columns: usize,
+}
+
+impl<'a> Int8<'a> {
+    /// `lines` are as many as [`Int8::lines_of`] says, `scales` one a column. Panics where they are not.
+    pub fn new(lines: &'a [Line], scales: &'a [f32], rows: usize, columns: usize) -> Self {
+        assert_eq!((lines.len(), scales.len()), (Self::lines_of(rows, columns), columns));
+        Self { lines, scales, rows, columns }
+    }
+
+    /// How many lines a matrix takes.
+    pub fn lines_of(rows: usize, columns: usize) -> usize {
+        let (blocks, vectors) = blocks(rows, columns);
+        blocks * vectors * Self::LINES
+    }
+
+    /// Rounds a matrix; `weight(k, j)` are its elements. Returns its lines and scales.
+    pub fn quantise(
+        rows: usize,
+        columns: usize,
+        weight: impl Fn(usize, usize) -> f32 + Sync,
+    ) -> (Vec<Line>, Vec<f32>) {
+        let scales: Vec<f32> = (0..columns)
+            .into_par_iter()
+            .map(|j| (0..rows).fold(0.0f32, |max, k| max.max(weight(k, j).abs())) / 127.0)
+            .collect();
+        let (_, vectors) = blocks(rows, columns);
+        let mut lines = vec![[128; 4 * LANES]; Self::lines_of(rows, columns)];
+        lines.par_chunks_mut(Self::LINES).enumerate().for_each(|(i, lines)| {
+            let (block, vector) = (i / vectors, i % vectors);
+            for (four, line) in lines.iter_mut().enumerate() {
+                for (at, byte) in line.iter_mut().enumerate() {
+                    let (k, j) = (block * BLOCK + four * 4 + at % 4, vector * LANES + at / 4);
+                    if k < rows && j < columns && scales[j] > 0.0 {
+                        *byte =
+                            ((weight(k, j) / scales[j]).round_ties_even().clamp(-127.0, 127.0) + 128.0) as u8;
+                    }
+                }
+            }
+        });
+        (lines, scales)
+    }
+
+    /// One weight, as it was rounded.
+    pub fn weight(&self, k: usize, j: usize) -> f32 {
+        let lines = Format::lines(self, k / BLOCK, j / LANES);
+        let byte = lines[k % BLOCK / 4][j % LANES * 4 + k % 4];
+        (f32::from(byte) - 128.0) * self.scales[j]
+    }
+}
+
+impl Format for Int8<'_> {
+    const LINES: usize = BLOCK / 4;
+
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.columns)
+    }
+
+    #[inline(always)]
+    fn lines(&self, block: usize, vector: usize) -> &[Line] {
+        let (_, vectors) = blocks(self.rows, self.columns);
+        &self.lines[(block * vectors + vector) * Self::LINES..(block + 1) * vectors * Self::LINES]
+    }
+
+    #[inline(always)]
+    fn add_block<S: Simd, const M: usize, const V: usize>(
+        &self,
+        simd: S,
+        block: usize,
+        vector: usize,
+        x: [&QuantisedBlock; M],
+        sums: &mut [[S::F32s; V]; M],
+    ) {
+        let lines = &Format::lines(self, block, vector)[..V * Self::LINES];
+        let mut acc = [[simd.splat_i32(0); V]; M];
+        for m in 0..M {
+            acc[m] = [simd.splat_i32(-128 * (x[m].sums[0] + x[m].sums[1])); V];
+        }
+        for four in 0..Self::LINES {
+            for v in 0..V {
+                let w = simd.load_bytes(&lines[v * Self::LINES + four]);
+                for m in 0..M {
+                    acc[m][v] = simd.dot_bytes(w, x[m].q[four], acc[m][v]);
+                }
+            }
+        }
+        for m in 0..M {
+            let scale = simd.splat(x[m].scale);
+            for v in 0..V {
+                sums[m][v] = simd.mul_add(simd.to_f32s(acc[m][v]), scale, sums[m][v]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scale<S: Simd>(&self, simd: S, vector: usize) -> S::F32s {
+        let scales = &self.scales[vector * LANES..];
+        simd.load_partial(&scales[..LANES.min(scales.len())])
+    }
+}

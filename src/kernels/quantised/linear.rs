@@ -1,0 +1,202 @@
+//! The product of rounded activations and quantised weights.
+//!
+//! A thread takes a few vectors of outputs through all blocks of inputs, for a tile of tokens at a time: the whole
+//! numbers of a block stay in registers, and one token takes more vectors at once so that the weights are read in long
+//! pieces.
+
+use super::activations::{QuantisedBlock, quantise};
+use super::{Format, blocks};
+use crate::kernels::linear::{Then, finish};
+use crate::kernels::rows::{Rows, RowsMut, SharedRows};
+use crate::kernels::simd::{Kernel, LANES, Simd};
+use crate::kernels::threads::Team;
+use crate::kernels::tile::{reaches, tile_range, with_rows};
+use std::cell::RefCell;
+
+/// Vectors of outputs that one thread takes at a time.
+const VECTORS: usize = 8;
+
+thread_local! {
+    /// The caller's rounded activations, kept from one call to the next.
+    static ACTIVATIONS: RefCell<Vec<QuantisedBlock>> = const { RefCell::new(Vec::new()) };
+}
+
+/// `x` is `[n_tokens, in]`, `y` is `[n_tokens, out]`. Panics where the shapes do not fit together.
+pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y: &mut RowsMut) {
+    let (rows, columns) = w.shape();
+    assert_eq!((x.width(), bias.len(), y.width()), (rows, columns, columns), "x is [n_tokens, in]");
+    let (in_blocks, vectors) = blocks(rows, columns);
+    ACTIVATIONS.with_borrow_mut(|activations| {
+        quantise(team, x, activations);
+        let activations = &activations[..x.len() * in_blocks];
+        let most = team.isa().tile_rows();
+        let tiles = x.len().div_ceil(most);
+        let y = y.share();
+        team.run(vectors.div_ceil(VECTORS), |i| {
+            for tile in 0..tiles {
+                let (row, n) = tile_range(x.len(), most, tile);
+                let x = &activations[row * in_blocks..(row + n) * in_blocks];
+                let vectors = i * VECTORS..vectors.min((i + 1) * VECTORS);
+                let part = Part { x, w, bias, then, y: &y, row, first: vectors.start, last: vectors.end };
+                with_rows!(n, M => team.isa().run(Tile::<F, M>(part)));
+            }
+        });
+    });
+}
+
+/// Some tokens and the outputs of vectors `first..last`.
+#[derive(Clone, Copy)]
+struct Part<'a, F> {
+    /// `[M, in / 64]`
+    x: &'a [QuantisedBlock],
+    w: F,
+    bias: &'a [f32],
+    then: Then,
+    y: &'a SharedRows<'a>,
+    /// The first token's row in `y`.
+    row: usize,
+    first: usize,
+    last: usize,
+}
+
+/// A part of `M` tokens.
+struct Tile<'a, F, const M: usize>(Part<'a, F>);
+
+impl<F: Format, const M: usize> Kernel for Tile<'_, F, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        reaches::<S, M>();
+        let Part { mut first, last, .. } = self.0;
+        if S::WIDE && M == 1 {
+            while first + 8 <= last {
+                self.0.vectors::<S, M, 8>(simd, first);
+                first += 8;
+            }
+        }
+        if S::WIDE {
+            while first + 2 <= last {
+                self.0.vectors::<S, M, 2>(simd, first);
+                first += 2;
+            }
+        }
+        while first < last {
+            self.0.vectors::<S, M, 1>(simd, first);
+            first += 1;
+        }
+    }
+}
+
+impl<F: Format> Part<'_, F> {
+    #[inline(always)]
+    fn vectors<S: Simd, const M: usize, const V: usize>(&self, simd: S, vector: usize) {
+        let in_blocks = self.x.len() / M;
+        let mut sums = [[simd.splat(0.0); V]; M];
+        for block in 0..in_blocks {
+            if M <= 4 && block + 1 < in_blocks {
+                for line in &self.w.lines(block + 1, vector)[..V * F::LINES] {
+                    simd.prefetch(line);
+                }
+            }
+            let x = std::array::from_fn(|m| &self.x[m * in_blocks + block]);
+            self.w.add_block(simd, block, vector, x, &mut sums);
+        }
+        for v in 0..V {
+            let scale = self.w.scale(simd, vector + v);
+            let column = (vector + v) * LANES;
+            let bias = &self.bias[column..self.bias.len().min(column + LANES)];
+            for m in 0..M {
+                // SAFETY: these columns of these rows are this part's own.
+                let y = unsafe { self.y.part(self.row + m, column, bias.len()) };
+                finish(simd, simd.mul(sums[m][v], scale), bias, self.then, y);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BLOCK, Int4, Int8};
+    use super::*;
+    use crate::kernels::check::{assert_close, numbers};
+    use crate::kernels::isa::Isa;
+
+    /// The formula as it stands: rounded inputs times rounded weights, in f64.
+    fn textbook(x: &[f32], columns: usize, bias: &[f32], weight: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+        let rounded: Vec<f64> = x
+            .chunks(BLOCK)
+            .flat_map(|x| {
+                let block = QuantisedBlock::of(x);
+                let q = block.q.into_iter().flatten().take(x.len());
+                q.map(|q| f64::from(q) * f64::from(block.scale)).collect::<Vec<_>>()
+            })
+            .collect();
+        let one = |j: usize| {
+            let sum: f64 = rounded.iter().enumerate().map(|(k, x)| x * f64::from(weight(k, j))).sum();
+            sum as f32 + bias[j]
+        };
+        (0..columns).map(one).collect()
+    }
+
+    fn check<F: Format>(w: F, n: usize, weight: impl Fn(usize, usize) -> f32) {
+        let (rows, columns) = w.shape();
+        let (x, bias) = (numbers(2, n * rows), numbers(3, columns));
+        let expected: Vec<f32> = x.chunks(rows).flat_map(|x| textbook(x, columns, &bias, &weight)).collect();
+        let mut first: Option<Vec<f32>> = None;
+        for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
+            let mut y = vec![0.0; n * columns];
+            let (team, rows_of_x) = (Team::new(threads, isa), Rows::dense(&x, rows));
+            linear(&team, rows_of_x, w, &bias, Then::Store, &mut RowsMut::dense(&mut y, columns));
+            assert_close(&y, &expected, 1e-5);
+            assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{isa}, {threads} threads");
+        }
+    }
+
+    const SHAPES: [(usize, usize); 7] =
+        [(1, 1), (30, 17), (64, 16), (65, 40), (100, 150), (192, 300), (256, 70)];
+
+    #[test]
+    fn int8_holds_to_the_formula_and_is_the_same_everywhere() {
+        for (rows, columns) in SHAPES {
+            let weights = numbers(1, rows * columns);
+            let (lines, scales) = Int8::quantise(rows, columns, |k, j| weights[k * columns + j]);
+            let w = Int8::new(&lines, &scales, rows, columns);
+            for (i, x) in weights.iter().enumerate() {
+                let rounded = w.weight(i / columns, i % columns);
+                assert!((rounded - x).abs() <= 0.51 * scales[i % columns], "{rounded} for {x}");
+            }
+            for n in [1, 2, 5, 8, 14, 15, 31] {
+                check(w, n, |k, j| w.weight(k, j));
+            }
+        }
+    }
+
+    #[test]
+    fn int4_holds_to_the_formula_and_is_the_same_everywhere() {
+        for (rows, columns) in SHAPES {
+            let weights = numbers(1, rows * columns);
+            let (lines, scales) = Int4::quantise(rows, columns, |k, j| weights[k * columns + j]);
+            let w = Int4::new(&lines, &scales, rows, columns);
+            for (i, x) in weights.iter().enumerate() {
+                assert!((w.weight(i / columns, i % columns) - x).abs() <= 0.2);
+            }
+            for n in [1, 2, 5, 8, 14, 15, 31] {
+                check(w, n, |k, j| w.weight(k, j));
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_zeros_gives_the_bias_and_nan_gives_nan() {
+        let (lines, scales) = Int8::quantise(70, 20, |k, j| (k + j) as f32);
+        let w = Int8::new(&lines, &scales, 70, 20);
+        let (bias, team) = (numbers(3, 20), Team::new(1, Isa::available()[0]));
+        let mut x = vec![0.0; 140];
+        x[100] = f32::NAN;
+        let mut y = vec![0.0; 40];
+        linear(&team, Rows::dense(&x, 70), w, &bias, Then::Store, &mut RowsMut::dense(&mut y, 20));
+        assert_eq!(y[..20], bias);
+        assert!(y[20..].iter().all(|y| y.is_nan()));
+    }
+}
