@@ -28,8 +28,8 @@ impl Kernel for Fma {
         let mut acc = [s.splat(1.0); 12];
         let (a, b) = (s.splat(std::hint::black_box(0.999)), s.splat(std::hint::black_box(1e-3)));
         for _ in 0..1_000_000 {
-            for i in 0..12 {
-                acc[i] = s.mul_add(acc[i], a, b);
+            for acc in &mut acc {
+                *acc = s.mul_add(*acc, a, b);
             }
         }
         let mut t = s.splat(0.0);
@@ -45,7 +45,7 @@ fn median(mut f: impl FnMut() -> f64, n: usize) -> f64 {
     v[n / 2]
 }
 fn main() {
-    let folder = std::env::args().nth(1).unwrap_or("/work/rand/gpt2".into());
+    let folder = std::env::args().nth(1).expect("usage: probe FOLDER [THREADS] [f16]");
     let threads: usize = std::env::args().nth(2).and_then(|a| a.parse().ok()).unwrap_or(2);
     let isa = Isa::choose().unwrap();
     let team = Team::new(threads, isa);
@@ -70,7 +70,7 @@ fn main() {
     let bytes = ck.mapped_bytes() as f64;
     let model = Model::new(ck, team);
     let mut scratch = Scratch::new();
-    let ids: Vec<u32> = (0..512).map(|i| (i * 37 % model.config().vocab_size as u32)).collect();
+    let ids: Vec<u32> = (0..512).map(|i| i * 37 % model.config().vocab_size as u32).collect();
     let kv =
         if std::env::args().nth(3).as_deref() == Some("f16") { KvPrecision::F16 } else { KvPrecision::F32 };
     let mut cache = KvCache::new(model.config(), model.config().n_positions, kv);
