@@ -24,18 +24,18 @@ More: hornbook generate --help
 /// Continue a prompt
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  hornbook generate \"Once upon a time\"                            a story, each time another
-  hornbook generate \"Once upon a time\" --seed 7 --echo            each time the same
-  hornbook generate \"Alice said\" --temperature 0                  always the likeliest token
-  hornbook generate \"Alice said\" --beams 4                        the likeliest text found
-  hornbook generate \"The king\" -n 3 --stop .                      three sentences
-  hornbook generate \"The king\" --json --logprobs 2                as OpenAI's API answers
-  hornbook generate --prompt-file story.txt --stats               times and memory too
-  hornbook generate --model gpt2 \"The sea\"                        from the local cache
-  hornbook generate --model DIR --prompt-ids 15,3,7 --output ids  no text at all
+  hornbook generate \"Once upon a time\"                  another story each time
+  hornbook generate \"Once upon a time\" --seed 7 --echo  the same each time
+  hornbook generate \"Alice said\" --temperature 0        the likeliest token
+  hornbook generate \"Alice said\" --beams 4              the likeliest text found
+  hornbook generate \"The king\" -n 3 --stop .            three sentences
+  hornbook generate \"The king\" --json --logprobs 2      as OpenAI's API answers
+  hornbook generate --prompt-file story.txt --stats     times and memory too
+  hornbook generate --model gpt2 \"The sea\"              from the local cache
+  hornbook generate --model DIR --prompt-ids 15,3,7 --output ids
 
 Environment:
-  HORNBOOK_ISA           compute with these instructions: portable, avx2 or avx512
+  HORNBOOK_ISA           portable, avx2 or avx512: what to compute with
   HF_HUB_CACHE, HF_HOME  where the Hugging Face cache is")]
 pub struct Generate {
     /// The text to continue; without it, standard input is read
