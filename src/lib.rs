@@ -1,4 +1,22 @@
-//! Hornbook
+#![doc = include_str!("../README.md")]
+//!
+//! # A guided tour
+//!
+//! The modules in the order to read them, each standing on those before it alone:
+//!
+//! 1. [`kernels`]: the operations, one a file. [`layer_norm`](kernels::layer_norm) is the shortest whole example of
+//!    how such a file goes; [`attention`](kernels::attention) is the one a transformer is named for.
+//! 2. [`checkpoint`]: from files to tensors that can be trusted.
+//! 3. [`model`]: the forward pass, token ids to logits. Whoever reads one file reads this one.
+//! 4. [`tokenizer`]: text to token ids and back.
+//! 5. [`sampling`]: logits to the next token.
+//! 6. [`generate`]: all of it joined, as an iterator of tokens.
+//! 7. [`cli`]: the program `hornbook`.
+//!
+//! [`error`] holds what can go wrong, always one line to be shown as it is.
+
+#![deny(missing_docs)]
+#![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod checkpoint;
 pub mod cli;

@@ -12,8 +12,8 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "hornbook", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = "Examples:
-  hornbook generate \"Once upon a time\"      write on from a prompt, with the built-in model
-  hornbook generate --help                  everything that can be asked of it")]
+  hornbook generate \"Once upon a time\"   continue a prompt with the built-in model
+  hornbook generate --help               all that can be asked of it, with examples")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -23,7 +23,7 @@ pub fn exp<S: Simd>(simd: S, x: S::F32s) -> S::F32s {
     let r = simd.mul_add(n, simd.splat(-LN_2_LOW), r);
     // 1 + r + r² · P(r), with P as in Moshier's Cephes library
     let mut p = simd.splat(1.987_569_1e-4);
-    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = simd.mul_add(p, r, simd.splat(c));
     }
     let p = simd.add(simd.mul_add(simd.mul(p, r), r, r), simd.splat(1.0));

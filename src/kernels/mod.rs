@@ -12,6 +12,9 @@
 //! Every output is computed by one thread, in one order of additions that the formula fixes, with fused multiply-adds.
 //! Threads, batches, chunks and vector widths decide only who computes what and when.
 
+// An index that runs over a tile's registers, or over several slices at once, is the formula's own subscript.
+#![allow(clippy::needless_range_loop)]
+
 pub mod activation;
 pub mod attention;
 pub mod elements;

@@ -23,7 +23,7 @@ pub struct RowsMut<'a> {
 /// The distance between rows of `width` numbers: an odd number of cache lines. Tiles read a dozen rows side by side,
 /// and rows a multiple of 4 KiB apart would all fall into the same few lines of the first-level cache.
 pub fn row_stride(width: usize) -> usize {
-    width.div_ceil(16) * 16 | 16
+    (width.div_ceil(16) * 16) | 16
 }
 
 impl<'a> Rows<'a> {

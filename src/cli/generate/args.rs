@@ -14,26 +14,31 @@ use std::sync::OnceLock;
 
 /// Said on a terminal where there is no prompt.
 pub const WHAT_TO_TYPE: &str = "\
-hornbook generate needs a prompt to write on from. Try:
+hornbook generate needs a prompt to continue. Try:
   hornbook generate \"Once upon a time\"
   echo \"The little princess\" | hornbook generate
   hornbook generate --prompt-file story.txt
 More: hornbook generate --help
 ";
 
-/// Write on from a prompt
+/// Continue a prompt
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  hornbook generate \"Once upon a time\"
-  hornbook generate \"Once upon a time\" --seed 7 --max-tokens 60 --echo
-  hornbook generate \"Alice said\" --temperature 0          the most likely token each time
-  hornbook generate \"Alice said\" --beams 4                 the most likely text of 200 tokens
-  hornbook generate --model gpt2 \"The sea\" --json          as OpenAI's API answers
-  hornbook generate \"The king\" -n 3 --stop \".\" --stop \"!\"
-  echo \"The little princess\" | hornbook generate --stats
-  hornbook generate --model DIR --prompt-ids 15,3,7 --output ids")]
+  hornbook generate \"Once upon a time\"                  another story each time
+  hornbook generate \"Once upon a time\" --seed 7 --echo  the same each time
+  hornbook generate \"Alice said\" --temperature 0        the likeliest token
+  hornbook generate \"Alice said\" --beams 4              the likeliest text found
+  hornbook generate \"The king\" -n 3 --stop .            three sentences
+  hornbook generate \"The king\" --json --logprobs 2      as OpenAI's API answers
+  hornbook generate --prompt-file story.txt --stats     times and memory too
+  hornbook generate --model gpt2 \"The sea\"              from the local cache
+  hornbook generate --model DIR --prompt-ids 15,3,7 --output ids
+
+Environment:
+  HORNBOOK_ISA           portable, avx2 or avx512: what to compute with
+  HF_HUB_CACHE, HF_HOME  where the Hugging Face cache is")]
 pub struct Generate {
-    /// What to write on from; without it, standard input
+    /// The text to continue; without it, standard input is read
     #[arg(group = "source")]
     pub prompt: Option<String>,
 
@@ -65,11 +70,11 @@ pub struct Generate {
     #[arg(long, value_name = "TEXT", help_heading = "How much")]
     pub stop: Vec<String>,
 
-    /// Completions to write; in text, a line --- separates them
+    /// Completions to write; in text, a line of --- separates them
     #[arg(short, value_name = "N", default_value = "1", help_heading = "How much")]
     pub n: NonZeroUsize,
 
-    /// Below 1 bolder in its favourites, above 1 more even; 0 always takes the most likely token
+    /// Divide the logits by T: below 1 favours likely tokens, above 1 unlikely ones; 0 takes the most likely
     #[arg(long, value_name = "T", default_value_t = Options::default().sampling.temperature, help_heading = "Sampling, in the order it is applied")]
     pub temperature: f32,
 
@@ -95,7 +100,7 @@ pub struct Generate {
     )]
     pub min_p: f32,
 
-    /// Keep the tokens closest to the expected surprise that together reach probability P; 1 keeps all
+    /// Keep the tokens whose surprise is nearest the expected one, up to probability P; 1 keeps all
     #[arg(
         long,
         value_name = "P",
@@ -105,14 +110,14 @@ pub struct Generate {
     pub typical_p: f32,
 
     /// The number all chance comes from: the same seed, the same text [default: a new one each time]
-    #[arg(long, help_heading = "Sampling, in the order it is applied")]
+    #[arg(long, value_name = "N", help_heading = "Sampling, in the order it is applied")]
     pub seed: Option<u64>,
 
     /// Add to a token's logit (can be repeated), e.g. 15=-5 or 15=-inf
     #[arg(long, value_name = "ID=BIAS", value_parser = parse_bias, allow_hyphen_values = true, help_heading = "Penalties, applied before the temperature")]
     pub logit_bias: Vec<(u32, f32)>,
 
-    /// Divide the logits of tokens that were there before by R (transformers' definition)
+    /// Divide by R the logits of tokens that occurred, multiply where negative, as transformers does; 1 is off
     #[arg(
         long,
         value_name = "R",
@@ -121,7 +126,7 @@ pub struct Generate {
     )]
     pub repetition_penalty: f32,
 
-    /// Subtract P from the logits of tokens already written (OpenAI's definition)
+    /// Subtract P from the logit of each token written so far, as OpenAI does
     #[arg(
         long,
         value_name = "P",
@@ -131,7 +136,7 @@ pub struct Generate {
     )]
     pub presence_penalty: f32,
 
-    /// Subtract P for each time a token was written (OpenAI's definition)
+    /// Subtract P from a token's logit for each time it was written, as OpenAI does
     #[arg(
         long,
         value_name = "P",
@@ -141,7 +146,7 @@ pub struct Generate {
     )]
     pub frequency_penalty: f32,
 
-    /// Never write the same N tokens in a row twice; 0 allows it
+    /// Never let the same N tokens in a row come twice; 0 allows it
     #[arg(
         long,
         value_name = "N",
@@ -150,8 +155,8 @@ pub struct Generate {
     )]
     pub no_repeat_ngram_size: usize,
 
-    /// Search for the most likely text among B at a time instead of sampling
-    #[arg(long, value_name = "B", help_heading = "Beam search", conflicts_with_all = ["logprobs", "stop"])]
+    /// Instead of sampling, search for the most likely text, following B at a time; -n prints the best of them
+    #[arg(long, value_name = "B", help_heading = "Beam search", conflicts_with_all = ["logprobs", "stop", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed"])]
     pub beams: Option<NonZeroUsize>,
 
     /// Above 0 favours long texts, below 0 short ones
@@ -166,15 +171,15 @@ pub struct Generate {
     pub length_penalty: f32,
 
     /// When to end the search once B texts are finished
-    #[arg(long, value_enum, default_value_t = Early::False, help_heading = "Beam search", requires = "beams")]
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Early::False, help_heading = "Beam search", requires = "beams")]
     pub early_stopping: Early,
 
     /// Print the prompt before its completion
     #[arg(long, help_heading = "Output")]
     pub echo: bool,
 
-    /// What to write
-    #[arg(long, value_enum, default_value_t = Form::Text, help_heading = "Output")]
+    /// What to print
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Text, help_heading = "Output")]
     pub output: Form,
 
     /// One JSON object in the shape of OpenAI's completion, with each choice's token_ids and the seed besides
@@ -194,7 +199,7 @@ pub struct Generate {
     pub threads: Option<NonZeroUsize>,
 
     /// How keys and values are stored; f16 takes half the memory
-    #[arg(long, value_enum, default_value_t = Kv::F32, help_heading = "Machine")]
+    #[arg(long, value_name = "PRECISION", value_enum, default_value_t = Kv::F32, help_heading = "Machine")]
     pub kv_precision: Kv,
 }
 

@@ -11,7 +11,7 @@
 //! 2 · n² · n_embd multiply-adds in prefill (half of it behind the mask); in decode, 4 · n_embd operations for each
 //! token of the past, over 2 · n_embd cached numbers: a race against memory.
 //!
-//! [`textbook`] holds the whole score matrix. [`attention`] is the fast form ([`online`]), which never does. Keys and
+//! [`textbook`] holds the whole score matrix. [`attention`] is the fast form (`online.rs`), which never does. Keys and
 //! values lie in [`KeyValues`], arranged for it.
 
 mod key_values;

@@ -7,7 +7,7 @@
 //! `x` is `[n_tokens, in]`, `W` is `[in, out]` (GPT-2's Conv1D layout, as the checkpoint stores it), `y` is
 //! `[n_tokens, out]`. 2 · n_tokens · in · out operations over in · out weights: one token reads every weight for two
 //! operations, so decode waits for memory; five hundred tokens use every weight a thousand times, so prefill waits for
-//! the multipliers. Hence two fast forms: [`stream`] reads the weights once, in the order they lie in memory; [`tiles`]
+//! the multipliers. Hence two fast forms: `stream.rs` reads the weights once, in the order they lie in memory; `tiles.rs`
 //! copies them panel by panel into the cache and works from there.
 //!
 //! Each output is one chain of fused multiply-adds in the order of k, then the bias. The `[in, out]` layout makes that
