@@ -42,10 +42,14 @@ impl Reference {
         self.bytes("input_ids").as_chunks().0.iter().map(whole).collect()
     }
 
+    /// The numbers of the tensor `name`.
+    pub fn values(&self, name: &str) -> Vec<f32> {
+        self.bytes(name).as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect()
+    }
+
     /// `found` agrees with the tensor `name`, to `tolerance` times its largest number.
     pub fn assert_close(&self, name: &str, found: &[f32], tolerance: f32, context: &str) {
-        let expected: Vec<f32> =
-            self.bytes(name).as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
+        let expected = self.values(name);
         assert_eq!(found.len(), expected.len(), "{context}: {name}");
         let largest = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
         for (i, (f, e)) in found.iter().zip(&expected).enumerate() {

@@ -1,0 +1,88 @@
+//! The real GPT-2 against what others have seen it print (tests/data/real-gpt2.json names the sources). It is not
+//! part of the repository: these tests compare where it is in the local Hugging Face cache, and say so where it is not.
+
+use hornbook::checkpoint::Checkpoint;
+use hornbook::kernels::isa::Isa;
+use hornbook::kernels::threads::Team;
+use hornbook::sampling::SamplingParams;
+use hornbook::{Error, Hornbook, Options};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Published {
+    greedy: Vec<Greedy>,
+    next_token: NextToken,
+}
+
+#[derive(Deserialize)]
+struct Greedy {
+    prompt: String,
+    ids: Vec<u32>,
+    continues: String,
+}
+
+#[derive(Deserialize)]
+struct NextToken {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    prompt: String,
+    ids: Vec<u32>,
+    top: Vec<(u32, f32)>,
+}
+
+fn published() -> Published {
+    serde_json::from_str(include_str!("data/real-gpt2.json")).unwrap()
+}
+
+/// The model, or none where this machine does not have it. One that is there but cannot be read is a failure.
+fn gpt2() -> Option<Hornbook> {
+    match Checkpoint::open("gpt2") {
+        Ok(checkpoint) => Some(Hornbook::new(checkpoint, Team::new(0, Isa::choose().unwrap())).unwrap()),
+        Err(missing @ Error::ModelNotFound { .. }) => {
+            eprintln!("skipped: {missing}");
+            None
+        }
+        Err(broken) => panic!("{broken}"),
+    }
+}
+
+#[test]
+fn it_continues_as_published() {
+    let greedy = published().greedy;
+    assert!(!greedy.is_empty());
+    let Some(gpt2) = gpt2() else { return };
+    for Greedy { prompt, ids, continues } in greedy {
+        assert_eq!(gpt2.encode(&prompt).unwrap(), ids, "{prompt}");
+        let n = gpt2.encode(&continues).unwrap().len();
+        let sampling = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+        let options = Options { sampling, max_tokens: Some(n), ..Options::default() };
+        let text: String = gpt2.generate(&ids, &options).unwrap().map(|token| token.unwrap().text).collect();
+        assert_eq!(text, continues, "{prompt}");
+    }
+}
+
+/// The published logits are of an export that may be quantised: the best token is the same, and logits agree to 1 %.
+#[test]
+fn its_next_tokens_are_as_published() {
+    let cases = published().next_token.cases;
+    assert!(cases.len() >= 5);
+    let Some(gpt2) = gpt2() else { return };
+    for Case { prompt, ids, top } in cases {
+        assert_eq!(gpt2.encode(&prompt).unwrap(), ids, "{prompt}");
+        let mut session =
+            hornbook::model::Session::new(gpt2.model(), ids.len(), Options::default().kv_precision);
+        let logits = session.feed(&ids).unwrap();
+        let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+        assert_eq!(best as u32, top[0].0, "{prompt}");
+        for (id, expected) in top {
+            let found = logits[id as usize];
+            assert!(
+                (found - expected).abs() <= 0.01 * expected.abs(),
+                "{prompt}, token {id}: found {found}, published {expected}"
+            );
+        }
+    }
+}
