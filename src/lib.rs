@@ -1,5 +1,6 @@
 //! Hornbook
 
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod error;
