@@ -11,13 +11,15 @@
 //! 4. [`tokenizer`]: text to token ids and back.
 //! 5. [`sampling`]: logits to the next token.
 //! 6. [`generate`]: all of it joined, as an iterator of tokens.
-//! 7. [`cli`]: the program `hornbook`.
+//! 7. [`bench`]: how fast it is, beside what the machine allows.
+//! 8. [`cli`]: the program `hornbook`.
 //!
 //! [`error`] holds what can go wrong, always one line to be shown as it is.
 
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod error;

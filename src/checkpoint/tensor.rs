@@ -146,6 +146,17 @@ impl Tensor {
         if self.is_view { 0 } else { self.range.len() }
     }
 
+    /// How many numbers there are.
+    #[allow(clippy::len_without_is_empty)] // no dimension is 0
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The bytes that reading all of it reads, wherever they lie.
+    pub fn stored_bytes(&self) -> usize {
+        self.range.len()
+    }
+
     fn bytes(&self) -> &[u8] {
         &self.source[self.range.clone()]
     }

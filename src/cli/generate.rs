@@ -13,7 +13,7 @@ use crate::generate::{FinishReason, Generation};
 use crate::kernels::isa::Isa;
 use crate::kernels::threads::Team;
 use crate::sampling::{LogSoftmax, top_logprobs};
-use crate::{Error, Hornbook, Result};
+use crate::{Hornbook, Result};
 use args::Prompt;
 use output::{Output, is_closed_pipe};
 use std::num::NonZeroUsize;
@@ -173,9 +173,4 @@ impl Generate {
 /// The text of tokens; empty without a tokenizer.
 fn decode(hornbook: &Hornbook, ids: &[u32]) -> String {
     hornbook.try_tokenizer().map_or_else(String::new, |tokenizer| tokenizer.decode(ids))
-}
-
-/// What could not be written, as the crate's error.
-fn write_error(source: std::io::Error) -> Error {
-    Error::Io { path: "standard output".into(), action: "write", source }
 }

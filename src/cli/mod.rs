@@ -1,10 +1,14 @@
 //! The command line, one file a subcommand.
 
+mod bench;
 mod generate;
+mod kv;
 mod memory;
+mod perplexity;
+mod progress;
 mod stats;
 
-use crate::Result;
+use crate::{Error, Result};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -13,7 +17,9 @@ use std::process::ExitCode;
 #[command(name = "hornbook", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = "Examples:
   hornbook generate \"Once upon a time\"   continue a prompt with the built-in model
-  hornbook generate --help               all that can be asked of it, with examples")]
+  hornbook generate --help               all that can be asked of it, with examples
+  hornbook perplexity story.txt          how well the model predicts a text
+  hornbook bench                         how fast it is on this machine")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -22,6 +28,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(Box<generate::Generate>),
+    Perplexity(perplexity::Perplexity),
+    Bench(bench::Bench),
 }
 
 /// Runs what was asked for.
@@ -31,5 +39,12 @@ enum Command {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Generate(generate) => generate.run(),
+        Command::Perplexity(perplexity) => perplexity.run(),
+        Command::Bench(bench) => bench.run(),
     }
+}
+
+/// What could not be written, as the crate's error.
+fn write_error(source: std::io::Error) -> Error {
+    Error::Io { path: "standard output".into(), action: "write", source }
 }

@@ -14,6 +14,7 @@
 
 mod beams;
 pub mod completion;
+pub mod perplexity;
 mod tokens;
 
 pub use beams::{Beam, beam_search};

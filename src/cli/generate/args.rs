@@ -1,8 +1,8 @@
 //! What can be asked of `hornbook generate`.
 
 use super::output::Form;
+use crate::cli::kv::Kv;
 use crate::generate::Options;
-use crate::kernels::attention::KvPrecision;
 use crate::sampling::{BeamParams, EarlyStopping, SamplingParams};
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
@@ -214,15 +214,6 @@ pub enum Early {
     Never,
 }
 
-/// How keys and values are stored.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Kv {
-    /// As computed
-    F32,
-    /// Rounded to binary16
-    F16,
-}
-
 /// A prompt, as given.
 pub enum Prompt {
     Text(String),
@@ -283,10 +274,7 @@ impl Generate {
             sampling,
             max_tokens: self.max_tokens.or(Options::default().max_tokens),
             stop: self.stop.clone(),
-            kv_precision: match self.kv_precision {
-                Kv::F32 => KvPrecision::F32,
-                Kv::F16 => KvPrecision::F16,
-            },
+            kv_precision: self.kv_precision.into(),
         }
     }
 

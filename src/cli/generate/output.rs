@@ -1,6 +1,6 @@
 //! Where tokens go as they come: text, ids, or nowhere until the JSON is complete.
 
-use super::write_error;
+use crate::cli::write_error;
 use crate::generate::Token;
 use crate::generate::completion::{Completion, Logprobs};
 use crate::{Error, Hornbook, Result};

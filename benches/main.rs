@@ -1,0 +1,71 @@
+//! Every operation under a stopwatch, and the whole model: `cargo bench`, or `cargo bench -- linear` for one subject.
+//! One program for all subjects, since linking the library is what takes long. `cargo test` runs everything once.
+
+mod activation;
+mod attention;
+mod end_to_end;
+mod layer_norm;
+mod linear;
+mod logits;
+mod sampling;
+mod softmax;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use half::{bf16, f16};
+use hornbook::kernels::elements::Elements;
+use hornbook::kernels::isa::Isa;
+use hornbook::kernels::threads::Team;
+use std::time::Duration;
+
+/// GPT-2's width.
+const N_EMBD: usize = 768;
+
+/// All cores and the best instructions, or those HORNBOOK_ISA names.
+fn team() -> Team {
+    Team::new(0, Isa::choose().expect("HORNBOOK_ISA names an instruction set of this machine"))
+}
+
+/// `n` numbers between -1 and 1.
+fn numbers(n: usize) -> Vec<f32> {
+    (1..=n as u32).map(|i| i.wrapping_mul(0x9e37_79b9) as i32 as f32 / (1u32 << 31) as f32).collect()
+}
+
+/// Numbers in every precision that weights are stored in.
+struct Stored {
+    f32: Vec<f32>,
+    f16: Vec<f16>,
+    bf16: Vec<bf16>,
+}
+
+impl Stored {
+    fn new(n: usize) -> Self {
+        let f32 = numbers(n);
+        let f16 = f32.iter().map(|&x| f16::from_f32(x)).collect();
+        let bf16 = f32.iter().map(|&x| bf16::from_f32(x)).collect();
+        Self { f32, f16, bf16 }
+    }
+
+    fn all(&self) -> [(&'static str, Elements<'_>); 3] {
+        [
+            ("f32", Elements::F32(&self.f32)),
+            ("f16", Elements::F16(&self.f16)),
+            ("bf16", Elements::Bf16(&self.bf16)),
+        ]
+    }
+}
+
+fn settings() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+}
+
+criterion_group! {
+    name = subjects;
+    config = settings();
+    targets =
+        linear::bench, layer_norm::bench, softmax::bench, activation::bench, attention::bench, logits::bench,
+        sampling::bench, end_to_end::bench
+}
+criterion_main!(subjects);

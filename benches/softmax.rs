@@ -1,0 +1,18 @@
+//! Softmax over a context and over a vocabulary: the textbook form beside the fast one.
+
+use crate::{numbers, team};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
+use hornbook::kernels::softmax::{softmax, textbook};
+
+pub fn bench(c: &mut Criterion) {
+    let isa = team().isa();
+    let mut group = c.benchmark_group("softmax");
+    for n in [1024, 50257] {
+        let x = numbers(n);
+        group.throughput(Throughput::Elements(n as u64));
+        group.bench_function(BenchmarkId::new("textbook", n), |b| b.iter(|| textbook(&x)));
+        group.bench_function(BenchmarkId::new("fast", n), |b| {
+            b.iter_batched_ref(|| x.clone(), |x| softmax(isa, x), BatchSize::LargeInput);
+        });
+    }
+}

@@ -1,0 +1,193 @@
+//! `hornbook bench`: how fast the model is here, and how fast it could be.
+
+mod report;
+
+use super::kv::Kv;
+use super::progress;
+use crate::bench::{Cost, DECODE_STEPS, Limits, Phase, Precision, ReadBandwidth, Shape, Summary, measure};
+use crate::checkpoint::{Checkpoint, Config};
+use crate::kernels::isa::Isa;
+use crate::kernels::threads::Team;
+use crate::model::Model;
+use crate::{Error, Result};
+use clap::Args;
+use indicatif::ProgressBar;
+use report::{Machine, Report, Row};
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::thread::available_parallelism;
+
+/// Measure tokens a second, beside the machine's limits
+///
+/// Prefill reads a prompt; decode writes tokens one by one; batch decodes several sequences at once. Decode is limited
+/// by how fast memory can be read, prefill by multiply-adds. Both limits are measured again and again around what is
+/// measured, and the table gives the share of each that was reached. A model that fits in the cache can exceed the
+/// bandwidth of memory. Choosing tokens from their logits is not part of the times.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hornbook bench                                          the built-in model
+  hornbook bench --model gpt2                             a model of your own
+  hornbook bench --shape gpt2-xl --precision bf16         any size, without a download
+  hornbook bench --shape gpt2 --precision f32,f16 --threads 1,2,4
+  hornbook bench --shape gpt2 --prompt 32,512 --depth 0,512 --batch 2,4,8 --csv > gpt2.csv")]
+pub struct Bench {
+    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
+    #[arg(short, long, default_value = "fable", conflicts_with = "shape")]
+    model: String,
+
+    /// Random weights of this shape instead: gpt2, gpt2-medium, gpt2-large or gpt2-xl
+    #[arg(long, value_name = "NAME")]
+    shape: Option<Shape>,
+
+    /// What to store the weights as: f32, f16, bf16 [default: f32 for a shape, a model's own]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    precision: Vec<Precision>,
+
+    /// Numbers of threads to compute with [default: one for each core]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    threads: Vec<NonZeroUsize>,
+
+    /// Prompt lengths to prefill [default: 128,512]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    prompt: Vec<NonZeroUsize>,
+
+    /// Tokens that are there before decode begins [default: 32 and 7/8 of the context]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    depth: Vec<usize>,
+
+    /// Sequences to decode at once, each as deep as the first depth; 1 for none
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "8")]
+    batch: Vec<NonZeroUsize>,
+
+    /// Times to measure everything
+    #[arg(long, value_name = "N", default_value = "7")]
+    repeat: NonZeroUsize,
+
+    /// How keys and values are stored
+    #[arg(long, value_enum, default_value_t = Kv::F32)]
+    kv_precision: Kv,
+
+    /// One JSON object
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+
+    /// Comma-separated values, one line for each measurement
+    #[arg(long)]
+    csv: bool,
+}
+
+impl Bench {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let isa = Isa::choose()?;
+        let cores = available_parallelism().map_or(1, usize::from);
+        let threads = match &self.threads[..] {
+            [] => vec![cores],
+            given => given.iter().map(|n| n.get()).collect(),
+        };
+        let first = self.checkpoint(None)?;
+        let precisions = self.precisions(&first)?;
+        let phases = self.phases(&first.config);
+        let mut report = Report::new(&first, self.shape.is_some(), self.kv_precision.into(), isa, cores);
+        drop(first);
+
+        let memory = ReadBandwidth::new()?;
+        let mut limits: Vec<Limits> = threads.iter().map(|_| Limits::default()).collect();
+        let repetitions = precisions.len() * threads.len() * phases.len() * self.repeat.get();
+        let bar = progress::bar(repetitions);
+        for &precision in &precisions {
+            bar.set_message(format!("{precision}, making the model"));
+            let checkpoint = self.checkpoint(Some(precision))?;
+            let cost = Cost::of(&checkpoint, self.kv_precision.into());
+            for (&threads, limits) in threads.iter().zip(&mut limits) {
+                let model = Model::new(checkpoint.clone(), Team::new(threads, isa));
+                for &phase in &phases {
+                    let measurement = self.measure(&model, &cost, precision, phase, &memory, limits, &bar)?;
+                    report.results.push(Row { precision, threads, measurement });
+                }
+            }
+        }
+        bar.finish_and_clear();
+        for (&threads, limits) in threads.iter().zip(&limits) {
+            report.limits.push(Machine {
+                threads,
+                bandwidth: (!limits.bandwidths.is_empty()).then(|| Summary::of(&limits.bandwidths).median),
+                peak: (!limits.peaks.is_empty()).then(|| Summary::of(&limits.peaks).median),
+            });
+        }
+        report.print(self.json, self.csv)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn measure(
+        &self,
+        model: &Model,
+        cost: &Cost,
+        precision: Precision,
+        phase: Phase,
+        memory: &ReadBandwidth,
+        limits: &mut Limits,
+        bar: &ProgressBar,
+    ) -> Result<crate::bench::Measurement> {
+        bar.set_message(format!("{precision}, {} threads, {}", model.team().threads(), phase.name()));
+        let (kv, repeat) = (self.kv_precision.into(), self.repeat.get());
+        measure(model, cost, kv, phase, repeat, memory, limits, || bar.inc(1))
+    }
+
+    /// The model, in a precision or in its own.
+    fn checkpoint(&self, precision: Option<Precision>) -> Result<Checkpoint> {
+        match self.shape {
+            Some(shape) => shape.random(precision.unwrap_or(Precision::F32)),
+            None => Checkpoint::open(&self.model),
+        }
+    }
+
+    /// The precisions to measure: of a shape any, of a model its own.
+    fn precisions(&self, checkpoint: &Checkpoint) -> Result<Vec<Precision>> {
+        let own = Precision::of(checkpoint);
+        match self.precision.iter().find(|&&precision| self.shape.is_none() && precision != own) {
+            Some(other) => Err(Error::Parameter {
+                name: "--precision".into(),
+                found: other.to_string(),
+                expected: format!("{own}, which model '{}' is stored as", checkpoint.name),
+            }),
+            None if self.precision.is_empty() => Ok(vec![own]),
+            None => Ok(self.precision.clone()),
+        }
+    }
+
+    /// What to measure, within the model's context.
+    fn phases(&self, config: &Config) -> Vec<Phase> {
+        let context = config.n_positions;
+        let prompts: Vec<usize> = match &self.prompt[..] {
+            [] => vec![128.min(context), 512.min(context)],
+            given => given.iter().map(|n| clip("--prompt", n.get(), context, context)).collect(),
+        };
+        let deepest = context.saturating_sub(DECODE_STEPS);
+        let depths: Vec<usize> = match &self.depth[..] {
+            [] => vec![32.min(deepest), (context / 8 * 7).min(deepest)],
+            given => given.iter().map(|&n| clip("--depth", n, deepest, context)).collect(),
+        };
+        let prefill = prompts.into_iter().map(|prompt| Phase::Prefill { prompt });
+        let decode = depths.iter().map(|&depth| Phase::Decode { depth });
+        let batch = self.batch.iter().map(|n| Phase::Batch { sequences: n.get(), depth: depths[0] });
+        let batch = batch.filter(|phase| !matches!(phase, Phase::Batch { sequences: 1, .. }));
+        let mut phases: Vec<Phase> = vec![];
+        for phase in prefill.chain(decode).chain(batch) {
+            if !phases.contains(&phase) {
+                phases.push(phase); // clipping may have made two the same
+            }
+        }
+        phases
+    }
+}
+
+/// `n`, or the most that fits, said on standard error.
+fn clip(option: &str, n: usize, most: usize, context: usize) -> usize {
+    if n > most {
+        eprintln!(
+            "hornbook: {option} {n} does not fit the model's context of {context} tokens: {most} instead"
+        );
+    }
+    n.min(most)
+}

@@ -1,0 +1,289 @@
+//! What was measured, as a table, JSON or comma-separated values.
+
+use crate::bench::{Cost, Measurement, Phase, Precision};
+use crate::checkpoint::Checkpoint;
+use crate::cli::write_error;
+use crate::kernels::attention::KvPrecision;
+use crate::kernels::isa::Isa;
+use crate::{Error, Result};
+use serde_json::{Map, Value, json};
+use std::io::{Write, stdout};
+
+/// Everything a run found out.
+pub struct Report {
+    model: Value,
+    isa: Isa,
+    cores: usize,
+    /// The machine's limits for each number of threads.
+    pub limits: Vec<Machine>,
+    /// The measurements.
+    pub results: Vec<Row>,
+}
+
+/// The machine's limits with so many threads, where they were needed.
+pub struct Machine {
+    pub threads: usize,
+    pub bandwidth: Option<f64>,
+    pub peak: Option<f64>,
+}
+
+/// One measurement.
+pub struct Row {
+    pub precision: Precision,
+    pub threads: usize,
+    pub measurement: Measurement,
+}
+
+impl Report {
+    pub fn new(checkpoint: &Checkpoint, random: bool, kv: KvPrecision, isa: Isa, cores: usize) -> Self {
+        let config = &checkpoint.config;
+        let model = json!({
+            "name": checkpoint.name,
+            "random_weights": random,
+            "parameters": Cost::of(checkpoint, kv).parameters,
+            "n_layer": config.n_layer,
+            "n_embd": config.n_embd,
+            "n_head": config.n_head,
+            "kv_precision": match kv { KvPrecision::F32 => "f32", KvPrecision::F16 => "f16" },
+        });
+        Self { model, isa, cores, limits: vec![], results: vec![] }
+    }
+
+    /// On standard output.
+    pub fn print(&self, json: bool, csv: bool) -> Result<()> {
+        let text = match (json, csv) {
+            (true, _) => serde_json::to_string_pretty(&self.json())
+                .map_err(|error| Error::Message(error.to_string()))?,
+            (_, true) => self.csv(),
+            _ => self.table(),
+        };
+        writeln!(stdout(), "{}", text.trim_end()).map_err(write_error)
+    }
+
+    fn json(&self) -> Value {
+        let giga = |x: Option<f64>| x.map(|x| round(x / 1e9, 2));
+        let limit = |machine: &Machine| {
+            json!({
+                "threads": machine.threads,
+                "bandwidth_gb_s": giga(machine.bandwidth),
+                "fma_gflops": giga(machine.peak),
+            })
+        };
+        // The machine as a whole is what its most threads can do.
+        let most = self.limits.iter().max_by_key(|machine| machine.threads);
+        let results = self.results.iter().map(|row| {
+            let fields = Map::from_iter(row.fields().into_iter().filter(|(_, value)| !value.is_null()));
+            Value::Object(fields)
+        });
+        json!({
+            "machine": {
+                "cpu": cpu(),
+                "cores": self.cores,
+                "isa": self.isa.name(),
+                "bandwidth_gb_s": giga(most.and_then(|machine| machine.bandwidth)),
+                "fma_gflops": giga(most.and_then(|machine| machine.peak)),
+                "limits": self.limits.iter().map(limit).collect::<Vec<_>>(),
+            },
+            "model": self.model,
+            "results": results.collect::<Vec<_>>(),
+        })
+    }
+
+    fn csv(&self) -> String {
+        let mut lines = vec![COLUMNS.join(",")];
+        for row in &self.results {
+            let values = row.fields().map(|(_, value)| match value {
+                Value::Null => String::new(),
+                Value::String(text) => text,
+                number => number.to_string(),
+            });
+            lines.push(values.join(","));
+        }
+        lines.join("\n")
+    }
+
+    fn table(&self) -> String {
+        let m = &self.model;
+        let (name, random) = (m["name"].as_str().unwrap_or_default(), m["random_weights"] == true);
+        let millions = m["parameters"].as_f64().unwrap_or_default() / 1e6;
+        let mut text = format!(
+            "{name}{}: {millions:.1} million parameters, {} layers, {} wide\n{}, {} cores, {}\n",
+            if random { " (random weights)" } else { "" },
+            m["n_layer"],
+            m["n_embd"],
+            cpu(),
+            self.cores,
+            self.isa
+        );
+        for &Machine { threads, bandwidth, peak } in &self.limits {
+            let mut limits = vec![];
+            limits.extend(bandwidth.map(|b| format!("reads {:.1} GB/s", b / 1e9)));
+            limits.extend(peak.map(|p| format!("multiplies and adds {:.0} GFLOPS", p / 1e9)));
+            text +=
+                &format!("{threads} thread{}: {}\n", if threads == 1 { "" } else { "s" }, limits.join(", "));
+        }
+        let mut cells = vec![
+            [
+                "precision",
+                "threads",
+                "phase",
+                "tokens",
+                "sequences",
+                "tokens/s",
+                "spread",
+                "of bandwidth",
+                "of peak",
+            ]
+            .map(String::from),
+        ];
+        let share = |share: Option<f64>| share.map_or_else(String::new, |share| format!("{share:.2}"));
+        let mut outliers = 0;
+        for Row { precision, threads, measurement } in &self.results {
+            let speed = measurement.tokens_per_second;
+            let (phase, tokens, sequences) = match measurement.phase {
+                Phase::Prefill { prompt } => ("prefill", prompt.to_string(), 1),
+                Phase::Decode { depth } => ("decode", format!("after {depth}"), 1),
+                Phase::Batch { sequences, depth } => ("batch", format!("after {depth}"), sequences),
+            };
+            outliers += speed.outliers;
+            cells.push([
+                precision.to_string(),
+                threads.to_string(),
+                phase.to_string(),
+                tokens,
+                sequences.to_string(),
+                format!("{:.1}", speed.median),
+                format!("{:.1}", speed.spread),
+                share(measurement.of_bandwidth),
+                share(measurement.of_peak),
+            ]);
+        }
+        text.push('\n');
+        text += &aligned(&cells);
+        text += "\nMedians; spread is the interquartile range.";
+        if outliers > 0 {
+            text += &format!(
+                " {outliers} measurement{} far outside it: was the machine busy?",
+                if outliers == 1 { " lies" } else { "s lie" }
+            );
+        }
+        text
+    }
+}
+
+/// The names of a measurement's fields.
+const COLUMNS: [&str; 11] = [
+    "precision",
+    "threads",
+    "phase",
+    "prompt",
+    "depth",
+    "sequences",
+    "tokens_per_second",
+    "spread",
+    "outliers",
+    "of_bandwidth",
+    "of_peak",
+];
+
+impl Row {
+    /// A measurement's fields, null where one does not apply.
+    fn fields(&self) -> [(String, Value); COLUMNS.len()] {
+        let m = &self.measurement;
+        let (prompt, depth, sequences) = match m.phase {
+            Phase::Prefill { prompt } => (Some(prompt), None, None),
+            Phase::Decode { depth } => (None, Some(depth), None),
+            Phase::Batch { sequences, depth } => (None, Some(depth), Some(sequences)),
+        };
+        let values = [
+            json!(self.precision.name()),
+            json!(self.threads),
+            json!(m.phase.name()),
+            json!(prompt),
+            json!(depth),
+            json!(sequences),
+            json!(round(m.tokens_per_second.median, 2)),
+            json!(round(m.tokens_per_second.spread, 2)),
+            json!(m.tokens_per_second.outliers),
+            json!(m.of_bandwidth.map(|share| round(share, 4))),
+            json!(m.of_peak.map(|share| round(share, 4))),
+        ];
+        let mut columns = COLUMNS.into_iter();
+        values.map(|value| (columns.next().unwrap_or_default().to_string(), value))
+    }
+}
+
+/// Columns as wide as their widest cell: words to the left, numbers to the right.
+fn aligned<const N: usize>(cells: &[[String; N]]) -> String {
+    let widths: [usize; N] =
+        std::array::from_fn(|column| cells.iter().map(|row| row[column].len()).max().unwrap_or(0));
+    let line = |row: &[String; N]| {
+        let cell = |column: usize| {
+            let (text, width) = (&row[column], widths[column]);
+            if [0, 2].contains(&column) { format!("{text:width$}") } else { format!("{text:>width$}") }
+        };
+        let line: Vec<_> = (0..N).map(cell).collect();
+        line.join("  ").trim_end().to_string() + "\n"
+    };
+    cells.iter().map(line).collect()
+}
+
+fn round(x: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (x * scale).round() / scale
+}
+
+/// What the system calls the processor.
+fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Summary;
+
+    fn report() -> Report {
+        let mut report =
+            Report::new(&Checkpoint::open("fable").unwrap(), false, KvPrecision::F16, Isa::Portable, 2);
+        report.limits = vec![
+            Machine { threads: 2, bandwidth: Some(31.25e9), peak: None },
+            Machine { threads: 1, bandwidth: Some(2e10), peak: Some(1e11) },
+        ];
+        let speed = Summary { median: 61.234, spread: 0.5, outliers: 1 };
+        for phase in [Phase::Prefill { prompt: 512 }, Phase::Batch { sequences: 8, depth: 32 }] {
+            let measurement =
+                Measurement { phase, tokens_per_second: speed, of_bandwidth: Some(0.95678), of_peak: None };
+            report.results.push(Row { precision: Precision::F16, threads: 2, measurement });
+        }
+        report
+    }
+
+    #[test]
+    fn a_field_that_does_not_apply_is_absent_in_json_and_empty_in_csv() {
+        let json = report().json();
+        assert_eq!(json["machine"]["bandwidth_gb_s"], 31.25);
+        assert_eq!(json["machine"]["fma_gflops"], Value::Null);
+        assert_eq!(
+            json["results"][1],
+            json!({"precision": "f16", "threads": 2, "phase": "batch", "depth": 32, "sequences": 8,
+                   "tokens_per_second": 61.23, "spread": 0.5, "outliers": 1, "of_bandwidth": 0.9568})
+        );
+        let csv = report().csv();
+        let lines: Vec<_> = csv.lines().collect();
+        assert_eq!(lines[0], COLUMNS.join(","));
+        assert_eq!(lines[1], "f16,2,prefill,512,,,61.23,0.5,1,0.9568,");
+    }
+
+    #[test]
+    fn the_table_is_aligned() {
+        let table = report().table();
+        let rows: Vec<_> = table.lines().filter(|line| line.contains("  ")).collect();
+        assert_eq!(rows.len(), 3);
+        let speed = rows[0].find("tokens/s").unwrap() + "tokens/s".len();
+        assert!(rows[1..].iter().all(|row| row[..speed].ends_with(" 61.2")), "{table}");
+        assert!(table.contains("2 measurements lie far outside"), "{table}");
+    }
+}
