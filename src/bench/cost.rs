@@ -1,13 +1,11 @@
 //! What a pass cannot do without: bytes to read and operations to compute.
 
-use crate::checkpoint::{Checkpoint, LayerNormWeights, LinearWeights, Tensor};
 use crate::kernels::attention::KvPrecision;
+use crate::model::Model;
 
 /// The cost of a model's passes.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    /// Every number of the checkpoint that is used.
-    pub parameters: usize,
     /// Bytes of weights that every pass reads: the blocks, the last layer norm and the head, not the embeddings, of
     /// which a token reads one row.
     weight_bytes: usize,
@@ -24,28 +22,16 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of a checkpoint, with keys and values stored so.
-    pub fn of(checkpoint: &Checkpoint, kv_precision: KvPrecision) -> Self {
-        let (config, w) = (&checkpoint.config, &checkpoint.weights);
-        let linear = |l: &LinearWeights| l.weight.stored_bytes() + l.bias.stored_bytes();
-        let norm = |n: &LayerNormWeights| n.weight.stored_bytes() + n.bias.stored_bytes();
-        let blocks = w.h.iter().map(|b| {
-            let norms = norm(&b.ln_1) + norm(&b.ln_2);
-            norms
-                + linear(&b.attn.c_attn)
-                + linear(&b.attn.c_proj)
-                + linear(&b.mlp.c_fc)
-                + linear(&b.mlp.c_proj)
-        });
+    /// Of a model, with keys and values stored so.
+    pub fn of(model: &Model, kv_precision: KvPrecision) -> Self {
+        let config = model.config();
         let n_embd = config.n_embd;
-        let head = w.lm_head.as_ref().unwrap_or(&w.wte);
         let number = match kv_precision {
             KvPrecision::F32 => 4,
             KvPrecision::F16 => 2,
         };
         Self {
-            parameters: w.tensors().map(Tensor::len).sum(),
-            weight_bytes: blocks.sum::<usize>() + norm(&w.ln_f) + head.stored_bytes(),
+            weight_bytes: model.pass_bytes(),
             position_bytes: 2 * config.n_layer * n_embd * number,
             block: 4 * n_embd * n_embd + 2 * n_embd * config.n_inner,
             keys_values: 2 * n_embd * n_embd,
@@ -76,12 +62,17 @@ impl Cost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::kernels::isa::Isa;
+    use crate::kernels::threads::Team;
+
+    fn fable() -> Model {
+        Model::new(Checkpoint::embedded().unwrap(), Team::new(1, Isa::Portable))
+    }
 
     #[test]
     fn the_cost_of_fable_by_hand() {
-        let fable = Checkpoint::open("fable").unwrap();
-        let cost = Cost::of(&fable, KvPrecision::F16);
-        assert_eq!(cost.parameters, 5_918_720);
+        let cost = Cost::of(&fable(), KvPrecision::F16);
         // Matrices are f16; biases and layer norms were widened to f32.
         let matrices = 6 * (256 * 768 + 256 * 256 + 2 * 256 * 1024) + 4096 * 256;
         let vectors = 6 * (4 * 256 + 768 + 256 + 1024 + 256) + 2 * 256;
@@ -93,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_prompt_costs_what_its_pieces_cost_but_for_logits_nobody_wants() {
-        let cost = Cost::of(&Checkpoint::open("fable").unwrap(), KvPrecision::F32);
+        let cost = Cost::of(&fable(), KvPrecision::F32);
         let (whole, apart) = (cost.operations(30, 0), cost.operations(10, 0) + cost.operations(20, 10));
         let extra = 2 * (4096 * 256 + 10 * 256 * 256) + 4 * 256 * 10;
         assert_eq!(apart - whole, extra as f64);

@@ -226,7 +226,8 @@ fn tokens(model: &Model, seed: usize, n: usize) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{Precision, Shape};
+    use crate::bench::Shape;
+    use crate::checkpoint::Dtype;
     use crate::kernels::isa::Isa;
     use crate::kernels::threads::Team;
 
@@ -235,8 +236,7 @@ mod tests {
 
     #[test]
     fn every_phase_is_measured_beside_its_limits() {
-        let checkpoint = TINY.random(Precision::F16).unwrap();
-        let cost = Cost::of(&checkpoint, KvPrecision::F32);
+        let checkpoint = TINY.random(Dtype::F16).unwrap();
         let model = Model::new(checkpoint, Team::new(2, Isa::available()[0]));
         let memory = ReadBandwidth::new().unwrap();
         let mut limits = Limits::default();
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_run_ends_where_it_should() {
-        let model = Model::new(TINY.random(Precision::F32).unwrap(), Team::new(1, Isa::Portable));
+        let model = Model::new(TINY.random(Dtype::F32).unwrap(), Team::new(1, Isa::Portable));
         let mut run = Run::new(&model, KvPrecision::F16, Phase::Batch { sequences: 2, depth: 5 }).unwrap();
         for _ in 0..2 {
             run.once().unwrap();

@@ -22,5 +22,5 @@ pub use bandwidth::ReadBandwidth;
 pub use cost::Cost;
 pub use measure::{DECODE_STEPS, Limits, Measurement, Phase, measure};
 pub use peak::fma_peak;
-pub use random::{Precision, SHAPES, Shape};
+pub use random::{SHAPES, Shape};
 pub use statistics::Summary;

@@ -1,12 +1,11 @@
 //! Models of GPT-2's shapes with random weights, made in memory: speed does not depend on what a model has learnt.
 
-use crate::checkpoint::Checkpoint;
-use crate::kernels::elements::{Element, Elements};
+use crate::checkpoint::{Checkpoint, Dtype};
+use crate::kernels::elements::Element;
 use crate::{Error, Result};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
-use std::fmt;
 use std::str::FromStr;
 
 /// The sizes of a GPT-2.
@@ -48,73 +47,6 @@ impl FromStr for Shape {
     }
 }
 
-/// What the numbers of a model's matrices are stored as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// IEEE binary32.
-    F32,
-    /// IEEE binary16.
-    F16,
-    /// bfloat16.
-    Bf16,
-}
-
-impl Precision {
-    /// All there are.
-    pub const ALL: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Bf16];
-
-    /// That of a checkpoint's matrices.
-    pub fn of(checkpoint: &Checkpoint) -> Self {
-        match checkpoint.weights.wte.elements() {
-            Elements::F32(_) => Precision::F32,
-            Elements::F16(_) => Precision::F16,
-            Elements::Bf16(_) => Precision::Bf16,
-        }
-    }
-
-    /// As a user types it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::F16 => "f16",
-            Precision::Bf16 => "bf16",
-        }
-    }
-
-    /// As safetensors spells it.
-    fn dtype(self) -> &'static str {
-        match self {
-            Precision::F32 => "F32",
-            Precision::F16 => "F16",
-            Precision::Bf16 => "BF16",
-        }
-    }
-
-    fn bytes(self) -> usize {
-        match self {
-            Precision::F32 => 4,
-            Precision::F16 | Precision::Bf16 => 2,
-        }
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Precision {
-    type Err = String;
-
-    fn from_str(name: &str) -> std::result::Result<Self, String> {
-        Self::ALL.into_iter().find(|precision| precision.name() == name).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|precision| precision.name()).collect();
-            format!("expected one of {}", names.join(", "))
-        })
-    }
-}
-
 /// What a tensor is filled with.
 #[derive(Clone, Copy)]
 enum Fill {
@@ -124,18 +56,28 @@ enum Fill {
     Zero,
 }
 
+/// As safetensors spells it.
+fn stored_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "F32",
+        Dtype::F16 => "F16",
+        Dtype::Bf16 => "BF16",
+    }
+}
+
 impl Shape {
     /// A checkpoint of this shape: random matrices, layer norms that scale by 1, biases of 0. The same every time.
     ///
     /// # Errors
     /// [`Error::Message`] where memory does not suffice.
-    pub fn random(&self, precision: Precision) -> Result<Checkpoint> {
+    pub fn random(&self, dtype: Dtype) -> Result<Checkpoint> {
         let mut header = Map::new();
         let (mut end, mut parts) = (0, vec![]);
         for (name, shape, fill) in self.tensors() {
-            let bytes = shape.iter().product::<usize>() * precision.bytes();
+            let bytes = shape.iter().product::<usize>() * dtype.bytes();
             let offsets = [end, end + bytes];
-            header.insert(name, json!({"dtype": precision.dtype(), "shape": shape, "data_offsets": offsets}));
+            header
+                .insert(name, json!({"dtype": stored_name(dtype), "shape": shape, "data_offsets": offsets}));
             parts.push((bytes, fill));
             end += bytes;
         }
@@ -160,10 +102,10 @@ impl Shape {
             (tensor, rest) = rest.split_at_mut(bytes);
             pieces.extend(tensor.chunks_mut(PIECE).map(|piece| (piece, fill)));
         }
-        pieces.into_par_iter().enumerate().for_each(|(seed, (piece, fill))| match precision {
-            Precision::F32 => fill_with::<f32>(bytemuck::cast_slice_mut(piece), fill, seed as u64),
-            Precision::F16 => fill_with::<f16>(bytemuck::cast_slice_mut(piece), fill, seed as u64),
-            Precision::Bf16 => fill_with::<bf16>(bytemuck::cast_slice_mut(piece), fill, seed as u64),
+        pieces.into_par_iter().enumerate().for_each(|(seed, (piece, fill))| match dtype {
+            Dtype::F32 => fill_with::<f32>(bytemuck::cast_slice_mut(piece), fill, seed as u64),
+            Dtype::F16 => fill_with::<f16>(bytemuck::cast_slice_mut(piece), fill, seed as u64),
+            Dtype::Bf16 => fill_with::<bf16>(bytemuck::cast_slice_mut(piece), fill, seed as u64),
         });
         let mut checkpoint = Checkpoint::from_bytes(self.config().to_string().as_bytes(), file)?;
         checkpoint.name = self.name.to_string();
@@ -240,9 +182,9 @@ mod tests {
 
     #[test]
     fn random_weights_have_the_spread_they_should_in_every_precision() {
-        for precision in Precision::ALL {
-            let checkpoint = TINY.random(precision).unwrap();
-            assert_eq!(Precision::of(&checkpoint), precision);
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            let checkpoint = TINY.random(dtype).unwrap();
+            assert_eq!(checkpoint.weights.wte.dtype(), dtype);
             let numbers: Vec<f32> = match checkpoint.weights.h[1].mlp.c_fc.weight.elements() {
                 Elements::F32(e) => e.to_vec(),
                 Elements::F16(e) => e.iter().map(|x| x.to_f32()).collect(),
@@ -254,15 +196,15 @@ mod tests {
             let deviation = (numbers.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n).sqrt();
             assert!(
                 mean.abs() < 0.002 && (deviation - 0.02).abs() < 0.001,
-                "{precision}: {mean} ± {deviation}"
+                "{dtype:?}: {mean} ± {deviation}"
             );
         }
     }
 
     #[test]
     fn matrices_lie_on_cache_lines_and_nothing_is_copied_but_vectors() {
-        for precision in Precision::ALL {
-            let checkpoint = TINY.random(precision).unwrap();
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            let checkpoint = TINY.random(dtype).unwrap();
             for tensor in checkpoint.weights.tensors().filter(|tensor| tensor.shape().len() == 2) {
                 let address = match tensor.elements() {
                     Elements::F32(e) => e.as_ptr() as usize,

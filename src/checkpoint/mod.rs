@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use config::{Config, PositionEmbedding};
-pub use tensor::Tensor;
+pub use tensor::{Dtype, Tensor};
 pub use weights::{AttentionWeights, BlockWeights, LayerNormWeights, LinearWeights, MlpWeights, Weights};
 
 use crate::error::{Error, Result};

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::source::Source;
-use crate::kernels::elements::Elements;
+use crate::kernels::elements::{Element, Elements};
 
 #[cfg(target_endian = "big")]
 compile_error!(
@@ -17,14 +17,18 @@ compile_error!(
 
 /// The precision of a tensor's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dtype {
+pub enum Dtype {
+    /// IEEE binary32.
     F32,
+    /// IEEE binary16.
     F16,
+    /// bfloat16.
     Bf16,
 }
 
 impl Dtype {
-    fn bytes(self) -> usize {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
         match self {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::Bf16 => 2,
@@ -91,20 +95,33 @@ impl Tensor {
         }
     }
 
-    /// The same numbers as f32: exact, since every f16 and bf16 is one.
-    pub(super) fn widened(self) -> Tensor {
-        let widen = |numbers: &mut dyn Iterator<Item = f32>| {
-            Tensor::owned(Dtype::F32, self.shape.clone(), |bytes| {
-                for (to, from) in bytemuck::cast_slice_mut(bytes).iter_mut().zip(numbers) {
-                    *to = from;
+    /// The precision of its numbers.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The same numbers in another precision, rounded to nearest even where it is smaller.
+    pub fn converted(self, dtype: Dtype) -> Tensor {
+        fn convert<T: Element>(from: Elements, to: &mut [u8]) {
+            let to: &mut [T] = bytemuck::cast_slice_mut(to);
+            match from {
+                Elements::F32(e) => to.par_iter_mut().zip(e).for_each(|(to, x)| *to = T::from_f32(*x)),
+                Elements::F16(e) => {
+                    to.par_iter_mut().zip(e).for_each(|(to, x)| *to = T::from_f32(x.to_f32()))
                 }
-            })
-        };
-        match self.elements() {
-            Elements::F32(_) => self,
-            Elements::F16(numbers) => widen(&mut numbers.iter().map(|x| x.to_f32())),
-            Elements::Bf16(numbers) => widen(&mut numbers.iter().map(|x| x.to_f32())),
+                Elements::Bf16(e) => {
+                    to.par_iter_mut().zip(e).for_each(|(to, x)| *to = T::from_f32(x.to_f32()))
+                }
+            }
         }
+        if self.dtype == dtype {
+            return self;
+        }
+        Tensor::owned(dtype, self.shape.clone(), |to| match dtype {
+            Dtype::F32 => convert::<f32>(self.elements(), to),
+            Dtype::F16 => convert::<f16>(self.elements(), to),
+            Dtype::Bf16 => convert::<bf16>(self.elements(), to),
+        })
     }
 
     /// The size of each dimension, outermost first.
@@ -233,13 +250,13 @@ mod tests {
         let bytes = bytemuck::cast_slice::<f16, u8>(&f16s).to_vec();
         let len = bytes.len();
         let source = Source::Heap(Arc::new(bytes));
-        let wide = Tensor::new(&source, 0..len, Dtype::F16, vec![f16s.len()]).widened();
+        let wide = Tensor::new(&source, 0..len, Dtype::F16, vec![f16s.len()]).converted(Dtype::F32);
         for (wide, narrow) in wide.as_f32().iter().zip(&f16s) {
             assert!(narrow.is_nan() && wide.is_nan() || f64::from(*wide) == narrow.to_f64());
         }
         let bf16s = [bf16::from_f32(1.0), bf16::from_f32(-3.0e38)];
         let source = Source::Heap(Arc::new(bytemuck::cast_slice::<bf16, u8>(&bf16s).to_vec()));
-        let wide = Tensor::new(&source, 0..4, Dtype::Bf16, vec![2]).widened();
+        let wide = Tensor::new(&source, 0..4, Dtype::Bf16, vec![2]).converted(Dtype::F32);
         assert_eq!(wide.as_f32(), [1.0, bf16s[1].to_f32()]);
     }
 }

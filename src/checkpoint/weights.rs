@@ -234,7 +234,7 @@ impl Reader<'_> {
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Tensor> {
-        Ok(self.tensor(name, &[len])?.widened())
+        Ok(self.tensor(name, &[len])?.converted(Dtype::F32))
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {

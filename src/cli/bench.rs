@@ -4,12 +4,12 @@ mod report;
 
 use super::kv::Kv;
 use super::progress;
-use crate::bench::{Cost, DECODE_STEPS, Limits, Phase, Precision, ReadBandwidth, Shape, Summary, measure};
-use crate::checkpoint::{Checkpoint, Config};
+use crate::Result;
+use crate::bench::{Cost, DECODE_STEPS, Limits, Phase, ReadBandwidth, Shape, Summary, measure};
+use crate::checkpoint::{Checkpoint, Config, Dtype};
 use crate::kernels::isa::Isa;
 use crate::kernels::threads::Team;
-use crate::model::Model;
-use crate::{Error, Result};
+use crate::model::{Model, Precision};
 use clap::Args;
 use indicatif::ProgressBar;
 use report::{Machine, Report, Row};
@@ -28,7 +28,7 @@ use std::thread::available_parallelism;
   hornbook bench                                          the built-in model
   hornbook bench --model gpt2                             a model of your own
   hornbook bench --shape gpt2-xl --precision bf16         any size, without a download
-  hornbook bench --shape gpt2 --precision f32,f16 --threads 1,2,4
+  hornbook bench --shape gpt2 --precision f32,int8,int4 --threads 1,2,4
   hornbook bench --shape gpt2 --prompt 32,512 --depth 0,512 --batch 2,4,8 --csv > gpt2.csv")]
 pub struct Bench {
     /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
@@ -39,7 +39,7 @@ pub struct Bench {
     #[arg(long, value_name = "NAME")]
     shape: Option<Shape>,
 
-    /// What to store the weights as: f32, f16, bf16 [default: f32 for a shape, a model's own]
+    /// What to convert the weights to: f32, f16, bf16, int8, int4 [default: f32 for a shape, a model's own]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     precision: Vec<Precision>,
 
@@ -84,25 +84,31 @@ impl Bench {
             [] => vec![cores],
             given => given.iter().map(|n| n.get()).collect(),
         };
-        let first = self.checkpoint(None)?;
-        let precisions = self.precisions(&first)?;
-        let phases = self.phases(&first.config);
-        let mut report = Report::new(&first, self.shape.is_some(), self.kv_precision.into(), isa, cores);
-        drop(first);
+        let checkpoint = match self.shape {
+            Some(shape) => shape.random(Dtype::F32)?,
+            None => Checkpoint::open(&self.model)?,
+        };
+        let precisions: Vec<Option<Precision>> = match &self.precision[..] {
+            [] => vec![None],
+            given => given.iter().copied().map(Some).collect(),
+        };
+        let phases = self.phases(&checkpoint.config);
+        let mut report = Report::new(&checkpoint, self.shape.is_some(), self.kv_precision.into(), isa, cores);
 
         let memory = ReadBandwidth::new()?;
         let mut limits: Vec<Limits> = threads.iter().map(|_| Limits::default()).collect();
         let repetitions = precisions.len() * threads.len() * phases.len() * self.repeat.get();
         let bar = progress::bar(repetitions);
         for &precision in &precisions {
-            bar.set_message(format!("{precision}, making the model"));
-            let checkpoint = self.checkpoint(Some(precision))?;
-            let cost = Cost::of(&checkpoint, self.kv_precision.into());
+            let name = precision.map_or_else(|| stored_name(&checkpoint), Precision::name);
             for (&threads, limits) in threads.iter().zip(&mut limits) {
-                let model = Model::new(checkpoint.clone(), Team::new(threads, isa));
+                bar.set_message(format!("{name}, making the model"));
+                let team = Team::new(threads, isa);
+                let model = Model::with_precision(checkpoint.clone(), team, precision);
+                let cost = Cost::of(&model, self.kv_precision.into());
                 for &phase in &phases {
-                    let measurement = self.measure(&model, &cost, precision, phase, &memory, limits, &bar)?;
-                    report.results.push(Row { precision, threads, measurement });
+                    let measurement = self.measure(&model, &cost, name, phase, &memory, limits, &bar)?;
+                    report.results.push(Row { precision: name, threads, measurement });
                 }
             }
         }
@@ -123,7 +129,7 @@ impl Bench {
         &self,
         model: &Model,
         cost: &Cost,
-        precision: Precision,
+        precision: &'static str,
         phase: Phase,
         memory: &ReadBandwidth,
         limits: &mut Limits,
@@ -132,28 +138,6 @@ impl Bench {
         bar.set_message(format!("{precision}, {} threads, {}", model.team().threads(), phase.name()));
         let (kv, repeat) = (self.kv_precision.into(), self.repeat.get());
         measure(model, cost, kv, phase, repeat, memory, limits, || bar.inc(1))
-    }
-
-    /// The model, in a precision or in its own.
-    fn checkpoint(&self, precision: Option<Precision>) -> Result<Checkpoint> {
-        match self.shape {
-            Some(shape) => shape.random(precision.unwrap_or(Precision::F32)),
-            None => Checkpoint::open(&self.model),
-        }
-    }
-
-    /// The precisions to measure: of a shape any, of a model its own.
-    fn precisions(&self, checkpoint: &Checkpoint) -> Result<Vec<Precision>> {
-        let own = Precision::of(checkpoint);
-        match self.precision.iter().find(|&&precision| self.shape.is_none() && precision != own) {
-            Some(other) => Err(Error::Parameter {
-                name: "--precision".into(),
-                found: other.to_string(),
-                expected: format!("{own}, which model '{}' is stored as", checkpoint.name),
-            }),
-            None if self.precision.is_empty() => Ok(vec![own]),
-            None => Ok(self.precision.clone()),
-        }
     }
 
     /// What to measure, within the model's context.
@@ -179,6 +163,15 @@ impl Bench {
             }
         }
         phases
+    }
+}
+
+/// The precision a checkpoint's matrices are stored in.
+fn stored_name(checkpoint: &Checkpoint) -> &'static str {
+    match checkpoint.weights.wte.dtype() {
+        Dtype::F32 => "f32",
+        Dtype::F16 => "f16",
+        Dtype::Bf16 => "bf16",
     }
 }
 

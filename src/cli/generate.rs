@@ -32,7 +32,7 @@ impl Generate {
             return Ok(ExitCode::from(2));
         };
         let team = Team::new(self.threads.map_or(0, NonZeroUsize::get), Isa::choose()?);
-        let hornbook = Hornbook::new(Checkpoint::open(&self.model)?, team)?;
+        let hornbook = Hornbook::with_precision(Checkpoint::open(&self.model)?, team, self.precision)?;
         stats.loaded();
         let prompt = match prompt {
             Prompt::Ids(ids) => ids,

@@ -6,6 +6,7 @@ use crate::checkpoint::Checkpoint;
 use crate::generate::perplexity::{Score, Windows, score};
 use crate::kernels::isa::Isa;
 use crate::kernels::threads::Team;
+use crate::model::Precision;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use serde_json::json;
@@ -25,6 +26,7 @@ use std::time::Instant;
   hornbook perplexity story.txt
   hornbook perplexity stories.txt --special              <|endoftext|> separates the stories
   hornbook perplexity story.txt --stride 64              with at least 448 tokens to predict from
+  hornbook perplexity story.txt --precision int8 --against f32
   hornbook perplexity story.txt --model mine --against gpt2
   zcat story.txt.gz | hornbook perplexity - --json")]
 pub struct Perplexity {
@@ -35,8 +37,8 @@ pub struct Perplexity {
     #[arg(short, long, default_value = "fable")]
     model: String,
 
-    /// Another model of the same vocabulary: how far the predictions are from its own
-    #[arg(long, value_name = "MODEL")]
+    /// A precision of this model, or another model of the same vocabulary: how far the predictions are from its own
+    #[arg(long, value_name = "PRECISION|MODEL")]
     against: Option<String>,
 
     /// Read <|endoftext|> and other special tokens in the text as such, not as text
@@ -50,6 +52,10 @@ pub struct Perplexity {
     /// Tokens from one window's start to the next [default: the whole window]
     #[arg(long, value_name = "N")]
     stride: Option<NonZeroUsize>,
+
+    /// Convert the weights when loading: f32, f16, bf16, int8 or int4 [default: as they are stored]
+    #[arg(long, value_name = "P")]
+    precision: Option<Precision>,
 
     /// Threads to compute with [default: one for each core]
     #[arg(long, value_name = "N")]
@@ -67,8 +73,12 @@ pub struct Perplexity {
 impl Perplexity {
     pub(super) fn run(self) -> Result<ExitCode> {
         let text = read(&self.file)?;
-        let hornbook = self.open(&self.model)?;
-        let other = self.against.as_deref().map(|name| self.open(name)).transpose()?;
+        let hornbook = self.open(&self.model, self.precision)?;
+        let other = self.against.as_deref().map(|against| match against.parse() {
+            Ok(precision) => self.open(&self.model, Some(precision)),
+            Err(_) => self.open(against, None),
+        });
+        let other = other.transpose()?;
         let tokenizer = hornbook.tokenizer()?;
         let ids = tokenizer.encode(&text, self.special)?;
         // A token that ends a text is no part of it.
@@ -91,9 +101,9 @@ impl Perplexity {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn open(&self, name: &str) -> Result<Hornbook> {
+    fn open(&self, name: &str, precision: Option<Precision>) -> Result<Hornbook> {
         let threads = self.threads.map_or(0, NonZeroUsize::get);
-        Hornbook::new(Checkpoint::open(name)?, Team::new(threads, Isa::choose()?))
+        Hornbook::with_precision(Checkpoint::open(name)?, Team::new(threads, Isa::choose()?), precision)
     }
 
     fn report(

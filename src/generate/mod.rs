@@ -24,7 +24,7 @@ use crate::checkpoint::{Checkpoint, Config, TokenizerFiles};
 use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
 use crate::kernels::threads::Team;
-use crate::model::{Model, Session};
+use crate::model::{Model, Precision, Session};
 use crate::sampling::SamplingParams;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -74,6 +74,14 @@ impl Hornbook {
     /// # Errors
     /// [`Error::Tokenizer`] for a tokenizer that is there but broken.
     pub fn new(checkpoint: Checkpoint, team: Team) -> Result<Self> {
+        Self::with_precision(checkpoint, team, None)
+    }
+
+    /// A checkpoint on a team of threads, its matrices converted to a precision; none leaves them as they are stored.
+    ///
+    /// # Errors
+    /// As [`Hornbook::new`].
+    pub fn with_precision(checkpoint: Checkpoint, team: Team, precision: Option<Precision>) -> Result<Self> {
         let tokenizer = match checkpoint.tokenizer_files()? {
             TokenizerFiles::Json { file, bytes } => Some(Tokenizer::from_json(&file, &bytes)?),
             TokenizerFiles::VocabMerges { vocab, merges } => {
@@ -86,7 +94,7 @@ impl Hornbook {
             tokenizer,
             mapped_bytes: checkpoint.mapped_bytes(),
             owned_bytes: checkpoint.owned_bytes(),
-            model: Model::new(checkpoint, team),
+            model: Model::with_precision(checkpoint, team, precision),
         })
     }
 

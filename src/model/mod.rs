@@ -14,6 +14,7 @@
 mod batch;
 mod cache;
 mod observer;
+mod precision;
 mod scratch;
 mod session;
 mod weights;
@@ -21,9 +22,9 @@ mod weights;
 pub use batch::{Segment, Wanted};
 pub use cache::KvCache;
 pub use observer::{Observer, Site};
+pub use precision::Precision;
 pub use scratch::Scratch;
 pub use session::Session;
-pub use weights::Precision;
 
 use crate::checkpoint::{Checkpoint, Config, LayerNormWeights};
 use crate::kernels::attention::{Span, attention, patterns};
@@ -53,11 +54,11 @@ pub struct Model {
 impl Model {
     /// A model of a checkpoint's weights, used where they lie.
     pub fn new(checkpoint: Checkpoint, team: Team) -> Self {
-        Self::with_precision(checkpoint, team, Precision::Stored)
+        Self::with_precision(checkpoint, team, None)
     }
 
-    /// A model of a checkpoint's weights, rounded to a precision.
-    pub fn with_precision(checkpoint: Checkpoint, team: Team, precision: Precision) -> Self {
+    /// A model of a checkpoint's matrices converted to a precision; none leaves them as they are stored.
+    pub fn with_precision(checkpoint: Checkpoint, team: Team, precision: Option<Precision>) -> Self {
         let Checkpoint { config, weights, .. } = checkpoint;
         let sinusoidal = weights.wpe.is_none().then(|| sinusoidal(config.n_positions, config.n_embd));
         Self { config, weights: ModelWeights::new(weights, precision), sinusoidal, team }
@@ -66,6 +67,11 @@ impl Model {
     /// The model's shape.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Bytes of weights that every pass reads, however many tokens go through together.
+    pub fn pass_bytes(&self) -> usize {
+        self.weights.pass_bytes()
     }
 
     /// The threads.

@@ -1,23 +1,12 @@
 //! A model's weights in the precision it computes with: as the checkpoint stores them, or rounded when it is loaded.
 
-use crate::checkpoint::{BlockWeights, LayerNormWeights, LinearWeights, Tensor, Weights};
+use super::Precision;
+use crate::checkpoint::{BlockWeights, Dtype, LayerNormWeights, LinearWeights, Tensor, Weights};
 use crate::kernels::elements::{Element, Elements};
 use crate::kernels::linear::{self, Matrix};
 use crate::kernels::quantised::{Int4, Int8, Line};
 use crate::kernels::simd::LANES;
 use half::f16;
-
-/// The precision a model computes its matrices in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// As the checkpoint stores them: f32, f16 or bf16, used where they lie.
-    #[default]
-    Stored,
-    /// Eight bits a weight, a scale a column.
-    Int8,
-    /// Four bits a weight, a scale for every 32; the head in eight.
-    Int4,
-}
 
 /// What the forward pass needs.
 pub(super) struct ModelWeights {
@@ -63,11 +52,12 @@ enum Stored {
 }
 
 impl ModelWeights {
-    pub(super) fn new(weights: Weights, precision: Precision) -> Self {
+    /// As the checkpoint stores them, or in another precision.
+    pub(super) fn new(weights: Weights, precision: Option<Precision>) -> Self {
         let table = weights.lm_head.unwrap_or_else(|| weights.wte.clone());
         let head = match precision {
-            Precision::Stored => Head::Table(table),
-            Precision::Int8 | Precision::Int4 => Head::Rounded(Linear::rounded_head(&table)),
+            Some(Precision::Int8 | Precision::Int4) => Head::Rounded(Linear::rounded_head(&table)),
+            plain => Head::Table(stored_as(table, plain)),
         };
         let block = |block: BlockWeights| Block {
             ln_1: block.ln_1,
@@ -87,14 +77,31 @@ impl ModelWeights {
     }
 }
 
+impl ModelWeights {
+    /// Bytes that every pass reads: the blocks, the last layer norm and the head, not the embeddings, of which a token
+    /// reads one row.
+    pub(super) fn pass_bytes(&self) -> usize {
+        let norm = |norm: &LayerNormWeights| norm.weight.stored_bytes() + norm.bias.stored_bytes();
+        let layers = |b: &Block| {
+            [&b.c_attn, &b.attn_proj, &b.c_fc, &b.mlp_proj].map(Linear::bytes).iter().sum::<usize>()
+        };
+        let blocks = self.blocks.iter().map(|b| norm(&b.ln_1) + norm(&b.ln_2) + layers(b));
+        let head = match &self.head {
+            Head::Table(table) => table.stored_bytes(),
+            Head::Rounded(layer) => layer.bytes(),
+        };
+        blocks.sum::<usize>() + norm(&self.ln_f) + head
+    }
+}
+
 impl Linear {
-    fn new(layer: LinearWeights, precision: Precision) -> Self {
+    fn new(layer: LinearWeights, precision: Option<Precision>) -> Self {
         let shape = [layer.weight.shape()[0], layer.weight.shape()[1]];
         let at = |k: usize, j: usize| k * shape[1] + j;
         let weight = match precision {
-            Precision::Stored => Stored::Plain(layer.weight),
-            Precision::Int8 => int8(layer.weight.elements(), shape, at),
-            Precision::Int4 => int4(layer.weight.elements(), shape, at),
+            Some(Precision::Int8) => int8(layer.weight.elements(), shape, at),
+            Some(Precision::Int4) => int4(layer.weight.elements(), shape, at),
+            plain => Stored::Plain(stored_as(layer.weight, plain)),
         };
         Self { weight, bias: Bias::Tensor(layer.bias) }
     }
@@ -119,12 +126,32 @@ impl Linear {
         }
     }
 
+    /// Bytes that reading all of it reads.
+    fn bytes(&self) -> usize {
+        let weight = match &self.weight {
+            Stored::Plain(tensor) => tensor.stored_bytes(),
+            Stored::Int8 { lines, scales, .. } => size_of_val(&lines[..]) + size_of_val(&scales[..]),
+            Stored::Int4 { lines, scales, .. } => size_of_val(&lines[..]) + size_of_val(&scales[..]),
+        };
+        weight + size_of_val(self.bias())
+    }
+
     /// `[out]`
     pub(super) fn bias(&self) -> &[f32] {
         match &self.bias {
             Bias::Tensor(bias) => bias.as_f32(),
             Bias::Zero(zeros) => zeros,
         }
+    }
+}
+
+/// A tensor in a plain precision, or as it is.
+fn stored_as(tensor: Tensor, precision: Option<Precision>) -> Tensor {
+    match precision {
+        Some(Precision::F32) => tensor.converted(Dtype::F32),
+        Some(Precision::F16) => tensor.converted(Dtype::F16),
+        Some(Precision::Bf16) => tensor.converted(Dtype::Bf16),
+        _ => tensor,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::output::Form;
 use crate::cli::kv::Kv;
 use crate::generate::Options;
+use crate::model::Precision;
 use crate::sampling::{BeamParams, EarlyStopping, SamplingParams};
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
@@ -193,6 +194,10 @@ pub struct Generate {
     /// Times, tokens a second and memory, on standard error
     #[arg(long, help_heading = "Output")]
     pub stats: bool,
+
+    /// Convert the weights when loading: f32, f16, bf16, int8 or int4 [default: as they are stored]
+    #[arg(long, value_name = "P", help_heading = "Machine")]
+    pub precision: Option<Precision>,
 
     /// Threads to compute with [default: one for each core]
     #[arg(long, value_name = "N", help_heading = "Machine")]

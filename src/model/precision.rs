@@ -1,0 +1,53 @@
+//! The precisions a model can compute its matrices in.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What a model's matrices are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// Eight bits a weight, a scale a column; a token's inputs are rounded likewise.
+    Int8,
+    /// Four bits a weight, a scale for every 32; the head in eight bits; a token's inputs in eight.
+    Int4,
+}
+
+impl Precision {
+    /// All there are.
+    pub const ALL: [Precision; 5] =
+        [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8, Precision::Int4];
+
+    /// As a user types it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
+            Precision::Int4 => "int4",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        Self::ALL.into_iter().find(|precision| precision.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|precision| precision.name()).collect();
+            format!("expected one of {}", names.join(", "))
+        })
+    }
+}
