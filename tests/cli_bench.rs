@@ -40,7 +40,9 @@ const QUICK: [&str; 11] =
 fn bench_measures_every_phase_with_every_number_of_threads() {
     let report = json(&[&QUICK[..], &["--json"]].concat());
     let machine = &report["machine"];
-    assert!(machine["bandwidth_gb_s"].as_f64().unwrap() > 0.1 && machine["fma_gflops"].as_f64().unwrap() > 0.1);
+    assert!(
+        machine["bandwidth_gb_s"].as_f64().unwrap() > 0.1 && machine["fma_gflops"].as_f64().unwrap() > 0.1
+    );
     assert_eq!(machine["limits"].as_array().unwrap().len(), 2);
     assert_eq!(report["model"]["parameters"], 5_918_720);
     let results = report["results"].as_array().unwrap();
@@ -72,7 +74,8 @@ fn bench_writes_a_table_or_comma_separated_values() {
 #[test]
 fn bench_clips_what_is_beyond_the_context_and_says_so() {
     let tiny = data("tiny-gelu-new");
-    let command = ["bench", "-m", &tiny, "--prompt", "9,9000", "--depth", "0,9000", "--batch", "1", "--repeat", "1"];
+    let command =
+        ["bench", "-m", &tiny, "--prompt", "9,9000", "--depth", "0,9000", "--batch", "1", "--repeat", "1"];
     let assert = hornbook(&[&command[..], &["--csv"]].concat()).assert().success();
     let output = assert.get_output();
     let notes = String::from_utf8_lossy(&output.stderr);
@@ -84,7 +87,10 @@ fn bench_clips_what_is_beyond_the_context_and_says_so() {
 #[test]
 fn bench_refuses_a_precision_the_model_is_not_stored_in() {
     let line = refused(&["bench", "--precision", "f32"]);
-    assert_eq!(line.trim_end(), "hornbook: --precision: found f32, expected f16, which model 'fable' is stored as");
+    assert_eq!(
+        line.trim_end(),
+        "hornbook: --precision: found f32, expected f16, which model 'fable' is stored as"
+    );
 }
 
 #[test]
@@ -118,7 +124,8 @@ fn perplexity_is_pytorchs() {
 
 #[test]
 fn perplexity_against_the_model_itself_finds_no_difference() {
-    let report = json(&["perplexity", &data("fable/text.txt"), "--stride", "200", "--against", "fable", "--json"]);
+    let report =
+        json(&["perplexity", &data("fable/text.txt"), "--stride", "200", "--against", "fable", "--json"]);
     assert!(report["against"]["kl_divergence"].as_f64().unwrap().abs() < 1e-9, "{report}");
     assert_eq!(report["against"]["top1_agreement"], 1.0);
     assert_eq!(report["stride"], 200);
@@ -128,7 +135,8 @@ fn perplexity_against_the_model_itself_finds_no_difference() {
 fn perplexity_counts_no_bytes_for_the_end_of_a_text() {
     let report = |extra: &[&str]| {
         let mut command = hornbook(&[&["perplexity", "-", "--json"], extra].concat());
-        let output = command.write_stdin("Once upon<|endoftext|> a time").assert().success().get_output().clone();
+        let output =
+            command.write_stdin("Once upon<|endoftext|> a time").assert().success().get_output().clone();
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
     let (plain, special) = (report(&[]), report(&["--special"]));
