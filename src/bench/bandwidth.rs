@@ -13,6 +13,8 @@ use std::time::Instant;
 const LEAST: usize = 256 << 20;
 /// How many times the last-level cache's size is surely beyond it, for the share a cyclic read finds there.
 const BEYOND_CACHE: usize = 8;
+/// Times the buffer is read in one measurement: tens of milliseconds, as long as a few tokens take.
+const PASSES: usize = 4;
 /// Bytes that one thread takes at a time.
 const PIECE: usize = 1 << 20;
 /// Vectors that are summed side by side, so that no addition waits for another.
@@ -42,14 +44,15 @@ impl ReadBandwidth {
         Ok(Self { buffer, isa: Isa::available()[0] })
     }
 
-    /// Reads all of it once, on every thread of the team. Returns bytes a second.
+    /// Reads all of it a few times, on every thread of the team. Returns bytes a second.
     pub fn measure(&self, team: &Team) -> f64 {
         let start = Instant::now();
-        team.run(self.buffer.len() / PIECE, |i| {
-            let piece = bytemuck::cast_slice(&self.buffer[i * PIECE..][..PIECE]);
+        let pieces = self.buffer.len() / PIECE;
+        team.run(PASSES * pieces, |i| {
+            let piece = bytemuck::cast_slice(&self.buffer[i % pieces * PIECE..][..PIECE]);
             black_box(self.isa.run(Sum(piece)));
         });
-        self.buffer.len() as f64 / start.elapsed().as_secs_f64()
+        (PASSES * self.buffer.len()) as f64 / start.elapsed().as_secs_f64()
     }
 }
 

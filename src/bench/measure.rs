@@ -8,7 +8,7 @@ use crate::kernels::attention::KvPrecision;
 use crate::model::{KvCache, Model, Scratch, Segment, Session, Wanted};
 use std::time::Instant;
 
-/// Tokens decoded in one repetition.
+/// Tokens decoded in one repetition, or as many as the context has room for.
 pub const DECODE_STEPS: usize = 16;
 /// Tokens that go through the model together to fill a cache.
 const PREFILL: usize = 256;
@@ -84,8 +84,8 @@ impl Limits {
 /// repetition.
 ///
 /// # Errors
-/// [`Error::ContextOverflow`](crate::Error::ContextOverflow) for a prompt, or a depth and [`DECODE_STEPS`], that the
-/// model has no room for.
+/// [`Error::ContextOverflow`](crate::Error::ContextOverflow) for a prompt, or a depth and a token
+/// more, that the model has no room for.
 #[allow(clippy::too_many_arguments)]
 pub fn measure(
     model: &Model,
@@ -99,7 +99,7 @@ pub fn measure(
 ) -> Result<Measurement> {
     let mut run = Run::new(model, kv_precision, phase)?;
     let (mut speeds, mut of_bandwidth, mut of_peak) = (vec![], vec![], vec![]);
-    let work = Work::of(cost, phase);
+    let work = Work::of(cost, phase, model.config().n_positions);
     run.once()?;
     for _ in 0..repeat.max(1) {
         let before = (
@@ -139,14 +139,15 @@ struct Work {
 }
 
 impl Work {
-    fn of(cost: &Cost, phase: Phase) -> Self {
+    fn of(cost: &Cost, phase: Phase, n_positions: usize) -> Self {
         let decode = |sequences: usize, depth: usize| {
-            let depths = (depth..depth + DECODE_STEPS).map(|depth| depth as f64);
+            let steps = steps(n_positions, depth);
+            let depths = (depth..depth + steps).map(|depth| depth as f64);
             let bytes = depths.map(|depth| cost.bytes(sequences, depth)).sum();
             let each = |step| cost.operations(1, depth + step);
-            let operations = sequences as f64 * (0..DECODE_STEPS).map(each).sum::<f64>();
+            let operations = sequences as f64 * (0..steps).map(each).sum::<f64>();
             Self {
-                tokens: (sequences * DECODE_STEPS) as f64,
+                tokens: (sequences * steps) as f64,
                 bytes: Some(bytes),
                 operations: (sequences > 1).then_some(operations),
             }
@@ -177,15 +178,16 @@ impl<'m> Run<'m> {
             Phase::Decode { depth } => (1, depth),
             Phase::Batch { sequences, depth } => (sequences, depth),
         };
+        let capacity = depth + steps(model.config().n_positions, depth);
         let mut scratch = Scratch::new();
-        let mut first = KvCache::new(model.config(), depth + DECODE_STEPS, kv_precision);
+        let mut first = KvCache::new(model.config(), capacity, kv_precision);
         for tokens in tokens(model, 0, depth).chunks(PREFILL) {
             let segment = Segment { tokens, cache: &mut first, wanted: Wanted::None };
             model.forward(&mut [segment], &mut scratch, &mut ())?;
         }
         let mut caches = vec![first];
         for _ in 1..sequences {
-            let mut cache = KvCache::new(model.config(), depth + DECODE_STEPS, kv_precision);
+            let mut cache = KvCache::new(model.config(), capacity, kv_precision);
             cache.copy_from(&caches[0]);
             caches.push(cache);
         }
@@ -200,7 +202,7 @@ impl<'m> Run<'m> {
             }
             Run::Decode { model, caches, depth, scratch } => {
                 caches.iter_mut().for_each(|cache| cache.truncate(*depth));
-                for step in 0..DECODE_STEPS {
+                for step in 0..steps(model.config().n_positions, *depth) {
                     let next = tokens(model, *depth + step, caches.len());
                     let segment = |(cache, i): (_, usize)| Segment {
                         tokens: &next[i..=i],
@@ -214,6 +216,11 @@ impl<'m> Run<'m> {
         }
         Ok(())
     }
+}
+
+/// Tokens to decode after `depth` others: one at least, for the model to refuse where it has no room.
+fn steps(n_positions: usize, depth: usize) -> usize {
+    DECODE_STEPS.min(n_positions.saturating_sub(depth)).max(1)
 }
 
 /// `n` tokens from all over the vocabulary.
@@ -270,6 +277,10 @@ mod tests {
             let Run::Decode { caches, .. } = &run else { panic!("a batch decodes") };
             assert!(caches.len() == 2 && caches.iter().all(|cache| cache.len() == 5 + DECODE_STEPS));
         }
-        assert!(Run::new(&model, KvPrecision::F32, Phase::Decode { depth: 65 }).is_err());
+        let decode = |depth| {
+            Run::new(&model, KvPrecision::F32, Phase::Decode { depth }).and_then(|mut run| run.once())
+        };
+        assert!(decode(63).is_ok(), "one token fits");
+        assert!(decode(64).is_err() && decode(65).is_err());
     }
 }
