@@ -186,7 +186,7 @@ class Comparison:
         going = [entrant for entrant in entrants if self.attempt(self.prepare, entrant)]
         if (load := machine.load()) > 0.5:
             say(f"other programs are busy here (load {load:.1f}): figures will be low and uneven")
-        bandwidth = []
+        bandwidth, interrupted = [], False
         try:
             for number in range(1, self.args.rounds + 1):
                 bandwidth.append(self.bandwidth())
@@ -195,6 +195,7 @@ class Comparison:
                     if not self.attempt(self.turn, entrant):
                         going.remove(entrant)
         except KeyboardInterrupt:
+            interrupted = True
             say("interrupted: this is what was measured until here")
         report = {
             "date": date.today().isoformat(),
@@ -202,6 +203,7 @@ class Comparison:
             "threads": self.args.threads,
             "rounds": len(bandwidth),
             "quick": self.args.quick,
+            "interrupted": interrupted,
             "read_bandwidth": bandwidth,
             "versions": self.versions({entrant.name: None for entrant in entrants}),
             "workloads": [describe(work) for work in self.works],

@@ -6,7 +6,7 @@ from . import table
 
 WIDTH, MARGIN, GAP = 980, 16, 28
 BAR, STEP, HEADING = 13, 18, 20
-LABEL, FIGURE = 168, 52  # room left and right of the bars
+LABEL, FIGURE = 180, 52  # room left and right of the bars
 
 STYLE = """
   svg { color: #1f2328; font: 12px system-ui, sans-serif }

@@ -89,6 +89,10 @@ def footnotes(report):
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     spreads = [result["spread"] for row in report["rows"] for result in row["results"].values()]
     rounds = f"{report['rounds']} interleaved rounds" if report["rounds"] > 1 else "one round"
+    if report["interrupted"]:
+        rounds += ", the last one interrupted"
+    if report["quick"]:
+        rounds += ", quick"
     threads = f"{report['threads']} threads of {machine['cores']} cores"
     lines = [f"{machine['cpu']} ({sets}), {threads}, {machine['system']}"]
     if bandwidth:
