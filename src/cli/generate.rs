@@ -69,6 +69,7 @@ impl Generate {
         let options = self.options();
         let mut generation =
             hornbook.generate(prompt, &options)?.with_top_logprobs(self.logprobs.unwrap_or(0));
+        let given = prompt; // an empty one starts from a token that nobody typed
         let prompt = generation.prompt().to_vec();
         let (echoed, start) = self.echoed(hornbook, &prompt)?;
         let mut output = Output::new(hornbook, self.output, self.json);
@@ -79,7 +80,7 @@ impl Generate {
                 output.separator()?;
             }
             if self.echo {
-                output.prompt(&prompt)?;
+                output.prompt(given)?;
             }
             let mut logprobs = echoed.clone();
             let text = self.write(
@@ -95,7 +96,7 @@ impl Generate {
                 output::logprob_table(logprobs);
             }
             choices.push(Choice {
-                text: if self.echo { decode(hornbook, &prompt) + &text } else { text },
+                text: if self.echo { decode(hornbook, given) + &text } else { text },
                 index,
                 logprobs,
                 finish_reason: generation.finish_reason().unwrap_or(FinishReason::Length),

@@ -13,6 +13,8 @@ pub struct Stats {
     last_token: Duration,
     prompt_tokens: usize,
     tokens: usize,
+    /// Beam search writes nothing before it is over.
+    search: Option<Duration>,
 }
 
 impl Stats {
@@ -25,6 +27,7 @@ impl Stats {
             last_token: Duration::ZERO,
             prompt_tokens: 0,
             tokens: 0,
+            search: None,
         }
     }
 
@@ -36,6 +39,12 @@ impl Stats {
     /// A prompt of so many tokens is about to be read.
     pub fn prompt(&mut self, tokens: usize) {
         self.prompt_tokens = tokens;
+    }
+
+    /// A search is over, which found texts of so many tokens in all.
+    pub fn searched(&mut self, tokens: usize) {
+        self.tokens = tokens;
+        self.search = Some(self.start.elapsed().saturating_sub(self.loaded));
     }
 
     /// A token was written.
@@ -65,6 +74,9 @@ impl fmt::Display for Stats {
                 let rate = 1.0 / each.as_secs_f64();
                 writeln!(f, "per token     {:8.2} ms, {} tokens, {rate:.1} tokens/s", ms(each), self.tokens)?;
             }
+        }
+        if let Some(search) = self.search {
+            writeln!(f, "search        {:8.1} ms, {} tokens found", ms(search), self.tokens)?;
         }
         if let Some(Memory { anonymous, file }) = Memory::now() {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

@@ -72,7 +72,7 @@ impl<'a> Int4<'a> {
                     let (k, lane) = (block * BLOCK + eight * 8 + at % 4, at / 4);
                     let nibble = |k: usize| {
                         let scale = scales[k / GROUP * vectors + vector][lane].to_f32();
-                        round(element(k, vector * LANES + lane), scale)
+                        (round(element(k, vector * LANES + lane), inverse(scale)) + 8.0) as u8
                     };
                     *byte = nibble(k) | nibble(k + 4) << 4;
                 }
@@ -91,9 +91,16 @@ impl<'a> Int4<'a> {
     }
 }
 
-/// A weight in units of its scale, 8 added.
-fn round(x: f32, scale: f32) -> u8 {
-    if scale == 0.0 { 8 } else { ((x / scale).round_ties_even().clamp(-8.0, 7.0) + 8.0) as u8 }
+/// A weight in units of its scale, of which `inverse` is the inverse: a whole number from -8 to 7.
+fn round(x: f32, inverse: f32) -> f32 {
+    // Adding 1.5 · 2^23 rounds to a whole number, ties to even.
+    const SHIFT: f32 = 12_582_912.0;
+    ((x * inverse).clamp(-8.0, 7.0) + SHIFT) - SHIFT
+}
+
+/// The inverse of a scale; of zero, zero.
+fn inverse(scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
 
 /// The scale with the smallest squared error, near the one that maps the largest weight to -8.
@@ -101,10 +108,20 @@ fn best_scale(group: &[f32; GROUP]) -> f16 {
     let largest = group.iter().fold(0.0f32, |largest, x| if x.abs() > largest.abs() { *x } else { largest });
     let error = |scale: f16| -> f32 {
         let scale = scale.to_f32();
-        group.iter().map(|x| (x - (f32::from(round(*x, scale)) - 8.0) * scale).powi(2)).sum()
+        let inverse = inverse(scale);
+        let mut sums = [0.0f32; 8];
+        for eight in group.as_chunks::<8>().0 {
+            for (sum, x) in sums.iter_mut().zip(eight) {
+                let off = x - round(*x, inverse) * scale;
+                *sum += off * off;
+            }
+        }
+        sums.iter().sum()
     };
-    let near = (0..=10).map(|i| f16::from_f32(largest / -8.0 * (0.8 + 0.03 * i as f32)));
-    near.min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(f16::ZERO)
+    let near = (0..=6).map(|i| f16::from_f32(largest / -8.0 * (0.82 + 0.05 * i as f32)));
+    near.map(|scale| (error(scale), scale))
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+        .map_or(f16::ZERO, |(_, scale)| scale)
 }
 
 impl Format for Int4<'_> {

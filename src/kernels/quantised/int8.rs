@@ -40,21 +40,23 @@ impl<'a> Int8<'a> {
         columns: usize,
         weight: impl Fn(usize, usize) -> f32 + Sync,
     ) -> (Vec<Line>, Vec<f32>) {
-        let scales: Vec<f32> = (0..columns)
-            .into_par_iter()
-            .map(|j| (0..rows).fold(0.0f32, |max, k| max.max(weight(k, j).abs())) / 127.0)
-            .collect();
+        let mut scales = vec![0.0f32; columns];
+        scales.par_chunks_mut(LANES).enumerate().for_each(|(vector, scales)| {
+            for k in 0..rows {
+                for (lane, scale) in scales.iter_mut().enumerate() {
+                    *scale = scale.max(weight(k, vector * LANES + lane).abs());
+                }
+            }
+            scales.iter_mut().for_each(|scale| *scale /= 127.0);
+        });
         let (_, vectors) = blocks(rows, columns);
         let mut lines = vec![[128; 4 * LANES]; Self::lines_of(rows, columns)];
         lines.par_chunks_mut(Self::LINES).enumerate().for_each(|(i, lines)| {
             let (block, vector) = (i / vectors, i % vectors);
-            for (four, line) in lines.iter_mut().enumerate() {
-                for (at, byte) in line.iter_mut().enumerate() {
-                    let (k, j) = (block * BLOCK + four * 4 + at % 4, vector * LANES + at / 4);
-                    if k < rows && j < columns && scales[j] > 0.0 {
-                        *byte =
-                            ((weight(k, j) / scales[j]).round_ties_even().clamp(-127.0, 127.0) + 128.0) as u8;
-                    }
+            for k in block * BLOCK..rows.min((block + 1) * BLOCK) {
+                for (lane, scale) in scales[vector * LANES..].iter().take(LANES).enumerate() {
+                    let byte = &mut lines[k % BLOCK / 4][lane * 4 + k % 4];
+                    *byte = round(weight(k, vector * LANES + lane), *scale);
                 }
             }
         });
@@ -67,6 +69,13 @@ impl<'a> Int8<'a> {
         let byte = lines[k % BLOCK / 4][j % LANES * 4 + k % 4];
         (f32::from(byte) - 128.0) * self.scales[j]
     }
+}
+
+/// A weight in units of its scale, 128 added.
+fn round(x: f32, scale: f32) -> u8 {
+    // Adding 1.5 · 2^23 rounds to a whole number, ties to even.
+    const SHIFT: f32 = 12_582_912.0;
+    if scale == 0.0 { 128 } else { ((x / scale).clamp(-127.0, 127.0) + SHIFT - SHIFT + 128.0) as u8 }
 }
 
 impl Format for Int8<'_> {
