@@ -245,6 +245,7 @@ mod tests {
     fn every_phase_is_measured_beside_its_limits() {
         let checkpoint = TINY.random(Dtype::F16).unwrap();
         let model = Model::new(checkpoint, Team::new(2, Isa::available()[0]));
+        let cost = Cost::of(&model, KvPrecision::F32);
         let memory = ReadBandwidth::new().unwrap();
         let mut limits = Limits::default();
         let phases = [

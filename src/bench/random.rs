@@ -176,6 +176,7 @@ fn fill_with<E: Element>(numbers: &mut [E], fill: Fill, seed: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::elements::Elements;
 
     const TINY: Shape =
         Shape { name: "tiny", n_layer: 2, n_embd: 32, n_head: 2, n_positions: 64, vocab_size: 50 };

@@ -19,6 +19,7 @@ pub mod activation;
 pub mod attention;
 pub mod elements;
 pub mod embedding;
+pub mod epilogue;
 pub mod exp;
 pub mod isa;
 pub mod layer_norm;

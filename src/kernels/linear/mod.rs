@@ -17,8 +17,9 @@
 mod stream;
 mod tiles;
 
-use super::activation::Activation;
 use super::elements::{Element, Elements};
+pub use super::epilogue::Then;
+use super::epilogue::finish;
 use super::quantised::{self, Int4, Int8};
 use super::rows::{Rows, RowsMut};
 use super::simd::{LANES, Simd};
@@ -58,17 +59,6 @@ impl<'a> From<Matrix<'a>> for Weights<'a> {
     fn from(matrix: Matrix<'a>) -> Self {
         Weights::Plain(matrix)
     }
-}
-
-/// What becomes of a finished sum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// `y = sum + bias`
-    Store,
-    /// `y = activation(sum + bias)`
-    Activate(Activation),
-    /// `y += sum + bias`: the residual connection.
-    Add,
 }
 
 /// The formula as it stands.
@@ -127,33 +117,10 @@ fn of_elements<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], then: Th
     }
 }
 
-/// Adds the bias to up to sixteen finished sums and does with them what is to be done.
-#[inline(always)]
-pub(super) fn finish<S: Simd>(simd: S, sum: S::F32s, bias: &[f32], then: Then, y: &mut [f32]) {
-    let biased = simd.add(sum, load(simd, bias));
-    let out = match then {
-        Then::Store => biased,
-        Then::Activate(f) => f.of_lanes(simd, biased),
-        Then::Add => simd.add(load(simd, y), biased),
-    };
-    match y.as_mut_array::<LANES>() {
-        Some(whole) => simd.store(out, whole),
-        None => simd.store_partial(out, y),
-    }
-}
-
-/// Sixteen numbers or fewer.
-#[inline(always)]
-fn load<S: Simd>(simd: S, from: &[f32]) -> S::F32s {
-    match from.as_array::<LANES>() {
-        Some(whole) => simd.load(whole),
-        None => simd.load_partial(from),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::activation::Activation;
     use crate::kernels::check::{assert_close, numbers};
     use crate::kernels::isa::Isa;
     use crate::kernels::rows::row_stride;

@@ -6,7 +6,7 @@
 
 use super::activations::{QuantisedBlock, quantise};
 use super::{Format, blocks};
-use crate::kernels::linear::{Then, finish};
+use crate::kernels::epilogue::{Then, finish};
 use crate::kernels::rows::{Rows, RowsMut, SharedRows};
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
