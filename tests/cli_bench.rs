@@ -85,12 +85,26 @@ fn bench_clips_what_is_beyond_the_context_and_says_so() {
 }
 
 #[test]
-fn bench_refuses_a_precision_the_model_is_not_stored_in() {
-    let line = refused(&["bench", "--precision", "f32"]);
-    assert_eq!(
-        line.trim_end(),
-        "hornbook: --precision: found f32, expected f16, which model 'fable' is stored as"
-    );
+fn bench_converts_a_model_to_any_precision_there_is() {
+    let report = json(&[
+        "bench",
+        "--precision",
+        "bf16,int8",
+        "--prompt",
+        "8",
+        "--depth",
+        "0",
+        "--repeat",
+        "1",
+        "--json",
+    ]);
+    for precision in ["bf16", "int8"] {
+        let results = report["results"].as_array().unwrap();
+        assert!(results.iter().any(|result| result["precision"] == precision), "{precision}");
+    }
+    let error = hornbook(&["bench", "--precision", "int3"]).assert().failure().get_output().clone();
+    let message = String::from_utf8(error.stderr).unwrap();
+    assert!(message.contains("expected one of f32, f16, bf16, int8, int4"), "{message}");
 }
 
 #[test]

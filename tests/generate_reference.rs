@@ -1,8 +1,7 @@
 //! What is generated against transformers: greedy text, beam search, processors, logprobs. References are made by
 //! scripts/make_reference.py.
 
-mod reference;
-
+use crate::reference::{Reference, data, folders};
 use hornbook::checkpoint::Checkpoint;
 use hornbook::generate::beam_search;
 use hornbook::kernels::attention::KvPrecision;
@@ -13,7 +12,6 @@ use hornbook::sampling::{
     BeamParams, EarlyStopping, LogitsProcessors, Sampler, SamplingParams, log_softmax_at, top_logprobs,
 };
 use hornbook::{FinishReason, Generation, Hornbook, Options, Token};
-use reference::{Reference, data, folders};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};

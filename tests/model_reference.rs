@@ -1,15 +1,13 @@
 //! The forward pass against PyTorch: every named site, every variant of the architecture, every precision of the
 //! weights. References are made by scripts/make_reference.py.
 
-mod reference;
-
+use crate::reference::{Reference, data, folders};
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::threads::Team;
 use hornbook::model::{KvCache, Model, Observer, Scratch, Segment, Site, Wanted};
 use ndarray::{ArrayD, ArrayViewMutD};
-use reference::{Reference, data, folders};
 use std::collections::BTreeMap;
 
 /// Differences allowed, relative to the largest number of a tensor.

@@ -3,12 +3,11 @@
 mod report;
 
 use super::kv::Kv;
-use super::progress;
+use super::{progress, team};
 use crate::Result;
 use crate::bench::{Cost, DECODE_STEPS, Limits, Phase, ReadBandwidth, Shape, Summary, measure};
 use crate::checkpoint::{Checkpoint, Config, Dtype};
 use crate::kernels::isa::Isa;
-use crate::kernels::threads::Team;
 use crate::model::{Model, Precision};
 use clap::Args;
 use indicatif::ProgressBar;
@@ -103,7 +102,7 @@ impl Bench {
             let name = precision.map_or_else(|| stored_name(&checkpoint), Precision::name);
             for (&threads, limits) in threads.iter().zip(&mut limits) {
                 bar.set_message(format!("{name}, making the model"));
-                let team = Team::new(threads, isa);
+                let team = team(NonZeroUsize::new(threads))?;
                 let model = Model::with_precision(checkpoint.clone(), team, precision);
                 let cost = Cost::of(&model, self.kv_precision.into());
                 for &phase in &phases {

@@ -7,16 +7,14 @@ mod output;
 pub use args::Generate;
 
 use super::stats::Stats;
+use super::team;
 use crate::checkpoint::Checkpoint;
 use crate::generate::completion::{Choice, Completion, Logprobs};
 use crate::generate::{FinishReason, Generation};
-use crate::kernels::isa::Isa;
-use crate::kernels::threads::Team;
 use crate::sampling::{LogSoftmax, top_logprobs};
 use crate::{Hornbook, Result};
 use args::Prompt;
 use output::{Output, is_closed_pipe};
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +29,7 @@ impl Generate {
             eprint!("{}", args::WHAT_TO_TYPE);
             return Ok(ExitCode::from(2));
         };
-        let team = Team::new(self.threads.map_or(0, NonZeroUsize::get), Isa::choose()?);
+        let team = team(self.threads)?;
         let hornbook = Hornbook::with_precision(Checkpoint::open(&self.model)?, team, self.precision)?;
         stats.loaded();
         let prompt = match prompt {

@@ -8,8 +8,11 @@ mod perplexity;
 mod progress;
 mod stats;
 
+use crate::kernels::isa::Isa;
+use crate::kernels::threads::Team;
 use crate::{Error, Result};
 use clap::{Parser, Subcommand};
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 /// GPT-2 on the CPU of this machine: no account, no download, output in a second.
@@ -41,6 +44,21 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Generate(generate) => generate.run(),
         Command::Perplexity(perplexity) => perplexity.run(),
         Command::Bench(bench) => bench.run(),
+    }
+}
+
+/// The most threads anyone has a use for; a larger number is a slip of the finger.
+const MOST_THREADS: usize = 1024;
+
+/// The threads asked for, or one for each core, with the instruction set they compute with.
+fn team(threads: Option<NonZeroUsize>) -> Result<Team> {
+    match threads.map_or(0, NonZeroUsize::get) {
+        n if n > MOST_THREADS => Err(Error::Parameter {
+            name: "--threads".into(),
+            found: n.to_string(),
+            expected: format!("at most {MOST_THREADS}"),
+        }),
+        n => Ok(Team::new(n, Isa::choose()?)),
     }
 }
 

@@ -1,11 +1,9 @@
 //! `hornbook perplexity`: how well the model predicts a text.
 
 use super::kv::Kv;
-use super::{progress, write_error};
+use super::{progress, team, write_error};
 use crate::checkpoint::Checkpoint;
 use crate::generate::perplexity::{Score, Windows, score};
-use crate::kernels::isa::Isa;
-use crate::kernels::threads::Team;
 use crate::model::Precision;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
@@ -102,8 +100,7 @@ impl Perplexity {
     }
 
     fn open(&self, name: &str, precision: Option<Precision>) -> Result<Hornbook> {
-        let threads = self.threads.map_or(0, NonZeroUsize::get);
-        Hornbook::with_precision(Checkpoint::open(name)?, Team::new(threads, Isa::choose()?), precision)
+        Hornbook::with_precision(Checkpoint::open(name)?, team(self.threads)?, precision)
     }
 
     fn report(

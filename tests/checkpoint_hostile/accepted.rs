@@ -7,7 +7,7 @@ use hornbook::checkpoint::{Checkpoint, PositionEmbedding, TokenizerFiles};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use crate::tiny::{N_EMBD, Tiny, VOCAB, all_numbers, file, numbers, parts, refused};
+use super::tiny::{N_EMBD, Tiny, VOCAB, all_numbers, file, numbers, parts, refused};
 
 #[test]
 fn every_tensor_arrives_where_it_belongs() {

@@ -4,7 +4,7 @@ use hornbook::checkpoint::Checkpoint;
 use proptest::prelude::*;
 use safetensors::Dtype;
 
-use crate::tiny::{Tiny, all_numbers};
+use super::tiny::{Tiny, all_numbers};
 
 /// One way to damage a file.
 #[derive(Clone, Debug)]

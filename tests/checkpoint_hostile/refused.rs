@@ -7,7 +7,7 @@ use hornbook::checkpoint::Checkpoint;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use crate::tiny::{N_EMBD, Tiny, file, parts, refused};
+use super::tiny::{N_EMBD, Tiny, file, parts, refused};
 
 #[test]
 fn a_file_cut_short_anywhere_is_refused() {

@@ -154,12 +154,19 @@ impl Format for Int4<'_> {
                 acc[m] = [simd.splat_i32(-8 * x[m].sums[group]); V];
             }
             for eight in group * GROUP / 8..(group + 1) * GROUP / 8 {
-                for v in 0..V {
-                    let both = simd.load_bytes(&lines[v * Self::LINES + eight]);
-                    let (low, high) = (simd.low_nibbles(both), simd.high_nibbles(both));
-                    for m in 0..M {
-                        acc[m][v] = simd.dot_bytes(low, x[m].q[2 * eight], acc[m][v]);
-                        acc[m][v] = simd.dot_bytes(high, x[m].q[2 * eight + 1], acc[m][v]);
+                let mut both = [simd.load_bytes(&lines[eight]); V];
+                for v in 1..V {
+                    both[v] = simd.load_bytes(&lines[v * Self::LINES + eight]);
+                }
+                for m in 0..M {
+                    for v in 0..V {
+                        acc[m][v] = simd.dot_bytes(simd.low_nibbles(both[v]), x[m].q[2 * eight], acc[m][v]);
+                    }
+                }
+                for m in 0..M {
+                    for v in 0..V {
+                        acc[m][v] =
+                            simd.dot_bytes(simd.high_nibbles(both[v]), x[m].q[2 * eight + 1], acc[m][v]);
                     }
                 }
             }

@@ -106,10 +106,13 @@ impl Format for Int8<'_> {
             acc[m] = [simd.splat_i32(-128 * (x[m].sums[0] + x[m].sums[1])); V];
         }
         for four in 0..Self::LINES {
-            for v in 0..V {
-                let w = simd.load_bytes(&lines[v * Self::LINES + four]);
-                for m in 0..M {
-                    acc[m][v] = simd.dot_bytes(w, x[m].q[four], acc[m][v]);
+            let mut w = [simd.load_bytes(&lines[four]); V];
+            for v in 1..V {
+                w[v] = simd.load_bytes(&lines[v * Self::LINES + four]);
+            }
+            for m in 0..M {
+                for v in 0..V {
+                    acc[m][v] = simd.dot_bytes(w[v], x[m].q[four], acc[m][v]);
                 }
             }
         }

@@ -1,0 +1,16 @@
+//! What Hornbook promises, one file a promise. One program, because linking every kernel takes longer than testing it;
+//! `cargo test --release -- cli_generate` runs one file's tests. Only the count of allocations needs a program of its own.
+
+mod architecture;
+mod checkpoint_hostile;
+mod cli_bench;
+mod cli_generate;
+mod generate_reference;
+mod model_reference;
+mod precision;
+mod real_gpt2;
+mod reference;
+mod sampling_draws;
+mod sampling_reference;
+mod tokenizer_files;
+mod tokenizer_gpt2;

@@ -1,0 +1,74 @@
+//! Every precision gives the same bits everywhere, and stays near the weights it was made from.
+
+use crate::reference::{Reference, data};
+use hornbook::checkpoint::Checkpoint;
+use hornbook::generate::perplexity::{Windows, score};
+use hornbook::kernels::attention::KvPrecision;
+use hornbook::kernels::isa::Isa;
+use hornbook::kernels::threads::Team;
+use hornbook::model::{Model, Precision, Session};
+
+/// All logits of a sequence, given to the model `chunk` tokens at a time.
+fn logits(model: &Model, ids: &[u32], chunk: usize) -> Vec<u32> {
+    let mut session = Session::new(model, ids.len(), KvPrecision::F32);
+    let mut bits = vec![];
+    for ids in ids.chunks(chunk) {
+        session.score(ids, |_, logits| bits.extend(logits.iter().map(|x| x.to_bits()))).unwrap();
+    }
+    bits
+}
+
+#[test]
+fn same_bits_for_any_team_chunk_and_instruction_set() {
+    // Widths that are no multiple of a block or a vector, and a head of its own.
+    for folder in ["tiny-gelu-tanh-unscaled", "tiny-relu-untied", "tiny-one-head"] {
+        let ids = Reference::read(folder).ids();
+        let model = |threads, isa, precision| {
+            let checkpoint = Checkpoint::from_folder(&data(folder)).unwrap();
+            Model::with_precision(checkpoint, Team::new(threads, isa), Some(precision))
+        };
+        for precision in Precision::ALL {
+            let expected = logits(&model(1, Isa::Portable, precision), &ids, ids.len());
+            for isa in Isa::available() {
+                for threads in [1, 3] {
+                    let model = model(threads, isa, precision);
+                    for chunk in [1, 7, ids.len()] {
+                        let found = logits(&model, &ids, chunk);
+                        assert!(
+                            found == expected,
+                            "{folder}, {precision}: {isa}, {threads} threads, by {chunk}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_rounding_costs_fable() {
+    let text = std::fs::read_to_string(data("fable/text.txt")).unwrap();
+    let hornbook = hornbook::Hornbook::open("fable").unwrap();
+    let ids = hornbook.encode(&text).unwrap();
+    let loss = |precision, against: Option<&Model>| {
+        let team = Team::new(2, Isa::available()[0]);
+        let model = Model::with_precision(Checkpoint::embedded().unwrap(), team, Some(precision));
+        let windows = Windows { context: 512, stride: 512 };
+        score(&model, against, &ids, windows, KvPrecision::F32, |_| ()).unwrap()
+    };
+    let exact = loss(Precision::F32, None).loss();
+    // fable is stored in f16, so f32 and f16 are the same numbers. (bound on the loss, on the divergence)
+    let bounds = [
+        (Precision::F16, 0.0, 0.0),
+        (Precision::Bf16, 0.005, 1e-3),
+        (Precision::Int8, 0.01, 2e-3),
+        (Precision::Int4, 0.04, 2e-2),
+    ];
+    for (precision, on_loss, on_divergence) in bounds {
+        let score = loss(precision, Some(hornbook.model()));
+        let divergence = score.divergence.unwrap().kl;
+        assert!((score.loss() - exact).abs() <= on_loss, "{precision}: loss {} for {exact}", score.loss());
+        assert!(divergence <= on_divergence, "{precision}: divergence {divergence}");
+        assert_eq!(divergence > 0.0, precision != Precision::F16, "{precision}: is it in use?");
+    }
+}
