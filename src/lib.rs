@@ -11,7 +11,7 @@
 //! 4. [`tokenizer`]: text to token ids and back.
 //! 5. [`sampling`]: logits to the next token.
 //! 6. [`generate`]: all of it joined, as an iterator of tokens.
-//! 7. [`bench`]: how fast it is, beside what the machine allows.
+//! 7. [`mod@bench`]: how fast it is, beside what the machine allows.
 //! 8. [`cli`]: the program `hornbook`.
 //!
 //! [`error`] holds what can go wrong, always one line to be shown as it is.
