@@ -403,7 +403,8 @@ fn what_cannot_be_read_from_the_command_line_names_the_option() {
     ];
     for (args, part) in cases {
         let said = complaint(&mut generate(args));
-        assert!(said.starts_with("error: ") && said.contains(part), "{args:?}: {part:?} is not in {said}");
+        assert!(said.starts_with("hornbook: ") && said.contains(part), "{args:?}: {part:?} is not in {said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
     }
 }
 

@@ -47,6 +47,18 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
+/// Says in one line what the command line got wrong; prints help and version as they are.
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    let message = error.to_string();
+    let Some(message) = message.strip_prefix("error: ") else {
+        error.exit();
+    };
+    // The first paragraph says what is wrong, the others how the command is used.
+    let wrong: Vec<&str> = message.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    eprintln!("hornbook: {}; --help says what can be asked", wrong.join(" "));
+    ExitCode::from(2)
+}
+
 /// The most threads anyone has a use for; a larger number is a slip of the finger.
 const MOST_THREADS: usize = 1024;
 

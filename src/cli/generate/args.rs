@@ -76,7 +76,7 @@ pub struct Generate {
     pub n: NonZeroUsize,
 
     /// Divide the logits by T: below 1 favours likely tokens, above 1 unlikely ones; 0 takes the most likely
-    #[arg(long, value_name = "T", default_value_t = Options::default().sampling.temperature, help_heading = "Sampling, in the order it is applied")]
+    #[arg(long, allow_negative_numbers = true, value_name = "T", default_value_t = Options::default().sampling.temperature, help_heading = "Sampling, in the order it is applied")]
     pub temperature: f32,
 
     /// Keep the K most likely tokens; 0 keeps all
@@ -89,12 +89,13 @@ pub struct Generate {
     pub top_k: usize,
 
     /// Keep the most likely tokens that together reach probability P; 1 keeps all
-    #[arg(long, value_name = "P", default_value_t = Options::default().sampling.top_p, help_heading = "Sampling, in the order it is applied")]
+    #[arg(long, allow_negative_numbers = true, value_name = "P", default_value_t = Options::default().sampling.top_p, help_heading = "Sampling, in the order it is applied")]
     pub top_p: f32,
 
     /// Keep tokens at least P times as likely as the most likely; 0 keeps all
     #[arg(
         long,
+        allow_negative_numbers = true,
         value_name = "P",
         default_value_t = 0.0,
         help_heading = "Sampling, in the order it is applied"
@@ -104,6 +105,7 @@ pub struct Generate {
     /// Keep the tokens whose surprise is nearest the expected one, up to probability P; 1 keeps all
     #[arg(
         long,
+        allow_negative_numbers = true,
         value_name = "P",
         default_value_t = 1.0,
         help_heading = "Sampling, in the order it is applied"
@@ -121,6 +123,7 @@ pub struct Generate {
     /// Divide by R the logits of tokens that occurred, multiply where negative, as transformers does; 1 is off
     #[arg(
         long,
+        allow_negative_numbers = true,
         value_name = "R",
         default_value_t = 1.0,
         help_heading = "Penalties, applied before the temperature"
