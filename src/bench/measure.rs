@@ -11,7 +11,7 @@ use std::time::Instant;
 /// Tokens decoded in one repetition, or as many as the context has room for.
 pub const DECODE_STEPS: usize = 16;
 /// Tokens that go through the model together to fill a cache.
-const PREFILL: usize = 256;
+const PREFILL: usize = 512;
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

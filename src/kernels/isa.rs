@@ -1,7 +1,6 @@
 //! Which instructions to use: chosen once, when the program runs.
 
-use super::simd::{self, Kernel};
-use super::tile::tile_rows;
+use super::simd::{self, Kernel, Simd};
 use crate::{Error, Result};
 use std::fmt;
 
@@ -66,14 +65,14 @@ impl Isa {
         })
     }
 
-    /// The most rows that [`tile`](super::tile) keeps in registers.
-    pub(super) fn tile_rows(self) -> usize {
+    /// Whether there are registers for large tiles, [`Simd::WIDE`](simd::Simd::WIDE).
+    pub(super) fn is_wide(self) -> bool {
         match self {
-            Isa::Portable => tile_rows::<simd::Portable>(),
+            Isa::Portable => simd::Portable::WIDE,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(_) => tile_rows::<simd::Avx2>(),
+            Isa::Avx2(_) => simd::Avx2::WIDE,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(_) => tile_rows::<simd::Avx512>(),
+            Isa::Avx512(_) => simd::Avx512::WIDE,
         }
     }
 

@@ -17,13 +17,12 @@ use super::linear::Matrix;
 use super::rows::{Rows, RowsMut, SharedRows};
 use super::simd::{Kernel, LANES, Simd};
 use super::threads::Team;
-use super::tile::tile_range;
-use std::ops::Range;
+use super::tile::{tile_range, with_rows};
 
-/// Table rows in one piece of work.
-const PIECE: usize = 128;
-/// Table rows that stay in the cache while all tokens pass over them.
-const BLOCK: usize = 8;
+/// Table rows in one piece of work. The second-level cache holds them while all tokens pass over them.
+const PIECE: usize = 64;
+/// How many bytes ahead the table is asked for.
+const AHEAD: usize = 16 << 10;
 
 /// The formula with its sixteen partial sums, for one token and one row of the table.
 pub fn textbook(x: &[f32], row: &[f32]) -> f32 {
@@ -53,81 +52,89 @@ pub fn logits(team: &Team, x: Rows, table: Matrix, mut y: RowsMut) {
 }
 
 fn of_elements<E: Element>(team: &Team, x: Rows, table: &[E], y: &mut RowsMut) {
-    let vocab_size = y.width();
+    let (tokens, vocab_size) = (x.len(), y.width());
+    let (isa, most) = (team.isa(), dot_tokens(team.isa().is_wide()));
     let y = y.share();
     team.run(vocab_size.div_ceil(PIECE), |i| {
         let start = i * PIECE;
-        let part = Part { x, table, y: &y, start, rows: PIECE.min(vocab_size - start) };
-        team.isa().run(part);
+        for i in 0..tokens.div_ceil(most) {
+            let (t, n) = tile_range(tokens, most, i);
+            let part = Part { x, table, y: &y, start, rows: PIECE.min(vocab_size - start), t };
+            with_rows!(n, M => isa.run(Of::<E, M>(part)));
+        }
     });
 }
 
-/// The logits of `rows` rows of the table from `start`.
+/// The most tokens whose sums with three rows stay in registers.
+const fn dot_tokens(wide: bool) -> usize {
+    if wide { 8 } else { 3 }
+}
+
+/// The logits of tokens from `t` for `rows` rows of the table from `start`.
+#[derive(Clone, Copy)]
 struct Part<'a, E> {
     x: Rows<'a>,
     table: &'a [E],
     y: &'a SharedRows<'a>,
     start: usize,
     rows: usize,
+    t: usize,
 }
 
-impl<E: Element> Kernel for Part<'_, E> {
+/// A part of `M` tokens.
+struct Of<'a, E, const M: usize>(Part<'a, E>);
+
+impl<E: Element, const M: usize> Kernel for Of<'_, E, M> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        if const { M > dot_tokens(S::WIDE) } {
+            unreachable!("{M} tokens");
+        }
         // Several tokens share each row they load; one token alone takes more rows at once instead.
-        let most = if S::WIDE { 4 } else { 2 };
-        let tiles = self.x.len().div_ceil(most);
-        for start in (0..self.rows).step_by(BLOCK) {
-            let rows = start..self.rows.min(start + BLOCK);
-            for i in 0..tiles {
-                let (t, tokens) = tile_range(self.x.len(), most, i);
-                match tokens {
-                    1 => self.tokens::<S, 1, 8>(simd, t, rows.clone()),
-                    2 => self.tokens::<S, 2, 4>(simd, t, rows.clone()),
-                    3 => self.tokens::<S, 3, 4>(simd, t, rows.clone()),
-                    _ => self.tokens::<S, 4, 4>(simd, t, rows.clone()),
-                }
-            }
+        match (S::WIDE, M) {
+            (true, 1) => self.0.rows::<S, M, 8>(simd),
+            (true, 2 | 3) | (false, 1) => self.0.rows::<S, M, 4>(simd),
+            (true, _) => self.0.rows::<S, M, 3>(simd),
+            (false, _) => self.0.rows::<S, M, 2>(simd),
         }
     }
 }
 
 impl<E: Element> Part<'_, E> {
-    /// `M` tokens from `t`, `R` rows at a time.
+    /// All rows, `R` at a time.
     #[inline(always)]
-    fn tokens<S: Simd, const M: usize, const R: usize>(&self, simd: S, t: usize, rows: Range<usize>) {
-        let mut row = rows.start;
-        while row + R <= rows.end {
-            self.dots::<S, M, R>(simd, t, self.start + row);
-            row += R;
+    fn rows<S: Simd, const M: usize, const R: usize>(&self, simd: S) {
+        let whole = self.rows / R * R;
+        for row in (0..whole).step_by(R) {
+            self.dots::<S, M, R>(simd, self.start + row);
         }
-        for row in row..rows.end {
-            self.dots::<S, M, 1>(simd, t, self.start + row);
+        for row in whole..self.rows {
+            self.dots::<S, M, 1>(simd, self.start + row);
         }
     }
 
     #[inline(always)]
-    fn dots<S: Simd, const M: usize, const R: usize>(&self, simd: S, t: usize, row: usize) {
+    fn dots<S: Simd, const M: usize, const R: usize>(&self, simd: S, row: usize) {
         let width = self.x.width();
         let rows: [&[E]; R] = std::array::from_fn(|r| &self.table[(row + r) * width..][..width]);
-        let xs: [&[f32]; M] = std::array::from_fn(|m| self.x.row(t + m));
+        let xs: [&[f32]; M] = std::array::from_fn(|m| self.x.row(self.t + m));
         let mut acc = [[simd.splat(0.0); M]; R];
         for k in (0..width / LANES * LANES).step_by(LANES) {
-            let mut x = [simd.splat(0.0); M];
-            for m in 0..M {
-                // SAFETY: every row of `x` is `width` long, and `k + LANES <= width`.
-                x[m] = simd.load(unsafe { &*xs[m].as_ptr().add(k).cast::<[f32; LANES]>() });
-            }
+            let mut w = [simd.splat(0.0); R];
             for r in 0..R {
                 if (k * size_of::<E>()).is_multiple_of(64) {
-                    simd.prefetch(rows[r].as_ptr().wrapping_add(k + R * width)); // the row after these
+                    simd.prefetch(rows[r].as_ptr().wrapping_add(k + AHEAD / size_of::<E>()));
                 }
-                // SAFETY: as above, for the table's rows.
-                let w = E::load(simd, unsafe { &*rows[r].as_ptr().add(k).cast::<[E; LANES]>() });
-                for m in 0..M {
-                    acc[r][m] = simd.mul_add(x[m], w, acc[r][m]);
+                // SAFETY: every row of the table is `width` long, and `k + LANES <= width`.
+                w[r] = E::load(simd, unsafe { &*rows[r].as_ptr().add(k).cast::<[E; LANES]>() });
+            }
+            for m in 0..M {
+                // SAFETY: as above, for the rows of `x`.
+                let x = simd.load(unsafe { &*xs[m].as_ptr().add(k).cast::<[f32; LANES]>() });
+                for r in 0..R {
+                    acc[r][m] = simd.mul_add(x, w[r], acc[r][m]);
                 }
             }
         }
@@ -135,7 +142,7 @@ impl<E: Element> Part<'_, E> {
         for m in 0..M {
             let x = simd.load_partial(&xs[m][tail..]);
             // SAFETY: these rows of the table are this part's own, and so are their logits.
-            let y = unsafe { self.y.part(t + m, row, R) };
+            let y = unsafe { self.y.part(self.t + m, row, R) };
             for r in 0..R {
                 let sum = simd.mul_add(x, load_partial(simd, &rows[r][tail..]), acc[r][m]);
                 y[r] = simd.reduce_add(sum);

@@ -59,18 +59,18 @@ macro_rules! with_rows {
 }
 pub(super) use with_rows;
 
-/// The rows of the largest tile for an instruction set: with two panels, 28 of AVX-512's 32 registers; with one, 12 of
+/// The rows of the largest tile: with two panels, 28 of AVX-512's 32 registers; with one, 12 of
 /// AVX2's 16.
 /// Kernels are compiled for every height up to the highest anywhere; [`reaches`] cuts those that an instruction set
 /// never asks for.
-pub(super) const fn tile_rows<S: Simd>() -> usize {
-    if S::WIDE { 14 } else { 6 }
+pub(super) const fn tile_rows(wide: bool) -> usize {
+    if wide { 14 } else { 6 }
 }
 
 /// Stops the compiler from spelling out tiles higher than `S` ever asks for.
 #[inline(always)]
 pub(super) fn reaches<S: Simd, const M: usize>() {
-    if const { M > tile_rows::<S>() } {
+    if const { M > tile_rows(S::WIDE) } {
         unreachable!("a tile of {M} rows");
     }
 }

@@ -5,7 +5,7 @@ use crate::Result;
 use crate::kernels::attention::KvPrecision;
 
 /// Tokens of a prompt that go through the model together; bounds the memory a long prompt takes.
-const PREFILL: usize = 256;
+const PREFILL: usize = 512;
 /// The same where every token's logits are wanted, which are far larger than the token.
 const SCORE: usize = 32;
 

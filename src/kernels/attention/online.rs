@@ -16,7 +16,7 @@ use crate::kernels::isa::Isa;
 use crate::kernels::rows::{Rows, SharedRows};
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
-use crate::kernels::tile::{multiply_add, reaches, tile_range, with_rows};
+use crate::kernels::tile::{multiply_add, reaches, tile_range, tile_rows, with_rows};
 use std::cell::RefCell;
 
 /// Panels of key positions in a block.
@@ -28,7 +28,7 @@ thread_local! {
 }
 
 pub(super) fn attention<'a>(team: &Team, q: Rows, spans: impl Spans<'a>, scale: f32, z: &SharedRows) {
-    let most = team.isa().tile_rows();
+    let most = tile_rows(team.isa().is_wide());
     let tiles_of = |span: &Span| span.n.div_ceil(most);
     let Some(n_head) = spans.clone().next().map(|span| span.past.n_head()) else { return };
     let tiles: usize = spans.clone().map(|span| tiles_of(&span)).sum();

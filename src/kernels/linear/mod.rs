@@ -10,10 +10,12 @@
 //! the multipliers. Hence two fast forms: `stream.rs` reads the weights once, in the order they lie in memory; `tiles.rs`
 //! copies them panel by panel into the cache and works from there.
 //!
-//! Each output is one chain of fused multiply-adds in the order of k, then the bias. The `[in, out]` layout makes that
-//! the fast order too: sixteen neighbouring outputs share every `x[k]`, and no sum ever runs across a vector. So one
-//! token or many, one thread or eight, any vector width: the same bits.
+//! The inputs are cut into segments of a few hundred. Each segment's sum is one chain of fused multiply-adds in the
+//! order of k; the segments' sums are added up in their order, then the bias. Where the cuts are depends on the number
+//! of inputs alone, so one token or many, one thread or eight, any vector width: the same bits. The `[in, out]` layout
+//! makes that the fast order too: sixteen neighbouring outputs share every `x[k]`, and no sum ever runs across a vector.
 
+mod segments;
 mod stream;
 mod tiles;
 
@@ -24,6 +26,8 @@ use super::quantised::{self, Int4, Int8};
 use super::rows::{Rows, RowsMut};
 use super::simd::{LANES, Simd};
 use super::threads::Team;
+use segments::segments;
+use std::ops::Range;
 
 /// A weight matrix `[rows, columns]`, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -70,10 +74,8 @@ pub fn textbook(x: Rows, w: Matrix, bias: &[f32], then: Then, y: &mut RowsMut) {
     };
     for t in 0..x.len() {
         for j in 0..w.columns {
-            let mut sum = 0.0f32;
-            for k in 0..w.rows {
-                sum = x.row(t)[k].mul_add(weight(k, j), sum);
-            }
+            let chain = |k: Range<usize>| k.fold(0.0f32, |sum, k| x.row(t)[k].mul_add(weight(k, j), sum));
+            let sum = segments(w.rows).map(chain).reduce(|sum, segment| sum + segment).unwrap_or(0.0);
             let y = &mut y.row_mut(t)[j];
             match then {
                 Then::Store => *y = sum + bias[j],
@@ -162,10 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn wide_layers_are_cut_into_pieces() {
+    fn large_layers_are_cut_into_pieces() {
         check(1, 24, 1200, Then::Store);
         check(5, 24, 1200, Then::Add);
         check(20, 24, 300, Then::Add);
+        check(1, 600, 100, Then::Add);
+        check(3, 1040, 40, Then::Store);
+        check(15, 1040, 40, Then::Store);
     }
 
     #[test]

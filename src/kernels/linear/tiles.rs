@@ -4,11 +4,12 @@
 //! thread therefore copies the few columns it works on into a panel `[in, 16]`, widening them to f32 on the way, which
 //! costs little because every panel is used for all tokens.
 
+use super::segments::segments;
 use super::{Element, LANES, Rows, RowsMut, Simd, Team, Then, finish};
 use crate::kernels::elements::load_partial;
 use crate::kernels::rows::SharedRows;
 use crate::kernels::simd::Kernel;
-use crate::kernels::tile::{multiply_add, reaches, tile_range, with_rows};
+use crate::kernels::tile::{multiply_add, reaches, tile_range, tile_rows, with_rows};
 use std::cell::RefCell;
 
 /// Panels copied at a time: two, so that AVX-512's tile has them side by side.
@@ -21,7 +22,7 @@ thread_local! {
 
 pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], then: Then, y: &mut RowsMut) {
     let (tokens, depth, columns) = (x.len(), x.width(), bias.len());
-    let (isa, most) = (team.isa(), team.isa().tile_rows());
+    let (isa, most) = (team.isa(), tile_rows(team.isa().is_wide()));
     let y = y.share();
     team.run(columns.div_ceil(PANELS * LANES), |i| {
         let start = i * PANELS * LANES;
@@ -106,12 +107,21 @@ impl Part<'_> {
     #[inline(always)]
     fn multiply<S: Simd, const M: usize, const V: usize>(&self, simd: S, panel: usize) {
         let depth = self.x.width();
-        let mut acc = [[simd.splat(0.0); V]; M];
-        let panels: [*const f32; V] =
-            std::array::from_fn(|v| self.panels[(panel + v) * depth..][..depth].as_ptr().cast());
-        let x = self.x.range(0, M);
-        // SAFETY: `x` has `M` rows of `depth` numbers, and each panel `depth` rows of sixteen, by the slices above.
-        unsafe { multiply_add(simd, x.row(0).as_ptr(), x.stride(), depth, panels, &mut acc) };
+        let mut sums = [[simd.splat(0.0); V]; M];
+        for segment in segments(depth) {
+            let mut acc = [[simd.splat(0.0); V]; M];
+            let panels: [*const f32; V] =
+                std::array::from_fn(|v| self.panels[(panel + v) * depth..][segment.clone()].as_ptr().cast());
+            let x = self.x.range(0, M).columns(segment.start, segment.len());
+            // SAFETY: `x` has `M` rows and each panel rows of sixteen, one for each input of the segment, by the slices
+            // above.
+            unsafe { multiply_add(simd, x.row(0).as_ptr(), x.stride(), segment.len(), panels, &mut acc) };
+            for m in 0..M {
+                for v in 0..V {
+                    sums[m][v] = if segment.start == 0 { acc[m][v] } else { simd.add(sums[m][v], acc[m][v]) };
+                }
+            }
+        }
         for m in 0..M {
             for v in 0..V {
                 let at = (panel + v) * LANES;
@@ -119,7 +129,7 @@ impl Part<'_> {
                     let (column, lanes) = (self.start + at, LANES.min(self.width - at));
                     // SAFETY: these columns are this part's own.
                     let y = unsafe { self.y.part(self.row + m, column, lanes) };
-                    finish(simd, acc[m][v], &self.bias[column..column + lanes], self.then, y);
+                    finish(simd, sums[m][v], &self.bias[column..column + lanes], self.then, y);
                 }
             }
         }

@@ -5,26 +5,27 @@
 //! ```
 //!
 //! A scale is the one, among a few near max |w| / 8, that leaves the smallest squared error. Stored
-//! `[in / 64, out / 16, 8, 16, 4]` bytes: block of inputs, vector of outputs, eight inputs, output, input; the lower
-//! four bits of a byte are one of the first four of the eight inputs, the upper four bits one of the last. Scales are
-//! f16, `[in / 32, out]`, with out rounded up to sixteen.
+//! `[out / 32, in / 64, 2, 8, 16, 4]` bytes: group of vectors, block of inputs, vector of outputs, eight inputs, output,
+//! input; the lower four bits of a byte are one of the first four of the eight inputs, the upper four bits one of the
+//! last. Scales are f16, `[out / 32, in / 64, 2, 2, 16]`: group of vectors, block, vector, half of the block, output.
 
 use super::activations::QuantisedBlock;
-use super::{BLOCK, Format, Line, blocks};
+use super::{BLOCK, Format, Layout, Line};
 use crate::kernels::simd::{LANES, Simd};
 use half::f16;
 use rayon::prelude::*;
 
 /// Inputs that share a scale.
 const GROUP: usize = 32;
+/// Scales of a block of a column.
+const GROUPS: usize = BLOCK / GROUP;
 
 /// A borrowed matrix of four-bit weights, `[rows, columns]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Int4<'a> {
     lines: &'a [Line],
     scales: &'a [[f16; LANES]],
-    rows: usize,
-    columns: usize,
+    layout: Layout,
 }
 
 impl<'a> Int4<'a> {
@@ -32,19 +33,17 @@ impl<'a> Int4<'a> {
     pub fn new(lines: &'a [Line], scales: &'a [[f16; LANES]], rows: usize, columns: usize) -> Self {
         assert_eq!(lines.len(), Self::lines_of(rows, columns));
         assert_eq!(scales.len(), Self::scales_of(rows, columns));
-        Self { lines, scales, rows, columns }
+        Self { lines, scales, layout: Layout { rows, columns } }
     }
 
     /// How many lines a matrix takes.
     pub fn lines_of(rows: usize, columns: usize) -> usize {
-        let (blocks, vectors) = blocks(rows, columns);
-        blocks * vectors * Self::LINES
+        Layout { rows, columns }.parts() * Self::LINES
     }
 
     /// How many vectors of scales a matrix takes.
     pub fn scales_of(rows: usize, columns: usize) -> usize {
-        let (blocks, vectors) = blocks(rows, columns);
-        blocks * vectors * (BLOCK / GROUP)
+        Layout { rows, columns }.parts() * GROUPS
     }
 
     /// Rounds a matrix; `weight(k, j)` are its elements. Returns its lines and scales.
@@ -53,25 +52,25 @@ impl<'a> Int4<'a> {
         columns: usize,
         weight: impl Fn(usize, usize) -> f32 + Sync,
     ) -> (Vec<Line>, Vec<[f16; LANES]>) {
-        let (_, vectors) = blocks(rows, columns);
+        let layout = Layout { rows, columns };
         let element = |k: usize, j: usize| if k < rows && j < columns { weight(k, j) } else { 0.0 };
         let mut scales = vec![[f16::ZERO; LANES]; Self::scales_of(rows, columns)];
         scales.par_iter_mut().enumerate().for_each(|(i, scales)| {
-            let (group, vector) = (i / vectors, i % vectors);
+            let (block, vector) = layout.place(i / GROUPS);
+            let start = block * BLOCK + i % GROUPS * GROUP;
             for (lane, scale) in scales.iter_mut().enumerate() {
-                let group: [f32; GROUP] =
-                    std::array::from_fn(|k| element(group * GROUP + k, vector * LANES + lane));
+                let group: [f32; GROUP] = std::array::from_fn(|k| element(start + k, vector * LANES + lane));
                 *scale = best_scale(&group);
             }
         });
         let mut lines = vec![[0; 4 * LANES]; Self::lines_of(rows, columns)];
         lines.par_chunks_mut(Self::LINES).enumerate().for_each(|(i, lines)| {
-            let (block, vector) = (i / vectors, i % vectors);
+            let (block, vector) = layout.place(i);
             for (eight, line) in lines.iter_mut().enumerate() {
                 for (at, byte) in line.iter_mut().enumerate() {
                     let (k, lane) = (block * BLOCK + eight * 8 + at % 4, at / 4);
                     let nibble = |k: usize| {
-                        let scale = scales[k / GROUP * vectors + vector][lane].to_f32();
+                        let scale = scales[i * GROUPS + k % BLOCK / GROUP][lane].to_f32();
                         (round(element(k, vector * LANES + lane), inverse(scale)) + 8.0) as u8
                     };
                     *byte = nibble(k) | nibble(k + 4) << 4;
@@ -83,10 +82,10 @@ impl<'a> Int4<'a> {
 
     /// One weight, as it was rounded.
     pub fn weight(&self, k: usize, j: usize) -> f32 {
-        let (_, vectors) = blocks(self.rows, self.columns);
-        let byte = Format::lines(self, k / BLOCK, j / LANES)[k % BLOCK / 8][j % LANES * 4 + k % 4];
+        let (block, vector) = (k / BLOCK, j / LANES);
+        let byte = self.part(block, vector)[k % BLOCK / 8][j % LANES * 4 + k % 4];
         let nibble = if k % 8 < 4 { byte & 15 } else { byte >> 4 };
-        let scale = self.scales[k / GROUP * vectors + j / LANES][j % LANES];
+        let scale = self.scales[self.layout.part(block, vector) * GROUPS + k % BLOCK / GROUP][j % LANES];
         (f32::from(nibble) - 8.0) * scale.to_f32()
     }
 }
@@ -127,14 +126,14 @@ fn best_scale(group: &[f32; GROUP]) -> f16 {
 impl Format for Int4<'_> {
     const LINES: usize = BLOCK / 8;
 
-    fn shape(&self) -> (usize, usize) {
-        (self.rows, self.columns)
+    #[inline(always)]
+    fn layout(&self) -> Layout {
+        self.layout
     }
 
     #[inline(always)]
-    fn lines(&self, block: usize, vector: usize) -> &[Line] {
-        let (_, vectors) = blocks(self.rows, self.columns);
-        &self.lines[(block * vectors + vector) * Self::LINES..(block + 1) * vectors * Self::LINES]
+    fn lines(&self) -> &[Line] {
+        self.lines
     }
 
     #[inline(always)]
@@ -146,9 +145,9 @@ impl Format for Int4<'_> {
         x: [&QuantisedBlock; M],
         sums: &mut [[S::F32s; V]; M],
     ) {
-        let (_, vectors) = blocks(self.rows, self.columns);
-        let lines = &Format::lines(self, block, vector)[..V * Self::LINES];
-        for group in 0..BLOCK / GROUP {
+        let lines = &self.part(block, vector)[..V * Self::LINES];
+        let scales = &self.scales[self.layout.part(block, vector) * GROUPS..][..V * GROUPS];
+        for group in 0..GROUPS {
             let mut acc = [[simd.splat_i32(0); V]; M];
             for m in 0..M {
                 acc[m] = [simd.splat_i32(-8 * x[m].sums[group]); V];
@@ -170,9 +169,8 @@ impl Format for Int4<'_> {
                     }
                 }
             }
-            let scales = &self.scales[(block * (BLOCK / GROUP) + group) * vectors + vector..][..V];
             for v in 0..V {
-                let scales = simd.load_f16(&scales[v]);
+                let scales = simd.load_f16(&scales[v * GROUPS + group]);
                 for m in 0..M {
                     let scale = simd.mul(scales, simd.splat(x[m].scale));
                     sums[m][v] = simd.mul_add(simd.to_f32s(acc[m][v]), scale, sums[m][v]);

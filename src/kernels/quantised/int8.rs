@@ -4,11 +4,11 @@
 //! w[k, j] ≈ scale[j] · (stored[k, j] − 128),   scale[j] = max_k |w[k, j]| / 127
 //! ```
 //!
-//! Stored `[in / 64, out / 16, 16, 16, 4]`: block of inputs, vector of outputs, four inputs, output, input; missing
-//! ones are zero, stored as 128.
+//! Stored `[out / 32, in / 64, 2, 16, 16, 4]`: group of vectors, block of inputs, vector of outputs, four inputs, output,
+//! input; missing ones are zero, stored as 128.
 
 use super::activations::QuantisedBlock;
-use super::{BLOCK, Format, Line, blocks};
+use super::{BLOCK, Format, Layout, Line};
 use crate::kernels::simd::{LANES, Simd};
 use rayon::prelude::*;
 
@@ -17,21 +17,19 @@ use rayon::prelude::*;
 pub struct Int8<'a> {
     lines: &'a [Line],
     scales: &'a [f32],
-    rows: usize,
-    columns: usize,
+    layout: Layout,
 }
 
 impl<'a> Int8<'a> {
     /// `lines` are as many as [`Int8::lines_of`] says, `scales` one a column. Panics where they are not.
     pub fn new(lines: &'a [Line], scales: &'a [f32], rows: usize, columns: usize) -> Self {
         assert_eq!((lines.len(), scales.len()), (Self::lines_of(rows, columns), columns));
-        Self { lines, scales, rows, columns }
+        Self { lines, scales, layout: Layout { rows, columns } }
     }
 
     /// How many lines a matrix takes.
     pub fn lines_of(rows: usize, columns: usize) -> usize {
-        let (blocks, vectors) = blocks(rows, columns);
-        blocks * vectors * Self::LINES
+        Layout { rows, columns }.parts() * Self::LINES
     }
 
     /// Rounds a matrix; `weight(k, j)` are its elements. Returns its lines and scales.
@@ -49,12 +47,12 @@ impl<'a> Int8<'a> {
             }
             scales.iter_mut().for_each(|scale| *scale /= 127.0);
         });
-        let (_, vectors) = blocks(rows, columns);
+        let layout = Layout { rows, columns };
         let mut lines = vec![[128; 4 * LANES]; Self::lines_of(rows, columns)];
         lines.par_chunks_mut(Self::LINES).enumerate().for_each(|(i, lines)| {
-            let (block, vector) = (i / vectors, i % vectors);
+            let (block, vector) = layout.place(i);
             for k in block * BLOCK..rows.min((block + 1) * BLOCK) {
-                for (lane, scale) in scales[vector * LANES..].iter().take(LANES).enumerate() {
+                for (lane, scale) in scales.iter().skip(vector * LANES).take(LANES).enumerate() {
                     let byte = &mut lines[k % BLOCK / 4][lane * 4 + k % 4];
                     *byte = round(weight(k, vector * LANES + lane), *scale);
                 }
@@ -65,8 +63,7 @@ impl<'a> Int8<'a> {
 
     /// One weight, as it was rounded.
     pub fn weight(&self, k: usize, j: usize) -> f32 {
-        let lines = Format::lines(self, k / BLOCK, j / LANES);
-        let byte = lines[k % BLOCK / 4][j % LANES * 4 + k % 4];
+        let byte = self.part(k / BLOCK, j / LANES)[k % BLOCK / 4][j % LANES * 4 + k % 4];
         (f32::from(byte) - 128.0) * self.scales[j]
     }
 }
@@ -81,14 +78,14 @@ fn round(x: f32, scale: f32) -> u8 {
 impl Format for Int8<'_> {
     const LINES: usize = BLOCK / 4;
 
-    fn shape(&self) -> (usize, usize) {
-        (self.rows, self.columns)
+    #[inline(always)]
+    fn layout(&self) -> Layout {
+        self.layout
     }
 
     #[inline(always)]
-    fn lines(&self, block: usize, vector: usize) -> &[Line] {
-        let (_, vectors) = blocks(self.rows, self.columns);
-        &self.lines[(block * vectors + vector) * Self::LINES..(block + 1) * vectors * Self::LINES]
+    fn lines(&self) -> &[Line] {
+        self.lines
     }
 
     #[inline(always)]
@@ -100,7 +97,7 @@ impl Format for Int8<'_> {
         x: [&QuantisedBlock; M],
         sums: &mut [[S::F32s; V]; M],
     ) {
-        let lines = &Format::lines(self, block, vector)[..V * Self::LINES];
+        let lines = &self.part(block, vector)[..V * Self::LINES];
         let mut acc = [[simd.splat_i32(0); V]; M];
         for m in 0..M {
             acc[m] = [simd.splat_i32(-128 * (x[m].sums[0] + x[m].sums[1])); V];

@@ -1,20 +1,21 @@
 //! The product of rounded activations and quantised weights.
 //!
-//! A thread takes a few vectors of outputs through all blocks of inputs, for a tile of tokens at a time: the whole
-//! numbers of a block stay in registers, and one token takes more vectors at once so that the weights are read in long
-//! pieces.
+//! A thread takes two vectors of outputs through all blocks of inputs, for a tile of tokens at a time: the whole numbers
+//! of a block stay in registers, the weights of the two vectors in the first-level cache until all tokens have met them.
 
 use super::activations::{QuantisedBlock, quantise};
-use super::{Format, blocks};
+use super::{Format, Layout, VECTORS};
 use crate::kernels::epilogue::{Then, finish};
 use crate::kernels::rows::{Rows, RowsMut, SharedRows};
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
-use crate::kernels::tile::{reaches, tile_range, with_rows};
+use crate::kernels::tile::{reaches, tile_range, tile_rows, with_rows};
 use std::cell::RefCell;
 
 /// Vectors of outputs that one thread takes at a time.
-const VECTORS: usize = 8;
+const TASK: usize = 8;
+/// How many lines ahead the weights are asked for: 16 KiB.
+const AHEAD: usize = 256;
 
 thread_local! {
     /// The caller's rounded activations, kept from one call to the next.
@@ -23,28 +24,51 @@ thread_local! {
 
 /// `x` is `[n_tokens, in]`, `y` is `[n_tokens, out]`. Panics where the shapes do not fit together.
 pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y: &mut RowsMut) {
-    let (rows, columns) = w.shape();
+    let Layout { rows, columns } = w.layout();
     assert_eq!((x.width(), bias.len(), y.width()), (rows, columns, columns), "x is [n_tokens, in]");
-    let (in_blocks, vectors) = blocks(rows, columns);
+    let (in_blocks, vectors) = (w.layout().blocks(), w.layout().vectors());
     ACTIVATIONS.with_borrow_mut(|activations| {
         quantise(team, x, activations);
         let activations = &activations[..x.len() * in_blocks];
-        let most = team.isa().tile_rows();
+        let most = tile_rows(team.isa().is_wide());
         let tiles = x.len().div_ceil(most);
         let y = y.share();
-        team.run(vectors.div_ceil(VECTORS), |i| {
-            for tile in 0..tiles {
-                let (row, n) = tile_range(x.len(), most, tile);
-                let x = &activations[row * in_blocks..(row + n) * in_blocks];
-                let vectors = i * VECTORS..vectors.min((i + 1) * VECTORS);
-                let part = Part { x, w, bias, then, y: &y, row, first: vectors.start, last: vectors.end };
-                with_rows!(n, M => team.isa().run(Tile::<F, M>(part)));
+        team.run(vectors.div_ceil(TASK), |i| {
+            let line = |i: usize| w.layout().part(0, i * TASK) * F::LINES;
+            // Tasks are handed out from the last to the first: the thread that has this one is likely to go on there.
+            let then_read = i.checked_sub(team.threads()).unwrap_or(i + 1);
+            let ahead = Ahead { end: line(i + 1), next: line(then_read) };
+            for vector in (i * TASK..vectors.min((i + 1) * TASK)).step_by(VECTORS) {
+                for tile in 0..tiles {
+                    let (row, n) = tile_range(x.len(), most, tile);
+                    let x = &activations[row * in_blocks..(row + n) * in_blocks];
+                    let part = Part { x, w, bias, then, y: &y, row, vector, ahead };
+                    with_rows!(n, M => team.isa().run(Tile::<F, M>(part)));
+                }
             }
         });
     });
 }
 
-/// Some tokens and the outputs of vectors `first..last`.
+/// Which weights are read after these, as numbers of lines.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// The end of this task.
+    end: usize,
+    /// The start of the task that follows.
+    next: usize,
+}
+
+impl Ahead {
+    /// What is read [`AHEAD`] lines after `line`.
+    #[inline(always)]
+    fn of(self, line: usize) -> usize {
+        let ahead = line + AHEAD;
+        if ahead < self.end { ahead } else { self.next + (ahead - self.end) }
+    }
+}
+
+/// Some tokens and up to [`VECTORS`] vectors of outputs.
 #[derive(Clone, Copy)]
 struct Part<'a, F> {
     /// `[M, in / 64]`
@@ -55,8 +79,9 @@ struct Part<'a, F> {
     y: &'a SharedRows<'a>,
     /// The first token's row in `y`.
     row: usize,
-    first: usize,
-    last: usize,
+    /// The first vector.
+    vector: usize,
+    ahead: Ahead,
 }
 
 /// A part of `M` tokens.
@@ -68,22 +93,12 @@ impl<F: Format, const M: usize> Kernel for Tile<'_, F, M> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         reaches::<S, M>();
-        let Part { mut first, last, .. } = self.0;
-        if S::WIDE && M == 1 {
-            while first + 8 <= last {
-                self.0.vectors::<S, M, 8>(simd, first);
-                first += 8;
-            }
+        let last = self.0.w.layout().vectors();
+        if S::WIDE && self.0.vector + VECTORS <= last {
+            return self.0.vectors::<S, M, VECTORS>(simd, self.0.vector);
         }
-        if S::WIDE {
-            while first + 2 <= last {
-                self.0.vectors::<S, M, 2>(simd, first);
-                first += 2;
-            }
-        }
-        while first < last {
-            self.0.vectors::<S, M, 1>(simd, first);
-            first += 1;
+        for vector in self.0.vector..last.min(self.0.vector + VECTORS) {
+            self.0.vectors::<S, M, 1>(simd, vector);
         }
     }
 }
@@ -94,9 +109,11 @@ impl<F: Format> Part<'_, F> {
         let in_blocks = self.x.len() / M;
         let mut sums = [[simd.splat(0.0); V]; M];
         for block in 0..in_blocks {
-            if M <= 4 && block + 1 < in_blocks {
-                for line in &self.w.lines(block + 1, vector)[..V * F::LINES] {
-                    simd.prefetch(line);
+            if self.row == 0 {
+                // Later tiles find the weights in the cache.
+                let start = self.w.layout().part(block, vector) * F::LINES;
+                for line in start..start + V * F::LINES {
+                    simd.prefetch(self.w.lines().as_ptr().wrapping_add(self.ahead.of(line)));
                 }
             }
             let x = std::array::from_fn(|m| &self.x[m * in_blocks + block]);
@@ -127,7 +144,7 @@ mod tests {
         let rounded: Vec<f64> = x
             .chunks(BLOCK)
             .flat_map(|x| {
-                let block = QuantisedBlock::of(x);
+                let block = QuantisedBlock::textbook(x);
                 let q = block.q.into_iter().flatten().take(x.len());
                 q.map(|q| f64::from(q) * f64::from(block.scale)).collect::<Vec<_>>()
             })
@@ -140,7 +157,7 @@ mod tests {
     }
 
     fn check<F: Format>(w: F, n: usize, weight: impl Fn(usize, usize) -> f32) {
-        let (rows, columns) = w.shape();
+        let Layout { rows, columns } = w.layout();
         let (x, bias) = (numbers(2, n * rows), numbers(3, columns));
         let expected: Vec<f32> = x.chunks(rows).flat_map(|x| textbook(x, columns, &bias, &weight)).collect();
         let mut first: Option<Vec<f32>> = None;

@@ -32,21 +32,66 @@ pub const BLOCK: usize = 64;
 /// Sixty-four bytes: what one instruction takes.
 pub type Line = [u8; 4 * LANES];
 
-/// How many blocks and how many vectors of sixteen outputs a `[rows, columns]` matrix is stored as.
-pub fn blocks(rows: usize, columns: usize) -> (usize, usize) {
-    (rows.div_ceil(BLOCK), columns.div_ceil(LANES))
+/// Vectors of sixteen outputs that are stored side by side: as many as the kernels take through all blocks of inputs
+/// together, so that these are read front to back.
+pub const VECTORS: usize = 2;
+
+/// Where the parts of a `[rows, columns]` matrix are stored: group of [`VECTORS`] vectors, block of inputs, vector.
+/// Columns beyond the last are there too, up to a whole group.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Inputs.
+    pub rows: usize,
+    /// Outputs.
+    pub columns: usize,
+}
+
+impl Layout {
+    /// Blocks of inputs.
+    pub fn blocks(self) -> usize {
+        self.rows.div_ceil(BLOCK)
+    }
+
+    /// Vectors that hold outputs.
+    pub fn vectors(self) -> usize {
+        self.columns.div_ceil(LANES)
+    }
+
+    /// How many parts there are, each one block of one vector.
+    pub fn parts(self) -> usize {
+        self.vectors().next_multiple_of(VECTORS) * self.blocks()
+    }
+
+    /// The number of the part at `block` and `vector`.
+    #[inline(always)]
+    pub fn part(self, block: usize, vector: usize) -> usize {
+        (vector / VECTORS * self.blocks() + block) * VECTORS + vector % VECTORS
+    }
+
+    /// Block and vector of a part: the inverse of [`Layout::part`].
+    pub fn place(self, part: usize) -> (usize, usize) {
+        let (group, block) = (part / VECTORS / self.blocks(), part / VECTORS % self.blocks());
+        (block, group * VECTORS + part % VECTORS)
+    }
 }
 
 /// A format of quantised weights, `[rows, columns]`.
 pub trait Format: Copy + Sync {
-    /// Inputs and outputs.
-    fn shape(&self) -> (usize, usize);
+    /// Where its parts are.
+    fn layout(&self) -> Layout;
 
-    /// The lines of block `block` for the vectors of outputs from `vector`, one vector behind the other.
-    fn lines(&self, block: usize, vector: usize) -> &[Line];
+    /// Its lines, [`Format::LINES`] a part.
+    fn lines(&self) -> &[Line];
 
     /// Lines of one block of one vector.
     const LINES: usize;
+
+    /// The lines of block `block` for the vectors from `vector` to the end of their group.
+    #[inline(always)]
+    fn part(&self, block: usize, vector: usize) -> &[Line] {
+        let start = self.layout().part(block, vector);
+        &self.lines()[start * Self::LINES..(start - start % VECTORS + VECTORS) * Self::LINES]
+    }
 
     /// Adds a block's products for `M` tokens and `V` vectors of outputs from `vector` to their sums.
     fn add_block<S: Simd, const M: usize, const V: usize>(
