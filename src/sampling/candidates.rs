@@ -36,11 +36,6 @@ impl Candidates {
     /// what ties with the last of them; 0 keeps all. The temperature is above 0.
     pub fn fill(&mut self, scores: &[f32], temperature: f32, top_k: usize) {
         let max = softmax::max_tame(scores);
-        // Infinity is the best score, 0; NaN stays and weighs nothing.
-        let tempered = |&s: &f32| match (s - max) / temperature {
-            above if above > 0.0 => 0.0,
-            score => score,
-        };
         // Room for everything, so that a token with more candidates than any before allocates nothing.
         self.ids.clear();
         self.ids.reserve(scores.len());
@@ -58,16 +53,16 @@ impl Candidates {
                 }
                 for (i, score) in scores.iter().enumerate().filter(|(_, s)| **s >= worst) {
                     self.ids.push((block * BLOCK + i) as u32);
-                    self.scores.push(tempered(score));
+                    softmax::tempered(&[*score], max, temperature, &mut self.scores);
                 }
             }
         } else {
             self.ids.extend(0..scores.len() as u32);
-            self.scores.extend(scores.iter().map(tempered));
+            softmax::tempered(scores, max, temperature, &mut self.scores);
         }
         self.weights.clear();
         self.weights.reserve(scores.len());
-        self.weights.extend(self.scores.iter().map(|&s| softmax::weight(s)));
+        softmax::weights(&self.scores, &mut self.weights);
         self.total = softmax::sum(&self.weights);
     }
 

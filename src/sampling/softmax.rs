@@ -7,6 +7,10 @@
 //! The largest score gives a weight of 1, and each weight is rounded to a multiple of 2^-36. Sums in f64 are then
 //! *exact* up to 2^17 weights, so that adding them block by block, sorted, or from left to right is the same number.
 //! What is lost is tokens less than 2^-37 (7e-12) times as probable as the best.
+//!
+//! Loops over a vocabulary are compiled for several instruction sets, of which the machine's best is taken.
+
+use multiversion::multiversion;
 
 /// Takes the place of what no arithmetic survives: NaN is as good as ruled out, infinity the largest finite number.
 pub fn tame(logit: f32) -> f32 {
@@ -14,6 +18,7 @@ pub fn tame(logit: f32) -> f32 {
 }
 
 /// The largest of some scores once tame; negative infinity if there is nothing else.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
 pub fn max_tame(scores: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a }; // never NaN
     let mut lanes = [f32::NEG_INFINITY; 16];
@@ -56,6 +61,7 @@ pub fn weight(x: f32) -> f32 {
 }
 
 /// The exact sum of up to 2^17 weights.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
 pub fn sum(weights: &[f32]) -> f64 {
     let mut lanes = [0.0; 8];
     let (chunks, rest) = weights.as_chunks::<8>();
@@ -68,6 +74,7 @@ pub fn sum(weights: &[f32]) -> f64 {
 }
 
 /// The sum of each score times its weight, in eight lanes whatever the machine. What weighs nothing counts nothing.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
 pub fn weighted_sum(scores: &[f32], weights: &[f32]) -> f64 {
     let product = |s: f32, w: f32| {
         if w > 0.0 { f64::from(s) * f64::from(w) } else { 0.0 }
@@ -84,6 +91,7 @@ pub fn weighted_sum(scores: &[f32], weights: &[f32]) -> f64 {
 }
 
 /// The sum of the weights of raw logits, `max` being the largest of them once tame.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
 pub fn sum_of_weights(logits: &[f32], max: f32) -> f64 {
     // A block at a time, so that the weights never leave the cache.
     let mut weights = [0.0; 1024];
@@ -97,6 +105,21 @@ pub fn sum_of_weights(logits: &[f32], max: f32) -> f64 {
             sum(weights)
         })
         .sum()
+}
+
+/// Scores over the temperature, less `max`, the best of them: at most 0. NaN stays, infinity is 0.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
+pub fn tempered(scores: &[f32], max: f32, temperature: f32, out: &mut Vec<f32>) {
+    out.extend(scores.iter().map(|&s| match (s - max) / temperature {
+        above if above > 0.0 => 0.0,
+        score => score,
+    }));
+}
+
+/// The weight of every score.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
+pub fn weights(scores: &[f32], out: &mut Vec<f32>) {
+    out.extend(scores.iter().map(|&s| weight(s)));
 }
 
 #[cfg(test)]
