@@ -8,6 +8,7 @@ mod cli_generate;
 mod generate_reference;
 mod model_reference;
 mod precision;
+mod quantize;
 mod real_gpt2;
 mod reference;
 mod sampling_draws;

@@ -25,7 +25,7 @@ fn same_bits_for_any_team_chunk_and_instruction_set() {
         let ids = Reference::read(folder).ids();
         let model = |threads, isa, precision| {
             let checkpoint = Checkpoint::from_folder(&data(folder)).unwrap();
-            Model::with_precision(checkpoint, Team::new(threads, isa), Some(precision))
+            Model::with_precision(checkpoint, Team::new(threads, isa), Some(precision)).unwrap()
         };
         for precision in Precision::ALL {
             let expected = logits(&model(1, Isa::Portable, precision), &ids, ids.len());
@@ -52,7 +52,7 @@ fn what_rounding_costs_fable() {
     let ids = hornbook.encode(&text).unwrap();
     let loss = |precision, against: Option<&Model>| {
         let team = Team::new(2, Isa::available()[0]);
-        let model = Model::with_precision(Checkpoint::embedded().unwrap(), team, Some(precision));
+        let model = Model::with_precision(Checkpoint::embedded().unwrap(), team, Some(precision)).unwrap();
         let windows = Windows { context: 512, stride: 512 };
         score(&model, against, &ids, windows, KvPrecision::F32, |_| ()).unwrap()
     };

@@ -1,10 +1,10 @@
 //! Read bandwidth: how many bytes a second the threads can take in from memory.
 
+use crate::checkpoint::Memory;
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
 use crate::{Error, Result};
-use memmap2::MmapMut;
 use rayon::prelude::*;
 use std::hint::black_box;
 use std::time::Instant;
@@ -22,7 +22,7 @@ const SUMS: usize = 8;
 
 /// A buffer much larger than the caches, to be read over and over.
 pub struct ReadBandwidth {
-    buffer: MmapMut,
+    buffer: Memory,
     isa: Isa,
 }
 
@@ -33,11 +33,9 @@ impl ReadBandwidth {
     /// [`Error::Message`] where there is not enough memory.
     pub fn new() -> Result<Self> {
         let bytes = LEAST.max(BEYOND_CACHE * last_level_cache().unwrap_or(0)).next_multiple_of(PIECE);
-        let mut buffer = MmapMut::map_anon(bytes).map_err(|error| {
+        let mut buffer = Memory::zeroed(bytes).map_err(|error| {
             Error::Message(format!("no {bytes} bytes to measure bandwidth with: {error}"))
         })?;
-        #[cfg(target_os = "linux")]
-        let _ = buffer.advise(memmap2::Advice::HugePage); // without them the measurement is only a little lower
         // Pages that were never written to are all the same page of zeros.
         buffer.par_chunks_mut(PIECE).for_each(|piece| piece.fill(1));
         // The machine's limit, whichever instructions the model is told to use.

@@ -234,7 +234,6 @@ fn tokens(model: &Model, seed: usize, n: usize) -> Vec<u32> {
 mod tests {
     use super::*;
     use crate::bench::Shape;
-    use crate::checkpoint::Dtype;
     use crate::kernels::isa::Isa;
     use crate::kernels::threads::Team;
 
@@ -243,7 +242,7 @@ mod tests {
 
     #[test]
     fn every_phase_is_measured_beside_its_limits() {
-        let checkpoint = TINY.random(Dtype::F16).unwrap();
+        let checkpoint = TINY.random().unwrap();
         let model = Model::new(checkpoint, Team::new(2, Isa::available()[0]));
         let cost = Cost::of(&model, KvPrecision::F32);
         let memory = ReadBandwidth::new().unwrap();
@@ -271,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_run_ends_where_it_should() {
-        let model = Model::new(TINY.random(Dtype::F32).unwrap(), Team::new(1, Isa::Portable));
+        let model = Model::new(TINY.random().unwrap(), Team::new(1, Isa::Portable));
         let mut run = Run::new(&model, KvPrecision::F16, Phase::Batch { sequences: 2, depth: 5 }).unwrap();
         for _ in 0..2 {
             run.once().unwrap();

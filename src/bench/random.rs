@@ -1,9 +1,7 @@
 //! Models of GPT-2's shapes with random weights, made in memory: speed does not depend on what a model has learnt.
 
-use crate::checkpoint::{Checkpoint, Dtype};
-use crate::kernels::elements::Element;
+use crate::checkpoint::{Checkpoint, Memory};
 use crate::{Error, Result};
-use half::{bf16, f16};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::str::FromStr;
@@ -56,58 +54,43 @@ enum Fill {
     Zero,
 }
 
-/// As safetensors spells it.
-fn stored_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::F32 => "F32",
-        Dtype::F16 => "F16",
-        Dtype::Bf16 => "BF16",
-    }
-}
-
 impl Shape {
-    /// A checkpoint of this shape: random matrices, layer norms that scale by 1, biases of 0. The same every time.
+    /// A checkpoint of this shape in f32: random matrices, layer norms that scale by 1, biases of 0. The same every time.
     ///
     /// # Errors
     /// [`Error::Message`] where memory does not suffice.
-    pub fn random(&self, dtype: Dtype) -> Result<Checkpoint> {
+    pub fn random(&self) -> Result<Checkpoint> {
         let mut header = Map::new();
         let (mut end, mut parts) = (0, vec![]);
         for (name, shape, fill) in self.tensors() {
-            let bytes = shape.iter().product::<usize>() * dtype.bytes();
+            let bytes = shape.iter().product::<usize>() * size_of::<f32>();
             let offsets = [end, end + bytes];
-            header
-                .insert(name, json!({"dtype": stored_name(dtype), "shape": shape, "data_offsets": offsets}));
+            header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": offsets}));
             parts.push((bytes, fill));
             end += bytes;
         }
         let header = Value::Object(header).to_string();
 
-        let room = 8 + header.len() + ALIGNMENT + end;
-        let mut file: Vec<u8> = Vec::new();
-        file.try_reserve_exact(room).map_err(|_| {
-            Error::Message(format!("no {room} bytes of memory for a model of shape {}", self.name))
+        // Padding is allowed, and puts the tensors on cache lines.
+        let data = (8 + header.len()).next_multiple_of(ALIGNMENT);
+        let mut file = Memory::zeroed(data + end).map_err(|error| {
+            Error::Message(format!("no {} bytes for a model of shape {}: {error}", data + end, self.name))
         })?;
-        // Padding is allowed, and puts the tensors on cache lines wherever the buffer happens to be.
-        let start = (file.as_ptr() as usize + 8 + header.len()).next_multiple_of(ALIGNMENT);
-        let padded = start - file.as_ptr() as usize - 8;
-        file.extend((padded as u64).to_le_bytes());
-        file.extend(header.as_bytes());
-        file.resize(8 + padded, b' ');
-        file.resize(8 + padded + end, 0);
+        file[..8].copy_from_slice(&(data as u64 - 8).to_le_bytes());
+        file[8..data].fill(b' ');
+        file[8..8 + header.len()].copy_from_slice(header.as_bytes());
 
-        let (mut rest, mut pieces) = (&mut file[8 + padded..], vec![]);
+        let (mut rest, mut pieces) = (&mut file[data..], vec![]);
         for (bytes, fill) in parts {
             let tensor;
             (tensor, rest) = rest.split_at_mut(bytes);
             pieces.extend(tensor.chunks_mut(PIECE).map(|piece| (piece, fill)));
         }
-        pieces.into_par_iter().enumerate().for_each(|(seed, (piece, fill))| match dtype {
-            Dtype::F32 => fill_with::<f32>(bytemuck::cast_slice_mut(piece), fill, seed as u64),
-            Dtype::F16 => fill_with::<f16>(bytemuck::cast_slice_mut(piece), fill, seed as u64),
-            Dtype::Bf16 => fill_with::<bf16>(bytemuck::cast_slice_mut(piece), fill, seed as u64),
-        });
-        let mut checkpoint = Checkpoint::from_bytes(self.config().to_string().as_bytes(), file)?;
+        pieces
+            .into_par_iter()
+            .enumerate()
+            .for_each(|(seed, (piece, fill))| fill_with(bytemuck::cast_slice_mut(piece), fill, seed as u64));
+        let mut checkpoint = Checkpoint::from_memory(self.config().to_string().as_bytes(), file)?;
         checkpoint.name = self.name.to_string();
         Ok(checkpoint)
     }
@@ -155,10 +138,10 @@ const ALIGNMENT: usize = 64;
 /// Bytes that one thread fills at a time.
 const PIECE: usize = 1 << 16;
 
-fn fill_with<E: Element>(numbers: &mut [E], fill: Fill, seed: u64) {
+fn fill_with(numbers: &mut [f32], fill: Fill, seed: u64) {
     match fill {
         Fill::Zero => {} // as it is
-        Fill::One => numbers.fill(E::from_f32(1.0)),
+        Fill::One => numbers.fill(1.0),
         Fill::Random => {
             // xorshift64 (Marsaglia 2003) from a well-mixed start; a uniform number on ±√3 has standard deviation 1.
             let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -167,7 +150,7 @@ fn fill_with<E: Element>(numbers: &mut [E], fill: Fill, seed: u64) {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
-                *number = E::from_f32((state >> 32) as u32 as i32 as f32 * scale);
+                *number = (state >> 32) as u32 as i32 as f32 * scale;
             }
         }
     }
@@ -176,45 +159,27 @@ fn fill_with<E: Element>(numbers: &mut [E], fill: Fill, seed: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::elements::Elements;
 
     const TINY: Shape =
         Shape { name: "tiny", n_layer: 2, n_embd: 32, n_head: 2, n_positions: 64, vocab_size: 50 };
 
     #[test]
-    fn random_weights_have_the_spread_they_should_in_every_precision() {
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-            let checkpoint = TINY.random(dtype).unwrap();
-            assert_eq!(checkpoint.weights.wte.dtype(), dtype);
-            let numbers: Vec<f32> = match checkpoint.weights.h[1].mlp.c_fc.weight.elements() {
-                Elements::F32(e) => e.to_vec(),
-                Elements::F16(e) => e.iter().map(|x| x.to_f32()).collect(),
-                Elements::Bf16(e) => e.iter().map(|x| x.to_f32()).collect(),
-            };
-            assert_eq!(numbers.len(), 32 * 128);
-            let n = numbers.len() as f32;
-            let mean = numbers.iter().sum::<f32>() / n;
-            let deviation = (numbers.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n).sqrt();
-            assert!(
-                mean.abs() < 0.002 && (deviation - 0.02).abs() < 0.001,
-                "{dtype:?}: {mean} ± {deviation}"
-            );
-        }
+    fn random_weights_have_the_spread_they_should() {
+        let checkpoint = TINY.random().unwrap();
+        let numbers = checkpoint.weights.h[1].mlp.c_fc.weight.as_f32();
+        assert_eq!(numbers.len(), 32 * 128);
+        let n = numbers.len() as f32;
+        let mean = numbers.iter().sum::<f32>() / n;
+        let deviation = (numbers.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n).sqrt();
+        assert!(mean.abs() < 0.002 && (deviation - 0.02).abs() < 0.001, "{mean} ± {deviation}");
     }
 
     #[test]
-    fn matrices_lie_on_cache_lines_and_nothing_is_copied_but_vectors() {
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-            let checkpoint = TINY.random(dtype).unwrap();
-            for tensor in checkpoint.weights.tensors().filter(|tensor| tensor.shape().len() == 2) {
-                let address = match tensor.elements() {
-                    Elements::F32(e) => e.as_ptr() as usize,
-                    Elements::F16(e) => e.as_ptr() as usize,
-                    Elements::Bf16(e) => e.as_ptr() as usize,
-                };
-                assert!(tensor.is_view());
-                assert_eq!(address % ALIGNMENT, 0);
-            }
+    fn tensors_lie_on_cache_lines_and_nothing_is_copied() {
+        let checkpoint = TINY.random().unwrap();
+        for tensor in checkpoint.weights.tensors().filter(|tensor| tensor.len() % 16 == 0) {
+            assert!(tensor.is_view());
+            assert_eq!(tensor.as_f32().as_ptr().addr() % ALIGNMENT, 0);
         }
     }
 

@@ -18,6 +18,8 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 pub(super) struct Header {
     pub(super) tensors: HashMap<String, TensorInfo>,
     pub(super) data_start: usize,
+    /// What else the file says of itself.
+    pub(super) metadata: HashMap<String, String>,
 }
 
 /// Reads and checks the header of `bytes`, the whole content of `file`: afterwards every tensor's `data_offsets`
@@ -66,7 +68,8 @@ pub(super) fn read_header(file: &Path, bytes: &[u8]) -> Result<Header> {
         )));
     }
     let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-    Ok(Header { tensors, data_start: 8 + length })
+    let about = metadata.metadata().clone().unwrap_or_default();
+    Ok(Header { tensors, data_start: 8 + length, metadata: about })
 }
 
 /// Why a header was refused, with the tensor and the numbers: the parser's own error knows neither.

@@ -11,24 +11,33 @@
 //! - `header`: which tensors does a safetensors file hold, and is it telling the truth?
 //! - `shards`: which file holds which tensor?
 //! - `tensor`: what is a tensor, and when must it be copied?
+//! - `memory`: where does a copy live?
+//! - `packed`: how is a quantised matrix stored?
 //! - `weights`: which tensors make a GPT-2?
+//! - `write`: how does a quantised model become a folder?
 
 mod config;
 mod embedded;
 mod header;
 mod locate;
+mod memory;
+mod packed;
 mod shards;
 mod source;
 mod tensor;
 mod weights;
+mod write;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use config::{Config, PositionEmbedding};
+pub use memory::Memory;
 pub use tensor::{Dtype, Tensor};
 pub use weights::{AttentionWeights, BlockWeights, LayerNormWeights, LinearWeights, MlpWeights, Weights};
+
+pub use write::Step;
 
 use crate::error::{Error, Result};
 use shards::Shards;
@@ -36,6 +45,17 @@ use source::{Source, read_file};
 
 /// tokenizer.json of a 50 257-token vocabulary is about 2 MB.
 const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
+
+/// What belongs to a model beside its weights.
+const FILES: [&str; 7] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+];
 
 /// A GPT-2 ready to be computed with.
 #[derive(Clone, Debug)]
@@ -150,6 +170,14 @@ impl Checkpoint {
         Checkpoint::in_memory("memory", config, Source::Heap(Arc::new(safetensors)))
     }
 
+    /// The same, of a `model.safetensors` that was made in memory.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::from_bytes`].
+    pub fn from_memory(config: &[u8], safetensors: Memory) -> Result<Checkpoint> {
+        Checkpoint::in_memory("memory", config, Source::Memory(Arc::new(safetensors)))
+    }
+
     fn in_memory(name: &str, config: &[u8], safetensors: Source) -> Result<Checkpoint> {
         let file = |file: &str| PathBuf::from(format!("{name}/{file}"));
         let config = Config::from_json(&file("config.json"), config)?;
@@ -198,6 +226,30 @@ impl Checkpoint {
         } else {
             TokenizerFiles::None { folder: folder.clone() }
         })
+    }
+
+    /// The files beside the weights, by name: the configuration and what there is of a tokenizer.
+    fn files(&self) -> Result<Vec<(&'static str, Cow<'static, [u8]>)>> {
+        if let (None, Some(tokenizer)) = (&self.folder, self.tokenizer_json) {
+            let config = Cow::Borrowed(embedded::CONFIG);
+            return Ok(vec![("config.json", config), ("tokenizer.json", Cow::Borrowed(tokenizer))]);
+        }
+        let Some(folder) = &self.folder else {
+            return Err(Error::Message(format!(
+                "'{}' has no folder to take its configuration from",
+                self.name
+            )));
+        };
+        let there = FILES.into_iter().filter(|name| folder.join(name).exists());
+        there
+            .map(|name| Ok((name, Cow::Owned(read_file(&folder.join(name), MAX_TOKENIZER_BYTES)?))))
+            .collect()
+    }
+
+    /// The precision the matrices were quantised to; none where their numbers are plain.
+    pub fn quantised(&self) -> Option<Dtype> {
+        let dtype = self.weights.h.first()?.attn.c_attn.weight.dtype();
+        (!dtype.is_plain()).then_some(dtype)
     }
 
     /// The size of the mapped files, or of the bytes the model came from: memory the system can share and reclaim.

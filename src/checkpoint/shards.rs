@@ -1,6 +1,7 @@
 //! The tensors of a checkpoint, whether one file holds them or several share them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use safetensors::tensor::TensorInfo;
@@ -9,7 +10,7 @@ use super::header::read_header;
 use super::source::{Source, read_file};
 use crate::error::{Error, Result};
 
-const SINGLE: &str = "model.safetensors";
+pub(super) const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// An index names each tensor once; the largest published ones are a few megabytes.
@@ -29,6 +30,7 @@ struct Shard {
     path: PathBuf,
     source: Source,
     data_start: usize,
+    metadata: HashMap<String, String>,
 }
 
 /// One tensor as its file describes it.
@@ -36,8 +38,18 @@ pub(super) struct Stored<'a> {
     pub(super) file: &'a Path,
     pub(super) source: &'a Source,
     /// Where the data section of `source` starts, which `info.data_offsets` count from.
-    pub(super) data_start: usize,
+    data_start: usize,
+    /// What the file says of itself.
+    pub(super) metadata: &'a HashMap<String, String>,
     pub(super) info: &'a TensorInfo,
+}
+
+impl Stored<'_> {
+    /// Where the tensor's bytes are in `source`.
+    pub(super) fn range(&self) -> Range<usize> {
+        let (start, end) = self.info.data_offsets;
+        self.data_start + start..self.data_start + end
+    }
 }
 
 /// The `model.safetensors.index.json` that `save_pretrained` writes beside shards.
@@ -66,7 +78,7 @@ impl Shards {
         let tensors = (header.tensors.into_iter()).map(|(name, info)| (name, (0, info))).collect();
         Ok(Shards {
             listing: path.clone(),
-            files: vec![Shard { path, source, data_start: header.data_start }],
+            files: vec![Shard { path, source, data_start: header.data_start, metadata: header.metadata }],
             tensors,
         })
     }
@@ -108,7 +120,8 @@ impl Shards {
                 let place = (shards.files.len(), info);
                 shards.tensors.insert(tensor.clone(), place);
             }
-            shards.files.push(Shard { path, source, data_start: header.data_start });
+            let (data_start, metadata) = (header.data_start, header.metadata);
+            shards.files.push(Shard { path, source, data_start, metadata });
         }
         Ok(shards)
     }
@@ -116,7 +129,8 @@ impl Shards {
     pub(super) fn get(&self, name: &str) -> Option<Stored<'_>> {
         let (file, info) = self.tensors.get(name)?;
         let shard = &self.files[*file];
-        Some(Stored { file: &shard.path, source: &shard.source, data_start: shard.data_start, info })
+        let Shard { path: file, source, data_start, metadata } = shard;
+        Some(Stored { file, source, data_start: *data_start, metadata, info })
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {

@@ -1,13 +1,15 @@
-//! Where a checkpoint's bytes live: a mapped file, the program itself, or the heap.
+//! Where a checkpoint's bytes live: a mapped file, the program itself, or memory of our own.
 
+use std::alloc::Layout;
 use std::fs::File;
 use std::io::Read;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
 
+use super::memory::Memory;
 use crate::error::{Error, Result};
 
 /// Bytes that tensors are views of; cheap to clone, alive as long as any view.
@@ -17,8 +19,10 @@ pub(super) enum Source {
     Map(Arc<Mmap>),
     /// Bytes compiled into the program.
     Static(&'static [u8]),
-    /// Bytes of our own.
+    /// What a caller gave us.
     Heap(Arc<Vec<u8>>),
+    /// Bytes of our own.
+    Memory(Arc<Memory>),
 }
 
 impl Source {
@@ -46,7 +50,50 @@ impl Deref for Source {
             Source::Map(map) => map,
             Source::Static(bytes) => bytes,
             Source::Heap(bytes) => bytes,
+            Source::Memory(bytes) => bytes,
         }
+    }
+}
+
+/// A part of a source.
+#[derive(Clone, Debug)]
+pub(super) struct Bytes {
+    source: Source,
+    range: Range<usize>,
+    is_view: bool,
+}
+
+impl Bytes {
+    /// `range` of `source`, in place if its address is a multiple of `alignment`, else copied.
+    pub(super) fn at(source: &Source, range: Range<usize>, alignment: usize) -> Bytes {
+        let bytes = &source[range.clone()];
+        if !bytes.as_ptr().addr().is_multiple_of(alignment) {
+            return Bytes::own(bytes.len(), |copy| copy.copy_from_slice(bytes));
+        }
+        Bytes { source: source.clone(), range, is_view: true }
+    }
+
+    /// Bytes of our own, zero before they are filled.
+    pub(super) fn own(len: usize, fill: impl FnOnce(&mut [u8])) -> Bytes {
+        // Without memory the program ends, as it does wherever else it asks for some.
+        let mut memory = Memory::zeroed(len).unwrap_or_else(|_| {
+            std::alloc::handle_alloc_error(Layout::array::<u8>(len).expect("a length in bytes"))
+        });
+        fill(&mut memory);
+        Bytes { source: Source::Memory(Arc::new(memory)), range: 0..len, is_view: false }
+    }
+
+    /// Whether they are read in place.
+    pub(super) fn is_view(&self) -> bool {
+        self.is_view
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.source[self.range.clone()]
     }
 }
 

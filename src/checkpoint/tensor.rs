@@ -1,13 +1,12 @@
 //! One tensor: a view of the checkpoint's bytes wherever that is possible, bytes of its own where it is not.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::source::Source;
+use super::source::{Bytes, Source};
 use crate::kernels::elements::{Element, Elements};
 
 #[cfg(target_endian = "big")]
@@ -24,58 +23,63 @@ pub enum Dtype {
     F16,
     /// bfloat16.
     Bf16,
+    /// A matrix of eight bits a weight, packed as [`Int8`](crate::kernels::quantised::Int8) says.
+    Int8,
+    /// A matrix of four bits a weight, packed as [`Int4`](crate::kernels::quantised::Int4) says.
+    Int4,
 }
 
 impl Dtype {
-    /// Bytes of a number.
-    pub fn bytes(self) -> usize {
+    /// Bytes of a number; none where numbers share scales.
+    pub fn bytes(self) -> Option<usize> {
         match self {
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::Bf16 => 2,
+            Dtype::F32 => Some(4),
+            Dtype::F16 | Dtype::Bf16 => Some(2),
+            Dtype::Int8 | Dtype::Int4 => None,
+        }
+    }
+
+    /// Whether a number stands for itself.
+    pub fn is_plain(self) -> bool {
+        self.bytes().is_some()
+    }
+
+    /// As a user types it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
+            Dtype::Int8 => "int8",
+            Dtype::Int4 => "int4",
         }
     }
 }
-
-/// Owned tensors start on a cache line.
-const ALIGNMENT: usize = 64;
 
 /// A row-major tensor in the precision it is stored in. Cheap to clone: clones share their bytes.
 #[derive(Clone, Debug)]
 pub struct Tensor {
-    source: Source,
-    /// The tensor's bytes within `source`: as many as `shape` and `dtype` call for, aligned for `dtype`.
-    range: Range<usize>,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    is_view: bool,
+    /// As many as `shape` and `dtype` call for, aligned for `dtype`.
+    pub(super) bytes: Bytes,
+    /// The scales of a quantised matrix.
+    pub(super) scales: Option<Bytes>,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
 }
 
 impl Tensor {
-    /// The tensor at `range` of `source`, in place if its address suits its dtype, else copied.
+    /// The tensor of plain numbers at `range` of `source`, in place if its address suits its dtype, else copied.
     ///
     /// `range` lies within `source` and is as long as `shape` and `dtype` call for: the header's reader has seen to it.
     pub(super) fn new(source: &Source, range: Range<usize>, dtype: Dtype, shape: Vec<usize>) -> Tensor {
-        debug_assert_eq!(range.len(), shape.iter().product::<usize>() * dtype.bytes());
-        let bytes = &source[range.clone()];
-        if !(bytes.as_ptr() as usize).is_multiple_of(dtype.bytes()) {
-            return Tensor::owned(dtype, shape, |copy| copy.copy_from_slice(bytes));
-        }
-        Tensor { source: source.clone(), range, dtype, shape, is_view: true }
+        let size = dtype.bytes().expect("plain numbers");
+        debug_assert_eq!(range.len(), shape.iter().product::<usize>() * size);
+        Tensor { bytes: Bytes::at(source, range, size), scales: None, dtype, shape }
     }
 
     fn owned(dtype: Dtype, shape: Vec<usize>, fill: impl FnOnce(&mut [u8])) -> Tensor {
-        let len = shape.iter().product::<usize>() * dtype.bytes();
-        // A little more than needed, so that some start within it is aligned; the vector never grows, so it stays so.
-        let mut heap = vec![0u8; len + ALIGNMENT - 1];
-        let start = heap.as_ptr().align_offset(ALIGNMENT);
-        fill(&mut heap[start..start + len]);
-        Tensor {
-            source: Source::Heap(Arc::new(heap)),
-            range: start..start + len,
-            dtype,
-            shape,
-            is_view: false,
-        }
+        let len = shape.iter().product::<usize>() * dtype.bytes().expect("plain numbers");
+        Tensor { bytes: Bytes::own(len, fill), scales: None, dtype, shape }
     }
 
     /// `[rows, columns]` to `[columns, rows]`, in bytes of its own.
@@ -100,7 +104,10 @@ impl Tensor {
         self.dtype
     }
 
-    /// The same numbers in another precision, rounded to nearest even where it is smaller.
+    /// The same numbers in another precision, rounded where it is smaller: to nearest even, or as the format says.
+    ///
+    /// # Panics
+    /// If they are quantised already, or are to be and are no matrix.
     pub fn converted(self, dtype: Dtype) -> Tensor {
         fn convert<T: Element>(from: Elements, to: &mut [u8]) {
             let to: &mut [T] = bytemuck::cast_slice_mut(to);
@@ -117,10 +124,14 @@ impl Tensor {
         if self.dtype == dtype {
             return self;
         }
+        if !dtype.is_plain() {
+            return self.packed(dtype);
+        }
         Tensor::owned(dtype, self.shape.clone(), |to| match dtype {
             Dtype::F32 => convert::<f32>(self.elements(), to),
             Dtype::F16 => convert::<f16>(self.elements(), to),
             Dtype::Bf16 => convert::<bf16>(self.elements(), to),
+            Dtype::Int8 | Dtype::Int4 => unreachable!("packed above"),
         })
     }
 
@@ -130,12 +141,15 @@ impl Tensor {
     }
 
     /// The numbers in the precision they are stored in, row-major.
+    ///
+    /// # Panics
+    /// If they are quantised; see [`Tensor::weights`].
     pub fn elements(&self) -> Elements<'_> {
-        let bytes = self.bytes();
         match self.dtype {
-            Dtype::F32 => Elements::F32(bytemuck::cast_slice(bytes)),
-            Dtype::F16 => Elements::F16(bytemuck::cast_slice::<u8, f16>(bytes)),
-            Dtype::Bf16 => Elements::Bf16(bytemuck::cast_slice::<u8, bf16>(bytes)),
+            Dtype::F32 => Elements::F32(bytemuck::cast_slice(&self.bytes)),
+            Dtype::F16 => Elements::F16(bytemuck::cast_slice::<u8, f16>(&self.bytes)),
+            Dtype::Bf16 => Elements::Bf16(bytemuck::cast_slice::<u8, bf16>(&self.bytes)),
+            Dtype::Int8 | Dtype::Int4 => panic!("a quantised tensor was read number by number"),
         }
     }
 
@@ -143,24 +157,27 @@ impl Tensor {
     /// [`Weights`](super::Weights) is.
     ///
     /// # Panics
-    /// If the tensor is f16 or bf16.
+    /// If the tensor is anything else.
     pub fn as_f32(&self) -> &[f32] {
         match self.elements() {
             Elements::F32(numbers) => numbers,
-            Elements::F16(_) | Elements::Bf16(_) => {
-                panic!("a tensor stored as {:?} was read as f32", self.dtype)
-            }
+            _ => panic!("a tensor stored as {:?} was read as f32", self.dtype),
         }
     }
 
     /// Whether the numbers are read in place from the checkpoint's bytes.
     pub fn is_view(&self) -> bool {
-        self.is_view
+        self.bytes.is_view() && self.scales.as_ref().is_none_or(Bytes::is_view)
     }
 
     /// The bytes of memory the tensor takes beside the checkpoint's own: 0 for a view.
     pub fn owned_bytes(&self) -> usize {
-        if self.is_view { 0 } else { self.range.len() }
+        [Some(&self.bytes), self.scales.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter(|bytes| !bytes.is_view())
+            .map(|bytes| bytes.len())
+            .sum()
     }
 
     /// How many numbers there are.
@@ -171,11 +188,7 @@ impl Tensor {
 
     /// The bytes that reading all of it reads, wherever they lie.
     pub fn stored_bytes(&self) -> usize {
-        self.range.len()
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.source[self.range.clone()]
+        self.bytes.len() + self.scales.as_ref().map_or(0, |scales| scales.len())
     }
 }
 
@@ -197,6 +210,7 @@ fn transpose<T: Pod + Send + Sync>(from: &[T], to: &mut [T], rows: usize, column
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn heap(numbers: &[f32], skip: usize) -> (Source, Range<usize>) {
         // f32s of our own making are aligned; `skip` bytes in front of a copy decide whether it is.
@@ -225,8 +239,8 @@ mod tests {
     #[test]
     fn owned_tensors_start_on_a_cache_line() {
         let tensor = Tensor::owned(Dtype::F16, vec![3, 5], |bytes| bytes.fill(1));
-        assert_eq!(tensor.bytes().as_ptr() as usize % ALIGNMENT, 0);
-        assert_eq!(tensor.bytes(), [1; 30]);
+        assert_eq!(tensor.bytes.as_ptr() as usize % 64, 0);
+        assert_eq!(*tensor.bytes, [1; 30]);
     }
 
     #[test]

@@ -7,7 +7,9 @@
 use safetensors::Dtype as StoredDtype;
 
 use super::config::{Config, PositionEmbedding};
-use super::shards::Shards;
+use super::packed::{LAYOUT, shapes};
+use super::shards::{Shards, Stored};
+use super::source::Bytes;
 use super::tensor::{Dtype, Tensor};
 use crate::error::{Error, Result};
 
@@ -22,7 +24,7 @@ pub struct Weights {
     pub h: Vec<BlockWeights>,
     /// The layer norm after the last block.
     pub ln_f: LayerNormWeights,
-    /// The head, `[vocab_size, n_embd]`; none where it is tied to `wte`.
+    /// The head, `[vocab_size, n_embd]`, or quantised `[n_embd, vocab_size]`; none where it is tied to `wte`.
     pub lm_head: Option<Tensor>,
 }
 
@@ -60,7 +62,7 @@ pub struct MlpWeights {
 /// `y = x·weight + bias`.
 #[derive(Clone, Debug)]
 pub struct LinearWeights {
-    /// `[in, out]`.
+    /// `[in, out]`, in any precision.
     pub weight: Tensor,
     /// `[out]`, always f32.
     pub bias: Tensor,
@@ -84,6 +86,7 @@ impl Weights {
         let prefix = prefix(shards)?;
         let mut reader = Reader { shards, prefix, layout: Layout::Conv1d };
         reader.layout = reader.layout(config)?;
+        let packed = matches!(reader.layout, Layout::Packed(_));
 
         if shards.contains(&reader.name("wpe.weight")) {
             config.position_embedding_type = PositionEmbedding::Learned;
@@ -108,6 +111,7 @@ impl Weights {
         // The head stands beside the transformer, not within it.
         let head = format!("{}lm_head.weight", prefix.trim_end_matches("transformer."));
         let lm_head = match config.tie_word_embeddings {
+            _ if packed => Some(reader.packed(&head, Dtype::Int8, config.n_embd, config.vocab_size)?),
             true => None,
             false => Some(reader.named(&head, &[config.vocab_size, config.n_embd])?),
         };
@@ -168,6 +172,8 @@ enum Layout {
     Conv1d,
     /// `[out, in]`
     Linear,
+    /// Quantised, in the blocks the kernels take.
+    Packed(Dtype),
 }
 
 struct Reader<'a> {
@@ -184,6 +190,22 @@ impl Reader<'_> {
     /// Which lineage the checkpoint is of, by the shape of the first block's `c_attn`.
     fn layout(&self, config: &Config) -> Result<Layout> {
         let name = self.name("h.0.attn.c_attn.weight");
+        for dtype in [Dtype::Int8, Dtype::Int4] {
+            if let Some(stored) = self.shards.get(&format!("{name}.{}", dtype.name())) {
+                return match stored.metadata.get(LAYOUT.0) {
+                    Some(version) if version == LAYOUT.1 => Ok(Layout::Packed(dtype)),
+                    found => Err(Error::Checkpoint {
+                        file: stored.file.to_path_buf(),
+                        problem: format!(
+                            "found {} {} of quantised weights, expected {}: quantise the model again",
+                            LAYOUT.0,
+                            found.map_or("none", |version| version).escape_debug(),
+                            LAYOUT.1
+                        ),
+                    }),
+                };
+            }
+        }
         let (n_in, n_out) = (config.n_embd, 3 * config.n_embd);
         match self.shards.get(&name) {
             Some(stored) if stored.info.shape == [n_out, n_in] => Ok(Layout::Linear),
@@ -228,6 +250,7 @@ impl Reader<'_> {
             weight: match self.layout {
                 Layout::Conv1d => self.tensor(&weight, &[n_in, n_out])?,
                 Layout::Linear => self.tensor(&weight, &[n_out, n_in])?.transposed(),
+                Layout::Packed(dtype) => self.packed(&self.name(&weight), dtype, n_in, n_out)?,
             },
             bias: self.vector(&format!("{name}.bias"), n_out)?,
         })
@@ -242,29 +265,65 @@ impl Reader<'_> {
     }
 
     fn named(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let refuse = |file: &std::path::Path, found: String, expected: String| Error::Tensor {
-            file: file.to_path_buf(),
-            tensor: name.to_string(),
-            found,
-            expected,
-        };
-        let Some(stored) = self.shards.get(name) else {
-            return Err(refuse(&self.shards.listing, "no such tensor".into(), format!("shape {shape:?}")));
-        };
-        let info = stored.info;
-        let dtype = match info.dtype {
+        let stored = self.find(name, shape)?;
+        let dtype = match stored.info.dtype {
             StoredDtype::F32 => Dtype::F32,
             StoredDtype::F16 => Dtype::F16,
             StoredDtype::BF16 => Dtype::Bf16,
-            other => {
-                return Err(refuse(stored.file, format!("dtype {other}"), "F32, F16 or BF16".into()));
-            }
+            _ => return Err(wrong_dtype(name, &stored, "F32, F16 or BF16")),
         };
-        if info.shape != shape {
-            return Err(refuse(stored.file, format!("shape {:?}", info.shape), format!("shape {shape:?}")));
+        if stored.info.shape != shape {
+            return Err(wrong_shape(name, &stored, shape));
         }
-        let (start, end) = info.data_offsets;
-        let range = stored.data_start + start..stored.data_start + end;
-        Ok(Tensor::new(stored.source, range, dtype, shape.to_vec()))
+        Ok(Tensor::new(stored.source, stored.range(), dtype, shape.to_vec()))
+    }
+
+    /// A quantised matrix, `[in, out]`: its weights and its scales.
+    fn packed(&self, name: &str, dtype: Dtype, n_in: usize, n_out: usize) -> Result<Tensor> {
+        let [of_lines, of_scales] = shapes(dtype, n_in, n_out);
+        let part = |ending: &str, dtype: StoredDtype, shape: &[usize]| {
+            let name = format!("{name}.{ending}");
+            let stored = self.find(&name, shape)?;
+            if stored.info.dtype != dtype {
+                return Err(wrong_dtype(&name, &stored, &dtype.to_string()));
+            }
+            if stored.info.shape != shape {
+                return Err(wrong_shape(&name, &stored, shape));
+            }
+            Ok(stored)
+        };
+        let of_scale = if dtype == Dtype::Int4 { StoredDtype::F16 } else { StoredDtype::F32 };
+        let lines = part(dtype.name(), StoredDtype::U8, &of_lines)?;
+        let scales = part("scale", of_scale, &of_scales)?;
+        let lines = Bytes::at(lines.source, lines.range(), 1);
+        let scales = Bytes::at(scales.source, scales.range(), align_of::<f32>());
+        Ok(Tensor::from_packed(lines, scales, dtype, [n_in, n_out]))
+    }
+
+    fn find(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
+        self.shards.get(name).ok_or_else(|| Error::Tensor {
+            file: self.shards.listing.clone(),
+            tensor: name.to_string(),
+            found: "no such tensor".into(),
+            expected: format!("shape {shape:?}"),
+        })
+    }
+}
+
+fn wrong_dtype(name: &str, stored: &Stored, expected: &str) -> Error {
+    Error::Tensor {
+        file: stored.file.to_path_buf(),
+        tensor: name.to_string(),
+        found: format!("dtype {}", stored.info.dtype),
+        expected: expected.to_string(),
+    }
+}
+
+fn wrong_shape(name: &str, stored: &Stored, expected: &[usize]) -> Error {
+    Error::Tensor {
+        file: stored.file.to_path_buf(),
+        tensor: name.to_string(),
+        found: format!("shape {:?}", stored.info.shape),
+        expected: format!("shape {expected:?}"),
     }
 }

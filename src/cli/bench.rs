@@ -6,7 +6,7 @@ use super::kv::Kv;
 use super::{progress, team};
 use crate::Result;
 use crate::bench::{Cost, DECODE_STEPS, Limits, Phase, ReadBandwidth, Shape, Summary, measure};
-use crate::checkpoint::{Checkpoint, Config, Dtype};
+use crate::checkpoint::{Checkpoint, Config};
 use crate::kernels::isa::Isa;
 use crate::model::{Model, Precision};
 use clap::Args;
@@ -84,7 +84,7 @@ impl Bench {
             given => given.iter().map(|n| n.get()).collect(),
         };
         let checkpoint = match self.shape {
-            Some(shape) => shape.random(Dtype::F32)?,
+            Some(shape) => shape.random()?,
             None => Checkpoint::open(&self.model)?,
         };
         let precisions: Vec<Option<Precision>> = match &self.precision[..] {
@@ -103,7 +103,7 @@ impl Bench {
             for (&threads, limits) in threads.iter().zip(&mut limits) {
                 bar.set_message(format!("{name}, making the model"));
                 let team = team(NonZeroUsize::new(threads))?;
-                let model = Model::with_precision(checkpoint.clone(), team, precision);
+                let model = Model::with_precision(checkpoint.clone(), team, precision)?;
                 let cost = Cost::of(&model, self.kv_precision.into());
                 for &phase in &phases {
                     let measurement = self.measure(&model, &cost, name, phase, &memory, limits, &bar)?;
@@ -167,11 +167,7 @@ impl Bench {
 
 /// The precision a checkpoint's matrices are stored in.
 fn stored_name(checkpoint: &Checkpoint) -> &'static str {
-    match checkpoint.weights.wte.dtype() {
-        Dtype::F32 => "f32",
-        Dtype::F16 => "f16",
-        Dtype::Bf16 => "bf16",
-    }
+    checkpoint.quantised().unwrap_or(checkpoint.weights.wte.dtype()).name()
 }
 
 /// `n`, or the most that fits, said on standard error.

@@ -6,6 +6,7 @@ mod kv;
 mod memory;
 mod perplexity;
 mod progress;
+mod quantize;
 mod stats;
 
 use crate::kernels::isa::Isa;
@@ -22,7 +23,8 @@ use std::process::ExitCode;
   hornbook generate \"Once upon a time\"   continue a prompt with the built-in model
   hornbook generate --help               all that can be asked of it, with examples
   hornbook perplexity story.txt          how well the model predicts a text
-  hornbook bench                         how fast it is on this machine")]
+  hornbook bench                         how fast it is on this machine
+  hornbook quantize gpt2 -p int8 -o DIR  the same model in a quarter of the bytes")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -33,6 +35,7 @@ enum Command {
     Generate(Box<generate::Generate>),
     Perplexity(perplexity::Perplexity),
     Bench(bench::Bench),
+    Quantize(quantize::Quantize),
 }
 
 /// Runs what was asked for.
@@ -44,6 +47,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Generate(generate) => generate.run(),
         Command::Perplexity(perplexity) => perplexity.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Quantize(quantize) => quantize.run(),
     }
 }
 

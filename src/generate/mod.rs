@@ -80,7 +80,7 @@ impl Hornbook {
     /// A checkpoint on a team of threads, its matrices converted to a precision; none leaves them as they are stored.
     ///
     /// # Errors
-    /// As [`Hornbook::new`].
+    /// As [`Hornbook::new`] and [`Model::with_precision`].
     pub fn with_precision(checkpoint: Checkpoint, team: Team, precision: Option<Precision>) -> Result<Self> {
         let tokenizer = match checkpoint.tokenizer_files()? {
             TokenizerFiles::Json { file, bytes } => Some(Tokenizer::from_json(&file, &bytes)?),
@@ -94,7 +94,7 @@ impl Hornbook {
             tokenizer,
             mapped_bytes: checkpoint.mapped_bytes(),
             owned_bytes: checkpoint.owned_bytes(),
-            model: Model::with_precision(checkpoint, team, precision),
+            model: Model::with_precision(checkpoint, team, precision)?,
         })
     }
 

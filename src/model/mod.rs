@@ -54,11 +54,25 @@ pub struct Model {
 impl Model {
     /// A model of a checkpoint's weights, used where they lie.
     pub fn new(checkpoint: Checkpoint, team: Team) -> Self {
-        Self::with_precision(checkpoint, team, None)
+        Self::made(checkpoint, team, None)
     }
 
     /// A model of a checkpoint's matrices converted to a precision; none leaves them as they are stored.
-    pub fn with_precision(checkpoint: Checkpoint, team: Team, precision: Option<Precision>) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for another precision than that which the matrices were quantised to.
+    pub fn with_precision(checkpoint: Checkpoint, team: Team, precision: Option<Precision>) -> Result<Self> {
+        match (checkpoint.quantised(), precision) {
+            (Some(stored), Some(wanted)) if wanted.dtype() != stored => Err(Error::Parameter {
+                name: "precision".into(),
+                found: wanted.to_string(),
+                expected: format!("{}, which '{}' was quantised to", stored.name(), checkpoint.name),
+            }),
+            _ => Ok(Self::made(checkpoint, team, precision)),
+        }
+    }
+
+    fn made(checkpoint: Checkpoint, team: Team, precision: Option<Precision>) -> Self {
         let Checkpoint { config, weights, .. } = checkpoint;
         let sinusoidal = weights.wpe.is_none().then(|| sinusoidal(config.n_positions, config.n_embd));
         Self { config, weights: ModelWeights::new(weights, precision), sinusoidal, team }

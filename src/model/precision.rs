@@ -1,5 +1,6 @@
 //! The precisions a model can compute its matrices in.
 
+use crate::checkpoint::Dtype;
 use std::fmt;
 use std::str::FromStr;
 
@@ -25,12 +26,17 @@ impl Precision {
 
     /// As a user types it.
     pub fn name(self) -> &'static str {
+        self.dtype().name()
+    }
+
+    /// What tensors are stored in.
+    pub fn dtype(self) -> Dtype {
         match self {
-            Precision::F32 => "f32",
-            Precision::F16 => "f16",
-            Precision::Bf16 => "bf16",
-            Precision::Int8 => "int8",
-            Precision::Int4 => "int4",
+            Precision::F32 => Dtype::F32,
+            Precision::F16 => Dtype::F16,
+            Precision::Bf16 => Dtype::Bf16,
+            Precision::Int8 => Dtype::Int8,
+            Precision::Int4 => Dtype::Int4,
         }
     }
 }

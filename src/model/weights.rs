@@ -1,12 +1,8 @@
 //! A model's weights in the precision it computes with: as the checkpoint stores them, or rounded when it is loaded.
 
 use super::Precision;
-use crate::checkpoint::{BlockWeights, Dtype, LayerNormWeights, LinearWeights, Tensor, Weights};
-use crate::kernels::elements::{Element, Elements};
+use crate::checkpoint::{BlockWeights, LayerNormWeights, LinearWeights, Tensor, Weights};
 use crate::kernels::linear::{self, Matrix};
-use crate::kernels::quantised::{Int4, Int8, Line};
-use crate::kernels::simd::LANES;
-use half::f16;
 
 /// What the forward pass needs.
 pub(super) struct ModelWeights {
@@ -36,7 +32,8 @@ pub(super) enum Head {
 
 /// A linear layer.
 pub(super) struct Linear {
-    weight: Stored,
+    /// `[in, out]`
+    weight: Tensor,
     bias: Bias,
 }
 
@@ -45,18 +42,13 @@ enum Bias {
     Zero(Vec<f32>),
 }
 
-enum Stored {
-    Plain(Tensor),
-    Int8 { lines: Vec<Line>, scales: Vec<f32>, shape: [usize; 2] },
-    Int4 { lines: Vec<Line>, scales: Vec<[f16; LANES]>, shape: [usize; 2] },
-}
-
 impl ModelWeights {
     /// As the checkpoint stores them, or in another precision.
     pub(super) fn new(weights: Weights, precision: Option<Precision>) -> Self {
         let table = weights.lm_head.unwrap_or_else(|| weights.wte.clone());
         let head = match precision {
-            Some(Precision::Int8 | Precision::Int4) => Head::Rounded(Linear::rounded_head(&table)),
+            _ if !table.dtype().is_plain() => Head::Rounded(Linear::head(table)),
+            Some(Precision::Int8 | Precision::Int4) => Head::Rounded(Linear::head(table.packed_head())),
             plain => Head::Table(stored_as(table, plain)),
         };
         let block = |block: BlockWeights| Block {
@@ -96,44 +88,23 @@ impl ModelWeights {
 
 impl Linear {
     fn new(layer: LinearWeights, precision: Option<Precision>) -> Self {
-        let shape = [layer.weight.shape()[0], layer.weight.shape()[1]];
-        let at = |k: usize, j: usize| k * shape[1] + j;
-        let weight = match precision {
-            Some(Precision::Int8) => int8(layer.weight.elements(), shape, at),
-            Some(Precision::Int4) => int4(layer.weight.elements(), shape, at),
-            plain => Stored::Plain(stored_as(layer.weight, plain)),
-        };
-        Self { weight, bias: Bias::Tensor(layer.bias) }
+        Self { weight: stored_as(layer.weight, precision), bias: Bias::Tensor(layer.bias) }
     }
 
-    /// The head's table `[vocab_size, n_embd]`, turned over and rounded to eight bits.
-    fn rounded_head(table: &Tensor) -> Self {
-        let [vocab_size, n_embd] = [table.shape()[0], table.shape()[1]];
-        let weight = int8(table.elements(), [n_embd, vocab_size], |k, j| j * n_embd + k);
-        Self { weight, bias: Bias::Zero(vec![0.0; vocab_size]) }
+    /// A head that was turned over, `[n_embd, vocab_size]`.
+    fn head(weight: Tensor) -> Self {
+        let bias = Bias::Zero(vec![0.0; weight.shape()[1]]);
+        Self { weight, bias }
     }
 
     /// As the kernels take it.
     pub(super) fn weights(&self) -> linear::Weights<'_> {
-        match &self.weight {
-            Stored::Plain(tensor) => linear::Weights::Plain(matrix(tensor)),
-            Stored::Int8 { lines, scales, shape } => {
-                linear::Weights::Int8(Int8::new(lines, scales, shape[0], shape[1]))
-            }
-            Stored::Int4 { lines, scales, shape } => {
-                linear::Weights::Int4(Int4::new(lines, scales, shape[0], shape[1]))
-            }
-        }
+        self.weight.weights()
     }
 
     /// Bytes that reading all of it reads.
     fn bytes(&self) -> usize {
-        let weight = match &self.weight {
-            Stored::Plain(tensor) => tensor.stored_bytes(),
-            Stored::Int8 { lines, scales, .. } => size_of_val(&lines[..]) + size_of_val(&scales[..]),
-            Stored::Int4 { lines, scales, .. } => size_of_val(&lines[..]) + size_of_val(&scales[..]),
-        };
-        weight + size_of_val(self.bias())
+        self.weight.stored_bytes() + size_of_val(self.bias())
     }
 
     /// `[out]`
@@ -145,34 +116,12 @@ impl Linear {
     }
 }
 
-/// A tensor in a plain precision, or as it is.
+/// A tensor in a precision, or as it is.
 fn stored_as(tensor: Tensor, precision: Option<Precision>) -> Tensor {
     match precision {
-        Some(Precision::F32) => tensor.converted(Dtype::F32),
-        Some(Precision::F16) => tensor.converted(Dtype::F16),
-        Some(Precision::Bf16) => tensor.converted(Dtype::Bf16),
-        _ => tensor,
+        Some(precision) => tensor.converted(precision.dtype()),
+        None => tensor,
     }
-}
-
-fn int8(elements: Elements, shape: [usize; 2], at: impl Fn(usize, usize) -> usize + Sync) -> Stored {
-    let [rows, columns] = shape;
-    let (lines, scales) = match elements {
-        Elements::F32(e) => Int8::quantise(rows, columns, |k, j| e[at(k, j)]),
-        Elements::F16(e) => Int8::quantise(rows, columns, |k, j| Element::to_f32(e[at(k, j)])),
-        Elements::Bf16(e) => Int8::quantise(rows, columns, |k, j| Element::to_f32(e[at(k, j)])),
-    };
-    Stored::Int8 { lines, scales, shape }
-}
-
-fn int4(elements: Elements, shape: [usize; 2], at: impl Fn(usize, usize) -> usize + Sync) -> Stored {
-    let [rows, columns] = shape;
-    let (lines, scales) = match elements {
-        Elements::F32(e) => Int4::quantise(rows, columns, |k, j| e[at(k, j)]),
-        Elements::F16(e) => Int4::quantise(rows, columns, |k, j| Element::to_f32(e[at(k, j)])),
-        Elements::Bf16(e) => Int4::quantise(rows, columns, |k, j| Element::to_f32(e[at(k, j)])),
-    };
-    Stored::Int4 { lines, scales, shape }
 }
 
 /// A checkpoint's tensor as the kernels take it.

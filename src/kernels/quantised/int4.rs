@@ -17,8 +17,6 @@ use rayon::prelude::*;
 
 /// Inputs that share a scale.
 const GROUP: usize = 32;
-/// Scales of a block of a column.
-const GROUPS: usize = BLOCK / GROUP;
 
 /// A borrowed matrix of four-bit weights, `[rows, columns]`.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +27,9 @@ pub struct Int4<'a> {
 }
 
 impl<'a> Int4<'a> {
+    /// Scales of a block of a column.
+    pub const GROUPS: usize = BLOCK / GROUP;
+
     /// `lines` and `scales` are as many as [`Int4::lines_of`] and [`Int4::scales_of`] say. Panics where they are not.
     pub fn new(lines: &'a [Line], scales: &'a [[f16; LANES]], rows: usize, columns: usize) -> Self {
         assert_eq!(lines.len(), Self::lines_of(rows, columns));
@@ -43,41 +44,40 @@ impl<'a> Int4<'a> {
 
     /// How many vectors of scales a matrix takes.
     pub fn scales_of(rows: usize, columns: usize) -> usize {
-        Layout { rows, columns }.parts() * GROUPS
+        Layout { rows, columns }.parts() * Self::GROUPS
     }
 
-    /// Rounds a matrix; `weight(k, j)` are its elements. Returns its lines and scales.
+    /// Rounds a matrix, of which `weight(k, j)` are the elements, to `lines` and `scales`, as many as [`Int4::new`] takes.
     pub fn quantise(
         rows: usize,
         columns: usize,
         weight: impl Fn(usize, usize) -> f32 + Sync,
-    ) -> (Vec<Line>, Vec<[f16; LANES]>) {
+        lines: &mut [Line],
+        scales: &mut [[f16; LANES]],
+    ) {
         let layout = Layout { rows, columns };
         let element = |k: usize, j: usize| if k < rows && j < columns { weight(k, j) } else { 0.0 };
-        let mut scales = vec![[f16::ZERO; LANES]; Self::scales_of(rows, columns)];
         scales.par_iter_mut().enumerate().for_each(|(i, scales)| {
-            let (block, vector) = layout.place(i / GROUPS);
-            let start = block * BLOCK + i % GROUPS * GROUP;
+            let (block, vector) = layout.place(i / Self::GROUPS);
+            let start = block * BLOCK + i % Self::GROUPS * GROUP;
             for (lane, scale) in scales.iter_mut().enumerate() {
                 let group: [f32; GROUP] = std::array::from_fn(|k| element(start + k, vector * LANES + lane));
                 *scale = best_scale(&group);
             }
         });
-        let mut lines = vec![[0; 4 * LANES]; Self::lines_of(rows, columns)];
         lines.par_chunks_mut(Self::LINES).enumerate().for_each(|(i, lines)| {
             let (block, vector) = layout.place(i);
             for (eight, line) in lines.iter_mut().enumerate() {
                 for (at, byte) in line.iter_mut().enumerate() {
                     let (k, lane) = (block * BLOCK + eight * 8 + at % 4, at / 4);
                     let nibble = |k: usize| {
-                        let scale = scales[i * GROUPS + k % BLOCK / GROUP][lane].to_f32();
+                        let scale = scales[i * Self::GROUPS + k % BLOCK / GROUP][lane].to_f32();
                         (round(element(k, vector * LANES + lane), inverse(scale)) + 8.0) as u8
                     };
                     *byte = nibble(k) | nibble(k + 4) << 4;
                 }
             }
         });
-        (lines, scales)
     }
 
     /// One weight, as it was rounded.
@@ -85,7 +85,8 @@ impl<'a> Int4<'a> {
         let (block, vector) = (k / BLOCK, j / LANES);
         let byte = self.part(block, vector)[k % BLOCK / 8][j % LANES * 4 + k % 4];
         let nibble = if k % 8 < 4 { byte & 15 } else { byte >> 4 };
-        let scale = self.scales[self.layout.part(block, vector) * GROUPS + k % BLOCK / GROUP][j % LANES];
+        let scale =
+            self.scales[self.layout.part(block, vector) * Self::GROUPS + k % BLOCK / GROUP][j % LANES];
         (f32::from(nibble) - 8.0) * scale.to_f32()
     }
 }
@@ -146,8 +147,8 @@ impl Format for Int4<'_> {
         sums: &mut [[S::F32s; V]; M],
     ) {
         let lines = &self.part(block, vector)[..V * Self::LINES];
-        let scales = &self.scales[self.layout.part(block, vector) * GROUPS..][..V * GROUPS];
-        for group in 0..GROUPS {
+        let scales = &self.scales[self.layout.part(block, vector) * Self::GROUPS..][..V * Self::GROUPS];
+        for group in 0..Self::GROUPS {
             let mut acc = [[simd.splat_i32(0); V]; M];
             for m in 0..M {
                 acc[m] = [simd.splat_i32(-8 * x[m].sums[group]); V];
@@ -170,7 +171,7 @@ impl Format for Int4<'_> {
                 }
             }
             for v in 0..V {
-                let scales = simd.load_f16(&scales[v * GROUPS + group]);
+                let scales = simd.load_f16(&scales[v * Self::GROUPS + group]);
                 for m in 0..M {
                     let scale = simd.mul(scales, simd.splat(x[m].scale));
                     sums[m][v] = simd.mul_add(simd.to_f32s(acc[m][v]), scale, sums[m][v]);

@@ -32,14 +32,16 @@ impl<'a> Int8<'a> {
         Layout { rows, columns }.parts() * Self::LINES
     }
 
-    /// Rounds a matrix; `weight(k, j)` are its elements. Returns its lines and scales.
+    /// Rounds a matrix, of which `weight(k, j)` are the elements, to `lines` and `scales`, as many as [`Int8::new`] takes.
     pub fn quantise(
         rows: usize,
         columns: usize,
         weight: impl Fn(usize, usize) -> f32 + Sync,
-    ) -> (Vec<Line>, Vec<f32>) {
-        let mut scales = vec![0.0f32; columns];
+        lines: &mut [Line],
+        scales: &mut [f32],
+    ) {
         scales.par_chunks_mut(LANES).enumerate().for_each(|(vector, scales)| {
+            scales.fill(0.0);
             for k in 0..rows {
                 for (lane, scale) in scales.iter_mut().enumerate() {
                     *scale = scale.max(weight(k, vector * LANES + lane).abs());
@@ -48,8 +50,8 @@ impl<'a> Int8<'a> {
             scales.iter_mut().for_each(|scale| *scale /= 127.0);
         });
         let layout = Layout { rows, columns };
-        let mut lines = vec![[128; 4 * LANES]; Self::lines_of(rows, columns)];
         lines.par_chunks_mut(Self::LINES).enumerate().for_each(|(i, lines)| {
+            lines.fill([128; 4 * LANES]);
             let (block, vector) = layout.place(i);
             for k in block * BLOCK..rows.min((block + 1) * BLOCK) {
                 for (lane, scale) in scales.iter().skip(vector * LANES).take(LANES).enumerate() {
@@ -58,7 +60,6 @@ impl<'a> Int8<'a> {
                 }
             }
         });
-        (lines, scales)
     }
 
     /// One weight, as it was rounded.

@@ -134,10 +134,11 @@ impl<F: Format> Part<'_, F> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BLOCK, Int4, Int8};
+    use super::super::{BLOCK, Int4, Int8, Line};
     use super::*;
     use crate::kernels::check::{assert_close, numbers};
     use crate::kernels::isa::Isa;
+    use half::f16;
 
     /// The formula as it stands: rounded inputs times rounded weights, in f64.
     fn textbook(x: &[f32], columns: usize, bias: &[f32], weight: impl Fn(usize, usize) -> f32) -> Vec<f32> {
@@ -170,6 +171,27 @@ mod tests {
         }
     }
 
+    fn int8(
+        rows: usize,
+        columns: usize,
+        weight: impl Fn(usize, usize) -> f32 + Sync,
+    ) -> (Vec<Line>, Vec<f32>) {
+        let (mut lines, mut scales) = (vec![[0; 64]; Int8::lines_of(rows, columns)], vec![0.0; columns]);
+        Int8::quantise(rows, columns, weight, &mut lines, &mut scales);
+        (lines, scales)
+    }
+
+    fn int4(
+        rows: usize,
+        columns: usize,
+        weight: impl Fn(usize, usize) -> f32 + Sync,
+    ) -> (Vec<Line>, Vec<[f16; LANES]>) {
+        let mut lines = vec![[0; 64]; Int4::lines_of(rows, columns)];
+        let mut scales = vec![[f16::ZERO; LANES]; Int4::scales_of(rows, columns)];
+        Int4::quantise(rows, columns, weight, &mut lines, &mut scales);
+        (lines, scales)
+    }
+
     const SHAPES: [(usize, usize); 7] =
         [(1, 1), (30, 17), (64, 16), (65, 40), (100, 150), (192, 300), (256, 70)];
 
@@ -177,7 +199,7 @@ mod tests {
     fn int8_holds_to_the_formula_and_is_the_same_everywhere() {
         for (rows, columns) in SHAPES {
             let weights = numbers(1, rows * columns);
-            let (lines, scales) = Int8::quantise(rows, columns, |k, j| weights[k * columns + j]);
+            let (lines, scales) = int8(rows, columns, |k, j| weights[k * columns + j]);
             let w = Int8::new(&lines, &scales, rows, columns);
             for (i, x) in weights.iter().enumerate() {
                 let rounded = w.weight(i / columns, i % columns);
@@ -193,7 +215,7 @@ mod tests {
     fn int4_holds_to_the_formula_and_is_the_same_everywhere() {
         for (rows, columns) in SHAPES {
             let weights = numbers(1, rows * columns);
-            let (lines, scales) = Int4::quantise(rows, columns, |k, j| weights[k * columns + j]);
+            let (lines, scales) = int4(rows, columns, |k, j| weights[k * columns + j]);
             let w = Int4::new(&lines, &scales, rows, columns);
             for (i, x) in weights.iter().enumerate() {
                 assert!((w.weight(i / columns, i % columns) - x).abs() <= 0.2);
@@ -206,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_row_of_zeros_gives_the_bias_and_nan_gives_nan() {
-        let (lines, scales) = Int8::quantise(70, 20, |k, j| (k + j) as f32);
+        let (lines, scales) = int8(70, 20, |k, j| (k + j) as f32);
         let w = Int8::new(&lines, &scales, 70, 20);
         let (bias, team) = (numbers(3, 20), Team::new(1, Isa::available()[0]));
         let mut x = vec![0.0; 140];

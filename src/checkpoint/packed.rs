@@ -1,0 +1,107 @@
+//! Quantised matrices: made from plain ones, or found in a file that `hornbook quantize` wrote.
+//!
+//! Such a file is ordinary safetensors. A matrix `NAME` of `[in, out]` weights is two tensors in it, which are used where
+//! they lie in the mapped file ([`int8`](crate::kernels::quantised::Int8) and [`int4`](crate::kernels::quantised::Int4)
+//! say what the dimensions mean; `out / 32` and `in / 64` are rounded up):
+//!
+//! ```text
+//! NAME.int8    U8   [out / 32, in / 64, 2, 16, 16, 4]    NAME.scale    F32  [out]
+//! NAME.int4    U8   [out / 32, in / 64, 2, 8, 16, 4]     NAME.scale    F16  [out / 32, in / 64, 2, 2, 16]
+//! ```
+//!
+//! The head is `lm_head.weight.int8`, `[n_embd, vocab_size]`, in either precision; the embeddings, biases and layer norms
+//! are there as the original has them. `__metadata__` has `"hornbook.layout": "1"`, and `config.json` is the original's.
+
+use half::f16;
+
+use super::source::Bytes;
+use super::tensor::{Dtype, Tensor};
+use crate::kernels::elements::{Element, Elements};
+use crate::kernels::linear::{Matrix, Weights};
+use crate::kernels::quantised::{Format, Int4, Int8, Layout, VECTORS};
+use crate::kernels::simd::LANES;
+
+/// The key and value of a quantised file's metadata.
+pub(super) const LAYOUT: (&str, &str) = ("hornbook.layout", "1");
+
+/// The shapes of a packed `[rows, columns]` matrix and its scales, as a file has them.
+pub(super) fn shapes(dtype: Dtype, rows: usize, columns: usize) -> [Vec<usize>; 2] {
+    let layout = Layout { rows, columns };
+    let parts = [layout.parts() / VECTORS / layout.blocks().max(1), layout.blocks(), VECTORS];
+    let of = |inner: &[usize]| [&parts, inner].concat();
+    match dtype {
+        Dtype::Int4 => [of(&[Int4::LINES, LANES, 4]), of(&[Int4::GROUPS, LANES])],
+        _ => [of(&[Int8::LINES, LANES, 4]), vec![columns]],
+    }
+}
+
+impl Tensor {
+    /// A packed matrix `[in, out]`. Its parts are as long as [`shapes`] says.
+    pub(super) fn from_packed(lines: Bytes, scales: Bytes, dtype: Dtype, shape: [usize; 2]) -> Tensor {
+        Tensor { bytes: lines, scales: Some(scales), dtype, shape: shape.to_vec() }
+    }
+
+    /// A plain matrix `[in, out]`, rounded to eight or four bits.
+    pub(super) fn packed(&self, dtype: Dtype) -> Tensor {
+        let columns = self.shape()[1];
+        self.pack(dtype, [self.shape()[0], columns], |k, j| k * columns + j)
+    }
+
+    /// A head's table `[vocab_size, n_embd]`, turned over to `[n_embd, vocab_size]` and rounded to eight bits.
+    pub fn packed_head(&self) -> Tensor {
+        let [vocab_size, n_embd] = [self.shape()[0], self.shape()[1]];
+        self.pack(Dtype::Int8, [n_embd, vocab_size], |k, j| j * n_embd + k)
+    }
+
+    fn pack(&self, dtype: Dtype, shape: [usize; 2], at: impl Fn(usize, usize) -> usize + Sync) -> Tensor {
+        match self.elements() {
+            Elements::F32(e) => pack(dtype, shape, |k, j| e[at(k, j)]),
+            Elements::F16(e) => pack(dtype, shape, |k, j| Element::to_f32(e[at(k, j)])),
+            Elements::Bf16(e) => pack(dtype, shape, |k, j| Element::to_f32(e[at(k, j)])),
+        }
+    }
+
+    /// A matrix `[in, out]` as a linear layer takes it.
+    ///
+    /// # Panics
+    /// If the tensor is no matrix.
+    pub fn weights(&self) -> Weights<'_> {
+        let [rows, columns] = [self.shape()[0], self.shape()[1]];
+        let lines = || bytemuck::cast_slice(&self.bytes);
+        match (self.dtype(), &self.scales) {
+            (Dtype::Int8, Some(scales)) => {
+                Weights::Int8(Int8::new(lines(), bytemuck::cast_slice(scales), rows, columns))
+            }
+            (Dtype::Int4, Some(scales)) => {
+                Weights::Int4(Int4::new(lines(), bytemuck::cast_slice(scales), rows, columns))
+            }
+            _ => Weights::Plain(Matrix::new(self.elements(), rows, columns)),
+        }
+    }
+
+    /// A packed matrix as a file has it: the ending of the name, dtype, shape and bytes of its weights and its scales.
+    pub(super) fn packed_parts(&self) -> Option<[(&'static str, &'static str, Vec<usize>, &[u8]); 2]> {
+        let scales = self.scales.as_ref()?;
+        let [of_lines, of_scales] = shapes(self.dtype(), self.shape()[0], self.shape()[1]);
+        let (name, scale) = if self.dtype() == Dtype::Int8 { (".int8", "F32") } else { (".int4", "F16") };
+        Some([(name, "U8", of_lines, &*self.bytes), (".scale", scale, of_scales, &**scales)])
+    }
+}
+
+fn pack(dtype: Dtype, [rows, columns]: [usize; 2], weight: impl Fn(usize, usize) -> f32 + Sync) -> Tensor {
+    let lengths = shapes(dtype, rows, columns).map(|shape| shape.iter().product::<usize>());
+    let mut scales = None;
+    let bytes = Bytes::own(lengths[0], |bytes| {
+        let lines = bytemuck::cast_slice_mut(bytes);
+        scales = Some(match dtype {
+            Dtype::Int4 => Bytes::own(lengths[1] * size_of::<f16>(), |scales| {
+                Int4::quantise(rows, columns, weight, lines, bytemuck::cast_slice_mut(scales));
+            }),
+            _ => Bytes::own(lengths[1] * size_of::<f32>(), |scales| {
+                Int8::quantise(rows, columns, weight, lines, bytemuck::cast_slice_mut(scales));
+            }),
+        });
+    });
+    let scales = scales.expect("made with the lines");
+    Tensor::from_packed(bytes, scales, dtype, [rows, columns])
+}
