@@ -9,6 +9,7 @@ mod linear;
 mod logits;
 mod sampling;
 mod softmax;
+mod threads;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use half::{bf16, f16};
@@ -66,6 +67,6 @@ criterion_group! {
     config = settings();
     targets =
         linear::bench, layer_norm::bench, softmax::bench, activation::bench, attention::bench, logits::bench,
-        sampling::bench, end_to_end::bench
+        sampling::bench, threads::bench, end_to_end::bench
 }
 criterion_main!(subjects);

@@ -4,17 +4,21 @@
 //! operation is cut into *chunks*, each computing its own outputs from start to end: which thread takes which chunk,
 //! and how many threads there are, cannot change a bit of the result.
 //!
-//! The protocol is one atomic number, the *ticket*: the operation's serial number above, the chunks not yet taken
-//! below. Publishing an operation is one store; taking a chunk is one compare-and-swap; the caller works too and waits
-//! only for chunks that were really taken, so a thread the system has put aside delays nobody. Idle threads spin for a
-//! few microseconds, then yield, then sleep.
+//! Every thread has a *share* of the chunks: one atomic number on a cache line of its own, with the operation's serial
+//! number above and the chunks not yet taken below. Publishing an operation is one store for each share; a thread takes
+//! from its own share until that is empty, which costs little because nobody else looks there, and then from the
+//! others'. The caller works too and waits only for chunks that were really taken, so a thread the system has put aside
+//! delays nobody. Idle threads spin for a few microseconds, then yield, then sleep.
+//!
+//! A share's chunks are neighbours and are taken in their order: a thread that reads one chunk's weights reads on where
+//! it stopped.
 
 use super::isa::Isa;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -22,6 +26,8 @@ use std::thread;
 /// yields before it sleeps.
 const SPINS: u32 = 1 << 10;
 const YIELDS: u32 = 1 << 8;
+/// An idle thread looks at the others' shares once in so many turns.
+const LOOK_AROUND: u32 = 32;
 
 /// Threads and the instruction set they compute with: what every kernel is run on.
 pub struct Team {
@@ -40,7 +46,7 @@ type Job = dyn Fn(usize) + Sync;
 struct Line<T>(T);
 
 struct Shared {
-    ticket: Line<AtomicU64>,
+    shares: Box<[Line<Share>]>,
     /// Chunks not yet finished.
     pending: Line<AtomicU32>,
     job: UnsafeCell<Option<*const Job>>,
@@ -51,8 +57,39 @@ struct Shared {
     bell: Condvar,
 }
 
+/// The chunks that are one thread's to take first.
+struct Share {
+    /// The operation's serial number, and the number of chunks left.
+    ticket: AtomicU64,
+    /// One past the last chunk; written before the ticket.
+    end: AtomicU32,
+}
+
+impl Share {
+    fn new() -> Self {
+        Self { ticket: AtomicU64::new(0), end: AtomicU32::new(0) }
+    }
+
+    /// Takes the next chunk; none where all are taken.
+    fn take(&self) -> Option<usize> {
+        let mut ticket = self.ticket.load(Ordering::Acquire);
+        loop {
+            let left = ticket as u32;
+            if left == 0 {
+                return None;
+            }
+            let end = self.end.load(Ordering::Relaxed);
+            // The serial number is part of what is compared: where this succeeds, `end` was this operation's.
+            match self.ticket.compare_exchange_weak(ticket, ticket - 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some((end - left) as usize),
+                Err(now) => ticket = now,
+            }
+        }
+    }
+}
+
 // SAFETY: `job` is written only by the caller that holds `Team::turn`, while no chunk is pending, and read only by
-// threads that hold an unfinished chunk; the ticket's release store and acquire CAS order the two.
+// threads that hold an unfinished chunk; the tickets' release stores and acquire CAS order the two.
 unsafe impl Sync for Shared {}
 // SAFETY: the raw pointer in `job` is to a `Sync` closure and is used only as said above.
 unsafe impl Send for Shared {}
@@ -65,7 +102,7 @@ impl Team {
             n => n,
         };
         let shared = Arc::new(Shared {
-            ticket: Line(AtomicU64::new(0)),
+            shares: (0..threads).map(|_| Line(Share::new())).collect(),
             pending: Line(AtomicU32::new(0)),
             job: UnsafeCell::new(None),
             panicked: AtomicBool::new(false),
@@ -85,7 +122,7 @@ impl Team {
             .and_then(|pool| pool.ok());
         if let Some(pool) = &pool {
             let shared = Arc::clone(&shared);
-            pool.spawn_broadcast(move |_| shared.serve());
+            pool.spawn_broadcast(move |thread| shared.serve(thread.index() + 1));
         }
         Self { isa, threads, shared, turn: Mutex::new(()), _pool: pool }
     }
@@ -115,14 +152,18 @@ impl Team {
         // SAFETY: we hold `turn` and no chunk is pending, so nobody reads `job` now.
         unsafe { *shared.job.get() = Some(job) };
         shared.pending.0.store(count, Ordering::Relaxed);
-        let serial = (shared.ticket.0.load(Ordering::Relaxed) >> 32).wrapping_add(1);
-        let ticket = serial << 32 | u64::from(count);
-        shared.ticket.0.store(ticket, Ordering::SeqCst);
+        let serial = (shared.shares[0].0.ticket.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        for (i, Line(share)) in shared.shares.iter().enumerate().rev() {
+            let bound = |i: usize| (i * chunks / self.threads) as u32;
+            share.end.store(bound(i + 1), Ordering::Relaxed);
+            share.ticket.store(serial << 32 | u64::from(bound(i + 1) - bound(i)), Ordering::Release);
+        }
+        fence(Ordering::SeqCst);
         if shared.sleepers.load(Ordering::SeqCst) > 0 {
             drop(shared.lock_bed());
             shared.bell.notify_all();
         }
-        while shared.work() {}
+        shared.work(0);
         let mut turns = 0;
         while shared.pending.0.load(Ordering::Acquire) > 0 {
             relax(&mut turns);
@@ -159,35 +200,35 @@ impl Drop for Team {
 }
 
 impl Shared {
-    /// Takes and does one chunk; false where none is left.
-    fn work(&self) -> bool {
-        let mut ticket = self.ticket.0.load(Ordering::Acquire);
-        loop {
-            if ticket as u32 == 0 {
-                return false;
-            }
-            let taken =
-                self.ticket.0.compare_exchange_weak(ticket, ticket - 1, Ordering::AcqRel, Ordering::Acquire);
-            match taken {
-                Ok(_) => break,
-                Err(now) => ticket = now,
+    /// Takes and does chunks, those of the thread's own share first, until none is left; false where there was none.
+    fn work(&self, thread: usize) -> bool {
+        let mut done = 0;
+        for i in 0..self.shares.len() {
+            let Line(share) = &self.shares[(thread + i) % self.shares.len()];
+            while let Some(chunk) = share.take() {
+                // SAFETY: we hold a chunk that is not counted as finished, so `job` is this operation's and its closure is
+                // alive.
+                let job = unsafe { &*(*self.job.get()).expect("a published operation has a job") };
+                if catch_unwind(AssertUnwindSafe(|| job(chunk))).is_err() {
+                    self.panicked.store(true, Ordering::Relaxed);
+                }
+                done += 1;
             }
         }
-        // SAFETY: we hold an unfinished chunk, so `job` is this operation's and its closure is alive.
-        let job = unsafe { &*(*self.job.get()).expect("a published operation has a job") };
-        let chunk = (ticket as u32 - 1) as usize;
-        if catch_unwind(AssertUnwindSafe(|| job(chunk))).is_err() {
-            self.panicked.store(true, Ordering::Relaxed);
+        // Counted together: until then the operation is not over, so all of them were the same operation's.
+        if done > 0 {
+            self.pending.0.fetch_sub(done, Ordering::Release);
         }
-        self.pending.0.fetch_sub(1, Ordering::Release);
-        true
+        done > 0
     }
 
     /// What a thread of the team does all its life.
-    fn serve(&self) {
+    fn serve(&self, thread: usize) {
         let mut turns = 0;
         while !self.quit.load(Ordering::Relaxed) {
-            if self.work() {
+            // The others' shares are looked at now and then only, lest they never have their own cache line.
+            let own = self.shares[thread].0.ticket.load(Ordering::Relaxed) as u32 > 0;
+            if (own || turns % LOOK_AROUND == LOOK_AROUND - 1) && self.work(thread) {
                 turns = 0;
             } else if turns < SPINS + YIELDS {
                 relax(&mut turns);
@@ -202,7 +243,9 @@ impl Shared {
     fn sleep(&self) {
         let mut bed = self.lock_bed();
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        while self.ticket.0.load(Ordering::SeqCst) as u32 == 0 && !self.quit.load(Ordering::SeqCst) {
+        fence(Ordering::SeqCst);
+        let nothing = || self.shares.iter().all(|share| share.0.ticket.load(Ordering::SeqCst) as u32 == 0);
+        while nothing() && !self.quit.load(Ordering::SeqCst) {
             bed = self.bell.wait(bed).unwrap_or_else(PoisonError::into_inner);
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);

@@ -14,7 +14,8 @@ use std::cell::RefCell;
 
 /// Vectors of outputs that one thread takes at a time.
 const TASK: usize = 8;
-/// How many lines ahead the weights are asked for: 16 KiB.
+/// How many lines ahead the weights are asked for: 16 KiB. A thread takes neighbouring tasks one after the other, so what
+/// is asked for at the end of one is the start of the next.
 const AHEAD: usize = 256;
 
 thread_local! {
@@ -34,38 +35,16 @@ pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y
         let tiles = x.len().div_ceil(most);
         let y = y.share();
         team.run(vectors.div_ceil(TASK), |i| {
-            let line = |i: usize| w.layout().part(0, i * TASK) * F::LINES;
-            // Tasks are handed out from the last to the first: the thread that has this one is likely to go on there.
-            let then_read = i.checked_sub(team.threads()).unwrap_or(i + 1);
-            let ahead = Ahead { end: line(i + 1), next: line(then_read) };
             for vector in (i * TASK..vectors.min((i + 1) * TASK)).step_by(VECTORS) {
                 for tile in 0..tiles {
                     let (row, n) = tile_range(x.len(), most, tile);
                     let x = &activations[row * in_blocks..(row + n) * in_blocks];
-                    let part = Part { x, w, bias, then, y: &y, row, vector, ahead };
+                    let part = Part { x, w, bias, then, y: &y, row, vector };
                     with_rows!(n, M => team.isa().run(Tile::<F, M>(part)));
                 }
             }
         });
     });
-}
-
-/// Which weights are read after these, as numbers of lines.
-#[derive(Clone, Copy)]
-struct Ahead {
-    /// The end of this task.
-    end: usize,
-    /// The start of the task that follows.
-    next: usize,
-}
-
-impl Ahead {
-    /// What is read [`AHEAD`] lines after `line`.
-    #[inline(always)]
-    fn of(self, line: usize) -> usize {
-        let ahead = line + AHEAD;
-        if ahead < self.end { ahead } else { self.next + (ahead - self.end) }
-    }
 }
 
 /// Some tokens and up to [`VECTORS`] vectors of outputs.
@@ -81,7 +60,6 @@ struct Part<'a, F> {
     row: usize,
     /// The first vector.
     vector: usize,
-    ahead: Ahead,
 }
 
 /// A part of `M` tokens.
@@ -111,9 +89,8 @@ impl<F: Format> Part<'_, F> {
         for block in 0..in_blocks {
             if self.row == 0 {
                 // Later tiles find the weights in the cache.
-                let start = self.w.layout().part(block, vector) * F::LINES;
-                for line in start..start + V * F::LINES {
-                    simd.prefetch(self.w.lines().as_ptr().wrapping_add(self.ahead.of(line)));
+                for line in &self.w.part(block, vector)[..V * F::LINES] {
+                    simd.prefetch(std::ptr::from_ref(line).wrapping_add(AHEAD));
                 }
             }
             let x = std::array::from_fn(|m| &self.x[m * in_blocks + block]);
