@@ -52,7 +52,7 @@ pub fn weight(x: f32) -> f32 {
     p = p * r + 0.166_666_66;
     p = p * r + 0.5;
     let exp_r = p * (r * r) + r + 1.0;
-    let exponent = (shifted.to_bits() - ROUND.to_bits()).wrapping_add(127);
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
     let exp = exp_r * f32::from_bits(exponent << 23);
     // From 2^-13 to 2^-12 an f32's last bit is 2^-36: adding 2^-13 rounds what is smaller, and larger numbers are
     // multiples already.
