@@ -14,11 +14,11 @@
 
 use half::f16;
 
-use super::source::Bytes;
+use super::source::{Bytes, zeroed};
 use super::tensor::{Dtype, Tensor};
 use crate::kernels::elements::{Element, Elements};
 use crate::kernels::linear::{Matrix, Weights};
-use crate::kernels::quantised::{Format, Int4, Int8, Layout, VECTORS};
+use crate::kernels::quantised::{Bf16Dot, Format, Int4, Int8, Layout, Line, VECTORS};
 use crate::kernels::simd::LANES;
 
 /// The key and value of a quantised file's metadata.
@@ -47,10 +47,12 @@ impl Tensor {
         self.pack(dtype, [self.shape()[0], columns], |k, j| k * columns + j)
     }
 
-    /// A head's table `[vocab_size, n_embd]`, turned over to `[n_embd, vocab_size]` and rounded to eight bits.
-    pub fn packed_head(&self) -> Tensor {
+    /// A head's table `[vocab_size, n_embd]`, turned over to `[n_embd, vocab_size]` and rounded for a model whose matrices
+    /// are rounded to `dtype`; four bits would be too few, so that it has eight beside these.
+    pub fn packed_head(&self, dtype: Dtype) -> Tensor {
         let [vocab_size, n_embd] = [self.shape()[0], self.shape()[1]];
-        self.pack(Dtype::Int8, [n_embd, vocab_size], |k, j| j * n_embd + k)
+        let dtype = if dtype == Dtype::Int4 { Dtype::Int8 } else { dtype };
+        self.pack(dtype, [n_embd, vocab_size], |k, j| j * n_embd + k)
     }
 
     fn pack(&self, dtype: Dtype, shape: [usize; 2], at: impl Fn(usize, usize) -> usize + Sync) -> Tensor {
@@ -75,6 +77,7 @@ impl Tensor {
             (Dtype::Int4, Some(scales)) => {
                 Weights::Int4(Int4::new(lines(), bytemuck::cast_slice(scales), rows, columns))
             }
+            (Dtype::Bf16Dot, _) => Weights::Bf16Dot(Bf16Dot::new(lines(), rows, columns)),
             _ => Weights::Plain(Matrix::new(self.elements(), rows, columns)),
         }
     }
@@ -89,19 +92,20 @@ impl Tensor {
 }
 
 fn pack(dtype: Dtype, [rows, columns]: [usize; 2], weight: impl Fn(usize, usize) -> f32 + Sync) -> Tensor {
-    let lengths = shapes(dtype, rows, columns).map(|shape| shape.iter().product::<usize>());
-    let mut scales = None;
-    let bytes = Bytes::own(lengths[0], |bytes| {
-        let lines = bytemuck::cast_slice_mut(bytes);
-        scales = Some(match dtype {
-            Dtype::Int4 => Bytes::own(lengths[1] * size_of::<f16>(), |scales| {
-                Int4::quantise(rows, columns, weight, lines, bytemuck::cast_slice_mut(scales));
-            }),
-            _ => Bytes::own(lengths[1] * size_of::<f32>(), |scales| {
-                Int8::quantise(rows, columns, weight, lines, bytemuck::cast_slice_mut(scales));
-            }),
-        });
-    });
-    let scales = scales.expect("made with the lines");
-    Tensor::from_packed(bytes, scales, dtype, [rows, columns])
+    let (lines, of_scales) = match dtype {
+        Dtype::Bf16Dot => (Bf16Dot::lines_of(rows, columns), 0),
+        Dtype::Int4 => {
+            (Int4::lines_of(rows, columns), Int4::scales_of(rows, columns) * size_of::<[f16; LANES]>())
+        }
+        _ => (Int8::lines_of(rows, columns), columns * size_of::<f32>()),
+    };
+    let (mut bytes, mut scales) = (zeroed(lines * size_of::<Line>()), zeroed(of_scales));
+    let lines = bytemuck::cast_slice_mut(&mut bytes);
+    match dtype {
+        Dtype::Bf16Dot => Bf16Dot::quantise(rows, columns, weight, lines),
+        Dtype::Int4 => Int4::quantise(rows, columns, weight, lines, bytemuck::cast_slice_mut(&mut scales)),
+        _ => Int8::quantise(rows, columns, weight, lines, bytemuck::cast_slice_mut(&mut scales)),
+    }
+    let scales = (of_scales > 0).then(|| scales.into());
+    Tensor { bytes: bytes.into(), scales, dtype, shape: vec![rows, columns] }
 }

@@ -75,17 +75,28 @@ impl Bytes {
 
     /// Bytes of our own, zero before they are filled.
     pub(super) fn own(len: usize, fill: impl FnOnce(&mut [u8])) -> Bytes {
-        // Without memory the program ends, as it does wherever else it asks for some.
-        let mut memory = Memory::zeroed(len).unwrap_or_else(|_| {
-            std::alloc::handle_alloc_error(Layout::array::<u8>(len).expect("a length in bytes"))
-        });
+        let mut memory = zeroed(len);
         fill(&mut memory);
-        Bytes { source: Source::Memory(Arc::new(memory)), range: 0..len, is_view: false }
+        memory.into()
     }
 
     /// Whether they are read in place.
     pub(super) fn is_view(&self) -> bool {
         self.is_view
+    }
+}
+
+/// Memory, or the end of the program where there is none, as wherever else it asks for some.
+pub(super) fn zeroed(len: usize) -> Memory {
+    Memory::zeroed(len).unwrap_or_else(|_| {
+        std::alloc::handle_alloc_error(Layout::array::<u8>(len).expect("a length in bytes"))
+    })
+}
+
+impl From<Memory> for Bytes {
+    fn from(memory: Memory) -> Bytes {
+        let range = 0..memory.len();
+        Bytes { source: Source::Memory(Arc::new(memory)), range, is_view: false }
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Dtype {
     Int8,
     /// A matrix of four bits a weight, packed as [`Int4`](crate::kernels::quantised::Int4) says.
     Int4,
+    /// A matrix of bfloat16 pairs, packed as [`Bf16Dot`](crate::kernels::quantised::Bf16Dot) says.
+    Bf16Dot,
 }
 
 impl Dtype {
@@ -35,7 +37,7 @@ impl Dtype {
         match self {
             Dtype::F32 => Some(4),
             Dtype::F16 | Dtype::Bf16 => Some(2),
-            Dtype::Int8 | Dtype::Int4 => None,
+            Dtype::Int8 | Dtype::Int4 | Dtype::Bf16Dot => None,
         }
     }
 
@@ -52,6 +54,7 @@ impl Dtype {
             Dtype::Bf16 => "bf16",
             Dtype::Int8 => "int8",
             Dtype::Int4 => "int4",
+            Dtype::Bf16Dot => "bf16-dot",
         }
     }
 }
@@ -61,7 +64,7 @@ impl Dtype {
 pub struct Tensor {
     /// As many as `shape` and `dtype` call for, aligned for `dtype`.
     pub(super) bytes: Bytes,
-    /// The scales of a quantised matrix.
+    /// The scales of a quantised matrix that has some.
     pub(super) scales: Option<Bytes>,
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
@@ -131,7 +134,7 @@ impl Tensor {
             Dtype::F32 => convert::<f32>(self.elements(), to),
             Dtype::F16 => convert::<f16>(self.elements(), to),
             Dtype::Bf16 => convert::<bf16>(self.elements(), to),
-            Dtype::Int8 | Dtype::Int4 => unreachable!("packed above"),
+            Dtype::Int8 | Dtype::Int4 | Dtype::Bf16Dot => unreachable!("packed above"),
         })
     }
 
@@ -149,7 +152,9 @@ impl Tensor {
             Dtype::F32 => Elements::F32(bytemuck::cast_slice(&self.bytes)),
             Dtype::F16 => Elements::F16(bytemuck::cast_slice::<u8, f16>(&self.bytes)),
             Dtype::Bf16 => Elements::Bf16(bytemuck::cast_slice::<u8, bf16>(&self.bytes)),
-            Dtype::Int8 | Dtype::Int4 => panic!("a quantised tensor was read number by number"),
+            Dtype::Int8 | Dtype::Int4 | Dtype::Bf16Dot => {
+                panic!("a quantised tensor was read number by number")
+            }
         }
     }
 

@@ -107,7 +107,7 @@ impl Weights {
         all.push(("ln_f.weight".to_string(), self.ln_f.weight.clone()));
         all.push(("ln_f.bias".to_string(), self.ln_f.bias.clone()));
         let table = self.lm_head.as_ref().unwrap_or(&self.wte);
-        rounded("lm_head", &|| table.packed_head(), &mut all)?;
+        rounded("lm_head", &|| table.packed_head(dtype), &mut all)?;
         Ok(all)
     }
 }

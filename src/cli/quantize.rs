@@ -39,7 +39,7 @@ pub struct Quantize {
 
 impl Quantize {
     pub(super) fn run(self) -> Result<ExitCode> {
-        if self.precision.dtype().is_plain() {
+        if !matches!(self.precision, Precision::Int8 | Precision::Int4) {
             return Err(Error::Parameter {
                 name: "--precision".into(),
                 found: self.precision.to_string(),

@@ -17,12 +17,20 @@ pub enum Precision {
     Int8,
     /// Four bits a weight, a scale for every 32; the head in eight bits; a token's inputs in eight.
     Int4,
+    /// bfloat16, a token's inputs too: faster than [`Precision::Bf16`] where many tokens go through together.
+    Bf16Dot,
 }
 
 impl Precision {
     /// All there are.
-    pub const ALL: [Precision; 5] =
-        [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8, Precision::Int4];
+    pub const ALL: [Precision; 6] = [
+        Precision::F32,
+        Precision::F16,
+        Precision::Bf16,
+        Precision::Bf16Dot,
+        Precision::Int8,
+        Precision::Int4,
+    ];
 
     /// As a user types it.
     pub fn name(self) -> &'static str {
@@ -37,6 +45,7 @@ impl Precision {
             Precision::Bf16 => Dtype::Bf16,
             Precision::Int8 => Dtype::Int8,
             Precision::Int4 => Dtype::Int4,
+            Precision::Bf16Dot => Dtype::Bf16Dot,
         }
     }
 }

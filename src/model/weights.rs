@@ -48,7 +48,9 @@ impl ModelWeights {
         let table = weights.lm_head.unwrap_or_else(|| weights.wte.clone());
         let head = match precision {
             _ if !table.dtype().is_plain() => Head::Rounded(Linear::head(table)),
-            Some(Precision::Int8 | Precision::Int4) => Head::Rounded(Linear::head(table.packed_head())),
+            Some(precision) if !precision.dtype().is_plain() => {
+                Head::Rounded(Linear::head(table.packed_head(precision.dtype())))
+            }
             plain => Head::Table(stored_as(table, plain)),
         };
         let block = |block: BlockWeights| Block {

@@ -22,7 +22,7 @@ mod tiles;
 use super::elements::{Element, Elements};
 pub use super::epilogue::Then;
 use super::epilogue::finish;
-use super::quantised::{self, Int4, Int8};
+use super::quantised::{self, Bf16Dot, Int4, Int8};
 use super::rows::{Rows, RowsMut};
 use super::simd::{LANES, Simd};
 use super::threads::Team;
@@ -57,6 +57,8 @@ pub enum Weights<'a> {
     Int8(Int8<'a>),
     /// Four bits.
     Int4(Int4<'a>),
+    /// bfloat16, inputs too.
+    Bf16Dot(Bf16Dot<'a>),
 }
 
 impl<'a> From<Matrix<'a>> for Weights<'a> {
@@ -95,6 +97,7 @@ pub fn linear<'a>(team: &Team, x: Rows, w: impl Into<Weights<'a>>, bias: &[f32],
         Weights::Plain(w) => plain(team, x, w, bias, then, &mut y),
         Weights::Int8(w) => quantised::linear(team, x, w, bias, then, &mut y),
         Weights::Int4(w) => quantised::linear(team, x, w, bias, then, &mut y),
+        Weights::Bf16Dot(w) => quantised::linear(team, x, w, bias, then, &mut y),
     }
 }
 

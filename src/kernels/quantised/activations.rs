@@ -6,8 +6,21 @@ use super::BLOCK;
 use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
+use std::cell::RefCell;
 
-/// Sixty-four inputs of one token.
+/// Sixty-four inputs of one token, rounded.
+pub trait Block: Copy + Send + Sync + 'static {
+    /// Nothing but zeros.
+    const ZERO: Self;
+
+    /// Rounds them.
+    fn of<S: Simd>(simd: S, x: &[f32; BLOCK]) -> Self;
+
+    /// Lends the caller's rounded inputs, kept from one call to the next.
+    fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R;
+}
+
+/// Sixty-four inputs of one token as whole numbers.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
 pub struct QuantisedBlock {
@@ -20,8 +33,6 @@ pub struct QuantisedBlock {
 }
 
 impl QuantisedBlock {
-    const ZERO: Self = Self { q: [[0; 4]; BLOCK / 4], scale: 0.0, sums: [0; 2] };
-
     /// Rounds up to 64 inputs; missing ones are zero. The formula as it stands.
     pub fn textbook(x: &[f32]) -> Self {
         let mut block = Self::ZERO;
@@ -39,7 +50,21 @@ impl QuantisedBlock {
         block
     }
 
-    /// The same, sixteen at a time.
+    #[inline(always)]
+    fn add_up(&mut self) {
+        let sum = |q: &[[i8; 4]]| q.as_flattened().iter().map(|&q| i32::from(q)).sum();
+        self.sums = [sum(&self.q[..BLOCK / 8]), sum(&self.q[BLOCK / 8..])];
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<QuantisedBlock>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Block for QuantisedBlock {
+    const ZERO: Self = Self { q: [[0; 4]; BLOCK / 4], scale: 0.0, sums: [0; 2] };
+
+    /// The same as [`QuantisedBlock::textbook`], sixteen at a time.
     #[inline(always)]
     fn of<S: Simd>(simd: S, x: &[f32; BLOCK]) -> Self {
         // Adding 1.5 · 2^23 rounds to a whole number, ties to even, and leaves it in the low bits.
@@ -72,17 +97,15 @@ impl QuantisedBlock {
         block
     }
 
-    #[inline(always)]
-    fn add_up(&mut self) {
-        let sum = |q: &[[i8; 4]]| q.as_flattened().iter().map(|&q| i32::from(q)).sum();
-        self.sums = [sum(&self.q[..BLOCK / 8]), sum(&self.q[BLOCK / 8..])];
+    fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R {
+        SCRATCH.with_borrow_mut(work)
     }
 }
 
 /// Rounds every row of `x` to `blocks`, `[n_tokens, in / 64]`.
-pub fn quantise(team: &Team, x: Rows, blocks: &mut Vec<QuantisedBlock>) {
+pub fn quantise<B: Block>(team: &Team, x: Rows, blocks: &mut Vec<B>) {
     let in_row = x.width().div_ceil(BLOCK);
-    blocks.resize((x.len() * in_row).max(blocks.len()), QuantisedBlock::ZERO);
+    blocks.resize((x.len() * in_row).max(blocks.len()), B::ZERO);
     // One or two rows take less time than handing them to another thread.
     const ROWS: usize = 4;
     team.for_each_piece(&mut blocks[..x.len() * in_row], ROWS * in_row, |i, blocks| {
@@ -92,12 +115,12 @@ pub fn quantise(team: &Team, x: Rows, blocks: &mut Vec<QuantisedBlock>) {
     });
 }
 
-struct Row<'a> {
+struct Row<'a, B> {
     x: &'a [f32],
-    blocks: &'a mut [QuantisedBlock],
+    blocks: &'a mut [B],
 }
 
-impl Kernel for Row<'_> {
+impl<B: Block> Kernel for Row<'_, B> {
     type Output = ();
 
     #[inline(always)]
@@ -105,12 +128,12 @@ impl Kernel for Row<'_> {
         let (whole, rest) = self.x.as_chunks::<BLOCK>();
         let (blocks, last) = self.blocks.split_at_mut(whole.len());
         for (x, block) in whole.iter().zip(blocks) {
-            *block = QuantisedBlock::of(simd, x);
+            *block = B::of(simd, x);
         }
         if let Some(block) = last.first_mut() {
             let mut padded = [0.0; BLOCK];
             padded[..rest.len()].copy_from_slice(rest);
-            *block = QuantisedBlock::of(simd, &padded);
+            *block = B::of(simd, &padded);
         }
     }
 }
@@ -127,7 +150,7 @@ mod tests {
         x[100..164].fill(0.0);
         (x[200], x[300], x[500]) = (f32::NAN, f32::INFINITY, 1e30);
         for isa in Isa::available() {
-            let mut blocks = vec![];
+            let mut blocks: Vec<QuantisedBlock> = vec![];
             quantise(&Team::new(1, isa), Rows::dense(&x, x.len()), &mut blocks);
             for (block, x) in blocks.iter().zip(x.chunks(BLOCK)) {
                 let expected = QuantisedBlock::textbook(x);

@@ -10,7 +10,7 @@
 //! last. Scales are f16, `[out / 32, in / 64, 2, 2, 16]`: group of vectors, block, vector, half of the block, output.
 
 use super::activations::QuantisedBlock;
-use super::{BLOCK, Format, Layout, Line};
+use super::{BLOCK, Format, Layout, Line, load};
 use crate::kernels::simd::{LANES, Simd};
 use half::f16;
 use rayon::prelude::*;
@@ -127,6 +127,8 @@ fn best_scale(group: &[f32; GROUP]) -> f16 {
 impl Format for Int4<'_> {
     const LINES: usize = BLOCK / 8;
 
+    type Input = QuantisedBlock;
+
     #[inline(always)]
     fn layout(&self) -> Layout {
         self.layout
@@ -154,9 +156,9 @@ impl Format for Int4<'_> {
                 acc[m] = [simd.splat_i32(-8 * x[m].sums[group]); V];
             }
             for eight in group * GROUP / 8..(group + 1) * GROUP / 8 {
-                let mut both = [simd.load_bytes(&lines[eight]); V];
+                let mut both = [load(simd, &lines[eight]); V];
                 for v in 1..V {
-                    both[v] = simd.load_bytes(&lines[v * Self::LINES + eight]);
+                    both[v] = load(simd, &lines[v * Self::LINES + eight]);
                 }
                 for m in 0..M {
                     for v in 0..V {

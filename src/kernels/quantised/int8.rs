@@ -8,7 +8,7 @@
 //! input; missing ones are zero, stored as 128.
 
 use super::activations::QuantisedBlock;
-use super::{BLOCK, Format, Layout, Line};
+use super::{BLOCK, Format, Layout, Line, load};
 use crate::kernels::simd::{LANES, Simd};
 use rayon::prelude::*;
 
@@ -79,6 +79,8 @@ fn round(x: f32, scale: f32) -> u8 {
 impl Format for Int8<'_> {
     const LINES: usize = BLOCK / 4;
 
+    type Input = QuantisedBlock;
+
     #[inline(always)]
     fn layout(&self) -> Layout {
         self.layout
@@ -104,9 +106,9 @@ impl Format for Int8<'_> {
             acc[m] = [simd.splat_i32(-128 * (x[m].sums[0] + x[m].sums[1])); V];
         }
         for four in 0..Self::LINES {
-            let mut w = [simd.load_bytes(&lines[four]); V];
+            let mut w = [load(simd, &lines[four]); V];
             for v in 1..V {
-                w[v] = simd.load_bytes(&lines[v * Self::LINES + four]);
+                w[v] = load(simd, &lines[v * Self::LINES + four]);
             }
             for m in 0..M {
                 for v in 0..V {

@@ -3,32 +3,22 @@
 //! A thread takes two vectors of outputs through all blocks of inputs, for a tile of tokens at a time: the whole numbers
 //! of a block stay in registers, the weights of the two vectors in the first-level cache until all tokens have met them.
 
-use super::activations::{QuantisedBlock, quantise};
+use super::activations::{Block, quantise};
 use super::{Format, Layout, VECTORS};
 use crate::kernels::epilogue::{Then, finish};
 use crate::kernels::rows::{Rows, RowsMut, SharedRows};
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
 use crate::kernels::tile::{reaches, tile_range, tile_rows, with_rows};
-use std::cell::RefCell;
 
 /// Vectors of outputs that one thread takes at a time.
 const TASK: usize = 8;
-/// How many lines ahead the weights are asked for: 16 KiB. A thread takes neighbouring tasks one after the other, so what
-/// is asked for at the end of one is the start of the next.
-const AHEAD: usize = 256;
-
-thread_local! {
-    /// The caller's rounded activations, kept from one call to the next.
-    static ACTIVATIONS: RefCell<Vec<QuantisedBlock>> = const { RefCell::new(Vec::new()) };
-}
-
 /// `x` is `[n_tokens, in]`, `y` is `[n_tokens, out]`. Panics where the shapes do not fit together.
 pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y: &mut RowsMut) {
     let Layout { rows, columns } = w.layout();
     assert_eq!((x.width(), bias.len(), y.width()), (rows, columns, columns), "x is [n_tokens, in]");
     let (in_blocks, vectors) = (w.layout().blocks(), w.layout().vectors());
-    ACTIVATIONS.with_borrow_mut(|activations| {
+    F::Input::with_scratch(|activations| {
         quantise(team, x, activations);
         let activations = &activations[..x.len() * in_blocks];
         let most = tile_rows(team.isa().is_wide());
@@ -49,9 +39,9 @@ pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y
 
 /// Some tokens and up to [`VECTORS`] vectors of outputs.
 #[derive(Clone, Copy)]
-struct Part<'a, F> {
+struct Part<'a, F: Format> {
     /// `[M, in / 64]`
-    x: &'a [QuantisedBlock],
+    x: &'a [F::Input],
     w: F,
     bias: &'a [f32],
     then: Then,
@@ -63,10 +53,11 @@ struct Part<'a, F> {
 }
 
 /// A part of `M` tokens.
-struct Tile<'a, F, const M: usize>(Part<'a, F>);
+struct Tile<'a, F: Format, const M: usize>(Part<'a, F>);
 
 impl<F: Format, const M: usize> Kernel for Tile<'_, F, M> {
     type Output = ();
+    const DOTS_BF16: bool = F::DOTS_BF16;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
@@ -87,12 +78,6 @@ impl<F: Format> Part<'_, F> {
         let in_blocks = self.x.len() / M;
         let mut sums = [[simd.splat(0.0); V]; M];
         for block in 0..in_blocks {
-            if self.row == 0 {
-                // Later tiles find the weights in the cache.
-                for line in &self.w.part(block, vector)[..V * F::LINES] {
-                    simd.prefetch(std::ptr::from_ref(line).wrapping_add(AHEAD));
-                }
-            }
             let x = std::array::from_fn(|m| &self.x[m * in_blocks + block]);
             self.w.add_block(simd, block, vector, x, &mut sums);
         }
@@ -111,11 +96,12 @@ impl<F: Format> Part<'_, F> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BLOCK, Int4, Int8, Line};
+    use super::super::activations::QuantisedBlock;
+    use super::super::{BLOCK, Bf16Dot, Int4, Int8, Line};
     use super::*;
     use crate::kernels::check::{assert_close, numbers};
     use crate::kernels::isa::Isa;
-    use half::f16;
+    use half::{bf16, f16};
 
     /// The formula as it stands: rounded inputs times rounded weights, in f64.
     fn textbook(x: &[f32], columns: usize, bias: &[f32], weight: impl Fn(usize, usize) -> f32) -> Vec<f32> {
@@ -138,12 +124,17 @@ mod tests {
         let Layout { rows, columns } = w.layout();
         let (x, bias) = (numbers(2, n * rows), numbers(3, columns));
         let expected: Vec<f32> = x.chunks(rows).flat_map(|x| textbook(x, columns, &bias, &weight)).collect();
+        same_everywhere(w, &x, &bias, &expected);
+    }
+
+    fn same_everywhere<F: Format>(w: F, x: &[f32], bias: &[f32], expected: &[f32]) {
+        let Layout { rows, columns } = w.layout();
         let mut first: Option<Vec<f32>> = None;
         for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
-            let mut y = vec![0.0; n * columns];
-            let (team, rows_of_x) = (Team::new(threads, isa), Rows::dense(&x, rows));
-            linear(&team, rows_of_x, w, &bias, Then::Store, &mut RowsMut::dense(&mut y, columns));
-            assert_close(&y, &expected, 1e-5);
+            let mut y = vec![0.0; x.len() / rows * columns];
+            let (team, rows_of_x) = (Team::new(threads, isa), Rows::dense(x, rows));
+            linear(&team, rows_of_x, w, bias, Then::Store, &mut RowsMut::dense(&mut y, columns));
+            assert_close(&y, expected, 1e-5);
             assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{isa}, {threads} threads");
         }
     }
@@ -199,6 +190,28 @@ mod tests {
             }
             for n in [1, 2, 5, 8, 14, 15, 31] {
                 check(w, n, |k, j| w.weight(k, j));
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_pairs_hold_to_the_formula_and_are_the_same_everywhere() {
+        for (rows, columns) in SHAPES {
+            let weights = numbers(1, rows * columns);
+            let mut lines = vec![[0; 64]; Bf16Dot::lines_of(rows, columns)];
+            Bf16Dot::quantise(rows, columns, |k, j| weights[k * columns + j], &mut lines);
+            let w = Bf16Dot::new(&lines, rows, columns);
+            let round = |x: f32| f64::from(bf16::from_f32(x));
+            for n in [1, 2, 5, 8, 14, 15, 31] {
+                let (x, bias) = (numbers(2, n * rows), numbers(3, columns));
+                let one = |x: &[f32], j: usize| {
+                    let product = |(k, x): (usize, &f32)| round(*x) * round(weights[k * columns + j]);
+                    x.iter().enumerate().map(product).sum::<f64>() as f32 + bias[j]
+                };
+                let rows_of_x = x.chunks(rows);
+                let expected: Vec<f32> =
+                    rows_of_x.flat_map(|x| (0..columns).map(|j| one(x, j)).collect::<Vec<_>>()).collect();
+                same_everywhere(w, &x, &bias, &expected);
             }
         }
     }

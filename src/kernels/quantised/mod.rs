@@ -9,22 +9,25 @@
 //!
 //! The inner sums are exact, the outer sum runs over the blocks in order: the same bits on every machine.
 //!
+//! [`Bf16Dot`] shares all of this but has no scales: its numbers are bfloat16 on both sides.
 //! [`Int8`] has one scale a column, [`Int4`] one for every 32 inputs of a column. Both are stored for the
 //! instruction that multiplies four pairs of bytes at once and adds them to a lane (AVX-512 VNNI's `vpdpbusd`): four
 //! consecutive inputs of sixteen outputs in 64 bytes. That instruction takes unsigned times signed bytes, so weights
 //! are stored with 128 (or 8) added, and what that adds to a sum, 128 · Σ qx, is taken off again.
 
 pub mod activations;
+mod bf16_dot;
 mod int4;
 mod int8;
 mod linear;
 
+pub use bf16_dot::Bf16Dot;
 pub use int4::Int4;
 pub use int8::Int8;
 pub use linear::linear;
 
 use super::simd::{LANES, Simd};
-use activations::QuantisedBlock;
+use activations::Block;
 
 /// Inputs that share a scale of the activations.
 pub const BLOCK: usize = 64;
@@ -75,6 +78,17 @@ impl Layout {
     }
 }
 
+/// How many lines ahead the weights are asked for: 16 KiB. A thread takes neighbouring tasks one after the other, so what
+/// is asked for at the end of one is the start of the next.
+const AHEAD: usize = 256;
+
+/// Loads a line, and asks for one that will be wanted soon. One at a time: the processor keeps track of few at once.
+#[inline(always)]
+fn load<S: Simd>(simd: S, line: &Line) -> S::Bytes {
+    simd.prefetch(std::ptr::from_ref(line).wrapping_add(AHEAD));
+    simd.load_bytes(line)
+}
+
 /// A format of quantised weights, `[rows, columns]`.
 pub trait Format: Copy + Sync {
     /// Where its parts are.
@@ -85,6 +99,12 @@ pub trait Format: Copy + Sync {
 
     /// Lines of one block of one vector.
     const LINES: usize;
+
+    /// Whether [`Simd::dot_bf16`] is used.
+    const DOTS_BF16: bool = false;
+
+    /// What a token's inputs are rounded to.
+    type Input: Block;
 
     /// The lines of block `block` for the vectors from `vector` to the end of their group.
     #[inline(always)]
@@ -99,7 +119,7 @@ pub trait Format: Copy + Sync {
         simd: S,
         block: usize,
         vector: usize,
-        x: [&QuantisedBlock; M],
+        x: [&Self::Input; M],
         sums: &mut [[S::F32s; V]; M],
     );
 

@@ -174,6 +174,14 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn low_bf16s(self, v: Self::Bytes) -> F32s {
+        v.map(|v| intrinsic!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(v))))
+    }
+    #[inline(always)]
+    fn high_bf16s(self, v: Self::Bytes) -> F32s {
+        v.map(|v| intrinsic!(_mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(-65536)))))
+    }
+    #[inline(always)]
     fn dot_bytes(self, w: [__m256i; 2], x: [i8; 4], acc: [__m256i; 2]) -> [__m256i; 2] {
         // Even and odd bytes apart, as 16-bit numbers: two products fit a 32-bit lane without saturating.
         let x = i32::from_ne_bytes(x.map(i8::cast_unsigned));

@@ -1,5 +1,6 @@
 //! One 512-bit register a vector.
 
+use super::avx512_bf16::Avx512Bf16;
 use super::{Kernel, LANES, Simd};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
@@ -28,6 +29,11 @@ impl Avx512 {
         )]
         fn inner<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
+        }
+        if K::DOTS_BF16
+            && let Some(simd) = Avx512Bf16::detect(self)
+        {
+            return simd.enter(kernel);
         }
         // SAFETY: a value of `Avx512` exists only where `detect` found these features (AVX-512 implies the others).
         unsafe { inner(self, kernel) }
@@ -132,6 +138,14 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn high_nibbles(self, v: __m512i) -> __m512i {
         intrinsic!(_mm512_and_si512(_mm512_srli_epi16::<4>(v), _mm512_set1_epi8(15)))
+    }
+    #[inline(always)]
+    fn low_bf16s(self, v: __m512i) -> __m512 {
+        intrinsic!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(v)))
+    }
+    #[inline(always)]
+    fn high_bf16s(self, v: __m512i) -> __m512 {
+        intrinsic!(_mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(-65536))))
     }
     #[inline(always)]
     fn dot_bytes(self, w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i {

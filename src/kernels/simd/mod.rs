@@ -11,6 +11,8 @@ mod portable;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
@@ -75,12 +77,23 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn low_nibbles(self, v: Self::Bytes) -> Self::Bytes;
     /// The upper four bits of every byte.
     fn high_nibbles(self, v: Self::Bytes) -> Self::Bytes;
+    /// The first number of each of sixteen pairs of bfloat16, widened.
+    fn low_bf16s(self, v: Self::Bytes) -> Self::F32s;
+    /// The second number of each of sixteen pairs of bfloat16, widened.
+    fn high_bf16s(self, v: Self::Bytes) -> Self::F32s;
     /// `acc[i] + Σ_j w[4i + j] · x[j]`, exact.
     fn dot_bytes(self, w: Self::Bytes, x: [i8; 4], acc: Self::I32s) -> Self::I32s;
     /// All lanes added by halves: 16 to 8, 4, 2, 1.
     fn reduce_add(self, v: Self::F32s) -> f32;
     /// The largest lane.
     fn reduce_max(self, v: Self::F32s) -> f32;
+
+    /// `fma(w[2i], x[0], fma(w[2i + 1], x[1], acc[i]))` for sixteen pairs of bfloat16.
+    #[inline(always)]
+    fn dot_bf16(self, w: Self::Bytes, x: [bf16; 2], acc: Self::F32s) -> Self::F32s {
+        let second = self.mul_add(self.high_bf16s(w), self.splat(x[1].to_f32()), acc);
+        self.mul_add(self.low_bf16s(w), self.splat(x[0].to_f32()), second)
+    }
 
     /// Asks for the cache line at `address` to be brought into the second-level cache. Any address is allowed.
     #[inline(always)]
@@ -108,6 +121,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
 pub trait Kernel {
     /// What the computation returns.
     type Output;
+    /// Whether it uses [`Simd::dot_bf16`]: on a machine with an instruction for that, it is compiled for it too.
+    const DOTS_BF16: bool = false;
     /// The computation, written once.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }

@@ -111,6 +111,16 @@ impl Simd for Portable {
         v.map(|x| x >> 4)
     }
     #[inline(always)]
+    fn low_bf16s(self, v: Self::Bytes) -> F32s {
+        let (pairs, _) = v.as_chunks::<4>();
+        std::array::from_fn(|i| bf16::from_le_bytes([pairs[i][0], pairs[i][1]]).to_f32())
+    }
+    #[inline(always)]
+    fn high_bf16s(self, v: Self::Bytes) -> F32s {
+        let (pairs, _) = v.as_chunks::<4>();
+        std::array::from_fn(|i| bf16::from_le_bytes([pairs[i][2], pairs[i][3]]).to_f32())
+    }
+    #[inline(always)]
     fn dot_bytes(self, w: Self::Bytes, x: [i8; 4], acc: [i32; LANES]) -> [i32; LANES] {
         let (fours, _) = w.as_chunks::<4>();
         std::array::from_fn(|i| (0..4).fold(acc[i], |sum, j| sum + i32::from(fours[i][j]) * i32::from(x[j])))

@@ -1,0 +1,146 @@
+//! Two bytes a weight and two a token's input: both rounded to bfloat16, multiplied exactly, added in f32.
+//!
+//! ```text
+//! y[t, j] = Σ_k bf16(x[t, k]) · bf16(w[k, j]) + bias[j]
+//! ```
+//!
+//! Processors with AVX-512 BF16 take two inputs of sixteen outputs in one instruction, twice what f32 allows. The chain of
+//! a pair is `fma(x₀, w₀, fma(x₁, w₁, sum))`, which others compute as just that; only sums below 1e-38, which the
+//! instruction takes for zero, could differ.
+//!
+//! Stored `[out / 32, in / 64, 2, 32, 16, 2]`: pair of vectors, block of inputs, vector of outputs, two inputs, output,
+//! input; missing ones are zero.
+
+use super::activations::Block;
+use super::{BLOCK, Format, Layout, Line, load};
+use crate::kernels::simd::{LANES, Simd};
+use half::bf16;
+use rayon::prelude::*;
+use std::cell::RefCell;
+
+/// Sixty-four inputs of one token.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Bf16Block {
+    /// The numbers, two at a time as the kernels take them.
+    pairs: [[bf16; 2]; BLOCK / 2],
+}
+
+/// Rounded to nearest even; what is too small for a normal number is zero.
+fn round(x: f32) -> bf16 {
+    let x = bf16::from_f32(x);
+    if x.is_normal() || !x.is_finite() { x } else { bf16::ZERO }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<Bf16Block>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Block for Bf16Block {
+    const ZERO: Self = Self { pairs: [[bf16::ZERO; 2]; BLOCK / 2] };
+
+    #[inline(always)]
+    fn of<S: Simd>(_simd: S, x: &[f32; BLOCK]) -> Self {
+        let mut block = Self::ZERO;
+        for (to, x) in block.pairs.as_flattened_mut().iter_mut().zip(x) {
+            *to = round(*x);
+        }
+        block
+    }
+
+    fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R {
+        SCRATCH.with_borrow_mut(work)
+    }
+}
+
+/// A borrowed matrix of bfloat16 pairs, `[rows, columns]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Bf16Dot<'a> {
+    lines: &'a [Line],
+    layout: Layout,
+}
+
+impl<'a> Bf16Dot<'a> {
+    /// `lines` are as many as [`Bf16Dot::lines_of`] says. Panics where they are not.
+    pub fn new(lines: &'a [Line], rows: usize, columns: usize) -> Self {
+        assert_eq!(lines.len(), Self::lines_of(rows, columns));
+        Self { lines, layout: Layout { rows, columns } }
+    }
+
+    /// How many lines a matrix takes.
+    pub fn lines_of(rows: usize, columns: usize) -> usize {
+        Layout { rows, columns }.parts() * Self::LINES
+    }
+
+    /// Rounds a matrix, of which `weight(k, j)` are the elements, to `lines`, as many as [`Bf16Dot::new`] takes.
+    pub fn quantise(
+        rows: usize,
+        columns: usize,
+        weight: impl Fn(usize, usize) -> f32 + Sync,
+        lines: &mut [Line],
+    ) {
+        let layout = Layout { rows, columns };
+        lines.par_chunks_mut(Self::LINES).enumerate().for_each(|(i, lines)| {
+            let (block, vector) = layout.place(i);
+            for (pair, line) in lines.iter_mut().enumerate() {
+                for (at, to) in line.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                    let (k, j) = (block * BLOCK + 2 * pair + at % 2, vector * LANES + at / 2);
+                    let x = if k < rows && j < columns { round(weight(k, j)) } else { bf16::ZERO };
+                    *to = x.to_ne_bytes();
+                }
+            }
+        });
+    }
+
+    /// One weight, as it was rounded.
+    pub fn weight(&self, k: usize, j: usize) -> f32 {
+        let line = &self.part(k / BLOCK, j / LANES)[k % BLOCK / 2];
+        bf16::from_ne_bytes(line.as_chunks().0[j % LANES * 2 + k % 2]).to_f32()
+    }
+}
+
+impl Format for Bf16Dot<'_> {
+    const LINES: usize = BLOCK / 2;
+    const DOTS_BF16: bool = true;
+    type Input = Bf16Block;
+
+    #[inline(always)]
+    fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    #[inline(always)]
+    fn lines(&self) -> &[Line] {
+        self.lines
+    }
+
+    #[inline(always)]
+    fn add_block<S: Simd, const M: usize, const V: usize>(
+        &self,
+        simd: S,
+        block: usize,
+        vector: usize,
+        x: [&Bf16Block; M],
+        sums: &mut [[S::F32s; V]; M],
+    ) {
+        let lines = &self.part(block, vector)[..V * Self::LINES];
+        let mut acc = *sums; // in registers
+        for pair in 0..Self::LINES {
+            let mut w = [load(simd, &lines[pair]); V];
+            for v in 1..V {
+                w[v] = load(simd, &lines[v * Self::LINES + pair]);
+            }
+            for m in 0..M {
+                for v in 0..V {
+                    acc[m][v] = simd.dot_bf16(w[v], x[m].pairs[pair], acc[m][v]);
+                }
+            }
+        }
+        *sums = acc;
+    }
+
+    #[inline(always)]
+    fn scale<S: Simd>(&self, simd: S, _vector: usize) -> S::F32s {
+        simd.splat(1.0)
+    }
+}

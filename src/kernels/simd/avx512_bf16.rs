@@ -1,0 +1,90 @@
+//! AVX-512 on processors that also multiply pairs of bfloat16 (Cooper Lake, Zen 4 and later): the same vectors, with one
+//! instruction of their own. Only kernels that use it are compiled for them.
+
+use super::{Avx512, Kernel, LANES, Simd};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+
+/// AVX-512 with BF16. Made only by [`Avx512Bf16::detect`].
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512Bf16(Avx512);
+
+impl Avx512Bf16 {
+    /// The instruction, where a machine with these vectors has it.
+    pub(super) fn detect(simd: Avx512) -> Option<Self> {
+        is_x86_feature_detected!("avx512bf16").then_some(Self(simd))
+    }
+
+    /// Runs `kernel` compiled with this instruction set.
+    pub(super) fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(
+            enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,f16c,fma,avx2,bmi1,bmi2,popcnt"
+        )]
+        fn inner<K: Kernel>(simd: Avx512Bf16, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: a value of `Avx512Bf16` exists only where `detect` found its feature and `Avx512::detect` the others.
+        unsafe { inner(self, kernel) }
+    }
+}
+
+/// Methods that are AVX-512's own.
+macro_rules! as_avx512 {
+    ($(fn $name:ident($($argument:ident: $of:ty),*) -> $out:ty;)*) => {
+        $(#[inline(always)]
+        fn $name(self, $($argument: $of),*) -> $out {
+            self.0.$name($($argument),*)
+        })*
+    };
+}
+
+impl Simd for Avx512Bf16 {
+    type F32s = __m512;
+    type I32s = __m512i;
+    type Bytes = __m512i;
+    const WIDE: bool = true;
+
+    #[inline(always)]
+    fn dot_bf16(self, w: __m512i, x: [bf16; 2], acc: __m512) -> __m512 {
+        let x = i32::from_ne_bytes(bytemuck::cast(x));
+        // SAFETY: a value of `Avx512Bf16` exists only where `detect` found the feature; the vectors hold bits, of which any
+        // are bfloat16 numbers.
+        unsafe {
+            let (w, x) = (std::mem::transmute(w), std::mem::transmute(_mm512_set1_epi32(x)));
+            _mm512_dpbf16_ps(acc, w, x)
+        }
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, address: *const T) {
+        self.0.prefetch(address);
+    }
+
+    as_avx512! {
+        fn splat(x: f32) -> __m512;
+        fn load(from: &[f32; LANES]) -> __m512;
+        fn load_f16(from: &[f16; LANES]) -> __m512;
+        fn load_bf16(from: &[bf16; LANES]) -> __m512;
+        fn store(v: __m512, to: &mut [f32; LANES]) -> ();
+        fn add(a: __m512, b: __m512) -> __m512;
+        fn sub(a: __m512, b: __m512) -> __m512;
+        fn mul(a: __m512, b: __m512) -> __m512;
+        fn div(a: __m512, b: __m512) -> __m512;
+        fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512;
+        fn max(a: __m512, b: __m512) -> __m512;
+        fn min(a: __m512, b: __m512) -> __m512;
+        fn zero_below(v: __m512, x: __m512, limit: f32) -> __m512;
+        fn scale_by_power(p: __m512, biased: __m512) -> __m512;
+        fn splat_i32(x: i32) -> __m512i;
+        fn to_f32s(v: __m512i) -> __m512;
+        fn load_bytes(from: &[u8; 4 * LANES]) -> __m512i;
+        fn low_nibbles(v: __m512i) -> __m512i;
+        fn high_nibbles(v: __m512i) -> __m512i;
+        fn low_bf16s(v: __m512i) -> __m512;
+        fn high_bf16s(v: __m512i) -> __m512;
+        fn dot_bytes(w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i;
+        fn reduce_add(v: __m512) -> f32;
+        fn reduce_max(v: __m512) -> f32;
+        fn load_partial(from: &[f32]) -> __m512;
+        fn store_partial(v: __m512, to: &mut [f32]) -> ();
+    }
+}
