@@ -60,7 +60,8 @@ fn what_rounding_costs_fable() {
     // fable is stored in f16, so f32 and f16 are the same numbers. (bound on the loss, on the divergence)
     let bounds = [
         (Precision::F16, 0.0, 0.0),
-        (Precision::Bf16, 0.005, 1e-3),
+        (Precision::Bf16, 0.005, 1e-4),
+        (Precision::Bf16Dot, 0.005, 1e-3),
         (Precision::Int8, 0.01, 2e-3),
         (Precision::Int4, 0.04, 2e-2),
     ];

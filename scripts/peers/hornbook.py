@@ -21,7 +21,7 @@ from pathlib import Path
 
 from .workload import WrongCount
 
-PRECISIONS = {name: name for name in ("f32", "f16", "bf16", "int8", "int4")}
+PRECISIONS = {name: name for name in ("f32", "f16", "bf16", "bf16-dot", "int8", "int4")}
 BUILT = Path(__file__).resolve().parents[2] / "target" / "release" / "hornbook"
 LIMIT_SECONDS = 900
 CHECK_TOKENS = 64

@@ -3,7 +3,7 @@
 from statistics import median
 
 # Precisions that move the same number of bytes compete with each other.
-FAMILIES = {"f32": ("f32",), "16 bit": ("f16", "bf16"), "int8": ("int8",), "int4": ("int4",)}
+FAMILIES = {"f32": ("f32",), "16 bit": ("f16", "bf16", "bf16-dot"), "int8": ("int8",), "int4": ("int4",)}
 
 HORNBOOK = "hornbook"
 

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use memmap2::MmapMut;
 
 /// Where the first byte lies.
-const ALIGNMENT: usize = 64;
+pub(super) const ALIGNMENT: usize = 64;
 /// From here on, pages of its own are worth asking for.
 const LARGE: usize = 1 << 20;
 

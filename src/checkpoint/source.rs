@@ -8,9 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
+use rayon::prelude::*;
 
-use super::memory::Memory;
+use super::memory::{ALIGNMENT, Memory};
 use crate::error::{Error, Result};
+
+/// Bytes that one thread copies at a time.
+const PIECE: usize = 1 << 20;
 
 /// Bytes that tensors are views of; cheap to clone, alive as long as any view.
 #[derive(Clone, Debug)]
@@ -78,6 +82,28 @@ impl Bytes {
         let mut memory = zeroed(len);
         fill(&mut memory);
         memory.into()
+    }
+
+    /// Moves bytes of our own into one stretch of memory, one after the other, each on a cache line. Most matrices are
+    /// smaller than a huge page; together they fill many.
+    pub(super) fn gather(all: Vec<&mut Bytes>) {
+        let mut own: Vec<&mut Bytes> = all.into_iter().filter(|bytes| !bytes.is_view).collect();
+        let lengths = own.iter().map(|bytes| bytes.len().next_multiple_of(ALIGNMENT));
+        let mut memory = zeroed(lengths.sum());
+        let mut ranges = vec![];
+        let mut start = 0;
+        for bytes in &mut own {
+            let range = start..start + bytes.len();
+            let to = memory[range.clone()].par_chunks_mut(PIECE);
+            to.zip(bytes.par_chunks(PIECE)).for_each(|(to, from)| to.copy_from_slice(from));
+            start = range.end.next_multiple_of(ALIGNMENT);
+            ranges.push(range);
+            **bytes = Bytes { source: Source::Static(&[]), range: 0..0, is_view: false }; // gives its memory back
+        }
+        let source = Source::Memory(Arc::new(memory));
+        for (bytes, range) in own.into_iter().zip(ranges) {
+            *bytes = Bytes { source: source.clone(), range, is_view: false };
+        }
     }
 
     /// Whether they are read in place.

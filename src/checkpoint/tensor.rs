@@ -185,6 +185,12 @@ impl Tensor {
             .sum()
     }
 
+    /// Moves tensors that are not read in place next to one another, where huge pages hold them.
+    pub fn gather<'a>(tensors: impl IntoIterator<Item = &'a mut Tensor>) {
+        let parts = |tensor: &'a mut Tensor| [Some(&mut tensor.bytes), tensor.scales.as_mut()];
+        Bytes::gather(tensors.into_iter().flat_map(parts).flatten().collect());
+    }
+
     /// How many numbers there are.
     #[allow(clippy::len_without_is_empty)] // no dimension is 0
     pub fn len(&self) -> usize {

@@ -38,7 +38,7 @@ pub struct Bench {
     #[arg(long, value_name = "NAME")]
     shape: Option<Shape>,
 
-    /// What to convert the weights to: f32, f16, bf16, int8, int4 [default: f32 for a shape, a model's own]
+    /// What to convert the weights to: f32, f16, bf16, bf16-dot, int8, int4 [default: f32 for a shape, a model's own]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     precision: Vec<Precision>,
 

@@ -51,7 +51,7 @@ pub struct Perplexity {
     #[arg(long, value_name = "N")]
     stride: Option<NonZeroUsize>,
 
-    /// Convert the weights when loading: f32, f16, bf16, int8 or int4 [default: as they are stored]
+    /// Convert the weights when loading: f32, f16, bf16, bf16-dot, int8 or int4 [default: as they are stored]
     #[arg(long, value_name = "P")]
     precision: Option<Precision>,
 

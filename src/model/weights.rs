@@ -61,13 +61,26 @@ impl ModelWeights {
             c_fc: Linear::new(block.mlp.c_fc, precision),
             mlp_proj: Linear::new(block.mlp.c_proj, precision),
         };
-        Self {
+        let mut all = Self {
             wte: weights.wte,
             wpe: weights.wpe,
             blocks: weights.h.into_iter().map(block).collect(),
             ln_f: weights.ln_f,
             head,
-        }
+        };
+        all.gather();
+        all
+    }
+
+    /// Brings the matrices that were converted together, in the order of the pass.
+    fn gather(&mut self) {
+        let head = match &mut self.head {
+            Head::Table(table) => table,
+            Head::Rounded(layer) => &mut layer.weight,
+        };
+        let blocks = self.blocks.iter_mut();
+        let layers = blocks.flat_map(|b| [&mut b.c_attn, &mut b.attn_proj, &mut b.c_fc, &mut b.mlp_proj]);
+        Tensor::gather(layers.map(|layer| &mut layer.weight).chain([head]));
     }
 }
 

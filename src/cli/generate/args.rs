@@ -198,7 +198,7 @@ pub struct Generate {
     #[arg(long, help_heading = "Output")]
     pub stats: bool,
 
-    /// Convert the weights when loading: f32, f16, bf16, int8 or int4 [default: as they are stored]
+    /// Convert the weights when loading: f32, f16, bf16, bf16-dot, int8 or int4 [default: as they are stored]
     #[arg(long, value_name = "P", help_heading = "Machine")]
     pub precision: Option<Precision>,
 
