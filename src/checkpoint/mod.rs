@@ -229,7 +229,7 @@ impl Checkpoint {
     }
 
     /// The files beside the weights, by name: the configuration and what there is of a tokenizer.
-    fn files(&self) -> Result<Vec<(&'static str, Cow<'static, [u8]>)>> {
+    fn files(&self) -> Result<Vec<NamedFile>> {
         if let (None, Some(tokenizer)) = (&self.folder, self.tokenizer_json) {
             let config = Cow::Borrowed(embedded::CONFIG);
             return Ok(vec![("config.json", config), ("tokenizer.json", Cow::Borrowed(tokenizer))]);
@@ -262,6 +262,9 @@ impl Checkpoint {
         self.weights.tensors().map(Tensor::owned_bytes).sum()
     }
 }
+
+/// A file's name and what is in it.
+type NamedFile = (&'static str, Cow<'static, [u8]>);
 
 #[cfg(test)]
 mod tests {

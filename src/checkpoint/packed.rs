@@ -35,6 +35,16 @@ pub(super) fn shapes(dtype: Dtype, rows: usize, columns: usize) -> [Vec<usize>; 
     }
 }
 
+/// One of the tensors that a packed matrix is in a file.
+pub(super) struct Part<'a> {
+    /// What is added to the matrix's name.
+    pub ending: &'static str,
+    /// As safetensors calls it.
+    pub dtype: &'static str,
+    pub shape: Vec<usize>,
+    pub bytes: &'a [u8],
+}
+
 impl Tensor {
     /// A packed matrix `[in, out]`. Its parts are as long as [`shapes`] says.
     pub(super) fn from_packed(lines: Bytes, scales: Bytes, dtype: Dtype, shape: [usize; 2]) -> Tensor {
@@ -82,12 +92,15 @@ impl Tensor {
         }
     }
 
-    /// A packed matrix as a file has it: the ending of the name, dtype, shape and bytes of its weights and its scales.
-    pub(super) fn packed_parts(&self) -> Option<[(&'static str, &'static str, Vec<usize>, &[u8]); 2]> {
+    /// A packed matrix as a file has it: its weights and its scales.
+    pub(super) fn packed_parts(&self) -> Option<[Part<'_>; 2]> {
         let scales = self.scales.as_ref()?;
         let [of_lines, of_scales] = shapes(self.dtype(), self.shape()[0], self.shape()[1]);
         let (name, scale) = if self.dtype() == Dtype::Int8 { (".int8", "F32") } else { (".int4", "F16") };
-        Some([(name, "U8", of_lines, &*self.bytes), (".scale", scale, of_scales, &**scales)])
+        Some([
+            Part { ending: name, dtype: "U8", shape: of_lines, bytes: &self.bytes },
+            Part { ending: ".scale", dtype: scale, shape: of_scales, bytes: scales },
+        ])
     }
 }
 

@@ -117,11 +117,11 @@ fn entries((name, tensor): &(String, Tensor)) -> Vec<Entry<'_>> {
     match tensor.packed_parts() {
         Some(parts) => parts
             .into_iter()
-            .map(|(ending, dtype, shape, bytes)| Entry {
-                name: format!("{name}{ending}"),
-                dtype,
-                shape,
-                bytes,
+            .map(|part| Entry {
+                name: format!("{name}{}", part.ending),
+                dtype: part.dtype,
+                shape: part.shape,
+                bytes: part.bytes,
             })
             .collect(),
         None => {

@@ -50,8 +50,8 @@ impl Simd for Avx512Bf16 {
         // SAFETY: a value of `Avx512Bf16` exists only where `detect` found the feature; the vectors hold bits, of which any
         // are bfloat16 numbers.
         unsafe {
-            let (w, x) = (std::mem::transmute(w), std::mem::transmute(_mm512_set1_epi32(x)));
-            _mm512_dpbf16_ps(acc, w, x)
+            let pairs = |v| std::mem::transmute::<__m512i, __m512bh>(v);
+            _mm512_dpbf16_ps(acc, pairs(w), pairs(_mm512_set1_epi32(x)))
         }
     }
     #[inline(always)]
