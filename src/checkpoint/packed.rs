@@ -5,8 +5,8 @@
 //! say what the dimensions mean; `out / 32` and `in / 64` are rounded up):
 //!
 //! ```text
-//! NAME.int8    U8   [out / 32, in / 64, 2, 16, 16, 4]    NAME.scale    F32  [out]
-//! NAME.int4    U8   [out / 32, in / 64, 2, 8, 16, 4]     NAME.scale    F16  [out / 32, in / 64, 2, 2, 16]
+//! NAME.int8    U8   [out / 32, in / 64, 16, 2, 16, 4]    NAME.scale    F32  [out]
+//! NAME.int4    U8   [out / 32, in / 64, 8, 2, 16, 4]     NAME.scale    F16  [out / 32, in / 64, 2, 2, 16]
 //! ```
 //!
 //! The head is `lm_head.weight.int8`, `[n_embd, vocab_size]`, in either precision; the embeddings, biases and layer norms
@@ -27,11 +27,11 @@ pub(super) const LAYOUT: (&str, &str) = ("hornbook.layout", "1");
 /// The shapes of a packed `[rows, columns]` matrix and its scales, as a file has them.
 pub(super) fn shapes(dtype: Dtype, rows: usize, columns: usize) -> [Vec<usize>; 2] {
     let layout = Layout { rows, columns };
-    let parts = [layout.parts() / VECTORS / layout.blocks().max(1), layout.blocks(), VECTORS];
+    let parts = [layout.parts() / layout.blocks().max(1), layout.blocks()];
     let of = |inner: &[usize]| [&parts, inner].concat();
     match dtype {
-        Dtype::Int4 => [of(&[Int4::LINES, LANES, 4]), of(&[Int4::GROUPS, LANES])],
-        _ => [of(&[Int8::LINES, LANES, 4]), vec![columns]],
+        Dtype::Int4 => [of(&[Int4::LINES, VECTORS, LANES, 4]), of(&[Int4::GROUPS, VECTORS, LANES])],
+        _ => [of(&[Int8::LINES, VECTORS, LANES, 4]), vec![columns]],
     }
 }
 

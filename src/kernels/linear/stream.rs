@@ -15,8 +15,11 @@ use crate::kernels::tile::with_rows;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Rows of `W` in one pass over the sums.
-const DEPTH: usize = 16;
+/// Rows of `W` in one pass over the sums, where prefetches bring them and where the hardware finds them by itself: it
+/// follows eight rows side by side better than sixteen.
+const DEPTH: [usize; 2] = [16, 8];
+/// The most tokens whose sums stay in sixteen registers of eight lanes, beside what is multiplied.
+const NARROW_TOKENS: usize = 4;
 /// Sums a thread works on: 128 KiB, which stay in its second-level cache.
 const SUMS: usize = 32 << 10;
 /// Outputs that one thread finishes at a time.
@@ -85,17 +88,27 @@ impl<E: Element, const M: usize> Kernel for Of<'_, E, M> {
         let Of(part, sums) = self;
         sums.fill([0.0; LANES]);
         let (sums, _) = sums.as_chunks_mut::<M>();
-        let whole = part.rows.start + part.rows.len() / DEPTH * DEPTH;
-        for k in (part.rows.start..whole).step_by(DEPTH) {
-            part.pass::<S, M, DEPTH>(simd, k, sums);
-        }
-        for k in whole..part.rows.end {
-            part.pass::<S, M, 1>(simd, k, sums);
+        if S::WIDE {
+            part.passes::<S, M, { DEPTH[0] }>(simd, sums);
+        } else {
+            part.passes::<S, M, { DEPTH[1] }>(simd, sums);
         }
     }
 }
 
 impl<E: Element> Part<'_, E> {
+    /// All rows, `D` in a pass.
+    #[inline(always)]
+    fn passes<S: Simd, const M: usize, const D: usize>(&self, simd: S, sums: &mut [[[f32; LANES]; M]]) {
+        let whole = self.rows.start + self.rows.len() / D * D;
+        for k in (self.rows.start..whole).step_by(D) {
+            self.pass::<S, M, D>(simd, k, sums);
+        }
+        for k in whole..self.rows.end {
+            self.pass::<S, M, 1>(simd, k, sums);
+        }
+    }
+
     /// Adds rows `k..k + D` of `W` for `M` tokens to the sums, a cache line of every row at a time.
     #[inline(always)]
     fn pass<S: Simd, const M: usize, const D: usize>(
@@ -115,12 +128,18 @@ impl<E: Element> Part<'_, E> {
         let mut v = 0;
         if S::WIDE {
             while v + 2 <= whole {
-                self.add::<S, M, D, 2>(simd, &x, rows, v, ahead, sums);
+                self.add::<S, M, M, D, 2>(simd, &x, 0, rows, v, ahead, sums);
                 v += 2;
             }
         }
         while v < whole {
-            self.add::<S, M, D, 1>(simd, &x, rows, v, ahead, sums);
+            if S::WIDE || M <= NARROW_TOKENS {
+                self.add::<S, M, M, D, 1>(simd, &x, 0, rows, v, ahead, sums);
+            } else {
+                let half = M.div_ceil(2);
+                with_rows!(half, H => self.add::<S, M, H, D, 1>(simd, &x, 0, rows, v, ahead, sums));
+                with_rows!(M - half, H => self.add::<S, M, H, D, 1>(simd, &x, half, rows, v, ahead, sums));
+            }
             v += 1;
         }
         if let Some(sums) = sums.get_mut(whole) {
@@ -134,41 +153,49 @@ impl<E: Element> Part<'_, E> {
         }
     }
 
-    /// Adds `V` vectors of columns from vector `v`.
+    /// Adds `V` vectors of columns from vector `v`, for the `H` tokens from `first`.
     #[inline(always)]
-    fn add<S: Simd, const M: usize, const D: usize, const V: usize>(
+    #[allow(clippy::too_many_arguments)]
+    fn add<S: Simd, const M: usize, const H: usize, const D: usize, const V: usize>(
         &self,
         simd: S,
         x: &[&[f32; D]; M],
+        first: usize,
         rows: &[E],
         v: usize,
         ahead: usize,
         sums: &mut [[[f32; LANES]; M]],
     ) {
+        if const { H > M || !S::WIDE && H > NARROW_TOKENS } {
+            unreachable!("{H} tokens");
+        }
+        let x: &[&[f32; D]; H] = x[first..first + H].as_array().expect("H tokens");
         let sums: &mut [[[f32; LANES]; M]; V] = sums[v..v + V].as_mut_array().expect("V vectors");
-        let mut acc = [[simd.splat(0.0); V]; M];
-        for m in 0..M {
+        let mut acc = [[simd.splat(0.0); V]; H];
+        for m in 0..H {
             for i in 0..V {
-                acc[m][i] = simd.load(&sums[i][m]);
+                acc[m][i] = simd.load(&sums[i][first + m]);
             }
         }
         for d in 0..D {
             // SAFETY: `rows` holds whole vectors `v..v + V` of `D` rows, `columns` apart.
             let at = unsafe { rows.as_ptr().add(d * self.columns + v * LANES) };
-            for line in (0..V * LANES).step_by(64 / size_of::<E>()) {
-                simd.prefetch(at.wrapping_add(line + ahead));
+            if S::WIDE {
+                for line in (0..V * LANES).step_by(64 / size_of::<E>()) {
+                    simd.prefetch(at.wrapping_add(line + ahead));
+                }
             }
             for i in 0..V {
                 // SAFETY: as above.
                 let w = E::load(simd, unsafe { &*at.add(i * LANES).cast::<[E; LANES]>() });
-                for m in 0..M {
+                for m in 0..H {
                     acc[m][i] = simd.mul_add(simd.splat(x[m][d]), w, acc[m][i]);
                 }
             }
         }
-        for m in 0..M {
+        for m in 0..H {
             for i in 0..V {
-                simd.store(acc[m][i], &mut sums[i][m]);
+                simd.store(acc[m][i], &mut sums[i][first + m]);
             }
         }
     }

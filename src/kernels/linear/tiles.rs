@@ -1,8 +1,13 @@
 //! Many tokens: panels of the weights are copied into the cache, then multiplied with tiles of tokens in registers.
 //!
 //! Rows of `W` are kilobytes apart, so a tile that walked down them in place would touch a new page at every step. A
-//! thread therefore copies the few columns it works on into a panel `[in, 16]`, widening them to f32 on the way, which
-//! costs little because every panel is used for all tokens.
+//! thread therefore copies the columns it works on into panels `[in, 16]`, widening them to f32 on the way, which costs
+//! little because every panel is used for all tokens.
+//!
+//! What is used again soon stays near (Goto and van de Geijn 2008): of a band of tokens and a stretch of their inputs,
+//! which fit in the second-level cache, all the thread's panels are multiplied; of a panel's stretch, which fits in the
+//! first-level cache, all tiles of the band. Between stretches the unfinished sums wait in memory, where they lose
+//! nothing: a sum is the same chain of multiply-adds wherever it is interrupted.
 
 use super::segments::segments;
 use super::{Element, LANES, Rows, RowsMut, Simd, Team, Then, finish};
@@ -11,43 +16,124 @@ use crate::kernels::rows::SharedRows;
 use crate::kernels::simd::Kernel;
 use crate::kernels::tile::{multiply_add, reaches, tile_range, tile_rows, with_rows};
 use std::cell::RefCell;
+use std::ops::Range;
 
-/// Panels copied at a time: two, so that AVX-512's tile has them side by side.
-const PANELS: usize = 2;
+/// Panels multiplied at a time where there are registers for it.
+const PAIR: usize = 2;
+/// The most panels of a thread's piece of work: enough uses of every token's inputs once they are near.
+const PANELS: usize = 8;
+/// Pieces of work for each thread, if the panels suffice: threads are never equally fast.
+const PIECES: usize = 4;
+/// Tokens in a band: whole tiles of 14 and of 6.
+const BAND: usize = 84;
+/// Bytes of panels multiplied at a time: half of the first-level cache.
+const NEAR: usize = 16 << 10;
+
+/// A thread's memory, kept from one call to the next.
+#[derive(Default)]
+struct Scratch {
+    /// `[PANELS, in, 16]`
+    panels: Vec<[f32; LANES]>,
+    /// The chain of the segment under way, `[PANELS, BAND, 16]`.
+    chains: Vec<[f32; LANES]>,
+    /// The sum of the segments before it.
+    sums: Vec<[f32; LANES]>,
+}
 
 thread_local! {
-    /// A thread's panels, kept from one call to the next.
-    static PANEL: RefCell<Vec<[f32; LANES]>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], then: Then, y: &mut RowsMut) {
     let (tokens, depth, columns) = (x.len(), x.width(), bias.len());
-    let (isa, most) = (team.isa(), tile_rows(team.isa().is_wide()));
+    let isa = team.isa();
+    let (most, abreast) = (tile_rows(isa.is_wide()), if isa.is_wide() { PAIR } else { 1 });
+    let panels = columns.div_ceil(LANES);
+    let in_piece = panels.div_ceil(PIECES * team.threads()).next_multiple_of(PAIR).min(PANELS);
     let y = y.share();
-    team.run(columns.div_ceil(PANELS * LANES), |i| {
-        let start = i * PANELS * LANES;
-        let width = (PANELS * LANES).min(columns - start);
-        PANEL.with_borrow_mut(|panels| {
-            panels.resize((PANELS * depth).max(panels.len()), [0.0; LANES]);
-            let panels = &mut panels[..PANELS * depth];
-            isa.run(CopyPanels { w, columns, start, width, panels });
-            for i in 0..tokens.div_ceil(most) {
-                let (row, rows) = tile_range(tokens, most, i);
-                let x = x.range(row, rows);
-                let part = Part { x, panels, bias, then, y: &y, row, start, width };
-                with_rows!(rows, M => isa.run(Tile::<M>(part)));
+    team.run(panels.div_ceil(in_piece), |i| {
+        let start = i * in_piece * LANES;
+        let width = (in_piece * LANES).min(columns - start);
+        let n = width.div_ceil(LANES).next_multiple_of(PAIR);
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.panels.resize((n * depth).max(scratch.panels.len()), [0.0; LANES]);
+            scratch.chains.resize(PANELS * BAND, [0.0; LANES]);
+            scratch.sums.resize(PANELS * BAND, [0.0; LANES]);
+            isa.run(CopyPanels { w, columns, start, width, panels: &mut scratch.panels[..n * depth], n });
+            let Scratch { panels, chains, sums } = scratch;
+            for row in (0..tokens).step_by(BAND) {
+                let rows = BAND.min(tokens - row);
+                for stretch in stretches(depth, abreast) {
+                    for panel in (0..n).step_by(abreast) {
+                        for i in 0..rows.div_ceil(most) {
+                            let (first, rows) = tile_range(rows, most, i);
+                            let (x, panels) = (x.range(row + first, rows), &panels[panel * depth..]);
+                            let at = panel * BAND + first;
+                            let (chains, sums) = (&mut chains[at..], &mut sums[at..]);
+                            let stretch = stretch.clone();
+                            let (row, start) = (row + first, start + panel * LANES);
+                            let width = (abreast * LANES).min(columns.saturating_sub(start));
+                            let part = Part {
+                                x,
+                                panels,
+                                stretch,
+                                chains,
+                                sums,
+                                bias,
+                                then,
+                                y: &y,
+                                row,
+                                start,
+                                width,
+                            };
+                            with_rows!(rows, M => isa.run(Tile::<M>(part)));
+                        }
+                    }
+                }
             }
         });
     });
 }
 
-/// Copies the columns `start..start + width` of `w` to `panels`, `[PANELS, in, 16]`, missing columns zero.
+/// Some inputs of a segment, whose part of a panel stays in the first-level cache.
+#[derive(Clone)]
+struct Stretch {
+    inputs: Range<usize>,
+    /// Whether the segment's chain begins with it, and whether it ends.
+    begins: bool,
+    ends: bool,
+    /// Whether it is of the first and of the last segment.
+    first: bool,
+    last: bool,
+}
+
+/// All inputs in order, for so many panels at a time.
+fn stretches(depth: usize, panels: usize) -> impl Iterator<Item = Stretch> {
+    let most = NEAR / size_of::<[f32; LANES]>() / panels;
+    segments(depth).flat_map(move |segment| {
+        let n = segment.len().div_ceil(most);
+        (0..n).map(move |i| {
+            let (start, length) = tile_range(segment.len(), most, i);
+            let start = segment.start + start;
+            Stretch {
+                inputs: start..start + length,
+                begins: i == 0,
+                ends: i + 1 == n,
+                first: segment.start == 0,
+                last: segment.end == depth,
+            }
+        })
+    })
+}
+
+/// Copies the columns `start..start + width` of `w` to `n` panels, `[n, in, 16]`, missing columns zero.
 struct CopyPanels<'a, E> {
     w: &'a [E],
     columns: usize,
     start: usize,
     width: usize,
     panels: &'a mut [[f32; LANES]],
+    n: usize,
 }
 
 impl<E: Element> Kernel for CopyPanels<'_, E> {
@@ -55,10 +141,10 @@ impl<E: Element> Kernel for CopyPanels<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let depth = self.panels.len() / PANELS;
+        let depth = self.panels.len() / self.n;
         for k in 0..depth {
             let row = &self.w[k * self.columns + self.start..][..self.width];
-            for p in 0..PANELS {
+            for p in 0..self.n {
                 let lanes = match row.get(p * LANES..(p + 1) * LANES) {
                     Some(whole) => E::load(simd, whole.as_array().expect("sixteen")),
                     None => load_partial(simd, row.get(p * LANES..).unwrap_or(&[])),
@@ -69,11 +155,15 @@ impl<E: Element> Kernel for CopyPanels<'_, E> {
     }
 }
 
-/// Some tokens and the columns `start..start + width` of the product.
-#[derive(Clone, Copy)]
+/// Some tokens, a stretch of their inputs, and the columns `start..start + width` of the product: a panel or two.
 struct Part<'a> {
     x: Rows<'a>,
+    /// `[V, in, 16]`
     panels: &'a [[f32; LANES]],
+    stretch: Stretch,
+    /// `[V, BAND, 16]`, the tile's tokens first.
+    chains: &'a mut [[f32; LANES]],
+    sums: &'a mut [[f32; LANES]],
     bias: &'a [f32],
     then: Then,
     y: &'a SharedRows<'a>,
@@ -90,46 +180,54 @@ impl<const M: usize> Kernel for Tile<'_, M> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
         reaches::<S, M>();
         if S::WIDE {
-            self.0.multiply::<S, M, PANELS>(simd, 0);
+            self.0.multiply::<S, M, PAIR>(simd);
         } else {
-            for panel in 0..PANELS {
-                self.0.multiply::<S, M, 1>(simd, panel);
-            }
+            self.0.multiply::<S, M, 1>(simd);
         }
     }
 }
 
 impl Part<'_> {
-    /// Multiplies the tokens with `V` panels from `panel`.
+    /// Multiplies the tokens with `V` panels.
     #[inline(always)]
-    fn multiply<S: Simd, const M: usize, const V: usize>(&self, simd: S, panel: usize) {
-        let depth = self.x.width();
-        let mut sums = [[simd.splat(0.0); V]; M];
-        for segment in segments(depth) {
-            let mut acc = [[simd.splat(0.0); V]; M];
-            let panels: [*const f32; V] =
-                std::array::from_fn(|v| self.panels[(panel + v) * depth..][segment.clone()].as_ptr().cast());
-            let x = self.x.range(0, M).columns(segment.start, segment.len());
-            // SAFETY: `x` has `M` rows and each panel rows of sixteen, one for each input of the segment, by the slices
-            // above.
-            unsafe { multiply_add(simd, x.row(0).as_ptr(), x.stride(), segment.len(), panels, &mut acc) };
+    fn multiply<S: Simd, const M: usize, const V: usize>(&mut self, simd: S) {
+        let (depth, Stretch { inputs, begins, ends, first, last }) = (self.x.width(), self.stretch.clone());
+        let mut acc = [[simd.splat(0.0); V]; M];
+        if !begins {
             for m in 0..M {
                 for v in 0..V {
-                    sums[m][v] = if segment.start == 0 { acc[m][v] } else { simd.add(sums[m][v], acc[m][v]) };
+                    acc[m][v] = simd.load(&self.chains[v * BAND + m]);
                 }
             }
         }
+        let mut panels = [std::ptr::null::<f32>(); V];
+        for v in 0..V {
+            panels[v] = self.panels[v * depth..][inputs.clone()].as_ptr().cast();
+        }
+        let x = self.x.range(0, M).columns(inputs.start, inputs.len());
+        // SAFETY: `x` has `M` rows and each panel rows of sixteen, one for each input of the stretch, by the slices above.
+        unsafe { multiply_add(simd, x.row(0).as_ptr(), x.stride(), inputs.len(), panels, &mut acc) };
         for m in 0..M {
             for v in 0..V {
-                let at = (panel + v) * LANES;
-                if at < self.width {
-                    let (column, lanes) = (self.start + at, LANES.min(self.width - at));
+                let at = v * BAND + m;
+                if !ends {
+                    simd.store(acc[m][v], &mut self.chains[at]);
+                    continue;
+                }
+                let sum = if first { acc[m][v] } else { simd.add(simd.load(&self.sums[at]), acc[m][v]) };
+                if !last {
+                    simd.store(sum, &mut self.sums[at]);
+                    continue;
+                }
+                let skip = v * LANES;
+                if skip < self.width {
+                    let (column, lanes) = (self.start + skip, LANES.min(self.width - skip));
                     // SAFETY: these columns are this part's own.
                     let y = unsafe { self.y.part(self.row + m, column, lanes) };
-                    finish(simd, sums[m][v], &self.bias[column..column + lanes], self.then, y);
+                    finish(simd, sum, &self.bias[column..column + lanes], self.then, y);
                 }
             }
         }

@@ -8,11 +8,11 @@
 //! a pair is `fma(x₀, w₀, fma(x₁, w₁, sum))`, which others compute as just that; only sums below 1e-38, which the
 //! instruction takes for zero, could differ.
 //!
-//! Stored `[out / 32, in / 64, 2, 32, 16, 2]`: pair of vectors, block of inputs, vector of outputs, two inputs, output,
+//! Stored `[out / 32, in / 64, 32, 2, 16, 2]`: group of vectors, block of inputs, two inputs, vector of outputs, output,
 //! input; missing ones are zero.
 
 use super::activations::Block;
-use super::{BLOCK, Format, Layout, Line, load};
+use super::{BLOCK, Format, Layout, Line, VECTORS, load_vectors};
 use crate::kernels::simd::{LANES, Simd};
 use half::bf16;
 use rayon::prelude::*;
@@ -56,7 +56,7 @@ impl Block for Bf16Block {
 /// A borrowed matrix of bfloat16 pairs, `[rows, columns]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bf16Dot<'a> {
-    lines: &'a [Line],
+    lines: &'a [[Line; VECTORS]],
     layout: Layout,
 }
 
@@ -64,12 +64,12 @@ impl<'a> Bf16Dot<'a> {
     /// `lines` are as many as [`Bf16Dot::lines_of`] says. Panics where they are not.
     pub fn new(lines: &'a [Line], rows: usize, columns: usize) -> Self {
         assert_eq!(lines.len(), Self::lines_of(rows, columns));
-        Self { lines, layout: Layout { rows, columns } }
+        Self { lines: lines.as_chunks().0, layout: Layout { rows, columns } }
     }
 
     /// How many lines a matrix takes.
     pub fn lines_of(rows: usize, columns: usize) -> usize {
-        Layout { rows, columns }.parts() * Self::LINES
+        Layout { rows, columns }.parts() * Self::LINES * VECTORS
     }
 
     /// Rounds a matrix, of which `weight(k, j)` are the elements, to `lines`, as many as [`Bf16Dot::new`] takes.
@@ -80,21 +80,20 @@ impl<'a> Bf16Dot<'a> {
         lines: &mut [Line],
     ) {
         let layout = Layout { rows, columns };
-        lines.par_chunks_mut(Self::LINES).enumerate().for_each(|(i, lines)| {
-            let (block, vector) = layout.place(i);
-            for (pair, line) in lines.iter_mut().enumerate() {
-                for (at, to) in line.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-                    let (k, j) = (block * BLOCK + 2 * pair + at % 2, vector * LANES + at / 2);
-                    let x = if k < rows && j < columns { round(weight(k, j)) } else { bf16::ZERO };
-                    *to = x.to_ne_bytes();
-                }
+        lines.par_chunks_mut(Self::LINES * VECTORS).enumerate().for_each(|(i, lines)| {
+            let (k0, j0) = layout.place(i);
+            for (at, to) in lines.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                let (pair, column) = (at / (VECTORS * 2 * LANES), at / 2 % (VECTORS * LANES));
+                let (k, j) = (k0 + 2 * pair + at % 2, j0 + column);
+                let x = if k < rows && j < columns { round(weight(k, j)) } else { bf16::ZERO };
+                *to = x.to_ne_bytes();
             }
         });
     }
 
     /// One weight, as it was rounded.
     pub fn weight(&self, k: usize, j: usize) -> f32 {
-        let line = &self.part(k / BLOCK, j / LANES)[k % BLOCK / 2];
+        let line = &self.part(k / BLOCK, j / LANES)[k % BLOCK / 2][j / LANES % VECTORS];
         bf16::from_ne_bytes(line.as_chunks().0[j % LANES * 2 + k % 2]).to_f32()
     }
 }
@@ -110,7 +109,7 @@ impl Format for Bf16Dot<'_> {
     }
 
     #[inline(always)]
-    fn lines(&self) -> &[Line] {
+    fn lines(&self) -> &[[Line; VECTORS]] {
         self.lines
     }
 
@@ -123,13 +122,10 @@ impl Format for Bf16Dot<'_> {
         x: [&Bf16Block; M],
         sums: &mut [[S::F32s; V]; M],
     ) {
-        let lines = &self.part(block, vector)[..V * Self::LINES];
+        let lines = self.part(block, vector);
         let mut acc = *sums; // in registers
         for pair in 0..Self::LINES {
-            let mut w = [load(simd, &lines[pair]); V];
-            for v in 1..V {
-                w[v] = load(simd, &lines[v * Self::LINES + pair]);
-            }
+            let w: [S::Bytes; V] = load_vectors(simd, &lines[pair], vector);
             for m in 0..M {
                 for v in 0..V {
                     acc[m][v] = simd.dot_bf16(w[v], x[m].pairs[pair], acc[m][v]);

@@ -5,12 +5,12 @@
 //! ```
 //!
 //! A scale is the one, among a few near max |w| / 8, that leaves the smallest squared error. Stored
-//! `[out / 32, in / 64, 2, 8, 16, 4]` bytes: group of vectors, block of inputs, vector of outputs, eight inputs, output,
+//! `[out / 32, in / 64, 8, 2, 16, 4]` bytes: group of vectors, block of inputs, eight inputs, vector of outputs, output,
 //! input; the lower four bits of a byte are one of the first four of the eight inputs, the upper four bits one of the
-//! last. Scales are f16, `[out / 32, in / 64, 2, 2, 16]`: group of vectors, block, vector, half of the block, output.
+//! last. Scales are f16, `[out / 32, in / 64, 2, 2, 16]`: group of vectors, block, half of the block, vector, output.
 
 use super::activations::QuantisedBlock;
-use super::{BLOCK, Format, Layout, Line, load};
+use super::{BLOCK, Format, Layout, Line, VECTORS, load_vectors};
 use crate::kernels::simd::{LANES, Simd};
 use half::f16;
 use rayon::prelude::*;
@@ -21,8 +21,8 @@ const GROUP: usize = 32;
 /// A borrowed matrix of four-bit weights, `[rows, columns]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Int4<'a> {
-    lines: &'a [Line],
-    scales: &'a [[f16; LANES]],
+    lines: &'a [[Line; VECTORS]],
+    scales: &'a [[[f16; LANES]; VECTORS]],
     layout: Layout,
 }
 
@@ -34,17 +34,17 @@ impl<'a> Int4<'a> {
     pub fn new(lines: &'a [Line], scales: &'a [[f16; LANES]], rows: usize, columns: usize) -> Self {
         assert_eq!(lines.len(), Self::lines_of(rows, columns));
         assert_eq!(scales.len(), Self::scales_of(rows, columns));
-        Self { lines, scales, layout: Layout { rows, columns } }
+        Self { lines: lines.as_chunks().0, scales: scales.as_chunks().0, layout: Layout { rows, columns } }
     }
 
     /// How many lines a matrix takes.
     pub fn lines_of(rows: usize, columns: usize) -> usize {
-        Layout { rows, columns }.parts() * Self::LINES
+        Layout { rows, columns }.parts() * Self::LINES * VECTORS
     }
 
     /// How many vectors of scales a matrix takes.
     pub fn scales_of(rows: usize, columns: usize) -> usize {
-        Layout { rows, columns }.parts() * Self::GROUPS
+        Layout { rows, columns }.parts() * Self::GROUPS * VECTORS
     }
 
     /// Rounds a matrix, of which `weight(k, j)` are the elements, to `lines` and `scales`, as many as [`Int4::new`] takes.
@@ -57,25 +57,23 @@ impl<'a> Int4<'a> {
     ) {
         let layout = Layout { rows, columns };
         let element = |k: usize, j: usize| if k < rows && j < columns { weight(k, j) } else { 0.0 };
-        scales.par_iter_mut().enumerate().for_each(|(i, scales)| {
-            let (block, vector) = layout.place(i / Self::GROUPS);
-            let start = block * BLOCK + i % Self::GROUPS * GROUP;
-            for (lane, scale) in scales.iter_mut().enumerate() {
-                let group: [f32; GROUP] = std::array::from_fn(|k| element(start + k, vector * LANES + lane));
+        scales.par_chunks_mut(Self::GROUPS * VECTORS).enumerate().for_each(|(i, scales)| {
+            let (k0, j0) = layout.place(i);
+            for (at, scale) in scales.as_flattened_mut().iter_mut().enumerate() {
+                let (start, j) = (k0 + at / (VECTORS * LANES) * GROUP, j0 + at % (VECTORS * LANES));
+                let group: [f32; GROUP] = std::array::from_fn(|k| element(start + k, j));
                 *scale = best_scale(&group);
             }
         });
-        lines.par_chunks_mut(Self::LINES).enumerate().for_each(|(i, lines)| {
-            let (block, vector) = layout.place(i);
-            for (eight, line) in lines.iter_mut().enumerate() {
-                for (at, byte) in line.iter_mut().enumerate() {
-                    let (k, lane) = (block * BLOCK + eight * 8 + at % 4, at / 4);
-                    let nibble = |k: usize| {
-                        let scale = scales[i * Self::GROUPS + k % BLOCK / GROUP][lane].to_f32();
-                        (round(element(k, vector * LANES + lane), inverse(scale)) + 8.0) as u8
-                    };
-                    *byte = nibble(k) | nibble(k + 4) << 4;
-                }
+        lines.par_chunks_mut(Self::LINES * VECTORS).enumerate().for_each(|(i, lines)| {
+            let (k0, j0) = layout.place(i);
+            let scales = scales[i * Self::GROUPS * VECTORS..][..Self::GROUPS * VECTORS].as_flattened();
+            for (at, byte) in lines.as_flattened_mut().iter_mut().enumerate() {
+                let (eight, column) = (at / (VECTORS * 4 * LANES), at / 4 % (VECTORS * LANES));
+                let k = eight * 8 + at % 4;
+                let scale = scales[k / GROUP * VECTORS * LANES + column].to_f32();
+                let nibble = |k: usize| (round(element(k0 + k, j0 + column), inverse(scale)) + 8.0) as u8;
+                *byte = nibble(k) | nibble(k + 4) << 4;
             }
         });
     }
@@ -83,11 +81,10 @@ impl<'a> Int4<'a> {
     /// One weight, as it was rounded.
     pub fn weight(&self, k: usize, j: usize) -> f32 {
         let (block, vector) = (k / BLOCK, j / LANES);
-        let byte = self.part(block, vector)[k % BLOCK / 8][j % LANES * 4 + k % 4];
+        let byte = self.part(block, vector)[k % BLOCK / 8][vector % VECTORS][j % LANES * 4 + k % 4];
         let nibble = if k % 8 < 4 { byte & 15 } else { byte >> 4 };
-        let scale =
-            self.scales[self.layout.part(block, vector) * Self::GROUPS + k % BLOCK / GROUP][j % LANES];
-        (f32::from(nibble) - 8.0) * scale.to_f32()
+        let scales = &self.scales[self.layout.part(block, vector) * Self::GROUPS + k % BLOCK / GROUP];
+        (f32::from(nibble) - 8.0) * scales[vector % VECTORS][j % LANES].to_f32()
     }
 }
 
@@ -135,7 +132,7 @@ impl Format for Int4<'_> {
     }
 
     #[inline(always)]
-    fn lines(&self) -> &[Line] {
+    fn lines(&self) -> &[[Line; VECTORS]] {
         self.lines
     }
 
@@ -148,35 +145,33 @@ impl Format for Int4<'_> {
         x: [&QuantisedBlock; M],
         sums: &mut [[S::F32s; V]; M],
     ) {
-        let lines = &self.part(block, vector)[..V * Self::LINES];
-        let scales = &self.scales[self.layout.part(block, vector) * Self::GROUPS..][..V * Self::GROUPS];
+        let lines = self.part(block, vector);
+        let scales = &self.scales[self.layout.part(block, vector) * Self::GROUPS..][..Self::GROUPS];
         for group in 0..Self::GROUPS {
-            let mut acc = [[simd.splat_i32(0); V]; M];
-            for m in 0..M {
-                acc[m] = [simd.splat_i32(-8 * x[m].sums[group]); V];
-            }
+            let mut acc = [[simd.no_nibbles(); V]; M];
             for eight in group * GROUP / 8..(group + 1) * GROUP / 8 {
-                let mut both = [load(simd, &lines[eight]); V];
-                for v in 1..V {
-                    both[v] = load(simd, &lines[v * Self::LINES + eight]);
-                }
-                for m in 0..M {
-                    for v in 0..V {
-                        acc[m][v] = simd.dot_bytes(simd.low_nibbles(both[v]), x[m].q[2 * eight], acc[m][v]);
+                let both: [S::Bytes; V] = load_vectors(simd, &lines[eight], vector);
+                for v in 0..V {
+                    let low = simd.low_nibbles(both[v]);
+                    for m in 0..M {
+                        acc[m][v] = simd.dot_nibbles(low, x[m].q[2 * eight], acc[m][v]);
                     }
                 }
-                for m in 0..M {
-                    for v in 0..V {
-                        acc[m][v] =
-                            simd.dot_bytes(simd.high_nibbles(both[v]), x[m].q[2 * eight + 1], acc[m][v]);
+                for v in 0..V {
+                    let high = simd.high_nibbles(both[v]);
+                    for m in 0..M {
+                        acc[m][v] = simd.dot_nibbles(high, x[m].q[2 * eight + 1], acc[m][v]);
                     }
                 }
             }
             for v in 0..V {
-                let scales = simd.load_f16(&scales[v * Self::GROUPS + group]);
+                let scales = simd.load_f16(&scales[group][vector % VECTORS + v]);
                 for m in 0..M {
+                    // Whole numbers below 2^24, so exact; the eights that were added to the weights are taken off.
+                    let eights = simd.splat((8 * x[m].sums[group]) as f32);
                     let scale = simd.mul(scales, simd.splat(x[m].scale));
-                    sums[m][v] = simd.mul_add(simd.to_f32s(acc[m][v]), scale, sums[m][v]);
+                    let sum = simd.sub(simd.nibbles_to_f32s(acc[m][v]), eights);
+                    sums[m][v] = simd.mul_add(sum, scale, sums[m][v]);
                 }
             }
         }

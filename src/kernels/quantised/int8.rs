@@ -4,18 +4,18 @@
 //! w[k, j] ≈ scale[j] · (stored[k, j] − 128),   scale[j] = max_k |w[k, j]| / 127
 //! ```
 //!
-//! Stored `[out / 32, in / 64, 2, 16, 16, 4]`: group of vectors, block of inputs, vector of outputs, four inputs, output,
+//! Stored `[out / 32, in / 64, 16, 2, 16, 4]`: group of vectors, block of inputs, four inputs, vector of outputs, output,
 //! input; missing ones are zero, stored as 128.
 
 use super::activations::QuantisedBlock;
-use super::{BLOCK, Format, Layout, Line, load};
+use super::{BLOCK, Format, Layout, Line, VECTORS, load_vectors};
 use crate::kernels::simd::{LANES, Simd};
 use rayon::prelude::*;
 
 /// A borrowed matrix of eight-bit weights, `[rows, columns]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Int8<'a> {
-    lines: &'a [Line],
+    lines: &'a [[Line; VECTORS]],
     scales: &'a [f32],
     layout: Layout,
 }
@@ -24,12 +24,12 @@ impl<'a> Int8<'a> {
     /// `lines` are as many as [`Int8::lines_of`] says, `scales` one a column. Panics where they are not.
     pub fn new(lines: &'a [Line], scales: &'a [f32], rows: usize, columns: usize) -> Self {
         assert_eq!((lines.len(), scales.len()), (Self::lines_of(rows, columns), columns));
-        Self { lines, scales, layout: Layout { rows, columns } }
+        Self { lines: lines.as_chunks().0, scales, layout: Layout { rows, columns } }
     }
 
     /// How many lines a matrix takes.
     pub fn lines_of(rows: usize, columns: usize) -> usize {
-        Layout { rows, columns }.parts() * Self::LINES
+        Layout { rows, columns }.parts() * Self::LINES * VECTORS
     }
 
     /// Rounds a matrix, of which `weight(k, j)` are the elements, to `lines` and `scales`, as many as [`Int8::new`] takes.
@@ -50,13 +50,13 @@ impl<'a> Int8<'a> {
             scales.iter_mut().for_each(|scale| *scale /= 127.0);
         });
         let layout = Layout { rows, columns };
-        lines.par_chunks_mut(Self::LINES).enumerate().for_each(|(i, lines)| {
+        lines.par_chunks_mut(Self::LINES * VECTORS).enumerate().for_each(|(i, lines)| {
             lines.fill([128; 4 * LANES]);
-            let (block, vector) = layout.place(i);
-            for k in block * BLOCK..rows.min((block + 1) * BLOCK) {
-                for (lane, scale) in scales.iter().skip(vector * LANES).take(LANES).enumerate() {
-                    let byte = &mut lines[k % BLOCK / 4][lane * 4 + k % 4];
-                    *byte = round(weight(k, vector * LANES + lane), *scale);
+            let (k0, j0) = layout.place(i);
+            for k in k0..rows.min(k0 + BLOCK) {
+                for (at, scale) in scales.iter().skip(j0).take(VECTORS * LANES).enumerate() {
+                    let line = &mut lines[(k - k0) / 4 * VECTORS + at / LANES];
+                    line[at % LANES * 4 + k % 4] = round(weight(k, j0 + at), *scale);
                 }
             }
         });
@@ -64,7 +64,8 @@ impl<'a> Int8<'a> {
 
     /// One weight, as it was rounded.
     pub fn weight(&self, k: usize, j: usize) -> f32 {
-        let byte = self.part(k / BLOCK, j / LANES)[k % BLOCK / 4][j % LANES * 4 + k % 4];
+        let lines = &self.part(k / BLOCK, j / LANES)[k % BLOCK / 4];
+        let byte = lines[j / LANES % VECTORS][j % LANES * 4 + k % 4];
         (f32::from(byte) - 128.0) * self.scales[j]
     }
 }
@@ -87,7 +88,7 @@ impl Format for Int8<'_> {
     }
 
     #[inline(always)]
-    fn lines(&self) -> &[Line] {
+    fn lines(&self) -> &[[Line; VECTORS]] {
         self.lines
     }
 
@@ -100,19 +101,16 @@ impl Format for Int8<'_> {
         x: [&QuantisedBlock; M],
         sums: &mut [[S::F32s; V]; M],
     ) {
-        let lines = &self.part(block, vector)[..V * Self::LINES];
+        let lines = self.part(block, vector);
         let mut acc = [[simd.splat_i32(0); V]; M];
         for m in 0..M {
             acc[m] = [simd.splat_i32(-128 * (x[m].sums[0] + x[m].sums[1])); V];
         }
         for four in 0..Self::LINES {
-            let mut w = [load(simd, &lines[four]); V];
-            for v in 1..V {
-                w[v] = load(simd, &lines[v * Self::LINES + four]);
-            }
+            let w: [S::Bytes; V] = load_vectors(simd, &lines[four], vector);
             for m in 0..M {
                 for v in 0..V {
-                    acc[m][v] = simd.dot_bytes(w[v], x[m].q[four], acc[m][v]);
+                    acc[m][v] = simd.dot_bytes(w[v], x[m].q[four], x[m].pairs[four], acc[m][v]);
                 }
             }
         }

@@ -35,12 +35,12 @@ pub const BLOCK: usize = 64;
 /// Sixty-four bytes: what one instruction takes.
 pub type Line = [u8; 4 * LANES];
 
-/// Vectors of sixteen outputs that are stored side by side: as many as the kernels take through all blocks of inputs
-/// together, so that these are read front to back.
+/// Vectors of sixteen outputs that are stored side by side, line by line: as many as the kernels take through all blocks
+/// of inputs together, so that these are read front to back.
 pub const VECTORS: usize = 2;
 
-/// Where the parts of a `[rows, columns]` matrix are stored: group of [`VECTORS`] vectors, block of inputs, vector.
-/// Columns beyond the last are there too, up to a whole group.
+/// Where the parts of a `[rows, columns]` matrix are stored: group of [`VECTORS`] vectors, block of inputs. Columns beyond
+/// the last are there too, up to a whole group.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// Inputs.
@@ -60,21 +60,20 @@ impl Layout {
         self.columns.div_ceil(LANES)
     }
 
-    /// How many parts there are, each one block of one vector.
+    /// How many parts there are, each one block of a group of vectors.
     pub fn parts(self) -> usize {
-        self.vectors().next_multiple_of(VECTORS) * self.blocks()
+        self.vectors().div_ceil(VECTORS) * self.blocks()
     }
 
-    /// The number of the part at `block` and `vector`.
+    /// The number of the part at `block` that `vector` is in.
     #[inline(always)]
     pub fn part(self, block: usize, vector: usize) -> usize {
-        (vector / VECTORS * self.blocks() + block) * VECTORS + vector % VECTORS
+        vector / VECTORS * self.blocks() + block
     }
 
-    /// Block and vector of a part: the inverse of [`Layout::part`].
+    /// The first input and the first output of a part.
     pub fn place(self, part: usize) -> (usize, usize) {
-        let (group, block) = (part / VECTORS / self.blocks(), part / VECTORS % self.blocks());
-        (block, group * VECTORS + part % VECTORS)
+        (part % self.blocks() * BLOCK, part / self.blocks() * VECTORS * LANES)
     }
 }
 
@@ -89,13 +88,23 @@ fn load<S: Simd>(simd: S, line: &Line) -> S::Bytes {
     simd.load_bytes(line)
 }
 
+/// Loads the lines of `V` vectors from `vector`, of the group's lines.
+#[inline(always)]
+fn load_vectors<S: Simd, const V: usize>(simd: S, lines: &[Line; VECTORS], vector: usize) -> [S::Bytes; V] {
+    let mut loaded = [load(simd, &lines[vector % VECTORS]); V];
+    for v in 1..V {
+        loaded[v] = load(simd, &lines[vector % VECTORS + v]);
+    }
+    loaded
+}
+
 /// A format of quantised weights, `[rows, columns]`.
 pub trait Format: Copy + Sync {
     /// Where its parts are.
     fn layout(&self) -> Layout;
 
-    /// Its lines, [`Format::LINES`] a part.
-    fn lines(&self) -> &[Line];
+    /// Its lines, [`Format::LINES`] a part, those of a group's vectors side by side.
+    fn lines(&self) -> &[[Line; VECTORS]];
 
     /// Lines of one block of one vector.
     const LINES: usize;
@@ -106,14 +115,13 @@ pub trait Format: Copy + Sync {
     /// What a token's inputs are rounded to.
     type Input: Block;
 
-    /// The lines of block `block` for the vectors from `vector` to the end of their group.
+    /// The lines of block `block` for the group that `vector` is in.
     #[inline(always)]
-    fn part(&self, block: usize, vector: usize) -> &[Line] {
-        let start = self.layout().part(block, vector);
-        &self.lines()[start * Self::LINES..(start - start % VECTORS + VECTORS) * Self::LINES]
+    fn part(&self, block: usize, vector: usize) -> &[[Line; VECTORS]] {
+        &self.lines()[self.layout().part(block, vector) * Self::LINES..][..Self::LINES]
     }
 
-    /// Adds a block's products for `M` tokens and `V` vectors of outputs from `vector` to their sums.
+    /// Adds a block's products for `M` tokens and `V` vectors of outputs from `vector`, all of one group, to their sums.
     fn add_block<S: Simd, const M: usize, const V: usize>(
         &self,
         simd: S,

@@ -57,6 +57,7 @@ impl Simd for Avx2 {
     type F32s = F32s;
     type I32s = [__m256i; 2];
     type Bytes = [__m256i; 2];
+    type Nibbles = [__m256i; 2];
     const WIDE: bool = false;
 
     #[inline(always)]
@@ -175,20 +176,33 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn low_bf16s(self, v: Self::Bytes) -> F32s {
-        v.map(|v| intrinsic!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(v))))
+        intrinsic!([
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v[0])),
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v[1]))
+        ])
     }
     #[inline(always)]
     fn high_bf16s(self, v: Self::Bytes) -> F32s {
-        v.map(|v| intrinsic!(_mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(-65536)))))
+        intrinsic!({
+            let upper = _mm256_set1_epi32(-65536);
+            [
+                _mm256_castsi256_ps(_mm256_and_si256(v[0], upper)),
+                _mm256_castsi256_ps(_mm256_and_si256(v[1], upper)),
+            ]
+        })
     }
     #[inline(always)]
-    fn dot_bytes(self, w: [__m256i; 2], x: [i8; 4], acc: [__m256i; 2]) -> [__m256i; 2] {
+    fn dot_bytes(
+        self,
+        w: [__m256i; 2],
+        _: [i8; 4],
+        [x0, x2, x1, x3]: [i16; 4],
+        acc: [__m256i; 2],
+    ) -> [__m256i; 2] {
         // Even and odd bytes apart, as 16-bit numbers: two products fit a 32-bit lane without saturating.
-        let x = i32::from_ne_bytes(x.map(i8::cast_unsigned));
         intrinsic!({
-            let x = _mm256_set1_epi32(x);
-            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
-            let odd = _mm256_srai_epi16::<8>(x);
+            let even = _mm256_set1_epi32(bytemuck::cast([x0, x2]));
+            let odd = _mm256_set1_epi32(bytemuck::cast([x1, x3]));
             let mask = _mm256_set1_epi16(0xff);
             [
                 _mm256_add_epi32(
@@ -201,6 +215,29 @@ impl Simd for Avx2 {
                 ),
             ]
         })
+    }
+    #[inline(always)]
+    fn no_nibbles(self) -> [__m256i; 2] {
+        self.splat_i32(0)
+    }
+    #[inline(always)]
+    fn dot_nibbles(self, w: [__m256i; 2], x: [i8; 4], acc: [__m256i; 2]) -> [__m256i; 2] {
+        // Two products are at most 2 · 15 · 127 from zero, and eight times that fits 16 bits.
+        intrinsic!({
+            let x = _mm256_set1_epi32(bytemuck::cast(x));
+            [
+                _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(w[0], x)),
+                _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w[1], x)),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn nibbles_to_f32s(self, acc: [__m256i; 2]) -> F32s {
+        let wide = intrinsic!({
+            let ones = _mm256_set1_epi16(1);
+            [_mm256_madd_epi16(acc[0], ones), _mm256_madd_epi16(acc[1], ones)]
+        });
+        self.to_f32s(wide)
     }
     #[inline(always)]
     fn reduce_add(self, v: F32s) -> f32 {

@@ -53,6 +53,7 @@ impl Simd for Avx512 {
     type F32s = __m512;
     type I32s = __m512i;
     type Bytes = __m512i;
+    type Nibbles = __m512i;
     const WIDE: bool = true;
 
     #[inline(always)]
@@ -148,9 +149,20 @@ impl Simd for Avx512 {
         intrinsic!(_mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(-65536))))
     }
     #[inline(always)]
-    fn dot_bytes(self, w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i {
-        let x = i32::from_ne_bytes(x.map(i8::cast_unsigned));
-        intrinsic!(_mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x)))
+    fn dot_bytes(self, w: __m512i, x: [i8; 4], _: [i16; 4], acc: __m512i) -> __m512i {
+        intrinsic!(_mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(bytemuck::cast(x))))
+    }
+    #[inline(always)]
+    fn no_nibbles(self) -> __m512i {
+        self.splat_i32(0)
+    }
+    #[inline(always)]
+    fn dot_nibbles(self, w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i {
+        self.dot_bytes(w, x, [0; 4], acc)
+    }
+    #[inline(always)]
+    fn nibbles_to_f32s(self, acc: __m512i) -> __m512 {
+        self.to_f32s(acc)
     }
     #[inline(always)]
     fn reduce_add(self, v: __m512) -> f32 {

@@ -42,6 +42,7 @@ impl Simd for Avx512Bf16 {
     type F32s = __m512;
     type I32s = __m512i;
     type Bytes = __m512i;
+    type Nibbles = __m512i;
     const WIDE: bool = true;
 
     #[inline(always)]
@@ -81,7 +82,10 @@ impl Simd for Avx512Bf16 {
         fn high_nibbles(v: __m512i) -> __m512i;
         fn low_bf16s(v: __m512i) -> __m512;
         fn high_bf16s(v: __m512i) -> __m512;
-        fn dot_bytes(w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i;
+        fn dot_bytes(w: __m512i, x: [i8; 4], pairs: [i16; 4], acc: __m512i) -> __m512i;
+        fn no_nibbles() -> __m512i;
+        fn dot_nibbles(w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i;
+        fn nibbles_to_f32s(acc: __m512i) -> __m512;
         fn reduce_add(v: __m512) -> f32;
         fn reduce_max(v: __m512) -> f32;
         fn load_partial(from: &[f32]) -> __m512;

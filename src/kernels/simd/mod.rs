@@ -38,6 +38,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type I32s: Copy;
     /// Sixty-four bytes: four for each lane.
     type Bytes: Copy;
+    /// Sixteen sums of at most 32 products of four-bit and eight-bit numbers, in whatever holds them.
+    type Nibbles: Copy;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F32s;
@@ -81,8 +83,15 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn low_bf16s(self, v: Self::Bytes) -> Self::F32s;
     /// The second number of each of sixteen pairs of bfloat16, widened.
     fn high_bf16s(self, v: Self::Bytes) -> Self::F32s;
-    /// `acc[i] + Σ_j w[4i + j] · x[j]`, exact.
-    fn dot_bytes(self, w: Self::Bytes, x: [i8; 4], acc: Self::I32s) -> Self::I32s;
+    /// `acc[i] + Σ_j w[4i + j] · x[j]`, exact. `pairs` are the same four numbers, 0 and 2 first, for machines that multiply
+    /// no narrower ones exactly.
+    fn dot_bytes(self, w: Self::Bytes, x: [i8; 4], pairs: [i16; 4], acc: Self::I32s) -> Self::I32s;
+    /// Nothing added up yet by [`Simd::dot_nibbles`].
+    fn no_nibbles(self) -> Self::Nibbles;
+    /// The same for numbers from 0 to 15 times numbers from -127 to 127. At most eight can be added to one another.
+    fn dot_nibbles(self, w: Self::Bytes, x: [i8; 4], acc: Self::Nibbles) -> Self::Nibbles;
+    /// What was added up.
+    fn nibbles_to_f32s(self, acc: Self::Nibbles) -> Self::F32s;
     /// All lanes added by halves: 16 to 8, 4, 2, 1.
     fn reduce_add(self, v: Self::F32s) -> f32;
     /// The largest lane.
