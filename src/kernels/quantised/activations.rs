@@ -26,8 +26,8 @@ pub trait Block: Copy + Send + Sync + 'static {
 pub struct QuantisedBlock {
     /// The whole numbers, four at a time as the kernels take them.
     pub q: [[i8; 4]; BLOCK / 4],
-    /// The same, of every four the first and third before the others.
-    pub pairs: [[i16; 4]; BLOCK / 4],
+    /// The same, of every four the first and third, then the others.
+    pub pairs: [[[i16; 2]; 2]; BLOCK / 4],
     /// What they are multiplied by.
     pub scale: f32,
     /// The sums of the first and the last 32.
@@ -55,7 +55,7 @@ impl QuantisedBlock {
     #[inline(always)]
     fn add_up(&mut self) {
         for (pairs, &[q0, q1, q2, q3]) in self.pairs.iter_mut().zip(&self.q) {
-            *pairs = [q0.into(), q2.into(), q1.into(), q3.into()];
+            *pairs = [[q0.into(), q2.into()], [q1.into(), q3.into()]];
         }
         let sum = |q: &[[i8; 4]]| q.as_flattened().iter().map(|&q| i32::from(q)).sum();
         self.sums = [sum(&self.q[..BLOCK / 8]), sum(&self.q[BLOCK / 8..])];
@@ -67,7 +67,8 @@ thread_local! {
 }
 
 impl Block for QuantisedBlock {
-    const ZERO: Self = Self { q: [[0; 4]; BLOCK / 4], pairs: [[0; 4]; BLOCK / 4], scale: 0.0, sums: [0; 2] };
+    const ZERO: Self =
+        Self { q: [[0; 4]; BLOCK / 4], pairs: [[[0; 2]; 2]; BLOCK / 4], scale: 0.0, sums: [0; 2] };
 
     /// The same as [`QuantisedBlock::textbook`], sixteen at a time.
     #[inline(always)]

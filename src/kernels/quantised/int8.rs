@@ -110,7 +110,7 @@ impl Format for Int8<'_> {
             let w: [S::Bytes; V] = load_vectors(simd, &lines[four], vector);
             for m in 0..M {
                 for v in 0..V {
-                    acc[m][v] = simd.dot_bytes(w[v], x[m].q[four], x[m].pairs[four], acc[m][v]);
+                    acc[m][v] = simd.dot_bytes(w[v], x[m].q[four], &x[m].pairs[four], acc[m][v]);
                 }
             }
         }

@@ -196,13 +196,13 @@ impl Simd for Avx2 {
         self,
         w: [__m256i; 2],
         _: [i8; 4],
-        [x0, x2, x1, x3]: [i16; 4],
+        [even, odd]: &[[i16; 2]; 2],
         acc: [__m256i; 2],
     ) -> [__m256i; 2] {
         // Even and odd bytes apart, as 16-bit numbers: two products fit a 32-bit lane without saturating.
         intrinsic!({
-            let even = _mm256_set1_epi32(bytemuck::cast([x0, x2]));
-            let odd = _mm256_set1_epi32(bytemuck::cast([x1, x3]));
+            let even = _mm256_set1_epi32(bytemuck::cast(*even));
+            let odd = _mm256_set1_epi32(bytemuck::cast(*odd));
             let mask = _mm256_set1_epi16(0xff);
             [
                 _mm256_add_epi32(

@@ -149,7 +149,7 @@ impl Simd for Avx512 {
         intrinsic!(_mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(-65536))))
     }
     #[inline(always)]
-    fn dot_bytes(self, w: __m512i, x: [i8; 4], _: [i16; 4], acc: __m512i) -> __m512i {
+    fn dot_bytes(self, w: __m512i, x: [i8; 4], _: &[[i16; 2]; 2], acc: __m512i) -> __m512i {
         intrinsic!(_mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(bytemuck::cast(x))))
     }
     #[inline(always)]
@@ -158,7 +158,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn dot_nibbles(self, w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i {
-        self.dot_bytes(w, x, [0; 4], acc)
+        self.dot_bytes(w, x, &[[0; 2]; 2], acc)
     }
     #[inline(always)]
     fn nibbles_to_f32s(self, acc: __m512i) -> __m512 {

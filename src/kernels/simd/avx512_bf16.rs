@@ -82,7 +82,7 @@ impl Simd for Avx512Bf16 {
         fn high_nibbles(v: __m512i) -> __m512i;
         fn low_bf16s(v: __m512i) -> __m512;
         fn high_bf16s(v: __m512i) -> __m512;
-        fn dot_bytes(w: __m512i, x: [i8; 4], pairs: [i16; 4], acc: __m512i) -> __m512i;
+        fn dot_bytes(w: __m512i, x: [i8; 4], pairs: &[[i16; 2]; 2], acc: __m512i) -> __m512i;
         fn no_nibbles() -> __m512i;
         fn dot_nibbles(w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i;
         fn nibbles_to_f32s(acc: __m512i) -> __m512;

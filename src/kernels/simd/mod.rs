@@ -83,9 +83,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn low_bf16s(self, v: Self::Bytes) -> Self::F32s;
     /// The second number of each of sixteen pairs of bfloat16, widened.
     fn high_bf16s(self, v: Self::Bytes) -> Self::F32s;
-    /// `acc[i] + Σ_j w[4i + j] · x[j]`, exact. `pairs` are the same four numbers, 0 and 2 first, for machines that multiply
-    /// no narrower ones exactly.
-    fn dot_bytes(self, w: Self::Bytes, x: [i8; 4], pairs: [i16; 4], acc: Self::I32s) -> Self::I32s;
+    /// `acc[i] + Σ_j w[4i + j] · x[j]`, exact. `pairs` are the same four numbers, 0 and 2, then 1 and 3, for machines
+    /// that multiply no narrower ones exactly.
+    fn dot_bytes(self, w: Self::Bytes, x: [i8; 4], pairs: &[[i16; 2]; 2], acc: Self::I32s) -> Self::I32s;
     /// Nothing added up yet by [`Simd::dot_nibbles`].
     fn no_nibbles(self) -> Self::Nibbles;
     /// The same for numbers from 0 to 15 times numbers from -127 to 127. At most eight can be added to one another.

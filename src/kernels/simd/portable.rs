@@ -122,7 +122,7 @@ impl Simd for Portable {
         std::array::from_fn(|i| bf16::from_le_bytes([pairs[i][2], pairs[i][3]]).to_f32())
     }
     #[inline(always)]
-    fn dot_bytes(self, w: Self::Bytes, x: [i8; 4], _: [i16; 4], acc: [i32; LANES]) -> [i32; LANES] {
+    fn dot_bytes(self, w: Self::Bytes, x: [i8; 4], _: &[[i16; 2]; 2], acc: [i32; LANES]) -> [i32; LANES] {
         let (fours, _) = w.as_chunks::<4>();
         std::array::from_fn(|i| (0..4).fold(acc[i], |sum, j| sum + i32::from(fours[i][j]) * i32::from(x[j])))
     }
@@ -132,7 +132,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn dot_nibbles(self, w: Self::Bytes, x: [i8; 4], acc: [i32; LANES]) -> [i32; LANES] {
-        self.dot_bytes(w, x, [0; 4], acc)
+        self.dot_bytes(w, x, &[[0; 2]; 2], acc)
     }
     #[inline(always)]
     fn nibbles_to_f32s(self, acc: [i32; LANES]) -> F32s {
