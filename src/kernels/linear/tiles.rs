@@ -29,6 +29,9 @@ const BAND: usize = 84;
 /// Bytes of panels multiplied at a time: half of the first-level cache.
 const NEAR: usize = 16 << 10;
 
+/// How many rows ahead a panel's weights are asked for.
+const AHEAD: usize = 8;
+
 /// A thread's memory, kept from one call to the next.
 #[derive(Default)]
 struct Scratch {
@@ -144,6 +147,10 @@ impl<E: Element> Kernel for CopyPanels<'_, E> {
         let depth = self.panels.len() / self.n;
         for k in 0..depth {
             let row = &self.w[k * self.columns + self.start..][..self.width];
+            // A row's piece is too short for the hardware to notice that it is read in order.
+            for line in (0..self.width).step_by(64 / size_of::<E>()) {
+                simd.prefetch(row.as_ptr().wrapping_add(AHEAD * self.columns + line));
+            }
             for p in 0..self.n {
                 let lanes = match row.get(p * LANES..(p + 1) * LANES) {
                     Some(whole) => E::load(simd, whole.as_array().expect("sixteen")),
