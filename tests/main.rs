@@ -5,6 +5,7 @@ mod architecture;
 mod checkpoint_hostile;
 mod cli_bench;
 mod cli_generate;
+mod engine;
 mod generate_reference;
 mod model_reference;
 mod precision;

@@ -27,7 +27,7 @@ struct State {
     quit: bool,
     /// Requests that are inside.
     inside: usize,
-    /// The sequences of those among them that have not begun.
+    /// The sequences of those among them that cannot begin yet.
     queued: usize,
     arrivals: Vec<Arrival>,
     statistics: Statistics,
@@ -36,7 +36,7 @@ struct State {
 /// A request's place inside; given back when dropped.
 pub(super) struct Place {
     door: Arc<Door>,
-    /// Its sequences, until it begins.
+    /// Its sequences, where it has to wait and until it begins.
     queued: usize,
 }
 
@@ -52,14 +52,15 @@ impl Door {
         if state.closed {
             return Err(Refused::Closed);
         }
-        // With fewer requests than seats it gets one at once. One that has begun keeps nobody out, for others then wait
-        // for a seat no longer, whatever the number of its sequences: see `seats`.
-        if state.inside >= self.seats && state.queued + tasks.len() > self.queue {
+        // With fewer requests than seats each has one, or gets it in the next pass, whatever the number of sequences:
+        // see `seats`. Only those beyond that wait for others to end.
+        let queued = if state.inside < self.seats { 0 } else { tasks.len() };
+        if queued > 0 && state.queued + queued > self.queue {
             return Err(Refused::QueueFull);
         }
         state.inside += 1;
-        state.queued += tasks.len();
-        let place = Place { door: Arc::clone(self), queued: tasks.len() };
+        state.queued += queued;
+        let place = Place { door: Arc::clone(self), queued };
         let (events, stream) = stream();
         state.arrivals.push(Arrival { tasks, events, place });
         self.bell.notify_one();

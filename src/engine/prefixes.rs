@@ -109,3 +109,70 @@ impl Prefixes {
         entry
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Hornbook;
+    use crate::kernels::attention::KvPrecision;
+    use crate::model::Session;
+
+    /// A cache of so many tokens that were really computed.
+    fn computed(hornbook: &Hornbook, tokens: &[u32], positions: usize) -> KvCache {
+        let mut session = Session::new(hornbook.model(), positions, KvPrecision::F32);
+        session.feed(tokens).unwrap();
+        session.cache().clone()
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first_and_the_bound_holds() {
+        let hornbook = Hornbook::open("fable").unwrap();
+        let size = computed(&hornbook, &[0], 64).bytes();
+        let mut prefixes = Prefixes::new(3 * (size + 100));
+        for i in 1..=3 {
+            prefixes.put(&[i, i], computed(&hornbook, &[i, i], 3));
+        }
+        assert_eq!(prefixes.len(), 3);
+        let first = prefixes.longest(&[1, 9]).unwrap();
+        assert_eq!((first.len, prefixes.take(first, 100).len()), (1, 1)); // a copy
+        for i in 4..20 {
+            prefixes.put(&[i, i], computed(&hornbook, &[i, i], 3));
+            assert!(prefixes.bytes() <= 3 * (size + 100) && prefixes.len() == 3);
+            // The second was used least recently, then the third; the first is used all the time.
+            assert_eq!(prefixes.longest(&[2]), None);
+            assert_eq!(prefixes.longest(&[3]).is_some(), i == 4);
+            let first = prefixes.longest(&[1]).unwrap();
+            prefixes.take(first, 100);
+        }
+        // What is too large by itself throws nobody out.
+        let long: Vec<u32> = (100..400).collect();
+        prefixes.put(&long, computed(&hornbook, &long, 300));
+        assert!(prefixes.len() == 3 && prefixes.longest(&long).is_none());
+        let mut none = Prefixes::new(0);
+        none.put(&[1], computed(&hornbook, &[1], 1));
+        assert_eq!((none.len(), none.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_sequence_that_another_holds_is_kept_once() {
+        let hornbook = Hornbook::open("fable").unwrap();
+        let mut prefixes = Prefixes::new(usize::MAX);
+        let put = |prefixes: &mut Prefixes, tokens: &[u32], positions| {
+            prefixes.put(tokens, computed(&hornbook, tokens, positions));
+        };
+        put(&mut prefixes, &[1, 2], 2);
+        put(&mut prefixes, &[1, 2, 3], 500);
+        put(&mut prefixes, &[1], 1);
+        assert_eq!(prefixes.len(), 1);
+        assert_eq!(prefixes.bytes(), computed(&hornbook, &[1], 3).bytes() + 12, "the room it did not use");
+        put(&mut prefixes, &[1, 3], 3);
+        assert_eq!(prefixes.len(), 2);
+        let found = prefixes.longest(&[1, 2, 3, 4]).unwrap();
+        assert_eq!(found.len, 3);
+        // Copied where there is no room to go on; taken as it is where there is.
+        assert_eq!((prefixes.take(found, 4).len(), prefixes.len()), (3, 2));
+        let found = prefixes.longest(&[1, 3, 4]).unwrap();
+        assert_eq!((prefixes.take(found, 3).len(), prefixes.len()), (2, 1));
+        assert_eq!(prefixes.longest(&[2]), None);
+    }
+}

@@ -86,7 +86,8 @@ impl Worker {
         self.requests.retain(|request| !request.events.is_closed()); // nobody listens any more
         let mut news = News::new();
         self.seat(&mut news);
-        let needs: Vec<Need> = self.seated().map(|s| Need { left: s.left(), scored: s.task.scores() }).collect();
+        let needs: Vec<Need> =
+            self.seated().map(|s| Need { left: s.left(), scored: s.task.scores() }).collect();
         if !needs.is_empty() {
             let shares = deal(&needs, self.options.prefill_chunk, self.statistics.steps as usize);
             self.forward(&shares)?;
@@ -134,7 +135,9 @@ impl Worker {
         let running = running.max_by_key(|(len, _)| *len).filter(|(len, _)| *len > 0);
         let kept = self.prefixes.longest(tokens);
         let cache = match (running, kept) {
-            (Some((len, cache)), kept) if kept.is_none_or(|kept| kept.len < len) => cache.fork(len, positions),
+            (Some((len, cache)), kept) if kept.is_none_or(|kept| kept.len < len) => {
+                cache.fork(len, positions)
+            }
             (_, Some(kept)) => self.prefixes.take(kept, positions),
             _ => KvCache::new(self.hornbook.config(), positions, self.options.kv_precision),
         };
@@ -265,7 +268,8 @@ impl Open {
     /// Takes out those that wait for nothing, having nothing to write; once nothing else of the request is to be told.
     fn pass_over_done(&mut self, news: &mut News) {
         while self.seated.is_empty()
-            && let Some(task) = self.waiting.pop_front_if(|task| task.is_done()) {
+            && let Some(task) = self.waiting.pop_front_if(|task| task.is_done())
+        {
             news.push((self.events.clone(), ending(task)));
         }
     }
@@ -281,3 +285,6 @@ fn ending(task: Task) -> Event {
         Task::Embed(embedding) => Event::Embedding(embedding.mean()),
     }
 }
+
+#[cfg(test)]
+mod tests;
