@@ -29,6 +29,7 @@ pub mod generate;
 pub mod kernels;
 pub mod model;
 pub mod sampling;
+pub mod server;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
