@@ -16,10 +16,13 @@ use std::time::{Duration, Instant};
 /// A token with its logprobs to the bit.
 type Exact = (u32, String, u32, Vec<(u32, u32)>);
 
+/// A scored token likewise.
+type ExactScore = (u32, Option<u32>, Vec<(u32, u32)>);
+
 /// Everything a request brought.
 #[derive(Debug, Default, PartialEq)]
 struct Outcome {
-    prompt: Option<Vec<(u32, Option<u32>, Vec<(u32, u32)>)>>,
+    prompt: Option<Vec<ExactScore>>,
     choices: Vec<(Vec<Exact>, Option<FinishReason>)>,
 }
 
@@ -31,7 +34,7 @@ fn exact(token: Token) -> Exact {
     (token.id, token.text, token.logprob.to_bits(), bits(&token.top_logprobs))
 }
 
-fn scored(token: &ScoredToken) -> (u32, Option<u32>, Vec<(u32, u32)>) {
+fn scored(token: &ScoredToken) -> ExactScore {
     (token.id, token.logprob.map(f32::to_bits), bits(&token.top_logprobs))
 }
 

@@ -87,7 +87,8 @@ impl Request {
         let plan = hornbook.plan(&self.prompt, &completion.options)?;
         let choice = |i| {
             let writer = plan.writer(completion.first_stream.wrapping_add(i as u64));
-            Task::Write(Choice::new(i, writer, completion.top_logprobs, completion.score_prompt && i == 0))
+            let score_prompt = completion.score_prompt && i == 0;
+            Task::Write(Box::new(Choice::new(i, writer, completion.top_logprobs, score_prompt)))
         };
         Ok((0..completion.choices).map(choice).collect())
     }

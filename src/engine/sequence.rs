@@ -23,7 +23,7 @@ impl Seated {
 
 /// What a sequence is for.
 pub(super) enum Task {
-    Write(Choice),
+    Write(Box<Choice>),
     Embed(Embedding),
 }
 
@@ -70,8 +70,10 @@ impl Task {
     pub(super) fn spare(&self) -> &[u32] {
         let tokens = self.tokens();
         match self {
-            Task::Write(Choice { scored: Some(scored), .. }) => &tokens[..scored.len() - 1],
-            Task::Write(_) => &tokens[..tokens.len() - 1],
+            Task::Write(choice) => {
+                let scored = choice.scored.as_ref().map_or(tokens.len(), Vec::len);
+                &tokens[..scored - 1]
+            }
             Task::Embed(embedding) => &tokens[..embedding.seen],
         }
     }
@@ -94,13 +96,13 @@ impl Task {
 
     /// Whether its next tokens are the prompt's and to be scored.
     pub(super) fn scores(&self) -> bool {
-        matches!(self, Task::Write(Choice { scored: Some(_), .. }))
+        matches!(self, Task::Write(choice) if choice.scored.is_some())
     }
 
     /// Of which tokens logits are wanted when those up to `end` are computed.
     pub(super) fn wanted(&self, end: usize) -> Wanted {
         match self {
-            Task::Write(Choice { scored: Some(_), .. }) => Wanted::All,
+            Task::Write(choice) if choice.scored.is_some() => Wanted::All,
             Task::Write(choice) if end == choice.writer.tokens().len() => Wanted::Last,
             _ => Wanted::None,
         }
