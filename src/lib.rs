@@ -12,8 +12,9 @@
 //! 5. [`sampling`]: logits to the next token.
 //! 6. [`generate`]: all of it joined, as an iterator of tokens.
 //! 7. [`engine`]: many requests at once.
-//! 8. [`mod@bench`]: how fast it is, beside what the machine allows.
-//! 9. [`cli`]: the program `hornbook`.
+//! 8. [`server`]: the engine behind OpenAI's API.
+//! 9. [`mod@bench`]: how fast it is, beside what the machine allows.
+//! 10. [`cli`]: the program `hornbook`.
 //!
 //! [`error`] holds what can go wrong, always one line to be shown as it is.
 

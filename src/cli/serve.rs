@@ -8,6 +8,7 @@ use crate::model::Precision;
 use crate::server::{HttpLimits, Server, ServerOptions};
 use crate::{Error, Hornbook, Result};
 use clap::Args;
+use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -113,7 +114,8 @@ pub struct Serve {
 impl Serve {
     pub(super) fn run(self) -> Result<ExitCode> {
         // Where another subscriber is set already, it has what is logged.
-        let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).try_init();
+        let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+        let _ = log.with_ansi(std::io::stderr().is_terminal()).try_init();
         let options = self.options()?;
         let open = |model: &String| {
             Hornbook::with_precision(Checkpoint::open(model)?, team(self.threads)?, self.precision)

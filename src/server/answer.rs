@@ -12,6 +12,7 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -70,6 +71,11 @@ pub fn text(value: &impl Serialize) -> String {
 /// JSON as a response.
 pub fn json(text: String) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], text)
+}
+
+/// A JSON object as a response.
+pub fn object(value: &Value) -> Response {
+    json(value.to_string()).into_response()
 }
 
 /// An answer in the making.

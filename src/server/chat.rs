@@ -8,7 +8,7 @@ use super::chat_answer::{Chat, ChatChoice};
 use super::chat_template::Turn;
 use super::completions::asks_for_structure;
 use super::error::{ApiError, ErrorBody};
-use super::json::{Body, Json, asks, read};
+use super::json::{Body, Json, Unsupported, asks, read};
 use super::log::Call;
 use super::models::Served;
 use super::parameters::{Parameters, Send, whole};
@@ -85,7 +85,7 @@ fn asks_for_more_than_text(modalities: &Value) -> bool {
 }
 
 impl Body for ChatRequest {
-    const UNSUPPORTED: &'static [(&'static str, fn(&Value) -> bool)] = &[
+    const UNSUPPORTED: &'static [Unsupported] = &[
         ("tools", asks),
         ("tool_choice", is_not_auto),
         ("functions", asks),

@@ -5,7 +5,7 @@
 use super::answer::respond;
 use super::completions_answer::Completions;
 use super::error::{ApiError, ErrorBody};
-use super::json::{Body, Json, asks, read};
+use super::json::{Body, Json, Unsupported, asks, read};
 use super::log::Call;
 use super::parameters::{Parameters, Send, whole};
 use super::prompts::{MAX_PROMPTS, Prompt, Prompts};
@@ -53,7 +53,7 @@ pub fn asks_for_structure(format: &Value) -> bool {
 }
 
 impl Body for CompletionRequest {
-    const UNSUPPORTED: &'static [(&'static str, fn(&Value) -> bool)] = &[
+    const UNSUPPORTED: &'static [Unsupported] = &[
         ("suffix", asks),
         ("response_format", asks_for_structure),
         ("tools", asks),
@@ -154,15 +154,15 @@ async fn run(
     }
     let n_positions = served.config().n_positions;
     if let Some(prompt) =
-        prompts.iter().find(|prompt| prompt.len().saturating_add(asked.max_tokens) > n_positions)
+        prompts.iter().find(|prompt| prompt.tokens().saturating_add(asked.max_tokens) > n_positions)
     {
-        return Err(ApiError::context_length("prompt", n_positions, prompt.len(), asked.max_tokens));
+        return Err(ApiError::context_length("prompt", n_positions, prompt.tokens(), asked.max_tokens));
     }
     if app.log_prompts {
         call.prompt(prompts.iter().map(|prompt| prompt.text.as_str()).collect::<Vec<_>>().join("\n"));
     }
 
-    let prompt_tokens = prompts.iter().map(Prompt::len).sum();
+    let prompt_tokens = prompts.iter().map(Prompt::tokens).sum();
     app.reserve(&call, prompt_tokens + choices * asked.max_tokens)?;
     let request_of = |(i, prompt): (usize, &Prompt)| Request {
         prompt: prompt.ids.clone(),

@@ -91,7 +91,7 @@ impl Completions {
     }
 
     fn usage(&self) -> Usage {
-        let prompt_tokens = self.prompts.iter().map(|prompted| prompted.prompt.len()).sum();
+        let prompt_tokens = self.prompts.iter().map(|prompted| prompted.prompt.tokens()).sum();
         let choices = self.prompts.iter().flat_map(|prompted| &prompted.choices);
         let completion_tokens = choices.map(|choice| choice.draft.count()).sum();
         Usage { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }

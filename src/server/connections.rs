@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
 /// How long answers that were cut may take to be sent.
@@ -63,8 +64,10 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, phase: watch::Sender<Ph
             continue;
         };
         let _ = stream.set_nodelay(true); // tokens are small and wanted at once; without it they come late
-        let connection =
-            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(app.http.write_time));
+        let service = TowerToHyperService::new(service.clone());
+        let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             let _ = watched.await; // a client that goes away, or one that was not understood and has been told

@@ -119,13 +119,13 @@ async fn run(
     if prompts.iter().any(|prompt| prompt.ids.is_empty()) {
         return Err(ApiError::param("input", "found an empty string, expected some text"));
     }
-    if let Some(prompt) = prompts.iter().find(|prompt| prompt.len() > n_positions) {
-        return Err(ApiError::context_length("input", n_positions, prompt.len(), 0));
+    if let Some(prompt) = prompts.iter().find(|prompt| prompt.tokens() > n_positions) {
+        return Err(ApiError::context_length("input", n_positions, prompt.tokens(), 0));
     }
     if app.log_prompts {
         call.prompt(prompts.iter().map(|prompt| prompt.text.as_str()).collect::<Vec<_>>().join("\n"));
     }
-    let tokens = prompts.iter().map(Prompt::len).sum();
+    let tokens = prompts.iter().map(Prompt::tokens).sum();
     app.reserve(call, tokens)?;
     let mut vectors: Vec<Vec<f32>> = vec![vec![]; prompts.len()];
     let requests =

@@ -12,10 +12,13 @@ use std::sync::Arc;
 /// A request's body, read and checked against its type.
 pub struct Json<T>(pub T);
 
+/// A field's name, and what says whether a value of it asks for anything.
+pub type Unsupported = (&'static str, fn(&Value) -> bool);
+
 /// What a body can be read as.
 pub trait Body: DeserializeOwned {
-    /// Fields that would change the answer and are not supported, with what says whether a value asks for anything.
-    const UNSUPPORTED: &'static [(&'static str, fn(&Value) -> bool)] = &[];
+    /// Fields that would change the answer and are not supported.
+    const UNSUPPORTED: &'static [Unsupported] = &[];
 
     /// Checks parts of the object that are types of their own, so that a refusal can name their fields.
     fn check(_: &Value) -> Result<(), ApiError> {
@@ -110,7 +113,7 @@ mod tests {
     }
 
     impl Body for Asked {
-        const UNSUPPORTED: &'static [(&'static str, fn(&Value) -> bool)] = &[("suffix", asks)];
+        const UNSUPPORTED: &'static [Unsupported] = &[("suffix", asks)];
     }
 
     fn message(body: &str) -> String {

@@ -88,6 +88,8 @@ pub struct HttpLimits {
     pub header_time: Duration,
     /// How long a request's body may take.
     pub body_time: Duration,
+    /// How long a client may leave what it was sent unread.
+    pub write_time: Duration,
     /// Connections open together; others wait.
     pub max_connections: usize,
 }
@@ -98,6 +100,7 @@ impl Default for HttpLimits {
             max_body: 8 << 20,
             header_time: Duration::from_secs(60),
             body_time: Duration::from_secs(30),
+            write_time: Duration::from_secs(60),
             max_connections: 1024,
         }
     }

@@ -1,6 +1,7 @@
 //! The models that are served, and the names they answer to.
 
 use super::App;
+use super::answer::object;
 use super::error::ApiError;
 use super::keys::Key;
 use super::log::Call;
@@ -10,7 +11,7 @@ use crate::tokenizer::Tokenizer;
 use crate::{Error, Hornbook};
 use axum::Extension;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -103,6 +104,14 @@ impl Models {
         self.names().find(|(known, _)| *known == name).map(|(_, served)| served)
     }
 
+    /// A name as a path has it: the old client writes a space there as it would in a form.
+    fn in_path(&self, name: &str) -> String {
+        match self.named(name) {
+            Some(_) => name.to_string(),
+            None => name.replace('+', " "),
+        }
+    }
+
     /// The model a request means, and what the request calls it: the name in the path before that in the body. Where
     /// one model is served any name means it, and so does none.
     ///
@@ -118,10 +127,8 @@ impl Models {
             [only] => Some(only),
             _ => None,
         };
-        // The old client writes a space in a path as it would in a form.
-        let spaced = path.map(|path| path.replace('+', " "));
-        let in_path = path.filter(|path| self.named(path).is_some()).or(spaced.as_deref());
-        let (name, served) = match (in_path.or(body).filter(|name| !name.is_empty()), only) {
+        let in_path = path.map(|path| self.in_path(path));
+        let (name, served) = match (in_path.as_deref().or(body).filter(|name| !name.is_empty()), only) {
             (Some(name), only) => (name, self.named(name).or(only)),
             (None, Some(only)) => (only.name.as_str(), Some(only)),
             (None, None) => return Err(ApiError::param("model", "found nothing, expected a model's name")),
@@ -158,18 +165,14 @@ fn all(app: &App, call: &Call, shape: fn(&str, &Served) -> Value) -> Response {
     };
     let listed = app.models.names().filter(|(name, served)| allowed(name, served));
     let data: Vec<Value> = listed.map(|(name, served)| shape(name, served)).collect();
-    axum_json(&json!({"object": "list", "data": data}))
+    object(&json!({"object": "list", "data": data}))
 }
 
 fn one(app: &App, call: &Call, name: &str, shape: fn(&str, &Served) -> Value) -> Result<Response, ApiError> {
-    let known = app.models.named(name).ok_or_else(|| ApiError::model_not_found(name))?;
-    app.models.find(Some(name), None, call.key().as_deref())?;
-    Ok(axum_json(&shape(name, known)))
-}
-
-/// JSON as a response.
-pub fn axum_json(value: &Value) -> Response {
-    super::answer::json(value.to_string()).into_response()
+    let name = app.models.in_path(name);
+    let known = app.models.named(&name).ok_or_else(|| ApiError::model_not_found(&name))?;
+    app.models.find(Some(&name), None, call.key().as_deref())?;
+    Ok(object(&shape(&name, known)))
 }
 
 /// The models, aliases among them.

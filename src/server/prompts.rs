@@ -40,7 +40,7 @@ pub struct Prompt {
 
 impl Prompt {
     /// How many tokens the model reads: it reads one where there is none.
-    pub fn len(&self) -> usize {
+    pub fn tokens(&self) -> usize {
         self.ids.len().max(1)
     }
 }

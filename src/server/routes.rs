@@ -63,7 +63,7 @@ pub fn router(app: Arc<App>) -> Router {
     (status = 200, description = "It takes requests"), (status = 503, description = "It is shutting down")))]
 async fn health(State(app): State<Arc<App>>) -> Response {
     match app.is_open() {
-        true => super::models::axum_json(&json!({"status": "ok"})),
+        true => super::answer::object(&json!({"status": "ok"})),
         false => super::error::ApiError::closing().into_response(),
     }
 }

@@ -1,10 +1,10 @@
 //! `/tokenize` and `/detokenize`: what a text costs, and what token ids say.
 
 use super::App;
+use super::answer::object;
 use super::error::ApiError;
 use super::json::{Body, Json};
 use super::log::Call;
-use super::models::axum_json;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
@@ -58,7 +58,7 @@ pub async fn tokenize(
         tokenizer.encode(&text, special).map_err(|error| ApiError::param("prompt", error.to_string()))
     });
     let tokens = encoded.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))?;
-    Ok(axum_json(&json!({"count": tokens.len(), "max_model_len": max_model_len, "tokens": tokens})))
+    Ok(object(&json!({"count": tokens.len(), "max_model_len": max_model_len, "tokens": tokens})))
 }
 
 /// The text of token ids.
@@ -80,5 +80,5 @@ pub async fn detokenize(
         return Err(ApiError::param("tokens", crate::Error::TokenId { id, vocab_size }.to_string()));
     }
     let text = tokenizer.decode(&tokens);
-    Ok(axum_json(&json!({"prompt": text, "content": text})))
+    Ok(object(&json!({"prompt": text, "content": text})))
 }
