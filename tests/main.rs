@@ -14,5 +14,6 @@ mod real_gpt2;
 mod reference;
 mod sampling_draws;
 mod sampling_reference;
+mod server;
 mod tokenizer_files;
 mod tokenizer_gpt2;
