@@ -11,8 +11,10 @@
 //! 4. [`tokenizer`]: text to token ids and back.
 //! 5. [`sampling`]: logits to the next token.
 //! 6. [`generate`]: all of it joined, as an iterator of tokens.
-//! 7. [`mod@bench`]: how fast it is, beside what the machine allows.
-//! 8. [`cli`]: the program `hornbook`.
+//! 7. [`engine`]: many requests at once.
+//! 8. [`server`]: the engine behind OpenAI's API.
+//! 9. [`mod@bench`]: how fast it is, beside what the machine allows.
+//! 10. [`cli`]: the program `hornbook`.
 //!
 //! [`error`] holds what can go wrong, always one line to be shown as it is.
 
@@ -22,11 +24,13 @@
 pub mod bench;
 pub mod checkpoint;
 pub mod cli;
+pub mod engine;
 pub mod error;
 pub mod generate;
 pub mod kernels;
 pub mod model;
 pub mod sampling;
+pub mod server;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

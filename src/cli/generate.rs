@@ -9,7 +9,7 @@ pub use args::Generate;
 use super::stats::Stats;
 use super::team;
 use crate::checkpoint::Checkpoint;
-use crate::generate::completion::{Choice, Completion, Logprobs};
+use crate::generate::completion::{Choice, Completion, Logprobs, Offsets};
 use crate::generate::{FinishReason, Generation};
 use crate::sampling::{LogSoftmax, top_logprobs};
 use crate::{Hornbook, Result};
@@ -86,7 +86,7 @@ impl Generate {
                 &mut generation,
                 &mut output,
                 &mut logprobs,
-                start,
+                start.clone(),
                 stats,
                 &interrupted,
             )?;
@@ -97,8 +97,8 @@ impl Generate {
                 text: if self.echo { decode(hornbook, given) + &text } else { text },
                 index,
                 logprobs,
-                finish_reason: generation.finish_reason().unwrap_or(FinishReason::Length),
-                token_ids: generation.generated().to_vec(),
+                finish_reason: generation.finish_reason().or(Some(FinishReason::Length)),
+                token_ids: Some(generation.generated().to_vec()),
             });
             if interrupted.load(Ordering::SeqCst) {
                 break;
@@ -121,16 +121,16 @@ impl Generate {
         generation: &mut Generation,
         output: &mut Output,
         logprobs: &mut Option<Logprobs>,
-        start: usize,
+        mut offsets: Offsets,
         stats: &mut Stats,
         interrupted: &AtomicBool,
     ) -> Result<String> {
-        let (mut text, mut offset) = (String::new(), start);
+        let mut text = String::new();
         while let Some(token) = generation.next() {
             let token = token?;
             stats.token();
             if let (Some(logprobs), Some(tokenizer)) = (logprobs.as_mut(), hornbook.try_tokenizer()) {
-                offset = logprobs.push_token(tokenizer, &token, offset);
+                logprobs.push_token(tokenizer, &token, &mut offsets);
             }
             output.token(&token)?;
             text += &token.text;
@@ -145,27 +145,29 @@ impl Generate {
         Ok(text)
     }
 
-    /// The prompt's part of the logprobs, where both are wanted, and where the completion begins in characters.
-    fn echoed(&self, hornbook: &Hornbook, prompt: &[u32]) -> Result<(Option<Logprobs>, usize)> {
-        let Some(n) = self.logprobs else { return Ok((None, 0)) };
+    /// The prompt's part of the logprobs, where both are wanted, and where the completion begins.
+    fn echoed(&self, hornbook: &Hornbook, prompt: &[u32]) -> Result<(Option<Logprobs>, Offsets)> {
+        let mut offsets = Offsets::default();
+        let Some(n) = self.logprobs else { return Ok((None, offsets)) };
         let tokenizer = hornbook.tokenizer()?;
         let mut logprobs = Logprobs::default();
-        let mut offset = 0;
         if !self.echo {
-            let start = prompt.iter().fold(0, |at, &id| Logprobs::default().push(tokenizer, id, None, at));
-            return Ok((Some(logprobs), start));
+            for &id in prompt {
+                offsets.push(tokenizer.token_bytes(id));
+            }
+            return Ok((Some(logprobs), offsets));
         }
-        offset = logprobs.push(tokenizer, prompt[0], None, offset);
+        logprobs.push(tokenizer, prompt[0], None, &mut offsets);
         let mut session =
             crate::model::Session::new(hornbook.model(), prompt.len(), self.options().kv_precision);
         session.score(prompt, |t, logits| {
             if let Some(&next) = prompt.get(t + 1) {
                 let logprob = LogSoftmax::of(logits).at(logits[next as usize]);
                 let scored = Some((logprob, &top_logprobs(logits, n)[..]));
-                offset = logprobs.push(tokenizer, next, scored, offset);
+                logprobs.push(tokenizer, next, scored, &mut offsets);
             }
         })?;
-        Ok((Some(logprobs), offset))
+        Ok((Some(logprobs), offsets))
     }
 }
 

@@ -2,11 +2,13 @@
 
 mod bench;
 mod generate;
+mod keys;
 mod kv;
 mod memory;
 mod perplexity;
 mod progress;
 mod quantize;
+mod serve;
 mod stats;
 
 use crate::kernels::isa::Isa;
@@ -22,6 +24,7 @@ use std::process::ExitCode;
 #[command(after_help = "Examples:
   hornbook generate \"Once upon a time\"   continue a prompt with the built-in model
   hornbook generate --help               all that can be asked of it, with examples
+  hornbook serve                         OpenAI's API on this machine
   hornbook perplexity story.txt          how well the model predicts a text
   hornbook bench                         how fast it is on this machine
   hornbook quantize gpt2 -p int8 -o DIR  the same model in a quarter of the bytes")]
@@ -36,6 +39,8 @@ enum Command {
     Perplexity(perplexity::Perplexity),
     Bench(bench::Bench),
     Quantize(quantize::Quantize),
+    Serve(Box<serve::Serve>),
+    Keys(keys::Keys),
 }
 
 /// Runs what was asked for.
@@ -48,6 +53,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Perplexity(perplexity) => perplexity.run(),
         Command::Bench(bench) => bench.run(),
         Command::Quantize(quantize) => quantize.run(),
+        Command::Serve(serve) => serve.run(),
+        Command::Keys(keys) => keys.run(),
     }
 }
 

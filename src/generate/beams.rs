@@ -1,6 +1,6 @@
 //! Beam search: the model runs on all beams at once, each with its own past.
 
-use super::{FinishReason, Hornbook, Options};
+use super::{FinishReason, Hornbook, Options, Plan};
 use crate::Result;
 use crate::model::{KvCache, Scratch, Segment, Wanted};
 use crate::sampling::{BeamParams, BeamSearch};
@@ -30,22 +30,20 @@ pub fn beam_search(
     params: BeamParams,
     options: &Options,
 ) -> Result<Vec<Beam>> {
-    let mut bos = [0];
-    let prompt = hornbook.start(prompt, &mut bos)?;
-    let (sampling, max_tokens) = hornbook.check(prompt, options)?;
+    let Plan { prompt, sampling, max_tokens, .. } = hornbook.plan(prompt, options)?;
     let (stop_ids, beams) = (sampling.stop_ids.clone(), params.num_beams);
     if max_tokens == 0 {
         let empty =
             Beam { ids: vec![], text: String::new(), score: 0.0, finish_reason: FinishReason::Length };
         return Ok(vec![empty]);
     }
-    let mut search = BeamSearch::new(params, sampling, prompt, max_tokens)?;
+    let mut search = BeamSearch::new(params, sampling, &prompt, max_tokens)?;
 
     let mut session = hornbook.session(prompt.len(), options);
     let positions = prompt.len() + max_tokens;
     let new = || KvCache::new(hornbook.config(), positions, options.kv_precision);
     let (mut pasts, mut spare): (Vec<_>, Vec<_>) = (0..beams).map(|_| (new(), new())).unzip();
-    let first = session.feed(prompt)?;
+    let first = session.feed(&prompt)?;
     let mut step = search.step(&[first]);
     // In the first step every beam continues the prompt itself.
     pasts[0].copy_from(session.cache());

@@ -16,16 +16,18 @@ mod beams;
 pub mod completion;
 pub mod perplexity;
 mod tokens;
+mod writer;
 
 pub use beams::{Beam, beam_search};
-pub use tokens::{FinishReason, Generation, Token};
+pub use tokens::Generation;
+pub use writer::{FinishReason, Plan, Token, Writer};
 
 use crate::checkpoint::{Checkpoint, Config, TokenizerFiles};
 use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
 use crate::kernels::threads::Team;
 use crate::model::{Model, Precision, Session};
-use crate::sampling::SamplingParams;
+use crate::sampling::{SamplingParams, StopMatcher};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -153,33 +155,47 @@ impl Hornbook {
         Generation::new(self, prompt, options)
     }
 
-    /// The ids a completion of `prompt` really starts from.
-    fn start<'a>(&self, prompt: &'a [u32], bos: &'a mut [u32; 1]) -> Result<&'a [u32]> {
-        if !prompt.is_empty() {
-            return Ok(prompt);
-        }
+    /// The tokens a text really starts with, checked against the model: those of `prompt`, or where that is empty the
+    /// model's end-of-text token.
+    ///
+    /// # Errors
+    /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Message`] for nothing at all.
+    pub fn prompt(&self, prompt: &[u32]) -> Result<Vec<u32>> {
         let config = self.config();
         let first = config.bos_token_id.or(config.eos_token_ids.first().copied());
-        bos[0] = first.ok_or_else(|| Error::Message("the prompt is empty".into()))?;
-        Ok(bos)
+        let prompt = match (prompt, first) {
+            ([], None) => return Err(Error::Message("the prompt is empty".into())),
+            ([], Some(first)) => vec![first],
+            (given, _) => given.to_vec(),
+        };
+        let &Config { n_positions, vocab_size, .. } = config;
+        if prompt.len() > n_positions {
+            return Err(Error::ContextOverflow { prompt_tokens: prompt.len(), n_positions });
+        }
+        match prompt.iter().find(|&&id| id as usize >= vocab_size) {
+            Some(&id) => Err(Error::TokenId { id, vocab_size }),
+            None => Ok(prompt),
+        }
     }
 
-    /// Options with the model's own stop tokens, checked against it, and how many tokens may be written.
-    fn check(&self, prompt: &[u32], options: &Options) -> Result<(SamplingParams, usize)> {
-        let &Config { n_positions, vocab_size, .. } = self.config();
+    /// Checks a prompt and options against the model: what all completions of the prompt start from.
+    ///
+    /// # Errors
+    /// As [`Hornbook::generate`].
+    pub fn plan(&self, prompt: &[u32], options: &Options) -> Result<Plan> {
         let mut sampling = options.sampling.clone();
         // An id the model cannot produce (as in a configuration that never named its own) ends nothing.
+        let &Config { n_positions, vocab_size, .. } = self.config();
         sampling
             .stop_ids
             .extend(self.config().eos_token_ids.iter().filter(|&&id| (id as usize) < vocab_size));
         sampling.stop_ids.sort_unstable();
         sampling.stop_ids.dedup();
         sampling.validate(vocab_size)?;
-        if prompt.len() > n_positions {
-            return Err(Error::ContextOverflow { prompt_tokens: prompt.len(), n_positions });
-        }
+        let prompt = self.prompt(prompt)?;
         let room = n_positions - prompt.len();
-        Ok((sampling, options.max_tokens.unwrap_or(room).min(room)))
+        let max_tokens = options.max_tokens.unwrap_or(room).min(room);
+        Ok(Plan { prompt, sampling, max_tokens, stopper: StopMatcher::new(options.stop.clone())? })
     }
 
     fn session(&self, positions: usize, options: &Options) -> Session<'_> {

@@ -49,6 +49,21 @@ impl KvCache {
         self.len = other.len;
     }
 
+    /// A cache of its own that starts with the first `len` tokens of this one and has room for `positions`.
+    pub fn fork(&self, len: usize, positions: usize) -> Self {
+        let fork = |layer: &KeyValues| {
+            let mut fork = KeyValues::new(layer.n_head(), layer.head_dim(), positions, layer.precision());
+            fork.copy_from(layer, len);
+            fork
+        };
+        Self { layers: self.layers.iter().map(fork).collect(), len, capacity: positions }
+    }
+
+    /// Bytes it takes, filled or not.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(KeyValues::bytes).sum()
+    }
+
     /// One layer's keys and values.
     pub(super) fn layer(&self, layer: usize) -> &KeyValues {
         &self.layers[layer]

@@ -90,9 +90,9 @@ impl<F: FnMut(Site, ArrayViewMutD<'_, f32>)> Observer for F {
     }
 }
 
-/// Shows rows to an observer that wants them.
+/// Shows rows, where there are any, to an observer that wants them.
 pub(super) fn show<O: Observer>(see: &mut O, site: Site, rows: RowsMut<'_>) {
-    if O::LOOKS && see.wants(site) {
+    if O::LOOKS && !rows.is_empty() && see.wants(site) {
         let shape = [rows.len(), rows.width()];
         let (data, stride) = rows.into_parts();
         let shape = shape[..].strides(&[stride, 1][..]);

@@ -38,8 +38,8 @@ impl Generate {
                 text: if self.echo { decode(hornbook, prompt) + &beam.text } else { beam.text },
                 index,
                 logprobs: None,
-                finish_reason: beam.finish_reason,
-                token_ids: beam.ids,
+                finish_reason: Some(beam.finish_reason),
+                token_ids: Some(beam.ids),
             });
         }
         if self.json {

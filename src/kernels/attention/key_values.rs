@@ -78,6 +78,22 @@ impl KeyValues {
         self.capacity
     }
 
+    /// How they are stored.
+    pub fn precision(&self) -> KvPrecision {
+        match self.store {
+            Store::F32(_) => KvPrecision::F32,
+            Store::F16(_) => KvPrecision::F16,
+        }
+    }
+
+    /// Bytes they take, filled or not.
+    pub fn bytes(&self) -> usize {
+        match &self.store {
+            Store::F32(panels) => panels.bytes(),
+            Store::F16(panels) => panels.bytes(),
+        }
+    }
+
     /// Becomes a copy of the first `positions` tokens of another of the same shape and precision.
     pub fn copy_from(&mut self, other: &KeyValues, positions: usize) {
         assert_eq!((self.n_head, self.head_dim), (other.n_head, other.head_dim));
@@ -109,6 +125,10 @@ impl<E: Element> Panels<E> {
             head_dim,
             capacity,
         }
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&self.keys[..]) + size_of_val(&self.values[..])
     }
 
     fn copy_from(&mut self, other: &Panels<E>, positions: usize) {

@@ -1,0 +1,381 @@
+//! Many requests at once: each gets what it would get alone, to the bit; and what the engine refuses, ends and forgets.
+
+use crate::reference::data;
+use hornbook::checkpoint::Checkpoint;
+use hornbook::engine::{
+    Completion, Engine, EngineOptions, Event, Kind, Refused, Request, ScoredToken, Statistics, Stream,
+};
+use hornbook::kernels::attention::KvPrecision;
+use hornbook::kernels::isa::Isa;
+use hornbook::kernels::threads::Team;
+use hornbook::model::{KvCache, Model, Scratch, Segment, Session, Site, Wanted};
+use hornbook::sampling::{LogSoftmax, SamplingParams, top_logprobs};
+use hornbook::{FinishReason, Hornbook, Options, Token};
+use std::time::{Duration, Instant};
+
+/// A token with its logprobs to the bit.
+type Exact = (u32, String, u32, Vec<(u32, u32)>);
+
+/// A scored token likewise.
+type ExactScore = (u32, Option<u32>, Vec<(u32, u32)>);
+
+/// Everything a request brought.
+#[derive(Debug, Default, PartialEq)]
+struct Outcome {
+    prompt: Option<Vec<ExactScore>>,
+    choices: Vec<(Vec<Exact>, Option<FinishReason>)>,
+}
+
+fn bits(logprobs: &[(u32, f32)]) -> Vec<(u32, u32)> {
+    logprobs.iter().map(|&(id, logprob)| (id, logprob.to_bits())).collect()
+}
+
+fn exact(token: Token) -> Exact {
+    (token.id, token.text, token.logprob.to_bits(), bits(&token.top_logprobs))
+}
+
+fn scored(token: &ScoredToken) -> ExactScore {
+    (token.id, token.logprob.map(f32::to_bits), bits(&token.top_logprobs))
+}
+
+impl Outcome {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Prompt(tokens) => {
+                assert!(self.prompt.is_none() && self.choices.iter().all(|choice| choice.0.is_empty()));
+                self.prompt = Some(tokens.iter().map(scored).collect());
+            }
+            Event::Token { choice, token } => {
+                assert_eq!(self.choices[choice].1, None, "a token after the end");
+                self.choices[choice].0.push(exact(token));
+            }
+            Event::Finished { choice, reason } => {
+                assert_eq!(self.choices[choice].1.replace(reason), None, "it ended twice");
+            }
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+
+    /// All that comes of a stream.
+    fn of(mut stream: Stream, choices: usize) -> Self {
+        let mut outcome = Self { prompt: None, choices: vec![Default::default(); choices] };
+        while let Some(event) = stream.blocking_next() {
+            outcome.take(event);
+        }
+        outcome
+    }
+
+    /// What a request brings where nobody else is.
+    fn alone(hornbook: &Hornbook, prompt: &[u32], completion: &Completion) -> Self {
+        let Completion { options, choices, top_logprobs: n, score_prompt, .. } = completion;
+        let mut generation = hornbook.generate(prompt, options).unwrap().with_top_logprobs(*n);
+        let prompt = generation.prompt().to_vec();
+        let mut outcome = Outcome::default();
+        for choice in 0..*choices {
+            if choice > 0 {
+                generation.restart().unwrap();
+            }
+            let tokens = generation.by_ref().map(|token| exact(token.unwrap())).collect();
+            outcome.choices.push((tokens, generation.finish_reason()));
+        }
+        if *score_prompt {
+            let mut all = vec![(prompt[0], None, vec![])];
+            let mut session = Session::new(hornbook.model(), prompt.len(), options.kv_precision);
+            let each = |t: usize, logits: &[f32]| {
+                if let Some(&id) = prompt.get(t + 1) {
+                    let logprob = LogSoftmax::of(logits).at(logits[id as usize]);
+                    all.push((id, Some(logprob.to_bits()), bits(&top_logprobs(logits, *n))));
+                }
+            };
+            session.score(&prompt, each).unwrap();
+            outcome.prompt = Some(all);
+        }
+        outcome
+    }
+}
+
+fn model(folder: &str, threads: usize) -> Hornbook {
+    let checkpoint = match folder {
+        "fable" => Checkpoint::open(folder).unwrap(),
+        tiny => Checkpoint::from_folder(&data(tiny)).unwrap(),
+    };
+    Hornbook::new(checkpoint, Team::new(threads, Isa::available()[0])).unwrap()
+}
+
+fn fable(options: EngineOptions) -> Engine {
+    Engine::start(model("fable", 2), options).unwrap()
+}
+
+fn submit(engine: &Engine, prompt: &[u32], completion: &Completion) -> Result<Stream, Refused> {
+    engine.submit(Request { prompt: prompt.to_vec(), kind: Kind::Complete(completion.clone()) })
+}
+
+fn tokens(n: usize, salt: usize, vocab_size: usize) -> Vec<u32> {
+    (0..n).map(|i| ((i * i * 31 + i * 7 + salt * 101) % (vocab_size - 1)) as u32).collect()
+}
+
+fn greedy(max_tokens: usize) -> Completion {
+    let sampling = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+    Completion {
+        options: Options { sampling, max_tokens: Some(max_tokens), ..Options::default() },
+        ..Completion::default()
+    }
+}
+
+/// Requests as different as can be, to a model of `n_positions`.
+fn requests(hornbook: &Hornbook) -> Vec<(Vec<u32>, Completion)> {
+    let config = hornbook.config();
+    let prompt = |n: usize, salt| tokens(n.min(config.n_positions - 3), salt, config.vocab_size);
+    let sampled = |seed, max_tokens, choices| {
+        let sampling = SamplingParams {
+            seed,
+            temperature: 1.1,
+            top_p: 0.97,
+            repetition_penalty: 1.2,
+            frequency_penalty: 0.3,
+            ..SamplingParams::default()
+        };
+        let options = Options { sampling, max_tokens: Some(max_tokens), ..Options::default() };
+        Completion { options, choices, top_logprobs: 3, ..Completion::default() }
+    };
+    let mut stopped = sampled(4, 60, 2);
+    stopped.options.stop = vec!["the".into(), "e".into()];
+    vec![
+        (prompt(9, 1), sampled(1, 40, 1)),
+        (prompt(70, 2), greedy(25)),
+        (prompt(33, 3), Completion { score_prompt: true, ..sampled(2, 12, 3) }),
+        (vec![], sampled(3, 30, 4)),
+        (prompt(70, 2), Completion { score_prompt: true, ..greedy(0) }), // the second's prompt
+        (prompt(1, 5), stopped),
+        (prompt(65, 6), Completion { top_logprobs: 5, score_prompt: true, ..greedy(1) }),
+        (prompt(usize::MAX, 7), greedy(5)), // the context ends first
+    ]
+}
+
+#[test]
+fn what_a_request_brings_does_not_depend_on_its_mates() {
+    for (folder, chunks) in
+        [("fable", &[1, 7, 64][..]), ("tiny-relu-untied", &[7, 64]), ("tiny-gelu-new-bf16", &[5])]
+    {
+        let reference = model(folder, 1);
+        let requests = requests(&reference);
+        let expected: Vec<Outcome> = requests
+            .iter()
+            .map(|(prompt, completion)| Outcome::alone(&reference, prompt, completion))
+            .collect();
+        assert!(folder != "fable" || expected[5].choices.iter().any(|c| c.1 == Some(FinishReason::Stop)));
+        for &prefill_chunk in chunks {
+            for mates in [0, 1, 2, 7] {
+                let options = EngineOptions { prefill_chunk, ..EngineOptions::default() };
+                let engine = Engine::start(model(folder, 2), options).unwrap();
+                // Twice: the second time much of it is in the prefix cache.
+                for round in 0..2 {
+                    for first in (0..requests.len()).step_by(mates + 1) {
+                        let together = first..requests.len().min(first + mates + 1);
+                        let streams: Vec<Stream> = requests[together.clone()]
+                            .iter()
+                            .map(|(prompt, completion)| submit(&engine, prompt, completion).unwrap())
+                            .collect();
+                        for (i, stream) in together.zip(streams) {
+                            let found = Outcome::of(stream, expected[i].choices.len());
+                            let context =
+                                format!("{folder}, by {prefill_chunk}, {mates} mates, round {round}");
+                            assert_eq!(found, expected[i], "{context}, request {i}");
+                        }
+                    }
+                }
+                let Statistics { prefix_cache_hits, running, waiting, kv_bytes, .. } = engine.statistics();
+                assert!(prefix_cache_hits >= 3, "{folder}, {mates} mates: {prefix_cache_hits}");
+                assert_eq!((running, waiting, kv_bytes), (0, 0, 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn requests_join_and_leave_at_every_step() {
+    let engine = fable(EngineOptions { max_concurrency: 5, ..EngineOptions::default() });
+    // One that goes on all the time; with every token of it another joins, and leaves 1 to 6 tokens later.
+    let long = Completion { top_logprobs: 2, ..greedy(60) };
+    let prompt = tokens(20, 0, 4096);
+    let mut outcome = Outcome { prompt: None, choices: vec![Default::default()] };
+    let mut stream = submit(&engine, &prompt, &long).unwrap();
+    let mut joined = vec![];
+    while let Some(event) = stream.blocking_next() {
+        outcome.take(event);
+        let i = joined.len();
+        let (prompt, completion) = (tokens(1 + i * 5 % 40, i, 4096), greedy(1 + i % 6));
+        joined.push((submit(&engine, &prompt, &completion).unwrap(), prompt, completion));
+    }
+    assert_eq!(outcome, Outcome::alone(engine.hornbook(), &prompt, &long));
+    assert_eq!(joined.len(), 61);
+    for (stream, prompt, completion) in joined {
+        assert_eq!(Outcome::of(stream, 1), Outcome::alone(engine.hornbook(), &prompt, &completion));
+    }
+    let Statistics { batch_sizes, .. } = engine.statistics();
+    assert_eq!(batch_sizes.len(), 6);
+    assert!(batch_sizes[2..].iter().sum::<u64>() > 20, "they were not computed together: {batch_sizes:?}");
+}
+
+#[test]
+fn half_precision_keys_and_values_are_the_engines_to_choose() {
+    let engine = fable(EngineOptions { kv_precision: KvPrecision::F16, ..EngineOptions::default() });
+    let prompt = tokens(80, 1, 4096);
+    let mut completion = Completion { top_logprobs: 1, choices: 2, ..greedy(30) };
+    let found = Outcome::of(submit(&engine, &prompt, &completion).unwrap(), 2);
+    assert_ne!(found, Outcome::alone(engine.hornbook(), &prompt, &completion));
+    completion.options.kv_precision = KvPrecision::F16;
+    assert_eq!(found, Outcome::alone(engine.hornbook(), &prompt, &completion));
+}
+
+#[test]
+fn prompts_sent_together_start_at_different_random_numbers() {
+    let engine = fable(EngineOptions::default());
+    let sampling = SamplingParams { seed: 5, ..SamplingParams::default() };
+    let options = Options { sampling, max_tokens: Some(20), ..Options::default() };
+    let both = Completion { options, choices: 2, ..Completion::default() };
+    let second = Completion { choices: 1, first_stream: 1, ..both.clone() };
+    let prompt = tokens(5, 5, 4096);
+    let both = Outcome::of(submit(&engine, &prompt, &both).unwrap(), 2);
+    let second = Outcome::of(submit(&engine, &prompt, &second).unwrap(), 1);
+    assert_eq!(both.choices[1..], second.choices);
+    assert_ne!(both.choices[0], both.choices[1]);
+}
+
+/// The mean of the final hidden states, in one pass with nobody else.
+fn embedding(model: &Model, tokens: &[u32]) -> Vec<f32> {
+    let mut cache = KvCache::new(model.config(), tokens.len(), KvPrecision::F32);
+    let mut sum = vec![0.0f64; model.config().n_embd];
+    let mut see = |site: Site, values: ndarray::ArrayViewMutD<'_, f32>| {
+        if site == Site::FinalNorm {
+            for row in values.outer_iter() {
+                sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+            }
+        }
+    };
+    let batch = &mut [Segment { tokens, cache: &mut cache, wanted: Wanted::None }];
+    model.forward(batch, &mut Scratch::new(), &mut see).unwrap();
+    sum.iter().map(|sum| (sum / tokens.len() as f64) as f32).collect()
+}
+
+#[test]
+fn an_embedding_is_the_mean_of_the_final_hidden_states() {
+    for prefill_chunk in [7, 64] {
+        let engine = fable(EngineOptions { prefill_chunk, ..EngineOptions::default() });
+        let long = Completion { top_logprobs: 2, ..greedy(100) };
+        let mate = submit(&engine, &[1, 2, 3], &long).unwrap();
+        for n in [1, 2, 30, 200, 512] {
+            let prompt = tokens(n, n, 4096);
+            let expected = embedding(engine.hornbook().model(), &prompt);
+            let mut stream = engine.submit(Request { prompt, kind: Kind::Embed }).unwrap();
+            let Some(Event::Embedding(found)) = stream.blocking_next() else { panic!("no embedding") };
+            assert_eq!(found, expected, "{n} tokens by {prefill_chunk}");
+            assert!(stream.blocking_next().is_none());
+        }
+        // Whoever was computed beside them has not noticed.
+        assert_eq!(Outcome::of(mate, 1), Outcome::alone(engine.hornbook(), &[1, 2, 3], &long));
+    }
+}
+
+fn first_event(stream: &mut Stream) {
+    assert!(matches!(stream.blocking_next(), Some(Event::Token { .. })));
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_and_a_place_that_is_given_back_is_free() {
+    let engine = fable(EngineOptions { max_concurrency: 1, queue: 3, ..EngineOptions::default() });
+    let mut running = submit(&engine, &[1], &greedy(400)).unwrap();
+    first_event(&mut running);
+    let pair = Completion { choices: 2, ..greedy(3) };
+    let two = submit(&engine, &[2], &pair).unwrap();
+    assert!(matches!(submit(&engine, &[3], &pair), Err(Refused::QueueFull)), "a part of it would fit");
+    let third = submit(&engine, &[3], &greedy(3)).unwrap();
+    assert!(matches!(submit(&engine, &[4], &greedy(1)), Err(Refused::QueueFull)));
+    assert_eq!(engine.statistics().waiting, 3);
+    drop(two);
+    wait_until("its two places", || submit(&engine, &[5], &greedy(1)).is_ok());
+    drop(running);
+    assert_eq!(Outcome::of(third, 1), Outcome::alone(engine.hornbook(), &[3], &greedy(3)));
+    // Whoever has heard the end finds the place free.
+    for i in 0..50 {
+        Outcome::of(submit(&engine, &[i], &Completion { choices: 4, ..greedy(1) }).unwrap(), 4);
+    }
+}
+
+#[test]
+fn a_closed_engine_finishes_what_it_has() {
+    let engine = fable(EngineOptions { max_concurrency: 1, ..EngineOptions::default() });
+    let open: Vec<Stream> = (0..3).map(|i| submit(&engine, &[i], &greedy(20)).unwrap()).collect();
+    engine.close();
+    assert!(matches!(submit(&engine, &[9], &greedy(1)), Err(Refused::Closed)));
+    for (i, stream) in (0..).zip(open) {
+        assert_eq!(Outcome::of(stream, 1), Outcome::alone(engine.hornbook(), &[i], &greedy(20)));
+    }
+}
+
+#[test]
+fn a_dropped_engine_says_so_to_those_it_leaves() {
+    let engine = fable(EngineOptions { max_concurrency: 1, ..EngineOptions::default() });
+    let mut streams: Vec<Stream> = (0..3).map(|i| submit(&engine, &[i], &greedy(500)).unwrap()).collect();
+    first_event(&mut streams[0]);
+    drop(engine);
+    for mut stream in streams {
+        let last = std::iter::from_fn(|| stream.blocking_next()).last();
+        let Some(Event::Failed(error)) = last else { panic!("{last:?}") };
+        assert_eq!(error.to_string(), "the engine was shut down before the request was done");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_said_before_anything_is_queued() {
+    let engine = fable(EngineOptions::default());
+    let says = |prompt: &[u32], completion: Completion| {
+        let Err(Refused::Invalid(error)) = submit(&engine, prompt, &completion) else {
+            panic!("it was taken")
+        };
+        error.to_string()
+    };
+    assert_eq!(says(&[1, 4096], greedy(1)), "token id 4096 is outside the vocabulary (0 to 4095)");
+    let long = says(&[0; 513], greedy(1));
+    assert_eq!(long, "the prompt is 513 tokens long, but the model's context is 512 tokens");
+    let none = says(&[1], Completion { choices: 0, ..greedy(1) });
+    assert_eq!(none, "choices: found 0, expected a whole number from 1 to 128");
+    let many = says(&[1], Completion { top_logprobs: 4097, ..greedy(1) });
+    assert_eq!(many, "top_logprobs: found 4097, expected a whole number from 0 to 4096");
+    let mut hot = greedy(1);
+    hot.options.sampling.temperature = -1.0;
+    assert_eq!(says(&[1], hot), "temperature: found -1, expected a number from 0 up");
+    let mut stop = greedy(1);
+    stop.options.stop = vec![String::new()];
+    assert!(says(&[1], stop).starts_with("stop: found an empty string"));
+    let embed = Request { prompt: vec![0; 513], kind: Kind::Embed };
+    assert!(matches!(engine.submit(embed), Err(Refused::Invalid(hornbook::Error::ContextOverflow { .. }))));
+    assert_eq!(engine.statistics(), fable(EngineOptions::default()).statistics());
+
+    let nothing = EngineOptions { prefill_chunk: 0, ..EngineOptions::default() };
+    let error = Engine::start(model("fable", 1), nothing).err().unwrap().to_string();
+    assert_eq!(error, "prefill_chunk: found 0, expected a whole number from 1 up");
+}
+
+#[test]
+fn events_can_be_awaited() {
+    let engine = fable(EngineOptions::default());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let mut stream = submit(&engine, &[7], &greedy(10)).unwrap();
+    let outcome = runtime.block_on(async move {
+        let mut outcome = Outcome { prompt: None, choices: vec![Default::default()] };
+        while let Some(event) = stream.next().await {
+            outcome.take(event);
+        }
+        outcome
+    });
+    assert_eq!(outcome, Outcome::alone(engine.hornbook(), &[7], &greedy(10)));
+}

@@ -1,0 +1,162 @@
+//! `hornbook serve` and `hornbook keys`, as a user types them.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+fn hornbook(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hornbook"));
+    command.args(args).env_remove("HORNBOOK_ISA").stdin(Stdio::null());
+    command
+}
+
+/// The one line of a run that must fail.
+fn refused(args: &[&str]) -> String {
+    let Output { status, stdout, stderr } = hornbook(args).output().unwrap();
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert!(
+        !status.success() && stdout.is_empty() && stderr.trim_end().lines().count() == 1,
+        "{args:?}: {stderr}"
+    );
+    stderr
+}
+
+/// A server and the address it says it has.
+fn serve(args: &[&str]) -> (Child, String, BufReader<ChildStderr>) {
+    let mut server = hornbook(&["serve", "--port", "0", "--threads", "1"])
+        .args(args)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap());
+    let (mut greeting, mut curl) = (String::new(), String::new());
+    lines.read_line(&mut greeting).unwrap();
+    lines.read_line(&mut curl).unwrap();
+    let address = greeting
+        .split("http://")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{greeting}"))
+        .split("/v1")
+        .next()
+        .unwrap()
+        .to_string();
+    assert!(curl.contains(&format!("curl http://{address}/v1/completions")), "{curl}");
+    (server, address, lines)
+}
+
+#[test]
+fn it_says_where_it_is_and_ends_on_ctrl_c() {
+    let aliases = [
+        "--alias",
+        "text-davinci-002=fable",
+        "--precision",
+        "int8",
+        "--kv-precision",
+        "f16",
+        "--prefix-cache",
+        "1MiB",
+    ];
+    let (mut server, address, mut lines) = serve(&aliases);
+    let body = serde_json::json!({"model": "text-davinci-002", "prompt": "A secret", "max_tokens": 2});
+    let mut answer = ureq::post(format!("http://{address}/v1/completions")).send_json(body).unwrap();
+    let answer: serde_json::Value = answer.body_mut().read_json().unwrap();
+    assert_eq!(answer["model"], "text-davinci-002");
+    let mut logged = String::new();
+    lines.read_line(&mut logged).unwrap();
+    for part in [
+        "POST /completions",
+        "id=",
+        "req_",
+        "model=",
+        "text-davinci-002",
+        "prompt_tokens",
+        "completion_tokens",
+        "first_token_ms",
+        "finish",
+    ] {
+        assert!(logged.contains(part), "{part}: {logged}");
+    }
+    assert!(!logged.contains("secret"), "{logged}");
+    interrupt(&server);
+    assert!(server.wait().unwrap().success());
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).unwrap();
+    assert!(rest.starts_with("hornbook: no more requests are taken"), "{rest}");
+
+    let (server, address, mut lines) = serve(&["--log-prompts"]);
+    let body = serde_json::json!({"prompt": "A secret", "max_tokens": 2});
+    ureq::post(format!("http://{address}/v1/completions")).send_json(body).unwrap();
+    let mut logged = String::new();
+    lines.read_line(&mut logged).unwrap();
+    assert!(logged.contains("A secret"), "{logged}");
+    end(server);
+}
+
+#[cfg(unix)]
+fn interrupt(server: &Child) {
+    assert!(Command::new("kill").args(["-INT", &server.id().to_string()]).status().unwrap().success());
+}
+
+fn end(mut server: Child) {
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+#[test]
+fn bad_options_are_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let line = refused(&["serve", "--port", &port]);
+    assert!(line.contains(&format!("127.0.0.1:{port} is in use by another program")), "{line}");
+    for (args, part) in [
+        (&["serve", "--host", "0.0.0.0"][..], "nobody would need a key"),
+        (&["serve", "--alias", "x=gpt9"], "alias: found x=gpt9, expected one of the models served: fable"),
+        (&["serve", "--alias", "x"], "expected NAME=MODEL"),
+        (&["serve", "--model", "no-such-model"], "model 'no-such-model' not found"),
+        (&["serve", "--model", "fable", "--model", "fable"], "two models are called 'fable'"),
+        (&["serve", "--host", "no host"], "--host: found no host"),
+        (&["serve", "--keys", "/no/such.toml"], "/no/such.toml: cannot read"),
+        (&["serve", "--chat-template", "/no/such.jinja"], "/no/such.jinja: cannot read"),
+        (&["serve", "--max-concurrency", "0"], "expected a whole number from 1 up"),
+        (&["serve", "--prefix-cache", "lots"], "expected a number of bytes"),
+        (&["serve", "--keys", "k", "--no-auth"], "cannot be used with"),
+        (&["keys", "list", "--keys", "/no/such.toml"], "/no/such.toml: cannot read"),
+        (&["keys", "add", "a", "--rpm", "0", "--keys", "/tmp/none.toml"], "0 is not in 1.."),
+    ] {
+        let line = refused(args);
+        assert!(line.contains(part), "{part}: {line}");
+    }
+}
+
+#[test]
+fn a_key_is_printed_once_and_opens_the_door() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.toml");
+    let file = path.to_str().unwrap();
+    let run = |args: &[&str]| {
+        let output = hornbook(args).args(["--keys", file]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let key = run(&["keys", "add", "alice", "--rpm", "100", "--tpm", "5000", "--model", "fable"]);
+    run(&["keys", "add", "bob", "--rpm", "1000"]);
+    let listed = run(&["keys", "list"]);
+    assert_eq!(listed.lines().count(), 2);
+    assert!(
+        listed.contains("100 requests a minute  5000 tokens a minute  fable only")
+            && !listed.contains(key.trim()),
+        "{listed}"
+    );
+
+    let (server, address, _lines) = serve(&["--keys", file]);
+    let ask = |key: &str| {
+        ureq::get(format!("http://{address}/v1/models"))
+            .header("authorization", format!("Bearer {}", key.trim()))
+            .call()
+    };
+    ask(&key).unwrap();
+    assert!(matches!(ask("wrong"), Err(ureq::Error::StatusCode(401))));
+    run(&["keys", "remove", "alice"]);
+    assert!(matches!(ask(&key), Err(ureq::Error::StatusCode(401))));
+    end(server);
+}

@@ -1,0 +1,150 @@
+//! Logprobs: whose, of what, in which shape.
+
+use super::client::{fable, open};
+use hornbook::sampling::{log_softmax_at, top_logprobs};
+use hornbook::tokenizer::Utf8Stream;
+use serde_json::{Value, json};
+
+const PROMPT: &str = "Once upon a time, “there” was";
+
+fn floats(value: &Value) -> Vec<Option<f32>> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+#[test]
+fn detail_08_echo_with_logprobs_scores_the_prompt_its_first_token_with_null() {
+    let server = fable();
+    let hornbook = open("fable");
+    let ids = hornbook.encode(PROMPT).unwrap();
+    let body =
+        json!({"prompt": PROMPT, "echo": true, "logprobs": 3, "max_tokens": 4, "temperature": 0, "n": 2});
+    let answer = server.post("/v1/completions", body).ok();
+    for choice in answer["choices"].as_array().unwrap() {
+        let logprobs = &choice["logprobs"];
+        let written = answer["usage"]["completion_tokens"].as_u64().unwrap() as usize / 2;
+        for list in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+            assert_eq!(logprobs[list].as_array().unwrap().len(), ids.len() + written, "{list}");
+        }
+        let scores = floats(&logprobs["token_logprobs"]);
+        assert_eq!((scores[0], &logprobs["top_logprobs"][0]), (None, &Value::Null));
+        // Each is what the model says of the token after those before it.
+        let mut session = hornbook::model::Session::new(hornbook.model(), ids.len(), Default::default());
+        session
+            .score(&ids, |t, logits| {
+                let Some(&next) = ids.get(t + 1) else { return };
+                assert_eq!(scores[t + 1], Some(log_softmax_at(logits, next)));
+                let top = logprobs["top_logprobs"][t + 1].as_object().unwrap();
+                assert!((3..=4).contains(&top.len()), "{top:?}");
+                let best = top_logprobs(logits, 1)[0].1;
+                assert!(top.values().any(|found| found.as_f64().unwrap() as f32 == best));
+            })
+            .unwrap();
+        assert!(choice["text"].as_str().unwrap().starts_with(PROMPT));
+    }
+    // As lm_eval asks: nothing is written, all is scored.
+    let body = json!({"prompt": [ids], "echo": true, "logprobs": 1, "max_tokens": 0, "temperature": 0});
+    let scored = server.post("/v1/completions", body).ok();
+    let found = floats(&scored["choices"][0]["logprobs"]["token_logprobs"]);
+    assert_eq!(found, floats(&answer["choices"][0]["logprobs"]["token_logprobs"])[..ids.len()]);
+    assert_eq!(scored["choices"][0]["text"], PROMPT);
+}
+
+#[test]
+fn detail_09_text_offsets_count_characters_from_the_start_of_the_prompt() {
+    let server = fable();
+    let hornbook = open("fable");
+    let (tokenizer, ids) = (hornbook.tokenizer().unwrap(), hornbook.encode(PROMPT).unwrap());
+    let ask = |echo: bool, prompt: Value| {
+        let body = json!({"prompt": prompt, "echo": echo, "logprobs": 0, "max_tokens": 6, "seed": 1, "return_token_ids": true});
+        server.post("/v1/completions", body).ok()["choices"][0].clone()
+    };
+    let (with, without) = (ask(true, json!(PROMPT)), ask(false, json!(PROMPT)));
+    let offsets = |choice: &Value| -> Vec<usize> {
+        serde_json::from_value(choice["logprobs"]["text_offset"].clone()).unwrap()
+    };
+    assert_eq!(offsets(&with)[ids.len()..], offsets(&without));
+    assert_eq!(offsets(&without)[0], PROMPT.chars().count());
+    let written: Vec<u32> = serde_json::from_value(without["token_ids"].clone()).unwrap();
+    let (mut stream, mut complete) = (Utf8Stream::new(), 0);
+    for (&id, offset) in ids.iter().chain(&written).zip(offsets(&with)) {
+        assert_eq!(offset, complete + stream.clone().finish().chars().count());
+        complete += stream.push(tokenizer.token_bytes(id)).chars().count();
+    }
+    // A token that is part of a character is shown by its bytes.
+    let quote = hornbook.encode("é“").unwrap();
+    let parts: Vec<u32> =
+        quote.into_iter().filter(|&id| str::from_utf8(tokenizer.token_bytes(id)).is_err()).collect();
+    assert!(!parts.is_empty(), "fable has no token for one of these alone");
+    let names = ask(true, json!(parts))["logprobs"]["tokens"].clone();
+    let byte = tokenizer.token_bytes(parts[0])[0];
+    assert!(names[0].as_str().unwrap().starts_with(&format!("bytes:\\x{byte:02x}")), "{names}");
+}
+
+#[test]
+fn detail_10_chat_logprobs_have_a_shape_of_their_own() {
+    let server = fable();
+    let ask = |top: Value| {
+        let messages = json!([{"role": "user", "content": "Once upon"}]);
+        let body = json!({"messages": messages, "max_tokens": 6, "temperature": 0, "logprobs": true, "top_logprobs": top});
+        server.post("/v1/chat/completions", body).ok()["choices"][0].clone()
+    };
+    let choice = ask(json!(2));
+    let content = choice["logprobs"]["content"].as_array().unwrap();
+    assert!(!content.is_empty() && choice["logprobs"]["refusal"].is_null());
+    for token in content {
+        let bytes: Vec<u8> = serde_json::from_value(token["bytes"].clone()).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), token["token"].as_str().unwrap());
+        let top = token["top_logprobs"].as_array().unwrap();
+        assert_eq!(top.len(), 2);
+        assert_eq!((&top[0]["token"], &top[0]["logprob"]), (&token["token"], &token["logprob"]));
+        assert!(top[0]["logprob"].as_f64() >= top[1]["logprob"].as_f64() && top[0]["bytes"].is_array());
+    }
+    let text: Vec<u8> =
+        content.iter().flat_map(|t| serde_json::from_value::<Vec<u8>>(t["bytes"].clone()).unwrap()).collect();
+    let said = choice["message"]["content"].as_str().unwrap();
+    assert!(String::from_utf8_lossy(&text).trim_start().starts_with(said));
+    assert!(choice["logprobs"].get("tokens").is_none());
+    // Without a number there are no alternatives, but there are logprobs.
+    let plain = ask(Value::Null);
+    assert_eq!(plain["logprobs"]["content"].as_array().unwrap().len(), content.len());
+    assert_eq!(plain["logprobs"]["content"][0]["top_logprobs"], json!([]));
+}
+
+#[test]
+fn detail_11_no_logprob_is_infinite() {
+    let server = fable();
+    // Whatever is asked, every number in an answer is one.
+    let hornbook = open("fable");
+    let rare: Vec<u32> = (0..40).map(|i| i * 97 % 4096).collect();
+    let body = json!({"prompt": rare, "echo": true, "logprobs": 5, "max_tokens": 8, "temperature": 2, "logit_bias": {"5": 100}});
+    let answer = server.post("/v1/completions", body).ok();
+    let logprobs = &answer["choices"][0]["logprobs"];
+    let scores = floats(&logprobs["token_logprobs"]);
+    assert!(
+        scores[1..].iter().all(|score| score.is_some_and(|score| (-9999.0..=0.0).contains(&score))),
+        "{scores:?}"
+    );
+    for top in &logprobs["top_logprobs"].as_array().unwrap()[1..] {
+        assert!(top.as_object().unwrap().values().all(|score| score.is_f64()), "{top}");
+    }
+    assert_eq!(hornbook::generate::completion::finite(f32::NEG_INFINITY), -9999.0);
+    drop(hornbook);
+}
+
+#[test]
+fn detail_12_logprobs_are_the_models_own_before_temperature_and_filters() {
+    let server = fable();
+    let hornbook = open("fable");
+    let ids = hornbook.encode("The king").unwrap();
+    let mut session = hornbook::model::Session::new(hornbook.model(), 8, Default::default());
+    let logits = session.feed(&ids).unwrap().to_vec();
+    let best = top_logprobs(&logits, 2);
+    // The second best is all that is left, at a temperature that changes everything.
+    let body = json!({"prompt": "The king", "max_tokens": 1, "temperature": 0.1, "top_p": 0.1, "logprobs": 2,
+        "logit_bias": {(best[1].0.to_string()): 50}, "presence_penalty": 1});
+    let answer = server.post("/v1/completions", body).ok();
+    let logprobs = &answer["choices"][0]["logprobs"];
+    assert_eq!(floats(&logprobs["token_logprobs"]), [Some(best[1].1)]);
+    let name = hornbook::generate::completion::token_name(hornbook.tokenizer().unwrap(), best[0].0);
+    assert_eq!(logprobs["top_logprobs"][0][&name].as_f64().unwrap() as f32, best[0].1);
+}

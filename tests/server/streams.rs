@@ -1,0 +1,247 @@
+//! Server-sent events: every chunk as clients expect it.
+
+use super::client::{Answer, Running, data, fable, open};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+
+fn text(chunks: &[Value], index: u64) -> String {
+    let choices = chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap());
+    choices.filter(|choice| choice["index"] == index).map(|choice| choice["text"].as_str().unwrap()).collect()
+}
+
+/// The same request as a stream and as a whole.
+fn both(server: &Running, mut body: Value) -> (Vec<Value>, Value) {
+    let whole = server.post("/v1/completions", body.clone()).ok();
+    body["stream"] = json!(true);
+    (server.post("/v1/completions", body).events(), whole)
+}
+
+/// What each choice's chunks are together, held to the whole answer.
+fn assert_same(chunks: &[Value], whole: &Value) {
+    for choice in whole["choices"].as_array().unwrap() {
+        let index = choice["index"].as_u64().unwrap();
+        assert_eq!(text(chunks, index), choice["text"].as_str().unwrap());
+        let of_choice: Vec<&Value> =
+            chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|c| c["index"] == index).collect();
+        for list in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+            let Some(expected) = choice["logprobs"][list].as_array() else { continue };
+            let found: Vec<&Value> =
+                of_choice.iter().flat_map(|c| c["logprobs"][list].as_array().into_iter().flatten()).collect();
+            assert_eq!(found, expected.iter().collect::<Vec<_>>(), "{list}");
+        }
+        let (last, others) = of_choice.split_last().unwrap();
+        assert_eq!(last["finish_reason"], choice["finish_reason"]);
+        assert!(others.iter().all(|choice| choice["finish_reason"].is_null()));
+    }
+}
+
+#[test]
+fn detail_13_stop_strings_are_found_across_tokens_and_never_leak() {
+    let server = fable();
+    let free = server
+        .post("/v1/completions", json!({"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0}))
+        .ok();
+    let free = free["choices"][0]["text"].as_str().unwrap().to_string();
+    let characters: Vec<char> = free.chars().collect();
+    for (from, to) in [(20, 29), (33, 36), (50, 52)] {
+        let stop: String = characters[from..to].iter().collect();
+        let expected = &free[..free.find(&stop).unwrap()];
+        let body = json!({"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0, "stop": ["never seen", stop]});
+        let (chunks, whole) = both(&server, body);
+        assert_eq!(
+            (whole["choices"][0]["text"].as_str().unwrap(), &whole["choices"][0]["finish_reason"]),
+            (expected, &json!("stop"))
+        );
+        assert_same(&chunks, &whole);
+        // Nothing that was sent had to be taken back.
+        let mut shown = String::new();
+        for chunk in &chunks {
+            shown += chunk["choices"][0]["text"].as_str().unwrap();
+            assert!(expected.starts_with(&shown), "{shown:?} {expected:?}");
+        }
+    }
+    // What only looked like a stop string is sent at the end.
+    let end: String = characters[characters.len() - 3..].iter().collect();
+    let body =
+        json!({"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0, "stop": format!("{end}~~")});
+    let (chunks, whole) = both(&server, body);
+    assert_eq!(whole["choices"][0]["text"], free);
+    assert_same(&chunks, &whole);
+}
+
+#[test]
+fn detail_14_no_chunk_has_half_a_character() {
+    let server = fable();
+    let hornbook = open("fable");
+    let tokenizer = hornbook.tokenizer().unwrap();
+    // Tokens that are parts of characters, made likely.
+    let parts: Vec<u32> =
+        (0..4096).filter(|&id| str::from_utf8(tokenizer.token_bytes(id)).is_err()).collect();
+    let bias: serde_json::Map<String, Value> =
+        parts.iter().take(120).map(|id| (id.to_string(), json!(20))).collect();
+    let body = json!({"prompt": "The", "max_tokens": 60, "seed": 3, "logit_bias": bias, "logprobs": 0, "return_token_ids": true});
+    let (chunks, whole) = both(&server, body);
+    let ids: Vec<u32> = serde_json::from_value(whole["choices"][0]["token_ids"].clone()).unwrap();
+    assert!(ids.iter().filter(|id| parts.contains(id)).count() > 10, "{ids:?}");
+    assert_eq!(whole["choices"][0]["text"].as_str().unwrap(), tokenizer.decode(&ids));
+    assert_same(&chunks, &whole);
+    let streamed: Vec<u32> = chunks
+        .iter()
+        .flat_map(|chunk| {
+            serde_json::from_value::<Vec<u32>>(chunk["choices"][0]["token_ids"].clone()).unwrap()
+        })
+        .collect();
+    assert_eq!(streamed, ids);
+    // A whole character of several tokens comes in one piece, without U+FFFD.
+    let quote = hornbook.encode("“").unwrap();
+    assert_eq!(tokenizer.decode(&quote), "“");
+}
+
+#[test]
+fn detail_15_the_finish_reason_is_null_until_it_is_known() {
+    let server = fable();
+    let (chunks, whole) = both(
+        &server,
+        json!({"prompt": "The king", "max_tokens": 5, "seed": 1, "logit_bias": {"4095": -100}}),
+    );
+    assert_eq!(whole["choices"][0]["finish_reason"], "length");
+    assert_same(&chunks, &whole);
+    assert!(
+        chunks.iter().all(|chunk| chunk["choices"][0].as_object().unwrap().contains_key("finish_reason"))
+    );
+    // The token that ends a text is a stop; the end of the context is a length.
+    let (chunks, whole) =
+        both(&server, json!({"prompt": "The king", "max_tokens": 5, "logit_bias": {"4095": 100}}));
+    assert_eq!(
+        (&whole["choices"][0]["finish_reason"], &whole["choices"][0]["text"]),
+        (&json!("stop"), &json!(""))
+    );
+    assert_same(&chunks, &whole);
+    let chat = json!({"messages": [{"role": "user", "content": "a ".repeat(440)}], "logit_bias": {"4095": -100}, "temperature": 0, "stream": true, "stream_options": {"include_usage": true}});
+    let chunks = server.post("/v1/chat/completions", chat).events();
+    let usage = &chunks[chunks.len() - 1]["usage"];
+    let reason = &chunks[chunks.len() - 2]["choices"][0]["finish_reason"];
+    assert!(usage["total_tokens"] == 512 && reason == "length" || reason == "stop", "{usage} {reason}");
+}
+
+#[test]
+fn detail_16_usage_is_a_chunk_of_its_own_and_only_where_asked_for() {
+    let server = fable();
+    let ask = |path: &str, mut body: Value, options: Value| {
+        body["stream"] = json!(true);
+        body["max_tokens"] = json!(3);
+        body["seed"] = json!(1);
+        body["stream_options"] = options;
+        server.post(path, body).events()
+    };
+    for (path, body) in [
+        ("/v1/completions", json!({"prompt": "The king"})),
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "Hi"}]})),
+    ] {
+        for options in
+            [Value::Null, json!({}), json!({"include_usage": false}), json!({"include_obfuscation": true})]
+        {
+            for chunk in ask(path, body.clone(), options) {
+                assert!(
+                    chunk.get("usage").is_none() && chunk["choices"].as_array().unwrap().len() == 1,
+                    "{chunk}"
+                );
+            }
+        }
+        let chunks = ask(path, body.clone(), json!({"include_usage": true}));
+        let (last, others) = chunks.split_last().unwrap();
+        assert_eq!(last["choices"], json!([]));
+        assert!(others.iter().all(|chunk| chunk["usage"].is_null() && chunk.get("usage").is_some()));
+        let whole = server
+            .post(path, {
+                let mut body = body;
+                body["max_tokens"] = json!(3);
+                body["seed"] = json!(1);
+                body
+            })
+            .ok();
+        assert_eq!(last["usage"], whole["usage"]);
+        assert!(whole["usage"]["prompt_tokens"].as_u64().unwrap() > 1);
+    }
+}
+
+#[test]
+fn detail_17_choices_interleave_each_with_its_own_random_numbers_and_end() {
+    let server = fable();
+    let body = json!({"prompt": ["The king", "A dog"], "n": 3, "max_tokens": 8, "seed": 9, "logprobs": 2, "echo": true});
+    let (chunks, whole) = both(&server, body);
+    assert_same(&chunks, &whole);
+    let texts: Vec<String> = (0..6).map(|index| text(&chunks, index)).collect();
+    assert!(texts[..3].iter().all(|text| text.starts_with("The king")));
+    assert!(texts[3..].iter().all(|text| text.starts_with("A dog")));
+    assert!(texts[0] != texts[1] && texts[1] != texts[2] && texts[0] != texts[2], "{texts:?}");
+    let order: Vec<u64> = chunks.iter().map(|chunk| chunk["choices"][0]["index"].as_u64().unwrap()).collect();
+    let last_of_0 = order.iter().rposition(|index| *index == 0).unwrap();
+    assert!(order[..last_of_0].contains(&1), "{order:?}");
+    let ends: Vec<u64> = chunks
+        .iter()
+        .map(|chunk| &chunk["choices"][0])
+        .filter(|c| !c["finish_reason"].is_null())
+        .map(|c| c["index"].as_u64().unwrap())
+        .collect();
+    let mut sorted = ends.clone();
+    sorted.sort();
+    assert_eq!(sorted, [0, 1, 2, 3, 4, 5]);
+    // One id, one time, one model for all chunks, which are of the whole's shape.
+    for chunk in &chunks {
+        for key in ["id", "created", "model", "object"] {
+            assert_eq!(chunk[key], chunks[0][key], "{key}");
+        }
+    }
+    assert_eq!(chunks[0]["object"], whole["object"]);
+    assert!(chunks[0]["id"].as_str().unwrap().starts_with("cmpl-"));
+}
+
+#[test]
+fn a_chat_streams_deltas() {
+    let server = fable();
+    let mut body = json!({"messages": [{"role": "user", "content": "Once upon a time"}], "max_tokens": 12, "seed": 3, "n": 2, "logprobs": true, "top_logprobs": 1});
+    let whole = server.post("/v1/chat/completions", body.clone()).ok();
+    body["stream"] = json!(true);
+    let chunks = server.post("/v1/chat/completions", body).events();
+    assert!(
+        chunks
+            .iter()
+            .all(|chunk| chunk["object"] == "chat.completion.chunk" && chunk["id"] == chunks[0]["id"])
+    );
+    for choice in whole["choices"].as_array().unwrap() {
+        let deltas: Vec<&Value> = chunks
+            .iter()
+            .map(|chunk| &chunk["choices"][0])
+            .filter(|c| c["index"] == choice["index"])
+            .collect();
+        assert_eq!(deltas[0]["delta"], json!({"role": "assistant", "content": ""}));
+        let (last, between) = deltas[1..].split_last().unwrap();
+        assert_eq!((&last["delta"], &last["finish_reason"]), (&json!({}), &choice["finish_reason"]));
+        let said: String = between.iter().map(|c| c["delta"]["content"].as_str().unwrap()).collect();
+        assert_eq!(said, choice["message"]["content"].as_str().unwrap());
+        let logprobs: Vec<&Value> =
+            between.iter().flat_map(|c| c["logprobs"]["content"].as_array().unwrap()).collect();
+        assert_eq!(logprobs, choice["logprobs"]["content"].as_array().unwrap().iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_first_token_is_sent_before_the_last_is_computed() {
+    let server = fable();
+    let body = json!({"prompt": "The", "max_tokens": 500, "stream": true, "logit_bias": {"4095": -100}});
+    let mut lines = BufReader::new(server.begin("/v1/completions", &body)).lines();
+    lines.find(|line| line.as_ref().unwrap().starts_with("data: ")).unwrap().unwrap();
+    let written = server.metric("hornbook_generated_tokens_total");
+    assert!(written < 500.0, "{written}");
+}
+
+#[test]
+fn every_event_is_a_line_of_data_and_a_blank_one() {
+    let server = fable();
+    let answer: Answer =
+        server.post("/v1/completions", json!({"prompt": "The", "max_tokens": 3, "stream": true}));
+    let events = data(&answer.text);
+    assert_eq!(answer.text, events.iter().map(|data| format!("data: {data}\n\n")).collect::<String>());
+    assert_eq!(answer.header("cache-control"), "no-cache");
+}
