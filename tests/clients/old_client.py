@@ -1,0 +1,201 @@
+"""The openai package as it was until 2023, against a running server."""
+
+import asyncio
+import base64
+import os
+import struct
+import time
+
+import check
+import openai
+from openai import error
+
+PROMPT = "Once upon a time there was a little"
+GREEDY = {"model": "fable", "prompt": PROMPT, "temperature": 0}
+
+
+def text_of(chunks):
+    return "".join(chunk.choices[0].text for chunk in chunks if chunk.choices)
+
+
+def test_version():
+    assert openai.__version__ == openai.version.VERSION == os.environ["CLIENT_VERSION"]
+
+
+def test_completion():
+    reply = openai.Completion.create(**GREEDY, max_tokens=20)
+    assert reply.object == "text_completion" and reply.model == "fable" and reply.id.startswith("cmpl-")
+    assert abs(reply.created - time.time()) < 60
+    (choice,) = reply.choices
+    assert choice.index == 0 and choice.finish_reason == "length" and choice.logprobs is None
+    assert choice.text and not choice.text.startswith(PROMPT)
+    usage = reply.usage
+    assert usage.completion_tokens == 20 and usage.total_tokens == usage.prompt_tokens + 20
+    assert reply == openai.Completion.create(**GREEDY, max_tokens=20) | {"id": reply.id, "created": reply.created}
+
+
+def test_engine_and_model_and_aliases():
+    named = {"prompt": PROMPT, "seed": 5, "max_tokens": 12}
+    texts = set()
+    for name in ["fable", "text-davinci-002", "text-davinci-003"]:
+        for field in ["engine", "model"]:
+            reply = openai.Completion.create(**{field: name}, **named)
+            assert reply.model == name
+            texts.add(reply.choices[0].text)
+    assert len(texts) == 1, texts
+
+
+def test_prompt_shapes():
+    for prompt, count in [("A b", 1), (["A", "b", "c"], 3), ([464, 1263], 1), ([[464], [1263, 2]], 2)]:
+        reply = openai.Completion.create(model="fable", prompt=prompt, max_tokens=2)
+        assert [choice.index for choice in reply.choices] == list(range(count)), prompt
+
+
+def test_n_and_best_of():
+    reply = openai.Completion.create(model="fable", prompt=[PROMPT, "The king"], n=3, seed=1, max_tokens=24)
+    assert [choice.index for choice in reply.choices] == list(range(6))
+    assert len({choice.text for choice in reply.choices}) == 6
+    best = {"model": "fable", "prompt": PROMPT, "seed": 1, "max_tokens": 24, "logprobs": 0}
+    ranked = openai.Completion.create(**best, n=4, best_of=4).choices
+    means = [sum(choice.logprobs.token_logprobs) / len(choice.logprobs.tokens) for choice in ranked]
+    best_one = openai.Completion.create(**best, n=1, best_of=4)
+    assert best_one.choices[0].text == ranked[means.index(max(means))].text
+    assert best_one.usage.completion_tokens == sum(len(choice.logprobs.tokens) for choice in ranked)
+
+
+def test_seed():
+    sampled = {"model": "fable", "prompt": PROMPT, "max_tokens": 24}
+    once, again, other = [openai.Completion.create(**sampled, seed=seed).choices[0].text for seed in (7, 7, 8)]
+    assert once == again != other
+
+
+def test_stop():
+    whole = openai.Completion.create(**GREEDY, max_tokens=40).choices[0].text
+    middle = len(whole) // 2
+    stop = whole[middle : middle + 7]  # not where tokens begin and end
+    (choice,) = openai.Completion.create(**GREEDY, max_tokens=40, stop=["\0", stop]).choices
+    assert choice.text == whole[: whole.index(stop)] and choice.finish_reason == "stop"
+
+
+def test_explicit_nulls():
+    reply = openai.Completion.create(**GREEDY, max_tokens=4, n=None, stop=None, logprobs=None, logit_bias=None)
+    assert reply.usage.completion_tokens == 4
+
+
+def test_echo_with_logprobs():
+    (choice,) = openai.Completion.create(**GREEDY, max_tokens=8, echo=True, logprobs=3).choices
+    assert choice.text.startswith(PROMPT) and len(choice.text) > len(PROMPT)
+    check.echoed_logprobs(choice.logprobs, choice.text, 3)
+    plain = openai.Completion.create(**GREEDY, max_tokens=8, logprobs=3).choices[0]
+    assert plain.text == choice.text[len(PROMPT) :]
+    assert plain.logprobs.token_logprobs == choice.logprobs.token_logprobs[-8:]
+
+
+def test_scoring_alone():
+    scored = openai.Completion.create(**GREEDY, max_tokens=0, echo=True, logprobs=2)
+    (choice,) = scored.choices
+    assert choice.text == PROMPT and choice.finish_reason == "length"
+    assert scored.usage.completion_tokens == 0 and scored.usage.prompt_tokens == len(choice.logprobs.tokens)
+    check.echoed_logprobs(choice.logprobs, PROMPT, 2)
+    more = openai.Completion.create(**GREEDY, max_tokens=4, echo=True, logprobs=2).choices[0]
+    assert more.logprobs.token_logprobs[:-4] == choice.logprobs.token_logprobs
+
+
+def test_stream():
+    asked = {"model": "fable", "prompt": PROMPT, "seed": 3, "max_tokens": 24}
+    whole = openai.Completion.create(**asked).choices[0]
+    chunks = list(openai.Completion.create(**asked, stream=True))
+    assert text_of(chunks) == whole.text and len(chunks) > 10
+    assert len({chunk.id for chunk in chunks}) == 1
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks]
+    assert reasons == [None] * (len(chunks) - 1) + [whole.finish_reason]
+
+
+def test_abandoned_stream():
+    stream = openai.Completion.create(model="fable", prompt=PROMPT, max_tokens=400, stream=True)
+    assert next(stream).choices
+    stream.close()
+    test_completion()
+
+
+async def test_async():
+    asked = [{"model": "fable", "prompt": PROMPT, "seed": seed, "max_tokens": 16} for seed in range(6)]
+    replies = await asyncio.gather(*[openai.Completion.acreate(**ask) for ask in asked])
+    for ask, reply in zip(asked, replies):
+        assert reply.choices[0].text == openai.Completion.create(**ask).choices[0].text
+    chunks = [chunk async for chunk in await openai.Completion.acreate(**asked[0], stream=True)]
+    assert text_of(chunks) == replies[0].choices[0].text
+
+
+def test_chat():
+    asked = {"messages": [{"role": "user", "content": "Who are you?"}], "seed": 2, "max_tokens": 16}
+    reply = openai.ChatCompletion.create(model="gpt-3.5-turbo", **asked)
+    message = reply.choices[0].message
+    assert reply.object == "chat.completion" and message.role == "assistant" and message.content
+    engine = openai.ChatCompletion.create(engine="text-davinci-003", **asked)
+    assert engine.choices[0].message == message
+    chunks = list(openai.ChatCompletion.create(model="fable", **asked, stream=True))
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    assert deltas[0].role == "assistant" and chunks[0].object == "chat.completion.chunk"
+    assert "".join(delta.get("content", "") for delta in deltas) == message.content
+
+
+def test_embeddings():
+    texts = ["a fox", "a crow"]
+    floats = openai.Embedding.create(model="fable", input=texts, encoding_format="float")
+    raw = openai.Embedding.create(model="fable", input=texts, encoding_format="base64")
+    decoded = openai.Embedding.create(engine="text-davinci-002", input=texts)  # asks for base64 by itself
+    assert floats.usage.total_tokens == floats.usage.prompt_tokens > 0
+    for i, (one, two, three) in enumerate(zip(floats.data, raw.data, decoded.data, strict=True)):
+        data = base64.b64decode(two.embedding)
+        numbers = list(struct.unpack(f"<{len(data) // 4}f", data))
+        single = [struct.unpack("f", struct.pack("f", number))[0] for number in one.embedding]
+        assert one.index == i and len(numbers) > 1 and numbers == single == three.embedding
+    assert floats.data[0].embedding != floats.data[1].embedding
+
+
+def test_models_and_engines():
+    names = {"fable", "text-davinci-002", "text-davinci-003"}
+    assert {model.id for model in openai.Model.list().data} == names
+    assert {engine.id for engine in openai.Engine.list().data} == names
+    assert openai.Model.retrieve("text-davinci-002").id == "text-davinci-002"
+    assert openai.Engine.retrieve("fable").ready
+    assert check.raises(error.InvalidRequestError, openai.Model.retrieve, "nothing").http_status == 404
+
+
+def test_bad_requests():
+    create = openai.Completion.create
+    long = check.raises(error.InvalidRequestError, create, model="fable", prompt=PROMPT, max_tokens=100_000)
+    assert long.http_status == 400 and long.code == "context_length_exceeded"
+    assert "maximum context length" in str(long)
+    wrong = check.raises(error.InvalidRequestError, create, model="fable", prompt=PROMPT, temperature=9)
+    assert wrong.http_status == 400 and wrong.param == "temperature"
+    long = check.raises(error.InvalidRequestError, create, model="fable", prompt="a b " * 2000, stream=True)
+    assert long.code == "context_length_exceeded"
+
+
+def test_keys():
+    base, ask = os.environ["KEYED_URL"], {"model": "fable", "prompt": "A", "max_tokens": 1}
+    ask["api_base"] = base
+    assert openai.Completion.create(**ask, api_key=os.environ["KEY"]).choices
+    wrong = check.raises(error.AuthenticationError, openai.Completion.create, **ask, api_key="wrong")
+    assert wrong.http_status == 401 and wrong.json_body["error"]["code"] == "invalid_api_key"
+    key = os.environ["KEY_OF_ONE"]
+    missing = check.raises(error.InvalidRequestError, openai.Completion.create, **ask, api_key=key)
+    assert missing.http_status == 404 and missing.code == "model_not_found", missing.code
+    assert openai.Completion.create(**ask | {"model": "text-davinci-003"}, api_key=key).choices
+
+
+def test_rate_limit():
+    ask = {"api_base": os.environ["KEYED_URL"], "api_key": os.environ["LIMITED_KEY"]}
+    ask |= {"model": "fable", "prompt": "A", "max_tokens": 1}
+    limited = check.raises(error.RateLimitError, lambda: [openai.Completion.create(**ask) for _ in range(60)])
+    wait = int(limited.headers["Retry-After"])
+    assert limited.http_status == 429 and 1 <= wait <= 2
+    assert limited.headers["x-ratelimit-remaining-requests"] == "0"
+    time.sleep(wait)
+    assert openai.Completion.create(**ask).choices
+
+
+if __name__ == "__main__":
+    check.run(globals())
