@@ -8,7 +8,7 @@ use crate::model::Precision;
 use crate::server::{HttpLimits, Server, ServerOptions};
 use crate::{Error, Hornbook, Result};
 use clap::Args;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -115,7 +115,8 @@ impl Serve {
     pub(super) fn run(self) -> Result<ExitCode> {
         // Where another subscriber is set already, it has what is logged.
         let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
-        let _ = log.with_ansi(std::io::stderr().is_terminal()).try_init();
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let _ = log.with_ansi(std::io::stderr().is_terminal() && !plain).try_init();
         let options = self.options()?;
         let open = |model: &String| {
             Hornbook::with_precision(Checkpoint::open(model)?, team(self.threads)?, self.precision)
@@ -130,10 +131,12 @@ impl Serve {
             if again.swap(true, Ordering::SeqCst) {
                 std::process::exit(INTERRUPTED);
             }
-            eprintln!(
+            stop();
+            // Whoever started the server may be gone, and their end of the pipe with them.
+            let _ = writeln!(
+                std::io::stderr(),
                 "hornbook: no more requests are taken; those that run may end (Ctrl-C again ends them)"
             );
-            stop();
         });
         server.wait();
         Ok(ExitCode::SUCCESS)

@@ -174,6 +174,8 @@ mod tests {
         check(1, 600, 100, Then::Add);
         check(3, 1040, 40, Then::Store);
         check(15, 1040, 40, Then::Store);
+        check(90, 300, 40, Then::Add);
+        check(171, 1040, 20, Then::Store);
     }
 
     #[test]
