@@ -228,6 +228,20 @@ fn choices_share_the_prompt_and_requests_what_they_have_in_common() {
 }
 
 #[test]
+fn much_to_copy_is_spread_over_several_turns() {
+    for (n, seated) in [(300, [1, 2, 3, 4, 5]), (100, [1, 4, 7, 7, 7])] {
+        let mut by_hand = ByHand::new(options(7, 16)); // 256 tokens a turn
+        let _stream = by_hand.submit(&prompt(n, 1), &write(20, 7));
+        (1..n.div_ceil(16)).for_each(|_| by_hand.turn());
+        let running = seated.map(|_| {
+            by_hand.turn();
+            by_hand.statistics().running
+        });
+        assert_eq!(running, seated, "{n} tokens");
+    }
+}
+
+#[test]
 fn a_panic_fails_what_is_open_and_the_engine_goes_on() {
     let ByHand { mut worker, door } = ByHand::new(options(4, 64));
     // Keys and values of another model, which this one cannot go on from.
