@@ -70,8 +70,8 @@ fn weights_are_used_where_they_lie_on_cache_lines() {
         let content = fs::read(file).unwrap();
         let file = SafeTensors::deserialize(&content).unwrap();
         let blocks = match precision {
-            Precision::Int8 => [24, 4, 2, 16, 16, 4],
-            _ => [24, 4, 2, 8, 16, 4],
+            Precision::Int8 => [24, 4, 16, 2, 16, 4],
+            _ => [24, 4, 8, 2, 16, 4],
         };
         let name = format!("h.0.attn.c_attn.weight.{precision}");
         assert_eq!(file.tensor(&name).unwrap().shape(), blocks);
@@ -191,7 +191,7 @@ fn a_quantised_file_that_lies_is_refused_in_one_line() {
         &|tensors, _| tensors.get_mut(LINES).unwrap().0 = safetensors::Dtype::I8,
         &[LINES, "dtype I8", "U8"],
     );
-    refused(&|tensors, _| tensors.get_mut(LINES).unwrap().1.swap(3, 5), &[LINES, "4, 16, 16]", "16, 16, 4]"]);
+    refused(&|tensors, _| tensors.get_mut(LINES).unwrap().1.swap(3, 5), &[LINES, "4, 16, 2]", "2, 16, 4]"]);
     let half = |tensors: &mut Tensors, _: &mut HashMap<String, String>| {
         let scale = tensors.get_mut(SCALE).unwrap();
         scale.0 = safetensors::Dtype::F16;
