@@ -7,8 +7,8 @@
 //!
 //! Reading GPT-2's weights costs the same for one token as for sixteen, so every pass takes one token of each sequence
 //! that is being written, and of those whose prompt is still unread a few more, never so many that the others wait. Who
-//! takes part is settled before every pass: requests come and go in between ([`seats`]). What a sequence has in common
-//! with another, running or past, is copied instead of computed ([`prefixes`]).
+//! takes part is settled before every pass: requests come and go in between (`seats.rs`). What a sequence has in common
+//! with another, running or past, is copied instead of computed (`prefixes.rs`).
 //!
 //! A request's tokens and logprobs are to the bit what [`Hornbook::generate`] gives for it alone, because the kernels
 //! give the same bits for any batch.
