@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   python scripts/compare_peers.py --quick
   python scripts/compare_peers.py --rounds 5 --threads 4
   python scripts/compare_peers.py --engines hornbook,llama.cpp --precisions int8,int4
+  python scripts/compare_peers.py --skip pytorch:bf16
   python scripts/compare_peers.py --from compare_peers.json     draw table and chart again
 
 engines: hornbook, {engines}
@@ -99,7 +100,8 @@ class Comparison:
                     say(f"{name}: not measured, it needs: pip install {' '.join(lacking)}")
                     continue
                 has = engine(name).PRECISIONS
-            found += [Entrant(name, precision) for precision in self.args.precisions if precision in has]
+            wanted = [precision for precision in self.args.precisions if precision in has]
+            found += [Entrant(name, p) for p in wanted if f"{name}:{p}" not in self.args.skip]
         return found
 
     def path(self, entrant):
@@ -246,6 +248,9 @@ def arguments():
     some = {"metavar": "A,B", "help": "default: all"}
     parser.add_argument("--engines", type=listed(engines), default=list(engines), **some)
     parser.add_argument("--precisions", type=listed(PRECISIONS), default=list(PRECISIONS), **some)
+    pairs = [f"{name}:{precision}" for name in engines for precision in PRECISIONS]
+    skip = {"metavar": "ENGINE:PRECISION,...", "type": listed(pairs), "default": []}
+    option("--skip", "leave these out, such as what takes minutes without an instruction for it", **skip)
     count = {"metavar": "N", "type": at_least_one}
     option("--threads", "of every engine (default: all cores)", default=machine.cores(), **count)
     option("--rounds", "turns of every engine (default: 5)", default=5, **count)

@@ -67,6 +67,10 @@ pub(super) const fn tile_rows(wide: bool) -> usize {
     if wide { 14 } else { 6 }
 }
 
+/// The most rows whose sums of one panel stay in sixteen registers of eight lanes, beside weights that have to be taken
+/// apart first or are read once only.
+pub(super) const NARROW_ROWS: usize = 4;
+
 /// Stops the compiler from spelling out tiles higher than `S` ever asks for.
 #[inline(always)]
 pub(super) fn reaches<S: Simd, const M: usize>() {

@@ -155,36 +155,19 @@ impl ChatRequest {
 pub async fn create(
     State(app): State<Arc<App>>,
     Extension(call): Extension<Arc<Call>>,
+    engine: Option<Path<String>>,
     Json(request): Json<ChatRequest>,
-) -> Result<Response, ApiError> {
-    run(&app, call, None, request).await
-}
-
-/// The same with the model in the path, as it once was.
-pub async fn create_with_engine(
-    State(app): State<Arc<App>>,
-    Extension(call): Extension<Arc<Call>>,
-    Path(engine): Path<String>,
-    Json(request): Json<ChatRequest>,
-) -> Result<Response, ApiError> {
-    run(&app, call, Some(&engine), request).await
-}
-
-async fn run(
-    app: &Arc<App>,
-    call: Arc<Call>,
-    engine: Option<&str>,
-    request: ChatRequest,
 ) -> Result<Response, ApiError> {
     let key = call.key();
-    let (served, name) = app.models.find(engine, request.model.as_deref(), key.as_deref())?;
+    let (served, name) =
+        app.models.find(engine.as_deref().map(String::as_str), request.model.as_deref(), key.as_deref())?;
     call.asks_for(&name);
     let (send, n) = (request.parameters.send()?, request.parameters.n()?);
     let (asked, _) = request.parameters.max_tokens()?;
     let top_logprobs = request.top_logprobs()?;
     let mut options = request.parameters.options(served.config().vocab_size, 0)?;
     options.stop.extend(app.template.stop());
-    let (text, prompt) = prompt(app, &served, request.turns()?).await?;
+    let (text, prompt) = prompt(&app, &served, request.turns()?).await?;
     if app.log_prompts {
         call.prompt(text);
     }
@@ -202,7 +185,7 @@ async fn run(
     let completion =
         Completion { options, choices: n, top_logprobs: top_logprobs.unwrap_or(0), ..Completion::default() };
     let requests = vec![Request { prompt, kind: Kind::Complete(completion) }];
-    let submission = Submission::start(app, &served, requests, "messages")?;
+    let submission = Submission::start(&app, &served, requests, "messages")?;
     call.admitted(prompt_tokens);
     let object = if send == Send::Whole { "chat.completion" } else { "chat.completion.chunk" };
     let answer = Chat {

@@ -112,29 +112,12 @@ impl CompletionRequest {
 pub async fn create(
     State(app): State<Arc<App>>,
     Extension(call): Extension<Arc<Call>>,
+    engine: Option<Path<String>>,
     Json(request): Json<CompletionRequest>,
-) -> Result<Response, ApiError> {
-    run(&app, call, None, request).await
-}
-
-/// The same with the model in the path, as it once was.
-pub async fn create_with_engine(
-    State(app): State<Arc<App>>,
-    Extension(call): Extension<Arc<Call>>,
-    Path(engine): Path<String>,
-    Json(request): Json<CompletionRequest>,
-) -> Result<Response, ApiError> {
-    run(&app, call, Some(&engine), request).await
-}
-
-async fn run(
-    app: &App,
-    call: Arc<Call>,
-    engine: Option<&str>,
-    request: CompletionRequest,
 ) -> Result<Response, ApiError> {
     let key = call.key();
-    let (served, name) = app.models.find(engine, request.model.as_deref(), key.as_deref())?;
+    let (served, name) =
+        app.models.find(engine.as_deref().map(String::as_str), request.model.as_deref(), key.as_deref())?;
     call.asks_for(&name);
     let asked = request.checked()?;
     let options = request.parameters.options(served.config().vocab_size, asked.max_tokens)?;
@@ -175,7 +158,7 @@ async fn run(
         }),
     };
     let requests = prompts.iter().enumerate().map(request_of).collect();
-    let submission = Submission::start(app, &served, requests, "prompt")?;
+    let submission = Submission::start(&app, &served, requests, "prompt")?;
     call.admitted(prompt_tokens);
     let answer = Completions {
         reply: Reply::new("cmpl", "text_completion", &name, None),

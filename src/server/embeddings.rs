@@ -74,29 +74,12 @@ pub struct PromptUsage {
 pub async fn create(
     State(app): State<Arc<App>>,
     Extension(call): Extension<Arc<Call>>,
+    engine: Option<Path<String>>,
     Json(request): Json<EmbeddingRequest>,
-) -> Result<Response, ApiError> {
-    run(&app, &call, None, request).await
-}
-
-/// The same with the model in the path, as it once was.
-pub async fn create_with_engine(
-    State(app): State<Arc<App>>,
-    Extension(call): Extension<Arc<Call>>,
-    Path(engine): Path<String>,
-    Json(request): Json<EmbeddingRequest>,
-) -> Result<Response, ApiError> {
-    run(&app, &call, Some(&engine), request).await
-}
-
-async fn run(
-    app: &App,
-    call: &Call,
-    engine: Option<&str>,
-    request: EmbeddingRequest,
 ) -> Result<Response, ApiError> {
     let key = call.key();
-    let (served, name) = app.models.find(engine, request.model.as_deref(), key.as_deref())?;
+    let (served, name) =
+        app.models.find(engine.as_deref().map(String::as_str), request.model.as_deref(), key.as_deref())?;
     call.asks_for(&name);
     let base64 = match request.encoding_format.as_deref() {
         None | Some("float") => false,
@@ -126,11 +109,11 @@ async fn run(
         call.prompt(prompts.iter().map(|prompt| prompt.text.as_str()).collect::<Vec<_>>().join("\n"));
     }
     let tokens = prompts.iter().map(Prompt::tokens).sum();
-    app.reserve(call, tokens)?;
+    app.reserve(&call, tokens)?;
     let mut vectors: Vec<Vec<f32>> = vec![vec![]; prompts.len()];
     let requests =
         prompts.into_iter().map(|prompt| Request { prompt: prompt.ids, kind: Kind::Embed }).collect();
-    let mut submission = Submission::start(app, &served, requests, "input")?;
+    let mut submission = Submission::start(&app, &served, requests, "input")?;
     call.admitted(tokens);
     while let Some((index, event)) = submission.next().await? {
         match event {

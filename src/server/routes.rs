@@ -42,9 +42,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/models/{*model}", get(models::show)) // some names have slashes
         .route("/engines", get(models::list_engines))
         .route("/engines/{engine}", get(models::show_engine))
-        .route("/engines/{engine}/completions", post(completions::create_with_engine))
-        .route("/engines/{engine}/chat/completions", post(chat::create_with_engine))
-        .route("/engines/{engine}/embeddings", post(embeddings::create_with_engine))
+        .route("/engines/{engine}/completions", post(completions::create))
+        .route("/engines/{engine}/chat/completions", post(chat::create))
+        .route("/engines/{engine}/embeddings", post(embeddings::create))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
         .route("/metrics", get(metrics::show))

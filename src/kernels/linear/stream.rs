@@ -11,15 +11,14 @@ use crate::kernels::elements::load_partial;
 use crate::kernels::rows::SharedRows;
 use crate::kernels::simd::Kernel;
 use crate::kernels::threads::Disjoint;
-use crate::kernels::tile::with_rows;
+use crate::kernels::tile::{NARROW_ROWS, with_rows};
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Rows of `W` in one pass over the sums, where prefetches bring them and where the hardware finds them by itself: it
-/// follows eight rows side by side better than sixteen.
-const DEPTH: [usize; 2] = [16, 8];
-/// The most tokens whose sums stay in sixteen registers of eight lanes, beside what is multiplied.
-const NARROW_TOKENS: usize = 4;
+/// Rows of `W` in one pass over the sums, where prefetches bring them.
+const PREFETCHED_ROWS: usize = 16;
+/// The same where the hardware is left to find them: it follows eight rows side by side better than sixteen.
+const FOLLOWED_ROWS: usize = 8;
 /// Sums a thread works on: 128 KiB, which stay in its second-level cache.
 const SUMS: usize = 32 << 10;
 /// Outputs that one thread finishes at a time.
@@ -89,9 +88,9 @@ impl<E: Element, const M: usize> Kernel for Of<'_, E, M> {
         sums.fill([0.0; LANES]);
         let (sums, _) = sums.as_chunks_mut::<M>();
         if S::WIDE {
-            part.passes::<S, M, { DEPTH[0] }>(simd, sums);
+            part.passes::<S, M, PREFETCHED_ROWS>(simd, sums);
         } else {
-            part.passes::<S, M, { DEPTH[1] }>(simd, sums);
+            part.passes::<S, M, FOLLOWED_ROWS>(simd, sums);
         }
     }
 }
@@ -133,7 +132,7 @@ impl<E: Element> Part<'_, E> {
             }
         }
         while v < whole {
-            if S::WIDE || M <= NARROW_TOKENS {
+            if S::WIDE || M <= NARROW_ROWS {
                 self.add::<S, M, M, D, 1>(simd, &x, 0, rows, v, ahead, sums);
             } else {
                 let half = M.div_ceil(2);
@@ -166,7 +165,7 @@ impl<E: Element> Part<'_, E> {
         ahead: usize,
         sums: &mut [[[f32; LANES]; M]],
     ) {
-        if const { H > M || !S::WIDE && H > NARROW_TOKENS } {
+        if const { H > M || !S::WIDE && H > NARROW_ROWS } {
             unreachable!("{H} tokens");
         }
         let x: &[&[f32; D]; H] = x[first..first + H].as_array().expect("H tokens");

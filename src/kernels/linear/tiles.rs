@@ -12,6 +12,7 @@
 use super::segments::segments;
 use super::{Element, LANES, Rows, RowsMut, Simd, Team, Then, finish};
 use crate::kernels::elements::load_partial;
+use crate::kernels::isa::Isa;
 use crate::kernels::rows::SharedRows;
 use crate::kernels::simd::Kernel;
 use crate::kernels::tile::{multiply_add, reaches, tile_range, tile_rows, with_rows};
@@ -28,7 +29,6 @@ const PIECES: usize = 4;
 const BAND: usize = 84;
 /// Bytes of panels multiplied at a time: half of the first-level cache.
 const NEAR: usize = 16 << 10;
-
 /// How many rows ahead a panel's weights are asked for.
 const AHEAD: usize = 8;
 
@@ -48,9 +48,7 @@ thread_local! {
 }
 
 pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], then: Then, y: &mut RowsMut) {
-    let (tokens, depth, columns) = (x.len(), x.width(), bias.len());
-    let isa = team.isa();
-    let (most, abreast) = (tile_rows(isa.is_wide()), if isa.is_wide() { PAIR } else { 1 });
+    let (depth, columns, isa) = (x.width(), bias.len(), team.isa());
     let panels = columns.div_ceil(LANES);
     let in_piece = panels.div_ceil(PIECES * team.threads()).next_multiple_of(PAIR).min(PANELS);
     let y = y.share();
@@ -59,47 +57,79 @@ pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], th
         let width = (in_piece * LANES).min(columns - start);
         let n = width.div_ceil(LANES).next_multiple_of(PAIR);
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.panels.resize((n * depth).max(scratch.panels.len()), [0.0; LANES]);
-            scratch.chains.resize(PANELS * BAND, [0.0; LANES]);
-            scratch.sums.resize(PANELS * BAND, [0.0; LANES]);
+            scratch.fit(n * depth);
             isa.run(CopyPanels { w, columns, start, width, panels: &mut scratch.panels[..n * depth], n });
-            let Scratch { panels, chains, sums } = scratch;
-            for row in (0..tokens).step_by(BAND) {
-                let rows = BAND.min(tokens - row);
-                for stretch in stretches(depth, abreast) {
-                    for panel in (0..n).step_by(abreast) {
-                        for i in 0..rows.div_ceil(most) {
-                            let (first, rows) = tile_range(rows, most, i);
-                            let (x, panels) = (x.range(row + first, rows), &panels[panel * depth..]);
-                            let at = panel * BAND + first;
-                            let (chains, sums) = (&mut chains[at..], &mut sums[at..]);
-                            let stretch = stretch.clone();
-                            let (row, start) = (row + first, start + panel * LANES);
-                            let width = (abreast * LANES).min(columns.saturating_sub(start));
-                            let part = Part {
-                                x,
-                                panels,
-                                stretch,
-                                chains,
-                                sums,
-                                bias,
-                                then,
-                                y: &y,
-                                row,
-                                start,
-                                width,
-                            };
-                            with_rows!(rows, M => isa.run(Tile::<M>(part)));
-                        }
-                    }
-                }
-            }
+            Piece { x, bias, then, y: &y, start, n }.multiply(isa, scratch);
         });
     });
 }
 
+impl Scratch {
+    /// Makes room for panels of so many vectors.
+    fn fit(&mut self, vectors: usize) {
+        self.panels.resize(vectors.max(self.panels.len()), [0.0; LANES]);
+        self.chains.resize(PANELS * BAND, [0.0; LANES]);
+        self.sums.resize(PANELS * BAND, [0.0; LANES]);
+    }
+}
+
+/// All tokens and the `n` panels of columns from `start`.
+struct Piece<'a> {
+    x: Rows<'a>,
+    bias: &'a [f32],
+    then: Then,
+    y: &'a SharedRows<'a>,
+    start: usize,
+    n: usize,
+}
+
+impl Piece<'_> {
+    /// Band by band of tokens, stretch by stretch of their inputs.
+    fn multiply(&self, isa: Isa, scratch: &mut Scratch) {
+        let abreast = if isa.is_wide() { PAIR } else { 1 };
+        for row in (0..self.x.len()).step_by(BAND) {
+            let band = row..self.x.len().min(row + BAND);
+            for stretch in stretches(self.x.width(), abreast) {
+                for panel in (0..self.n).step_by(abreast) {
+                    self.tiles(isa, band.clone(), &stretch, panel..panel + abreast, scratch);
+                }
+            }
+        }
+    }
+
+    /// All tiles of a band, for one stretch and the panels that are multiplied at a time.
+    fn tiles(
+        &self,
+        isa: Isa,
+        band: Range<usize>,
+        stretch: &Stretch,
+        panels: Range<usize>,
+        scratch: &mut Scratch,
+    ) {
+        let most = tile_rows(isa.is_wide());
+        let start = self.start + panels.start * LANES;
+        let width = (panels.len() * LANES).min(self.bias.len().saturating_sub(start));
+        for i in 0..band.len().div_ceil(most) {
+            let (first, rows) = tile_range(band.len(), most, i);
+            let part = Part {
+                x: self.x.range(band.start + first, rows),
+                panels: &scratch.panels[panels.start * self.x.width()..],
+                stretch,
+                chains: &mut scratch.chains[panels.start * BAND + first..],
+                sums: &mut scratch.sums[panels.start * BAND + first..],
+                bias: self.bias,
+                then: self.then,
+                y: self.y,
+                row: band.start + first,
+                start,
+                width,
+            };
+            with_rows!(rows, M => isa.run(Tile::<M>(part)));
+        }
+    }
+}
+
 /// Some inputs of a segment, whose part of a panel stays in the first-level cache.
-#[derive(Clone)]
 struct Stretch {
     inputs: Range<usize>,
     /// Whether the segment's chain begins with it, and whether it ends.
@@ -167,7 +197,7 @@ struct Part<'a> {
     x: Rows<'a>,
     /// `[V, in, 16]`
     panels: &'a [[f32; LANES]],
-    stretch: Stretch,
+    stretch: &'a Stretch,
     /// `[V, BAND, 16]`, the tile's tokens first.
     chains: &'a mut [[f32; LANES]],
     sums: &'a mut [[f32; LANES]],
@@ -201,7 +231,7 @@ impl Part<'_> {
     /// Multiplies the tokens with `V` panels.
     #[inline(always)]
     fn multiply<S: Simd, const M: usize, const V: usize>(&mut self, simd: S) {
-        let (depth, Stretch { inputs, begins, ends, first, last }) = (self.x.width(), self.stretch.clone());
+        let (depth, &Stretch { ref inputs, begins, ends, first, last }) = (self.x.width(), self.stretch);
         let mut acc = [[simd.splat(0.0); V]; M];
         if !begins {
             for m in 0..M {

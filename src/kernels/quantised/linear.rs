@@ -9,12 +9,10 @@ use crate::kernels::epilogue::{Then, finish};
 use crate::kernels::rows::{Rows, RowsMut, SharedRows};
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
-use crate::kernels::tile::{tile_range, tile_rows, with_rows};
+use crate::kernels::tile::{NARROW_ROWS, tile_range, tile_rows, with_rows};
 
 /// Vectors of outputs that one thread takes at a time.
 const TASK: usize = 8;
-/// The most tokens of which sixteen registers hold the sums of one vector, beside what is multiplied.
-const NARROW_TOKENS: usize = 4;
 
 /// `x` is `[n_tokens, in]`, `y` is `[n_tokens, out]`. Panics where the shapes do not fit together.
 pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y: &mut RowsMut) {
@@ -24,7 +22,7 @@ pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y
     F::Input::with_scratch(|activations| {
         quantise(team, x, activations);
         let activations = &activations[..x.len() * in_blocks];
-        let most = if team.isa().is_wide() { tile_rows(true) } else { NARROW_TOKENS };
+        let most = if team.isa().is_wide() { tile_rows(true) } else { NARROW_ROWS };
         let tiles = x.len().div_ceil(most);
         let y = y.share();
         team.run(vectors.div_ceil(TASK), |i| {
@@ -64,11 +62,11 @@ impl<F: Format, const M: usize> Kernel for Tile<'_, F, M> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        if const { !S::WIDE && M > NARROW_TOKENS } {
+        if const { !S::WIDE && M > NARROW_ROWS } {
             unreachable!("a tile of {M} rows");
         }
         let last = self.0.w.layout().vectors();
-        if (S::WIDE || M <= NARROW_TOKENS / VECTORS) && self.0.vector + VECTORS <= last {
+        if (S::WIDE || M <= NARROW_ROWS / VECTORS) && self.0.vector + VECTORS <= last {
             return self.0.vectors::<S, M, VECTORS>(simd, self.0.vector);
         }
         for vector in self.0.vector..last.min(self.0.vector + VECTORS) {
