@@ -21,7 +21,7 @@ use super::tile::{tile_range, with_rows};
 
 /// Table rows in one piece of work. The second-level cache holds them while all tokens pass over them.
 const PIECE: usize = 64;
-/// How many bytes ahead the table is asked for.
+/// How many bytes ahead the table is asked for, where vectors are wide; two rows of narrow ones the hardware follows itself.
 const AHEAD: usize = 16 << 10;
 
 /// The formula with its sixteen partial sums, for one token and one row of the table.
@@ -124,7 +124,7 @@ impl<E: Element> Part<'_, E> {
         for k in (0..width / LANES * LANES).step_by(LANES) {
             let mut w = [simd.splat(0.0); R];
             for r in 0..R {
-                if (k * size_of::<E>()).is_multiple_of(64) {
+                if S::WIDE && (k * size_of::<E>()).is_multiple_of(64) {
                     simd.prefetch(rows[r].as_ptr().wrapping_add(k + AHEAD / size_of::<E>()));
                 }
                 // SAFETY: every row of the table is `width` long, and `k + LANES <= width`.
