@@ -14,7 +14,8 @@
 //! 7. [`engine`]: many requests at once.
 //! 8. [`server`]: the engine behind OpenAI's API.
 //! 9. [`mod@bench`]: how fast it is, beside what the machine allows.
-//! 10. [`cli`]: the program `hornbook`.
+//! 10. [`hub`]: models from elsewhere.
+//! 11. [`cli`]: the program `hornbook`.
 //!
 //! [`error`] holds what can go wrong, always one line to be shown as it is.
 
@@ -27,6 +28,7 @@ pub mod cli;
 pub mod engine;
 pub mod error;
 pub mod generate;
+pub mod hub;
 pub mod kernels;
 pub mod model;
 pub mod sampling;

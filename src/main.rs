@@ -1,13 +1,12 @@
 //! The command line: parse, run, say what went wrong in one line.
 
-use clap::Parser;
-use hornbook::cli::{self, Cli};
+use hornbook::cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => return cli::refuse(&error),
+        Err(code) => return code,
     };
     match cli::run(cli) {
         Ok(code) => code,

@@ -16,7 +16,7 @@ const BELOW: [(&str, &[&str]); 7] = [
     ("generate", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model"]),
 ];
 const ENGINE: &str = "engine";
-const ON_TOP: [&str; 4] = ["server", "lens", "bench", "train"];
+const ON_TOP: [&str; 5] = ["server", "lens", "bench", "train", "hub"];
 const CLI: &str = "cli";
 
 const LONGEST_FILE: usize = 450;

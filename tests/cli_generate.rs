@@ -13,7 +13,11 @@ const PROMPT: &str = "Once upon a time";
 /// `hornbook` and what follows it, without what the environment may say about it.
 fn hornbook(args: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
-    command.args(args).env_remove("HORNBOOK_ISA").timeout(Duration::from_secs(120));
+    command
+        .args(args)
+        .env_remove("HORNBOOK_ISA")
+        .env("HORNBOOK_CONFIG", "")
+        .timeout(Duration::from_secs(120));
     command
 }
 
@@ -337,8 +341,8 @@ fn what_cannot_be_done_is_said_in_one_line() {
     let too_long = list(&[5; 97]);
     let long_text = "word ".repeat(600);
     let cases: &[(&[&str], &[&str])] = &[
-        (&["Hi", "-m", "no-such-model"], &["'no-such-model' not found", "hf download no-such-model"]),
-        (&["Hi", "-m", "gpt2-xl"], &["'gpt2-xl' not found", "openai-community/gpt2-xl"]),
+        (&["Hi", "-m", "no-such-model"], &["'no-such-model' not found", "hornbook pull no-such-model"]),
+        (&["Hi", "-m", "gpt2-xl"], &["'gpt2-xl' not found", "`hornbook pull gpt2-xl` puts it there"]),
         (&["Hi", "-m", "./no/such/folder"], &["./no/such/folder", "no such folder"]),
         (&["Hi", "-m", empty], &[empty, "config.json"]),
         (&["Hi", "-m", not_text], &["prompt.txt"]),

@@ -1,10 +1,11 @@
 //! `fable`, the model that is compiled into the program and read where it lies.
 
 /// The name users type for it.
-pub(super) const NAME: &str = "fable";
+pub const NAME: &str = "fable";
 
 pub(super) static CONFIG: &[u8] = include_bytes!("../../models/fable/config.json");
 pub(super) static TOKENIZER: &[u8] = include_bytes!("../../models/fable/tokenizer.json");
+pub(super) static CARD: &str = include_str!("../../models/fable/MODEL_CARD.md");
 
 /// `model.safetensors`, from the start of a cache line on.
 pub(super) fn weights() -> &'static [u8] {

@@ -5,10 +5,10 @@ use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use super::embedded;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, did_you_mean};
 
-/// The models that are also known without their owner.
-const WITHOUT_OWNER: [(&str, &str); 5] = [
+/// The models that are also known without their owner, and the names the hub has for them.
+pub const KNOWN: [(&str, &str); 5] = [
     ("gpt2", "openai-community/gpt2"),
     ("gpt2-medium", "openai-community/gpt2-medium"),
     ("gpt2-large", "openai-community/gpt2-large"),
@@ -18,7 +18,40 @@ const WITHOUT_OWNER: [(&str, &str); 5] = [
 
 /// The folder of `model`, with the cache where the environment says it is.
 pub(super) fn locate(model: &str) -> Result<PathBuf> {
-    locate_in(model, hub_cache(|name| std::env::var_os(name)).as_deref())
+    locate_in(model, hub_cache().as_deref())
+}
+
+/// The Hugging Face cache, where the environment says it is; none without a home folder.
+pub fn hub_cache() -> Option<PathBuf> {
+    hub_cache_by(|name| std::env::var_os(name))
+}
+
+/// The folder the cache is in by default, beside what else belongs to the hub.
+pub fn hub_home() -> Option<PathBuf> {
+    hub_home_by(|name| std::env::var_os(name))
+}
+
+/// A model's name as the hub has it: `openai-community/gpt2` for `gpt2`.
+pub fn full_name(model: &str) -> &str {
+    KNOWN.iter().find(|(short, _)| *short == model).map_or(model, |(_, full)| full)
+}
+
+/// The models of the cache that have a configuration: how a user types each, and its folder.
+pub fn cached() -> Vec<(String, PathBuf)> {
+    hub_cache().map(|cache| cached_in(&cache)).unwrap_or_default()
+}
+
+fn cached_in(cache: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(cache).into_iter().flatten().flatten();
+    let mut all: Vec<(String, PathBuf)> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name().to_str()?.strip_prefix("models--")?.replacen("--", "/", 1);
+            let short = KNOWN.iter().find(|(_, full)| *full == name).map_or(&*name, |(short, _)| short);
+            Some((short.to_string(), snapshot(&entry.path())?))
+        })
+        .collect();
+    all.sort();
+    all
 }
 
 /// A folder with a config.json comes first, then the cache; a path that is neither but exists is returned for its
@@ -41,7 +74,6 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
 
-    let download = WITHOUT_OWNER.iter().find(|(short, _)| *short == model).map_or(model, |(_, full)| full);
     let (looked, hint) = match cache {
         _ if !named => (
             "no such folder".to_string(),
@@ -56,19 +88,28 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
                 "no such folder, and not in the Hugging Face cache {}",
                 cache.display()
             ),
-            format!("put it there with `hf download {download}`"),
+            format!("`hornbook pull {model}` puts it there"),
         ),
         None => (
             "no such folder, and no Hugging Face cache, since HF_HUB_CACHE, HF_HOME and the home folder are unset"
                 .to_string(),
-            format!("set HF_HUB_CACHE, then `hf download {download}`"),
+            format!("set HF_HUB_CACHE, then `hornbook pull {model}`"),
         ),
     };
+    let cached = cache.map(cached_in).unwrap_or_default();
+    let names = cached.iter().map(|(name, _)| name.as_str());
+    let known = KNOWN.iter().flat_map(|(short, full)| [*short, *full]);
+    let exists = KNOWN.iter().any(|(short, full)| [*short, *full].contains(&model));
+    let similar = match exists {
+        true => String::new(),
+        false => did_you_mean(model, names.chain(known).chain([embedded::NAME])),
+    };
+    let hint = hint + &similar;
     Err(Error::ModelNotFound { name: model.escape_debug().to_string(), looked, hint })
 }
 
 /// Whether `model` can be a name on the hub, `name` or `owner/name`, rather than a path.
-fn is_hub_name(model: &str) -> bool {
+pub fn is_hub_name(model: &str) -> bool {
     let mut parts = model.split('/');
     let plain = |part: &str| {
         !part.is_empty()
@@ -81,7 +122,7 @@ fn is_hub_name(model: &str) -> bool {
 /// The names `model` may be cached under: as typed, then as the hub calls it now or called it once.
 fn hub_names(model: &str) -> Vec<&str> {
     let mut names = vec![model];
-    for (short, full) in WITHOUT_OWNER {
+    for (short, full) in KNOWN {
         if model == short {
             names.push(full);
         } else if model == full {
@@ -93,16 +134,17 @@ fn hub_names(model: &str) -> Vec<&str> {
 
 /// Where `huggingface_hub` keeps what it downloads
 /// (<https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables>).
-fn hub_cache(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+fn hub_cache_by(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let cache = variable("HF_HUB_CACHE").filter(|value| !value.is_empty()).map(PathBuf::from);
+    cache.or_else(|| Some(hub_home_by(variable)?.join("hub")))
+}
+
+fn hub_home_by(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let folder = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    folder("HF_HUB_CACHE").or_else(|| {
-        folder("HF_HOME")
-            .or_else(|| {
-                folder("XDG_CACHE_HOME")
-                    .or_else(|| Some(folder("HOME").or_else(std::env::home_dir)?.join(".cache")))
-                    .map(|cache| cache.join("huggingface"))
-            })
-            .map(|home| home.join("hub"))
+    folder("HF_HOME").or_else(|| {
+        folder("XDG_CACHE_HOME")
+            .or_else(|| Some(folder("HOME").or_else(std::env::home_dir)?.join(".cache")))
+            .map(|cache| cache.join("huggingface"))
     })
 }
 
@@ -148,7 +190,7 @@ mod tests {
     fn the_cache_is_where_the_environment_says() {
         let with = |set: &[(&str, &str)]| {
             let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-            hub_cache(move |name| Some(set.iter().find(|(k, _)| k == name)?.1.clone().into())).unwrap()
+            hub_cache_by(move |name| Some(set.iter().find(|(k, _)| k == name)?.1.clone().into())).unwrap()
         };
         let home = ("HOME", "/home/me");
         let xdg = ("XDG_CACHE_HOME", "/xdg");
@@ -205,8 +247,15 @@ mod tests {
         };
         let line = says("gpt2-xl", Some(cache.path()));
         assert!(line.contains(cache.path().to_str().unwrap()), "{line}");
-        assert!(line.contains("`hf download openai-community/gpt2-xl`"), "{line}");
-        assert!(says("me/mine", Some(cache.path())).contains("`hf download me/mine`"));
+        assert!(line.ends_with("`hornbook pull gpt2-xl` puts it there"), "{line}");
+        assert!(says("me/mine", Some(cache.path())).ends_with("`hornbook pull me/mine` puts it there"));
+        cached(cache.path(), "models--me--my-own-model", "c");
+        for (slip, meant) in
+            [("gtp2-xl", "gpt2-xl"), ("fabel", "fable"), ("me/my-own-modle", "me/my-own-model")]
+        {
+            let line = says(slip, Some(cache.path()));
+            assert!(line.ends_with(&format!("puts it there; did you mean '{meant}'?")), "{line}");
+        }
         assert!(says("gpt2", None).contains("HF_HUB_CACHE"));
         for path in ["./gpt2", "/no/such", "a/b/c", "gpt2/", "", "two words", "x\ny", "../no-such", "a\\b"] {
             let line = says(path, Some(cache.path()));

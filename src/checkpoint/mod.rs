@@ -14,6 +14,7 @@
 //! - `memory`: where does a copy live?
 //! - `packed`: how is a quantised matrix stored?
 //! - `weights`: which tensors make a GPT-2?
+//! - `parameters`: how many numbers are in which part, and how many bytes are they?
 //! - `write`: how does a quantised model become a folder?
 
 mod config;
@@ -22,6 +23,7 @@ mod header;
 mod locate;
 mod memory;
 mod packed;
+mod parameters;
 mod shards;
 mod source;
 mod tensor;
@@ -33,7 +35,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use config::{Config, PositionEmbedding};
+pub use embedded::NAME as DEFAULT;
+pub use locate::{KNOWN, cached, full_name, hub_cache, hub_home, is_hub_name};
 pub use memory::Memory;
+pub use parameters::Parameters;
+pub use shards::shards_of;
 pub use tensor::{Dtype, Tensor};
 pub use weights::{AttentionWeights, BlockWeights, LayerNormWeights, LinearWeights, MlpWeights, Weights};
 
@@ -46,8 +52,11 @@ use source::{Source, read_file};
 /// tokenizer.json of a 50 257-token vocabulary is about 2 MB.
 const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 
+/// Cards are read by people.
+const MAX_CARD_BYTES: u64 = 1 << 20;
+
 /// What belongs to a model beside its weights.
-const FILES: [&str; 7] = [
+pub const FILES: [&str; 7] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -103,7 +112,7 @@ impl Checkpoint {
     /// (`gpt2`, `openai-community/gpt2-xl`).
     ///
     /// A name is looked for as a folder first. The cache is at `HF_HUB_CACHE`, `HF_HOME/hub`, or
-    /// `huggingface/hub` in `XDG_CACHE_HOME` or `~/.cache`; nothing is ever downloaded.
+    /// `huggingface/hub` in `XDG_CACHE_HOME` or `~/.cache`; nothing is downloaded.
     ///
     /// # Errors
     /// [`Error::ModelNotFound`] if there is no such model, else as [`Checkpoint::from_folder`].
@@ -226,6 +235,19 @@ impl Checkpoint {
         } else {
             TokenizerFiles::None { folder: folder.clone() }
         })
+    }
+
+    /// What its makers say of the model, in Markdown; none where they say nothing.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Checkpoint`] where the card is there but cannot be read.
+    pub fn card(&self) -> Result<Option<String>> {
+        let Some(folder) = &self.folder else {
+            return Ok((self.name == embedded::NAME).then(|| embedded::CARD.to_string()));
+        };
+        let cards = ["README.md", "MODEL_CARD.md"].map(|name| folder.join(name));
+        let card = cards.iter().find(|card| card.is_file()).map(|card| read_file(card, MAX_CARD_BYTES));
+        Ok(card.transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// The files beside the weights, by name: the configuration and what there is of a tokenizer.

@@ -104,15 +104,21 @@ impl Tensor {
     }
 }
 
-fn pack(dtype: Dtype, [rows, columns]: [usize; 2], weight: impl Fn(usize, usize) -> f32 + Sync) -> Tensor {
-    let (lines, of_scales) = match dtype {
+/// The bytes of a packed `[rows, columns]` matrix and of its scales.
+pub(super) fn packed_bytes(dtype: Dtype, rows: usize, columns: usize) -> [usize; 2] {
+    let (lines, scales) = match dtype {
         Dtype::Bf16Dot => (Bf16Dot::lines_of(rows, columns), 0),
         Dtype::Int4 => {
             (Int4::lines_of(rows, columns), Int4::scales_of(rows, columns) * size_of::<[f16; LANES]>())
         }
         _ => (Int8::lines_of(rows, columns), columns * size_of::<f32>()),
     };
-    let (mut bytes, mut scales) = (zeroed(lines * size_of::<Line>()), zeroed(of_scales));
+    [lines * size_of::<Line>(), scales]
+}
+
+fn pack(dtype: Dtype, [rows, columns]: [usize; 2], weight: impl Fn(usize, usize) -> f32 + Sync) -> Tensor {
+    let [of_lines, of_scales] = packed_bytes(dtype, rows, columns);
+    let (mut bytes, mut scales) = (zeroed(of_lines), zeroed(of_scales));
     let lines = bytemuck::cast_slice_mut(&mut bytes);
     match dtype {
         Dtype::Bf16Dot => Bf16Dot::quantise(rows, columns, weight, lines),

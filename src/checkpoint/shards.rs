@@ -1,6 +1,6 @@
 //! The tensors of a checkpoint, whether one file holds them or several share them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
@@ -84,27 +84,13 @@ impl Shards {
     }
 
     fn listed(folder: &Path, index: &Path) -> Result<Shards> {
-        let lying = |problem: String| Error::Checkpoint { file: index.to_path_buf(), problem };
-        let json = read_file(index, MAX_INDEX_BYTES)?;
-        let Index { weight_map } = serde_json::from_slice(&json).map_err(|error| {
-            lying(format!(
-                "found no index of shards ({}), expected a JSON object with a weight_map of tensor names to file names",
-                error.to_string().escape_debug()
-            ))
-        })?;
-
+        let weight_map = weight_map(index)?;
         let mut by_file: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
         for (tensor, file) in &weight_map {
             by_file.entry(file).or_default().push(tensor);
         }
         let mut shards = Shards { listing: index.to_path_buf(), files: Vec::new(), tensors: HashMap::new() };
         for (name, placed) in by_file {
-            let mut parts = Path::new(name).components();
-            if !parts.all(|part| matches!(part, Component::Normal(_))) || name.is_empty() {
-                return Err(lying(format!(
-                    "found the shard {name:?}, expected the name of a file in this folder"
-                )));
-            }
             let path = folder.join(name);
             let source = Source::map(&path)?;
             let mut header = read_header(&path, &source)?;
@@ -143,6 +129,33 @@ impl Shards {
     }
 }
 
+/// Which file an index places each tensor in. The names are those of files below the index's folder.
+fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
+    let lying = |problem: String| Error::Checkpoint { file: index.to_path_buf(), problem };
+    let json = read_file(index, MAX_INDEX_BYTES)?;
+    let Index { weight_map } = serde_json::from_slice(&json).map_err(|error| {
+        lying(format!(
+            "found no index of shards ({}), expected a JSON object with a weight_map of tensor names to file names",
+            error.to_string().escape_debug()
+        ))
+    })?;
+    let stays = |name: &str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    match weight_map.values().find(|name| name.is_empty() || !stays(name)) {
+        Some(name) => {
+            Err(lying(format!("found the shard {name:?}, expected the name of a file in this folder")))
+        }
+        None => Ok(weight_map),
+    }
+}
+
+/// The files that a `model.safetensors.index.json` names.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be read, [`Error::Checkpoint`] where it is no such index.
+pub fn shards_of(index: &Path) -> Result<BTreeSet<String>> {
+    Ok(weight_map(index)?.into_values().collect())
+}
+
 /// What to do about a folder without weights that can be read here.
 fn absent(folder: &Path) -> String {
     let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
@@ -153,6 +166,9 @@ fn absent(folder: &Path) -> String {
              M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])\" {}",
             folder.display()
         ),
-        None => format!("found neither {SINGLE} nor {INDEX}, expected the model's weights"),
+        None => format!(
+            "found neither {SINGLE} nor {INDEX}, expected the model's weights; where this is the Hugging Face cache, \
+             `hornbook pull` with the model's name brings what is missing"
+        ),
     }
 }

@@ -99,7 +99,7 @@ impl Bench {
         let repetitions = precisions.len() * threads.len() * phases.len() * self.repeat.get();
         let bar = progress::bar(repetitions);
         for &precision in &precisions {
-            let name = precision.map_or_else(|| stored_name(&checkpoint), Precision::name);
+            let name = precision.map_or_else(|| checkpoint.stored().name(), Precision::name);
             for (&threads, limits) in threads.iter().zip(&mut limits) {
                 bar.set_message(format!("{name}, making the model"));
                 let team = team(NonZeroUsize::new(threads))?;
@@ -163,11 +163,6 @@ impl Bench {
         }
         phases
     }
-}
-
-/// The precision a checkpoint's matrices are stored in.
-fn stored_name(checkpoint: &Checkpoint) -> &'static str {
-    checkpoint.quantised().unwrap_or(checkpoint.weights.wte.dtype()).name()
 }
 
 /// `n`, or the most that fits, said on standard error.

@@ -1,11 +1,10 @@
 //! `hornbook keys`: who may ask a server.
 
 use crate::Result;
-use crate::cli::write_error;
+use crate::cli::write_line;
 use crate::server::key_file;
 use crate::server::keys::{self, Key};
 use clap::{Args, Subcommand};
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -91,7 +90,7 @@ impl Add {
         let models = Some(model).filter(|models| !models.is_empty());
         let entry = Key { requests_per_minute: rpm, tokens_per_minute: tpm, models, ..Key::named(&name) };
         let key = key_file::add(&file.keys, &entry)?;
-        write(&key)?;
+        write_line(&key)?;
         eprintln!("hornbook: this is {name}'s key; it is kept nowhere and will not be shown again");
         Ok(())
     }
@@ -103,14 +102,7 @@ fn list(file: &KeysFile) -> Result<()> {
     for key in keys::read(&file.keys)? {
         let models = key.models.map_or(String::new(), |models| format!("  {} only", models.join(", ")));
         let requests = limit(key.requests_per_minute, "requests");
-        write(&format!("{:16}{requests}{}{models}", key.name, limit(key.tokens_per_minute, "tokens")))?;
+        write_line(&format!("{:16}{requests}{}{models}", key.name, limit(key.tokens_per_minute, "tokens")))?;
     }
     Ok(())
-}
-
-fn write(line: &str) -> Result<()> {
-    match writeln!(stdout().lock(), "{line}") {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()), // as for `| head`
-        written => written.map_err(write_error),
-    }
 }

@@ -1,20 +1,31 @@
 //! The command line, one file a subcommand.
 
 mod bench;
+mod completions;
+mod config;
 mod generate;
+mod health;
 mod keys;
 mod kv;
 mod memory;
+mod models;
 mod perplexity;
 mod progress;
+mod pull;
 mod quantize;
 mod serve;
+mod settings;
 mod stats;
+mod version;
 
 use crate::kernels::isa::Isa;
 use crate::kernels::threads::Team;
 use crate::{Error, Result};
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use settings::Settings;
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write, stdout};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
@@ -27,6 +38,7 @@ use std::process::ExitCode;
   hornbook serve                         OpenAI's API on this machine
   hornbook perplexity story.txt          how well the model predicts a text
   hornbook bench                         how fast it is on this machine
+  hornbook pull gpt2                     a larger model, from the Hugging Face hub
   hornbook quantize gpt2 -p int8 -o DIR  the same model in a quarter of the bytes")]
 pub struct Cli {
     #[command(subcommand)]
@@ -41,6 +53,40 @@ enum Command {
     Quantize(quantize::Quantize),
     Serve(Box<serve::Serve>),
     Keys(keys::Keys),
+    Pull(pull::Pull),
+    Models(models::Models),
+    Show(models::Show),
+    Config(config::Config),
+    Health(health::Health),
+    Completions(completions::Completions),
+    #[command(name = "man")]
+    ManPages(completions::ManPages),
+}
+
+/// Reads a command line, with the settings as defaults.
+///
+/// # Errors
+/// The exit code, once it was said in one line what is wrong, or help or the version was shown.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, ExitCode> {
+    // As long as the program lives, like the rest of what clap shows.
+    let command = Cli::command().version(&*version::version().leak());
+    let settings = Settings::load();
+    let command = match &settings {
+        Ok(settings) => settings.apply(command),
+        Err(_) => command,
+    };
+    let parsed = command.try_get_matches_from(arguments);
+    let cli = parsed.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    let cli = cli.map_err(|error| refuse(&error))?;
+    match settings {
+        // These are for installing the program, wherever that is done.
+        Err(_) if matches!(cli.command, Command::Completions(_) | Command::ManPages(_)) => Ok(cli),
+        Err(error) => {
+            eprintln!("hornbook: {error}");
+            Err(ExitCode::FAILURE)
+        }
+        Ok(_) => Ok(cli),
+    }
 }
 
 /// Runs what was asked for.
@@ -55,19 +101,37 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Quantize(quantize) => quantize.run(),
         Command::Serve(serve) => serve.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Pull(pull) => pull.run(),
+        Command::Models(models) => models.run(),
+        Command::Show(show) => show.run(),
+        Command::Config(config) => config.run(),
+        Command::Health(health) => health.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::ManPages(pages) => pages.run(),
     }
 }
 
 /// Says in one line what the command line got wrong; prints help and version as they are.
-pub fn refuse(error: &clap::Error) -> ExitCode {
+fn refuse(error: &clap::Error) -> ExitCode {
     let message = error.to_string();
     let Some(message) = message.strip_prefix("error: ") else {
         error.exit();
     };
     // The first paragraph says what is wrong, the others how the command is used.
     let wrong: Vec<&str> = message.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-    eprintln!("hornbook: {}; --help says what can be asked", wrong.join(" "));
+    let meant = meant(error).map_or_else(|| ";".into(), |meant| format!("; did you mean '{meant}'?"));
+    eprintln!("hornbook: {}{meant} --help says what can be asked", wrong.join(" "));
     ExitCode::from(2)
+}
+
+/// The option, subcommand or value that clap takes a wrong one for.
+fn meant(error: &clap::Error) -> Option<&str> {
+    let kinds = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
+    kinds.into_iter().find_map(|kind| match error.get(kind)? {
+        ContextValue::String(meant) => Some(meant.as_str()),
+        ContextValue::Strings(all) => all.first().map(String::as_str),
+        _ => None,
+    })
 }
 
 /// The most threads anyone has a use for; a larger number is a slip of the finger.
@@ -88,4 +152,17 @@ fn team(threads: Option<NonZeroUsize>) -> Result<Team> {
 /// What could not be written, as the crate's error.
 fn write_error(source: std::io::Error) -> Error {
     Error::Io { path: "standard output".into(), action: "write", source }
+}
+
+/// A line on standard output. A reader who has had enough, as `head`, ends the program quietly.
+fn write_line(line: &str) -> Result<()> {
+    match writeln!(stdout().lock(), "{line}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(write_error),
+    }
+}
+
+/// A value on standard output, for a program to read.
+fn write_json(value: &serde_json::Value) -> Result<()> {
+    write_line(&format!("{value:#}"))
 }

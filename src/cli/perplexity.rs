@@ -1,14 +1,14 @@
 //! `hornbook perplexity`: how well the model predicts a text.
 
 use super::kv::Kv;
-use super::{progress, team, write_error};
+use super::{progress, team, write_line};
 use crate::checkpoint::Checkpoint;
 use crate::generate::perplexity::{Score, Windows, score};
 use crate::model::Precision;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use serde_json::json;
-use std::io::{Read, Write, stdin, stdout};
+use std::io::{Read, stdin};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -95,7 +95,7 @@ impl Perplexity {
         let seconds = start.elapsed().as_secs_f64();
         bar.finish_and_clear();
         let text = self.report(&hornbook, windows, score?, bytes, seconds);
-        writeln!(stdout(), "{text}").map_err(write_error)?;
+        write_line(&text)?;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -1,13 +1,12 @@
 //! What was measured, as a table, JSON or comma-separated values.
 
 use crate::bench::{Measurement, Phase};
-use crate::checkpoint::{Checkpoint, Tensor};
-use crate::cli::write_error;
+use crate::checkpoint::Checkpoint;
+use crate::cli::write_line;
 use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
-use std::io::{Write, stdout};
 
 /// Everything a run found out.
 pub struct Report {
@@ -40,7 +39,7 @@ impl Report {
         let model = json!({
             "name": checkpoint.name,
             "random_weights": random,
-            "parameters": checkpoint.weights.tensors().map(Tensor::len).sum::<usize>(),
+            "parameters": checkpoint.parameters().total(),
             "n_layer": config.n_layer,
             "n_embd": config.n_embd,
             "n_head": config.n_head,
@@ -57,7 +56,7 @@ impl Report {
             (_, true) => self.csv(),
             _ => self.table(),
         };
-        writeln!(stdout(), "{}", text.trim_end()).map_err(write_error)
+        write_line(text.trim_end())
     }
 
     fn json(&self) -> Value {

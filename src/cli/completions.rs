@@ -1,0 +1,75 @@
+//! `hornbook completions` and `hornbook man`: the same definitions, for a shell and for `man`.
+
+use super::{Cli, write_line};
+use crate::{Error, Result};
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Write a shell's completions
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hornbook completions bash > ~/.local/share/bash-completion/completions/hornbook
+  hornbook completions zsh > ~/.zfunc/_hornbook
+  hornbook completions fish > ~/.config/fish/completions/hornbook.fish
+  hornbook completions powershell >> $PROFILE")]
+pub struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+/// Write the manual's pages
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hornbook man | man -l -
+  hornbook man generate | man -l -
+  hornbook man --dir ~/.local/share/man/man1   all pages")]
+pub struct ManPages {
+    /// The subcommand to write about [default: the program as a whole]
+    subcommand: Option<String>,
+
+    /// Write every page into this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "subcommand")]
+    dir: Option<PathBuf>,
+}
+
+impl Completions {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let mut script = vec![];
+        clap_complete::generate(self.shell, &mut Cli::command(), "hornbook", &mut script);
+        write_line(String::from_utf8_lossy(&script).trim_end())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl ManPages {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let mut command = Cli::command();
+        command.build();
+        if let Some(folder) = self.dir {
+            let refused = |source| Error::Io { path: folder.clone(), action: "write", source };
+            std::fs::create_dir_all(&folder).map_err(refused)?;
+            clap_mangen::generate_to(command, &folder).map_err(refused)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let command = match &self.subcommand {
+            None => command,
+            Some(name) => {
+                let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+                let found = command.find_subcommand(name).cloned();
+                found.ok_or_else(|| Error::Parameter {
+                    name: "man".into(),
+                    found: format!("'{}'", name.escape_debug()),
+                    expected: format!("one of {}", names.join(", ")),
+                })?
+            }
+        };
+        let mut page = vec![];
+        let written = Man::new(command).render(&mut page);
+        written.map_err(|source| Error::Io { path: "the page".into(), action: "write", source })?;
+        write_line(String::from_utf8_lossy(&page).trim_end())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,103 @@
+//! `hornbook config`: which settings hold, and who made them.
+
+use super::settings::{KNOWN, Settings, Source, unknown_variables, user_file};
+use super::{Cli, write_json, write_line};
+use crate::Result;
+use crate::error::did_you_mean;
+use clap::{Args, CommandFactory};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// Show the settings and where each comes from
+///
+/// A flag on the command line goes before an environment variable, that before hornbook.toml in this folder or the
+/// nearest above it, that before hornbook.toml in the user's configuration folder (~/.config/hornbook on Linux), and that
+/// before what is built in. A setting holds in every subcommand that has the option of its name.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hornbook config
+  HORNBOOK_TEMPERATURE=0.5 hornbook config
+  hornbook config --json
+
+hornbook.toml, every line of which may be left out:
+  model = \"gpt2\"
+  precision = \"int8\"
+  threads = 4
+  kv_precision = \"f16\"
+
+  [sampling]
+  temperature = 0.7
+  top_k = 40
+  top_p = 0.9
+  min_p = 0.05
+  typical_p = 1.0
+  repetition_penalty = 1.1
+  presence_penalty = 0.0
+  frequency_penalty = 0.0
+  no_repeat_ngram_size = 3
+  max_tokens = 300
+
+Environment:
+  HORNBOOK_MODEL, HORNBOOK_TEMPERATURE, ...  a setting: its name in capitals
+  HORNBOOK_CONFIG  read this file instead of both; empty: none
+  HORNBOOK_ISA     portable, avx2 or avx512: what to compute with")]
+pub struct Config {
+    /// One JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+impl Config {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let settings = Settings::load()?;
+        let command = Cli::command();
+        let mut rows = vec![["setting".to_string(), "value".into(), "from".into()]];
+        let mut all = vec![];
+        for setting in &KNOWN {
+            let options =
+                command.find_subcommand("generate").into_iter().flat_map(clap::Command::get_arguments);
+            let default =
+                options.filter(|arg| arg.get_id() == setting.key).flat_map(|arg| arg.get_default_values());
+            let default = default.map(|value| value.to_string_lossy().into_owned()).next();
+            let (value, from, source) = match settings.get(setting) {
+                Some((value, source)) => (Some(value.to_string()), shown(source), Some(source)),
+                None => (default, "built-in".into(), None),
+            };
+            all.push(json!({"setting": setting.name(), "value": value, "from": origin(source)}));
+            rows.push([setting.name(), value.unwrap_or_else(|| setting.otherwise.into()), from]);
+        }
+        if self.json {
+            write_json(&Value::from(all))?;
+        } else {
+            let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            let (name, value) = (width(0), width(1));
+            for row in &rows {
+                write_line(&format!("{:name$}  {:value$}  {}", row[0], row[1], row[2]))?;
+            }
+            if let (true, Some(file)) = (settings.files.is_empty(), user_file()) {
+                eprintln!("hornbook: no hornbook.toml here or above, nor {}", file.display());
+            }
+        }
+        let known: Vec<String> = KNOWN.iter().map(|setting| setting.variable()).collect();
+        for name in unknown_variables() {
+            let similar = did_you_mean(&name, known.iter().map(String::as_str));
+            eprintln!("hornbook: the environment has {name}, which is no setting{similar}");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn shown(source: &Source) -> String {
+    match source {
+        Source::Environment(name) => name.clone(),
+        Source::File(path, line) => format!("{}:{line}", path.display()),
+    }
+}
+
+fn origin(source: Option<&Source>) -> Value {
+    match source {
+        None => json!({"kind": "built-in"}),
+        Some(Source::Environment(name)) => json!({"kind": "environment", "name": name}),
+        Some(Source::File(path, line)) => json!({"kind": "file", "path": path, "line": line}),
+    }
+}

@@ -1,0 +1,45 @@
+//! `hornbook health`: whether a server answers.
+
+use super::write_line;
+use crate::{Error, Result};
+use clap::Args;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Ask a server whether it takes requests
+///
+/// Ends with status 0 if it does, with 1 and a line of why if not: for containers and scripts that wait for one.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hornbook health
+  hornbook health http://127.0.0.1:8081
+  until hornbook health; do sleep 1; done")]
+pub struct Health {
+    /// The server's address
+    #[arg(default_value = "http://127.0.0.1:8080")]
+    url: String,
+
+    /// How long to wait for an answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+}
+
+impl Health {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let url = self.url.trim_end_matches('/').trim_end_matches("/v1");
+        let config = ureq::Agent::config_builder();
+        let agent: ureq::Agent =
+            config.timeout_global(Some(Duration::from_secs(self.timeout))).proxy(None).build().into();
+        match agent.get(format!("{url}/health")).call() {
+            Ok(_) => write_line("ok")?,
+            Err(ureq::Error::StatusCode(503)) => {
+                return Err(Error::Message(format!("{url} is shutting down (503)")));
+            }
+            Err(error) => {
+                let why = error.to_string().replace('\n', " ");
+                return Err(Error::Message(format!("{url} does not answer: {why}")));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

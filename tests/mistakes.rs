@@ -1,0 +1,272 @@
+//! What people do wrong and what happens to them, as a user meets it: one line that says what to do, never a panic.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use tempfile::tempdir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_hornbook");
+
+fn prepared(mut command: Command) -> Command {
+    command
+        .env("HORNBOOK_CONFIG", "")
+        .env_remove("HORNBOOK_ISA")
+        .env("HF_HUB_CACHE", "/no/cache")
+        .stdin(Stdio::null());
+    command
+}
+
+fn hornbook(args: &[&str]) -> Command {
+    let mut command = prepared(Command::new(PROGRAM));
+    command.args(args);
+    command
+}
+
+/// The one line of a run that must fail.
+fn refused(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert!(!status.success() && status.code().is_some() && stdout.is_empty(), "{command:?}: {stderr}");
+    assert!(
+        stderr.starts_with("hornbook: ") && stderr.trim_end().lines().count() == 1,
+        "{command:?}: {stderr}"
+    );
+    stderr
+}
+
+fn data(folder: &str, file: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder).join(file)).unwrap()
+}
+
+#[test]
+fn a_misspelt_name_is_recognised() {
+    for (args, meant) in [
+        (&["generate", "Hi", "--temprature", "1"][..], "--temperature"),
+        (&["generat", "Hi"], "generate"),
+        (&["generate", "Hi", "--output", "tex"], "text"),
+        (&["generate", "Hi", "--model", "gtp2-medium"], "gpt2-medium"),
+        (&["generate", "Hi", "--model", "Fable"], "fable"),
+        (&["serve", "--modle", "gpt2"], "--model"),
+        (&["show", "distillgpt2"], "distilgpt2"),
+        (&["keys", "ad", "alice"], "add"),
+        (&["completions", "bsh"], "bash"),
+    ] {
+        let line = refused(&mut hornbook(args));
+        assert!(line.contains(&format!("did you mean '{meant}'?")), "{args:?}: {line}");
+    }
+    let line = refused(&mut hornbook(&["generate", "Hi", "--frobnicate"]));
+    assert!(!line.contains("did you mean") && line.contains("--help"), "{line}");
+}
+
+#[test]
+fn another_kind_of_model_is_named() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let run = || refused(&mut hornbook(&["generate", "Hi", "--model", path]));
+    for (model_type, architecture) in
+        [("llama", "LlamaForCausalLM"), ("bert", "BertModel"), ("gpt_neox", "GPTNeoX")]
+    {
+        let config = format!(
+            r#"{{"model_type": "{model_type}", "architectures": ["{architecture}"], "hidden_size": 64}}"#
+        );
+        fs::write(folder.path().join("config.json"), config).unwrap();
+        let line = run();
+        let expected = format!("config.json: model_type: found \"{model_type}\", expected \"gpt2\"");
+        assert!(line.contains(&expected), "{line}");
+    }
+    fs::write(folder.path().join("config.json"), data("tiny-gelu-new", "config.json")).unwrap();
+    fs::write(folder.path().join("pytorch_model.bin"), "pickled").unwrap();
+    let line = run();
+    assert!(line.contains("found pytorch_model.bin, expected model.safetensors"), "{line}");
+    assert!(line.contains("save_pretrained"), "{line}");
+
+    let weights = data("tiny-gelu-new", "model.safetensors");
+    for cut in [0, 4, 100, weights.len() / 2, weights.len() - 1] {
+        fs::write(folder.path().join("model.safetensors"), &weights[..cut]).unwrap();
+        let line = run();
+        assert!(line.contains("model.safetensors: "), "{cut}: {line}");
+    }
+    fs::write(folder.path().join("model.safetensors"), weights).unwrap();
+    let line = run();
+    assert!(line.contains("has no tokenizer (tokenizer.json, or vocab.json and merges.txt)"), "{line}");
+}
+
+#[test]
+fn text_from_windows_and_what_is_no_text() {
+    let run = |input: &[u8], args: &[&str]| {
+        let mut child = hornbook(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+        (status.success(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    };
+    let story = ["generate", "--temperature", "0", "--max-tokens", "8"];
+    assert_eq!(run(b"Once upon\r\n", &story), run(b"Once upon\n", &story));
+    let (ok, _, _) = run(b"Once upon\r\na time\r\n", &story);
+    assert!(ok);
+    for (args, from) in [(&story[..], "standard input"), (&["perplexity", "-"], "standard input")] {
+        let (ok, stdout, stderr) = run(b"Once \xff\xfe upon", args);
+        let expected = format!("hornbook: {from}: found a byte that is not UTF-8 at 5, expected text\n");
+        assert!(!ok && stdout.is_empty() && stderr == expected, "{stderr}");
+    }
+    let (ok, stdout, _) = run("Once upon a time.\r\nThere was a king.\r\n".as_bytes(), &["perplexity", "-"]);
+    assert!(ok && stdout.contains("perplexity"), "{stdout}");
+}
+
+#[cfg(target_os = "linux")]
+mod unix {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// Every file larger than so many KiB is as on a full disk.
+    fn on_a_small_disk(args: &[&str]) -> Command {
+        let mut command = prepared(Command::new("bash"));
+        command.args(["-c", r#"trap "" XFSZ; ulimit -f 64; exec "$@""#, "bash", PROGRAM]).args(args);
+        command
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_while_quantising_keeps_nothing_of_it() {
+        let folder = tempdir().unwrap();
+        let target = folder.path().join("small");
+        let args = ["quantize", "fable", "--precision", "int8", "-o", target.to_str().unwrap()];
+        let line = refused(&mut on_a_small_disk(&args));
+        assert!(
+            line.contains("small/.model.safetensors") && line.contains("cannot write: File too large"),
+            "{line}"
+        );
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+        let line = refused(&mut hornbook(&["quantize", "fable", "-p", "int8", "-o", "/dev/full"]));
+        assert!(line.contains("/dev/full: cannot create"), "{line}");
+    }
+
+    #[test]
+    fn output_that_goes_nowhere_is_said() {
+        let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        for args in [
+            &["generate", "Hi", "--max-tokens", "2"][..],
+            &["generate", "Hi", "--max-tokens", "2", "--json"],
+            &["models"],
+            &["show", "fable"],
+            &["config"],
+            &["completions", "bash"],
+            &["man"],
+        ] {
+            let output = hornbook(args).stdout(full()).output().unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            let last = stderr.lines().last().unwrap_or_default();
+            assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+            assert!(
+                last.starts_with("hornbook: standard output: cannot write: No space left"),
+                "{args:?}: {stderr}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_enough_ends_every_command_quietly() {
+        for args in [
+            "show fable --card",
+            "completions bash",
+            "man",
+            "models",
+            "config --json",
+            "--help",
+            "keys --help",
+        ] {
+            let mut shell = prepared(Command::new("bash"));
+            // The pipe is closed before anything is written to it.
+            let script = format!("set -o pipefail; (sleep 0.2; exec '{PROGRAM}' {args}) | true");
+            let output = shell.args(["-c", &script]).output().unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert!(!stderr.contains("panicked") && !stderr.contains("cannot write"), "{args}: {stderr}");
+            assert_eq!(output.status.code(), Some(0), "{args}: {stderr}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named() {
+        let folder = tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
+        let target = folder.path().join("new");
+        let mut command = hornbook(&["quantize", "fable", "-p", "int8", "-o", target.to_str().unwrap()]);
+        if fs::write(folder.path().join("x"), "").is_ok() {
+            // Root may write anywhere.
+            command = prepared(Command::new("setpriv"));
+            command.args([
+                "--reuid",
+                "65534",
+                "--clear-groups",
+                PROGRAM,
+                "quantize",
+                "fable",
+                "-p",
+                "int8",
+                "-o",
+            ]);
+            command.arg(&target);
+            match command.output() {
+                Ok(output) if !String::from_utf8_lossy(&output.stderr).contains("setpriv") => {}
+                _ => return eprintln!("skipped: root may write anywhere, and there is no setpriv"),
+            }
+        }
+        let line = refused(&mut command);
+        assert!(line.contains("new: cannot create: Permission denied"), "{line}");
+    }
+
+    /// Forty columns, by `script` of util-linux: nothing is wider, nothing panics.
+    #[test]
+    fn a_narrow_terminal_is_enough() {
+        let show = |args: &str| {
+            let mut script = prepared(Command::new("script"));
+            script.args(["-qec", &format!("stty cols 40 rows 20; '{PROGRAM}' {args}"), "/dev/null"]);
+            let output = script.output().ok()?;
+            let text = String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n");
+            assert!(!text.contains("panicked"), "{text}");
+            Some((output.status.success(), text))
+        };
+        let Some((ok, help)) = show("generate --help") else {
+            return eprintln!("skipped: there is no `script` of util-linux on this machine");
+        };
+        assert!(ok);
+        let options = help
+            .lines()
+            .skip_while(|line| !line.starts_with("Options"))
+            .take_while(|line| !line.starts_with("Examples"));
+        let widest = options.map(|line| line.chars().count()).max().unwrap();
+        assert!((20..=40).contains(&widest), "{widest}: {help}");
+
+        let folder = tempdir().unwrap();
+        let target = folder.path().join("small");
+        let (ok, bars) = show(&format!("quantize fable -p int8 -o {}", target.display())).unwrap();
+        assert!(ok, "{bars}");
+        // The bar is drawn over itself: each state of it is a line of its own, and fits.
+        let states = bars.split(['\r', '\n']).map(|state| console_width(state));
+        let drawn: Vec<usize> = states.collect();
+        assert!(bars.contains("matrices quantised"), "{bars:?}");
+        assert!(
+            drawn.iter().zip(bars.split(['\r', '\n'])).all(|(w, state)| *w <= 40 || !state.contains("left")),
+            "{bars:?}"
+        );
+    }
+
+    /// Characters that take a column: those of no escape sequence.
+    fn console_width(text: &str) -> usize {
+        let mut parts = text.split('\u{1b}');
+        let first = parts.next().unwrap_or_default().chars().count();
+        first
+            + parts
+                .map(|part| {
+                    part.trim_start_matches(|c: char| c == '[' || c.is_ascii_digit() || c == ';')
+                        .chars()
+                        .count()
+                        .saturating_sub(1)
+                })
+                .sum::<usize>()
+    }
+}
