@@ -33,8 +33,8 @@ EXAMPLES = """examples:
   python scripts/measure_server.py --model /tmp/random --precision int8 --rounds 5
   python scripts/measure_server.py --only throughput,first-token --quick
   python scripts/measure_server.py --only none --soak 10
-  python -m llama_cpp.server --model gpt2.gguf --port 9000    and in another window:
-  python scripts/measure_server.py --url http://127.0.0.1:9000/v1 --only throughput,first-token
+  python scripts/make_gguf.py --help                          how to start llama.cpp's server; then
+  python scripts/measure_server.py --url http://127.0.0.1:9000/v1 --only throughput
 
 measurements: {measurements}; none for the soak alone
 """
@@ -71,7 +71,7 @@ class Stream:
     """One streamed completion: when its pieces came and how many tokens they were."""
 
     def __init__(self, server, prompt, tokens, cut_after=None):
-        self.arrivals, self.tokens, self.status = [], None, None
+        self.arrivals, self.tokens, self.reason, self.status = [], None, None, None
         # The names by which servers know "never end by yourself"; none minds the others'.
         body = {"model": server.model, "prompt": prompt, "max_tokens": tokens, "stream": True, "temperature": 1}
         body |= {"stream_options": {"include_usage": True}, "min_tokens": tokens, "ignore_eos": True}
@@ -96,18 +96,20 @@ class Stream:
                     self.tokens = usage["completion_tokens"]
                 if chunk["choices"]:
                     self.arrivals.append(now)
+                    self.reason = chunk["choices"][0]["finish_reason"]
                 if cut_after is not None and len(self.arrivals) >= cut_after:
                     return
         finally:
             connection.close()
-        if self.tokens is None:  # a server that tells no usage sends a piece a token, and one to end
-            self.tokens = len(self.arrivals) - 1
+        # A server that tells no usage has written all it was asked for where that is why it ended.
+        if self.tokens is None and self.reason == "length":
+            self.tokens = tokens
 
     def checked(self, tokens):
         if self.status != 200:
             raise Failed(f"status {self.status}: {self.problem}")
         if self.tokens != tokens:
-            raise Failed(f"a stream of {self.tokens} tokens, expected {tokens}")
+            raise Failed(f"a stream of {self.tokens} tokens that ended by {self.reason}, expected {tokens}")
         return self
 
     @property
@@ -229,7 +231,7 @@ def throughput(server, prompts, args):
             jobs = [lambda p=prompt: Stream(server, p, args.tokens).checked(args.tokens) for prompt in asked]
             streams = together(jobs)
             took = max(s.ended for s in streams) - min(s.begun for s in streams)
-            samples[n].append(n * args.tokens / took)
+            samples[n].append(sum(s.tokens for s in streams) / took)
     alone = statistics.median(samples[1])
     rows = [{"streams": n, "tokens_per_second": middle(samples[n])} for n in STREAMS]
     return [row | {"times_one_stream": row["tokens_per_second"]["median"] / alone} for row in rows]

@@ -1,6 +1,9 @@
 //! The command line, one file a subcommand.
 
+mod batch;
 mod bench;
+mod bytes;
+mod engines;
 mod generate;
 mod keys;
 mod kv;
@@ -25,6 +28,7 @@ use std::process::ExitCode;
   hornbook generate \"Once upon a time\"   continue a prompt with the built-in model
   hornbook generate --help               all that can be asked of it, with examples
   hornbook serve                         OpenAI's API on this machine
+  hornbook batch in.jsonl -o out.jsonl   a file of requests, as OpenAI's batches have them
   hornbook perplexity story.txt          how well the model predicts a text
   hornbook bench                         how fast it is on this machine
   hornbook quantize gpt2 -p int8 -o DIR  the same model in a quarter of the bytes")]
@@ -41,6 +45,7 @@ enum Command {
     Quantize(quantize::Quantize),
     Serve(Box<serve::Serve>),
     Keys(keys::Keys),
+    Batch(batch::Batch),
 }
 
 /// Runs what was asked for.
@@ -55,6 +60,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Quantize(quantize) => quantize.run(),
         Command::Serve(serve) => serve.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Batch(batch) => batch.run(),
     }
 }
 
@@ -88,4 +94,9 @@ fn team(threads: Option<NonZeroUsize>) -> Result<Team> {
 /// What could not be written, as the crate's error.
 fn write_error(source: std::io::Error) -> Error {
     Error::Io { path: "standard output".into(), action: "write", source }
+}
+
+/// Whether a write failed because nobody reads any more.
+fn is_closed_pipe(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
 }
