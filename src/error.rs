@@ -113,20 +113,22 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// How alike a word must be to one that would have been right, from 0 to 1, to be taken for a slip of the finger.
 const ALIKE: f64 = 0.8;
 
-/// `; did you mean 'gpt2'?`, or nothing where no choice is near what was given.
-pub fn did_you_mean<'a>(given: &str, choices: impl IntoIterator<Item = &'a str>) -> String {
-    let given = given.to_lowercase();
-    let alike = |choice: &&str| strsim::jaro_winkler(&given, &choice.to_lowercase());
-    let best = choices.into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
-    match best.filter(|best| alike(best) > ALIKE) {
-        Some(best) => format!("; did you mean '{best}'?"),
-        None => String::new(),
+impl Error {
+    /// `; did you mean 'gpt2'?`, or nothing where no choice is near what was given.
+    pub fn did_you_mean<'a>(given: &str, choices: impl IntoIterator<Item = &'a str>) -> String {
+        let given = given.to_lowercase();
+        let alike = |choice: &&str| strsim::jaro_winkler(&given, &choice.to_lowercase());
+        let best = choices.into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
+        match best.filter(|best| alike(best) > ALIKE) {
+            Some(best) => format!("; did you mean '{best}'?"),
+            None => String::new(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::did_you_mean;
+    use super::Error;
 
     #[test]
     fn a_slip_is_known_and_another_word_left_alone() {
@@ -138,11 +140,11 @@ mod tests {
             ("distillgpt2", "distilgpt2"),
             ("openai-comunity/gpt2", "openai-community/gpt2"),
         ] {
-            assert_eq!(did_you_mean(given, names), format!("; did you mean '{meant}'?"));
+            assert_eq!(Error::did_you_mean(given, names), format!("; did you mean '{meant}'?"));
         }
         for other in ["llama", "mistral-7b", "", "no-such-model"] {
-            assert_eq!(did_you_mean(other, names), "", "{other}");
+            assert_eq!(Error::did_you_mean(other, names), "", "{other}");
         }
-        assert_eq!(did_you_mean("x", []), "");
+        assert_eq!(Error::did_you_mean("x", []), "");
     }
 }

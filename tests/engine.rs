@@ -3,7 +3,7 @@
 use crate::reference::data;
 use hornbook::checkpoint::Checkpoint;
 use hornbook::engine::{
-    Completion, Engine, EngineOptions, Event, Kind, Refused, Request, ScoredToken, Statistics, Stream,
+    Completion, Engine, EngineOptions, Event, Kind, Refused, Request, ScoredToken, Statistics, Stream, Turns,
 };
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
@@ -363,6 +363,36 @@ fn what_cannot_be_done_is_said_before_anything_is_queued() {
     let nothing = EngineOptions { prefill_chunk: 0, ..EngineOptions::default() };
     let error = Engine::start(model("fable", 1), nothing).err().unwrap().to_string();
     assert_eq!(error, "prefill_chunk: found 0, expected a whole number from 1 up");
+}
+
+#[test]
+fn two_models_that_take_turns_give_each_its_own() {
+    let turns = Turns::default();
+    let start = |folder, threads| {
+        let options = EngineOptions { turns: turns.clone(), ..EngineOptions::default() };
+        Engine::start(model(folder, threads), options).unwrap()
+    };
+    let engines = [start("fable", 2), start("tiny-gelu-new", 2)];
+    let mut streams: [Vec<Stream>; 2] = [vec![], vec![]];
+    for i in 0..requests(engines[0].hornbook()).len() {
+        for (engine, streams) in engines.iter().zip(&mut streams) {
+            let (prompt, completion) = &requests(engine.hornbook())[i];
+            streams.push(submit(engine, prompt, completion).unwrap());
+        }
+    }
+    for (engine, streams) in engines.iter().zip(streams) {
+        for ((prompt, completion), stream) in requests(engine.hornbook()).iter().zip(streams) {
+            let alone = Outcome::alone(engine.hornbook(), prompt, completion);
+            assert_eq!(Outcome::of(stream, completion.choices), alone);
+        }
+    }
+    // Neither keeps the other waiting: while one goes on and on, the other has its few tokens, a pass for a pass.
+    let mut long = submit(&engines[0], &[7], &Completion { choices: 4, ..greedy(400) }).unwrap();
+    first_event(&mut long);
+    let before = engines[0].statistics().generated_tokens;
+    Outcome::of(submit(&engines[1], &[7], &greedy(20)).unwrap(), 1);
+    let meanwhile = engines[0].statistics().generated_tokens - before;
+    assert!(meanwhile <= 4 * 60, "{meanwhile} tokens of one model before 20 of the other");
 }
 
 #[test]

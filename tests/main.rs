@@ -2,6 +2,7 @@
 //! `cargo test --release -- cli_generate` runs one file's tests. Only the count of allocations needs a program of its own.
 
 mod architecture;
+mod batch;
 mod checkpoint_hostile;
 mod cli_bench;
 mod cli_generate;

@@ -225,7 +225,7 @@ mod unix {
         let show = |args: &str| {
             let mut script = prepared(Command::new("script"));
             script.args(["-qec", &format!("stty cols 40 rows 20; '{PROGRAM}' {args}"), "/dev/null"]);
-            let output = script.output().ok()?;
+            let output = script.env("NO_COLOR", "1").output().ok()?;
             let text = String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n");
             assert!(!text.contains("panicked"), "{text}");
             Some((output.status.success(), text))

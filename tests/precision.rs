@@ -73,3 +73,16 @@ fn what_rounding_costs_fable() {
         assert_eq!(divergence > 0.0, precision != Precision::F16, "{precision}: is it in use?");
     }
 }
+
+#[test]
+fn what_a_precision_takes_is_known_before_it_is_made() {
+    for folder in ["tiny-gelu-tanh-unscaled", "tiny-relu-untied", "tiny-one-head", "tiny-gelu-new-f16"] {
+        for precision in Precision::ALL {
+            let checkpoint = Checkpoint::from_folder(&data(folder)).unwrap();
+            let announced = checkpoint.pass_bytes(precision.dtype());
+            let team = Team::new(1, Isa::available()[0]);
+            let model = Model::with_precision(checkpoint, team, Some(precision)).unwrap();
+            assert_eq!(announced, model.pass_bytes(), "{folder}, {precision}");
+        }
+    }
+}

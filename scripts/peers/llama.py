@@ -1,11 +1,14 @@
 """llama.cpp, through llama-cpp-python's bindings of its C interface."""
 
 import ctypes
+import json
 
 from .workload import Engine as Stepping
 
 PACKAGES = {"llama_cpp": "llama-cpp-python", "gguf": "gguf", "numpy": "numpy"}
 PRECISIONS = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
+
+END_OF_TEXT = "<|endoftext|>"
 
 BLOCK_TENSORS = {
     "ln_1": "attn_norm",
@@ -43,7 +46,8 @@ def prepare(checkpoint, folder, precision, path):
         raise RuntimeError(f"llama_model_quantize could not write {native}")
 
 
-def write_f32(checkpoint, path):
+def write_f32(checkpoint, path, tokenizer=None):
+    """Write a checkpoint as GGUF; with the tokenizer of a folder, filled up to the vocabulary, where one is given."""
     import gguf
     import numpy as np
 
@@ -57,7 +61,10 @@ def write_f32(checkpoint, path):
     writer.add_layer_norm_eps(config["layer_norm_epsilon"])
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("no_vocab")
+    if tokenizer is None:
+        writer.add_tokenizer_model("no_vocab")
+    else:
+        add_tokenizer(writer, tokenizer, config["vocab_size"])
     for name, tensor in checkpoint.tensors().items():
         if name in OTHER_TENSORS:
             target = OTHER_TENSORS[name]
@@ -72,6 +79,23 @@ def write_f32(checkpoint, path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def add_tokenizer(writer, folder, vocab_size):
+    import gguf
+
+    ids = json.loads((folder / "vocab.json").read_text())
+    tokens = {id: token for token, id in ids.items()}
+    merges = [line for line in (folder / "merges.txt").read_text().splitlines() if not line.startswith("#version")]
+    kinds = [gguf.TokenType.NORMAL if id in tokens else gguf.TokenType.UNUSED for id in range(vocab_size)]
+    kinds[ids[END_OF_TEXT]] = gguf.TokenType.CONTROL
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([tokens.get(id, f"[unused {id}]") for id in range(vocab_size)])
+    writer.add_token_types(kinds)
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(ids[END_OF_TEXT])
+    writer.add_eos_token_id(ids[END_OF_TEXT])
 
 
 class Engine(Stepping):

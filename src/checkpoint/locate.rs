@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use super::embedded;
-use crate::error::{Error, Result, did_you_mean};
+use crate::error::{Error, Result};
 
 /// The models that are also known without their owner, and the names the hub has for them.
 pub const KNOWN: [(&str, &str); 5] = [
@@ -102,7 +102,7 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
     let exists = KNOWN.iter().any(|(short, full)| [*short, *full].contains(&model));
     let similar = match exists {
         true => String::new(),
-        false => did_you_mean(model, names.chain(known).chain([embedded::NAME])),
+        false => Error::did_you_mean(model, names.chain(known).chain([embedded::NAME])),
     };
     let hint = hint + &similar;
     Err(Error::ModelNotFound { name: model.escape_debug().to_string(), looked, hint })

@@ -107,6 +107,6 @@ mod tests {
             head: 0,
         };
         assert_eq!(parameters, expected);
-        assert_eq!(parameters.total(), 5_918_208);
+        assert_eq!(parameters.total(), 5_918_720);
     }
 }

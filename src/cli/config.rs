@@ -2,8 +2,7 @@
 
 use super::settings::{KNOWN, Settings, Source, unknown_variables, user_file};
 use super::{Cli, write_json, write_line};
-use crate::Result;
-use crate::error::did_you_mean;
+use crate::{Error, Result};
 use clap::{Args, CommandFactory};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -80,7 +79,7 @@ impl Config {
         }
         let known: Vec<String> = KNOWN.iter().map(|setting| setting.variable()).collect();
         for name in unknown_variables() {
-            let similar = did_you_mean(&name, known.iter().map(String::as_str));
+            let similar = Error::did_you_mean(&name, known.iter().map(String::as_str));
             eprintln!("hornbook: the environment has {name}, which is no setting{similar}");
         }
         Ok(ExitCode::SUCCESS)

@@ -7,14 +7,14 @@ mod output;
 pub use args::Generate;
 
 use super::stats::Stats;
-use super::team;
+use super::{is_closed_pipe, team};
 use crate::checkpoint::Checkpoint;
 use crate::generate::completion::{Choice, Completion, Logprobs, Offsets};
 use crate::generate::{FinishReason, Generation};
 use crate::sampling::{LogSoftmax, top_logprobs};
 use crate::{Hornbook, Result};
 use args::Prompt;
-use output::{Output, is_closed_pipe};
+use output::Output;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,11 @@
 //! The command line, one file a subcommand.
 
+mod batch;
 mod bench;
 mod completions;
 mod config;
+mod bytes;
+mod engines;
 mod generate;
 mod health;
 mod keys;
@@ -36,6 +39,7 @@ use std::process::ExitCode;
   hornbook generate \"Once upon a time\"   continue a prompt with the built-in model
   hornbook generate --help               all that can be asked of it, with examples
   hornbook serve                         OpenAI's API on this machine
+  hornbook batch in.jsonl -o out.jsonl   a file of requests, as OpenAI's batches have them
   hornbook perplexity story.txt          how well the model predicts a text
   hornbook bench                         how fast it is on this machine
   hornbook pull gpt2                     a larger model, from the Hugging Face hub
@@ -53,6 +57,7 @@ enum Command {
     Quantize(quantize::Quantize),
     Serve(Box<serve::Serve>),
     Keys(keys::Keys),
+    Batch(batch::Batch),
     Pull(pull::Pull),
     Models(models::Models),
     Show(models::Show),
@@ -108,6 +113,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Health(health) => health.run(),
         Command::Completions(completions) => completions.run(),
         Command::ManPages(pages) => pages.run(),
+        Command::Batch(batch) => batch.run(),
     }
 }
 
@@ -165,4 +171,9 @@ fn write_line(line: &str) -> Result<()> {
 /// A value on standard output, for a program to read.
 fn write_json(value: &serde_json::Value) -> Result<()> {
     write_line(&format!("{value:#}"))
+}
+
+/// Whether a write failed because nobody reads any more.
+fn is_closed_pipe(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -1,16 +1,13 @@
 //! `hornbook serve`: OpenAI's API on this machine.
 
-use super::kv::Kv;
-use super::team;
-use crate::checkpoint::Checkpoint;
+use super::bytes::parse_bytes;
+use super::engines::Engines;
 use crate::engine::EngineOptions;
-use crate::model::Precision;
-use crate::server::{HttpLimits, Server, ServerOptions};
-use crate::{Error, Hornbook, Result};
+use crate::server::{HttpLimits, Listening, Server, ServerOptions};
+use crate::{Error, Result};
 use clap::Args;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,16 +32,11 @@ For others, with keys of two tiers, 100 and 1000 requests a minute:
   hornbook keys add bob --rpm 1000 --keys keys.toml
   hornbook serve --host 0.0.0.0 --keys keys.toml
 
-Ctrl-C lets running requests end, for as long as --grace says; a second one ends them.")]
+Before the models are loaded and while it ends it answers with status 503. Ctrl-C lets running requests end, for as long
+as --grace says; a second one ends them.")]
 pub struct Serve {
-    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache (can be repeated)
-    #[arg(short, long, default_value = "fable")]
-    model: Vec<String>,
-
-    /// Another name of a model (can be repeated), e.g. text-davinci-002=gpt2. Where one model is served, it answers to
-    /// any name
-    #[arg(long, value_name = "NAME=MODEL", value_parser = parse_alias)]
-    alias: Vec<(String, String)>,
+    #[command(flatten)]
+    engines: Engines,
 
     /// The address to listen on
     #[arg(long, default_value = "127.0.0.1", help_heading = "Network")]
@@ -74,41 +66,13 @@ pub struct Serve {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Network")]
     grace: u64,
 
-    /// Sequences computed together
-    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_concurrency, value_parser = at_least_one, help_heading = "Many at once")]
-    max_concurrency: usize,
-
     /// Sequences that may wait; requests beyond are refused with status 429
     #[arg(long, value_name = "N", default_value_t = EngineOptions::default().queue, help_heading = "Many at once")]
     queue: usize,
 
-    /// Memory for the keys and values of past requests, for those that begin alike, e.g. 256MiB; 0 keeps none
-    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_bytes, help_heading = "Many at once")]
-    prefix_cache: usize,
-
-    /// Prompt tokens computed between two steps of running completions
-    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().prefill_chunk, value_parser = at_least_one, help_heading = "Many at once")]
-    prefill_chunk: usize,
-
-    /// How messages become a prompt: a Jinja template as Hugging Face's tokenizers have it [default: a transcript]
-    #[arg(long, value_name = "FILE", help_heading = "Chat")]
-    chat_template: Option<PathBuf>,
-
     /// Write prompts to the log
     #[arg(long, help_heading = "Log")]
     log_prompts: bool,
-
-    /// Convert the weights when loading: f32, f16, bf16, bf16-dot, int8 or int4 [default: as they are stored]
-    #[arg(long, value_name = "P", help_heading = "Machine")]
-    precision: Option<Precision>,
-
-    /// Threads each model computes with [default: one for each core]
-    #[arg(long, value_name = "N", help_heading = "Machine")]
-    threads: Option<NonZeroUsize>,
-
-    /// How keys and values are stored; f16 takes half the memory
-    #[arg(long, value_name = "PRECISION", value_enum, default_value_t = Kv::F32, help_heading = "Machine")]
-    kv_precision: Kv,
 }
 
 impl Serve {
@@ -117,12 +81,9 @@ impl Serve {
         let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let _ = log.with_ansi(std::io::stderr().is_terminal() && !plain).try_init();
-        let options = self.options()?;
-        let open = |model: &String| {
-            Hornbook::with_precision(Checkpoint::open(model)?, team(self.threads)?, self.precision)
-        };
-        let models = self.model.iter().map(open).collect::<Result<Vec<_>>>()?;
-        let server = Server::start(models, options)?;
+        // The port first: one that is taken is known before much is loaded, and whoever waits is told so.
+        let listening = Listening::start(self.options()?)?;
+        let server = listening.serve(self.engines.open()?)?;
         greet(&server, self.keys.is_some());
 
         let (stop, again) = (server.stopper(), AtomicBool::new(false));
@@ -145,21 +106,13 @@ impl Serve {
     fn options(&self) -> Result<ServerOptions> {
         Ok(ServerOptions {
             address: self.address()?,
-            aliases: self.alias.clone(),
             keys: self.keys.clone(),
             no_auth: self.no_auth,
             cors: self.cors.clone(),
-            chat_template: self.chat_template.clone(),
             log_prompts: self.log_prompts,
-            engine: EngineOptions {
-                max_concurrency: self.max_concurrency,
-                queue: self.queue,
-                prefix_cache_bytes: self.prefix_cache,
-                prefill_chunk: self.prefill_chunk,
-                kv_precision: self.kv_precision.into(),
-            },
             http: HttpLimits { max_body: self.max_body, ..HttpLimits::default() },
             grace: Duration::from_secs(self.grace),
+            ..self.engines.options(self.queue)
         })
     }
 
@@ -195,54 +148,4 @@ fn greet(server: &Server, keys: bool) {
          '{{\"model\": \"{model}\", \"prompt\": \"Once upon a time\", \"max_tokens\": 50}}'",
         own.join(", ")
     );
-}
-
-fn parse_alias(text: &str) -> std::result::Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((alias, model)) if !alias.is_empty() && !model.is_empty() => Ok((alias.into(), model.into())),
-        _ => Err("expected NAME=MODEL, e.g. text-davinci-002=gpt2".into()),
-    }
-}
-
-/// A number of bytes: `256MiB`, `1GiB`, `64KiB`, `100000`.
-fn parse_bytes(text: &str) -> std::result::Result<usize, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        _ => return Err(format!("'{unit}' is no unit; expected a number of bytes, e.g. 256MiB")),
-    };
-    let bytes = number.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| "expected a number of bytes, e.g. 256MiB".into())
-}
-
-fn at_least_one(text: &str) -> std::result::Result<usize, String> {
-    let number = text.parse::<NonZeroUsize>().map_err(|_| "expected a whole number from 1 up")?;
-    Ok(number.get())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_read_with_their_units() {
-        assert_eq!(parse_bytes("256MiB"), Ok(256 << 20));
-        assert_eq!(parse_bytes("1g"), Ok(1 << 30));
-        assert_eq!((parse_bytes("0"), parse_bytes("64 KiB")), (Ok(0), Ok(64 << 10)));
-        for wrong in ["", "MiB", "1TB", "-1", "1.5MiB", "99999999999999999999", "99999999999GiB"] {
-            assert!(parse_bytes(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn an_alias_names_two() {
-        assert_eq!(parse_alias("a=b=c"), Ok(("a".into(), "b=c".into())));
-        for wrong in ["", "a", "a=", "=b"] {
-            assert!(parse_alias(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -39,11 +39,13 @@ mod seats;
 mod sequence;
 mod statistics;
 mod stream;
+mod turns;
 mod worker;
 
 pub use request::{Completion, Kind, MAX_CHOICES, Refused, Request};
 pub use statistics::Statistics;
 pub use stream::{Event, ScoredToken, Stream};
+pub use turns::Turns;
 
 use crate::kernels::attention::KvPrecision;
 use crate::{Error, Hornbook, Result};
@@ -68,6 +70,9 @@ pub struct EngineOptions {
     /// How keys and values are stored. One for all requests, since they share them: that of
     /// [`Options`](crate::Options) has no say here.
     pub kv_precision: KvPrecision,
+    /// Engines that are given clones of one `Turns` compute one after the other, a pass each, and so never ask for more
+    /// threads than there are cores.
+    pub turns: Turns,
 }
 
 impl Default for EngineOptions {
@@ -78,6 +83,7 @@ impl Default for EngineOptions {
             prefix_cache_bytes: 256 << 20,
             prefill_chunk: 64,
             kv_precision: KvPrecision::default(),
+            turns: Turns::default(),
         }
     }
 }

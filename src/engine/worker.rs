@@ -89,6 +89,8 @@ impl Worker {
     fn turn(&mut self) -> Result<()> {
         self.requests.retain(|request| !request.events.is_closed()); // nobody listens any more
         let mut news = News::new();
+        let turns = self.options.turns.clone();
+        let turn = turns.wait();
         self.seat(&mut news);
         let needs: Vec<Need> =
             self.seated().map(|s| Need { left: s.left(), scored: s.task.scores() }).collect();
@@ -98,6 +100,7 @@ impl Worker {
             self.read(&shares);
             self.settle(&mut news);
         }
+        drop(turn);
         self.tell(news);
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::MAIN;
 use super::listing::Remote;
 use super::transfer::Problem;
 use crate::checkpoint;
-use crate::error::{Error, did_you_mean};
+use crate::error::Error;
 
 /// What was asked for, for whoever has to say that it cannot be had.
 #[derive(Debug)]
@@ -109,8 +109,10 @@ impl Asked<'_> {
 
     fn status(&self, status: u16) -> Error {
         let (what, page) = (self.what(), format!("{}/{}", self.endpoint, self.name));
-        let similar =
-            did_you_mean(self.name, checkpoint::KNOWN.iter().flat_map(|(short, full)| [*short, *full]));
+        let similar = Error::did_you_mean(
+            self.name,
+            checkpoint::KNOWN.iter().flat_map(|(short, full)| [*short, *full]),
+        );
         Error::Message(match status {
             401 if self.token => {
                 format!("the hub refuses the token (401): make another at {}/settings/tokens", self.endpoint)

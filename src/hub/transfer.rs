@@ -18,6 +18,8 @@ use super::is_plain;
 use super::listing::Remote;
 use super::refusal::of_disk;
 
+/// Times a file is fetched that turns out wrong, where a part of it was from an earlier request.
+const ROUNDS: u32 = 3;
 /// Attempts in a row that bring nothing.
 const ATTEMPTS: u32 = 5;
 /// Waited before the second attempt, and twice as long before each further one.
@@ -54,6 +56,13 @@ enum Tick {
     Bytes(u64),
 }
 
+/// What a request brought, or several.
+struct New {
+    bytes: u64,
+    /// The last one began at the file's start.
+    whole: bool,
+}
+
 struct Ticker(Sender<Tick>);
 
 impl hf_hub::api::Progress for Ticker {
@@ -72,24 +81,28 @@ impl Transfer {
     /// Sees to it that a file is there and right. `told` hears how much of it is; returned is how much came.
     pub(super) fn run(&self, file: &Remote, mut told: impl FnMut(u64)) -> Result<u64, Problem> {
         let pointer = self.cache.repo(self.repo.clone()).pointer_path(self.repo.revision()).join(&file.name);
-        let mut came = 0;
-        loop {
-            let fresh = !pointer.exists();
-            let new = if fresh { self.fetch(file, &pointer, &mut told)? } else { 0 };
-            came += new;
-            let Some(problem) = wrong(file, &pointer).map_err(Problem::Disk)? else {
+        let (mut came, mut problem) = (0, None);
+        for _ in 0..ROUNDS {
+            let mut whole = false;
+            if !pointer.exists() {
+                let new = self.fetch(file, &pointer, &mut told)?;
+                (came, whole) = (came + new.bytes, new.whole);
+            }
+            problem = wrong(file, &pointer).map_err(Problem::Disk)?;
+            if problem.is_none() {
                 told(file.size);
                 return Ok(came);
-            };
+            }
             discard(&pointer).map_err(Problem::Disk)?;
-            if fresh && new >= file.size {
-                return Err(problem); // no part of it was from an earlier run
+            if whole {
+                break;
             }
         }
+        Err(problem.expect("the last round's"))
     }
 
     /// Downloads it, again and again as long as something comes.
-    fn fetch(&self, file: &Remote, pointer: &Path, told: &mut impl FnMut(u64)) -> Result<u64, Problem> {
+    fn fetch(&self, file: &Remote, pointer: &Path, told: &mut impl FnMut(u64)) -> Result<New, Problem> {
         if pointer.is_symlink() {
             std::fs::remove_file(pointer).map_err(Problem::Disk)?; // it leads nowhere
         }
@@ -100,13 +113,13 @@ impl Transfer {
                 (self.api.clone(), self.repo.clone(), self.cache.clone(), file.clone());
             let thread = thread::spawn(move || attempt(&api, &repo, &cache, &file_, Ticker(ticks)));
             let new = self.listen(&listener, |here| told(here.min(file.size)))?;
-            came += new;
+            came += new.bytes;
             let problem = match thread.join() {
-                Ok(Ok(())) => return Ok(came),
+                Ok(Ok(())) => return Ok(New { bytes: came, whole: new.whole }),
                 Ok(Err(problem)) => problem,
                 Err(_) => Problem::Changed("what came cannot be understood".into()),
             };
-            failures = if new > 0 { 1 } else { failures + 1 };
+            failures = if new.bytes > 0 { 1 } else { failures + 1 };
             if failures >= ATTEMPTS || !may_pass(&problem) {
                 return Err(problem);
             }
@@ -116,7 +129,7 @@ impl Transfer {
 
     /// Passes on what the download says until it ends; how many bytes came. The first of each request are those that
     /// were here before.
-    fn listen(&self, ticks: &Receiver<Tick>, mut told: impl FnMut(u64)) -> Result<u64, Problem> {
+    fn listen(&self, ticks: &Receiver<Tick>, mut told: impl FnMut(u64)) -> Result<New, Problem> {
         let (mut here, mut before) = (0, None);
         loop {
             match ticks.recv_timeout(self.patience) {
@@ -126,7 +139,10 @@ impl Transfer {
                     before.get_or_insert(bytes);
                     told(here);
                 }
-                Err(RecvTimeoutError::Disconnected) => return Ok(here - before.unwrap_or(0)),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let before = before.unwrap_or(0);
+                    return Ok(New { bytes: here - before, whole: before == 0 });
+                }
                 // The thread is left behind, and ends with the program.
                 Err(RecvTimeoutError::Timeout) => return Err(Problem::Silent(self.patience.as_secs())),
             }
@@ -139,8 +155,8 @@ fn attempt(api: &Api, repo: &Repo, cache: &Cache, file: &Remote, ticker: Ticker)
     let source = api.repo(repo.clone());
     let announced = api.metadata(&source.url(&file.name)).map_err(Problem::Refused)?;
     if !is_plain(announced.etag()) || announced.commit_hash() != repo.revision() {
-        let found = format!("commit '{}', ETag '{}'", announced.commit_hash(), announced.etag());
-        return Err(Problem::Changed(found.escape_debug().to_string()));
+        let found = format!("commit {:?}, ETag {:?}", announced.commit_hash(), announced.etag());
+        return Err(Problem::Changed(found));
     }
     if announced.size() as u64 != file.size {
         return Err(Problem::Changed(format!("{} bytes, {} in the list", announced.size(), file.size)));

@@ -17,6 +17,8 @@ pub struct ApiError {
     retry_after: Option<Duration>,
     /// No try will ever make sense, although the status says so.
     hopeless: bool,
+    /// Nothing else will be answered on this connection.
+    last: bool,
 }
 
 /// The inner object. All four keys are always there.
@@ -44,7 +46,7 @@ const INVALID: &str = "invalid_request_error";
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         let body = ErrorObject { message: message.into(), kind, param: None, code: None };
-        Self { status, body, retry_after: None, hopeless: false }
+        Self { status, body, retry_after: None, hopeless: false, last: false }
     }
 
     fn code(mut self, code: &'static str) -> Self {
@@ -134,14 +136,22 @@ impl ApiError {
         error
     }
 
+    fn unavailable(message: &str, retry_after: Duration) -> Self {
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message);
+        error.retry_after = Some(retry_after);
+        error
+    }
+
+    /// 503: the server has no models yet.
+    pub fn loading() -> Self {
+        Self::unavailable("the server is loading its models; try again in a second", Duration::from_secs(1))
+    }
+
     /// 503: the server is about to end.
     pub fn closing() -> Self {
-        let mut error = Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "server_error",
-            "the server is shutting down; try again once it is back",
-        );
-        error.retry_after = Some(Duration::from_secs(5));
+        let message = "the server is shutting down; try again once it is back";
+        let mut error = Self::unavailable(message, Duration::from_secs(5));
+        error.last = true;
         error
     }
 
@@ -194,6 +204,9 @@ impl IntoResponse for ApiError {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, seconds.max(1).into());
             headers.insert("retry-after-ms", (wait.as_millis() as u64).max(1).into());
+        }
+        if self.last {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.hopeless {
             headers.insert("x-should-retry", HeaderValue::from_static("false"));

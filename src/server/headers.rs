@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 /// What everyone may read without a key.
 const OPEN: [&str; 2] = ["/health", "/openapi.json"];
+/// What can be read to the end.
+const TO_THE_END: &str = "/metrics";
 
 /// The version of OpenAI's API that is spoken.
 const VERSION: &str = "2020-10-01";
@@ -28,9 +30,12 @@ pub async fn around(State(app): State<Arc<App>>, mut request: Request, next: Nex
     response
 }
 
-/// Whose key it is, and whether that key may ask once more.
+/// Whether the server takes requests, whose key it is, and whether that key may ask once more.
 pub async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("", |path| path.as_str());
+    if !app.is_open() && path != TO_THE_END {
+        return ApiError::closing().into_response();
+    }
     let (Some(keys), false) = (&app.keys, OPEN.contains(&path)) else {
         return next.run(request).await;
     };

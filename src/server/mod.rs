@@ -20,6 +20,7 @@ pub mod draft;
 pub mod embeddings;
 pub mod error;
 pub mod headers;
+pub mod in_process;
 pub mod json;
 pub mod key_file;
 pub mod keys;
@@ -44,7 +45,7 @@ use metrics::Metrics;
 use models::Models;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -163,6 +164,101 @@ impl App {
     }
 }
 
+/// Options that have been looked into, and what they name read.
+struct Checked {
+    options: ServerOptions,
+    keys: Option<Keyring>,
+    template: ChatTemplate,
+}
+
+impl Checked {
+    fn new(options: ServerOptions) -> Result<Self> {
+        let keys = options.keys.as_deref().map(Keyring::open).transpose()?;
+        let template = match &options.chat_template {
+            Some(path) => ChatTemplate::open(path)?,
+            None => ChatTemplate::built_in()?,
+        };
+        Ok(Self { options, keys, template })
+    }
+
+    /// The models at work, with what every request has at hand.
+    fn app(self, models: Vec<Hornbook>, phase: watch::Receiver<Phase>) -> Result<Arc<App>> {
+        let Self { options, keys, template } = self;
+        let engine = |hornbook| Engine::start(hornbook, options.engine.clone());
+        let engines = models.into_iter().map(engine).collect::<Result<_>>()?;
+        Ok(Arc::new(App {
+            models: Models::new(engines, &options.aliases)?,
+            keys,
+            limits: Arc::default(),
+            template,
+            metrics: Arc::default(),
+            cors: options.cors,
+            log_prompts: options.log_prompts,
+            max_concurrency: options.engine.max_concurrency,
+            http: options.http,
+            phase,
+        }))
+    }
+}
+
+/// A server that listens and has no models yet: everyone is told to come back. Dropping it ends it at once.
+pub struct Listening {
+    address: SocketAddr,
+    checked: Checked,
+    app: Arc<OnceLock<Arc<App>>>,
+    phase: watch::Sender<Phase>,
+    connections: JoinHandle<()>,
+    runtime: Runtime,
+}
+
+impl Listening {
+    /// Listens, before models are loaded: so that a port that is taken is known at once, and whoever waits for the server
+    /// can ask it.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] and [`Error::Message`] for options that do not go together, [`Error::Io`] for a file that
+    /// cannot be read or an address that cannot be listened on.
+    pub fn start(options: ServerOptions) -> Result<Self> {
+        let address = options.address;
+        if !address.ip().is_loopback() && options.keys.is_none() && !options.no_auth {
+            return Err(Error::Message(format!(
+                "{address} can be reached from other machines, and nobody would need a key: \
+                 give --keys FILE (hornbook keys add makes one), or say --no-auth"
+            )));
+        }
+        let (http, grace) = (options.http, options.grace);
+        let checked = Checked::new(options)?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("hornbook-http")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::Message(format!("the server's threads cannot be started: {error}")))?;
+        let listener = runtime.block_on(connections::listen(address))?;
+        let address = listener.local_addr().unwrap_or(address);
+        let (app, phase) = (Arc::default(), watch::Sender::new(Phase::Open));
+        let serve = connections::serve(listener, Arc::clone(&app), http, phase.clone(), grace);
+        let connections = runtime.spawn(serve);
+        Ok(Self { address, checked, app, phase, connections, runtime })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves models until it is told to stop.
+    ///
+    /// # Errors
+    /// [`Error::Message`] and [`Error::Parameter`] for names that do not go together.
+    pub fn serve(self, models: Vec<Hornbook>) -> Result<Server> {
+        let Self { address, checked, app: place, phase, connections, runtime } = self;
+        let app = checked.app(models, phase.subscribe())?;
+        let app = Arc::clone(place.get_or_init(|| app));
+        Ok(Server { address, app, phase, connections, runtime })
+    }
+}
+
 /// A server that runs. Dropping it ends it at once.
 pub struct Server {
     address: SocketAddr,
@@ -173,52 +269,6 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves models until it is told to stop.
-    ///
-    /// # Errors
-    /// [`Error::Parameter`] and [`Error::Message`] for options that do not go together, [`Error::Io`] for a file that
-    /// cannot be read or an address that cannot be listened on.
-    pub fn start(models: Vec<Hornbook>, options: ServerOptions) -> Result<Self> {
-        let address = options.address;
-        if !address.ip().is_loopback() && options.keys.is_none() && !options.no_auth {
-            return Err(Error::Message(format!(
-                "{address} can be reached from other machines, and nobody would need a key: \
-                 give --keys FILE (hornbook keys add makes one), or say --no-auth"
-            )));
-        }
-        let keys = options.keys.as_deref().map(Keyring::open).transpose()?;
-        let template = match &options.chat_template {
-            Some(path) => ChatTemplate::open(path)?,
-            None => ChatTemplate::built_in()?,
-        };
-        let engine = |hornbook| Engine::start(hornbook, options.engine.clone());
-        let engines = models.into_iter().map(engine).collect::<Result<_>>()?;
-        let (phase, receiver) = watch::channel(Phase::Open);
-        let app = Arc::new(App {
-            models: Models::new(engines, &options.aliases)?,
-            keys,
-            limits: Arc::default(),
-            template,
-            metrics: Arc::default(),
-            cors: options.cors,
-            log_prompts: options.log_prompts,
-            max_concurrency: options.engine.max_concurrency,
-            http: options.http,
-            phase: receiver,
-        });
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("hornbook-http")
-            .enable_all()
-            .build()
-            .map_err(|error| Error::Message(format!("the server's threads cannot be started: {error}")))?;
-        let listener = runtime.block_on(connections::listen(address))?;
-        let address = listener.local_addr().unwrap_or(address);
-        let connections =
-            runtime.spawn(connections::serve(listener, Arc::clone(&app), phase.clone(), options.grace));
-        Ok(Self { address, app, phase, connections, runtime })
-    }
-
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -99,7 +99,7 @@ fn an_answer_that_is_no_hubs_is_not_believed() {
     assert!(hub.refused(&["pull", NAME]).contains("does not answer as the hub does"));
     hub.behave(|hub| _ = hub.listing.insert("sha", json!("f".repeat(40))));
     let line = hub.refused(&["pull", NAME]);
-    assert!(line.contains("does not answer as the hub does: config.json: commit '0123"), "{line}");
+    assert!(line.contains("does not answer as the hub does: config.json: commit \"0123"), "{line}");
     hub.behave(|hub| _ = hub.listing.insert("siblings", json!("none")));
     assert!(hub.refused(&["pull", NAME]).contains("does not answer as the hub does"));
 

@@ -4,7 +4,7 @@ use hornbook::Hornbook;
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::threads::Team;
-use hornbook::server::{Server, ServerOptions};
+use hornbook::server::{Listening, Server, ServerOptions};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,6 +19,12 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A server that ends with the test.
 pub struct Running {
     server: Server,
+    asked: Asked,
+}
+
+/// What can be asked of a server.
+pub struct Asked {
+    address: SocketAddr,
     agent: Agent,
     key: Option<String>,
 }
@@ -97,20 +103,16 @@ pub fn serve(models: &[&str], change: impl FnOnce(&mut ServerOptions)) -> Runnin
     let models = models.iter().map(|model| open(model)).collect();
     let mut options = ServerOptions { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..Default::default() };
     change(&mut options);
-    let server = Server::start(models, options).unwrap();
-    let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build();
-    Running { server, agent: config.into(), key: None }
+    let server = Listening::start(options).unwrap().serve(models).unwrap();
+    let asked = Asked::at(server.address());
+    Running { server, asked }
 }
 
 impl Running {
     /// The same server, asked with a key.
     pub fn with_key(mut self, key: &str) -> Self {
-        self.key = Some(key.to_string());
+        self.asked.key = Some(key.to_string());
         self
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.server.address()
     }
 
     pub fn server(self) -> Server {
@@ -119,6 +121,26 @@ impl Running {
 
     pub fn stopper(&self) -> impl Fn() + Send + use<> {
         self.server.stopper()
+    }
+}
+
+impl std::ops::Deref for Running {
+    type Target = Asked;
+
+    fn deref(&self) -> &Asked {
+        &self.asked
+    }
+}
+
+impl Asked {
+    pub fn at(address: SocketAddr) -> Self {
+        let config =
+            Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build();
+        Self { address, agent: config.into(), key: None }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn url(&self, path: &str) -> String {

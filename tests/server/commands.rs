@@ -102,6 +102,26 @@ fn end(mut server: Child) {
     server.wait().unwrap();
 }
 
+#[cfg(unix)]
+#[test]
+fn a_terminated_server_finishes_its_streams_and_sends_others_away() {
+    let (mut server, address, mut lines) = serve(&["--grace", "60"]);
+    let body = serde_json::json!({"prompt": "The", "max_tokens": 500, "n": 8, "stream": true, "logit_bias": {"4095": -100}});
+    let mut running = ureq::post(format!("http://{address}/v1/completions")).send_json(body).unwrap();
+    assert!(Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap().success());
+    let mut said = String::new();
+    lines.read_line(&mut said).unwrap();
+    assert!(said.starts_with("hornbook: no more requests are taken"), "{said}");
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let request = serde_json::json!({"prompt": "A", "max_tokens": 1});
+    let refused = agent.post(format!("http://{address}/v1/completions")).send_json(request).unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].to_str().unwrap()), (503, "5"));
+    assert!(server.try_wait().unwrap().is_none(), "the stream has ended too early for this test");
+    let text = running.body_mut().read_to_string().unwrap();
+    assert!(text.trim_end().ends_with("data: [DONE]"), "{}", &text[text.len().saturating_sub(200)..]);
+    assert!(server.wait().unwrap().success());
+}
+
 #[test]
 fn bad_options_are_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,9 +1,11 @@
 //! Connections that come, go, stall, or ask for more than there is.
 
-use super::client::{PATIENCE, fable, serve, wait};
+use super::client::{Asked, PATIENCE, fable, open, serve, wait};
+use hornbook::server::{Listening, ServerOptions};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Long enough to be interrupted.
@@ -140,17 +142,60 @@ fn a_client_that_never_reads_is_let_go() {
 }
 
 #[test]
+fn before_the_models_are_there_everyone_is_told_to_come_back() {
+    let options = ServerOptions { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..Default::default() };
+    let listening = Listening::start(options).unwrap();
+    let server = Asked::at(listening.address());
+    for answer in [
+        server.get("/health"),
+        server.get("/metrics"),
+        server.post("/v1/completions", json!({"prompt": "The"})),
+        server.post("/no/such/path", json!({})),
+    ] {
+        assert_eq!(answer.error(), (503, "server_error".into(), None, None));
+        assert_eq!((answer.header("retry-after"), answer.header("retry-after-ms")), ("1", "1000"));
+        assert!(answer.text.contains("loading its models"), "{}", answer.text);
+    }
+    let mut kept = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut head = [0; 12];
+    kept.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 503");
+    let running = listening.serve(vec![open("fable")]).unwrap();
+    // On the same connection, too.
+    kept.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut rest = String::new();
+    kept.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("HTTP/1.1 200 OK"), "{rest}");
+    assert_eq!(server.get("/health").ok(), json!({"status": "ok"}));
+    server.post("/v1/completions", json!({"prompt": "The", "max_tokens": 1})).ok();
+    drop(running);
+}
+
+#[test]
 fn shutting_down_lets_streams_end_and_refuses_what_is_new() {
     let server = fable();
     let mut kept = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
-    let mut running = server.begin(
-        "/v1/completions",
-        &json!({"prompt": "The", "max_tokens": 300, "stream": true, "logit_bias": {"4095": -100}}),
-    );
-    server.wait_for("hornbook_sequences_running", |running| running == 1.0);
+    let mut running = server.begin("/v1/completions", &long(true));
+    server.wait_for("hornbook_sequences_running", |running| running == 4.0);
     let address = server.address();
     server.stopper()();
-    let ended = std::thread::spawn(move || server.server().wait());
+    let (server, asked) = (server.server(), Asked::at(address));
+    let ended = std::thread::spawn(move || server.wait());
+    for answer in [
+        asked.post("/v1/completions", json!({"prompt": "The", "max_tokens": 1})),
+        asked.post("/v1/embeddings", json!({"input": "The"})),
+        asked.get("/health"),
+        asked.get("/v1/models"),
+    ] {
+        assert_eq!(answer.error(), (503, "server_error".into(), None, None));
+        assert_eq!((answer.header("retry-after"), answer.header("connection")), ("5", "close"));
+        assert!(answer.text.contains("shutting down"), "{}", answer.text);
+    }
+    assert_eq!(
+        asked.metric("hornbook_sequences_running"),
+        4.0,
+        "the stream has ended too early for this test"
+    );
     let mut text = String::new();
     running.read_to_string(&mut text).unwrap();
     assert!(text.contains("data: [DONE]"), "{}", &text[text.len().saturating_sub(200)..]);

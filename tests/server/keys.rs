@@ -1,9 +1,9 @@
 //! Keys, limits, and who may come without.
 
-use super::client::{Running, fable, open, serve};
+use super::client::{Running, fable, serve};
 use hornbook::server::key_file::{add, remove};
 use hornbook::server::keys::Key;
-use hornbook::server::{Server, ServerOptions};
+use hornbook::server::{Listening, ServerOptions};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -121,7 +121,7 @@ fn keys_come_and_go_without_a_restart() {
 #[test]
 fn others_than_this_machine_need_keys_unless_the_operator_says_otherwise() {
     let everywhere = ServerOptions { address: SocketAddr::from(([0, 0, 0, 0], 0)), ..Default::default() };
-    let start = |options: ServerOptions| Server::start(vec![open("tiny-gelu-new")], options).map(drop);
+    let start = |options: ServerOptions| Listening::start(options).map(drop);
     let error = start(everywhere.clone()).unwrap_err().to_string();
     assert!(
         error.contains("0.0.0.0:0 can be reached from other machines") && error.contains("--keys FILE"),

@@ -5,7 +5,7 @@ use crate::generate::Token;
 use crate::generate::completion::{Completion, Logprobs};
 use crate::{Error, Hornbook, Result};
 use clap::ValueEnum;
-use std::io::{ErrorKind, StdoutLock, Write, stdout};
+use std::io::{StdoutLock, Write, stdout};
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -113,9 +113,4 @@ pub fn logprob_table(logprobs: &Logprobs) {
         let top: Vec<String> = top.iter().map(|(token, logprob)| format!("{token:?} {logprob:.4}")).collect();
         eprintln!("{:16} {logprob:>9}   {}", format!("{token:?}"), top.join("  "));
     }
-}
-
-/// Whether a write failed because nobody reads any more.
-pub fn is_closed_pipe(error: &Error) -> bool {
-    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::BrokenPipe)
 }

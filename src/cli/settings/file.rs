@@ -2,7 +2,6 @@
 
 use super::known::{KNOWN, Setting};
 use super::wrong_line;
-use crate::error::did_you_mean;
 use crate::{Error, Result};
 use std::path::Path;
 use toml_edit::{Document, Item, TableLike, Value};
@@ -89,7 +88,7 @@ fn meant(key: &str, full: &str) -> String {
         None => {
             let names: Vec<String> = KNOWN.iter().map(Setting::name).collect();
             let keys = KNOWN.iter().map(|setting| setting.key);
-            did_you_mean(full, names.iter().map(String::as_str).chain(keys))
+            Error::did_you_mean(full, names.iter().map(String::as_str).chain(keys))
         }
     }
 }

@@ -1,0 +1,106 @@
+//! The models that are to answer many requests at once, and how: what `serve` and `batch` have in common.
+
+use super::bytes::parse_bytes;
+use super::kv::Kv;
+use super::team;
+use crate::checkpoint::Checkpoint;
+use crate::engine::{EngineOptions, Turns};
+use crate::model::Precision;
+use crate::server::ServerOptions;
+use crate::{Hornbook, Result};
+use clap::Args;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// Models, their names, and how much they do at once.
+#[derive(Args, Debug)]
+pub struct Engines {
+    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache (can be repeated)
+    #[arg(short, long, default_value = "fable")]
+    model: Vec<String>,
+
+    /// Another name of a model (can be repeated), e.g. text-davinci-002=gpt2. Where there is one model, it answers to
+    /// any name
+    #[arg(long, value_name = "NAME=MODEL", value_parser = parse_alias)]
+    alias: Vec<(String, String)>,
+
+    /// Sequences computed together
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_concurrency, value_parser = at_least_one, help_heading = "Many at once")]
+    pub max_concurrency: usize,
+
+    /// Memory for the keys and values of past requests, for those that begin alike, e.g. 256MiB; 0 keeps none
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_bytes, help_heading = "Many at once")]
+    prefix_cache: usize,
+
+    /// Prompt tokens computed between two steps of running completions
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().prefill_chunk, value_parser = at_least_one, help_heading = "Many at once")]
+    prefill_chunk: usize,
+
+    /// How messages become a prompt: a Jinja template as Hugging Face's tokenizers have it [default: a transcript]
+    #[arg(long, value_name = "FILE", help_heading = "Chat")]
+    chat_template: Option<PathBuf>,
+
+    /// Convert the weights when loading: f32, f16, bf16, bf16-dot, int8 or int4 [default: as they are stored]
+    #[arg(long, value_name = "P", help_heading = "Machine")]
+    precision: Option<Precision>,
+
+    /// Threads to compute with; several models take turns [default: one for each core]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    threads: Option<NonZeroUsize>,
+
+    /// How keys and values are stored; f16 takes half the memory
+    #[arg(long, value_name = "PRECISION", value_enum, default_value_t = Kv::F32, help_heading = "Machine")]
+    kv_precision: Kv,
+}
+
+impl Engines {
+    /// Loads the models.
+    pub fn open(&self) -> Result<Vec<Hornbook>> {
+        let open = |model: &String| {
+            Hornbook::with_precision(Checkpoint::open(model)?, team(self.threads)?, self.precision)
+        };
+        self.model.iter().map(open).collect()
+    }
+
+    /// What is asked of them, with a queue of so many sequences; the rest as it is by default.
+    pub fn options(&self, queue: usize) -> ServerOptions {
+        ServerOptions {
+            aliases: self.alias.clone(),
+            chat_template: self.chat_template.clone(),
+            engine: EngineOptions {
+                max_concurrency: self.max_concurrency,
+                queue,
+                prefix_cache_bytes: self.prefix_cache,
+                prefill_chunk: self.prefill_chunk,
+                kv_precision: self.kv_precision.into(),
+                turns: Turns::default(),
+            },
+            ..ServerOptions::default()
+        }
+    }
+}
+
+fn parse_alias(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((alias, model)) if !alias.is_empty() && !model.is_empty() => Ok((alias.into(), model.into())),
+        _ => Err("expected NAME=MODEL, e.g. text-davinci-002=gpt2".into()),
+    }
+}
+
+fn at_least_one(text: &str) -> std::result::Result<usize, String> {
+    let number = text.parse::<NonZeroUsize>().map_err(|_| "expected a whole number from 1 up")?;
+    Ok(number.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_names_two() {
+        assert_eq!(parse_alias("a=b=c"), Ok(("a".into(), "b=c".into())));
+        for wrong in ["", "a", "a=", "=b"] {
+            assert!(parse_alias(wrong).is_err(), "{wrong}");
+        }
+    }
+}
