@@ -28,6 +28,7 @@ pub mod engine;
 pub mod error;
 pub mod generate;
 pub mod kernels;
+pub mod lens;
 pub mod model;
 pub mod sampling;
 pub mod server;

@@ -1,6 +1,7 @@
 //! The command line, one file a subcommand.
 
 mod bench;
+mod changes;
 mod generate;
 mod keys;
 mod kv;

@@ -1,6 +1,7 @@
 //! What can be asked of `hornbook generate`.
 
 use super::output::Form;
+use crate::cli::changes::ChangesArgs;
 use crate::cli::kv::Kv;
 use crate::generate::Options;
 use crate::model::Precision;
@@ -31,6 +32,8 @@ More: hornbook generate --help
   hornbook generate \"Alice said\" --beams 4              the likeliest text found
   hornbook generate \"The king\" -n 3 --stop .            three sentences
   hornbook generate \"The king\" --json --logprobs 2      as OpenAI's API answers
+  hornbook generate \"The king\" --ablate L0H3,mlp2       without these parts, and before
+  hornbook generate \"The king\" --scale L5H1=2           with twice of what a head brings
   hornbook generate --prompt-file story.txt --stats     times and memory too
   hornbook generate --model gpt2 \"The sea\"              from the local cache
   hornbook generate --model DIR --prompt-ids 15,3,7 --output ids
@@ -160,7 +163,7 @@ pub struct Generate {
     pub no_repeat_ngram_size: usize,
 
     /// Instead of sampling, search for the most likely text, following B at a time; -n prints the best of them
-    #[arg(long, value_name = "B", help_heading = "Beam search", conflicts_with_all = ["logprobs", "stop", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed"])]
+    #[arg(long, value_name = "B", help_heading = "Beam search", conflicts_with_all = ["logprobs", "stop", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed", "ablate", "scale"])]
     pub beams: Option<NonZeroUsize>,
 
     /// Above 0 favours long texts, below 0 short ones
@@ -177,6 +180,10 @@ pub struct Generate {
     /// When to end the search once B texts are finished
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Early::False, help_heading = "Beam search", requires = "beams")]
     pub early_stopping: Early,
+
+    /// What is done to the model first
+    #[command(flatten)]
+    pub changes: ChangesArgs,
 
     /// Print the prompt before its completion
     #[arg(long, help_heading = "Output")]
