@@ -2,17 +2,22 @@
 
 mod bench;
 mod changes;
+mod explain;
 mod generate;
+mod heads;
 mod keys;
 mod kv;
 mod machine;
 mod memory;
 mod perplexity;
+mod positions;
 mod progress;
 mod prompt;
 mod quantize;
+mod screen;
 mod serve;
 mod stats;
+mod tokens;
 
 use crate::kernels::isa::Isa;
 use crate::kernels::threads::Team;
@@ -28,6 +33,10 @@ use std::process::ExitCode;
   hornbook generate \"Once upon a time\"   continue a prompt with the built-in model
   hornbook generate --help               all that can be asked of it, with examples
   hornbook serve                         OpenAI's API on this machine
+  hornbook explain \"Once upon a time\"    every step from text to the next token
+  hornbook tokens \"Once upon a time\"     how a text is cut into tokens
+  hornbook heads                         which attention head does what
+  hornbook positions                     how the model tells positions apart
   hornbook perplexity story.txt          how well the model predicts a text
   hornbook bench                         how fast it is on this machine
   hornbook quantize gpt2 -p int8 -o DIR  the same model in a quarter of the bytes")]
@@ -39,6 +48,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(Box<generate::Generate>),
+    Explain(explain::Explain),
+    Heads(heads::Heads),
+    Positions(positions::PositionsArgs),
+    Tokens(tokens::Tokens),
     Perplexity(perplexity::Perplexity),
     Bench(bench::Bench),
     Quantize(quantize::Quantize),
@@ -53,6 +66,10 @@ enum Command {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Generate(generate) => generate.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Heads(heads) => heads.run(),
+        Command::Positions(positions) => positions.run(),
+        Command::Tokens(tokens) => tokens.run(),
         Command::Perplexity(perplexity) => perplexity.run(),
         Command::Bench(bench) => bench.run(),
         Command::Quantize(quantize) => quantize.run(),
