@@ -7,6 +7,7 @@ mod end_to_end;
 mod layer_norm;
 mod linear;
 mod logits;
+mod observer;
 mod sampling;
 mod softmax;
 mod threads;
@@ -67,6 +68,6 @@ criterion_group! {
     config = settings();
     targets =
         linear::bench, layer_norm::bench, softmax::bench, activation::bench, attention::bench, logits::bench,
-        sampling::bench, threads::bench, end_to_end::bench
+        sampling::bench, threads::bench, end_to_end::bench, observer::bench
 }
 criterion_main!(subjects);

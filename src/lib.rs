@@ -1,6 +1,11 @@
+//! **New here? Take the [tour]**: from a text to the next token in ten pages, for someone who knows what a matrix is and
+//! has never met a language model. [Tokens](tour::tokens) → [embedding](tour::embedding) →
+//! [positions](tour::positions) → [attention](tour::attention) → [MLP](tour::mlp) → [norm](tour::norm) →
+//! [head](tour::head) → [sampling](tour::sampling) → [cache](tour::cache) → [kernels](tour::kernels).
+//!
 #![doc = include_str!("../README.md")]
 //!
-//! # A guided tour
+//! # The code in reading order
 //!
 //! The modules in the order to read them, each standing on those before it alone:
 //!
@@ -15,7 +20,8 @@
 //! 8. [`server`]: the engine behind OpenAI's API.
 //! 9. [`mod@bench`]: how fast it is, beside what the machine allows.
 //! 10. [`hub`]: models from elsewhere.
-//! 11. [`cli`]: the program `hornbook`.
+//! 11. [`lens`]: what goes on inside: what each part does, the pass as a walk.
+//! 12. [`cli`]: the program `hornbook`.
 //!
 //! [`error`] holds what can go wrong, always one line to be shown as it is.
 
@@ -30,10 +36,12 @@ pub mod error;
 pub mod generate;
 pub mod hub;
 pub mod kernels;
+pub mod lens;
 pub mod model;
 pub mod sampling;
 pub mod server;
 pub mod tokenizer;
+pub mod tour;
 
 pub use error::{Error, Result};
 pub use generate::{FinishReason, Generation, Hornbook, Options, Token};

@@ -2,18 +2,19 @@
 
 mod args;
 mod beams;
+mod changed;
 mod output;
 
 pub use args::Generate;
 
 use super::stats::Stats;
-use super::{is_closed_pipe, team};
-use crate::checkpoint::Checkpoint;
+use super::{is_closed_pipe, prompt};
 use crate::generate::completion::{Choice, Completion, Logprobs, Offsets};
-use crate::generate::{FinishReason, Generation};
+use crate::generate::{FinishReason, Generation, Options};
+use crate::model::{Observer, Session};
 use crate::sampling::{LogSoftmax, top_logprobs};
 use crate::{Hornbook, Result};
-use args::Prompt;
+use changed::Changed;
 use output::Output;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,17 +26,13 @@ const INTERRUPTED: u8 = 130;
 impl Generate {
     pub(super) fn run(self) -> Result<ExitCode> {
         let mut stats = Stats::start();
-        let Some(prompt) = self.prompt()? else {
-            eprint!("{}", args::WHAT_TO_TYPE);
+        let Some(prompt) = self.prompt.read()? else {
+            eprint!("{}", prompt::what_to_type("generate", "a prompt to continue"));
             return Ok(ExitCode::from(2));
         };
-        let team = team(self.threads)?;
-        let hornbook = Hornbook::with_precision(Checkpoint::open(&self.model)?, team, self.precision)?;
+        let hornbook = self.model.open()?;
         stats.loaded();
-        let prompt = match prompt {
-            Prompt::Ids(ids) => ids,
-            Prompt::Text(text) => hornbook.tokenizer()?.encode(&text, self.special)?,
-        };
+        let prompt = prompt.ids(&hornbook)?;
         if self.output.is_text() {
             hornbook.tokenizer()?;
         }
@@ -65,17 +62,39 @@ impl Generate {
             }
         });
         let options = self.options();
-        let mut generation =
-            hornbook.generate(prompt, &options)?.with_top_logprobs(self.logprobs.unwrap_or(0));
-        let given = prompt; // an empty one starts from a token that nobody typed
-        let prompt = generation.prompt().to_vec();
-        let (echoed, start) = self.echoed(hornbook, &prompt)?;
+        let (plain, flag) = (hornbook.generate(prompt, &options)?, &interrupted);
+        let Some(changes) = self.changes.ready(hornbook, prompt)? else {
+            let echoed = self.echoed(hornbook, plain.prompt(), ())?;
+            return self.write_all(hornbook, prompt, plain, echoed, None, stats, flag);
+        };
+        let generation = hornbook.generate_observed(prompt, &options, changes.clone())?;
+        let echoed = self.echoed(hornbook, plain.prompt(), changes)?;
+        let changed = Changed::new(self, hornbook, plain, &generation, flag)?;
+        self.write_all(hornbook, prompt, generation, echoed, Some(changed), stats, flag)
+    }
+
+    /// Writes `n` completions of what was `given`, which may be nothing, and the JSON.
+    #[allow(clippy::too_many_arguments)]
+    fn write_all<O: Observer>(
+        &self,
+        hornbook: &Hornbook,
+        given: &[u32],
+        generation: Generation<O>,
+        (echoed, start): (Option<Logprobs>, Offsets),
+        changed: Option<Changed>,
+        stats: &mut Stats,
+        interrupted: &AtomicBool,
+    ) -> Result<ExitCode> {
+        let mut generation = generation.with_top_logprobs(self.logprobs.unwrap_or(0));
         let mut output = Output::new(hornbook, self.output, self.json);
         let mut choices = vec![];
         for index in 0..self.n.get() {
             if index > 0 {
                 generation.restart()?;
                 output.separator()?;
+            }
+            if let (Some(changed), false) = (&changed, self.json) {
+                changed.show_before(index, self.output);
             }
             if self.echo {
                 output.prompt(given)?;
@@ -88,7 +107,7 @@ impl Generate {
                 &mut logprobs,
                 start.clone(),
                 stats,
-                &interrupted,
+                interrupted,
             )?;
             if let (Some(logprobs), false) = (&logprobs, self.json) {
                 output::logprob_table(logprobs);
@@ -105,7 +124,10 @@ impl Generate {
             }
         }
         if self.json {
-            output.json(&Completion::new(hornbook.name(), choices, prompt.len(), options.sampling.seed))?;
+            let prompt_tokens = generation.prompt().len();
+            let completion =
+                Completion::new(hornbook.name(), choices, prompt_tokens, self.options().sampling.seed);
+            output.json(&completion, changed.map(|changed| ("ablation", changed.json(hornbook))))?;
         }
         Ok(match interrupted.load(Ordering::SeqCst) {
             true => ExitCode::from(INTERRUPTED),
@@ -115,10 +137,10 @@ impl Generate {
 
     /// Writes one completion as it comes, and returns its text.
     #[allow(clippy::too_many_arguments)]
-    fn write(
+    fn write<O: Observer>(
         &self,
         hornbook: &Hornbook,
-        generation: &mut Generation,
+        generation: &mut Generation<O>,
         output: &mut Output,
         logprobs: &mut Option<Logprobs>,
         mut offsets: Offsets,
@@ -146,7 +168,12 @@ impl Generate {
     }
 
     /// The prompt's part of the logprobs, where both are wanted, and where the completion begins.
-    fn echoed(&self, hornbook: &Hornbook, prompt: &[u32]) -> Result<(Option<Logprobs>, Offsets)> {
+    fn echoed<O: Observer>(
+        &self,
+        hornbook: &Hornbook,
+        prompt: &[u32],
+        see: O,
+    ) -> Result<(Option<Logprobs>, Offsets)> {
         let mut offsets = Offsets::default();
         let Some(n) = self.logprobs else { return Ok((None, offsets)) };
         let tokenizer = hornbook.tokenizer()?;
@@ -158,8 +185,8 @@ impl Generate {
             return Ok((Some(logprobs), offsets));
         }
         logprobs.push(tokenizer, prompt[0], None, &mut offsets);
-        let mut session =
-            crate::model::Session::new(hornbook.model(), prompt.len(), self.options().kv_precision);
+        let Options { kv_precision, .. } = self.options();
+        let mut session = Session::observed(hornbook.model(), prompt.len(), kv_precision, see);
         session.score(prompt, |t, logits| {
             if let Some(&next) = prompt.get(t + 1) {
                 let logprob = LogSoftmax::of(logits).at(logits[next as usize]);

@@ -2,23 +2,31 @@
 
 mod batch;
 mod bench;
+mod bytes;
+mod changes;
 mod completions;
 mod config;
-mod bytes;
 mod engines;
+mod explain;
 mod generate;
+mod heads;
 mod health;
 mod keys;
 mod kv;
+mod machine;
 mod memory;
 mod models;
 mod perplexity;
+mod positions;
 mod progress;
+mod prompt;
 mod pull;
 mod quantize;
+mod screen;
 mod serve;
 mod settings;
 mod stats;
+mod tokens;
 mod version;
 
 use crate::kernels::isa::Isa;
@@ -40,6 +48,10 @@ use std::process::ExitCode;
   hornbook generate --help               all that can be asked of it, with examples
   hornbook serve                         OpenAI's API on this machine
   hornbook batch in.jsonl -o out.jsonl   a file of requests, as OpenAI's batches have them
+  hornbook explain \"Once upon a time\"    every step from text to the next token
+  hornbook tokens \"Once upon a time\"     how a text is cut into tokens
+  hornbook heads                         which attention head does what
+  hornbook positions                     how the model tells positions apart
   hornbook perplexity story.txt          how well the model predicts a text
   hornbook bench                         how fast it is on this machine
   hornbook pull gpt2                     a larger model, from the Hugging Face hub
@@ -52,6 +64,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(Box<generate::Generate>),
+    Explain(explain::Explain),
+    Heads(heads::Heads),
+    Positions(positions::PositionsArgs),
+    Tokens(tokens::Tokens),
     Perplexity(perplexity::Perplexity),
     Bench(bench::Bench),
     Quantize(quantize::Quantize),
@@ -101,6 +117,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Resu
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Generate(generate) => generate.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Heads(heads) => heads.run(),
+        Command::Positions(positions) => positions.run(),
+        Command::Tokens(tokens) => tokens.run(),
         Command::Perplexity(perplexity) => perplexity.run(),
         Command::Bench(bench) => bench.run(),
         Command::Quantize(quantize) => quantize.run(),

@@ -26,7 +26,7 @@ use crate::checkpoint::{Checkpoint, Config, TokenizerFiles};
 use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
 use crate::kernels::threads::Team;
-use crate::model::{Model, Precision, Session};
+use crate::model::{Model, Observer, Precision, Session};
 use crate::sampling::{SamplingParams, StopMatcher};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -152,7 +152,20 @@ impl Hornbook {
     /// # Errors
     /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Parameter`] for options out of range.
     pub fn generate(&self, prompt: &[u32], options: &Options) -> Result<Generation<'_>> {
-        Generation::new(self, prompt, options)
+        self.generate_observed(prompt, options, ())
+    }
+
+    /// The same, with an observer that looks at every pass and may change what it sees.
+    ///
+    /// # Errors
+    /// As [`Hornbook::generate`].
+    pub fn generate_observed<O: Observer>(
+        &self,
+        prompt: &[u32],
+        options: &Options,
+        see: O,
+    ) -> Result<Generation<'_, O>> {
+        Generation::new(self, prompt, options, see)
     }
 
     /// The tokens a text really starts with, checked against the model: those of `prompt`, or where that is empty the

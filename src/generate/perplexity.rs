@@ -176,7 +176,7 @@ fn check(model: &Model, against: Option<&Model>, ids: &[u32], windows: Windows) 
 ///
 /// With d = p − q token by token, KL = Σ softmax(p) · d + ln Σ softmax(p) · e^(−d): where the two are close, nothing
 /// large is subtracted from anything large. In f64, as divergences of interest are below f32's resolution of a logit.
-fn compare(p: &[f32], q: &[f32]) -> (f64, bool) {
+pub fn compare(p: &[f32], q: &[f32]) -> (f64, bool) {
     let (best_p, best_q) = (best(p), best(q));
     let max = f64::from(p[best_p]);
     // A shift of all logits means nothing; this one keeps e^(−d) within range.

@@ -2,12 +2,12 @@
 
 use super::{FinishReason, Hornbook, Options, Plan, Token, Writer};
 use crate::Result;
-use crate::model::Session;
+use crate::model::{Observer, Session};
 
 /// A completion in the making: an iterator of tokens. A token that ends the text is its last.
-pub struct Generation<'h> {
+pub struct Generation<'h, O = ()> {
     hornbook: &'h Hornbook,
-    session: Session<'h>,
+    session: Session<'h, O>,
     plan: Plan,
     top_logprobs: usize,
     /// The logits after the prompt, kept for other completions of it.
@@ -16,11 +16,11 @@ pub struct Generation<'h> {
     writer: Writer,
 }
 
-impl<'h> Generation<'h> {
-    pub(super) fn new(hornbook: &'h Hornbook, prompt: &[u32], options: &Options) -> Result<Self> {
+impl<'h, O: Observer> Generation<'h, O> {
+    pub(super) fn new(hornbook: &'h Hornbook, prompt: &[u32], options: &Options, see: O) -> Result<Self> {
         let plan = hornbook.plan(prompt, options)?;
         let writer = plan.writer(0);
-        let mut session = hornbook.session(writer.positions(), options);
+        let mut session = Session::observed(hornbook.model(), writer.positions(), options.kv_precision, see);
         let prompt_logits = session.feed(plan.prompt())?.to_vec();
         Ok(Self { hornbook, session, plan, top_logprobs: 0, prompt_logits, choice: 0, writer })
     }
@@ -48,6 +48,11 @@ impl<'h> Generation<'h> {
         self.plan.prompt()
     }
 
+    /// The logits behind the prompt, `[vocab_size]`, which the first token is chosen by.
+    pub fn prompt_logits(&self) -> &[f32] {
+        &self.prompt_logits
+    }
+
     /// The completion's tokens so far, one that ended it included.
     pub fn generated(&self) -> &[u32] {
         self.writer.generated()
@@ -72,7 +77,7 @@ impl<'h> Generation<'h> {
     }
 }
 
-impl Iterator for Generation<'_> {
+impl<O: Observer> Iterator for Generation<'_, O> {
     type Item = Result<Token>;
 
     fn next(&mut self) -> Option<Result<Token>> {

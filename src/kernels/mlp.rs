@@ -35,6 +35,18 @@ impl Mlp<'_> {
         linear(team, x, self.c_fc, self.c_fc_bias, Then::Activate(self.activation), hidden);
     }
 
+    /// The widened tokens before they are bent.
+    pub fn widen_only(&self, team: &Team, x: Rows, hidden: RowsMut) {
+        linear(team, x, self.c_fc, self.c_fc_bias, Then::Store, hidden);
+    }
+
+    /// Bends them: after [`Mlp::widen_only`] they are what [`Mlp::widen`] makes, bit for bit.
+    pub fn bend(&self, team: &Team, mut hidden: RowsMut) {
+        for t in 0..hidden.len() {
+            self.activation.apply(team.isa(), hidden.row_mut(t));
+        }
+    }
+
     /// Narrows them again, into or onto `y`, `[n_tokens, n_embd]`.
     pub fn narrow(&self, team: &Team, hidden: Rows, then: Then, y: RowsMut) {
         linear(team, hidden, self.c_proj, self.c_proj_bias, then, y);
@@ -78,5 +90,11 @@ mod tests {
         mlp.widen(&team, Rows::dense(&x, n_embd), RowsMut::dense(&mut hidden, n_inner));
         mlp.narrow(&team, Rows::dense(&hidden, n_inner), Then::Add, RowsMut::dense(&mut y, n_embd));
         assert_close(&y, &expected, 1e-5);
+
+        let mut in_steps = vec![0.0; n * n_inner];
+        mlp.widen_only(&team, Rows::dense(&x, n_embd), RowsMut::dense(&mut in_steps, n_inner));
+        assert_ne!(in_steps, hidden);
+        mlp.bend(&team, RowsMut::dense(&mut in_steps, n_inner));
+        assert_eq!(in_steps, hidden);
     }
 }

@@ -138,14 +138,34 @@ impl Model {
             copy_row(self.weights.wte.elements(), id as usize, s.x.rows_mut(s.rows).row_mut(t)); // wte[id]
         }
         show(see, Site::Embed, s.x.rows_mut(s.rows));
-        let wpe = match &self.weights.wpe {
+        let wpe = self.wpe();
+        let positions = batch.iter().flat_map(Segment::positions);
+        self.add(s.x.rows_mut(s.rows), Site::PosEmbed, see, |then, mut y| {
+            for (t, position) in positions.clone().enumerate() {
+                match then {
+                    Then::Add => {
+                        add_position(wpe, position, y.row_mut(t), s.normed.rows_mut(1).row_mut(0)); // + wpe[position]
+                    }
+                    _ => copy_row(wpe, position, y.row_mut(t)),
+                }
+            }
+        });
+    }
+
+    /// The position table, learned or not.
+    fn wpe(&self) -> Elements<'_> {
+        match &self.weights.wpe {
             Some(learned) => learned.elements(),
             None => Elements::F32(self.sinusoidal.as_deref().unwrap_or_default()),
-        };
-        let positions = batch.iter().flat_map(Segment::positions);
-        for (t, position) in positions.enumerate() {
-            add_position(wpe, position, s.x.rows_mut(s.rows).row_mut(t), s.normed.rows_mut(1).row_mut(0)); // + wpe[position]
         }
+    }
+
+    /// What is added to a token for each position it may stand at, `[n_positions, n_embd]`.
+    pub fn position_embeddings(&self) -> Vec<f32> {
+        let &Config { n_positions, n_embd, .. } = &self.config;
+        let mut rows = vec![0.0; n_positions * n_embd];
+        rows.chunks_mut(n_embd).enumerate().for_each(|(position, row)| copy_row(self.wpe(), position, row));
+        rows
     }
 
     /// One block: look around (attention), then think (MLP); each adds to what was there.
@@ -155,6 +175,7 @@ impl Model {
         show(see, Site::ResidPre(layer), s.x.rows_mut(s.rows));
 
         self.norm(s.x.rows(s.rows), &w.ln_1, s.normed.rows_mut(s.rows)); // [n_tokens, n_embd]
+        show(see, Site::Ln1(layer), s.normed.rows_mut(s.rows));
         self.linear(s.normed.rows(s.rows), &w.c_attn, Then::Store, s.qkv.rows_mut(s.rows)); // [n_tokens, 3 * n_embd]
         self.show_qkv(layer, s, see);
         for (segment, run) in batch.iter_mut().zip(&s.runs) {
@@ -177,6 +198,7 @@ impl Model {
         show(see, Site::ResidMid(layer), s.x.rows_mut(s.rows));
 
         self.norm(s.x.rows(s.rows), &w.ln_2, s.normed.rows_mut(s.rows)); // [n_tokens, n_embd]
+        show(see, Site::Ln2(layer), s.normed.rows_mut(s.rows));
         let mlp = Mlp {
             c_fc: w.c_fc.weights(),
             c_fc_bias: w.c_fc.bias(),
@@ -184,7 +206,13 @@ impl Model {
             c_proj: w.mlp_proj.weights(),
             c_proj_bias: w.mlp_proj.bias(),
         };
-        mlp.widen(team, s.normed.rows(s.rows), s.hidden.rows_mut(s.rows)); // [n_tokens, n_inner]
+        if O::LOOKS && see.wants(Site::Pre(layer)) {
+            mlp.widen_only(team, s.normed.rows(s.rows), s.hidden.rows_mut(s.rows)); // in two steps, to the same bits
+            show(see, Site::Pre(layer), s.hidden.rows_mut(s.rows));
+            mlp.bend(team, s.hidden.rows_mut(s.rows));
+        } else {
+            mlp.widen(team, s.normed.rows(s.rows), s.hidden.rows_mut(s.rows)); // [n_tokens, n_inner]
+        }
         show(see, Site::Post(layer), s.hidden.rows_mut(s.rows));
         self.add(s.x.rows_mut(s.rows), Site::MlpOut(layer), see, |then, y| {
             mlp.narrow(team, s.hidden.rows(s.rows), then, y);
@@ -215,8 +243,14 @@ impl Model {
         linear(&self.team, x, w.weights(), w.bias(), then, y);
     }
 
-    /// Adds a layer's output to the residual stream; in two steps where someone looks at it, to the same bits.
-    fn add<O: Observer>(&self, mut y: RowsMut, site: Site, see: &mut O, layer: impl Fn(Then, RowsMut)) {
+    /// Adds a layer's output, or positions, to the residual stream; in two steps where someone looks at it, to the same bits.
+    fn add<O: Observer>(
+        &self,
+        mut y: RowsMut,
+        site: Site,
+        see: &mut O,
+        mut layer: impl FnMut(Then, RowsMut),
+    ) {
         if !O::LOOKS || !see.wants(site) {
             return layer(Then::Add, y);
         }

@@ -1,6 +1,6 @@
 //! One sequence and the model it grows in.
 
-use super::{KvCache, Model, Scratch, Segment, Wanted};
+use super::{KvCache, Model, Observer, Scratch, Segment, Wanted};
 use crate::Result;
 use crate::kernels::attention::KvPrecision;
 
@@ -9,18 +9,31 @@ const PREFILL: usize = 512;
 /// The same where every token's logits are wanted, which are far larger than the token.
 const SCORE: usize = 32;
 
-/// A sequence that tokens are added to, each computed once.
-pub struct Session<'m> {
+/// A sequence that tokens are added to, each computed once; and who looks on while they are.
+pub struct Session<'m, O = ()> {
     model: &'m Model,
     cache: KvCache,
     scratch: Scratch,
+    see: O,
 }
 
 impl<'m> Session<'m> {
     /// An empty sequence with room for `positions` tokens.
     pub fn new(model: &'m Model, positions: usize, precision: KvPrecision) -> Self {
+        Self::observed(model, positions, precision, ())
+    }
+}
+
+impl<'m, O: Observer> Session<'m, O> {
+    /// The same, with an observer of every pass.
+    pub fn observed(model: &'m Model, positions: usize, precision: KvPrecision, see: O) -> Self {
         let cache = KvCache::new(model.config(), positions, precision);
-        Self { model, cache, scratch: Scratch::new() }
+        Self { model, cache, scratch: Scratch::new(), see }
+    }
+
+    /// Who looks on.
+    pub fn observer(&mut self) -> &mut O {
+        &mut self.see
     }
 
     /// The model.
@@ -77,6 +90,6 @@ impl<'m> Session<'m> {
 
     fn pass(&mut self, tokens: &[u32], wanted: Wanted) -> Result<()> {
         let segment = Segment { tokens, cache: &mut self.cache, wanted };
-        self.model.forward(&mut [segment], &mut self.scratch, &mut ())
+        self.model.forward(&mut [segment], &mut self.scratch, &mut self.see)
     }
 }

@@ -17,8 +17,10 @@ use crate::{Error, Result};
 
 mod bytes;
 mod files;
+mod merges;
 mod stream;
 
+pub use merges::{Merge, Word};
 pub use stream::Utf8Stream;
 
 use bytes::TokenBytes;

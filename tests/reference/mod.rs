@@ -28,6 +28,17 @@ impl Reference {
         Self(std::fs::read(data(folder).join("reference.safetensors")).unwrap())
     }
 
+    /// What scripts/make_parts_reference.py wrote for it.
+    pub fn parts(folder: &str) -> Self {
+        Self(std::fs::read(data(folder).join("parts.safetensors")).unwrap())
+    }
+
+    /// The tensors whose names begin so.
+    pub fn names(&self, prefix: &str) -> Vec<String> {
+        let file = SafeTensors::deserialize(&self.0).unwrap();
+        file.names().into_iter().filter(|name| name.starts_with(prefix)).map(str::to_string).collect()
+    }
+
     fn bytes(&self, name: &str) -> Vec<u8> {
         SafeTensors::deserialize(&self.0).unwrap().tensor(name).unwrap().data().to_vec()
     }
@@ -38,8 +49,13 @@ impl Reference {
 
     /// The tokens.
     pub fn ids(&self) -> Vec<u32> {
+        self.whole("input_ids")
+    }
+
+    /// The whole numbers of the tensor `name`.
+    pub fn whole(&self, name: &str) -> Vec<u32> {
         let whole = |id: &[u8; 8]| u32::try_from(i64::from_le_bytes(*id)).unwrap();
-        self.bytes("input_ids").as_chunks().0.iter().map(whole).collect()
+        self.bytes(name).as_chunks().0.iter().map(whole).collect()
     }
 
     /// The numbers of the tensor `name`.

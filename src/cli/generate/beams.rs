@@ -43,7 +43,10 @@ impl Generate {
             });
         }
         if self.json {
-            output.json(&Completion::new(hornbook.name(), choices, prompt.len(), options.sampling.seed))?;
+            output.json(
+                &Completion::new(hornbook.name(), choices, prompt.len(), options.sampling.seed),
+                None,
+            )?;
         }
         Ok(ExitCode::SUCCESS)
     }

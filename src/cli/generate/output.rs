@@ -5,6 +5,7 @@ use crate::generate::Token;
 use crate::generate::completion::{Completion, Logprobs};
 use crate::{Error, Hornbook, Result};
 use clap::ValueEnum;
+use serde_json::Value;
 use std::io::{StdoutLock, Write, stdout};
 
 /// What is written.
@@ -78,10 +79,17 @@ impl<'h> Output<'h> {
         }
     }
 
-    /// The whole answer.
-    pub fn json(&mut self, completion: &Completion) -> Result<()> {
-        let json =
-            serde_json::to_string_pretty(completion).map_err(|error| Error::Message(error.to_string()))?;
+    /// The whole answer, and what else there is to say.
+    pub fn json(&mut self, completion: &Completion, besides: Option<(&str, Value)>) -> Result<()> {
+        let error = |error: serde_json::Error| Error::Message(error.to_string());
+        let json = match besides {
+            None => serde_json::to_string_pretty(completion).map_err(error)?,
+            Some((name, value)) => {
+                let mut answer = serde_json::to_value(completion).map_err(error)?;
+                answer[name] = value;
+                format!("{answer:#}")
+            }
+        };
         writeln!(self.out, "{json}").and_then(|()| self.out.flush()).map_err(write_error)
     }
 

@@ -1,0 +1,74 @@
+//! `--ablate`, `--ablate-with` and `--scale`: a model with some of its parts taken away or turned up.
+
+use crate::lens::ablate::{Change, Changes, Edit, Part};
+use crate::{Hornbook, Result};
+use clap::{Args, ValueEnum};
+
+/// What is done to a model before it runs.
+#[derive(Args, Clone, Debug)]
+pub struct ChangesArgs {
+    /// Take parts away: heads such as L5H1, MLPs such as mlp3, separated by commas
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', help_heading = "What does a part do?")]
+    ablate: Vec<Part>,
+
+    /// What to leave in the place of what is taken away
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        default_value_t = With::Zero,
+        requires = "ablate",
+        help_heading = "What does a part do?"
+    )]
+    ablate_with: With,
+
+    /// Multiply what parts bring, after --ablate: L5H1=2,mlp3=0.5
+    #[arg(
+        long,
+        value_name = "PART=S",
+        value_delimiter = ',',
+        value_parser = parse_scale,
+        allow_hyphen_values = true,
+        help_heading = "What does a part do?"
+    )]
+    scale: Vec<(Part, f32)>,
+}
+
+/// What an ablated part brings.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum With {
+    /// Nothing
+    Zero,
+    /// Its mean over the prompt's tokens
+    Mean,
+}
+
+impl ChangesArgs {
+    /// The changes, in the order they are made.
+    pub fn list(&self) -> Vec<Change> {
+        let edit = match self.ablate_with {
+            With::Zero => Edit::Zero,
+            With::Mean => Edit::Mean,
+        };
+        let ablated = self.ablate.iter().map(|&part| Change { part, edit });
+        let scaled = self.scale.iter().map(|&(part, by)| Change { part, edit: Edit::Scale(by) });
+        ablated.chain(scaled).collect()
+    }
+
+    /// The changes ready to be made; none where nothing is to be changed.
+    ///
+    /// # Errors
+    /// As [`Changes::new`] and [`Hornbook::prompt`].
+    pub fn ready(&self, hornbook: &Hornbook, prompt: &[u32]) -> Result<Option<Changes>> {
+        match &self.list()[..] {
+            [] => Ok(None),
+            list => Changes::new(hornbook.model(), &hornbook.prompt(prompt)?, list).map(Some),
+        }
+    }
+}
+
+fn parse_scale(text: &str) -> std::result::Result<(Part, f32), String> {
+    let (part, by) = text.split_once('=').ok_or_else(|| format!("'{text}': expected PART=S, e.g. L5H1=2"))?;
+    let number = by.trim().parse().ok().filter(|by: &f32| by.is_finite());
+    Ok((part.parse()?, number.ok_or_else(|| format!("'{by}' is no finite number"))?))
+}

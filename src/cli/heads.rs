@@ -1,0 +1,133 @@
+//! `hornbook heads`: which head does what.
+
+use super::machine::ModelArgs;
+use super::screen::Screen;
+use super::{progress, write_error};
+use crate::lens::heads::{self, HeadScores, Kind};
+use crate::{Error, Result};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use std::io::{Write, stdout};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Find out which attention head does what
+///
+/// Every head reads random tokens that are repeated once, and is scored by how much of its attention goes where a head
+/// of each kind would look: to the token before (previous), to the same token earlier (duplicate), to what followed it
+/// there (induction), or to the very first token, where heads look that have nothing to say. 1 is all of its attention.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hornbook heads
+  hornbook heads --sort previous
+  hornbook heads --model gpt2 --html heads.html
+  hornbook heads --json
+  hornbook generate \"The king\" --ablate L5H1     and what the text is without one")]
+pub struct Heads {
+    /// The model
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// The kind whose heads come first
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Sort::Induction)]
+    sort: Sort,
+
+    /// Random tokens that are repeated [default: 64, or what the model has room for]
+    #[arg(long, value_name = "N")]
+    length: Option<NonZeroUsize>,
+
+    /// Sequences to take the mean of
+    #[arg(long, value_name = "N", default_value = "8")]
+    sequences: NonZeroUsize,
+
+    /// The number all chance comes from
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Write a page for a browser as well: the scores as heat maps
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// By what heads are sorted.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Sort {
+    /// By induction, the highest score first
+    Induction,
+    /// By attention to the token before
+    Previous,
+    /// By attention to the same token earlier
+    Duplicate,
+    /// By attention to the first token
+    First,
+    /// By layer and head
+    Layer,
+}
+
+impl Heads {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let hornbook = self.model.open()?;
+        let length = self.length.map(NonZeroUsize::get);
+        let sequences = heads::repeated(hornbook.model(), self.sequences.get(), length, self.seed)?;
+        let bar = progress::bar(sequences.len());
+        let scores = heads::score(hornbook.model(), &sequences, || bar.inc(1));
+        bar.finish_and_clear();
+        let scores = self.sorted(scores?);
+
+        if let Some(file) = &self.html {
+            let page = heads::html(hornbook.name(), &scores)?;
+            std::fs::write(file, page).map_err(|source| Error::Io {
+                path: file.clone(),
+                action: "write",
+                source,
+            })?;
+        }
+        let text = match self.json {
+            true => {
+                let length = sequences[0].len() / 2;
+                let (model, n, seed) = (hornbook.name(), sequences.len(), self.seed);
+                let report =
+                    json!({"model": model, "sequences": n, "length": length, "seed": seed, "heads": scores});
+                format!("{report:#}\n")
+            }
+            false => table(Screen::new(None)?, &scores),
+        };
+        stdout().write_all(text.as_bytes()).map_err(write_error)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn sorted(&self, mut scores: Vec<HeadScores>) -> Vec<HeadScores> {
+        let kind = match self.sort {
+            Sort::Induction => Kind::Induction,
+            Sort::Previous => Kind::Previous,
+            Sort::Duplicate => Kind::Duplicate,
+            Sort::First => Kind::First,
+            Sort::Layer => return scores, // as they come
+        };
+        scores.sort_by(|a, b| b.of(kind).total_cmp(&a.of(kind)));
+        scores
+    }
+}
+
+fn table(screen: Screen, scores: &[HeadScores]) -> String {
+    let names: String = Kind::ALL.iter().map(|kind| format!("{:>11}", kind.name())).collect();
+    let mut text = format!("{}\n", screen.bold(&format!("head   {names}   most like")));
+    for head in scores {
+        let name = format!("L{}H{}", head.layer, head.head);
+        let cells: String = Kind::ALL
+            .iter()
+            .map(|&kind| {
+                format!("    {}", screen.on_heat(&format!("{:7.3}", head.of(kind)), head.of(kind) as f32))
+            })
+            .collect();
+        let kind = head.kind().map_or("", Kind::name);
+        text += format!("{name:7}{cells}   {kind}").trim_end();
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,111 @@
+//! `hornbook positions`: how alike positions are, learned and by the formula.
+
+use super::screen::{Screen, shade};
+use super::write_error;
+use crate::checkpoint::PositionEmbedding;
+use crate::lens::positions::Positions;
+use crate::{Error, Hornbook, Result};
+use clap::Args;
+use serde_json::json;
+use std::io::{Write, stdout};
+use std::process::ExitCode;
+
+/// The widest a map becomes, and how far apart two stand.
+const WIDEST: usize = 64;
+const GAP: usize = 3;
+
+/// Show how alike the position embeddings are
+///
+/// Two heat maps side by side, positions downwards and to the right: how alike the rows are that the model has learned
+/// for its positions, and the rows of the sinusoidal formula of the first transformer. Darker is more alike.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hornbook positions
+  hornbook positions --first 64          only the first positions
+  hornbook positions --model gpt2 --json")]
+pub struct PositionsArgs {
+    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
+    #[arg(short, long, default_value = "fable")]
+    model: String,
+
+    /// Look at the first N positions [default: all of them]
+    #[arg(long, value_name = "N")]
+    first: Option<usize>,
+
+    /// One JSON object: both maps, 32 fields a side at most, and the means by distance
+    #[arg(long)]
+    json: bool,
+
+    /// Columns to write in [default: the terminal's, or 100]
+    #[arg(long, value_name = "COLUMNS")]
+    width: Option<usize>,
+}
+
+impl PositionsArgs {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let screen = Screen::new(self.width)?;
+        let hornbook = Hornbook::open(&self.model)?;
+        let (own, formula) = (Positions::of(hornbook.model()), Positions::by_formula(hornbook.model()));
+        let n = self.first.unwrap_or(own.len());
+        if !(2..=own.len()).contains(&n) {
+            let (name, found) = ("--first".into(), n.to_string());
+            return Err(Error::Parameter { name, found, expected: format!("2 to {}", own.len()) });
+        }
+        let distances: Vec<usize> =
+            (0..).map(|power| 1 << power).take_while(|distance| *distance < n).collect();
+        let own_name = match hornbook.config().position_embedding_type {
+            PositionEmbedding::Learned => "learned",
+            PositionEmbedding::Sinusoidal => "this model's",
+        };
+        let text = match self.json {
+            true => {
+                let side = n.min(32);
+                let of = |positions: &Positions| {
+                    let by_distance = distances
+                        .iter()
+                        .map(|&d| json!({"distance": d, "mean": positions.at_distance(n, d)}));
+                    json!({"map": positions.map(n, side, side), "by_distance": by_distance.collect::<Vec<_>>()})
+                };
+                let report = json!({"model": hornbook.name(), "positions": n, "kind": own_name, "own": of(&own), "formula": of(&formula)});
+                format!("{report:#}\n")
+            }
+            false => {
+                let both = [(own_name, &own), ("sinusoidal", &formula)];
+                maps(screen, n, both) + &table(screen, n, &distances, both)
+            }
+        };
+        stdout().write_all(text.as_bytes()).map_err(write_error)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Both maps; a character is twice as high as it is wide.
+fn maps(screen: Screen, n: usize, both: [(&str, &Positions); 2]) -> String {
+    let columns = ((screen.width - GAP) / 2).min(WIDEST).min(n);
+    let rows = columns.div_ceil(2);
+    let [left, right] = both.map(|(_, positions)| positions.map(n, rows, columns));
+    let mut text = screen.bold(&format!("{:columns$}{:GAP$}{}", both[0].0, "", both[1].0)) + "\n";
+    let line = |row: &Vec<f64>| -> String {
+        let field = |&similarity: &f64| {
+            let share = similarity.max(0.0) as f32;
+            screen.on_heat(&shade(share).to_string(), share)
+        };
+        row.iter().map(field).collect()
+    };
+    for (left, right) in left.iter().zip(&right) {
+        text += &format!("{}{:GAP$}{}\n", line(left), "", line(right));
+    }
+    text + "\n"
+}
+
+/// Means by distance.
+fn table(screen: Screen, n: usize, distances: &[usize], both: [(&str, &Positions); 2]) -> String {
+    let note = format!("how alike two of the first {n} positions are, in the mean");
+    let mut text = screen.title("By distance", &note);
+    text += &format!("{}\n", screen.bold(&format!("distance  {:>12}  {:>12}", both[0].0, both[1].0)));
+    for &distance in distances {
+        let [own, formula] = both.map(|(_, positions)| positions.at_distance(n, distance));
+        text += &format!("{distance:8}  {own:12.3}  {formula:12.3}\n");
+    }
+    text
+}

@@ -1,0 +1,157 @@
+//! `hornbook tokens`: how a text is cut into tokens.
+
+use super::prompt::{self, Prompt, PromptArgs};
+use super::screen::{Screen, columns, fit};
+use super::write_error;
+use crate::lens::label::label;
+use crate::tokenizer::Word;
+use crate::{Error, Hornbook, Result};
+use clap::Args;
+use serde_json::{Value, json};
+use std::io::{Write, stdout};
+use std::process::ExitCode;
+
+/// The widest a piece's column becomes.
+const LONGEST: usize = 24;
+
+/// Show how a text is cut into tokens
+///
+/// A space is shown as ·, a line feed as ↵, and bytes that are no text on their own, such as half a character, as \xE2.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hornbook tokens \"Once upon a time\"
+  hornbook tokens \"unbelievable\" --merges       how its bytes are joined, step by step
+  hornbook tokens \"naïve 😀\" --json
+  hornbook tokens --prompt-file story.txt --model gpt2
+  hornbook tokens --prompt-ids 15,3,7           from ids back to text")]
+pub struct Tokens {
+    #[command(flatten)]
+    prompt: PromptArgs,
+
+    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
+    #[arg(short, long, default_value = "fable")]
+    model: String,
+
+    /// Show every word's way from bytes to tokens
+    #[arg(long, conflicts_with = "prompt_ids")]
+    merges: bool,
+
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Columns to write in [default: the terminal's, or 100]
+    #[arg(long, value_name = "COLUMNS")]
+    width: Option<usize>,
+}
+
+impl Tokens {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let screen = Screen::new(self.width)?;
+        let Some(prompt) = self.prompt.read()? else {
+            eprint!("{}", prompt::what_to_type("tokens", "a text to cut"));
+            return Ok(ExitCode::from(2));
+        };
+        let hornbook = Hornbook::open(&self.model)?;
+        let tokenizer = hornbook.tokenizer()?;
+        let words = match (&prompt, self.merges) {
+            (Prompt::Text(text, special), true) => Some(tokenizer.merge_steps(text, *special)?),
+            _ => None,
+        };
+        let ids = prompt.ids(&hornbook)?;
+        let vocab_size = tokenizer.vocab_size();
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
+            return Err(Error::TokenId { id, vocab_size });
+        }
+        let text = match self.json {
+            true => format!("{:#}\n", report(&hornbook, &ids, words.as_deref())?),
+            false => {
+                let shown = Shown { hornbook: &hornbook, screen };
+                let words = words.iter().flatten().map(|word| shown.word(word));
+                shown.table(&ids)? + &words.collect::<String>()
+            }
+        };
+        stdout().write_all(text.as_bytes()).map_err(write_error)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn report(hornbook: &Hornbook, ids: &[u32], words: Option<&[Word]>) -> Result<Value> {
+    let tokenizer = hornbook.tokenizer()?;
+    let tokens = ids.iter().map(|&id| {
+        let bytes = tokenizer.token_bytes(id);
+        json!({"id": id, "text": str::from_utf8(bytes).ok(), "label": label(hornbook, id), "bytes": bytes})
+    });
+    let mut report = json!({
+        "model": hornbook.name(),
+        "text": tokenizer.decode(ids),
+        "tokens": tokens.collect::<Vec<_>>(),
+    });
+    if let Some(words) = words {
+        let merge = |merge: &crate::tokenizer::Merge| json!({"rank": merge.rank, "pair": merge.pair, "token": merge.token, "tokens": merge.tokens});
+        let word = |word: &Word| json!({"start": word.start, "merges": word.merges.iter().map(merge).collect::<Vec<_>>()});
+        report["words"] = words.iter().map(word).collect();
+    }
+    Ok(report)
+}
+
+/// Tokens on a screen.
+struct Shown<'a> {
+    hornbook: &'a Hornbook,
+    screen: Screen,
+}
+
+impl Shown<'_> {
+    /// All pieces in a row, then one a line.
+    fn table(&self, ids: &[u32]) -> Result<String> {
+        let tokenizer = self.hornbook.tokenizer()?;
+        let labels: Vec<String> = ids.iter().map(|&id| label(self.hornbook, id)).collect();
+        let bytes: usize = ids.iter().map(|&id| tokenizer.token_bytes(id).len()).sum();
+        let characters = tokenizer.decode(ids).chars().count();
+        let mut text = self.row(&labels, "");
+        text += &format!("{} tokens, {bytes} bytes, {characters} characters\n\n", ids.len());
+        let wide = labels.iter().map(|label| columns(label)).max().unwrap_or(0).clamp(5, LONGEST);
+        text += &format!("{}\n", self.screen.bold(&format!("    #      id  {}  bytes", fit("piece", wide))));
+        for (t, (&id, label)) in ids.iter().zip(&labels).enumerate() {
+            let hex: Vec<String> =
+                tokenizer.token_bytes(id).iter().map(|byte| format!("{byte:02X}")).collect();
+            let room = self.screen.width.saturating_sub(wide + 17).max(2);
+            let hex = fit(&hex.join(" "), room);
+            text += format!("{t:5} {id:7}  {}  {}", fit(label, wide), hex.trim_end()).trim_end();
+            text.push('\n');
+        }
+        Ok(text)
+    }
+
+    /// A word's way from bytes to tokens.
+    fn word(&self, word: &Word) -> String {
+        let labels = |ids: &[u32]| ids.iter().map(|&id| label(self.hornbook, id)).collect::<Vec<_>>();
+        let mut text = String::from("\n") + &self.row(&labels(&word.start), "");
+        for merge in &word.merges {
+            let names = labels(&[merge.pair.0, merge.pair.1, merge.token]);
+            let why = format!("   {} + {} → {} (merge {})", names[0], names[1], names[2], merge.rank);
+            text += &self.row(&labels(&merge.tokens), &why);
+        }
+        text
+    }
+
+    /// Pieces side by side, folded into the width, and what is to be said about them.
+    fn row(&self, labels: &[String], why: &str) -> String {
+        let (mut text, mut used) = (String::new(), 0);
+        for (i, label) in labels.iter().enumerate() {
+            let wide = columns(label) + usize::from(i > 0);
+            if used > 0 && used + wide > self.screen.width {
+                text.push('\n');
+                used = 0;
+            } else if i > 0 {
+                text += &self.screen.dim("|");
+            }
+            text += label;
+            used += wide;
+        }
+        if used + columns(why) > self.screen.width {
+            text.push('\n');
+        }
+        text + &self.screen.dim(why) + "\n"
+    }
+}

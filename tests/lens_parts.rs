@@ -1,0 +1,252 @@
+//! What parts do, against PyTorch: changes, kinds of heads, sites between the others. References are made by
+//! scripts/make_parts_reference.py.
+
+use crate::reference::{Reference, data};
+use hornbook::checkpoint::Checkpoint;
+use hornbook::kernels::attention::KvPrecision;
+use hornbook::kernels::isa::Isa;
+use hornbook::kernels::threads::Team;
+use hornbook::lens::ablate::{Change, Changes, Edit, Effect, Part};
+use hornbook::lens::heads::{HeadScores, Kind, score};
+use hornbook::lens::positions::Positions;
+use hornbook::model::{KvCache, Model, Observer, Scratch, Segment, Session, Site, Wanted};
+use hornbook::sampling::SamplingParams;
+use hornbook::{Hornbook, Options};
+use ndarray::{ArrayViewMutD, Axis};
+use serde_json::Value;
+use std::collections::HashMap;
+
+const TINY: [&str; 2] = ["tiny-gelu-new", "tiny-gelu-inverse-layer"];
+const TOLERANCE: f32 = 1e-5;
+
+fn checkpoint(folder: &str) -> Checkpoint {
+    Checkpoint::from_folder(&data(folder)).unwrap()
+}
+
+fn model(folder: &str) -> Model {
+    Model::new(checkpoint(folder), Team::new(2, Isa::available()[0]))
+}
+
+/// `L1H0 zero,mlp0 x2`, as the script writes it.
+fn changes(text: &str) -> Vec<Change> {
+    let change = |text: &str| {
+        let (part, edit) = text.split_once(' ').unwrap();
+        let edit = match edit {
+            "zero" => Edit::Zero,
+            "mean" => Edit::Mean,
+            scale => Edit::Scale(scale.strip_prefix('x').unwrap().parse().unwrap()),
+        };
+        Change { part: part.parse().unwrap(), edit }
+    };
+    text.split(',').map(change).collect()
+}
+
+/// All logits, the prompt in chunks.
+fn logits(model: &Model, ids: &[u32], chunk: usize, mut see: impl Observer) -> Vec<f32> {
+    let mut cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
+    let (mut scratch, mut all) = (Scratch::new(), vec![]);
+    for tokens in ids.chunks(chunk) {
+        let segment = Segment { tokens, cache: &mut cache, wanted: Wanted::All };
+        model.forward(&mut [segment], &mut scratch, &mut see).unwrap();
+        (0..scratch.logits().len()).for_each(|t| all.extend(scratch.logits().row(t)));
+    }
+    all
+}
+
+#[test]
+fn a_changed_model_is_pytorchs() {
+    let mut found = 0;
+    for folder in TINY {
+        let reference = Reference::parts(folder);
+        let model = model(folder);
+        let ids = reference.ids();
+        for name in reference.names("logits.") {
+            let edits = changes(name.strip_prefix("logits.").unwrap());
+            let ready = Changes::new(&model, &ids, &edits).unwrap();
+            let whole = logits(&model, &ids, usize::MAX, ready.clone());
+            reference.assert_close(&name, &whole, TOLERANCE, folder);
+            assert_eq!(logits(&model, &ids, 3, ready), whole, "{folder}: {name} in chunks");
+            found += 1;
+        }
+    }
+    assert_eq!(found, 10);
+}
+
+#[test]
+fn every_new_token_is_written_with_the_change() {
+    for folder in TINY {
+        let reference = Reference::parts(folder);
+        let hornbook = Hornbook::new(checkpoint(folder), Team::new(1, Isa::available()[0])).unwrap();
+        let ids = reference.ids();
+        // Nothing ends a text here: the script's greedy decoding does not stop either.
+        let sampling = SamplingParams { temperature: 0.0, min_tokens: 24, ..SamplingParams::default() };
+        let options = Options { sampling, max_tokens: Some(24), ..Options::default() };
+        for name in reference.names("greedy.") {
+            let edits = changes(name.strip_prefix("greedy.").unwrap());
+            let ready = Changes::new(hornbook.model(), &ids, &edits).unwrap();
+            let written: Vec<u32> = hornbook
+                .generate_observed(&ids, &options, ready)
+                .unwrap()
+                .map(|token| token.unwrap().id)
+                .collect();
+            let expected = reference.whole(&name);
+            if !hornbook.config().eos_token_ids.iter().any(|eos| expected.contains(eos)) {
+                assert_eq!(written, expected, "{folder}: {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_change_does_to_fable_is_what_pytorch_says() {
+    let expected: Value = serde_json::from_slice(&std::fs::read(data("fable/parts.json")).unwrap()).unwrap();
+    let fable = Model::new(Checkpoint::open("fable").unwrap(), Team::new(2, Isa::available()[0]));
+    let ids: Vec<u32> = serde_json::from_value(expected["input_ids"].clone()).unwrap();
+    let next = |see: Changes| {
+        let mut session = Session::observed(&fable, ids.len(), KvPrecision::F32, see);
+        session.feed(&ids).unwrap().to_vec()
+    };
+    let before = next(Changes::new(&fable, &ids, &[]).unwrap());
+    for change in expected["changes"].as_array().unwrap() {
+        let name = change["change"].as_str().unwrap();
+        let after = next(Changes::new(&fable, &ids, &changes(name)).unwrap());
+        let effect = Effect::of(&before, &after, 5);
+        let kl = change["kl_divergence"].as_f64().unwrap();
+        assert!(
+            (effect.kl_divergence - kl).abs() < 1e-4 * kl.max(0.01),
+            "{name}: {} and {kl}",
+            effect.kl_divergence
+        );
+        let best: Vec<(u32, f32, f32)> = serde_json::from_value(change["next"].clone()).unwrap();
+        for (id, before, after) in best {
+            let shift = effect.next.iter().find(|shift| shift.id == id).unwrap();
+            assert!(
+                (shift.before - before).abs() < 1e-5 && (shift.after - after).abs() < 1e-5,
+                "{name}: {shift:?}"
+            );
+        }
+    }
+
+    let positions = Positions::of(&fable);
+    let by_distance: Vec<(usize, f64)> = serde_json::from_value(expected["positions"].clone()).unwrap();
+    for (distance, mean) in by_distance {
+        assert!((positions.at_distance(512, distance) - mean).abs() < 1e-6, "{distance}");
+    }
+
+    let sequences: Vec<Vec<u32>> = serde_json::from_value(expected["heads_tokens"].clone()).unwrap();
+    let scores = score(&fable, &sequences, || {}).unwrap();
+    for kind in Kind::ALL {
+        let expected: Vec<f64> = serde_json::from_value(expected["heads"][kind.name()].clone()).unwrap();
+        assert_scores(&scores, kind, &expected, "fable");
+    }
+}
+
+fn assert_scores(scores: &[HeadScores], kind: Kind, expected: &[f64], context: &str) {
+    assert_eq!(scores.len(), expected.len());
+    for (head, expected) in scores.iter().zip(expected) {
+        let found = head.of(kind);
+        assert!((found - expected).abs() < 1e-5, "{context}: {head:?}: {} is {expected}", kind.name());
+    }
+}
+
+#[test]
+fn scores_of_heads_are_those_of_pytorchs_patterns() {
+    for folder in TINY {
+        let reference = Reference::parts(folder);
+        let tokens = reference.whole("heads.tokens");
+        let sequences: Vec<Vec<u32>> = tokens.chunks(41).map(<[u32]>::to_vec).collect();
+        let mut calls = 0;
+        let scores = score(&model(folder), &sequences, || calls += 1).unwrap();
+        assert_eq!((sequences.len(), calls), (2, 2));
+        for kind in Kind::ALL {
+            let expected = reference.values(&format!("heads.{}", kind.name()));
+            let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
+            assert_scores(&scores, kind, &expected, folder);
+        }
+    }
+}
+
+#[test]
+fn the_sites_between_are_pytorchs() {
+    for folder in TINY {
+        let reference = Reference::parts(folder);
+        let model = model(folder);
+        let mut seen: HashMap<Site, Vec<f32>> = HashMap::new();
+        logits(&model, &reference.ids(), usize::MAX, |site: Site, values: ArrayViewMutD<'_, f32>| {
+            seen.insert(site, values.iter().copied().collect());
+        });
+        let check = |site: Site, name: &str| reference.assert_close(name, &seen[&site], TOLERANCE, folder);
+        check(Site::PosEmbed, "position");
+        for layer in 0..model.config().n_layer {
+            check(Site::Ln1(layer), &format!("ln_1.{layer}"));
+            check(Site::Ln2(layer), &format!("ln_2.{layer}"));
+            check(Site::Pre(layer), &format!("pre.{layer}"));
+        }
+        let all: Vec<Site> = Site::all(model.config().n_layer).collect();
+        assert!(all.iter().all(|site| seen.contains_key(site)) && all.len() == seen.len());
+    }
+}
+
+/// Wants one site and does nothing, or doubles the first number there.
+struct One(Site, bool);
+
+impl Observer for One {
+    fn wants(&self, site: Site) -> bool {
+        site == self.0
+    }
+
+    fn see(&mut self, site: Site, mut values: ArrayViewMutD<'_, f32>) {
+        assert_eq!(site, self.0);
+        if self.1 {
+            let last = Axis(values.ndim() - 1);
+            values.index_axis_mut(last, 0).mapv_inplace(|x| 2.0 * x + 1.0);
+        }
+    }
+}
+
+#[test]
+fn looking_at_any_site_changes_no_bit_and_writing_changes_all_but_patterns() {
+    let model = model("tiny-gelu-new");
+    let ids = Reference::parts("tiny-gelu-new").ids();
+    let plain = logits(&model, &ids, usize::MAX, ());
+    let bits = |logits: Vec<f32>| logits.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    for site in Site::all(model.config().n_layer) {
+        let watched = logits(&model, &ids, usize::MAX, One(site, false));
+        assert_eq!(bits(watched), bits(plain.clone()), "{site} was looked at");
+        let written = logits(&model, &ids, usize::MAX, One(site, true));
+        let read_only = matches!(site, Site::Pattern(_));
+        assert_eq!(bits(written) == bits(plain.clone()), read_only, "{site} was written to");
+    }
+    // Two observers: the second sees what the first has left.
+    let first = One(Site::FinalNorm, true);
+    let mut after = vec![];
+    let second = |site: Site, values: ArrayViewMutD<'_, f32>| {
+        if site == Site::FinalNorm {
+            after = values.iter().copied().collect();
+        }
+    };
+    let both = logits(&model, &ids, usize::MAX, (first, second));
+    assert_eq!(both, logits(&model, &ids, usize::MAX, One(Site::FinalNorm, true)));
+    let mut before = vec![];
+    logits(&model, &ids, usize::MAX, |site: Site, values: ArrayViewMutD<'_, f32>| {
+        if site == Site::FinalNorm {
+            before = values.iter().copied().collect();
+        }
+    });
+    assert_eq!(after[0], 2.0 * before[0] + 1.0);
+    assert_eq!(after[1], before[1]);
+}
+
+#[test]
+fn a_part_that_is_not_there_is_named() {
+    let model = model("tiny-gelu-new");
+    let refuse = |part: Part, edit: Edit| {
+        Changes::new(&model, &[1, 2], &[Change { part, edit }]).unwrap_err().to_string()
+    };
+    let head = Part::Head { layer: 1, head: 4 };
+    assert_eq!(refuse(head, Edit::Zero), "part to change: found L1H4, expected a head from 0 to 3");
+    let mlp = Part::Mlp { layer: 2 };
+    assert_eq!(refuse(mlp, Edit::Mean), "part to change: found mlp2, expected a layer from 0 to 1");
+    let there = Part::Mlp { layer: 1 };
+    assert_eq!(refuse(there, Edit::Scale(f32::NAN)), "scale of mlp1: found NaN, expected a finite number");
+}
