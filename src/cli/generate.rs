@@ -6,14 +6,12 @@ mod output;
 
 pub use args::Generate;
 
+use super::prompt;
 use super::stats::Stats;
-use super::team;
-use crate::checkpoint::Checkpoint;
 use crate::generate::completion::{Choice, Completion, Logprobs, Offsets};
 use crate::generate::{FinishReason, Generation};
 use crate::sampling::{LogSoftmax, top_logprobs};
 use crate::{Hornbook, Result};
-use args::Prompt;
 use output::{Output, is_closed_pipe};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,17 +23,13 @@ const INTERRUPTED: u8 = 130;
 impl Generate {
     pub(super) fn run(self) -> Result<ExitCode> {
         let mut stats = Stats::start();
-        let Some(prompt) = self.prompt()? else {
-            eprint!("{}", args::WHAT_TO_TYPE);
+        let Some(prompt) = self.prompt.read()? else {
+            eprint!("{}", prompt::what_to_type("generate", "a prompt to continue"));
             return Ok(ExitCode::from(2));
         };
-        let team = team(self.threads)?;
-        let hornbook = Hornbook::with_precision(Checkpoint::open(&self.model)?, team, self.precision)?;
+        let hornbook = self.model.open()?;
         stats.loaded();
-        let prompt = match prompt {
-            Prompt::Ids(ids) => ids,
-            Prompt::Text(text) => hornbook.tokenizer()?.encode(&text, self.special)?,
-        };
+        let prompt = prompt.ids(&hornbook)?;
         if self.output.is_text() {
             hornbook.tokenizer()?;
         }

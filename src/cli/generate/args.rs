@@ -1,26 +1,14 @@
 //! What can be asked of `hornbook generate`.
 
 use super::output::Form;
-use crate::cli::kv::Kv;
+use crate::cli::machine::ModelArgs;
+use crate::cli::prompt::PromptArgs;
 use crate::generate::Options;
-use crate::model::Precision;
 use crate::sampling::{BeamParams, EarlyStopping, SamplingParams};
-use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{IsTerminal, Read, stdin};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::OnceLock;
-
-/// Said on a terminal where there is no prompt.
-pub const WHAT_TO_TYPE: &str = "\
-hornbook generate needs a prompt to continue. Try:
-  hornbook generate \"Once upon a time\"
-  echo \"The little princess\" | hornbook generate
-  hornbook generate --prompt-file story.txt
-More: hornbook generate --help
-";
 
 /// Continue a prompt
 #[derive(Args, Debug)]
@@ -39,25 +27,11 @@ Environment:
   HORNBOOK_ISA           portable, avx2 or avx512: what to compute with
   HF_HUB_CACHE, HF_HOME  where the Hugging Face cache is")]
 pub struct Generate {
-    /// The text to continue; without it, standard input is read
-    #[arg(group = "source")]
-    pub prompt: Option<String>,
+    #[command(flatten)]
+    pub prompt: PromptArgs,
 
-    /// Take the prompt from a file
-    #[arg(long, value_name = "FILE", group = "source")]
-    pub prompt_file: Option<PathBuf>,
-
-    /// Give the prompt as token ids, separated by commas
-    #[arg(long, value_name = "IDS", group = "source", value_delimiter = ',')]
-    pub prompt_ids: Option<Vec<u32>>,
-
-    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
-    #[arg(short, long, default_value = "fable")]
-    pub model: String,
-
-    /// Read <|endoftext|> and other special tokens in the prompt as such, not as text
-    #[arg(long)]
-    pub special: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
 
     /// The most tokens to write [default: 200, or what the context has room for]
     #[arg(long, value_name = "N", help_heading = "How much")]
@@ -197,18 +171,6 @@ pub struct Generate {
     /// Times, tokens a second and memory, on standard error
     #[arg(long, help_heading = "Output")]
     pub stats: bool,
-
-    /// Convert the weights when loading: f32, f16, bf16, bf16-dot, int8 or int4 [default: as they are stored]
-    #[arg(long, value_name = "P", help_heading = "Machine")]
-    pub precision: Option<Precision>,
-
-    /// Threads to compute with [default: one for each core]
-    #[arg(long, value_name = "N", help_heading = "Machine")]
-    pub threads: Option<NonZeroUsize>,
-
-    /// How keys and values are stored; f16 takes half the memory
-    #[arg(long, value_name = "PRECISION", value_enum, default_value_t = Kv::F32, help_heading = "Machine")]
-    pub kv_precision: Kv,
 }
 
 /// `transformers`' early_stopping.
@@ -222,45 +184,7 @@ pub enum Early {
     Never,
 }
 
-/// A prompt, as given.
-pub enum Prompt {
-    Text(String),
-    Ids(Vec<u32>),
-}
-
 impl Generate {
-    /// The prompt; none where there is nobody to ask for it.
-    pub fn prompt(&self) -> Result<Option<Prompt>> {
-        if let Some(ids) = &self.prompt_ids {
-            return Ok(Some(Prompt::Ids(ids.clone())));
-        }
-        let (bytes, from) = match (&self.prompt, &self.prompt_file) {
-            (Some(text), _) => return Ok(Some(Prompt::Text(text.clone()))),
-            (None, Some(file)) => (std::fs::read(file), file.clone()),
-            (None, None) if stdin().is_terminal() => return Ok(None),
-            (None, None) => {
-                let mut bytes = vec![];
-                (stdin().read_to_end(&mut bytes).map(|_| bytes), "standard input".into())
-            }
-        };
-        let bytes = bytes.map_err(|source| Error::Io { path: from.clone(), action: "read", source })?;
-        let mut text = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            Error::Message(format!(
-                "{}: found a byte that is not UTF-8 at {at}, expected text",
-                from.display()
-            ))
-        })?;
-        // The newline that ends a file is not part of what it says.
-        if text.ends_with('\n') {
-            text.pop();
-            if text.ends_with('\r') {
-                text.pop();
-            }
-        }
-        Ok(Some(Prompt::Text(text)))
-    }
-
     /// How to generate.
     pub fn options(&self) -> Options {
         let sampling = SamplingParams {
@@ -282,7 +206,7 @@ impl Generate {
             sampling,
             max_tokens: self.max_tokens.or(Options::default().max_tokens),
             stop: self.stop.clone(),
-            kv_precision: self.kv_precision.into(),
+            kv_precision: self.model.kv_precision.into(),
         }
     }
 
