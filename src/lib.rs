@@ -13,8 +13,9 @@
 //! 6. [`generate`]: all of it joined, as an iterator of tokens.
 //! 7. [`engine`]: many requests at once.
 //! 8. [`server`]: the engine behind OpenAI's API.
-//! 9. [`mod@bench`]: how fast it is, beside what the machine allows.
-//! 10. [`cli`]: the program `hornbook`.
+//! 9. [`lens`]: what goes on inside.
+//! 10. [`mod@bench`]: how fast it is, beside what the machine allows.
+//! 11. [`cli`]: the program `hornbook`.
 //!
 //! [`error`] holds what can go wrong, always one line to be shown as it is.
 
@@ -28,6 +29,7 @@ pub mod engine;
 pub mod error;
 pub mod generate;
 pub mod kernels;
+pub mod lens;
 pub mod model;
 pub mod sampling;
 pub mod server;

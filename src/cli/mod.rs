@@ -2,6 +2,7 @@
 
 mod bench;
 mod generate;
+mod inspect;
 mod keys;
 mod kv;
 mod machine;
@@ -10,6 +11,7 @@ mod perplexity;
 mod progress;
 mod prompt;
 mod quantize;
+mod screen;
 mod serve;
 mod stats;
 
@@ -27,6 +29,7 @@ use std::process::ExitCode;
   hornbook generate \"Once upon a time\"   continue a prompt with the built-in model
   hornbook generate --help               all that can be asked of it, with examples
   hornbook serve                         OpenAI's API on this machine
+  hornbook inspect \"Once upon a time\"    what goes on inside
   hornbook perplexity story.txt          how well the model predicts a text
   hornbook bench                         how fast it is on this machine
   hornbook quantize gpt2 -p int8 -o DIR  the same model in a quarter of the bytes")]
@@ -38,6 +41,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(Box<generate::Generate>),
+    Inspect(Box<inspect::Inspect>),
     Perplexity(perplexity::Perplexity),
     Bench(bench::Bench),
     Quantize(quantize::Quantize),
@@ -52,6 +56,7 @@ enum Command {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Generate(generate) => generate.run(),
+        Command::Inspect(inspect) => inspect.run(),
         Command::Perplexity(perplexity) => perplexity.run(),
         Command::Bench(bench) => bench.run(),
         Command::Quantize(quantize) => quantize.run(),

@@ -25,7 +25,11 @@ pub struct Reference(Vec<u8>);
 
 impl Reference {
     pub fn read(folder: &str) -> Self {
-        Self(std::fs::read(data(folder).join("reference.safetensors")).unwrap())
+        Self::of(folder, "reference.safetensors")
+    }
+
+    pub fn of(folder: &str, file: &str) -> Self {
+        Self(std::fs::read(data(folder).join(file)).unwrap())
     }
 
     fn bytes(&self, name: &str) -> Vec<u8> {
@@ -38,8 +42,13 @@ impl Reference {
 
     /// The tokens.
     pub fn ids(&self) -> Vec<u32> {
+        self.whole("input_ids")
+    }
+
+    /// The whole numbers of the tensor `name`.
+    pub fn whole(&self, name: &str) -> Vec<u32> {
         let whole = |id: &[u8; 8]| u32::try_from(i64::from_le_bytes(*id)).unwrap();
-        self.bytes("input_ids").as_chunks().0.iter().map(whole).collect()
+        self.bytes(name).as_chunks().0.iter().map(whole).collect()
     }
 
     /// The numbers of the tensor `name`.
