@@ -20,7 +20,7 @@
 //! 8. [`server`]: the engine behind OpenAI's API.
 //! 9. [`mod@bench`]: how fast it is, beside what the machine allows.
 //! 10. [`hub`]: models from elsewhere.
-//! 11. [`lens`]: what goes on inside: what each part does, the pass as a walk.
+//! 11. [`lens`]: what goes on inside.
 //! 12. [`cli`]: the program `hornbook`.
 //!
 //! [`error`] holds what can go wrong, always one line to be shown as it is.

@@ -11,6 +11,7 @@ mod explain;
 mod generate;
 mod heads;
 mod health;
+mod inspect;
 mod keys;
 mod kv;
 mod machine;
@@ -52,6 +53,7 @@ use std::process::ExitCode;
   hornbook tokens \"Once upon a time\"     how a text is cut into tokens
   hornbook heads                         which attention head does what
   hornbook positions                     how the model tells positions apart
+  hornbook inspect \"Once upon a time\"    what goes on inside
   hornbook perplexity story.txt          how well the model predicts a text
   hornbook bench                         how fast it is on this machine
   hornbook pull gpt2                     a larger model, from the Hugging Face hub
@@ -68,6 +70,7 @@ enum Command {
     Heads(heads::Heads),
     Positions(positions::PositionsArgs),
     Tokens(tokens::Tokens),
+    Inspect(Box<inspect::Inspect>),
     Perplexity(perplexity::Perplexity),
     Bench(bench::Bench),
     Quantize(quantize::Quantize),
@@ -121,6 +124,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Heads(heads) => heads.run(),
         Command::Positions(positions) => positions.run(),
         Command::Tokens(tokens) => tokens.run(),
+        Command::Inspect(inspect) => inspect.run(),
         Command::Perplexity(perplexity) => perplexity.run(),
         Command::Bench(bench) => bench.run(),
         Command::Quantize(quantize) => quantize.run(),

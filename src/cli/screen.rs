@@ -39,22 +39,29 @@ impl Screen {
         Ok(Self { width, colour: console::colors_enabled() && !refused })
     }
 
-    /// A section's title, and what is to be known about it, folded into the width.
+    /// A section's title, and what is to be known about it.
     pub fn title(self, title: &str, note: &str) -> String {
-        let bold = self.styled(title, Style::new().bold());
+        let bold = self.bold(title);
         if measure_text_width(title) + 3 + measure_text_width(note) <= self.width {
             return format!("{bold}   {}\n", self.dim(note));
         }
-        let mut all = bold + "\n";
-        let mut line = String::new();
+        format!("{bold}\n{}", self.note(note))
+    }
+
+    /// A remark, folded into the width.
+    pub fn note(self, note: &str) -> String {
+        let mut lines = vec![String::new()];
         for word in note.split(' ') {
-            if !line.is_empty() && measure_text_width(&line) + 1 + measure_text_width(word) > self.width {
-                all += &format!("{}\n", self.dim(&std::mem::take(&mut line)));
+            let Some(line) = lines.last_mut() else { break };
+            if line.is_empty() {
+                *line = word.into();
+            } else if measure_text_width(line) + 1 + measure_text_width(word) <= self.width {
+                *line += &format!(" {word}");
+            } else {
+                lines.push(word.into());
             }
-            line += if line.is_empty() { "" } else { " " };
-            line += word;
         }
-        all + &format!("{}\n", self.dim(&line))
+        lines.iter().map(|line| self.dim(line) + "\n").collect()
     }
 
     pub fn dim(self, text: &str) -> String {

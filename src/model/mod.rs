@@ -15,6 +15,7 @@ mod batch;
 mod cache;
 mod observer;
 mod precision;
+mod read_out;
 mod scratch;
 mod session;
 mod weights;
@@ -227,12 +228,16 @@ impl Model {
         if O::LOOKS {
             s.keep_wanted(batch);
         }
-        let (x, y) = (s.normed.rows(s.rows), s.logits.rows_mut(s.rows));
+        self.unembed(s.normed.rows(s.rows), s.logits.rows_mut(s.rows));
+        show(see, Site::Logits, s.logits.rows_mut(s.rows));
+    }
+
+    /// From the last layer norm's output to logits.
+    fn unembed(&self, x: Rows, y: RowsMut) {
         match &self.weights.head {
             Head::Table(table) => logits(&self.team, x, matrix(table), y),
             Head::Rounded(layer) => self.linear(x, layer, Then::Store, y),
         }
-        show(see, Site::Logits, s.logits.rows_mut(s.rows));
     }
 
     fn norm(&self, x: Rows, w: &LayerNormWeights, y: RowsMut) {

@@ -2,6 +2,7 @@
 
 use super::Precision;
 use crate::checkpoint::{BlockWeights, LayerNormWeights, LinearWeights, Tensor, Weights};
+use crate::kernels::embedding::copy_row;
 use crate::kernels::linear::{self, Matrix};
 
 /// What the forward pass needs.
@@ -98,6 +99,19 @@ impl ModelWeights {
             Head::Rounded(layer) => layer.bytes(),
         };
         blocks.sum::<usize>() + norm(&self.ln_f) + head
+    }
+}
+
+impl Head {
+    /// The row of a token, `[n_embd]`, as the head computes with it.
+    pub(super) fn row(&self, id: usize, row: &mut [f32]) {
+        match self {
+            Head::Table(table) => copy_row(table.elements(), id, row),
+            Head::Rounded(layer) => {
+                let weights = layer.weights();
+                row.iter_mut().enumerate().for_each(|(k, x)| *x = weights.weight(k, id));
+            }
+        }
     }
 }
 

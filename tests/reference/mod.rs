@@ -25,7 +25,11 @@ pub struct Reference(Vec<u8>);
 
 impl Reference {
     pub fn read(folder: &str) -> Self {
-        Self(std::fs::read(data(folder).join("reference.safetensors")).unwrap())
+        Self::of(folder, "reference.safetensors")
+    }
+
+    pub fn of(folder: &str, file: &str) -> Self {
+        Self(std::fs::read(data(folder).join(file)).unwrap())
     }
 
     /// What scripts/make_parts_reference.py wrote for it.

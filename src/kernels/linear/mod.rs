@@ -46,6 +46,15 @@ impl<'a> Matrix<'a> {
         assert_eq!(elements.len(), rows * columns);
         Self { elements, rows, columns }
     }
+
+    /// The weight of input `k` for output `j`.
+    pub fn weight(&self, k: usize, j: usize) -> f32 {
+        match self.elements {
+            Elements::F32(e) => e[k * self.columns + j],
+            Elements::F16(e) => e[k * self.columns + j].to_f32(),
+            Elements::Bf16(e) => e[k * self.columns + j].to_f32(),
+        }
+    }
 }
 
 /// The weights of a layer, in any precision.
@@ -67,16 +76,23 @@ impl<'a> From<Matrix<'a>> for Weights<'a> {
     }
 }
 
+impl Weights<'_> {
+    /// The weight of input `k` for output `j`, as it is stored.
+    pub fn weight(&self, k: usize, j: usize) -> f32 {
+        match self {
+            Weights::Plain(w) => w.weight(k, j),
+            Weights::Int8(w) => w.weight(k, j),
+            Weights::Int4(w) => w.weight(k, j),
+            Weights::Bf16Dot(w) => w.weight(k, j),
+        }
+    }
+}
+
 /// The formula as it stands.
 pub fn textbook(x: Rows, w: Matrix, bias: &[f32], then: Then, y: &mut RowsMut) {
-    let weight = |k: usize, j: usize| match w.elements {
-        Elements::F32(e) => e[k * w.columns + j],
-        Elements::F16(e) => e[k * w.columns + j].to_f32(),
-        Elements::Bf16(e) => e[k * w.columns + j].to_f32(),
-    };
     for t in 0..x.len() {
         for j in 0..w.columns {
-            let chain = |k: Range<usize>| k.fold(0.0f32, |sum, k| x.row(t)[k].mul_add(weight(k, j), sum));
+            let chain = |k: Range<usize>| k.fold(0.0f32, |sum, k| x.row(t)[k].mul_add(w.weight(k, j), sum));
             let sum = segments(w.rows).map(chain).reduce(|sum, segment| sum + segment).unwrap_or(0.0);
             let y = &mut y.row_mut(t)[j];
             match then {

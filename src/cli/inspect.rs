@@ -1,0 +1,181 @@
+//! `hornbook inspect`: what goes on inside while a text is read.
+
+mod bars;
+mod heat_map;
+mod json;
+mod lens_table;
+mod strip;
+
+use super::machine::ModelArgs;
+use super::prompt::{self, PromptArgs};
+use super::screen::{Screen, columns, fit};
+use super::{progress, write_error};
+use crate::lens::inspection::Settings;
+use crate::lens::{Inspection, report};
+use crate::{Error, Hornbook, Result};
+use clap::Args;
+use std::io::{ErrorKind, Write, stdout};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The likeliest tokens that are kept for each answer, and shown for the last.
+const BEST: usize = 10;
+/// The most tokens of a report: every head holds a number for each pair.
+const MOST_REPORTED: usize = 512;
+
+/// Look inside while a text is read
+///
+/// Shows the tokens and how much each surprised the model, the attention of one head (the one that looks hardest at single
+/// tokens in the text, unless another is named), what the model would answer if it stopped after each block (the logit
+/// lens), the likeliest next tokens, and which heads and MLPs speak for one of them. With --html all heads and all of
+/// this for every token go into one file for a browser.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hornbook inspect \"The cat sat on the mat because it\"
+  hornbook inspect \"The cat sat on the mat because it\" --html report.html
+  hornbook inspect \"Once upon a time\" --layer 2 --head 1     one head's attention
+  hornbook inspect \"Once upon a\" --target \" time\"            what speaks for a token
+  hornbook inspect --prompt-file story.txt --json            numbers for a program
+  hornbook inspect --model gpt2 \"The sea\" --width 120
+
+Environment:
+  NO_COLOR, CLICOLOR_FORCE=1  never colours, or into a pipe too")]
+pub struct Inspect {
+    #[command(flatten)]
+    prompt: PromptArgs,
+
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Show a head of this block, from 0 [default: the most telling head]
+    #[arg(long, value_name = "N")]
+    layer: Option<usize>,
+
+    /// Show this head of the block, from 0
+    #[arg(long, value_name = "N", requires = "layer")]
+    head: Option<usize>,
+
+    /// Explain the logit of this token at the text's end, e.g. " dog" [default: the likeliest]
+    #[arg(long, value_name = "TEXT", conflicts_with = "target_id")]
+    target: Option<String>,
+
+    /// The same, by its id
+    #[arg(long, value_name = "ID")]
+    target_id: Option<u32>,
+
+    /// One JSON object with all numbers
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+
+    /// Write a report for a browser to this file, which needs no network
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    html: Option<PathBuf>,
+
+    /// Columns to draw in, at least 40 [default: the terminal's, or 100]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    width: Option<usize>,
+}
+
+impl Inspect {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let Some(prompt) = self.prompt.read()? else {
+            eprint!("{}", prompt::what_to_type("inspect", "a text to look into"));
+            return Ok(ExitCode::from(2));
+        };
+        let screen = Screen::new(self.width)?;
+        let hornbook = self.model.open()?;
+        let ids = hornbook.prompt(&prompt.ids(&hornbook)?)?;
+        if self.html.is_some() && ids.len() > MOST_REPORTED {
+            return Err(Error::Parameter {
+                name: "--html".into(),
+                found: format!("a text of {} tokens", ids.len()),
+                expected: format!("at most {MOST_REPORTED}"),
+            });
+        }
+        let settings = Settings {
+            layer: self.layer,
+            head: self.head,
+            target: self.target(&hornbook)?,
+            best: BEST,
+            kv_precision: self.model.kv_precision.into(),
+        };
+        let bar = progress::bar(ids.len() * (hornbook.config().n_layer + 1));
+        let seen = Inspection::of(&hornbook, &ids, settings, &mut (), |n| bar.inc(n as u64));
+        bar.finish_and_clear();
+        let seen = seen?;
+
+        if let Some(file) = &self.html {
+            let html = report::html(&hornbook, &seen);
+            replace(file, html.as_bytes())?;
+            eprintln!(
+                "hornbook: {} ({:.1} MB) opens in any browser",
+                file.display(),
+                html.len() as f64 / 1e6
+            );
+        }
+        let text = match (self.json, &self.html) {
+            (true, _) => format!("{:#}\n", json::of(&hornbook, &seen)),
+            (false, Some(_)) => return Ok(ExitCode::SUCCESS),
+            (false, None) => drawn(&hornbook, &seen, screen),
+        };
+        match stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {} // as for `| head`
+            outcome => outcome.map_err(write_error)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The token whose logit is to be explained.
+    fn target(&self, hornbook: &Hornbook) -> Result<Option<u32>> {
+        let Some(text) = &self.target else { return Ok(self.target_id) };
+        let ids = hornbook.tokenizer()?.encode(text, true)?;
+        match ids[..] {
+            [id] => Ok(Some(id)),
+            _ => {
+                let pieces: Vec<String> = ids.iter().map(|&id| crate::lens::label(hornbook, id)).collect();
+                Err(Error::Parameter {
+                    name: "--target".into(),
+                    found: format!("{text:?}, which is {} tokens ({})", ids.len(), pieces.join(" ")),
+                    expected: "one token; most words begin with their space".into(),
+                })
+            }
+        }
+    }
+}
+
+/// All sections, one below the other.
+fn drawn(hornbook: &Hornbook, seen: &Inspection, screen: Screen) -> String {
+    let config = hornbook.config();
+    let n = seen.capture.len();
+    let label = |id: u32| crate::lens::label(hornbook, id);
+    let title = format!("{}: {} layers of {} heads", hornbook.name(), config.n_layer, config.n_head);
+    let title = fit(&title, columns(&title).min(screen.width)); // a folder can have a long name
+    let sections = [
+        screen.title(&title, &format!("{n} {}", if n == 1 { "token" } else { "tokens" })),
+        strip::tokens(seen, screen, label),
+        heat_map::attention(seen, screen, label),
+        lens_table::logit_lens(seen, screen, label),
+        bars::candidates(seen, screen, label),
+        bars::contributions(seen, screen, label),
+    ];
+    sections.join("\n")
+}
+
+/// Writes a file that appears under its name only when it is complete.
+fn replace(file: &Path, content: &[u8]) -> Result<()> {
+    let error = |source| Error::Io { path: file.into(), action: "write", source };
+    if file.exists() && !file.is_file() {
+        return Err(Error::Message(format!(
+            "{}: is no ordinary file, expected one to write",
+            file.display()
+        )));
+    }
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less what the umask takes
+    let mut partial = builder.prefix(".hornbook-").suffix(".partial").tempfile_in(folder).map_err(error)?;
+    partial.write_all(content).map_err(error)?;
+    partial.persist(file).map_err(|failed| error(failed.error))?;
+    Ok(())
+}
