@@ -5,6 +5,8 @@ mod architecture;
 mod checkpoint_hostile;
 mod cli_bench;
 mod cli_generate;
+mod cli_lab;
+mod contributing;
 mod engine;
 mod generate_reference;
 mod model_reference;

@@ -31,6 +31,7 @@ impl Generate {
         };
         let team = team(self.threads)?;
         let hornbook = Hornbook::with_precision(Checkpoint::open(&self.model)?, team, self.precision)?;
+        let hornbook = hornbook.with_attention(self.attention);
         stats.loaded();
         let prompt = match prompt {
             Prompt::Ids(ids) => ids,

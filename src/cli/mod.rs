@@ -2,6 +2,7 @@
 
 mod bench;
 mod generate;
+mod kernel;
 mod keys;
 mod kv;
 mod memory;

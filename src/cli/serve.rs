@@ -1,9 +1,11 @@
 //! `hornbook serve`: OpenAI's API on this machine.
 
+use super::kernel;
 use super::kv::Kv;
 use super::team;
 use crate::checkpoint::Checkpoint;
 use crate::engine::EngineOptions;
+use crate::kernels::attention::AttentionKernel;
 use crate::model::Precision;
 use crate::server::{HttpLimits, Server, ServerOptions};
 use crate::{Error, Hornbook, Result};
@@ -106,7 +108,11 @@ pub struct Serve {
     #[arg(long, value_name = "N", help_heading = "Machine")]
     threads: Option<NonZeroUsize>,
 
-    /// How keys and values are stored; f16 takes half the memory
+    /// How attention is computed; hornbook bench attention measures them
+    #[arg(long, value_name = "NAME", value_parser = kernel::parser(), default_value = "flash", help_heading = "Machine")]
+    attention: &'static dyn AttentionKernel,
+
+    /// How keys and values are stored; f16 takes half the memory, int8 a quarter
     #[arg(long, value_name = "PRECISION", value_enum, default_value_t = Kv::F32, help_heading = "Machine")]
     kv_precision: Kv,
 }
@@ -120,6 +126,7 @@ impl Serve {
         let options = self.options()?;
         let open = |model: &String| {
             Hornbook::with_precision(Checkpoint::open(model)?, team(self.threads)?, self.precision)
+                .map(|hornbook| hornbook.with_attention(self.attention))
         };
         let models = self.model.iter().map(open).collect::<Result<Vec<_>>>()?;
         let server = Server::start(models, options)?;

@@ -3,6 +3,7 @@
 //! An [`Observer`] is called at every named site of the forward pass with the numbers that are there, and may change
 //! them. The forward pass is compiled once for each observer type; for `()`, which looks at nothing, the calls vanish.
 
+use super::Operation;
 use crate::kernels::rows::RowsMut;
 use ndarray::{ArrayViewMutD, ShapeBuilder};
 use std::fmt;
@@ -74,6 +75,9 @@ pub trait Observer {
 
     /// The numbers at a site, which may be changed.
     fn see(&mut self, site: Site, values: ArrayViewMutD<'_, f32>);
+
+    /// An operation has ended: all that happened since the last one did. For keeping time, which needs no looking.
+    fn ended(&mut self, _operation: Operation) {}
 }
 
 /// Nobody.

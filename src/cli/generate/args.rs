@@ -1,8 +1,10 @@
 //! What can be asked of `hornbook generate`.
 
 use super::output::Form;
+use crate::cli::kernel;
 use crate::cli::kv::Kv;
 use crate::generate::Options;
+use crate::kernels::attention::AttentionKernel;
 use crate::model::Precision;
 use crate::sampling::{BeamParams, EarlyStopping, SamplingParams};
 use crate::{Error, Result};
@@ -206,7 +208,11 @@ pub struct Generate {
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub threads: Option<NonZeroUsize>,
 
-    /// How keys and values are stored; f16 takes half the memory
+    /// How attention is computed; hornbook bench attention measures them
+    #[arg(long, value_name = "NAME", value_parser = kernel::parser(), default_value = "flash", help_heading = "Machine")]
+    pub attention: &'static dyn AttentionKernel,
+
+    /// How keys and values are stored; f16 takes half the memory, int8 a quarter
     #[arg(long, value_name = "PRECISION", value_enum, default_value_t = Kv::F32, help_heading = "Machine")]
     pub kv_precision: Kv,
 }
