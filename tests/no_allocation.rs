@@ -71,7 +71,7 @@ fn the_model_allocates_nothing_after_the_first_token() {
             });
         }
         let model = Model::new(Checkpoint::from_folder(&folder).unwrap(), team);
-        for precision in [KvPrecision::F32, KvPrecision::F16] {
+        for precision in KvPrecision::ALL {
             feed(&model, precision, counter);
         }
     }

@@ -86,3 +86,18 @@ fn what_a_precision_takes_is_known_before_it_is_made() {
         }
     }
 }
+
+#[test]
+fn what_rounding_keys_and_values_costs_fable() {
+    let text = std::fs::read_to_string(data("fable/text.txt")).unwrap();
+    let hornbook = hornbook::Hornbook::open("fable").unwrap();
+    let ids = hornbook.encode(&text).unwrap();
+    let windows = Windows { context: 512, stride: 512 };
+    let loss = |kv| score(hornbook.model(), None, &ids, windows, kv, |_| ()).unwrap().loss();
+    let exact = loss(KvPrecision::F32);
+    for (kv, bound) in [(KvPrecision::F16, 1e-4), (KvPrecision::Int8, 5e-3)] {
+        let found = loss(kv);
+        assert!((found - exact).abs() <= bound, "{kv}: loss {found} for {exact}");
+        assert!(found != exact, "{kv}: is it in use?");
+    }
+}

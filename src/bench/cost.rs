@@ -26,13 +26,10 @@ impl Cost {
     pub fn of(model: &Model, kv_precision: KvPrecision) -> Self {
         let config = model.config();
         let n_embd = config.n_embd;
-        let number = match kv_precision {
-            KvPrecision::F32 => 4,
-            KvPrecision::F16 => 2,
-        };
+        let head_dim = n_embd / config.n_head;
         Self {
             weight_bytes: model.pass_bytes(),
-            position_bytes: 2 * config.n_layer * n_embd * number,
+            position_bytes: config.n_layer * config.n_head * kv_precision.bytes(head_dim),
             block: 4 * n_embd * n_embd + 2 * n_embd * config.n_inner,
             keys_values: 2 * n_embd * n_embd,
             head: n_embd * config.vocab_size,

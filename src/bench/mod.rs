@@ -10,17 +10,23 @@
 //! - `random`: models of any shape without a download
 //! - `cost`: what a pass must read and compute
 //! - `measure`: prefill, decode, and decode of several sequences at once
+//! - `attention`: attention kernels alone, beside the formula
+//! - `roofline`: a step of the model, operation by operation
 
+mod attention;
 mod bandwidth;
 mod cost;
 mod measure;
 mod peak;
 mod random;
+mod roofline;
 mod statistics;
 
+pub use attention::{AttentionLab, AttentionMeasurement, AttentionPhase, AttentionShape, growth};
 pub use bandwidth::ReadBandwidth;
 pub use cost::Cost;
 pub use measure::{DECODE_STEPS, Limits, Measurement, Phase, measure};
 pub use peak::fma_peak;
 pub use random::{SHAPES, Shape};
+pub use roofline::{OperationTime, Roofline, Step, roofline};
 pub use statistics::Summary;

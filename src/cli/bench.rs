@@ -1,6 +1,10 @@
 //! `hornbook bench`: how fast the model is here, and how fast it could be.
 
+mod attention;
+mod chart;
 mod report;
+mod roofline;
+mod table;
 
 use super::kv::Kv;
 use super::{progress, team};
@@ -9,7 +13,7 @@ use crate::bench::{Cost, DECODE_STEPS, Limits, Phase, ReadBandwidth, Shape, Summ
 use crate::checkpoint::{Checkpoint, Config};
 use crate::kernels::isa::Isa;
 use crate::model::{Model, Precision};
-use clap::Args;
+use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use report::{Machine, Report, Row};
 use std::num::NonZeroUsize;
@@ -23,13 +27,21 @@ use std::thread::available_parallelism;
 /// measured, and the table gives the share of each that was reached. A model that fits in the cache can exceed the
 /// bandwidth of memory. Choosing tokens from their logits is not part of the times.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
   hornbook bench                                          the built-in model
   hornbook bench --model gpt2                             a model of your own
   hornbook bench --shape gpt2-xl --precision bf16         any size, without a download
   hornbook bench --shape gpt2 --precision f32,int8,int4 --threads 1,2,4
-  hornbook bench --shape gpt2 --prompt 32,512 --depth 0,512 --batch 2,4,8 --csv > gpt2.csv")]
+  hornbook bench --shape gpt2 --prompt 32,512 --depth 0,512 --batch 2,4,8 --csv > gpt2.csv
+  hornbook bench attention --help                         attention kernels beside one another
+  hornbook bench roofline --help                          where the time of a token goes"
+)]
 pub struct Bench {
+    #[command(subcommand)]
+    subject: Option<Subject>,
+
     /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
     #[arg(short, long, default_value = "fable", conflicts_with = "shape")]
     model: String,
@@ -75,8 +87,20 @@ pub struct Bench {
     csv: bool,
 }
 
+/// What to measure instead of the whole model.
+#[derive(Debug, Subcommand)]
+enum Subject {
+    Attention(attention::Attention),
+    Roofline(roofline::Roofline),
+}
+
 impl Bench {
     pub(super) fn run(self) -> Result<ExitCode> {
+        match self.subject {
+            Some(Subject::Attention(attention)) => return attention.run(),
+            Some(Subject::Roofline(roofline)) => return roofline.run(),
+            None => {}
+        }
         let isa = Isa::choose()?;
         let cores = available_parallelism().map_or(1, usize::from);
         let threads = match &self.threads[..] {

@@ -2,9 +2,10 @@
 
 use super::bytes::parse_bytes;
 use super::kv::Kv;
-use super::team;
+use super::{kernel, team};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{EngineOptions, Turns};
+use crate::kernels::attention::AttentionKernel;
 use crate::model::Precision;
 use crate::server::ServerOptions;
 use crate::{Hornbook, Result};
@@ -48,7 +49,11 @@ pub struct Engines {
     #[arg(long, value_name = "N", help_heading = "Machine")]
     threads: Option<NonZeroUsize>,
 
-    /// How keys and values are stored; f16 takes half the memory
+    /// How attention is computed; hornbook bench attention measures them
+    #[arg(long, value_name = "NAME", value_parser = kernel::parser(), default_value = "flash", help_heading = "Machine")]
+    attention: &'static dyn AttentionKernel,
+
+    /// How keys and values are stored; f16 takes half the memory, int8 a quarter
     #[arg(long, value_name = "PRECISION", value_enum, default_value_t = Kv::F32, help_heading = "Machine")]
     kv_precision: Kv,
 }
@@ -58,6 +63,7 @@ impl Engines {
     pub fn open(&self) -> Result<Vec<Hornbook>> {
         let open = |model: &String| {
             Hornbook::with_precision(Checkpoint::open(model)?, team(self.threads)?, self.precision)
+                .map(|hornbook| hornbook.with_attention(self.attention))
         };
         self.model.iter().map(open).collect()
     }

@@ -10,6 +10,8 @@ pub enum Kv {
     F32,
     /// Rounded to binary16
     F16,
+    /// Rounded to eight bits, each head's key and value with a scale of its own
+    Int8,
 }
 
 impl From<Kv> for KvPrecision {
@@ -17,6 +19,7 @@ impl From<Kv> for KvPrecision {
         match kv {
             Kv::F32 => KvPrecision::F32,
             Kv::F16 => KvPrecision::F16,
+            Kv::Int8 => KvPrecision::Int8,
         }
     }
 }

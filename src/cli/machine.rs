@@ -1,8 +1,9 @@
 //! Which model, and what to compute with it: the options that every subcommand with a prompt has.
 
 use super::kv::Kv;
-use super::team;
+use super::{kernel, team};
 use crate::checkpoint::Checkpoint;
+use crate::kernels::attention::AttentionKernel;
 use crate::model::Precision;
 use crate::{Hornbook, Result};
 use clap::Args;
@@ -23,7 +24,11 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub threads: Option<NonZeroUsize>,
 
-    /// How keys and values are stored; f16 takes half the memory
+    /// How attention is computed; hornbook bench attention measures them
+    #[arg(long, value_name = "NAME", value_parser = kernel::parser(), default_value = "flash", help_heading = "Machine")]
+    pub attention: &'static dyn AttentionKernel,
+
+    /// How keys and values are stored; f16 takes half the memory, int8 a quarter
     #[arg(long, value_name = "PRECISION", value_enum, default_value_t = Kv::F32, help_heading = "Machine")]
     pub kv_precision: Kv,
 }
@@ -35,6 +40,7 @@ impl ModelArgs {
     /// As [`Hornbook::with_precision`], and for too many threads.
     pub fn open(&self) -> Result<Hornbook> {
         let team = team(self.threads)?;
-        Hornbook::with_precision(Checkpoint::open(&self.model)?, team, self.precision)
+        let hornbook = Hornbook::with_precision(Checkpoint::open(&self.model)?, team, self.precision)?;
+        Ok(hornbook.with_attention(self.attention))
     }
 }

@@ -12,6 +12,7 @@ mod generate;
 mod heads;
 mod health;
 mod inspect;
+mod kernel;
 mod keys;
 mod kv;
 mod machine;

@@ -23,7 +23,7 @@ pub use tokens::Generation;
 pub use writer::{FinishReason, Plan, Token, Writer};
 
 use crate::checkpoint::{Checkpoint, Config, TokenizerFiles};
-use crate::kernels::attention::KvPrecision;
+use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::kernels::isa::Isa;
 use crate::kernels::threads::Team;
 use crate::model::{Model, Observer, Precision, Session};
@@ -98,6 +98,12 @@ impl Hornbook {
             owned_bytes: checkpoint.owned_bytes(),
             model: Model::with_precision(checkpoint, team, precision)?,
         })
+    }
+
+    /// The same with another way to compute attention, one of [`KERNELS`](crate::kernels::attention::KERNELS) or your
+    /// own.
+    pub fn with_attention(self, attention: &'static dyn AttentionKernel) -> Self {
+        Self { model: self.model.with_attention(attention), ..self }
     }
 
     /// What the user calls it.

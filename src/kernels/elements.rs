@@ -32,6 +32,8 @@ impl Elements<'_> {
 
 /// A number that weights or cached keys and values are stored as.
 pub trait Element: bytemuck::Pod + Send + Sync {
+    /// Whether they are whole numbers, multiples of a scale that is kept beside them.
+    const SCALED: bool = false;
     /// Sixteen of them, widened.
     fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32s;
     /// Widened; exact.
@@ -82,6 +84,24 @@ impl Element for bf16 {
     #[inline(always)]
     fn from_f32(x: f32) -> bf16 {
         bf16::from_f32(x)
+    }
+}
+
+/// Keys and values in eight bits, each vector with a scale of its own.
+impl Element for i8 {
+    const SCALED: bool = true;
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[i8; LANES]) -> S::F32s {
+        simd.load_i8(from)
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from(self)
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> i8 {
+        // Adding 1.5 · 2^23 leaves the nearest whole number in the low bits of the sum.
+        (x + 12_582_912.0).to_bits() as i8
     }
 }
 

@@ -14,6 +14,7 @@
 mod batch;
 mod cache;
 mod observer;
+mod operation;
 mod precision;
 mod read_out;
 mod scratch;
@@ -23,12 +24,13 @@ mod weights;
 pub use batch::{Segment, Wanted};
 pub use cache::KvCache;
 pub use observer::{Observer, Site};
+pub use operation::Operation;
 pub use precision::Precision;
 pub use scratch::Scratch;
 pub use session::Session;
 
 use crate::checkpoint::{Checkpoint, Config, LayerNormWeights};
-use crate::kernels::attention::{Span, attention, patterns};
+use crate::kernels::attention::{AttentionKernel, Flash, Spans, attention, patterns};
 use crate::kernels::elements::Elements;
 use crate::kernels::embedding::copy_row;
 use crate::kernels::layer_norm::layer_norm;
@@ -49,6 +51,7 @@ pub struct Model {
     weights: ModelWeights,
     /// The position table, where the checkpoint has none of its own: `[n_positions, n_embd]`.
     sinusoidal: Option<Vec<f32>>,
+    attention: &'static dyn AttentionKernel,
     team: Team,
 }
 
@@ -76,7 +79,17 @@ impl Model {
     fn made(checkpoint: Checkpoint, team: Team, precision: Option<Precision>) -> Self {
         let Checkpoint { config, weights, .. } = checkpoint;
         let sinusoidal = weights.wpe.is_none().then(|| sinusoidal(config.n_positions, config.n_embd));
-        Self { config, weights: ModelWeights::new(weights, precision), sinusoidal, team }
+        Self { config, weights: ModelWeights::new(weights, precision), sinusoidal, attention: &Flash, team }
+    }
+
+    /// The same model with another way to compute attention than [`Flash`].
+    pub fn with_attention(self, attention: &'static dyn AttentionKernel) -> Self {
+        Self { attention, ..self }
+    }
+
+    /// How it computes attention.
+    pub fn attention(&self) -> &'static dyn AttentionKernel {
+        self.attention
     }
 
     /// The model's shape.
@@ -87,6 +100,12 @@ impl Model {
     /// Bytes of weights that every pass reads, however many tokens go through together.
     pub fn pass_bytes(&self) -> usize {
         self.weights.pass_bytes()
+    }
+
+    /// Bytes of weights that an operation reads, however many tokens go through together; of the embeddings, the rows
+    /// of one token.
+    pub fn weight_bytes(&self, operation: Operation) -> usize {
+        self.weights.bytes_of(operation)
     }
 
     /// The threads.
@@ -159,6 +178,7 @@ impl Model {
             Some(learned) => learned.elements(),
             None => Elements::F32(self.sinusoidal.as_deref().unwrap_or_default()),
         }
+        see.ended(Operation::Embed);
     }
 
     /// What is added to a token for each position it may stand at, `[n_positions, n_embd]`.
@@ -176,29 +196,35 @@ impl Model {
         show(see, Site::ResidPre(layer), s.x.rows_mut(s.rows));
 
         self.norm(s.x.rows(s.rows), &w.ln_1, s.normed.rows_mut(s.rows)); // [n_tokens, n_embd]
+        see.ended(Operation::Ln1(layer));
         show(see, Site::Ln1(layer), s.normed.rows_mut(s.rows));
         self.linear(s.normed.rows(s.rows), &w.c_attn, Then::Store, s.qkv.rows_mut(s.rows)); // [n_tokens, 3 * n_embd]
+        see.ended(Operation::CAttn(layer));
         self.show_qkv(layer, s, see);
         for (segment, run) in batch.iter_mut().zip(&s.runs) {
             let kv = s.qkv.rows(s.rows).range(run.row, run.n);
             segment.cache.append(team, layer, kv.columns(n_embd, n_embd), kv.columns(2 * n_embd, n_embd));
         }
+        see.ended(Operation::KvAppend(layer));
         if layer + 1 == self.config.n_layer && !O::LOOKS {
             s.keep_wanted(batch); // nobody will ask what became of the others
         }
 
         let q = s.qkv.rows(s.rows).columns(0, n_embd);
-        let spans = s.runs.iter().zip(&*batch).map(|(run, segment)| segment.span(layer, run));
-        let scale = self.attention_scale(layer);
-        self.show_patterns(layer, q, spans.clone(), scale, see);
-        attention(team, q, spans, scale, s.z.rows_mut(s.rows)); // [n_tokens, n_embd], every head side by side
+        let span = |i: usize| batch[i].span(layer, &s.runs[i]);
+        let (spans, scale) = (Spans::new(batch.len(), &span), self.attention_scale(layer));
+        self.show_patterns(layer, q, spans, scale, see);
+        attention(self.attention, team, q, spans, scale, s.z.rows_mut(s.rows)); // [n_tokens, n_embd], every head side by side
+        see.ended(Operation::Attention(layer));
         show(see, Site::Z(layer), s.z.rows_mut(s.rows));
         self.add(s.x.rows_mut(s.rows), Site::AttnOut(layer), see, |then, y| {
             self.linear(s.z.rows(s.rows), &w.attn_proj, then, y);
         });
+        see.ended(Operation::AttnProj(layer));
         show(see, Site::ResidMid(layer), s.x.rows_mut(s.rows));
 
         self.norm(s.x.rows(s.rows), &w.ln_2, s.normed.rows_mut(s.rows)); // [n_tokens, n_embd]
+        see.ended(Operation::Ln2(layer));
         show(see, Site::Ln2(layer), s.normed.rows_mut(s.rows));
         let mlp = Mlp {
             c_fc: w.c_fc.weights(),
@@ -214,21 +240,25 @@ impl Model {
         } else {
             mlp.widen(team, s.normed.rows(s.rows), s.hidden.rows_mut(s.rows)); // [n_tokens, n_inner]
         }
+        see.ended(Operation::CFc(layer));
         show(see, Site::Post(layer), s.hidden.rows_mut(s.rows));
         self.add(s.x.rows_mut(s.rows), Site::MlpOut(layer), see, |then, y| {
             mlp.narrow(team, s.hidden.rows(s.rows), then, y);
         });
+        see.ended(Operation::MlpProj(layer));
         show(see, Site::ResidPost(layer), s.x.rows_mut(s.rows));
     }
 
     /// The logits of the tokens that want them: `[n_wanted, vocab_size]`.
     fn head<O: Observer>(&self, batch: &[Segment], s: &mut Scratch, see: &mut O) {
         self.norm(s.x.rows(s.rows), &self.weights.ln_f, s.normed.rows_mut(s.rows));
+        see.ended(Operation::LnF);
         show(see, Site::FinalNorm, s.normed.rows_mut(s.rows));
         if O::LOOKS {
             s.keep_wanted(batch);
         }
         self.unembed(s.normed.rows(s.rows), s.logits.rows_mut(s.rows));
+        see.ended(Operation::Head);
         show(see, Site::Logits, s.logits.rows_mut(s.rows));
     }
 
@@ -288,18 +318,11 @@ impl Model {
         }
     }
 
-    fn show_patterns<'a, O: Observer>(
-        &self,
-        layer: usize,
-        q: Rows,
-        spans: impl Iterator<Item = Span<'a>>,
-        scale: f32,
-        see: &mut O,
-    ) {
+    fn show_patterns<O: Observer>(&self, layer: usize, q: Rows, spans: Spans, scale: f32, see: &mut O) {
         if O::LOOKS && see.wants(Site::Pattern(layer)) {
-            for span in spans {
+            for span in spans.iter() {
                 let shape = [self.config.n_head, span.n, span.position + span.n];
-                let mut p = patterns(self.team.isa(), q, span, scale);
+                let mut p = patterns(self.team.isa(), q, span, scale, self.attention.mask());
                 let p = ArrayViewMutD::from_shape(&shape[..], &mut p).expect("patterns have this shape");
                 see.see(Site::Pattern(layer), p);
             }

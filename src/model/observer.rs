@@ -33,6 +33,7 @@
 //! `attn.hook_result` is `hook_z` times the head's rows of `c_proj`. Its models fold the layer norms' weights into the
 //! next layer unless asked not to; here nothing is folded, as with its `from_pretrained_no_processing`.
 
+use super::Operation;
 use crate::kernels::rows::RowsMut;
 use ndarray::{ArrayViewMutD, ShapeBuilder};
 use std::fmt;
@@ -176,6 +177,9 @@ pub trait Observer {
 
     /// The numbers at a site, which may be changed.
     fn see(&mut self, site: Site, values: ArrayViewMutD<'_, f32>);
+
+    /// An operation has ended: all that happened since the last one did. For keeping time, which needs no looking.
+    fn ended(&mut self, _operation: Operation) {}
 }
 
 /// Nobody.

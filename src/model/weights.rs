@@ -1,6 +1,6 @@
 //! A model's weights in the precision it computes with: as the checkpoint stores them, or rounded when it is loaded.
 
-use super::Precision;
+use super::{Operation, Precision};
 use crate::checkpoint::{BlockWeights, LayerNormWeights, LinearWeights, Tensor, Weights};
 use crate::kernels::embedding::copy_row;
 use crate::kernels::linear::{self, Matrix};
@@ -86,19 +86,33 @@ impl ModelWeights {
 }
 
 impl ModelWeights {
+    /// Bytes of weights that an operation reads, however many tokens go through together; of the embeddings, the rows
+    /// of one token.
+    pub(super) fn bytes_of(&self, operation: Operation) -> usize {
+        let norm = |norm: &LayerNormWeights| norm.weight.stored_bytes() + norm.bias.stored_bytes();
+        let row = |table: &Tensor| table.stored_bytes() / table.shape()[0];
+        match operation {
+            Operation::Embed => row(&self.wte) + self.wpe.as_ref().map_or(0, row),
+            Operation::Ln1(layer) => norm(&self.blocks[layer].ln_1),
+            Operation::CAttn(layer) => self.blocks[layer].c_attn.bytes(),
+            Operation::KvAppend(_) | Operation::Attention(_) => 0,
+            Operation::AttnProj(layer) => self.blocks[layer].attn_proj.bytes(),
+            Operation::Ln2(layer) => norm(&self.blocks[layer].ln_2),
+            Operation::CFc(layer) => self.blocks[layer].c_fc.bytes(),
+            Operation::MlpProj(layer) => self.blocks[layer].mlp_proj.bytes(),
+            Operation::LnF => norm(&self.ln_f),
+            Operation::Head => match &self.head {
+                Head::Table(table) => table.stored_bytes(),
+                Head::Rounded(layer) => layer.bytes(),
+            },
+        }
+    }
+
     /// Bytes that every pass reads: the blocks, the last layer norm and the head, not the embeddings, of which a token
     /// reads one row.
     pub(super) fn pass_bytes(&self) -> usize {
-        let norm = |norm: &LayerNormWeights| norm.weight.stored_bytes() + norm.bias.stored_bytes();
-        let layers = |b: &Block| {
-            [&b.c_attn, &b.attn_proj, &b.c_fc, &b.mlp_proj].map(Linear::bytes).iter().sum::<usize>()
-        };
-        let blocks = self.blocks.iter().map(|b| norm(&b.ln_1) + norm(&b.ln_2) + layers(b));
-        let head = match &self.head {
-            Head::Table(table) => table.stored_bytes(),
-            Head::Rounded(layer) => layer.bytes(),
-        };
-        blocks.sum::<usize>() + norm(&self.ln_f) + head
+        let whole = Operation::of_pass(self.blocks.len()).filter(|&operation| operation != Operation::Embed);
+        whole.map(|operation| self.bytes_of(operation)).sum()
     }
 }
 

@@ -1,11 +1,11 @@
 //! What was measured, as a table, JSON or comma-separated values.
 
+use super::table::{self, aligned, cpu, csv_line, round};
+use crate::Result;
 use crate::bench::{Measurement, Phase};
-use crate::checkpoint::Checkpoint;
-use crate::cli::write_line;
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
-use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 
 /// Everything a run found out.
@@ -43,7 +43,7 @@ impl Report {
             "n_layer": config.n_layer,
             "n_embd": config.n_embd,
             "n_head": config.n_head,
-            "kv_precision": match kv { KvPrecision::F32 => "f32", KvPrecision::F16 => "f16" },
+            "kv_precision": kv.name(),
         });
         Self { model, isa, cores, limits: vec![], results: vec![] }
     }
@@ -51,12 +51,11 @@ impl Report {
     /// On standard output.
     pub fn print(&self, json: bool, csv: bool) -> Result<()> {
         let text = match (json, csv) {
-            (true, _) => serde_json::to_string_pretty(&self.json())
-                .map_err(|error| Error::Message(error.to_string()))?,
+            (true, _) => table::pretty(&self.json())?,
             (_, true) => self.csv(),
             _ => self.table(),
         };
-        write_line(text.trim_end())
+        table::print(&text)
     }
 
     fn json(&self) -> Value {
@@ -90,14 +89,7 @@ impl Report {
 
     fn csv(&self) -> String {
         let mut lines = vec![COLUMNS.join(",")];
-        for row in &self.results {
-            let values = row.fields().map(|(_, value)| match value {
-                Value::Null => String::new(),
-                Value::String(text) => text,
-                number => number.to_string(),
-            });
-            lines.push(values.join(","));
-        }
+        lines.extend(self.results.iter().map(|row| csv_line(row.fields().map(|(_, value)| value))));
         lines.join("\n")
     }
 
@@ -158,15 +150,8 @@ impl Report {
             ]);
         }
         text.push('\n');
-        text += &aligned(&cells);
-        text += "\nMedians; spread is the interquartile range.";
-        if outliers > 0 {
-            text += &format!(
-                " {outliers} measurement{} far outside it: was the machine busy?",
-                if outliers == 1 { " lies" } else { "s lie" }
-            );
-        }
-        text
+        text += &aligned(&cells, &[0, 2]);
+        text + "\n" + &table::footnote(outliers)
     }
 }
 
@@ -210,33 +195,6 @@ impl Row {
         let mut columns = COLUMNS.into_iter();
         values.map(|value| (columns.next().unwrap_or_default().to_string(), value))
     }
-}
-
-/// Columns as wide as their widest cell: words to the left, numbers to the right.
-fn aligned<const N: usize>(cells: &[[String; N]]) -> String {
-    let widths: [usize; N] =
-        std::array::from_fn(|column| cells.iter().map(|row| row[column].len()).max().unwrap_or(0));
-    let line = |row: &[String; N]| {
-        let cell = |column: usize| {
-            let (text, width) = (&row[column], widths[column]);
-            if [0, 2].contains(&column) { format!("{text:width$}") } else { format!("{text:>width$}") }
-        };
-        let line: Vec<_> = (0..N).map(cell).collect();
-        line.join("  ").trim_end().to_string() + "\n"
-    };
-    cells.iter().map(line).collect()
-}
-
-fn round(x: f64, digits: i32) -> f64 {
-    let scale = 10f64.powi(digits);
-    (x * scale).round() / scale
-}
-
-/// What the system calls the processor.
-fn cpu() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    name.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ impl Setting {
             Kind::Precision => {
                 text.parse::<Precision>().map(drop).map_err(|e| e.replacen("expected ", "", 1))
             }
-            Kind::KvPrecision => ok(["f32", "f16"].contains(&text), "f32 or f16"),
+            Kind::KvPrecision => ok(["f32", "f16", "int8"].contains(&text), "f32, f16 or int8"),
             Kind::Threads => {
                 let threads = text.parse().is_ok_and(|n| (1..=MOST_THREADS).contains(&n));
                 ok(threads, &format!("a whole number from 1 to {MOST_THREADS}"))
@@ -144,7 +144,7 @@ mod tests {
             ("precision", "f8", "one of f32, f16, bf16, bf16-dot, int8, int4"),
             ("threads", "0", "a whole number from 1 to 1024"),
             ("threads", "1025", "a whole number from 1 to 1024"),
-            ("kv_precision", "int8", "f32 or f16"),
+            ("kv_precision", "int4", "f32, f16 or int8"),
             ("temperature", "-1", "a number from 0 up"),
             ("temperature", "warm", "a number"),
             ("top_p", "1.5", "a number from 0 to 1"),

@@ -8,16 +8,21 @@
 //! values [n_head, head_dim / 16, capacity, 16]      16 dimensions at once, summed over positions
 //! ```
 //!
-//! In decode both are read front to back. 2 · n_embd numbers a position: 6 KiB for GPT-2 in f32, 3 KiB in f16.
+//! In decode both are read front to back. 2 · n_embd numbers a position: 6 KiB for GPT-2 in f32, 3 KiB in f16, 1.6 KiB in
+//! int8. There every head's key, and every head's value, is rounded to multiples of a scale of its own, its largest
+//! number / 127: what a token leaves behind does not depend on its neighbours.
 
 use crate::kernels::elements::Element;
 use crate::kernels::rows::Rows;
 use crate::kernels::simd::LANES;
 use crate::kernels::threads::Team;
 use half::f16;
+use std::fmt;
 
 /// Positions in one step of the online softmax; the capacity is a multiple of it.
 pub(super) const BLOCK: usize = 64;
+/// The largest number in eight bits.
+const MOST: f32 = 127.0;
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +32,37 @@ pub enum KvPrecision {
     F32,
     /// Rounded to binary16: half the memory, and half the time at long contexts.
     F16,
+    /// Rounded to eight bits, each head's key and value with a scale of its own: a quarter of the memory.
+    Int8,
+}
+
+impl KvPrecision {
+    /// All there are.
+    pub const ALL: [KvPrecision; 3] = [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8];
+
+    /// As a user types it.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvPrecision::F32 => "f32",
+            KvPrecision::F16 => "f16",
+            KvPrecision::Int8 => "int8",
+        }
+    }
+
+    /// Bytes of one head's key and value, scales included.
+    pub fn bytes(self, head_dim: usize) -> usize {
+        match self {
+            KvPrecision::F32 => 2 * head_dim * size_of::<f32>(),
+            KvPrecision::F16 => 2 * head_dim * size_of::<f16>(),
+            KvPrecision::Int8 => 2 * (head_dim + size_of::<f32>()),
+        }
+    }
+}
+
+impl fmt::Display for KvPrecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// The keys and values of one layer of one sequence.
@@ -42,12 +78,28 @@ pub struct KeyValues {
 pub(super) enum Store {
     F32(Panels<f32>),
     F16(Panels<f16>),
+    Int8(Panels<i8>),
 }
+
+/// Runs `$call` with `$panels` as the store's panels, whatever they are made of.
+macro_rules! with_panels {
+    ($store:expr, $panels:ident => $call:expr) => {
+        match $store {
+            Store::F32($panels) => $call,
+            Store::F16($panels) => $call,
+            Store::Int8($panels) => $call,
+        }
+    };
+}
+pub(super) use with_panels;
 
 #[derive(Clone, Debug)]
 pub(super) struct Panels<E> {
     keys: Vec<E>,
     values: Vec<E>,
+    /// The scales of keys and of values, `[n_head, capacity]` each; none where numbers are stored as they are.
+    key_scales: Vec<f32>,
+    value_scales: Vec<f32>,
     head_dim: usize,
     capacity: usize,
 }
@@ -59,6 +111,7 @@ impl KeyValues {
         let store = match precision {
             KvPrecision::F32 => Store::F32(Panels::new(n_head, head_dim, capacity)),
             KvPrecision::F16 => Store::F16(Panels::new(n_head, head_dim, capacity)),
+            KvPrecision::Int8 => Store::Int8(Panels::new(n_head, head_dim, capacity)),
         };
         Self { n_head, head_dim, capacity, store }
     }
@@ -83,15 +136,19 @@ impl KeyValues {
         match self.store {
             Store::F32(_) => KvPrecision::F32,
             Store::F16(_) => KvPrecision::F16,
+            Store::Int8(_) => KvPrecision::Int8,
         }
     }
 
     /// Bytes they take, filled or not.
     pub fn bytes(&self) -> usize {
-        match &self.store {
-            Store::F32(panels) => panels.bytes(),
-            Store::F16(panels) => panels.bytes(),
-        }
+        with_panels!(&self.store, panels => panels.bytes())
+    }
+
+    /// Head `h`'s first `positions` keys and values as they were stored, widened: `[positions, head_dim]` each.
+    pub fn stored(&self, h: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
+        assert!(h < self.n_head && positions <= self.capacity);
+        with_panels!(&self.store, panels => panels.stored(h, positions))
     }
 
     /// Becomes a copy of the first `positions` tokens of another of the same shape and precision.
@@ -101,6 +158,7 @@ impl KeyValues {
         match (&mut self.store, &other.store) {
             (Store::F32(to), Store::F32(from)) => to.copy_from(from, positions),
             (Store::F16(to), Store::F16(from)) => to.copy_from(from, positions),
+            (Store::Int8(to), Store::Int8(from)) => to.copy_from(from, positions),
             _ => panic!("caches of different precisions"),
         }
     }
@@ -109,62 +167,103 @@ impl KeyValues {
     pub fn append(&mut self, team: &Team, position: usize, k: Rows, v: Rows) {
         assert!(position + k.len() <= self.capacity && k.len() == v.len());
         assert_eq!((k.width(), v.width()), (self.n_head * self.head_dim, self.n_head * self.head_dim));
-        match &mut self.store {
-            Store::F32(panels) => panels.append(team, position, k, v),
-            Store::F16(panels) => panels.append(team, position, k, v),
-        }
+        with_panels!(&mut self.store, panels => panels.append(team, position, k, v));
     }
 }
 
 impl<E: Element> Panels<E> {
     fn new(n_head: usize, head_dim: usize, capacity: usize) -> Self {
+        let scales = if E::SCALED { n_head * capacity } else { 0 };
         // Zeroed by the system page by page, when a page is first used.
         Self {
             keys: bytemuck::zeroed_vec(n_head * capacity * head_dim),
             values: bytemuck::zeroed_vec(n_head * capacity * head_dim.next_multiple_of(LANES)),
+            key_scales: bytemuck::zeroed_vec(scales),
+            value_scales: bytemuck::zeroed_vec(scales),
             head_dim,
             capacity,
         }
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&self.keys[..]) + size_of_val(&self.values[..])
+        let scales = size_of_val(&self.key_scales[..]) + size_of_val(&self.value_scales[..]);
+        size_of_val(&self.keys[..]) + size_of_val(&self.values[..]) + scales
     }
 
     fn copy_from(&mut self, other: &Panels<E>, positions: usize) {
-        // Head by head of the keys, panel by panel of the values; whole panels of keys.
-        let keys = positions.next_multiple_of(LANES) * self.head_dim;
-        let mine = self.keys.chunks_mut(self.capacity * self.head_dim);
-        for (to, from) in mine.zip(other.keys.chunks(other.capacity * self.head_dim)) {
-            to[..keys].copy_from_slice(&from[..keys]);
+        /// The first `n` elements of every stretch of a head or a panel.
+        fn copy<T: Copy>(to: &mut [T], from: &[T], [mine, theirs]: [usize; 2], n: usize) {
+            for (to, from) in to.chunks_mut(mine).zip(from.chunks(theirs)) {
+                to[..n].copy_from_slice(&from[..n]);
+            }
         }
-        let mine = self.values.chunks_mut(self.capacity * LANES);
-        for (to, from) in mine.zip(other.values.chunks(other.capacity * LANES)) {
-            to[..positions * LANES].copy_from_slice(&from[..positions * LANES]);
-        }
+        let (capacities, head_dim) = ([self.capacity, other.capacity], self.head_dim);
+        let keys = positions.next_multiple_of(LANES) * head_dim; // whole panels
+        copy(&mut self.keys, &other.keys, capacities.map(|capacity| capacity * head_dim), keys);
+        let of_panel = capacities.map(|capacity| capacity * LANES);
+        copy(&mut self.values, &other.values, of_panel, positions * LANES);
+        copy(&mut self.key_scales, &other.key_scales, capacities, positions);
+        copy(&mut self.value_scales, &other.value_scales, capacities, positions);
     }
 
     fn append(&mut self, team: &Team, position: usize, k: Rows, v: Rows) {
         let (head_dim, capacity) = (self.head_dim, self.capacity);
+        let scale = |scales: &mut [f32], x: Rows| {
+            for (h, scales) in scales.chunks_mut(capacity).enumerate() {
+                for t in 0..x.len() {
+                    let x = &x.row(t)[h * head_dim..][..head_dim];
+                    let scale = x.iter().fold(0.0f32, |max, x| max.max(x.abs())) / MOST;
+                    // What is smaller has no reciprocal, and is nothing.
+                    scales[position + t] = if scale < f32::MIN_POSITIVE { 0.0 } else { scale };
+                }
+            }
+        };
+        scale(&mut self.key_scales, k);
+        scale(&mut self.value_scales, v);
+        // What a number is multiplied by before it is rounded.
+        let unit = |scales: &[f32], h: usize, at: usize| match scales.get(h * capacity + at) {
+            Some(0.0) | None => 1.0,
+            Some(scale) => 1.0 / scale,
+        };
+
+        let (key_scales, value_scales) = (&self.key_scales, &self.value_scales);
         let of_head = capacity * head_dim;
         team.for_each_piece(&mut self.keys, of_head, |h, keys| {
             for t in 0..k.len() {
-                let at = position + t;
+                let (at, unit) = (position + t, unit(key_scales, h, position + t));
                 let panel = &mut keys[at / LANES * head_dim * LANES..];
                 for (d, x) in k.row(t)[h * head_dim..][..head_dim].iter().enumerate() {
-                    panel[d * LANES + at % LANES] = E::from_f32(*x);
+                    panel[d * LANES + at % LANES] = E::from_f32(if E::SCALED { x * unit } else { *x });
                 }
             }
         });
         let of_head = capacity * head_dim.next_multiple_of(LANES);
         team.for_each_piece(&mut self.values, of_head, |h, values| {
             for t in 0..v.len() {
+                let unit = unit(value_scales, h, position + t);
                 for (panel, x) in v.row(t)[h * head_dim..][..head_dim].chunks(LANES).enumerate() {
                     let to = &mut values[(panel * capacity + position + t) * LANES..];
-                    to.iter_mut().zip(x).for_each(|(to, x)| *to = E::from_f32(*x));
+                    let stored = |x: f32| E::from_f32(if E::SCALED { x * unit } else { x });
+                    to.iter_mut().zip(x).for_each(|(to, &x)| *to = stored(x));
                 }
             }
         });
+    }
+
+    fn stored(&self, h: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
+        let widened = |x: E, scales: &[f32], at: usize| match scales.get(h * self.capacity + at) {
+            Some(scale) => x.to_f32() * scale,
+            None => x.to_f32(),
+        };
+        let every = |at: usize| (0..self.head_dim).map(move |d| (at, d));
+        let key = |(at, d): (usize, usize)| {
+            widened(self.keys(h, at / LANES)[d * LANES + at % LANES], &self.key_scales, at)
+        };
+        let value = |(at, d): (usize, usize)| {
+            widened(self.values(h, d / LANES, at)[d % LANES], &self.value_scales, at)
+        };
+        let keys = (0..positions).flat_map(every).map(key).collect();
+        (keys, (0..positions).flat_map(every).map(value).collect())
     }
 
     /// The panel of head `h`'s keys for positions `16 · panel..`: `[head_dim, 16]`.
@@ -180,5 +279,18 @@ impl<E: Element> Panels<E> {
         let panels = self.head_dim.div_ceil(LANES);
         let start = ((h * panels + panel) * self.capacity + position) * LANES;
         &self.values[start..][..(self.capacity - position) * LANES]
+    }
+
+    /// What head `h`'s keys of positions `16 · panel..` are multiples of; only where they are.
+    #[inline(always)]
+    pub(super) fn key_scales(&self, h: usize, panel: usize) -> &[f32; LANES] {
+        let scales = &self.key_scales[h * self.capacity + panel * LANES..];
+        scales.first_chunk().expect("the capacity is a multiple of sixteen")
+    }
+
+    /// What head `h`'s values of the positions from `position` are multiples of; only where they are.
+    #[inline(always)]
+    pub(super) fn value_scales(&self, h: usize, position: usize) -> &[f32] {
+        &self.value_scales[h * self.capacity + position..(h + 1) * self.capacity]
     }
 }

@@ -87,6 +87,14 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> F32s {
+        intrinsic!({
+            let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().cast()));
+            let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().add(8).cast()));
+            [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
+        })
+    }
+    #[inline(always)]
     fn store(self, v: F32s, to: &mut [f32; LANES]) {
         intrinsic!({
             _mm256_storeu_ps(to.as_mut_ptr(), v[0]);

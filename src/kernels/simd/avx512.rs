@@ -75,6 +75,10 @@ impl Simd for Avx512 {
         )))))
     }
     #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> __m512 {
+        intrinsic!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast()))))
+    }
+    #[inline(always)]
     fn store(self, v: __m512, to: &mut [f32; LANES]) {
         intrinsic!(_mm512_storeu_ps(to.as_mut_ptr(), v))
     }

@@ -49,6 +49,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_f16(self, from: &[f16; LANES]) -> Self::F32s;
     /// Sixteen bfloat16 numbers, widened.
     fn load_bf16(self, from: &[bf16; LANES]) -> Self::F32s;
+    /// Sixteen whole numbers, widened.
+    fn load_i8(self, from: &[i8; LANES]) -> Self::F32s;
     /// Sixteen numbers to memory.
     fn store(self, v: Self::F32s, to: &mut [f32; LANES]);
     /// `a + b`

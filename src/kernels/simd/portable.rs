@@ -48,6 +48,10 @@ impl Simd for Portable {
         std::array::from_fn(|i| f32::from_bits(u32::from(from[i].to_bits()) << 16))
     }
     #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> F32s {
+        std::array::from_fn(|i| f32::from(from[i]))
+    }
+    #[inline(always)]
     fn store(self, v: F32s, to: &mut [f32; LANES]) {
         *to = v;
     }

@@ -1,0 +1,256 @@
+//! Where the time of a step goes, operation by operation, each beside the limit that binds it: the model's rooflines
+//! (Williams, Waterman and Patterson 2009).
+//!
+//! An operation can be no faster than its bytes come from memory, and no faster than its multiply-adds are done;
+//! whichever takes longer binds it. Inputs, outputs and weights count once each, although what passes from one operation
+//! to the next seldom leaves the cache: an operation that moves little else may be faster than its limit.
+
+use super::{ReadBandwidth, fma_peak};
+use crate::Result;
+use crate::kernels::attention::KvPrecision;
+use crate::model::{KvCache, Model, Observer, Operation, Scratch, Segment, Site, Wanted};
+use crate::sampling::{Sampler, SamplingParams};
+use ndarray::ArrayViewMutD;
+use std::time::Instant;
+
+/// A step to take apart: so many tokens after so many others, and a token chosen from the last one's logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Tokens that go through the model together, at least one.
+    pub tokens: usize,
+    /// Tokens that are there already.
+    pub depth: usize,
+}
+
+/// What an operation took, in all layers together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OperationTime {
+    /// As checkpoints call it; the last is `sampling`.
+    pub name: String,
+    /// How often it is done.
+    pub times: usize,
+    /// All of them.
+    pub seconds: f64,
+    /// What they read and write.
+    pub bytes: f64,
+    /// Their operations on numbers (a multiply-add is two).
+    pub flops: f64,
+}
+
+/// A step, taken apart.
+#[derive(Clone, Debug)]
+pub struct Roofline {
+    /// What was measured.
+    pub step: Step,
+    /// In the order of the pass.
+    pub operations: Vec<OperationTime>,
+    /// What the step took as a whole.
+    pub seconds: f64,
+    /// Bytes a second that the threads read from memory.
+    pub bandwidth: f64,
+    /// f32 operations a second that the threads do.
+    pub peak: f64,
+}
+
+impl Roofline {
+    /// The shortest time that an operation could take, and whether memory is why.
+    pub fn limit(&self, operation: &OperationTime) -> (f64, bool) {
+        let (memory, arithmetic) = (operation.bytes / self.bandwidth, operation.flops / self.peak);
+        (memory.max(arithmetic), memory > arithmetic)
+    }
+
+    /// What the operations took together.
+    pub fn sum(&self) -> f64 {
+        self.operations.iter().map(|operation| operation.seconds).sum()
+    }
+}
+
+/// Takes a step `repeat` times (at least once), after one time that does not count, and takes apart the one that took
+/// neither longest nor shortest. `each` is called after every repetition.
+///
+/// # Errors
+/// As [`Model::forward`].
+pub fn roofline(
+    model: &Model,
+    kv_precision: KvPrecision,
+    step: Step,
+    repeat: usize,
+    memory: &ReadBandwidth,
+    mut each: impl FnMut(),
+) -> Result<Roofline> {
+    let vocab_size = model.config().vocab_size as u64;
+    let token = |i: usize| ((i as u64 + 1).wrapping_mul(0x9e37_79b9) % vocab_size) as u32;
+    let ids: Vec<u32> = (0..step.depth + step.tokens).map(token).collect();
+    let (past, tokens) = ids.split_at(step.depth);
+    let mut cache = KvCache::new(model.config(), ids.len(), kv_precision);
+    let mut scratch = Scratch::new();
+    if !past.is_empty() {
+        let segment = Segment { tokens: past, cache: &mut cache, wanted: Wanted::None };
+        model.forward(&mut [segment], &mut scratch, &mut ())?;
+    }
+    let params = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
+    let mut sampler = Sampler::new(params, 0);
+    let limits = || (memory.measure(model.team()), fma_peak(model.team()));
+
+    let before = limits();
+    let mut taken: Vec<(f64, Stopwatch)> = vec![];
+    for repetition in 0..=repeat.max(1) {
+        cache.truncate(step.depth);
+        let mut watch =
+            Stopwatch { last: Instant::now(), times: Vec::with_capacity(16 + 8 * model.config().n_layer) };
+        let start = watch.last;
+        let segment = Segment { tokens, cache: &mut cache, wanted: Wanted::Last };
+        model.forward(&mut [segment], &mut scratch, &mut watch)?;
+        sampler.sample(scratch.logits().row(0), tokens, &[]);
+        watch.note(What::Sampling);
+        if repetition > 0 {
+            taken.push((start.elapsed().as_secs_f64(), watch));
+            each();
+        }
+    }
+    let after = limits();
+    taken.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (seconds, watch) = taken.swap_remove(taken.len() / 2);
+
+    let mut operations: Vec<OperationTime> = vec![];
+    for (what, seconds) in watch.times {
+        let (name, (bytes, flops)) = match what {
+            What::Operation(operation) => (operation.to_string(), cost(model, kv_precision, step, operation)),
+            // Every logit is looked at.
+            What::Sampling => ("sampling".to_string(), (4.0 * vocab_size as f64, 0.0)),
+        };
+        match operations.iter_mut().find(|operation| operation.name == name) {
+            Some(same) => {
+                same.times += 1;
+                same.seconds += seconds;
+                same.bytes += bytes;
+                same.flops += flops;
+            }
+            None => operations.push(OperationTime { name, times: 1, seconds, bytes, flops }),
+        }
+    }
+    let (bandwidth, peak) = ((before.0 + after.0) / 2.0, (before.1 + after.1) / 2.0);
+    Ok(Roofline { step, operations, seconds, bandwidth, peak })
+}
+
+/// What a stretch of time was spent on.
+#[derive(Clone, Copy)]
+enum What {
+    Operation(Operation),
+    Sampling,
+}
+
+/// Notes what each operation took. It looks at nothing, so the pass is the one that is always taken.
+struct Stopwatch {
+    last: Instant,
+    times: Vec<(What, f64)>,
+}
+
+impl Stopwatch {
+    fn note(&mut self, what: What) {
+        let now = Instant::now();
+        self.times.push((what, (now - self.last).as_secs_f64()));
+        self.last = now;
+    }
+}
+
+impl Observer for Stopwatch {
+    const LOOKS: bool = false;
+
+    fn see(&mut self, _site: Site, _values: ArrayViewMutD<'_, f32>) {}
+
+    fn ended(&mut self, operation: Operation) {
+        self.note(What::Operation(operation));
+    }
+}
+
+/// Bytes that an operation reads and writes, and operations on numbers that it does.
+fn cost(model: &Model, kv_precision: KvPrecision, step: Step, operation: Operation) -> (f64, f64) {
+    let config = model.config();
+    let (e, inner, vocab_size) = (config.n_embd, config.n_inner, config.vocab_size);
+    let kv = config.n_head * kv_precision.bytes(e / config.n_head);
+    // In the last block, only the last token goes on after its keys and values are there.
+    let goes_on = |layer: usize| if layer + 1 == config.n_layer { 1 } else { step.tokens };
+    let n = step.tokens;
+    let weights = model.weight_bytes(operation);
+    // Numbers in and out, and what is computed. A layer norm takes about eight operations a number.
+    let (numbers, flops, bytes) = match operation {
+        Operation::Embed => (n * e, n * e, n * weights),
+        Operation::Ln1(_) => (2 * n * e, 8 * n * e, weights),
+        Operation::CAttn(_) => (4 * n * e, 2 * n * e * 3 * e, weights),
+        Operation::KvAppend(_) => (2 * n * e, 0, n * kv),
+        Operation::Attention(layer) => {
+            let (rows, end) = (goes_on(layer), step.depth + n);
+            let mask = model.attention().mask();
+            let pairs: usize = (end - rows..end).map(|position| mask.seen(position).len()).sum();
+            (2 * rows * e, 4 * pairs * e, (end - mask.seen(end - rows).start) * kv)
+        }
+        Operation::AttnProj(layer) => (3 * goes_on(layer) * e, 2 * goes_on(layer) * e * e, weights),
+        Operation::Ln2(layer) => (2 * goes_on(layer) * e, 8 * goes_on(layer) * e, weights),
+        Operation::CFc(layer) => (goes_on(layer) * (e + inner), 2 * goes_on(layer) * e * inner, weights),
+        Operation::MlpProj(layer) => {
+            (goes_on(layer) * (inner + 2 * e), 2 * goes_on(layer) * inner * e, weights)
+        }
+        Operation::LnF => (2 * e, 8 * e, weights),
+        Operation::Head => (e + vocab_size, 2 * e * vocab_size, weights),
+    };
+    ((size_of::<f32>() * numbers + bytes) as f64, flops as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Cost;
+    use crate::checkpoint::Checkpoint;
+    use crate::kernels::isa::Isa;
+    use crate::kernels::threads::Team;
+
+    fn fable() -> Model {
+        Model::new(Checkpoint::embedded().unwrap(), Team::new(2, Isa::available()[0]))
+    }
+
+    #[test]
+    fn the_operations_are_the_step() {
+        let model = fable();
+        let memory = ReadBandwidth::new().unwrap();
+        for step in [Step { tokens: 1, depth: 200 }, Step { tokens: 200, depth: 0 }] {
+            let mut repetitions = 0;
+            let kv = KvPrecision::F32;
+            let found = roofline(&model, kv, step, 5, &memory, || repetitions += 1).unwrap();
+            assert_eq!(repetitions, 5);
+            let names: Vec<&str> = found.operations.iter().map(|operation| operation.name.as_str()).collect();
+            let of_block =
+                ["ln_1", "attn.c_attn", "kv cache", "attention", "attn.c_proj", "ln_2", "mlp.c_fc"];
+            let expected =
+                [&["wte + wpe"], &of_block[..], &["mlp.c_proj", "ln_f", "lm_head", "sampling"]].concat();
+            assert_eq!(names, expected);
+            assert!(found.operations.iter().all(|operation| {
+                let once = ["wte + wpe", "ln_f", "lm_head", "sampling"].contains(&operation.name.as_str());
+                operation.times == if once { 1 } else { 6 }
+            }));
+            let share = found.sum() / found.seconds;
+            assert!((0.95..=1.0).contains(&share), "{share} of the step is accounted for");
+        }
+    }
+
+    #[test]
+    fn costs_add_up_to_those_of_the_pass() {
+        let model = fable();
+        let whole = Cost::of(&model, KvPrecision::F16);
+        for step in [Step { tokens: 1, depth: 99 }, Step { tokens: 30, depth: 70 }] {
+            let matrices = Operation::of_pass(6).filter(|operation| {
+                !matches!(
+                    operation,
+                    Operation::Embed | Operation::Ln1(_) | Operation::Ln2(_) | Operation::LnF
+                )
+            });
+            let flops: f64 =
+                matrices.map(|operation| cost(&model, KvPrecision::F16, step, operation).1).sum();
+            // A pass over several tokens makes every query of the last block, though one is used.
+            let unused = 2 * (step.tokens - 1) * 256 * 256;
+            assert_eq!(flops - unused as f64, whole.operations(step.tokens, step.depth));
+        }
+        let bytes: usize = Operation::of_pass(6).map(|operation| model.weight_bytes(operation)).sum();
+        assert_eq!(bytes, model.pass_bytes() + model.weight_bytes(Operation::Embed));
+    }
+}

@@ -1,0 +1,199 @@
+//! `hornbook bench attention`: the kernel lab.
+
+mod chart;
+mod report;
+mod torch;
+
+use crate::bench::{AttentionLab, AttentionPhase, AttentionShape, ReadBandwidth, fma_peak};
+use crate::cli::kernel;
+use crate::cli::kv::Kv;
+use crate::cli::{progress, team};
+use crate::kernels::attention::{AttentionKernel, KERNELS, KvPrecision};
+use crate::kernels::isa::Isa;
+use crate::{Error, Result};
+use clap::{Args, ValueEnum};
+use report::{Report, Row};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread::available_parallelism;
+use torch::Torch;
+
+/// Measure attention kernels beside one another, the machine's limits and the formula
+///
+/// Every kernel computes the same random texts. Times are medians; of peak and of bandwidth are the shares of what the
+/// same threads reach in multiply-adds and in reading memory, measured first, that the operations and bytes which cannot
+/// be left out take. What fits in the processor's cache can exceed the bandwidth of memory. Scratch is the memory a
+/// kernel takes besides its input and output; errors are the largest against the formula in f64 (of a number, and of a
+/// mixture relative to its largest number).
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hornbook bench attention
+  hornbook bench attention --kernels flash,textbook --seq 128,256,512,1024,2048 --svg attention.svg
+  hornbook bench attention --phase decode --seq 1024,4096 --batch 1,8 --kv-precision f32,f16,int8
+  hornbook bench attention --against torch --threads 1,2 --csv > attention.csv
+
+Environment:
+  HORNBOOK_PYTHON  the Python that has torch, for --against torch [default: python3]")]
+pub struct Attention {
+    /// The kernels [default: all]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = kernel::parser())]
+    kernels: Vec<&'static dyn AttentionKernel>,
+
+    /// Tokens of a text
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "128,256,512,1024")]
+    seq: Vec<NonZeroUsize>,
+
+    /// Heads
+    #[arg(long, value_name = "N", default_value = "12")]
+    heads: NonZeroUsize,
+
+    /// Numbers in a head's key
+    #[arg(long, value_name = "N", default_value = "64")]
+    head_dim: NonZeroUsize,
+
+    /// All tokens at once, or the last one after the others
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum, default_value = "prefill,decode")]
+    phase: Vec<Phase>,
+
+    /// Texts at once
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    batch: Vec<NonZeroUsize>,
+
+    /// Numbers of threads to compute with [default: one for each core]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    threads: Vec<NonZeroUsize>,
+
+    /// How keys and values are stored
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum, default_value = "f32")]
+    kv_precision: Vec<Kv>,
+
+    /// Times to measure everything
+    #[arg(long, value_name = "N", default_value = "9")]
+    repeat: NonZeroUsize,
+
+    /// Measure PyTorch's scaled_dot_product_attention on the same shapes (those in f32), in turns with the kernels
+    #[arg(long, value_name = "WHAT", value_enum)]
+    against: Option<Against>,
+
+    /// One JSON object
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+
+    /// Comma-separated values, one line for each measurement
+    #[arg(long)]
+    csv: bool,
+
+    /// Draw times over lengths as a chart, too
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Phase {
+    /// Every token of a text at once
+    Prefill,
+    /// The last token of a text
+    Decode,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Against {
+    /// PyTorch, in the Python that HORNBOOK_PYTHON names
+    Torch,
+}
+
+/// The largest shape's keys and values; beyond lies a slip of the finger.
+const MOST_BYTES: usize = 1 << 33;
+
+impl Attention {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let kernels = if self.kernels.is_empty() { KERNELS.to_vec() } else { self.kernels.clone() };
+        let cores = available_parallelism().map_or(1, usize::from);
+        let threads: Vec<usize> = match &self.threads[..] {
+            [] => vec![cores],
+            given => given.iter().map(|n| n.get()).collect(),
+        };
+        let shapes = self.shapes()?;
+        let teams = threads.iter().map(|&n| team(NonZeroUsize::new(n))).collect::<Result<Vec<_>>>()?;
+        // Where there is none, that is said before anything is measured.
+        let mut torch = self.against.map(|Against::Torch| Torch::start()).transpose()?;
+
+        let bar = progress::bar(teams.len() * (1 + shapes.len() * kernels.len() * self.repeat.get()));
+        bar.set_message("the machine's limits");
+        let mut report = Report::new(Isa::choose()?, cores);
+        let memory = ReadBandwidth::new()?;
+        for team in &teams {
+            report.limit(team.threads(), memory.measure(team), fma_peak(team));
+            bar.inc(1);
+        }
+        drop(memory);
+        for &shape in &shapes {
+            for team in &teams {
+                let threads = team.threads();
+                let mut lab = AttentionLab::new(team, shape);
+                for &kernel in &kernels {
+                    let what = format!("{} {} {}", kernel.name(), shape.phase.name(), shape.seq);
+                    bar.set_message(format!("{what}, {threads} threads"));
+                    let found = lab.measure(kernel, team, self.repeat.get(), || bar.inc(1));
+                    report.rows.push(Row::of(kernel, shape, found, report.limits_of(threads)));
+                }
+                drop(lab);
+                if let Some(torch) = torch.as_mut().filter(|_| shape.kv_precision == KvPrecision::F32) {
+                    bar.set_message(format!("torch {} {}, {threads} threads", shape.phase.name(), shape.seq));
+                    let seconds = torch.measure(shape, threads, self.repeat.get())?;
+                    report.rows.push(Row::of_torch(shape, seconds, report.limits_of(threads)));
+                }
+            }
+        }
+        bar.finish_and_clear();
+        report.torch = torch.map(|torch| torch.version.clone());
+        if let Some(file) = &self.svg {
+            std::fs::write(file, chart::svg(&report)).map_err(|source| Error::Io {
+                path: file.clone(),
+                action: "write",
+                source,
+            })?;
+        }
+        report.print(self.json, self.csv)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Every shape that was asked for, each once.
+    fn shapes(&self) -> Result<Vec<AttentionShape>> {
+        let mut shapes: Vec<AttentionShape> = vec![];
+        for phase in &self.phase {
+            for kv in &self.kv_precision {
+                for batch in &self.batch {
+                    for seq in &self.seq {
+                        let shape = AttentionShape {
+                            phase: match phase {
+                                Phase::Prefill => AttentionPhase::Prefill,
+                                Phase::Decode => AttentionPhase::Decode,
+                            },
+                            seq: seq.get(),
+                            batch: batch.get(),
+                            heads: self.heads.get(),
+                            head_dim: self.head_dim.get(),
+                            kv_precision: (*kv).into(),
+                        };
+                        let sizes =
+                            [shape.seq, shape.batch, shape.heads, 2 * shape.head_dim, size_of::<f32>()];
+                        let bytes = sizes.iter().try_fold(1usize, |bytes, n| bytes.checked_mul(*n));
+                        if bytes.is_none_or(|bytes| bytes > MOST_BYTES) {
+                            return Err(Error::Parameter {
+                                name: "--seq".into(),
+                                found: format!("{seq} tokens of {} heads, {batch} texts", self.heads),
+                                expected: "keys and values of at most 8 GiB".into(),
+                            });
+                        }
+                        if !shapes.contains(&shape) {
+                            shapes.push(shape);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(shapes)
+    }
+}

@@ -1,0 +1,188 @@
+//! Steps taken apart, as a table, JSON or bars.
+
+use crate::Result;
+use crate::bench::{OperationTime, Roofline};
+use crate::cli::bench::chart::{escape, open};
+use crate::cli::bench::table::{self, aligned, bytes, cpu, round, significant, time};
+use crate::kernels::attention::KvPrecision;
+use crate::model::Model;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// Everything a run found out.
+pub struct Report {
+    /// On what, in a line.
+    what: String,
+    model: Value,
+    pub steps: Vec<Roofline>,
+}
+
+impl Report {
+    pub fn new(name: String, precision: &str, model: &Model, kv: KvPrecision) -> Self {
+        let (threads, isa, attention) =
+            (model.team().threads(), model.team().isa(), model.attention().name());
+        let plural = if threads == 1 { "" } else { "s" };
+        let what = format!(
+            "{name} in {precision}, keys and values in {kv}, {attention} attention; {}, {threads} thread{plural}, {isa}",
+            cpu()
+        );
+        let model = json!({
+            "name": name, "precision": precision, "kv_precision": kv.name(), "attention": attention,
+            "cpu": cpu(), "threads": threads, "isa": isa.name(),
+        });
+        Self { what, model, steps: vec![] }
+    }
+
+    /// On standard output.
+    pub fn print(&self, json: bool) -> Result<()> {
+        table::print(&if json { table::pretty(&self.json())? } else { self.table() })
+    }
+
+    fn json(&self) -> Value {
+        let step = |step: &Roofline| {
+            let operation = |operation: &OperationTime| {
+                let (limit, memory) = step.limit(operation);
+                json!({
+                    "operation": operation.name,
+                    "times": operation.times,
+                    "seconds": significant(operation.seconds),
+                    "bytes": operation.bytes,
+                    "flops": operation.flops,
+                    "bound_by": if memory { "bandwidth" } else { "peak" },
+                    "of_limit": round(limit / operation.seconds, 4),
+                    "share": round(operation.seconds / step.seconds, 4),
+                })
+            };
+            json!({
+                "phase": phase(step),
+                "tokens": step.step.tokens,
+                "depth": step.step.depth,
+                "seconds": significant(step.seconds),
+                "accounted_for": round(step.sum() / step.seconds, 4),
+                "bandwidth_gb_s": round(step.bandwidth / 1e9, 2),
+                "fma_gflops": round(step.peak / 1e9, 2),
+                "operations": step.operations.iter().map(operation).collect::<Vec<_>>(),
+            })
+        };
+        json!({ "run": self.model, "steps": self.steps.iter().map(step).collect::<Vec<_>>() })
+    }
+
+    fn table(&self) -> String {
+        let mut text = self.what.clone() + "\n";
+        for step in &self.steps {
+            let _ = write!(text, "\n{}\n\n", title(step));
+            let mut cells = vec![
+                [
+                    "operation",
+                    "times",
+                    "time",
+                    "share",
+                    "bytes",
+                    "GFLOP",
+                    "GB/s",
+                    "GFLOPS",
+                    "limit",
+                    "of limit",
+                ]
+                .map(String::from),
+            ];
+            for operation in &step.operations {
+                let (limit, memory) = step.limit(operation);
+                cells.push([
+                    operation.name.clone(),
+                    operation.times.to_string(),
+                    time(operation.seconds),
+                    format!("{:.1} %", 100.0 * operation.seconds / step.seconds),
+                    bytes(operation.bytes as usize),
+                    format!("{:.3}", operation.flops / 1e9),
+                    format!("{:.1}", operation.bytes / operation.seconds / 1e9),
+                    format!("{:.1}", operation.flops / operation.seconds / 1e9),
+                    if memory { "memory" } else { "arithmetic" }.to_string(),
+                    format!("{:.2}", limit / operation.seconds),
+                ]);
+            }
+            text += &aligned(&cells, &[0, 8]);
+            let sum = step.sum();
+            let _ = writeln!(
+                text,
+                "together {}, {:.1} % of the step's {}",
+                time(sum),
+                100.0 * sum / step.seconds,
+                time(step.seconds)
+            );
+        }
+        text
+    }
+
+    /// Bars as long as each operation takes, and in each a mark where its limit is.
+    pub fn svg(&self) -> String {
+        const ROW: usize = 22;
+        const LEFT: usize = 110;
+        const LENGTH: f64 = 420.0;
+        let rows: usize = self.steps.iter().map(|step| step.operations.len()).sum();
+        let height = 64 + rows * ROW + self.steps.len() * 52 + 16;
+        let mut svg = open(760, height, "Where the time of a step goes");
+        let _ = writeln!(svg, "<text x=\"16\" y=\"46\" class=\"note\">{}</text>", escape(&self.what));
+        let mut y = 60;
+        for step in &self.steps {
+            let longest = step.operations.iter().map(|operation| operation.seconds).fold(0.0, f64::max);
+            let _ = writeln!(
+                svg,
+                "<text x=\"16\" y=\"{}\" class=\"panel\">{}</text>",
+                y + 20,
+                escape(&title(step))
+            );
+            y += 34;
+            for operation in &step.operations {
+                let (limit, memory) = step.limit(operation);
+                let (length, mark) =
+                    (operation.seconds / longest * LENGTH, (limit / longest * LENGTH).min(LENGTH));
+                let class = if memory { "bar memory" } else { "bar" };
+                let _ = writeln!(
+                    svg,
+                    "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\
+                     <rect x=\"{LEFT}\" y=\"{y}\" width=\"{length:.1}\" height=\"15\" rx=\"2\" class=\"{class}\"/>\
+                     <rect x=\"{:.1}\" y=\"{}\" width=\"2\" height=\"19\" class=\"limit\"/>\
+                     <text x=\"{:.1}\" y=\"{}\" class=\"tick\">{}, {:.1} %, {:.2} of its limit</text>",
+                    LEFT - 8,
+                    y + 12,
+                    escape(&operation.name),
+                    LEFT as f64 + mark,
+                    y - 2,
+                    LEFT as f64 + length.max(mark) + 8.0,
+                    y + 12,
+                    time(operation.seconds),
+                    100.0 * operation.seconds / step.seconds,
+                    limit / operation.seconds,
+                );
+                y += ROW;
+            }
+            y += 18;
+        }
+        let _ = writeln!(
+            svg,
+            "<rect x=\"16\" y=\"{}\" width=\"12\" height=\"12\" rx=\"2\" class=\"bar memory\"/>\
+             <text x=\"34\" y=\"{}\" class=\"note\">bound by memory</text>\
+             <rect x=\"150\" y=\"{}\" width=\"12\" height=\"12\" rx=\"2\" class=\"bar\"/>\
+             <text x=\"168\" y=\"{}\" class=\"note\">bound by arithmetic; the line is where the limit is</text>",
+            y - 8,
+            y + 2,
+            y - 8,
+            y + 2
+        );
+        svg + "</svg>\n"
+    }
+}
+
+fn phase(step: &Roofline) -> &'static str {
+    if step.step.depth == 0 { "prefill" } else { "decode" }
+}
+
+fn title(step: &Roofline) -> String {
+    let what = match phase(step) {
+        "prefill" => format!("prefill of {} tokens", step.step.tokens),
+        _ => format!("decode after {} tokens", step.step.depth),
+    };
+    let (bandwidth, peak) = (step.bandwidth / 1e9, step.peak / 1e9);
+    format!("{what}: {}; memory {bandwidth:.1} GB/s, arithmetic {peak:.0} GFLOPS", time(step.seconds))
+}

@@ -1,0 +1,101 @@
+//! What every report of a measurement needs: aligned columns, rounded numbers, the processor's name.
+
+use crate::cli::write_line;
+use crate::{Error, Result};
+use serde_json::Value;
+
+/// Columns as wide as their widest cell: those of words (`left`) to the left, numbers to the right.
+pub fn aligned<const N: usize>(cells: &[[String; N]], left: &[usize]) -> String {
+    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cell = |column: usize| {
+            let (text, width) = (&row[column], widths[column]);
+            if left.contains(&column) { format!("{text:width$}") } else { format!("{text:>width$}") }
+        };
+        let line: Vec<_> = (0..N).map(cell).collect();
+        line.join("  ").trim_end().to_string() + "\n"
+    };
+    cells.iter().map(line).collect()
+}
+
+/// One line of comma-separated values.
+pub fn csv_line(values: impl IntoIterator<Item = Value>) -> String {
+    let text = |value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => text,
+        number => number.to_string(),
+    };
+    values.into_iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// A report on standard output.
+pub fn print(text: &str) -> Result<()> {
+    write_line(text.trim_end())
+}
+
+/// A JSON object as people read it.
+pub fn pretty(json: &Value) -> Result<String> {
+    serde_json::to_string_pretty(json).map_err(|error| Error::Message(error.to_string()))
+}
+
+/// Digits behind the point.
+pub fn round(x: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (x * scale).round() / scale
+}
+
+/// Four significant digits.
+pub fn significant(x: f64) -> f64 {
+    if x == 0.0 || !x.is_finite() { x } else { round(x, 3 - x.abs().log10().floor() as i32) }
+}
+
+/// Bytes in the unit that suits them.
+pub fn bytes(n: usize) -> String {
+    let units = ["B", "KiB", "MiB", "GiB"];
+    let unit = (n.max(1).ilog2() / 10).min(3) as usize;
+    let number = n as f64 / (1u64 << (10 * unit)) as f64;
+    let digits = usize::from(unit > 0 && number < 100.0);
+    format!("{number:.digits$} {}", units[unit])
+}
+
+/// Seconds in the unit that suits them.
+pub fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
+        s if s < 1.0 => format!("{:.2} ms", s * 1e3),
+        s => format!("{s:.2} s"),
+    }
+}
+
+/// What is said below a table of medians.
+pub fn footnote(outliers: usize) -> String {
+    let mut text = "Medians; spread is the interquartile range.".to_string();
+    if outliers > 0 {
+        let lie = if outliers == 1 { " lies" } else { "s lie" };
+        text += &format!(" {outliers} measurement{lie} far outside it: was the machine busy?");
+    }
+    text
+}
+
+/// What the system calls the processor.
+pub fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_the_units_that_suit_them() {
+        assert_eq!(
+            [0, 1023, 1536, 300 << 10, 3 << 30].map(bytes),
+            ["0 B", "1023 B", "1.5 KiB", "300 KiB", "3.0 GiB"]
+        );
+        assert_eq!([2.5e-5, 0.0123, 1.5].map(time), ["25.0 µs", "12.30 ms", "1.50 s"]);
+        assert_eq!([1.23456e-7, 98765.0, 0.0].map(significant), [1.235e-7, 98770.0, 0.0]);
+    }
+}

@@ -1,0 +1,263 @@
+//! Attention that never holds the score matrix (flash attention): the softmax is kept up as the keys go by.
+//!
+//! ```text
+//! for every block of keys:  m' = max(m, max_j s[j])
+//!                           l ← l · e^(m − m') + Σ_j e^(s[j] − m')
+//!                           z ← z · e^(m − m') + Σ_j e^(s[j] − m') · v[j]
+//! at the end:               z / l                     (Milakov and Gimelshein 2018; Dao et al. 2022)
+//! ```
+//!
+//! A tile of queries goes through its past in blocks of 64 positions and remembers, for every query, the largest score
+//! so far (m), the sum of weights so far (l) and the mixture so far (z). Scores are used while they are in the
+//! first-level cache.
+//!
+//! - Memory: a block of scores and a mixture for each query of a tile, whatever the length.
+//! - Cost: the 4 · head_dim operations of every pair that the mask leaves, and the part of the last block that it hides;
+//!   an exponential a pair; a rescaling where a block raises the maximum.
+//!
+//! Blocks start at position 0 for every query, and a query's arithmetic within a block is its own, so decode (a tile
+//! of one) and prefill in any chunks give the same bits.
+
+use super::kernel::{AttentionKernel, Call, Mixtures};
+use super::key_values::{BLOCK, Panels, Store, with_panels};
+use crate::kernels::elements::Element;
+use crate::kernels::exp::{exp, exp_one};
+use crate::kernels::isa::Isa;
+use crate::kernels::rows::Rows;
+use crate::kernels::simd::{Kernel, LANES, Simd};
+use crate::kernels::tile::{multiply_add, reaches, with_rows};
+
+/// Panels of key positions in a block.
+const PANELS: usize = BLOCK / LANES;
+
+/// Online softmax in tiles: the default.
+#[derive(Clone, Copy, Debug)]
+pub struct Flash;
+
+impl AttentionKernel for Flash {
+    fn name(&self) -> &'static str {
+        "flash"
+    }
+
+    fn about(&self) -> &'static str {
+        "online softmax in tiles: never holds the scores"
+    }
+
+    fn attend(&self, call: &mut Call) {
+        let mixture = |tile: &super::Tile| tile.q.len() * tile.past.mixture_width();
+        call.for_each_tile(call.tile_rows(), mixture, |tile, mixture, z| {
+            let mixture = mixture.as_chunks_mut().0;
+            let &super::Tile { q, head, position, scale, .. } = tile;
+            with_panels!(&tile.past.store, past => {
+                Tile { q, past, head, position, scale, mixture, z }.run(tile.isa);
+            });
+        });
+    }
+}
+
+/// Some queries of one head.
+struct Tile<'a, 'z, E> {
+    /// `[n, head_dim]`
+    q: Rows<'a>,
+    past: &'a Panels<E>,
+    head: usize,
+    /// The position of the first query.
+    position: usize,
+    scale: f32,
+    /// `[head_dim / 16, n]` vectors.
+    mixture: &'a mut [[f32; LANES]],
+    z: &'a mut Mixtures<'z>,
+}
+
+/// A tile of `M` queries.
+struct Of<'a, 'z, E, const M: usize>(Tile<'a, 'z, E>);
+
+impl<E: Element, const M: usize> Kernel for Of<'_, '_, E, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        reaches::<S, M>();
+        self.0.attend::<S, M>(simd);
+    }
+}
+
+impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
+    fn run(self, isa: Isa) {
+        with_rows!(self.q.len(), M => isa.run(Of::<'a, 'z, E, M>(self)));
+    }
+
+    #[inline(always)]
+    fn attend<S: Simd, const M: usize>(&mut self, simd: S) {
+        let mut max = [f32::NEG_INFINITY; M];
+        let mut sum = [[0.0f32; LANES]; M];
+        self.mixture.fill([0.0; LANES]);
+        // The last query of the tile sees the most.
+        let end = self.position + M;
+        for start in (0..end).step_by(BLOCK) {
+            let positions = BLOCK.min(end - start);
+            let panels = positions.div_ceil(LANES); // what lies beyond the last query is left out
+            let mut p = self.scores::<S, M>(simd, start, panels);
+            for m in 0..M {
+                // A query sees itself and what came before it.
+                let seen = (self.position + m + 1).saturating_sub(start).min(BLOCK);
+                self.weigh(simd, m, seen, &mut p[m][..panels], &mut max[m], &mut sum[m]);
+            }
+            if E::SCALED {
+                let scales = self.past.value_scales(self.head, start);
+                p.iter_mut()
+                    .for_each(|p| p.as_flattened_mut().iter_mut().zip(scales).for_each(|(p, s)| *p *= s));
+            }
+            self.mix::<S, M>(simd, start, positions, &p);
+        }
+        self.finish(simd, &sum);
+    }
+
+    /// The scores of `M` queries and a block's first panels of keys.
+    #[inline(always)]
+    fn scores<S: Simd, const M: usize>(
+        &self,
+        simd: S,
+        start: usize,
+        panels: usize,
+    ) -> [[[f32; LANES]; PANELS]; M] {
+        let mut scores = [[[0.0; LANES]; PANELS]; M];
+        if S::WIDE {
+            self.score_panels::<S, M, 2>(simd, start, panels, &mut scores);
+        } else {
+            self.score_panels::<S, M, 1>(simd, start, panels, &mut scores);
+        }
+        scores
+    }
+
+    /// `V` panels at a time.
+    #[inline(always)]
+    fn score_panels<S: Simd, const M: usize, const V: usize>(
+        &self,
+        simd: S,
+        start: usize,
+        panels: usize,
+        scores: &mut [[[f32; LANES]; PANELS]; M],
+    ) {
+        let scale = simd.splat(self.scale);
+        for panel in (0..panels).step_by(V) {
+            let keys: [*const E; V] =
+                std::array::from_fn(|v| self.past.keys(self.head, start / LANES + panel + v).as_ptr());
+            let mut acc = [[simd.splat(0.0); V]; M];
+            let (q, stride) = (self.q.row(0).as_ptr(), self.q.stride());
+            // SAFETY: `q` has `M` rows of `head_dim` numbers, and `keys` returns whole panels `[head_dim, 16]`.
+            unsafe { multiply_add(simd, q, stride, self.q.width(), keys, &mut acc) };
+            for m in 0..M {
+                for v in 0..V {
+                    let mut score = acc[m][v];
+                    if E::SCALED {
+                        let scales = self.past.key_scales(self.head, start / LANES + panel + v);
+                        score = simd.mul(score, simd.load(scales));
+                    }
+                    simd.store(simd.mul(score, scale), &mut scores[m][panel + v]);
+                }
+            }
+        }
+    }
+
+    /// Turns a query's scores for a block, of which it sees the first `seen`, into weights e^(score − max).
+    #[inline(always)]
+    fn weigh<S: Simd>(
+        &mut self,
+        simd: S,
+        m: usize,
+        seen: usize,
+        p: &mut [[f32; LANES]],
+        max: &mut f32,
+        sum: &mut [f32; LANES],
+    ) {
+        p.as_flattened_mut()[seen..].fill(f32::NEG_INFINITY);
+        if seen == 0 {
+            p.fill([0.0; LANES]);
+            return;
+        }
+        let mut highest = simd.load(&p[0]);
+        for scores in &p[1..] {
+            highest = simd.max(highest, simd.load(scores));
+        }
+        let highest = simd.reduce_max(highest);
+        let mut total = simd.load(sum);
+        if highest > *max {
+            let shrink = simd.splat(exp_one(simd, *max - highest));
+            *max = highest;
+            total = simd.mul(total, shrink);
+            let n = self.q.len();
+            for z in self.mixture.iter_mut().skip(m).step_by(n) {
+                simd.store(simd.mul(simd.load(z), shrink), z);
+            }
+        }
+        let max = simd.splat(*max);
+        for p in p {
+            let e = exp(simd, simd.sub(simd.load(p), max));
+            total = simd.add(total, e);
+            simd.store(e, p);
+        }
+        simd.store(total, sum);
+    }
+
+    /// Adds the block's values in their weights to the mixtures.
+    #[inline(always)]
+    fn mix<S: Simd, const M: usize>(
+        &mut self,
+        simd: S,
+        start: usize,
+        positions: usize,
+        p: &[[[f32; LANES]; PANELS]; M],
+    ) {
+        let panels = self.q.width().div_ceil(LANES);
+        let whole = if S::WIDE { panels / 2 * 2 } else { 0 };
+        for panel in (0..whole).step_by(2) {
+            self.mix_panels::<S, M, 2>(simd, panel, start, positions, p);
+        }
+        for panel in whole..panels {
+            self.mix_panels::<S, M, 1>(simd, panel, start, positions, p);
+        }
+    }
+
+    #[inline(always)]
+    fn mix_panels<S: Simd, const M: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        panel: usize,
+        start: usize,
+        positions: usize,
+        p: &[[[f32; LANES]; PANELS]; M],
+    ) {
+        let values: [*const E; V] = std::array::from_fn(|v| {
+            self.past.values(self.head, panel + v, start)[..positions * LANES].as_ptr()
+        });
+        let mut acc = [[simd.splat(0.0); V]; M];
+        for m in 0..M {
+            for v in 0..V {
+                acc[m][v] = simd.load(&self.mixture[(panel + v) * M + m]);
+            }
+        }
+        // SAFETY: `p` has `M` rows of `BLOCK >= positions` weights, and the panels `positions` rows of sixteen.
+        unsafe { multiply_add(simd, p.as_ptr().cast(), BLOCK, positions, values, &mut acc) };
+        for m in 0..M {
+            for v in 0..V {
+                simd.store(acc[m][v], &mut self.mixture[(panel + v) * M + m]);
+            }
+        }
+    }
+
+    /// Divides the mixtures by the sums of their weights.
+    #[inline(always)]
+    fn finish<S: Simd, const M: usize>(&mut self, simd: S, sum: &[[f32; LANES]; M]) {
+        for m in 0..M {
+            let sum = simd.splat(simd.reduce_add(simd.load(&sum[m])));
+            for (panel, z) in self.z.row_mut(m).chunks_mut(LANES).enumerate() {
+                let mixed = simd.div(simd.load(&self.mixture[panel * M + m]), sum);
+                match z.as_mut_array() {
+                    Some(whole) => simd.store(mixed, whole),
+                    None => simd.store_partial(mixed, z),
+                }
+            }
+        }
+    }
+}
