@@ -246,7 +246,7 @@ mod unix {
         let (ok, bars) = show(&format!("quantize fable -p int8 -o {}", target.display())).unwrap();
         assert!(ok, "{bars}");
         // The bar is drawn over itself: each state of it is a line of its own, and fits.
-        let states = bars.split(['\r', '\n']).map(|state| console_width(state));
+        let states = bars.split(['\r', '\n']).map(console_width);
         let drawn: Vec<usize> = states.collect();
         assert!(bars.contains("matrices quantised"), "{bars:?}");
         assert!(

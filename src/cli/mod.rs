@@ -73,7 +73,7 @@ enum Command {
     Tokens(tokens::Tokens),
     Inspect(Box<inspect::Inspect>),
     Perplexity(perplexity::Perplexity),
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     Quantize(quantize::Quantize),
     Serve(Box<serve::Serve>),
     Keys(keys::Keys),

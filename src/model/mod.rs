@@ -170,6 +170,7 @@ impl Model {
                 }
             }
         });
+        see.ended(Operation::Embed);
     }
 
     /// The position table, learned or not.
@@ -178,7 +179,6 @@ impl Model {
             Some(learned) => learned.elements(),
             None => Elements::F32(self.sinusoidal.as_deref().unwrap_or_default()),
         }
-        see.ended(Operation::Embed);
     }
 
     /// What is added to a token for each position it may stand at, `[n_positions, n_embd]`.

@@ -89,7 +89,10 @@ const ONCE: [(Site, &str); 4] = [
 ];
 
 /// Its names of what every block has, behind `blocks.3.`.
-const IN_BLOCK: [(fn(usize) -> Site, &str); 14] = [
+/// A site of a layer, by its number.
+type InLayer = fn(usize) -> Site;
+
+const IN_BLOCK: [(InLayer, &str); 14] = [
     (Site::ResidPre, "hook_resid_pre"),
     (Site::Ln1, "ln1.hook_normalized"),
     (Site::Q, "attn.hook_q"),

@@ -3,7 +3,7 @@
 use super::table::{self, aligned, cpu, csv_line, round};
 use crate::Result;
 use crate::bench::{Measurement, Phase};
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::Checkpoint;
 use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
 use serde_json::{Map, Value, json};

@@ -83,7 +83,7 @@ impl Roofline {
             None => Checkpoint::open(&self.model)?,
         };
         let name = checkpoint.name.clone();
-        let precision = self.precision.map_or_else(|| super::stored_name(&checkpoint), Precision::name);
+        let precision = self.precision.map_or_else(|| checkpoint.stored().name(), Precision::name);
         let steps = self.steps(checkpoint.config.n_positions)?;
         let team = team(self.threads)?;
         let model = Model::with_precision(checkpoint, team, self.precision)?.with_attention(self.attention);

@@ -197,7 +197,7 @@ fn patterns_are_the_shares_of_the_formula() {
 
 #[test]
 fn a_kernel_goes_by_its_name_alone() {
-    for kernel in KERNELS.iter().copied() {
+    for kernel in KERNELS {
         assert_eq!(named(kernel.name()).unwrap().name(), kernel.name());
         assert_eq!(KERNELS.iter().filter(|other| other.name() == kernel.name()).count(), 1);
     }
