@@ -206,5 +206,5 @@ fn bash_completes_subcommands_options_and_values() {
     };
     assert_eq!(complete(&["hornbook", "gen"]), "generate");
     assert_eq!(complete(&["hornbook", "generate", "--temp"]), "--temperature");
-    assert_eq!(complete(&["hornbook", "generate", "--kv-precision", ""]), "f32 f16");
+    assert_eq!(complete(&["hornbook", "generate", "--kv-precision", ""]), "f32 f16 int8");
 }

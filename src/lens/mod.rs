@@ -9,6 +9,7 @@
 pub mod ablate;
 pub mod attribution;
 pub mod capture;
+pub mod doc;
 pub mod heads;
 pub mod inspection;
 pub mod label;

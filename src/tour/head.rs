@@ -29,7 +29,7 @@
 //!
 //! let (best, logprob) = top_logprobs(&logits, 1)[0];
 //! assert_eq!(fable.tokenizer()?.decode(&[best]), " time");
-//! assert!(logprob.exp() > 0.9); // it has read fairy tales
+//! assert!(logprob.exp() > 0.2); // 0.29, in a vocabulary of 4096: it has read fairy tales
 //! # Ok(())
 //! # }
 //! ```

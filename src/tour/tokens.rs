@@ -29,11 +29,11 @@
 //!
 //! assert!(tokenizer.encode("hippopotamus", false)?.len() > 3); // a rare one: several
 //!
-//! // How "the" is joined from its bytes: first t+h, then th+e.
+//! // How "the" is joined from its bytes: first h+e, then t+he.
 //! let word = &tokenizer.merge_steps("the", false)?[0];
 //! let step = |ids: &[u32]| ids.iter().map(|&id| tokenizer.decode(&[id])).collect::<Vec<_>>();
 //! assert_eq!(step(&word.start), ["t", "h", "e"]);
-//! assert_eq!(step(&word.merges[0].tokens), ["th", "e"]);
+//! assert_eq!(step(&word.merges[0].tokens), ["t", "he"]);
 //! assert_eq!(step(&word.merges[1].tokens), ["the"]);
 //! # Ok(())
 //! # }

@@ -94,7 +94,7 @@ pub struct Generate {
     pub seed: Option<u64>,
 
     /// Add to a token's logit (can be repeated), e.g. 15=-5 or 15=-inf
-    #[arg(long, value_name = "ID=BIAS", value_parser = parse_bias, allow_hyphen_values = true, help_heading = "Penalties, applied before the temperature")]
+    #[arg(long, value_name = "ID=BIAS", value_parser = parse_bias, allow_hyphen_values = true, help_heading = "Penalties, before the temperature")]
     pub logit_bias: Vec<(u32, f32)>,
 
     /// Divide by R the logits of tokens that occurred, multiply where negative, as transformers does; 1 is off
@@ -103,7 +103,7 @@ pub struct Generate {
         allow_negative_numbers = true,
         value_name = "R",
         default_value_t = 1.0,
-        help_heading = "Penalties, applied before the temperature"
+        help_heading = "Penalties, before the temperature"
     )]
     pub repetition_penalty: f32,
 
@@ -113,7 +113,7 @@ pub struct Generate {
         value_name = "P",
         default_value_t = 0.0,
         allow_hyphen_values = true,
-        help_heading = "Penalties, applied before the temperature"
+        help_heading = "Penalties, before the temperature"
     )]
     pub presence_penalty: f32,
 
@@ -123,17 +123,12 @@ pub struct Generate {
         value_name = "P",
         default_value_t = 0.0,
         allow_hyphen_values = true,
-        help_heading = "Penalties, applied before the temperature"
+        help_heading = "Penalties, before the temperature"
     )]
     pub frequency_penalty: f32,
 
     /// Never let the same N tokens in a row come twice; 0 allows it
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 0,
-        help_heading = "Penalties, applied before the temperature"
-    )]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Penalties, before the temperature")]
     pub no_repeat_ngram_size: usize,
 
     /// Instead of sampling, search for the most likely text, following B at a time; -n prints the best of them

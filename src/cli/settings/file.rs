@@ -49,7 +49,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>> {
             _ => {
                 let found = item.to_string();
                 let expected = if setting.is_number() { "a number" } else { "a text in quotes" };
-                return wrong(format!("{full}: found {}, expected {expected}", found.trim().escape_debug()));
+                return wrong(format!("{full}: found {}, expected {expected}", in_one_line(&found)));
             }
         };
         if let Err(expected) = setting.check(&value) {
@@ -59,6 +59,11 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>> {
         Ok(())
     })?;
     Ok(entries)
+}
+
+/// A value as it stands in the file, its lines joined.
+fn in_one_line(value: &str) -> String {
+    value.trim().lines().collect::<Vec<_>>().join("\\n")
 }
 
 type Visit<'a> = dyn FnMut(Option<&str>, &str, usize, &Item) -> Result<()> + 'a;
