@@ -2,7 +2,7 @@
 //! uses the hub shares.
 //!
 //! `hf-hub` knows the hub's addresses and the cache's layout and moves the bytes. Here is decided which files a GPT-2
-//! needs ([`listing`]), and nothing is believed that was not checked ([`transfer`]): a name is given to a snapshot only
+//! needs (`listing`), and nothing is believed that was not checked (`transfer`): a name is given to a snapshot only
 //! when all of its files have the sizes and hashes that the hub announced. Nothing else in Hornbook opens a connection.
 
 mod listing;

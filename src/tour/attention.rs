@@ -52,7 +52,7 @@
 //! # }
 //! ```
 //!
-//! The textbook form is [`attention::textbook`](crate::kernels::attention::textbook), fifteen lines; the three matrices
+//! The textbook form is [`Textbook`](crate::kernels::attention::Textbook), fifteen lines; the three matrices
 //! are one [`linear`](crate::kernels::linear) layer. In a terminal: `hornbook heads` says which head looks for what.
 //!
 //! Next: [what is done with what they learned](super::mlp).
