@@ -3,7 +3,7 @@
 use super::machine::ModelArgs;
 use super::prompt::{self, PromptArgs};
 use super::screen::{Screen, columns, fit};
-use super::write_error;
+use super::{is_closed_pipe, write_error, write_json};
 use crate::lens::label::label;
 use crate::lens::walk::{Step, walk};
 use crate::{Error, Hornbook, Result};
@@ -71,11 +71,14 @@ impl Explain {
         }
         if self.json {
             let report = json!({"model": hornbook.name(), "tokens": tokens, "steps": steps});
-            writeln!(stdout(), "{report:#}").map_err(write_error)?;
+            write_json(&report)?;
             return Ok(ExitCode::SUCCESS);
         }
         let shown = Shown { hornbook: &hornbook, screen, tokens: &tokens };
-        self.show(&shown, &steps)?;
+        match self.show(&shown, &steps) {
+            Err(error) if is_closed_pipe(&error) => {} // as for `| head`
+            outcome => outcome?,
+        }
         Ok(ExitCode::SUCCESS)
     }
 

@@ -2,12 +2,11 @@
 
 use super::machine::ModelArgs;
 use super::screen::Screen;
-use super::{progress, write_error};
+use super::{progress, write_json, write_line};
 use crate::lens::heads::{self, HeadScores, Kind};
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use std::io::{Write, stdout};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -87,17 +86,16 @@ impl Heads {
                 source,
             })?;
         }
-        let text = match self.json {
+        match self.json {
             true => {
                 let length = sequences[0].len() / 2;
                 let (model, n, seed) = (hornbook.name(), sequences.len(), self.seed);
                 let report =
                     json!({"model": model, "sequences": n, "length": length, "seed": seed, "heads": scores});
-                format!("{report:#}\n")
+                write_json(&report)?;
             }
-            false => table(Screen::new(None)?, &scores),
-        };
-        stdout().write_all(text.as_bytes()).map_err(write_error)?;
+            false => write_line(table(Screen::new(None)?, &scores).trim_end())?,
+        }
         Ok(ExitCode::SUCCESS)
     }
 

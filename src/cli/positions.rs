@@ -1,13 +1,12 @@
 //! `hornbook positions`: how alike positions are, learned and by the formula.
 
 use super::screen::{Screen, shade};
-use super::write_error;
+use super::{write_json, write_line};
 use crate::checkpoint::PositionEmbedding;
 use crate::lens::positions::Positions;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use serde_json::json;
-use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 /// The widest a map becomes, and how far apart two stand.
@@ -57,7 +56,7 @@ impl PositionsArgs {
             PositionEmbedding::Learned => "learned",
             PositionEmbedding::Sinusoidal => "this model's",
         };
-        let text = match self.json {
+        match self.json {
             true => {
                 let side = n.min(32);
                 let of = |positions: &Positions| {
@@ -67,14 +66,14 @@ impl PositionsArgs {
                     json!({"map": positions.map(n, side, side), "by_distance": by_distance.collect::<Vec<_>>()})
                 };
                 let report = json!({"model": hornbook.name(), "positions": n, "kind": own_name, "own": of(&own), "formula": of(&formula)});
-                format!("{report:#}\n")
+                write_json(&report)?;
             }
             false => {
                 let both = [(own_name, &own), ("sinusoidal", &formula)];
-                maps(screen, n, both) + &table(screen, n, &distances, both)
+                let text = maps(screen, n, both) + &table(screen, n, &distances, both);
+                write_line(text.trim_end())?;
             }
-        };
-        stdout().write_all(text.as_bytes()).map_err(write_error)?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -2,13 +2,12 @@
 
 use super::prompt::{self, Prompt, PromptArgs};
 use super::screen::{Screen, columns, fit};
-use super::write_error;
+use super::{write_json, write_line};
 use crate::lens::label::label;
 use crate::tokenizer::Word;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use serde_json::{Value, json};
-use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 /// The widest a piece's column becomes.
@@ -63,15 +62,15 @@ impl Tokens {
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
             return Err(Error::TokenId { id, vocab_size });
         }
-        let text = match self.json {
-            true => format!("{:#}\n", report(&hornbook, &ids, words.as_deref())?),
+        match self.json {
+            true => write_json(&report(&hornbook, &ids, words.as_deref())?)?,
             false => {
                 let shown = Shown { hornbook: &hornbook, screen };
                 let words = words.iter().flatten().map(|word| shown.word(word));
-                shown.table(&ids)? + &words.collect::<String>()
+                let text = shown.table(&ids)? + &words.collect::<String>();
+                write_line(text.trim_end())?;
             }
-        };
-        stdout().write_all(text.as_bytes()).map_err(write_error)?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -4,6 +4,7 @@ use super::table::{self, aligned, cpu, csv_line, round};
 use crate::Result;
 use crate::bench::{Measurement, Phase};
 use crate::checkpoint::Checkpoint;
+use crate::cli::write_json;
 use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
 use serde_json::{Map, Value, json};
@@ -50,12 +51,11 @@ impl Report {
 
     /// On standard output.
     pub fn print(&self, json: bool, csv: bool) -> Result<()> {
-        let text = match (json, csv) {
-            (true, _) => table::pretty(&self.json())?,
-            (_, true) => self.csv(),
-            _ => self.table(),
-        };
-        table::print(&text)
+        match (json, csv) {
+            (true, _) => write_json(&self.json()),
+            (_, true) => table::print(&self.csv()),
+            _ => table::print(&self.table()),
+        }
     }
 
     fn json(&self) -> Value {

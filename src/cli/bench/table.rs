@@ -1,7 +1,7 @@
 //! What every report of a measurement needs: aligned columns, rounded numbers, the processor's name.
 
+use crate::Result;
 use crate::cli::write_line;
-use crate::{Error, Result};
 use serde_json::Value;
 
 /// Columns as wide as their widest cell: those of words (`left`) to the left, numbers to the right.
@@ -32,11 +32,6 @@ pub fn csv_line(values: impl IntoIterator<Item = Value>) -> String {
 /// A report on standard output.
 pub fn print(text: &str) -> Result<()> {
     write_line(text.trim_end())
-}
-
-/// A JSON object as people read it.
-pub fn pretty(json: &Value) -> Result<String> {
-    serde_json::to_string_pretty(json).map_err(|error| Error::Message(error.to_string()))
 }
 
 /// Digits behind the point.

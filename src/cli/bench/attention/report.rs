@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::bench::{AttentionMeasurement, AttentionShape, Summary, growth};
 use crate::cli::bench::table::{self, aligned, bytes, cpu, csv_line, round, significant, time};
+use crate::cli::write_json;
 use crate::kernels::attention::{AttentionKernel, Mask};
 use crate::kernels::isa::Isa;
 use serde_json::{Map, Value, json};
@@ -89,12 +90,11 @@ impl Report {
 
     /// On standard output.
     pub fn print(&self, json: bool, csv: bool) -> Result<()> {
-        let text = match (json, csv) {
-            (true, _) => table::pretty(&self.json())?,
-            (_, true) => self.csv(),
-            _ => self.table(),
-        };
-        table::print(&text)
+        match (json, csv) {
+            (true, _) => write_json(&self.json()),
+            (_, true) => table::print(&self.csv()),
+            _ => table::print(&self.table()),
+        }
     }
 
     fn json(&self) -> Value {

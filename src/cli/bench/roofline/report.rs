@@ -4,6 +4,7 @@ use crate::Result;
 use crate::bench::{OperationTime, Roofline};
 use crate::cli::bench::chart::{escape, open};
 use crate::cli::bench::table::{self, aligned, bytes, cpu, round, significant, time};
+use crate::cli::write_json;
 use crate::kernels::attention::KvPrecision;
 use crate::model::Model;
 use serde_json::{Value, json};
@@ -35,7 +36,7 @@ impl Report {
 
     /// On standard output.
     pub fn print(&self, json: bool) -> Result<()> {
-        table::print(&if json { table::pretty(&self.json())? } else { self.table() })
+        if json { write_json(&self.json()) } else { table::print(&self.table()) }
     }
 
     fn json(&self) -> Value {
