@@ -256,13 +256,73 @@ fn a_report_of_twelve_by_twelve_heads_and_64_tokens_is_below_2_mb() {
 }
 
 #[test]
+fn a_model_without_a_part_is_shown_beside_itself() {
+    let plain = json(&[CAT]);
+    let without = json(&[CAT, "--ablate", "mlp0", "--scale", "L5H1=2"]);
+    assert!(plain["ablation"].is_null());
+    let ablation = &without["ablation"];
+    assert_eq!(ablation["changes"], json!(["mlp0 zero", "L5H1 × 2"]));
+    assert!(ablation["kl_divergence"].as_f64().unwrap() > 1.0, "fable cannot read without its first MLP");
+    let best = |answers: &Value| answers["answers"].as_array().unwrap().last().unwrap()["best"][0].clone();
+    let shift = |id: &Value| ablation["next"].as_array().unwrap().iter().find(|s| s["id"] == *id).cloned();
+    for (answers, when) in [(&plain, "before"), (&without, "after")] {
+        let best = best(answers);
+        let shift = shift(&best["id"]).unwrap();
+        let p = best["logprob"].as_f64().unwrap().exp();
+        assert!((shift[when].as_f64().unwrap() - p).abs() < 1e-6, "{when}");
+    }
+    // The parts are those of the changed model, and still add up.
+    let last = without["contributions"].as_array().unwrap().last().unwrap();
+    let at = |name: &str| without["parts"].as_array().unwrap().iter().position(|part| part == name).unwrap();
+    assert_eq!(last["direct"][at("mlp0")].as_f64(), Some(0.0));
+    let sum: f64 = last["direct"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).sum();
+    assert!((sum - last["logit"].as_f64().unwrap()).abs() < 1e-3, "{last}");
+    let shown = written(&mut inspect(&[CAT, "--ablate", "mlp0", "--width", "40"]));
+    assert!(shown.contains("Before and after") && shown.contains("mlp0 zero"), "{shown}");
+    assert!(shown.lines().all(|line| measure_text_width(line) <= 40), "{shown}");
+    let kl = |line: &str| line.strip_prefix("KL divergence ")?.strip_suffix(" nats")?.parse::<f64>().ok();
+    let kl = shown.lines().find_map(kl).unwrap();
+
+    let page = data(&report(&[CAT, "--ablate", "mlp0"]));
+    assert_eq!(page["changed"]["changes"], json!(["mlp0 zero"]));
+    assert!((page["changed"]["kl"].as_f64().unwrap() - kl).abs() < 1e-4, "{kl}");
+    let alone = &json(&[CAT, "--ablate", "mlp0"])["ablation"]["next"];
+    let next = page["changed"]["next"].as_array().unwrap();
+    assert!(next.len() >= 5 && next.len() == alone.as_array().unwrap().len());
+    for (shift, alone) in next.iter().zip(alone.as_array().unwrap()) {
+        assert_eq!(shift[0], alone["id"]);
+        assert!((shift[1].as_f64().unwrap() - alone["before"].as_f64().unwrap()).abs() < 1e-6);
+        assert!((shift[2].as_f64().unwrap() - alone["after"].as_f64().unwrap()).abs() < 1e-6);
+        assert!(page["labels"][shift[0].to_string()].is_string());
+    }
+    assert!(data(&report(&[CAT]))["changed"].is_null());
+}
+
+#[test]
+fn inspect_and_generate_say_the_same_of_a_change() {
+    let change = [CAT, "--ablate", "L5H2,mlp3", "--ablate-with", "mean", "--scale", "L0H1=-0.5", "--json"];
+    let inspected = json(&change[..change.len() - 1])["ablation"].take();
+    let mut generate = Command::new(env!("CARGO_BIN_EXE_hornbook"));
+    let said = written(generate.arg("generate").args(change).args(["--max-tokens", "1"]));
+    let mut generated = serde_json::from_str::<Value>(&said).unwrap()["ablation"].take();
+    assert!(generated.as_object_mut().unwrap().remove("before").is_some(), "the text is generate's own");
+    assert_eq!(inspected, generated);
+    assert_eq!(inspected["changes"], json!(["L5H2 mean", "mlp3 mean", "L0H1 × -0.5"]));
+    assert!(inspected["next"][0]["token"].is_string());
+}
+
+#[test]
 fn what_cannot_be_done_is_said_in_one_line() {
     let many = vec!["7"; 513].join(",");
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 18] = [
         (&[CAT, "--layer", "6"], "--layer: found 6, expected a number from 0 to 5"),
         (&[CAT, "--layer", "0", "--head", "4"], "--head: found 4, expected a number from 0 to 3"),
         (&[CAT, "--head", "1"], "--layer"),
         (&[CAT, "--layer", "-1"], "-1"),
+        (&[CAT, "--ablate", "L9H0"], "part to change: found L9H0, expected a layer from 0 to 5"),
+        (&[CAT, "--ablate", "L5"], "'L5' is no part, expected a head such as L5H1 or an MLP such as mlp3"),
+        (&[CAT, "--scale", "L5H1=big"], "'big' is no finite number"),
+        (&[CAT, "--ablate-with", "mean"], "--ablate"),
         (&[CAT, "--width", "39"], "--width: found 39, expected at least 40"),
         (&[CAT, "--target", " the cat"], "--target: found \" the cat\", which is 2 tokens (·the ·cat)"),
         (&[CAT, "--target", ""], "which is 0 tokens"),

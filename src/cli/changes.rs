@@ -1,8 +1,12 @@
 //! `--ablate`, `--ablate-with` and `--scale`: a model with some of its parts taken away or turned up.
 
-use crate::lens::ablate::{Change, Changes, Edit, Part};
+use crate::lens::ablate::{Change, Changes, Edit, Outcome, Part, Shift};
 use crate::{Hornbook, Result};
 use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+/// How many of either prediction's most likely tokens are compared.
+pub const COMPARED: usize = 5;
 
 /// What is done to a model before it runs.
 #[derive(Args, Clone, Debug)]
@@ -65,6 +69,19 @@ impl ChangesArgs {
             list => Changes::new(hornbook.model(), &hornbook.prompt(prompt)?, list).map(Some),
         }
     }
+}
+
+/// What changes did, for a program.
+pub fn json(outcome: &Outcome, hornbook: &Hornbook) -> Value {
+    let shift = |&Shift { id, before, after }: &Shift| {
+        let token = hornbook.try_tokenizer().map(|tokenizer| tokenizer.decode(&[id]));
+        json!({"id": id, "token": token, "before": before, "after": after})
+    };
+    json!({
+        "changes": outcome.changes.iter().map(Change::to_string).collect::<Vec<_>>(),
+        "next": outcome.effect.next.iter().map(shift).collect::<Vec<_>>(),
+        "kl_divergence": outcome.effect.kl_divergence,
+    })
 }
 
 fn parse_scale(text: &str) -> std::result::Result<(Part, f32), String> {

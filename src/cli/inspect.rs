@@ -1,20 +1,24 @@
 //! `hornbook inspect`: what goes on inside while a text is read.
 
 mod bars;
+mod effect;
 mod heat_map;
 mod json;
 mod lens_table;
 mod strip;
 
+use super::changes::{COMPARED, ChangesArgs};
 use super::machine::ModelArgs;
 use super::prompt::{self, PromptArgs};
 use super::screen::{Screen, columns, fit};
-use super::{progress, write_error};
+use super::{progress, write_json, write_line};
+use crate::lens::ablate::{Change, Effect, Outcome};
 use crate::lens::inspection::Settings;
 use crate::lens::{Inspection, report};
+use crate::model::Session;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
-use std::io::{ErrorKind, Write, stdout};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -35,6 +39,7 @@ const MOST_REPORTED: usize = 512;
   hornbook inspect \"The cat sat on the mat because it\" --html report.html
   hornbook inspect \"Once upon a time\" --layer 2 --head 1     one head's attention
   hornbook inspect \"Once upon a\" --target \" time\"            what speaks for a token
+  hornbook inspect \"Once upon a\" --ablate L0H3,mlp2       without these parts
   hornbook inspect --prompt-file story.txt --json            numbers for a program
   hornbook inspect --model gpt2 \"The sea\" --width 120
 
@@ -62,6 +67,9 @@ pub struct Inspect {
     /// The same, by its id
     #[arg(long, value_name = "ID")]
     target_id: Option<u32>,
+
+    #[command(flatten)]
+    changes: ChangesArgs,
 
     /// One JSON object with all numbers
     #[arg(long, help_heading = "Output")]
@@ -99,28 +107,30 @@ impl Inspect {
             best: BEST,
             kv_precision: self.model.kv_precision.into(),
         };
+        let changes = self.changes.ready(&hornbook, &ids)?;
         let bar = progress::bar(ids.len() * (hornbook.config().n_layer + 1));
-        let seen = Inspection::of(&hornbook, &ids, settings, &mut (), |n| bar.inc(n as u64));
+        let each = |n| bar.inc(n as u64);
+        let seen = match changes {
+            None => Inspection::of(&hornbook, &ids, settings, &mut (), each),
+            Some(mut changes) => Inspection::of(&hornbook, &ids, settings, &mut changes, each),
+        };
         bar.finish_and_clear();
         let seen = seen?;
+        let outcome = outcome(self.changes.list(), &hornbook, &seen, settings)?;
 
         if let Some(file) = &self.html {
-            let html = report::html(&hornbook, &seen);
+            let html = report::html(&hornbook, &seen, outcome.as_ref());
             replace(file, html.as_bytes())?;
             eprintln!(
-                "hornbook: {} ({:.1} MB) opens in any browser",
+                "hornbook: {} ({:.0} KB) opens in any browser",
                 file.display(),
-                html.len() as f64 / 1e6
+                html.len() as f64 / 1e3
             );
         }
-        let text = match (self.json, &self.html) {
-            (true, _) => format!("{:#}\n", json::of(&hornbook, &seen)),
-            (false, Some(_)) => return Ok(ExitCode::SUCCESS),
-            (false, None) => drawn(&hornbook, &seen, screen),
-        };
-        match stdout().write_all(text.as_bytes()) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => {} // as for `| head`
-            outcome => outcome.map_err(write_error)?,
+        match (self.json, &self.html) {
+            (true, _) => write_json(&json::of(&hornbook, &seen, outcome.as_ref()))?,
+            (false, Some(_)) => {}
+            (false, None) => write_line(drawn(&hornbook, &seen, outcome.as_ref(), screen).trim_end())?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -143,14 +153,31 @@ impl Inspect {
     }
 }
 
+/// What the changes did to the answer at the text's end; none where nothing was changed.
+fn outcome(
+    changes: Vec<Change>,
+    hornbook: &Hornbook,
+    seen: &Inspection,
+    settings: Settings,
+) -> Result<Option<Outcome>> {
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    let tokens = &seen.capture.tokens;
+    let mut plain = Session::new(hornbook.model(), tokens.len(), settings.kv_precision);
+    let after = seen.capture.logits.row(tokens.len() - 1);
+    let effect = Effect::of(plain.feed(tokens)?, after.to_slice().unwrap_or_default(), COMPARED);
+    Ok(Some(Outcome { changes, effect }))
+}
+
 /// All sections, one below the other.
-fn drawn(hornbook: &Hornbook, seen: &Inspection, screen: Screen) -> String {
+fn drawn(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>, screen: Screen) -> String {
     let config = hornbook.config();
     let n = seen.capture.len();
     let label = |id: u32| crate::lens::label(hornbook, id);
     let title = format!("{}: {} layers of {} heads", hornbook.name(), config.n_layer, config.n_head);
     let title = fit(&title, columns(&title).min(screen.width)); // a folder can have a long name
-    let sections = [
+    let mut sections = vec![
         screen.title(&title, &format!("{n} {}", if n == 1 { "token" } else { "tokens" })),
         strip::tokens(seen, screen, label),
         heat_map::attention(seen, screen, label),
@@ -158,6 +185,7 @@ fn drawn(hornbook: &Hornbook, seen: &Inspection, screen: Screen) -> String {
         bars::candidates(seen, screen, label),
         bars::contributions(seen, screen, label),
     ];
+    sections.extend(outcome.map(|outcome| effect::before_and_after(outcome, screen, label)));
     sections.join("\n")
 }
 

@@ -304,6 +304,23 @@ impl Effect {
     }
 }
 
+/// Changes, and what they did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// In the order they were made.
+    pub changes: Vec<Change>,
+    /// Of all of them together.
+    pub effect: Effect,
+}
+
+/// `changed: L5H2 zero, mlp3 × 2`
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let changes: Vec<String> = self.changes.iter().map(Change::to_string).collect();
+        write!(f, "changed: {}", changes.join(", "))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

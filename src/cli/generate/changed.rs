@@ -1,21 +1,18 @@
 //! What a changed model writes, beside what the model as it is would have written.
 
+use super::Generate;
 use super::output::Form;
-use super::{Generate, decode};
+use crate::cli::changes::{self, COMPARED};
 use crate::generate::{FinishReason, Generation};
-use crate::lens::ablate::{Change, Changes, Effect};
+use crate::lens::ablate::{Changes, Effect, Outcome};
 use crate::lens::label::label;
 use crate::{Hornbook, Result};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How many of either prediction's most likely tokens are compared.
-const TOKENS: usize = 5;
-
 /// Before and after.
 pub struct Changed {
-    changes: Vec<Change>,
-    effect: Effect,
+    outcome: Outcome,
     before: Vec<Written>,
 }
 
@@ -35,7 +32,8 @@ impl Changed {
         after: &Generation<Changes>,
         interrupted: &AtomicBool,
     ) -> Result<Self> {
-        let effect = Effect::of(plain.prompt_logits(), after.prompt_logits(), TOKENS);
+        let effect = Effect::of(plain.prompt_logits(), after.prompt_logits(), COMPARED);
+        let outcome = Outcome { changes: generate.changes.list(), effect };
         let mut before = vec![];
         for index in 0..generate.n.get() {
             if index > 0 {
@@ -51,7 +49,7 @@ impl Changed {
             let (ids, finish_reason) = (plain.generated().to_vec(), plain.finish_reason());
             before.push(Written { ids, text, finish_reason });
         }
-        let changed = Self { changes: generate.changes.list(), effect, before };
+        let changed = Self { outcome, before };
         if !generate.json {
             changed.table(hornbook);
         }
@@ -60,13 +58,13 @@ impl Changed {
 
     /// The predictions side by side, on standard error.
     fn table(&self, hornbook: &Hornbook) {
-        let changes: Vec<String> = self.changes.iter().map(Change::to_string).collect();
-        eprintln!("changed: {}\n", changes.join(", "));
+        let Outcome { effect, .. } = &self.outcome;
+        eprintln!("{}\n", self.outcome);
         eprintln!("next token           before    after");
-        for shift in &self.effect.next {
+        for shift in &effect.next {
             eprintln!("{:18} {:8.4} {:8.4}", label(hornbook, shift.id), shift.before, shift.after);
         }
-        eprintln!("KL divergence      {:8.4} nats", self.effect.kl_divergence);
+        eprintln!("KL divergence      {:8.4} nats", effect.kl_divergence);
     }
 
     /// What was written before, and a line that says that what follows was written after.
@@ -81,19 +79,12 @@ impl Changed {
 
     /// All of it, as a program reads it.
     pub fn json(&self, hornbook: &Hornbook) -> Value {
-        let next = self.effect.next.iter().map(|shift| {
-            let token = decode(hornbook, &[shift.id]);
-            json!({"id": shift.id, "token": token, "before": shift.before, "after": shift.after})
-        });
         let before = self.before.iter().map(|written| {
             let Written { ids, text, finish_reason } = written;
             json!({"text": text, "token_ids": ids, "finish_reason": finish_reason})
         });
-        json!({
-            "changes": self.changes.iter().map(Change::to_string).collect::<Vec<_>>(),
-            "next": next.collect::<Vec<_>>(),
-            "kl_divergence": self.effect.kl_divergence,
-            "before": before.collect::<Vec<_>>(),
-        })
+        let mut json = changes::json(&self.outcome, hornbook);
+        json["before"] = before.collect();
+        json
     }
 }

@@ -1,12 +1,14 @@
 //! All numbers, for a program.
 
 use crate::Hornbook;
+use crate::cli::changes;
+use crate::lens::ablate::Outcome;
 use crate::lens::surprise::LN_2;
 use crate::lens::{Inspection, Reading};
 use serde_json::{Value, json};
 
 /// One object. Logprobs, entropies and contributions are in nats, `surprise_bits` in bits.
-pub fn of(hornbook: &Hornbook, seen: &Inspection) -> Value {
+pub fn of(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>) -> Value {
     let config = hornbook.config();
     let tokens = seen.capture.tokens.iter().enumerate().map(|(t, &id)| {
         let mut token = token(hornbook, id);
@@ -45,6 +47,7 @@ pub fn of(hornbook: &Hornbook, seen: &Inspection) -> Value {
         "residual_norms": rows(seen.norms.view()),
         "parts": seen.parts.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "contributions": contributions.collect::<Vec<_>>(),
+        "ablation": outcome.map(|outcome| changes::json(outcome, hornbook)),
     })
 }
 

@@ -53,6 +53,7 @@ function picture(layer, head, most) {
   }));
 
   const order = data.scores.map((score, i) => [score, i]).sort((a, b) => b[0] - a[0]).slice(0, 6);
+  $("telling").hidden = order[0][0] === 0; // too few tokens to tell
   $("telling").append("Most telling:");
   for (const [score, i] of order) {
     const [layer, head] = [Math.floor(i / data.heads), i % data.heads];
@@ -82,13 +83,14 @@ function picture(layer, head, most) {
     context.font = font(size, true);
     const longest = Math.max(...data.tokens.map((_, t) => context.measureText(short(t)).width));
     const margin = Math.min(longest + 8, 0.3 * width);
-    const cell = (width - margin) / n;
+    const cell = Math.min((width - margin) / n, 96);
     frame = { margin, cell };
-    canvas.width = canvas.height = Math.round(width * scale);
-    canvas.style.height = `${width}px`;
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round((margin + n * cell + 2) * scale);
+    canvas.style.height = `${margin + n * cell + 2}px`;
     context.setTransform(scale, 0, 0, scale, 0, 0);
     context.imageSmoothingEnabled = false;
-    context.clearRect(0, 0, width, width);
+    context.clearRect(0, 0, canvas.width, canvas.height);
     context.drawImage(picture(layer, head, n), margin, margin, n * cell, n * cell);
 
     const at = pair?.[0] ?? here();

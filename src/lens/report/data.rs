@@ -1,6 +1,7 @@
 //! The numbers of a report.
 
 use crate::Hornbook;
+use crate::lens::ablate::{Change, Outcome};
 use crate::lens::surprise::LN_2;
 use crate::lens::{Capture, Inspection, Reading, label, telling};
 use base64::Engine as _;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// What the page's scripts read. Numbers are rounded to what can be seen.
-pub(super) fn of(hornbook: &Hornbook, seen: &Inspection) -> Value {
+pub(super) fn of(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>) -> Value {
     let config = hornbook.config();
     let heads = (0..config.n_layer).flat_map(|layer| (0..config.n_head).map(move |head| (layer, head)));
     let scores = heads.map(|(layer, head)| rounded(telling::score(&seen.capture, layer, head), 3));
@@ -27,9 +28,10 @@ pub(super) fn of(hornbook: &Hornbook, seen: &Inspection) -> Value {
         "layer": seen.shown.layer,
         "head": seen.shown.head,
         "why": seen.why(),
+        "changed": outcome.map(changed),
         "scores": scores.collect::<Vec<_>>(),
         "tokens": seen.capture.tokens,
-        "labels": labels(hornbook, seen),
+        "labels": labels(hornbook, seen, outcome),
         "bits": bits.collect::<Vec<_>>(),
         "lens": seen.lens.iter().map(lens).collect::<Vec<_>>(),
         "norms": norms.collect::<Vec<_>>(),
@@ -51,11 +53,25 @@ fn reading(reading: &Reading) -> Value {
     json!([ids, shares, rounded(reading.entropy / LN_2, 2), next])
 }
 
+/// What was changed, and next tokens as `[id, probability before, and after]`.
+fn changed(Outcome { changes, effect }: &Outcome) -> Value {
+    let next = effect.next.iter().map(|shift| {
+        let [before, after] = [shift.before, shift.after].map(|p| rounded(p, 6));
+        json!([shift.id, before, after])
+    });
+    json!({
+        "changes": changes.iter().map(Change::to_string).collect::<Vec<_>>(),
+        "kl": effect.kl_divergence,
+        "next": next.collect::<Vec<_>>(),
+    })
+}
+
 /// The labels of all tokens that are spoken of.
-fn labels(hornbook: &Hornbook, seen: &Inspection) -> BTreeMap<u32, String> {
+fn labels(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>) -> BTreeMap<u32, String> {
     let answers = seen.lens.iter().flatten().flat_map(|reading| reading.best.iter().map(|best| best.0));
     let targets = seen.contributions.iter().map(|at| at.target);
-    let ids = seen.capture.tokens.iter().copied().chain(answers).chain(targets);
+    let shifted = outcome.iter().flat_map(|outcome| outcome.effect.next.iter().map(|shift| shift.id));
+    let ids = seen.capture.tokens.iter().copied().chain(answers).chain(targets).chain(shifted);
     ids.map(|id| (id, label(hornbook, id))).collect()
 }
 

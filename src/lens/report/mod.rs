@@ -7,6 +7,7 @@
 mod data;
 
 use super::Inspection;
+use super::ablate::Outcome;
 use crate::Hornbook;
 
 const PAGE: &str = include_str!("page.html");
@@ -14,10 +15,10 @@ const STYLE: &str = include_str!("style.css");
 /// In the order they run.
 const SCRIPTS: [&str; 3] = [include_str!("page.js"), include_str!("attention.js"), include_str!("panels.js")];
 
-/// The report, whole.
-pub fn html(hornbook: &Hornbook, seen: &Inspection) -> String {
+/// The report, whole. Where the model was changed, what that did stands at its top.
+pub fn html(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>) -> String {
     let title = format!("{} – {}", escaped(&excerpt(hornbook, seen)), escaped(hornbook.name()));
-    let (data, script) = (in_script(&data::of(hornbook, seen).to_string()), SCRIPTS.concat());
+    let (data, script) = (in_script(&data::of(hornbook, seen, outcome).to_string()), SCRIPTS.concat());
     let fill = |place: &str| match place {
         "title" => title.as_str(),
         "style" => STYLE,

@@ -33,11 +33,11 @@ function open(layer, head) {
 const label = (id) => data.labels[id] ?? `#${id}`;
 const word = (t) => label(data.tokens[t]);
 const percent = (p) => (p >= 0.0995 || p === 0 ? (100 * p).toFixed(0) : (100 * p).toPrecision(2)) + " %";
-const plain = (x, digits = 2) => x.toFixed(digits).replace("-", "−");
-const signed = (x, digits = 2) => {
+const signed = (x, digits = 2, plus = "+") => {
   const size = Math.abs(x).toFixed(digits);
-  return (Number(size) === 0 ? "" : x < 0 ? "−" : "+") + size;
+  return (Number(size) === 0 ? "" : x < 0 ? "−" : plus) + size;
 };
+const plain = (x) => signed(x, 2, "");
 
 // An element with a class, text and attributes. Text is always text.
 function make(name, className = "", text = "", attributes = {}) {

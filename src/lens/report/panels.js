@@ -1,5 +1,19 @@
 // The other views: next token, contributions, logit lens, residual norms, surprise.
 
+// What was changed in the model, and what that did to its answer at the text's end.
+if (data.changed) {
+  const { changes, kl, next } = data.changed;
+  $("changed").hidden = false;
+  $("changed-note").textContent =
+    `Changed: ${changes.join(", ")}. All else on this page is the changed model; here its next token stands beside that of ` +
+    `the model as it is. The answers are a Kullback-Leibler divergence of ${kl === null ? "∞" : kl.toFixed(4)} nats apart.`;
+  const largest = Math.max(...next.flatMap(([, before, after]) => [before, after]), 1e-9);
+  $("shifts").append(bars(next.flatMap(([id, before, after]) => [
+    { name: label(id), share: before / largest, value: `before ${percent(before)}`, kind: "before" },
+    { name: "", share: after / largest, value: `after ${percent(after)}`, kind: "after" },
+  ])));
+}
+
 // The likeliest next tokens, and what came.
 on("token", () => {
   const t = here();

@@ -1,0 +1,28 @@
+//! What `--ablate` and `--scale` did to the answer.
+
+use crate::cli::screen::{Screen, columns, fit};
+use crate::lens::ablate::Outcome;
+
+const LONGEST: usize = 16;
+
+/// The likeliest tokens of either answer, each twice.
+pub fn before_and_after(outcome: &Outcome, screen: Screen, label: impl Fn(u32) -> String) -> String {
+    let effect = &outcome.effect;
+    let names: Vec<String> = effect.next.iter().map(|shift| label(shift.id)).collect();
+    let name = names.iter().map(|name| columns(name)).max().unwrap_or(0).min(LONGEST);
+    let room = (screen.width - name - 18).min(50);
+    let both = effect.next.iter().flat_map(|shift| [shift.before, shift.after]);
+    let largest = both.fold(f32::MIN_POSITIVE, f32::max);
+    let note = format!("{outcome}; all of the above is the changed model");
+    let mut text = screen.title("Before and after", &note);
+    for (shift, label) in effect.next.iter().zip(names) {
+        for (label, when, p, after) in
+            [(&label[..], "before", shift.before, false), ("", "after", shift.after, true)]
+        {
+            let bar = screen.bar(p / largest, room, after);
+            text += format!("{} {when:6} {:>6.2} %  {bar}", fit(label, name), 100.0 * p).trim_end();
+            text.push('\n');
+        }
+    }
+    text + &screen.note(&format!("KL divergence {:.4} nats", effect.kl_divergence))
+}
