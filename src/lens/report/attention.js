@@ -45,9 +45,13 @@ function picture(layer, head, most) {
     }
   }
   rove(thumbs, data.heads, data.layer * data.heads + data.head);
-  on("theme", () => thumbs.forEach((thumb, i) => {
-    thumb.replaceChildren(picture(Math.floor(i / data.heads), i % data.heads, 72));
-  }));
+  // No larger than what is shown of it: where the browser makes a picture smaller, whole columns vanish.
+  const draw = () => {
+    const dots = Math.max(8, Math.floor(thumbs[0].clientWidth * (devicePixelRatio || 1)));
+    thumbs.forEach((thumb, i) => thumb.replaceChildren(picture(Math.floor(i / data.heads), i % data.heads, dots)));
+  };
+  on("theme", draw);
+  addEventListener("resize", draw);
   on("head theme", () => thumbs.forEach((thumb, i) => {
     thumb.setAttribute("aria-pressed", i === chosen.layer * data.heads + chosen.head);
   }));
@@ -121,15 +125,16 @@ function picture(layer, head, most) {
     // Names, as many as there is room for, and always those that are spoken of.
     const every = Math.ceil(8 / cell);
     context.textBaseline = "middle";
+    const named = (t, spoken) => t === spoken || (t % every === 0 && Math.abs(t - spoken) >= every);
     for (let t = 0; t < n; t++) {
       const [isRow, isColumn] = [t === at, t === below];
-      if (t % every === 0 || isRow) {
+      if (named(t, at)) {
         context.font = font(size, isRow);
         context.fillStyle = isRow ? accent : text;
         context.textAlign = "right";
         context.fillText(short(t), margin - 5, margin + (t + 0.5) * cell, margin - 6);
       }
-      if (t % every === 0 || isColumn) {
+      if (named(t, below)) {
         context.save();
         context.translate(margin + (t + 0.5) * cell, margin - 5);
         context.rotate(-Math.PI / 2);
