@@ -44,7 +44,7 @@ pub struct Roofline {
     pub step: Step,
     /// In the order of the pass.
     pub operations: Vec<OperationTime>,
-    /// What the step took as a whole.
+    /// What the step takes as a whole while nobody keeps the time of its parts.
     pub seconds: f64,
     /// Bytes a second that the threads read from memory.
     pub bandwidth: f64,
@@ -66,7 +66,8 @@ impl Roofline {
 }
 
 /// Takes a step `repeat` times (at least once), after one time that does not count, and takes apart the one that took
-/// neither longest nor shortest. `each` is called after every repetition.
+/// neither longest nor shortest. In turns with these it takes the step as a whole, so that what keeping time costs, or
+/// leaves out, shows: the operations' sum differs from the step by it. `each` is called after every repetition.
 ///
 /// # Errors
 /// As [`Model::forward`].
@@ -89,28 +90,31 @@ pub fn roofline(
         model.forward(&mut [segment], &mut scratch, &mut ())?;
     }
     let params = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
-    let mut sampler = Sampler::new(params, 0);
+    let sampler = Sampler::new(params, 0);
+    let mut taker = Taker { model, cache, scratch, sampler, tokens, depth: step.depth };
     let limits = || (memory.measure(model.team()), fma_peak(model.team()));
 
     let before = limits();
-    let mut taken: Vec<(f64, Stopwatch)> = vec![];
+    let (mut whole, mut apart) = (vec![], vec![]);
     for repetition in 0..=repeat.max(1) {
-        cache.truncate(step.depth);
+        let start = Instant::now();
+        taker.take(&mut ())?;
+        let seconds = start.elapsed().as_secs_f64();
         let mut watch =
             Stopwatch { last: Instant::now(), times: Vec::with_capacity(16 + 8 * model.config().n_layer) };
-        let start = watch.last;
-        let segment = Segment { tokens, cache: &mut cache, wanted: Wanted::Last };
-        model.forward(&mut [segment], &mut scratch, &mut watch)?;
-        sampler.sample(scratch.logits().row(0), tokens, &[]);
+        taker.take(&mut watch)?;
         watch.note(What::Sampling);
         if repetition > 0 {
-            taken.push((start.elapsed().as_secs_f64(), watch));
+            whole.push(seconds);
+            apart.push(watch);
             each();
         }
     }
     let after = limits();
-    taken.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (seconds, watch) = taken.swap_remove(taken.len() / 2);
+    whole.sort_by(f64::total_cmp);
+    let seconds = whole[whole.len() / 2];
+    apart.sort_by(|a, b| a.sum().total_cmp(&b.sum()));
+    let watch = apart.swap_remove(apart.len() / 2);
 
     let mut operations: Vec<OperationTime> = vec![];
     for (what, seconds) in watch.times {
@@ -133,6 +137,26 @@ pub fn roofline(
     Ok(Roofline { step, operations, seconds, bandwidth, peak })
 }
 
+/// Takes the same step again and again.
+struct Taker<'a> {
+    model: &'a Model,
+    cache: KvCache,
+    scratch: Scratch,
+    sampler: Sampler,
+    tokens: &'a [u32],
+    depth: usize,
+}
+
+impl Taker<'_> {
+    fn take(&mut self, see: &mut impl Observer) -> Result<()> {
+        self.cache.truncate(self.depth);
+        let segment = Segment { tokens: self.tokens, cache: &mut self.cache, wanted: Wanted::Last };
+        self.model.forward(&mut [segment], &mut self.scratch, see)?;
+        self.sampler.sample(self.scratch.logits().row(0), self.tokens, &[]);
+        Ok(())
+    }
+}
+
 /// What a stretch of time was spent on.
 #[derive(Clone, Copy)]
 enum What {
@@ -151,6 +175,10 @@ impl Stopwatch {
         let now = Instant::now();
         self.times.push((what, (now - self.last).as_secs_f64()));
         self.last = now;
+    }
+
+    fn sum(&self) -> f64 {
+        self.times.iter().map(|(_, seconds)| seconds).sum()
     }
 }
 
@@ -216,8 +244,8 @@ mod tests {
         for step in [Step { tokens: 1, depth: 200 }, Step { tokens: 200, depth: 0 }] {
             let mut repetitions = 0;
             let kv = KvPrecision::F32;
-            let found = roofline(&model, kv, step, 5, &memory, || repetitions += 1).unwrap();
-            assert_eq!(repetitions, 5);
+            let found = roofline(&model, kv, step, 15, &memory, || repetitions += 1).unwrap();
+            assert_eq!(repetitions, 15);
             let names: Vec<&str> = found.operations.iter().map(|operation| operation.name.as_str()).collect();
             let of_block =
                 ["ln_1", "attn.c_attn", "kv cache", "attention", "attn.c_proj", "ln_2", "mlp.c_fc"];
@@ -228,8 +256,9 @@ mod tests {
                 let once = ["wte + wpe", "ln_f", "lm_head", "sampling"].contains(&operation.name.as_str());
                 operation.times == if once { 1 } else { 6 }
             }));
+            // Within 0.05 on a quiet machine; other tests run beside this one.
             let share = found.sum() / found.seconds;
-            assert!((0.95..=1.0).contains(&share), "{share} of the step is accounted for");
+            assert!((0.7..=1.4).contains(&share), "{share} of the step is accounted for");
         }
     }
 

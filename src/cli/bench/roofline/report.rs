@@ -106,7 +106,7 @@ impl Report {
             let sum = step.sum();
             let _ = writeln!(
                 text,
-                "together {}, {:.1} % of the step's {}",
+                "together {}, {:.1} % of the {} that the step takes when nobody looks at its parts",
                 time(sum),
                 100.0 * sum / step.seconds,
                 time(step.seconds)
