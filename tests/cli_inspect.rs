@@ -101,6 +101,7 @@ fn what_is_drawn_is_what_was_computed() {
     for share in pattern.row(seen.capture.len() - 1) {
         assert!(row.contains(&format!("{:.0}", 100.0 * share)), "{share} in {row:?}");
     }
+    assert!(!row.contains("·2") && !row.contains("·3"), "a dot would be read with the digit: {row:?}");
     let best = seen.readings.last().unwrap().best[0];
     assert!(shown.contains(&format!("{:.2} %", 100.0 * best.1.exp())), "{shown}");
     let other = written(&mut inspect(&[CAT, "--layer", "2", "--head", "1"]));

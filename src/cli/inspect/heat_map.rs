@@ -39,9 +39,9 @@ fn drawn(screen: Screen, cell: usize, share: f32) -> String {
         (true, 4, 0) | (true, 2 | 1, _) => " ".repeat(cell),
         (true, ..) => format!("{percent:>3} "),
         (false, 4, 0) => format!("{}   ", shade(0.0)),
-        (false, 4, 1 | 2) => format!(" {percent:<2} "), // a dot and a digit would read as one number
         (false, 4, 100..) => "███ ".into(),
-        (false, 4, _) => format!("{}{percent:<2} ", shade(share)),
+        // A dot and a digit would read as one number.
+        (false, 4, _) => format!("{}{percent:<2} ", shade(share)).replace('·', " "),
         (false, ..) => shade(share).to_string().repeat(cell),
     };
     screen.on_heat(&text, share)
