@@ -178,6 +178,17 @@ mod unix {
             "config --json",
             "--help",
             "keys --help",
+            "generate Once --max-tokens 3",
+            "tokens Once --json",
+            "explain Once",
+            "explain Once --json",
+            "inspect Once",
+            "inspect Once --ablate L0H0 --json",
+            "heads",
+            "heads --json",
+            "positions",
+            "positions --json",
+            "bench roofline --prompt 2 --depth 2 --repeat 1 --json",
         ] {
             let mut shell = prepared(Command::new("bash"));
             // The pipe is closed before anything is written to it.
