@@ -111,8 +111,10 @@ impl Answer for Completions {
     }
 
     fn chunks(&mut self, prompt: usize) -> Vec<String> {
-        let echo = self.echo;
-        let ready = |(_, choice): &(usize, &InTheMaking)| choice.draft.is_ready() || (echo && !choice.begun);
+        let (echo, token_ids) = (self.echo, self.token_ids);
+        let ready = |(_, InTheMaking { draft, begun, .. }): &(usize, &InTheMaking)| {
+            draft.is_ready() || (echo && !begun) || (token_ids && draft.has_tokens())
+        };
         let ready: Vec<usize> =
             self.prompts[prompt].choices.iter().enumerate().filter(ready).map(|(choice, _)| choice).collect();
         let usage = self.usage.then_some(None);

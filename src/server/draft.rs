@@ -48,6 +48,11 @@ impl Draft {
         !self.text.is_empty() || self.reason.is_some()
     }
 
+    /// Whether tokens were kept that nobody has taken.
+    pub fn has_tokens(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
     /// All that has not been taken.
     pub fn take(&mut self) -> Piece {
         Piece {

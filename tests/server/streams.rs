@@ -1,6 +1,6 @@
 //! Server-sent events: every chunk as clients expect it.
 
-use super::client::{Answer, Running, data, fable, open};
+use super::client::{Answer, Running, data, fable, open, serve};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 
@@ -95,6 +95,19 @@ fn detail_14_no_chunk_has_half_a_character() {
     // A whole character of several tokens comes in one piece, without U+FFFD.
     let quote = hornbook.encode("“").unwrap();
     assert_eq!(tokenizer.decode(&quote), "“");
+}
+
+#[test]
+fn every_token_is_streamed_where_ids_are_asked_for() {
+    for model in ["fable", "tiny-gelu-new"] {
+        let server = serve(&[model], |_| {});
+        let body = json!({"prompt": [1, 2, 3], "max_tokens": 6, "seed": 4, "ignore_eos": true, "return_token_ids": true});
+        let (chunks, whole) = both(&server, body);
+        let counts = chunks.iter().map(|chunk| chunk["choices"][0]["token_ids"].as_array().unwrap().len());
+        // The last tells that it is over, as soon as that is known.
+        assert_eq!(counts.filter(|count| *count > 0).collect::<Vec<_>>(), [1; 6], "{model}");
+        assert_same(&chunks, &whole);
+    }
 }
 
 #[test]
