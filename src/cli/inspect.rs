@@ -8,6 +8,7 @@ mod strip;
 
 use super::machine::ModelArgs;
 use super::prompt::{self, PromptArgs};
+use super::replace::replace;
 use super::screen::{Screen, columns, fit};
 use super::{progress, write_error};
 use crate::lens::inspection::Settings;
@@ -15,7 +16,7 @@ use crate::lens::{Inspection, report};
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use std::io::{ErrorKind, Write, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The likeliest tokens that are kept for each answer, and shown for the last.
@@ -159,23 +160,4 @@ fn drawn(hornbook: &Hornbook, seen: &Inspection, screen: Screen) -> String {
         bars::contributions(seen, screen, label),
     ];
     sections.join("\n")
-}
-
-/// Writes a file that appears under its name only when it is complete.
-fn replace(file: &Path, content: &[u8]) -> Result<()> {
-    let error = |source| Error::Io { path: file.into(), action: "write", source };
-    if file.exists() && !file.is_file() {
-        return Err(Error::Message(format!(
-            "{}: is no ordinary file, expected one to write",
-            file.display()
-        )));
-    }
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less what the umask takes
-    let mut partial = builder.prefix(".hornbook-").suffix(".partial").tempfile_in(folder).map_err(error)?;
-    partial.write_all(content).map_err(error)?;
-    partial.persist(file).map_err(|failed| error(failed.error))?;
-    Ok(())
 }
