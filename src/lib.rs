@@ -16,12 +16,13 @@
 //! 4. [`tokenizer`]: text to token ids and back.
 //! 5. [`sampling`]: logits to the next token.
 //! 6. [`generate`]: all of it joined, as an iterator of tokens.
-//! 7. [`engine`]: many requests at once.
-//! 8. [`server`]: the engine behind OpenAI's API.
-//! 9. [`mod@bench`]: how fast it is, beside what the machine allows.
-//! 10. [`hub`]: models from elsewhere.
-//! 11. [`lens`]: what goes on inside.
-//! 12. [`cli`]: the program `hornbook`.
+//! 7. [`chat`]: a conversation.
+//! 8. [`engine`]: many requests at once.
+//! 9. [`server`]: the engine behind OpenAI's API.
+//! 10. [`mod@bench`]: how fast it is, beside what the machine allows.
+//! 11. [`hub`]: models from elsewhere.
+//! 12. [`lens`]: what goes on inside.
+//! 13. [`cli`]: the program `hornbook`.
 //!
 //! [`error`] holds what can go wrong, always one line to be shown as it is.
 
@@ -29,6 +30,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod bench;
+pub mod chat;
 pub mod checkpoint;
 pub mod cli;
 pub mod engine;

@@ -6,7 +6,7 @@ use std::fs::{read_dir, read_to_string};
 use std::path::{Path, PathBuf};
 
 /// What each module may know. What stands on top may know everything but its neighbours.
-const BELOW: [(&str, &[&str]); 7] = [
+const BELOW: [(&str, &[&str]); 8] = [
     ("error", &[]),
     ("kernels", &["error"]),
     ("checkpoint", &["error", "kernels"]),
@@ -14,6 +14,7 @@ const BELOW: [(&str, &[&str]); 7] = [
     ("sampling", &["error"]),
     ("model", &["error", "kernels", "checkpoint"]),
     ("generate", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model"]),
+    ("chat", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
 ];
 const ENGINE: &str = "engine";
 const ON_TOP: [&str; 5] = ["server", "lens", "bench", "train", "hub"];

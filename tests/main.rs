@@ -5,6 +5,7 @@ mod architecture;
 mod batch;
 mod checkpoint_hostile;
 mod cli_bench;
+mod cli_chat;
 mod cli_generate;
 mod cli_inspect;
 mod cli_lab;

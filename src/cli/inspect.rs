@@ -10,6 +10,7 @@ mod strip;
 use super::changes::{COMPARED, ChangesArgs};
 use super::machine::ModelArgs;
 use super::prompt::{self, PromptArgs};
+use super::replace::replace;
 use super::screen::{Screen, columns, fit};
 use super::{progress, write_json, write_line};
 use crate::lens::ablate::{Change, Effect, Outcome};
@@ -18,8 +19,7 @@ use crate::lens::{Inspection, report};
 use crate::model::Session;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The likeliest tokens that are kept for each answer, and shown for the last.
@@ -187,23 +187,4 @@ fn drawn(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>, scre
     ];
     sections.extend(outcome.map(|outcome| effect::before_and_after(outcome, screen, label)));
     sections.join("\n")
-}
-
-/// Writes a file that appears under its name only when it is complete.
-fn replace(file: &Path, content: &[u8]) -> Result<()> {
-    let error = |source| Error::Io { path: file.into(), action: "write", source };
-    if file.exists() && !file.is_file() {
-        return Err(Error::Message(format!(
-            "{}: is no ordinary file, expected one to write",
-            file.display()
-        )));
-    }
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less what the umask takes
-    let mut partial = builder.prefix(".hornbook-").suffix(".partial").tempfile_in(folder).map_err(error)?;
-    partial.write_all(content).map_err(error)?;
-    partial.persist(file).map_err(|failed| error(failed.error))?;
-    Ok(())
 }

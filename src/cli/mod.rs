@@ -4,6 +4,7 @@ mod batch;
 mod bench;
 mod bytes;
 mod changes;
+mod chat;
 mod completions;
 mod config;
 mod engines;
@@ -24,6 +25,8 @@ mod progress;
 mod prompt;
 mod pull;
 mod quantize;
+mod replace;
+mod sampling;
 mod screen;
 mod serve;
 mod settings;
@@ -48,6 +51,7 @@ use std::process::ExitCode;
 #[command(after_help = "Examples:
   hornbook generate \"Once upon a time\"   continue a prompt with the built-in model
   hornbook generate --help               all that can be asked of it, with examples
+  hornbook chat                          talk with a model
   hornbook serve                         OpenAI's API on this machine
   hornbook batch in.jsonl -o out.jsonl   a file of requests, as OpenAI's batches have them
   hornbook explain \"Once upon a time\"    every step from text to the next token
@@ -67,6 +71,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(Box<generate::Generate>),
+    Chat(Box<chat::Chat>),
     Explain(explain::Explain),
     Heads(heads::Heads),
     Positions(positions::PositionsArgs),
@@ -121,6 +126,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Resu
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Generate(generate) => generate.run(),
+        Command::Chat(chat) => chat.run(),
         Command::Explain(explain) => explain.run(),
         Command::Heads(heads) => heads.run(),
         Command::Positions(positions) => positions.run(),

@@ -4,7 +4,7 @@
 //! question. A token's keys and values depend on the tokens before it alone, so the longest beginning that two sequences
 //! share is computed once.
 
-use crate::model::KvCache;
+use crate::model::{KvCache, common};
 
 /// Sequences that are over, bounded in bytes; the one that was of use least recently goes first.
 pub(super) struct Prefixes {
@@ -35,11 +35,6 @@ impl Entry {
     fn bytes(&self) -> usize {
         self.cache.bytes() + size_of_val(&self.tokens[..])
     }
-}
-
-/// The number of tokens two sequences begin with alike.
-pub(super) fn common(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 impl Prefixes {

@@ -2,13 +2,13 @@
 //! of it, again and again.
 
 use super::door::{Arrival, Door, Place};
-use super::prefixes::{Prefixes, common};
+use super::prefixes::Prefixes;
 use super::readings::Readings;
 use super::seats::{Claim, Move, Need, deal, next_move};
 use super::sequence::{Looks, Seated, Task};
 use super::stream::{Event, Events};
 use super::{EngineOptions, Statistics};
-use crate::model::{KvCache, Scratch, Segment, Wanted};
+use crate::model::{KvCache, Scratch, Segment, Wanted, common};
 use crate::{Error, FinishReason, Hornbook, Result};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

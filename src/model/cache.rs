@@ -5,6 +5,11 @@ use crate::kernels::attention::{KeyValues, KvPrecision};
 use crate::kernels::rows::Rows;
 use crate::kernels::threads::Team;
 
+/// The number of tokens two sequences begin with alike: whose keys and values are the same in both.
+pub fn common(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
 /// The keys and values of one sequence, in every layer. Allocated once; pages it never reaches cost no memory.
 #[derive(Clone, Debug)]
 pub struct KvCache {

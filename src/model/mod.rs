@@ -22,7 +22,7 @@ mod session;
 mod weights;
 
 pub use batch::{Segment, Wanted};
-pub use cache::KvCache;
+pub use cache::{KvCache, common};
 pub use observer::{Observer, Site};
 pub use operation::Operation;
 pub use precision::Precision;

@@ -5,7 +5,6 @@
 use super::App;
 use super::answer::{Reply, respond};
 use super::chat_answer::{Chat, ChatChoice};
-use super::chat_template::Turn;
 use super::completions::asks_for_structure;
 use super::error::{ApiError, ErrorBody};
 use super::json::{Body, Json, Unsupported, asks, read};
@@ -13,7 +12,9 @@ use super::log::Call;
 use super::models::Served;
 use super::parameters::{Parameters, Send, whole};
 use super::submission::Submission;
-use crate::engine::{Completion, Kind, Request};
+use crate::Error;
+use crate::chat::Turn;
+use crate::engine::{Completion, Kind, Refused, Request};
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -210,11 +211,10 @@ async fn prompt(
     let (app, served) = (Arc::clone(app), Arc::clone(served));
     let encoded = tokio::task::spawn_blocking(move || {
         let tokenizer = served.tokenizer("messages")?;
-        let end = served.config().eos_token_ids.first().copied();
-        let special = end.map_or_else(String::new, |id| tokenizer.decode(&[id]));
-        let text = app.template.render(&turns, &special)?;
-        let ids = tokenizer.encode(&text, app.template.has_special_tokens());
-        Ok((text, ids.map_err(|error| ApiError::param("messages", error.to_string()))?))
+        app.template.prompt(&turns, tokenizer, served.config()).map_err(|error| match error {
+            Error::Parameter { .. } => ApiError::refused(Refused::Invalid(error), "messages"),
+            error => ApiError::param("messages", error.to_string()),
+        })
     });
     encoded.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
 }

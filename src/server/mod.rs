@@ -12,7 +12,6 @@
 pub mod answer;
 pub mod chat;
 pub mod chat_answer;
-pub mod chat_template;
 pub mod completions;
 pub mod completions_answer;
 mod connections;
@@ -34,9 +33,9 @@ pub mod routes;
 pub mod submission;
 pub mod tokenize;
 
+use crate::chat::ChatTemplate;
 use crate::engine::{Engine, EngineOptions};
 use crate::{Error, Hornbook, Result};
-use chat_template::ChatTemplate;
 use error::ApiError;
 use keys::Keyring;
 use limits::Limits;
@@ -174,10 +173,7 @@ struct Checked {
 impl Checked {
     fn new(options: ServerOptions) -> Result<Self> {
         let keys = options.keys.as_deref().map(Keyring::open).transpose()?;
-        let template = match &options.chat_template {
-            Some(path) => ChatTemplate::open(path)?,
-            None => ChatTemplate::built_in()?,
-        };
+        let template = ChatTemplate::open(options.chat_template.as_deref())?;
         Ok(Self { options, keys, template })
     }
 

@@ -1,9 +1,9 @@
 //! The settings there are, and which values they take.
 
 use super::PREFIX;
+use crate::Options;
 use crate::cli::MOST_THREADS;
 use crate::model::Precision;
-use crate::sampling::SamplingParams;
 
 /// A setting.
 #[derive(Debug)]
@@ -23,10 +23,10 @@ enum Kind {
     Precision,
     KvPrecision,
     Threads,
-    /// A whole number from 0 up.
-    Count,
-    /// A number within the sampler's bounds.
-    Number(fn(&mut SamplingParams, f32)),
+    /// A whole number from 0 up, and where it goes.
+    Count(fn(&mut Options) -> &mut usize),
+    /// A number within the sampler's bounds, and where it goes.
+    Number(fn(&mut Options) -> &mut f32),
 }
 
 const fn machine(key: &'static str, otherwise: &'static str, kind: Kind) -> Setting {
@@ -43,16 +43,16 @@ pub static KNOWN: [Setting; 14] = [
     machine("precision", "as stored", Kind::Precision),
     machine("threads", "one for each core", Kind::Threads),
     machine("kv_precision", "", Kind::KvPrecision),
-    sampling("temperature", "", Kind::Number(|params, x| params.temperature = x)),
-    sampling("top_k", "", Kind::Count),
-    sampling("top_p", "", Kind::Number(|params, x| params.top_p = x)),
-    sampling("min_p", "", Kind::Number(|params, x| params.min_p = x)),
-    sampling("typical_p", "", Kind::Number(|params, x| params.typical_p = x)),
-    sampling("repetition_penalty", "", Kind::Number(|params, x| params.repetition_penalty = x)),
-    sampling("presence_penalty", "", Kind::Number(|params, x| params.presence_penalty = x)),
-    sampling("frequency_penalty", "", Kind::Number(|params, x| params.frequency_penalty = x)),
-    sampling("no_repeat_ngram_size", "", Kind::Count),
-    sampling("max_tokens", "200", Kind::Count),
+    sampling("temperature", "", Kind::Number(|o| &mut o.sampling.temperature)),
+    sampling("top_k", "", Kind::Count(|o| &mut o.sampling.top_k)),
+    sampling("top_p", "", Kind::Number(|o| &mut o.sampling.top_p)),
+    sampling("min_p", "", Kind::Number(|o| &mut o.sampling.min_p)),
+    sampling("typical_p", "", Kind::Number(|o| &mut o.sampling.typical_p)),
+    sampling("repetition_penalty", "", Kind::Number(|o| &mut o.sampling.repetition_penalty)),
+    sampling("presence_penalty", "", Kind::Number(|o| &mut o.sampling.presence_penalty)),
+    sampling("frequency_penalty", "", Kind::Number(|o| &mut o.sampling.frequency_penalty)),
+    sampling("no_repeat_ngram_size", "", Kind::Count(|o| &mut o.sampling.no_repeat_ngram_size)),
+    sampling("max_tokens", "200", Kind::Count(|o| o.max_tokens.get_or_insert(200))),
 ];
 
 impl Setting {
@@ -73,7 +73,7 @@ impl Setting {
 
     /// Whether a file gives its value as a number.
     pub fn is_number(&self) -> bool {
-        matches!(self.kind, Kind::Threads | Kind::Count | Kind::Number(_))
+        matches!(self.kind, Kind::Threads | Kind::Count(_) | Kind::Number(_))
     }
 
     /// Whether an option would take the value.
@@ -92,16 +92,37 @@ impl Setting {
                 let threads = text.parse().is_ok_and(|n| (1..=MOST_THREADS).contains(&n));
                 ok(threads, &format!("a whole number from 1 to {MOST_THREADS}"))
             }
-            Kind::Count => ok(text.parse::<usize>().is_ok(), "a whole number from 0 up"),
-            Kind::Number(set) => {
-                let Ok(number) = text.parse() else { return Err("a number".into()) };
-                let mut params = SamplingParams::default();
-                set(&mut params, number);
-                params.validate(usize::MAX).map_err(|error| match error {
-                    crate::Error::Parameter { expected, .. } => expected,
-                    other => other.to_string(),
-                })
+            Kind::Count(_) | Kind::Number(_) => self.put(&mut Options::default(), text),
+        }
+    }
+
+    /// Sets it among options, where it is one of theirs.
+    ///
+    /// # Errors
+    /// What was expected; the options are then as they were.
+    pub fn put(&self, options: &mut Options, text: &str) -> Result<(), String> {
+        let mut changed = options.clone();
+        match self.kind {
+            Kind::Count(place) => {
+                *place(&mut changed) = text.parse().map_err(|_| "a whole number from 0 up")?
             }
+            Kind::Number(place) => *place(&mut changed) = text.parse().map_err(|_| "a number")?,
+            _ => return Err("a setting of sampling".into()),
+        }
+        changed.sampling.validate(usize::MAX).map_err(|error| match error {
+            crate::Error::Parameter { expected, .. } => expected,
+            other => other.to_string(),
+        })?;
+        *options = changed;
+        Ok(())
+    }
+
+    /// Its value among options, where it is one of theirs.
+    pub fn value(&self, options: &mut Options) -> Option<String> {
+        match self.kind {
+            Kind::Count(place) => Some(place(options).to_string()),
+            Kind::Number(place) => Some(place(options).to_string()),
+            _ => None,
         }
     }
 }

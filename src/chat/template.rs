@@ -1,19 +1,20 @@
 //! From messages to a prompt.
 //!
-//! A base model has never seen a chat; it has seen transcripts. The built-in template (`chat.jinja`) writes one, with an
+//! A base model has never seen a chat; it has seen transcripts. The built-in template (`transcript.jinja`) writes one, with an
 //! exchange to show how it goes where no system message does, and the answer ends where the next speaker would begin. A
 //! template of one's own is Jinja as Hugging Face's tokenizers have it, with `messages`, `add_generation_prompt`,
 //! `bos_token` and `eos_token`.
 
-use super::error::ApiError;
+use crate::checkpoint::Config;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind, context};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-const BUILT_IN: &str = include_str!("chat.jinja");
+const BUILT_IN: &str = include_str!("transcript.jinja");
 const NAME: &str = "chat";
 
 /// Who speaks next ends the answer.
@@ -22,15 +23,27 @@ const SPEAKERS: [&str; 2] = ["\nUser:", "\nAssistant:"];
 const ROLES: [&str; 4] = ["system", "developer", "user", "assistant"];
 
 /// A message, its text in one piece.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
     /// Who says it.
     pub role: String,
     /// What is said.
     pub content: String,
     /// The speaker's name, for templates that show it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+impl Turn {
+    /// What somebody without a name says.
+    pub fn new(role: &str, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), name: None }
+    }
+
+    /// Whether it says how to answer, and is no part of the talk itself.
+    pub fn is_system(&self) -> bool {
+        ["system", "developer"].contains(&self.role.as_str())
+    }
 }
 
 /// How messages become a prompt.
@@ -41,19 +54,14 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The transcript.
-    ///
-    /// # Errors
-    /// None in a program whose tests pass.
-    pub fn built_in() -> Result<Self> {
-        Self::new(Path::new("chat.jinja"), BUILT_IN.to_string(), true)
-    }
-
-    /// A file's.
+    /// A file's, or where none is named the transcript.
     ///
     /// # Errors
     /// [`Error::Io`], and [`Error::Message`] for what is not Jinja.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(file: Option<&Path>) -> Result<Self> {
+        let Some(path) = file else {
+            return Self::new(Path::new("transcript.jinja"), BUILT_IN.to_string(), true);
+        };
         let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
             path: path.into(),
             action: "read",
@@ -79,20 +87,36 @@ impl ChatTemplate {
         Ok(Self { environment, built_in })
     }
 
-    /// The prompt that a conversation is for the model; special tokens by their names.
+    /// The prompt that a conversation is for a model, as text and as tokens.
     ///
     /// # Errors
-    /// 400 where the template refuses the messages.
-    pub fn render(&self, messages: &[Turn], special_token: &str) -> std::result::Result<String, ApiError> {
+    /// [`Error::Parameter`] for a role that the transcript has no name for, [`Error::Message`] where the template refuses
+    /// the messages.
+    pub fn prompt(
+        &self,
+        messages: &[Turn],
+        tokenizer: &Tokenizer,
+        config: &Config,
+    ) -> Result<(String, Vec<u32>)> {
+        let end = config.eos_token_ids.first().copied();
+        let special = end.map_or_else(String::new, |id| tokenizer.decode(&[id]));
+        let text = self.render(messages, &special)?;
+        // In one's own template special tokens are meant.
+        let ids = tokenizer.encode(&text, !self.built_in)?;
+        Ok((text, ids))
+    }
+
+    /// The prompt's text; special tokens by their names.
+    fn render(&self, messages: &[Turn], special_token: &str) -> Result<String> {
         if self.built_in
             && let Some((i, turn)) =
                 messages.iter().enumerate().find(|(_, turn)| !ROLES.contains(&turn.role.as_str()))
         {
-            let expected = "expected system, developer, user or assistant";
-            return Err(ApiError::param(
-                &format!("messages[{i}].role"),
-                format!("found {:?}, {expected}", turn.role),
-            ));
+            return Err(Error::Parameter {
+                name: format!("messages[{i}].role"),
+                found: format!("{:?}", turn.role),
+                expected: "system, developer, user or assistant".into(),
+            });
         }
         let rendered = self.environment.get_template(NAME).and_then(|template| {
             template.render(context! {
@@ -102,7 +126,7 @@ impl ChatTemplate {
                 eos_token => special_token,
             })
         });
-        rendered.map_err(|error| ApiError::param("messages", format!("the template: {}", one_line(&error))))
+        rendered.map_err(|error| Error::Message(format!("the template: {}", one_line(&error))))
     }
 
     /// Texts that end an answer.
@@ -110,9 +134,9 @@ impl ChatTemplate {
         SPEAKERS.into_iter().filter(|_| self.built_in).map(String::from)
     }
 
-    /// Whether special tokens are found in the prompt: in one's own template they are meant.
-    pub fn has_special_tokens(&self) -> bool {
-        !self.built_in
+    /// Whether it is the transcript, which was chosen for a model that has never seen a chat.
+    pub fn is_built_in(&self) -> bool {
+        self.built_in
     }
 
     /// Whether white space before an answer is the template's and not the answer's.
@@ -130,9 +154,7 @@ mod tests {
     use super::*;
 
     fn turns(messages: &[(&str, &str)]) -> Vec<Turn> {
-        let turn =
-            |&(role, content): &(&str, &str)| Turn { role: role.into(), content: content.into(), name: None };
-        messages.iter().map(turn).collect()
+        messages.iter().map(|&(role, content)| Turn::new(role, content)).collect()
     }
 
     fn open(text: &str) -> Result<ChatTemplate> {
@@ -141,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_built_in_template_writes_a_transcript() {
-        let template = ChatTemplate::built_in().unwrap();
+        let template = ChatTemplate::open(None).unwrap();
         let prompt = template.render(&turns(&[("user", "Who are you?\n")]), "").unwrap();
         assert_eq!(
             prompt,
@@ -151,8 +173,8 @@ mod tests {
         let messages = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "{{ 1 }}")];
         let prompt = template.render(&turns(&messages), "").unwrap();
         assert_eq!(prompt, "Be brief.\n\nUser: Hi\nAssistant: Hello\nUser: {{ 1 }}\nAssistant:");
-        let error = template.render(&turns(&[("user", "a"), ("tool", "b")]), "").unwrap_err();
-        assert!(error.json().contains("messages[1].role"), "{}", error.json());
+        let error = template.render(&turns(&[("user", "a"), ("tool", "b")]), "").unwrap_err().to_string();
+        assert_eq!(error, "messages[1].role: found \"tool\", expected system, developer, user or assistant");
         assert_eq!(template.stop().collect::<Vec<_>>(), SPEAKERS);
     }
 
@@ -166,8 +188,8 @@ mod tests {
         .unwrap();
         let prompt = template.render(&turns(&[("user", " hi ")]), "<|endoftext|>").unwrap();
         assert_eq!(prompt, "<|endoftext|><USER>hi<A>");
-        let error = template.render(&turns(&[("system", "x")]), "").unwrap_err();
-        assert!(error.json().contains("the template: no system"), "{}", error.json());
+        let error = template.render(&turns(&[("system", "x")]), "").unwrap_err().to_string();
+        assert_eq!(error, "the template: no system");
         assert_eq!(template.stop().count(), 0);
     }
 
@@ -175,7 +197,7 @@ mod tests {
     fn what_is_not_jinja_is_refused_with_its_line() {
         let error = open("a\n{% for %}").unwrap_err().to_string();
         assert!(error.starts_with("own.jinja: line 2: ") && !error.contains('\n'), "{error}");
-        let error = ChatTemplate::open(Path::new("/no/such.jinja")).unwrap_err().to_string();
+        let error = ChatTemplate::open(Some(Path::new("/no/such.jinja"))).unwrap_err().to_string();
         assert!(error.starts_with("/no/such.jinja: cannot read"), "{error}");
     }
 }

@@ -1,0 +1,202 @@
+//! What was said, and the keys and values of what the model has read of it.
+
+use super::{Answer, ChatTemplate, Cost, Turn};
+use crate::model::{Session, common};
+use crate::{Error, Hornbook, Options, Result};
+
+/// The share of the context that an answer is to find free, where it may be that long.
+const SHARE_OF_ANSWER: usize = 4;
+
+/// A conversation with a model.
+///
+/// An answer follows from what was said, the options and the seed alone: neither from what had been read before nor from
+/// the way there. So a conversation that was saved and taken up again goes on as it would have.
+pub struct Conversation<'h> {
+    pub(super) hornbook: &'h Hornbook,
+    template: ChatTemplate,
+    /// How to answer.
+    pub options: Options,
+    turns: Vec<Turn>,
+    pub(super) session: Session<'h>,
+    /// The tokens whose keys and values the session holds.
+    pub(super) read: Vec<u32>,
+    cost: Option<Cost>,
+}
+
+impl<'h> Conversation<'h> {
+    /// One in which nothing was said yet.
+    ///
+    /// # Errors
+    /// [`Error::Message`] for a model without a tokenizer, [`Error::Parameter`] for options out of range.
+    pub fn new(hornbook: &'h Hornbook, template: ChatTemplate, options: Options) -> Result<Self> {
+        if hornbook.try_tokenizer().is_none() {
+            return Err(Error::Message(format!(
+                "model '{}' has no tokenizer (tokenizer.json, or vocab.json and merges.txt), expected one to chat with",
+                hornbook.name()
+            )));
+        }
+        hornbook.plan(&[0], &options)?;
+        let session = Session::new(hornbook.model(), hornbook.config().n_positions, options.kv_precision);
+        Ok(Self { hornbook, template, options, turns: vec![], session, read: vec![], cost: None })
+    }
+
+    /// How it becomes a prompt.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
+    }
+
+    /// The model, as the user calls it.
+    pub fn model(&self) -> &str {
+        self.hornbook.name()
+    }
+
+    /// What was said, the oldest first.
+    pub fn turns(&self) -> &[Turn] {
+        &self.turns
+    }
+
+    /// What the model was told about how to answer.
+    pub fn system(&self) -> Option<&str> {
+        self.turns.iter().find(|turn| turn.is_system()).map(|turn| turn.content.as_str())
+    }
+
+    /// Tokens the model has read, and how many the context has room for.
+    pub fn context(&self) -> (usize, usize) {
+        (self.read.len(), self.hornbook.config().n_positions)
+    }
+
+    /// What the last answer cost.
+    pub fn cost(&self) -> Option<&Cost> {
+        self.cost.as_ref()
+    }
+
+    /// Forgets what was said, but for the system message.
+    pub fn reset(&mut self) {
+        self.turns.retain(Turn::is_system);
+        self.cost = None;
+    }
+
+    /// Says how to answer, instead of what was said about it before; nothing takes it back.
+    ///
+    /// # Errors
+    /// [`Error::Message`] for a template that has no place for it; all is then as before.
+    pub fn set_system(&mut self, text: Option<&str>) -> Result<()> {
+        let system = text.map(|text| Turn::new("system", text));
+        let talk = self.turns.iter().filter(|turn| !turn.is_system()).cloned();
+        let turns: Vec<Turn> = system.into_iter().chain(talk).collect();
+        self.check(&turns)?;
+        self.turns = turns;
+        Ok(())
+    }
+
+    /// Takes up another conversation, as far as it has come.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] and [`Error::Message`] for one that the template refuses; all is then as before.
+    pub fn take_up(&mut self, turns: Vec<Turn>) -> Result<()> {
+        self.check(&turns)?;
+        (self.turns, self.cost) = (turns, None);
+        Ok(())
+    }
+
+    /// Says something; the answer is there once it was iterated over.
+    ///
+    /// # Errors
+    /// [`Error::Message`] for more than the context has room for or what the template refuses, and [`Error::Parameter`]
+    /// for options out of range; it is then as if nothing had been said.
+    pub fn say(&mut self, text: impl Into<String>) -> Result<Answer<'_, 'h>> {
+        let mut turns = self.turns.clone();
+        turns.push(Turn::new("user", text));
+        self.begin(turns, self.options.sampling.seed)
+    }
+
+    /// Takes the last answer back, where there is one, and gives another to the same: that of the next seed.
+    ///
+    /// # Errors
+    /// [`Error::Message`] where there is nothing to answer, else as [`Conversation::say`].
+    pub fn retry(&mut self) -> Result<Answer<'_, 'h>> {
+        let mut turns = self.turns.clone();
+        let answered = turns.pop_if(|last| last.role == "assistant").is_some();
+        if turns.last().is_none_or(|last| last.role != "user") {
+            return Err(Error::Message("nothing was said yet that could be answered again".into()));
+        }
+        let seed = self.options.sampling.seed.wrapping_add(u64::from(answered));
+        self.begin(turns, seed)
+    }
+
+    /// Begins to answer `turns`, which are then what was said, with a seed that then holds.
+    fn begin(&mut self, turns: Vec<Turn>, seed: u64) -> Result<Answer<'_, 'h>> {
+        let (dropped_turns, prompt) = self.fitted(&turns)?;
+        let mut options = self.options.clone();
+        options.sampling.seed = seed;
+        options.stop.extend(self.template.stop());
+        let plan = self.hornbook.plan(&prompt, &options)?;
+        // Each answer has random numbers of its own.
+        let writer = plan.writer(turns.iter().filter(|turn| turn.role == "assistant").count() as u64);
+        let prompt = writer.prompt();
+        // The last token is read again where all were: its logits are needed.
+        let reused = common(&self.read, prompt).min(prompt.len() - 1);
+        let cost = Cost::new(prompt.len(), reused, dropped_turns);
+        self.session.truncate(reused);
+        self.read.truncate(reused);
+        (self.turns, self.options.sampling.seed) = (turns, seed);
+        Ok(Answer::new(self, writer, cost))
+    }
+
+    /// An answer has ended.
+    pub(super) fn answered(&mut self, text: String, cost: Cost) {
+        self.turns.push(Turn::new("assistant", text));
+        self.cost = Some(cost);
+    }
+
+    /// The prompt that `turns` are, without the oldest of them where the context has no room for all and an answer, and
+    /// how many those are. System messages always stay, and so does what is to be answered.
+    fn fitted(&self, turns: &[Turn]) -> Result<(usize, Vec<u32>)> {
+        let n_positions = self.hornbook.config().n_positions;
+        let room = (n_positions / SHARE_OF_ANSWER).min(self.options.max_tokens.unwrap_or(n_positions)).max(1);
+        let fits = |prompt: &[u32]| prompt.len() + room <= n_positions;
+        let whole = self.prompt(turns)?;
+        if fits(&whole) {
+            return Ok((0, whole));
+        }
+        // From the newest backwards, whole exchanges: however long the conversation, prompts stay short.
+        let begins = (0..turns.len()).rev().filter(|&i| turns[i].role == "user");
+        let mut fitted: Option<(usize, Vec<u32>)> = None;
+        for first in begins {
+            let part = turns.iter().enumerate().filter(|(i, turn)| *i >= first || turn.is_system());
+            let part: Vec<Turn> = part.map(|(_, turn)| turn.clone()).collect();
+            let prompt = self.prompt(&part)?;
+            if fitted.is_some() && !fits(&prompt) {
+                break;
+            }
+            fitted = Some((turns.len() - part.len(), prompt));
+        }
+        let (dropped, prompt) = fitted.unwrap_or((0, whole));
+        match prompt.len() < n_positions {
+            true => Ok((dropped, prompt)),
+            false => Err(Error::Message(format!(
+                "the message is too long: the prompt is {} tokens with it alone, expected at most {} in this model's \
+                 context of {n_positions}",
+                prompt.len(),
+                n_positions - 1
+            ))),
+        }
+    }
+
+    fn prompt(&self, turns: &[Turn]) -> Result<Vec<u32>> {
+        let (_, ids) = self.template.prompt(turns, self.hornbook.tokenizer()?, self.hornbook.config())?;
+        Ok(ids)
+    }
+
+    /// Whether the template takes `turns`, with something to answer at their end.
+    fn check(&self, turns: &[Turn]) -> Result<()> {
+        let mut turns = turns.to_vec();
+        if turns.last().is_none_or(|last| last.role != "user") {
+            turns.push(Turn::new("user", "?"));
+        }
+        self.prompt(&turns).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests;

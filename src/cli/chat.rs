@@ -1,0 +1,153 @@
+//! `hornbook chat`: a conversation with a model, at a terminal or through a pipe.
+
+mod command;
+mod editor;
+mod file;
+mod input;
+mod talk;
+
+use super::is_closed_pipe;
+use super::machine::ModelArgs;
+use super::sampling::SamplingArgs;
+use super::screen::Screen;
+use crate::chat::{ChatTemplate, Conversation};
+use crate::{Error, Hornbook, Result};
+use clap::Args;
+use editor::{Editor, Typed};
+use std::io::{IsTerminal, stdin, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use talk::{Next, Talk};
+
+/// The exit code of a program ended by a signal that no answer was there for.
+const INTERRUPTED: i32 = 130;
+
+/// Talk with a model
+///
+/// At a terminal: Ctrl-C ends an answer, Ctrl-D the conversation, and /help lists the commands. Through a pipe every line
+/// is a message or a command, and nothing but the answers is written to standard output. A message of several lines stands
+/// between """ and """, or has a backslash at the end of every line but the last.
+///
+/// A model that was never taught to converse is given a transcript to continue. When the context is full, the oldest turns
+/// are left out, and it is said how many.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  hornbook chat                                          the built-in model
+  hornbook chat --system \"A wise owl answers.\" --seed 7  the same answers to the same messages
+  hornbook chat --model gpt2 --temperature 0.6           from the local cache
+  printf 'Who are you?\\nAnd where do you live?\\n' | hornbook chat
+  printf '/load talk.json\\nAnd then?\\n/save talk.json\\n' | hornbook chat
+  hornbook chat --model DIR --template chat.jinja        as the model was taught")]
+pub struct Chat {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// What the model is told about how to answer
+    #[arg(long, value_name = "TEXT", help_heading = "Conversation")]
+    system: Option<String>,
+
+    /// Go on with a conversation that /save wrote
+    #[arg(long, value_name = "FILE", help_heading = "Conversation")]
+    load: Option<PathBuf>,
+
+    /// How messages become a prompt: a Jinja template as Hugging Face's tokenizers have it [default: a transcript]
+    #[arg(long, value_name = "FILE", help_heading = "Conversation")]
+    template: Option<PathBuf>,
+
+    /// Keep no history of what was typed
+    #[arg(long, help_heading = "Conversation")]
+    no_history: bool,
+
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+impl Chat {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let template = ChatTemplate::open(self.template.as_deref())?; // before much is loaded
+        let turns = self.load.as_deref().map(file::load).transpose()?;
+        let hornbook = self.model.open()?;
+        let options = self.sampling.options(self.model.kv_precision);
+        let mut conversation = Conversation::new(&hornbook, template, options)?;
+        if let Some(turns) = turns {
+            conversation.take_up(turns)?;
+        }
+        if self.system.is_some() {
+            conversation.set_system(self.system.as_deref())?;
+        }
+        let outcome = match stdin().is_terminal() && stdout().is_terminal() {
+            true => at_terminal(&hornbook, conversation, !self.no_history),
+            false => through_pipe(conversation),
+        };
+        match outcome {
+            Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS), // as for `| head`
+            outcome => outcome.map(|()| ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// Every line a message, until one cannot be answered or there are no more.
+fn through_pipe(conversation: Conversation) -> Result<()> {
+    let plain = Screen { colour: false, ..Screen::new(None)? };
+    let mut talk = Talk::new(conversation, plain, Arc::default(), false);
+    for input in input::lines(stdin().lock()) {
+        let (line, text) = input?;
+        match talk.take(&text) {
+            Ok(Next::More) => {}
+            Ok(Next::End) => break,
+            Err(error) if is_closed_pipe(&error) => return Err(error),
+            Err(error) => return Err(Error::Message(format!("standard input: line {line}: {error}"))),
+        }
+    }
+    Ok(())
+}
+
+/// A prompt, line editing, and answers that Ctrl-C ends.
+fn at_terminal(hornbook: &Hornbook, conversation: Conversation, history: bool) -> Result<()> {
+    let screen = Screen::new(None)?;
+    let (stop, prompted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (to_stop, at_prompt) = (Arc::clone(&stop), Arc::clone(&prompted));
+    // At the prompt Ctrl-C is a key like others, so that a signal comes from elsewhere. Where no handler can be set, every
+    // signal ends the program.
+    let _ = ctrlc::set_handler(move || match at_prompt.load(Ordering::SeqCst) {
+        true => std::process::exit(INTERRUPTED),
+        false => to_stop.store(true, Ordering::SeqCst),
+    });
+    greet(hornbook, &conversation, screen);
+    let mut editor = Editor::new(screen, history)?;
+    let mut talk = Talk::new(conversation, screen, stop, true);
+    loop {
+        prompted.store(true, Ordering::SeqCst);
+        let typed = editor.read();
+        prompted.store(false, Ordering::SeqCst);
+        match typed? {
+            Typed::End => return Ok(()),
+            Typed::Nothing => {}
+            Typed::Text(text) => match talk.take(&text) {
+                Ok(Next::More) => {}
+                Ok(Next::End) => return Ok(()),
+                Err(error) if is_closed_pipe(&error) => return Err(error),
+                Err(error) => eprintln!("{error}\n"),
+            },
+        }
+    }
+}
+
+/// Says whom one talks with.
+fn greet(hornbook: &Hornbook, conversation: &Conversation, screen: Screen) {
+    let (_, n_positions) = conversation.context();
+    let taught = match conversation.template().is_built_in() {
+        true => " It was not taught to converse and continues a transcript.",
+        false => "",
+    };
+    let name = hornbook.name();
+    let greeting =
+        format!("{name}, with a context of {n_positions} tokens.{taught} /help lists the commands.");
+    eprint!("{}", screen.note(&greeting));
+    if !conversation.turns().is_empty() {
+        eprint!("{}", screen.note(&talk::so_far(conversation)));
+    }
+    eprintln!();
+}
