@@ -304,6 +304,31 @@ fn stats_go_to_standard_error_only() {
 }
 
 #[test]
+fn prompt_lookup_writes_the_same_and_says_what_it_drafted() {
+    let circle = "and round ".repeat(10);
+    let args = [&circle[..], "--temperature", "0", "--max-tokens", "60", "--logprobs", "2"];
+    let choices = |more: &[&str]| json(&[&args[..], more].concat())["choices"].clone();
+    let expected = choices(&[]);
+    for more in [&["--prompt-lookup"][..], &["--prompt-lookup", "3"], &["--prompt-lookup", "--seed", "3"]] {
+        assert_eq!(choices(more), expected, "{more:?}");
+    }
+    let several = json(&["The cat", "-n", "3", "--seed", "4", "--max-tokens", "20"]);
+    let drafted = json(&["The cat", "-n", "3", "--seed", "4", "--max-tokens", "20", "--prompt-lookup"]);
+    assert_eq!(drafted["choices"], several["choices"]);
+
+    let stats = |more: &[&str]| {
+        let output = generate(&[&args[..5], more].concat()).arg("--stats").output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = stats(&["--prompt-lookup", "8"]);
+    let line = said.lines().find(|line| line.starts_with("drafted ")).unwrap_or_else(|| panic!("{said}"));
+    let numbers: Vec<usize> = line.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
+    let [tokens, drafts, passes, written] = numbers[..] else { panic!("{line}") };
+    assert!(written > 30 && written <= tokens && drafts <= passes && passes + written == 59, "{line}");
+    assert!(!stats(&[]).contains("drafted"));
+}
+
+#[test]
 fn help_shows_what_to_type() {
     let help = written(&mut hornbook(&["--help"]));
     assert!(help.contains("Examples:") && help.contains("hornbook generate \"Once upon a time\""), "{help}");
@@ -392,7 +417,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
 
 #[test]
 fn what_cannot_be_read_from_the_command_line_names_the_option() {
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["Hi", "--temperature", "warm"], "--temperature"),
         (&["Hi", "--top-p", ""], "--top-p"),
         (&["Hi", "--logit-bias", "junk"], "expected ID=BIAS"),
@@ -404,6 +429,9 @@ fn what_cannot_be_read_from_the_command_line_names_the_option() {
         (&["Hi", "--threads", "0"], "--threads"),
         (&["Hi", "--beams", "4", "--logprobs", "2"], "--logprobs"),
         (&["Hi", "--length-penalty", "1"], "--beams"),
+        (&["Hi", "--prompt-lookup", "0"], "0 is not in 1..=128"),
+        (&["Hi", "--prompt-lookup", "many"], "--prompt-lookup"),
+        (&["Hi", "--prompt-lookup", "--beams", "2"], "--prompt-lookup"),
     ];
     for (args, part) in cases {
         let said = complaint(&mut generate(args));

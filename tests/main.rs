@@ -19,6 +19,7 @@ mod lens_reference;
 mod mistakes;
 mod model_reference;
 mod precision;
+mod prompt_lookup;
 mod quantize;
 mod real_gpt2;
 mod reference;

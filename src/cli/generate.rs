@@ -85,7 +85,9 @@ impl Generate {
         stats: &mut Stats,
         interrupted: &AtomicBool,
     ) -> Result<ExitCode> {
-        let mut generation = generation.with_top_logprobs(self.logprobs.unwrap_or(0));
+        let mut generation = generation
+            .with_top_logprobs(self.logprobs.unwrap_or(0))
+            .with_prompt_lookup(self.prompt_lookup.map_or(0, usize::from));
         let mut output = Output::new(hornbook, self.output, self.json);
         let mut choices = vec![];
         for index in 0..self.n.get() {
@@ -123,6 +125,7 @@ impl Generate {
                 break;
             }
         }
+        stats.drafted(generation.drafted());
         if self.json {
             let prompt_tokens = generation.prompt().len();
             let completion =

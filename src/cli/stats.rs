@@ -1,6 +1,7 @@
 //! `--stats`: how long it took and what it used.
 
 use super::memory::Memory;
+use crate::generate::Drafted;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ pub struct Stats {
     tokens: usize,
     /// Beam search writes nothing before it is over.
     search: Option<Duration>,
+    drafted: Drafted,
 }
 
 impl Stats {
@@ -28,6 +30,7 @@ impl Stats {
             prompt_tokens: 0,
             tokens: 0,
             search: None,
+            drafted: Drafted::default(),
         }
     }
 
@@ -45,6 +48,11 @@ impl Stats {
     pub fn searched(&mut self, tokens: usize) {
         self.tokens = tokens;
         self.search = Some(self.start.elapsed().saturating_sub(self.loaded));
+    }
+
+    /// What came of the drafts.
+    pub fn drafted(&mut self, drafted: Drafted) {
+        self.drafted = drafted;
     }
 
     /// A token was written.
@@ -77,6 +85,14 @@ impl fmt::Display for Stats {
         }
         if let Some(search) = self.search {
             writeln!(f, "search        {:8.1} ms, {} tokens found", ms(search), self.tokens)?;
+        }
+        let Drafted { drafts, tokens, accepted } = self.drafted;
+        if drafts > 0 {
+            let passes = self.tokens.saturating_sub(1 + accepted);
+            writeln!(
+                f,
+                "drafted       {tokens:8} tokens in {drafts} of {passes} passes, {accepted} were written"
+            )?;
         }
         if let Some(Memory { anonymous, file }) = Memory::now() {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

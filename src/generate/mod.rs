@@ -14,11 +14,13 @@
 
 mod beams;
 pub mod completion;
+mod lookup;
 pub mod perplexity;
 mod tokens;
 mod writer;
 
 pub use beams::{Beam, beam_search};
+pub use lookup::Drafted;
 pub use tokens::Generation;
 pub use writer::{FinishReason, Plan, Token, Writer};
 

@@ -3,6 +3,7 @@
 use super::{KvCache, Model, Observer, Scratch, Segment, Wanted};
 use crate::Result;
 use crate::kernels::attention::KvPrecision;
+use crate::kernels::rows::Rows;
 
 /// Tokens of a prompt that go through the model together; bounds the memory a long prompt takes.
 const PREFILL: usize = 512;
@@ -74,15 +75,29 @@ impl<'m, O: Observer> Session<'m, O> {
         Ok(self.scratch.logits().row(0))
     }
 
+    /// Adds a few tokens in one pass and returns every one's logits, `[n_tokens, vocab_size]`.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn feed_all(&mut self, tokens: &[u32]) -> Result<Rows<'_>> {
+        self.pass(tokens, Wanted::All)?;
+        Ok(self.logits())
+    }
+
+    /// The logits of the last pass, `[n_wanted, vocab_size]`.
+    pub fn logits(&self) -> Rows<'_> {
+        self.scratch.logits()
+    }
+
     /// Adds tokens and shows every one's logits, with its index among them.
     ///
     /// # Errors
     /// As [`Model::forward`].
     pub fn score(&mut self, tokens: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         for (chunk, tokens) in tokens.chunks(SCORE).enumerate() {
-            self.pass(tokens, Wanted::All)?;
+            let logits = self.feed_all(tokens)?;
             for t in 0..tokens.len() {
-                each(chunk * SCORE + t, self.scratch.logits().row(t));
+                each(chunk * SCORE + t, logits.row(t));
             }
         }
         Ok(())

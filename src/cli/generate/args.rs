@@ -7,8 +7,11 @@ use crate::cli::prompt::PromptArgs;
 use crate::cli::sampling::SamplingArgs;
 use crate::generate::Options;
 use crate::sampling::{BeamParams, EarlyStopping};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use std::num::NonZeroUsize;
+
+/// The longest draft: the logits of its tokens are all kept.
+const MOST_DRAFTED: i64 = 128;
 
 /// Continue a prompt
 #[derive(Args, Debug)]
@@ -22,6 +25,7 @@ use std::num::NonZeroUsize;
   hornbook generate \"The king\" --ablate L0H3,mlp2       without these parts, and before
   hornbook generate \"The king\" --scale L5H1=2           with twice of what a head brings
   hornbook generate --prompt-file story.txt --stats     times and memory too
+  hornbook generate \"The end. The end. The\" --prompt-lookup --stats
   hornbook generate --model gpt2 \"The sea\"              from the local cache
   hornbook generate --model DIR --prompt-ids 15,3,7 --output ids
 
@@ -60,6 +64,13 @@ pub struct Generate {
     /// When to end the search once B texts are finished
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Early::False, help_heading = "Beam search", requires = "beams")]
     pub early_stopping: Early,
+
+    /// Guess up to N tokens from what the text said before and compute them together [default N: 8]
+    ///
+    /// The text stays the same to the bit, whatever was guessed; where it repeats itself, as in copying, correcting or going
+    /// round in circles, it is written faster. On other text hardly anything is guessed and nothing is lost.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "8", value_parser = value_parser!(u16).range(1..=MOST_DRAFTED), help_heading = "Long text", conflicts_with = "beams")]
+    pub prompt_lookup: Option<u16>,
 
     /// What is done to the model first
     #[command(flatten)]
