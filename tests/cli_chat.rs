@@ -42,11 +42,12 @@ fn every_line_is_a_turn_and_only_answers_are_written() {
     let (two, stderr) = said(&args, "Who lives in the castle?\r\n\nAnd then?");
     assert!(two.starts_with(&one) && two.len() > one.len() && stderr.is_empty(), "{one:?} {two:?}");
     assert_ne!(two[one.len()..], said(&args, "And then?\n").0);
-    // By hand through generate, as a transcript.
-    let prompt = "The following is a conversation between a user and a helpful assistant.\n\nUser: Hello.\n\
-                  Assistant: Hello! What can I do for you?\nUser: Who lives in the castle?\nAssistant:";
+    // By hand through generate, as the model's template has it.
+    let prompt = "There was once a wise old woman who lived in the wood, and a child came to her and asked her many \
+                  things.\n\n\"Good morning, grandmother,\" said the child.\n\n\"Good morning, my child,\" said the old \
+                  woman. \"What is it that you wish to know?\"\n\n\"Who lives in the castle?\" asked the child.\n\n\"";
     let mut by_hand = Command::new(BINARY);
-    by_hand.args(["generate", prompt, "--stop", "\nUser:", "--stop", "\nAssistant:"]).args(args);
+    by_hand.args(["generate", prompt, "--stop", "\""]).args(args);
     let by_hand = by_hand.env("HORNBOOK_CONFIG", "").output().unwrap().stdout;
     assert_eq!(one.trim(), String::from_utf8(by_hand).unwrap().trim());
     assert_eq!(said(&args, "").0, "");
@@ -54,10 +55,10 @@ fn every_line_is_a_turn_and_only_answers_are_written() {
 
 #[test]
 fn several_lines_can_be_one_turn() {
-    let args = ["--temperature", "0", "--max-tokens", "8"];
-    let (quoted, _) = said(&args, "\"\"\"The king\nand the queen\"\"\"\n");
-    assert_eq!(said(&args, "The king\\\nand the queen\n").0, quoted);
-    assert_ne!(said(&args, "The king and the queen\n").0, quoted);
+    let args = ["--seed", "2", "--max-tokens", "12"];
+    let (quoted, _) = said(&args, "\"\"\"What is it,\nand who?\"\"\"\n");
+    assert_eq!(said(&args, "What is it,\\\nand who?\n").0, quoted);
+    assert_ne!(said(&args, "What is it, and who?\n").0, quoted);
 }
 
 #[test]
@@ -125,17 +126,11 @@ fn what_cannot_be_done_is_said_in_one_line() {
     let broken = in_folder("broken.jinja", "a\n{% for %}");
     let raising = in_folder("raising.jinja", "{{ raise_exception('not like this') }}");
     let talk = in_folder("talk.json", r#"{"messages": [{"role": "user"}]}"#);
-    let tool = in_folder("tool.json", r#"{"messages": [{"role": "tool", "content": "x"}]}"#);
     for (args, input, expected) in [
         (&["--template", "/no/such.jinja"][..], "Hi\n", "/no/such.jinja: cannot read"),
         (&["--template", &broken], "Hi\n", "broken.jinja: line 2: "),
         (&["--template", &raising], "Hi\n", "standard input: line 1: the template: not like this"),
         (&["--load", &talk], "Hi\n", "talk.json: messages[0]: missing field `content`"),
-        (
-            &["--load", &tool],
-            "Hi\n",
-            "messages[0].role: found \"tool\", expected system, developer, user or assistant",
-        ),
         (&["--temperature", "-1"], "Hi\n", "temperature: found -1, expected a number from 0 up"),
         (&["--temprature", "1"], "Hi\n", "did you mean '--temperature'?"),
         (&[], "\n/load /no/talk.json\n", "standard input: line 2: /no/talk.json: cannot read"),

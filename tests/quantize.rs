@@ -98,7 +98,7 @@ fn an_interrupted_run_leaves_nothing_behind_and_the_old_model_in_place() {
         assert_eq!(refusal.to_string(), "stopped");
         let names: Vec<_> =
             fs::read_dir(written.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names.len(), 3, "{names:?}");
+        assert_eq!(names.len(), 5, "{names:?}");
         assert!(fs::read(written.path().join("model.safetensors")).unwrap() == before);
     }
 }

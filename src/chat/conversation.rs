@@ -129,7 +129,7 @@ impl<'h> Conversation<'h> {
         let (dropped_turns, prompt) = self.fitted(&turns)?;
         let mut options = self.options.clone();
         options.sampling.seed = seed;
-        options.stop.extend(self.template.stop());
+        options.stop.extend_from_slice(self.template.stop());
         let plan = self.hornbook.plan(&prompt, &options)?;
         // Each answer has random numbers of its own.
         let writer = plan.writer(turns.iter().filter(|turn| turn.role == "assistant").count() as u64);

@@ -14,7 +14,7 @@
 //! # fn main() -> hornbook::Result<()> {
 //! let hornbook = Hornbook::open("fable")?;
 //! let options = Options { max_tokens: Some(20), ..Options::default() };
-//! let mut conversation = Conversation::new(&hornbook, ChatTemplate::open(None)?, options)?;
+//! let mut conversation = Conversation::new(&hornbook, ChatTemplate::of(&hornbook)?, options)?;
 //! for piece in conversation.say("Who lives in the castle?")? {
 //!     print!("{}", piece?);
 //! }

@@ -2,12 +2,12 @@
 //!
 //! A base model has never seen a chat; it has seen transcripts. The built-in template (`transcript.jinja`) writes one, with an
 //! exchange to show how it goes where no system message does, and the answer ends where the next speaker would begin. A
-//! template of one's own is Jinja as Hugging Face's tokenizers have it, with `messages`, `add_generation_prompt`,
-//! `bos_token` and `eos_token`.
+//! model's own template, or the user's, is Jinja as Hugging Face's tokenizers have it, with `messages`,
+//! `add_generation_prompt`, `bos_token` and `eos_token`.
 
-use crate::checkpoint::Config;
+use crate::checkpoint::{Config, ModelTemplate};
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Result};
+use crate::{Error, Hornbook, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind, context};
@@ -51,26 +51,44 @@ impl Turn {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     built_in: bool,
+    stop: Vec<String>,
 }
 
 impl ChatTemplate {
-    /// A file's, or where none is named the transcript.
+    /// The transcript.
+    ///
+    /// # Errors
+    /// None in a program whose tests pass.
+    pub fn transcript() -> Result<Self> {
+        let stop = SPEAKERS.map(String::from).into();
+        Ok(Self { built_in: true, stop, ..Self::new(Path::new("transcript.jinja"), BUILT_IN.to_string())? })
+    }
+
+    /// A file's.
     ///
     /// # Errors
     /// [`Error::Io`], and [`Error::Message`] for what is not Jinja.
-    pub fn open(file: Option<&Path>) -> Result<Self> {
-        let Some(path) = file else {
-            return Self::new(Path::new("transcript.jinja"), BUILT_IN.to_string(), true);
-        };
+    pub fn open(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
             path: path.into(),
             action: "read",
             source,
         })?;
-        Self::new(path, text, false)
+        Self::new(path, text)
     }
 
-    fn new(path: &Path, text: String, built_in: bool) -> Result<Self> {
+    /// The model's own, or where it has none the transcript.
+    ///
+    /// # Errors
+    /// As [`ChatFiles::read`](crate::checkpoint::ChatFiles::read), and [`Error::Message`] for what is not Jinja.
+    pub fn of(hornbook: &Hornbook) -> Result<Self> {
+        match hornbook.chat_files().read()? {
+            Some(ModelTemplate { file, text, stop }) => Ok(Self { stop, ..Self::new(&file, text)? }),
+            None => Self::transcript(),
+        }
+    }
+
+    fn new(path: &Path, text: String) -> Result<Self> {
         let mut environment = Environment::new();
         // As transformers sets Jinja up.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -84,7 +102,7 @@ impl ChatTemplate {
             let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
             Error::Message(format!("{}: {line}{}", path.display(), one_line(&error)))
         })?;
-        Ok(Self { environment, built_in })
+        Ok(Self { environment, built_in: false, stop: vec![] })
     }
 
     /// The prompt that a conversation is for a model, as text and as tokens.
@@ -130,8 +148,8 @@ impl ChatTemplate {
     }
 
     /// Texts that end an answer.
-    pub fn stop(&self) -> impl Iterator<Item = String> {
-        SPEAKERS.into_iter().filter(|_| self.built_in).map(String::from)
+    pub fn stop(&self) -> &[String] {
+        &self.stop
     }
 
     /// Whether it is the transcript, which was chosen for a model that has never seen a chat.
@@ -158,12 +176,12 @@ mod tests {
     }
 
     fn open(text: &str) -> Result<ChatTemplate> {
-        ChatTemplate::new(Path::new("own.jinja"), text.to_string(), false)
+        ChatTemplate::new(Path::new("own.jinja"), text.to_string())
     }
 
     #[test]
     fn the_built_in_template_writes_a_transcript() {
-        let template = ChatTemplate::open(None).unwrap();
+        let template = ChatTemplate::transcript().unwrap();
         let prompt = template.render(&turns(&[("user", "Who are you?\n")]), "").unwrap();
         assert_eq!(
             prompt,
@@ -175,7 +193,7 @@ mod tests {
         assert_eq!(prompt, "Be brief.\n\nUser: Hi\nAssistant: Hello\nUser: {{ 1 }}\nAssistant:");
         let error = template.render(&turns(&[("user", "a"), ("tool", "b")]), "").unwrap_err().to_string();
         assert_eq!(error, "messages[1].role: found \"tool\", expected system, developer, user or assistant");
-        assert_eq!(template.stop().collect::<Vec<_>>(), SPEAKERS);
+        assert_eq!(template.stop(), SPEAKERS);
     }
 
     #[test]
@@ -190,14 +208,34 @@ mod tests {
         assert_eq!(prompt, "<|endoftext|><USER>hi<A>");
         let error = template.render(&turns(&[("system", "x")]), "").unwrap_err().to_string();
         assert_eq!(error, "the template: no system");
-        assert_eq!(template.stop().count(), 0);
+        assert!(template.stop().is_empty());
+    }
+
+    #[test]
+    fn fable_has_one_of_its_own() {
+        let template = ChatTemplate::of(&Hornbook::open("fable").unwrap()).unwrap();
+        let start = "\"Good morning, grandmother,\" said the child.\n\n\
+                     \"Good morning, my child,\" said the old woman. \"What is it that you wish to know?\"\n\n";
+        let messages =
+            [("system", "By the sea."), ("user", "Say \"ah\"!"), ("assistant", " Ah, "), ("user", "So?")];
+        assert_eq!(
+            template.render(&turns(&messages), "").unwrap(),
+            format!(
+                "By the sea.\n\n{start}\"Say 'ah'!\" asked the child.\n\n\"Ah,\" said the old woman.\n\n\
+                 \"So?\" asked the child.\n\n\""
+            )
+        );
+        let prompt = template.render(&turns(&[("user", "Who?")]), "").unwrap();
+        assert!(prompt.starts_with("There was once a wise old woman"), "{prompt}");
+        assert!(prompt.ends_with(&format!("{start}\"Who?\" asked the child.\n\n\"")), "{prompt}");
+        assert_eq!(template.stop(), ["\""]);
     }
 
     #[test]
     fn what_is_not_jinja_is_refused_with_its_line() {
         let error = open("a\n{% for %}").unwrap_err().to_string();
         assert!(error.starts_with("own.jinja: line 2: ") && !error.contains('\n'), "{error}");
-        let error = ChatTemplate::open(Some(Path::new("/no/such.jinja"))).unwrap_err().to_string();
+        let error = ChatTemplate::open(Path::new("/no/such.jinja")).unwrap_err().to_string();
         assert!(error.starts_with("/no/such.jinja: cannot read"), "{error}");
     }
 }

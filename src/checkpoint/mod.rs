@@ -17,6 +17,7 @@
 //! - `parameters`: how many numbers are in which part, and how many bytes are they?
 //! - `write`: how does a quantised model become a folder?
 
+mod chat;
 mod config;
 mod embedded;
 mod header;
@@ -34,6 +35,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use chat::{ChatFiles, ModelTemplate};
 pub use config::{Config, PositionEmbedding};
 pub use embedded::NAME as DEFAULT;
 pub use locate::{KNOWN, cached, full_name, hub_cache, hub_home, is_hub_name};
@@ -56,11 +58,12 @@ const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 const MAX_CARD_BYTES: u64 = 1 << 20;
 
 /// What belongs to a model beside its weights.
-pub const FILES: [&str; 7] = [
+pub const FILES: [&str; 8] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "chat_template.jinja",
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
@@ -237,6 +240,15 @@ impl Checkpoint {
         })
     }
 
+    /// Where the model may say how it was taught to converse.
+    pub fn chat_files(&self) -> ChatFiles {
+        match (&self.folder, self.tokenizer_json) {
+            (Some(folder), _) => ChatFiles::Folder(folder.clone()),
+            (None, Some(_)) => ChatFiles::Embedded,
+            (None, None) => ChatFiles::None,
+        }
+    }
+
     /// What its makers say of the model, in Markdown; none where they say nothing.
     ///
     /// # Errors
@@ -253,8 +265,13 @@ impl Checkpoint {
     /// The files beside the weights, by name: the configuration and what there is of a tokenizer.
     fn files(&self) -> Result<Vec<NamedFile>> {
         if let (None, Some(tokenizer)) = (&self.folder, self.tokenizer_json) {
-            let config = Cow::Borrowed(embedded::CONFIG);
-            return Ok(vec![("config.json", config), ("tokenizer.json", Cow::Borrowed(tokenizer))]);
+            let files = [
+                ("config.json", embedded::CONFIG),
+                ("generation_config.json", embedded::GENERATION_CONFIG),
+                ("tokenizer.json", tokenizer),
+                ("chat_template.jinja", embedded::CHAT_TEMPLATE.as_bytes()),
+            ];
+            return Ok(files.map(|(name, bytes)| (name, Cow::Borrowed(bytes))).into());
         }
         let Some(folder) = &self.folder else {
             return Err(Error::Message(format!(

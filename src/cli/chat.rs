@@ -30,7 +30,8 @@ const INTERRUPTED: i32 = 130;
 /// is a message or a command, and nothing but the answers is written to standard output. A message of several lines stands
 /// between """ and """, or has a backslash at the end of every line but the last.
 ///
-/// A model that was never taught to converse is given a transcript to continue. When the context is full, the oldest turns
+/// A model's folder says how it was taught to converse (chat_template.jinja or tokenizer_config.json, and stop_strings in
+/// generation_config.json); one that was not is given a transcript to continue. When the context is full, the oldest turns
 /// are left out, and it is said how many.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -52,7 +53,7 @@ pub struct Chat {
     #[arg(long, value_name = "FILE", help_heading = "Conversation")]
     load: Option<PathBuf>,
 
-    /// How messages become a prompt: a Jinja template as Hugging Face's tokenizers have it [default: a transcript]
+    /// How messages become a prompt: a Jinja template as Hugging Face's tokenizers have it [default: the model's own, or a transcript]
     #[arg(long, value_name = "FILE", help_heading = "Conversation")]
     template: Option<PathBuf>,
 
@@ -66,9 +67,10 @@ pub struct Chat {
 
 impl Chat {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let template = ChatTemplate::open(self.template.as_deref())?; // before much is loaded
+        let template = self.template.as_deref().map(ChatTemplate::open).transpose()?; // before much is loaded
         let turns = self.load.as_deref().map(file::load).transpose()?;
         let hornbook = self.model.open()?;
+        let template = template.map_or_else(|| ChatTemplate::of(&hornbook), Ok)?;
         let options = self.sampling.options(self.model.kv_precision);
         let mut conversation = Conversation::new(&hornbook, template, options)?;
         if let Some(turns) = turns {
@@ -139,7 +141,7 @@ fn at_terminal(hornbook: &Hornbook, conversation: Conversation, history: bool) -
 fn greet(hornbook: &Hornbook, conversation: &Conversation, screen: Screen) {
     let (_, n_positions) = conversation.context();
     let taught = match conversation.template().is_built_in() {
-        true => " It was not taught to converse and continues a transcript.",
+        true => " It does not say how it was taught to converse, so it continues a transcript.",
         false => "",
     };
     let name = hornbook.name();

@@ -37,7 +37,7 @@ pub struct Engines {
     #[arg(long, value_name = "N", default_value_t = EngineOptions::default().prefill_chunk, value_parser = at_least_one, help_heading = "Many at once")]
     prefill_chunk: usize,
 
-    /// How messages become a prompt: a Jinja template as Hugging Face's tokenizers have it [default: a transcript]
+    /// How messages become a prompt: a Jinja template as Hugging Face's tokenizers have it [default: the model's own, or a transcript]
     #[arg(long, value_name = "FILE", help_heading = "Chat")]
     chat_template: Option<PathBuf>,
 

@@ -24,7 +24,7 @@ pub use lookup::Drafted;
 pub use tokens::Generation;
 pub use writer::{FinishReason, Plan, Token, Writer};
 
-use crate::checkpoint::{Checkpoint, Config, TokenizerFiles};
+use crate::checkpoint::{ChatFiles, Checkpoint, Config, TokenizerFiles};
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::kernels::isa::Isa;
 use crate::kernels::threads::Team;
@@ -38,6 +38,7 @@ pub struct Hornbook {
     name: String,
     model: Model,
     tokenizer: Option<Tokenizer>,
+    chat_files: ChatFiles,
     mapped_bytes: usize,
     owned_bytes: usize,
 }
@@ -96,6 +97,7 @@ impl Hornbook {
         Ok(Self {
             name: checkpoint.name.clone(),
             tokenizer,
+            chat_files: checkpoint.chat_files(),
             mapped_bytes: checkpoint.mapped_bytes(),
             owned_bytes: checkpoint.owned_bytes(),
             model: Model::with_precision(checkpoint, team, precision)?,
@@ -145,6 +147,11 @@ impl Hornbook {
     /// The tokenizer, where there is one.
     pub fn try_tokenizer(&self) -> Option<&Tokenizer> {
         self.tokenizer.as_ref()
+    }
+
+    /// Where the model may say how it was taught to converse.
+    pub fn chat_files(&self) -> &ChatFiles {
+        &self.chat_files
     }
 
     /// A text's token ids; `<|endoftext|>` and the like are plain text.

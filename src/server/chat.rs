@@ -167,8 +167,8 @@ pub async fn create(
     let (asked, _) = request.parameters.max_tokens()?;
     let top_logprobs = request.top_logprobs()?;
     let mut options = request.parameters.options(served.config().vocab_size, 0)?;
-    options.stop.extend(app.template.stop());
-    let (text, prompt) = prompt(&app, &served, request.turns()?).await?;
+    options.stop.extend_from_slice(served.template.stop());
+    let (text, prompt) = prompt(&served, request.turns()?).await?;
     if app.log_prompts {
         call.prompt(text);
     }
@@ -192,26 +192,22 @@ pub async fn create(
     let answer = Chat {
         reply: Reply::new("chatcmpl", object, &name, None),
         deltas: Reply::new("chatcmpl", object, &name, None),
+        trims: served.template.trims(),
         served,
         prompt_tokens,
         choices: (0..n).map(|_| Default::default()).collect(),
         logprobs: top_logprobs.is_some(),
-        trims: app.template.trims(),
         usage: matches!(send, Send::Stream { usage: true }),
     };
     respond(call, answer, submission, send).await
 }
 
 /// The conversation as the model reads it, as text and as tokens.
-async fn prompt(
-    app: &Arc<App>,
-    served: &Arc<Served>,
-    turns: Vec<Turn>,
-) -> Result<(String, Vec<u32>), ApiError> {
-    let (app, served) = (Arc::clone(app), Arc::clone(served));
+async fn prompt(served: &Arc<Served>, turns: Vec<Turn>) -> Result<(String, Vec<u32>), ApiError> {
+    let served = Arc::clone(served);
     let encoded = tokio::task::spawn_blocking(move || {
         let tokenizer = served.tokenizer("messages")?;
-        app.template.prompt(&turns, tokenizer, served.config()).map_err(|error| match error {
+        served.template.prompt(&turns, tokenizer, served.config()).map_err(|error| match error {
             Error::Parameter { .. } => ApiError::refused(Refused::Invalid(error), "messages"),
             error => ApiError::param("messages", error.to_string()),
         })

@@ -66,7 +66,7 @@ pub struct ServerOptions {
     pub no_auth: bool,
     /// Origins of pages that may ask, besides those of this machine.
     pub cors: Vec<String>,
-    /// How messages become a prompt; without a file, as a transcript.
+    /// How messages become a prompt; without a file, as each model says, or as a transcript.
     pub chat_template: Option<PathBuf>,
     /// Whether prompts are written to the log.
     pub log_prompts: bool,
@@ -129,7 +129,6 @@ pub struct App {
     models: Models,
     keys: Option<Keyring>,
     limits: Arc<Limits>,
-    template: ChatTemplate,
     metrics: Arc<Metrics>,
     cors: Vec<String>,
     log_prompts: bool,
@@ -167,13 +166,13 @@ impl App {
 struct Checked {
     options: ServerOptions,
     keys: Option<Keyring>,
-    template: ChatTemplate,
+    template: Option<ChatTemplate>,
 }
 
 impl Checked {
     fn new(options: ServerOptions) -> Result<Self> {
         let keys = options.keys.as_deref().map(Keyring::open).transpose()?;
-        let template = ChatTemplate::open(options.chat_template.as_deref())?;
+        let template = options.chat_template.as_deref().map(ChatTemplate::open).transpose()?;
         Ok(Self { options, keys, template })
     }
 
@@ -183,10 +182,9 @@ impl Checked {
         let engine = |hornbook| Engine::start(hornbook, options.engine.clone());
         let engines = models.into_iter().map(engine).collect::<Result<_>>()?;
         Ok(Arc::new(App {
-            models: Models::new(engines, &options.aliases)?,
+            models: Models::new(engines, &options.aliases, template)?,
             keys,
             limits: Arc::default(),
-            template,
             metrics: Arc::default(),
             cors: options.cors,
             log_prompts: options.log_prompts,

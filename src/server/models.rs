@@ -5,6 +5,7 @@ use super::answer::object;
 use super::error::ApiError;
 use super::keys::Key;
 use super::log::Call;
+use crate::chat::ChatTemplate;
 use crate::checkpoint::Config;
 use crate::engine::Engine;
 use crate::tokenizer::Tokenizer;
@@ -25,6 +26,8 @@ pub struct Served {
     pub name: String,
     /// What computes it.
     pub engine: Engine,
+    /// How messages become a prompt.
+    pub template: Arc<ChatTemplate>,
     created: u64,
 }
 
@@ -58,11 +61,16 @@ pub struct Models {
 }
 
 impl Models {
-    /// Models by their names, and pairs of another name and the model's own.
+    /// Models by their names, and pairs of another name and the model's own; with a template for all, or each its own.
     ///
     /// # Errors
     /// [`Error::Message`] where a name is used twice or an alias leads nowhere.
-    pub fn new(engines: Vec<Engine>, aliases: &[(String, String)]) -> Result<Self> {
+    pub fn new(
+        engines: Vec<Engine>,
+        aliases: &[(String, String)],
+        template: Option<ChatTemplate>,
+    ) -> Result<Self> {
+        let for_all = template.map(Arc::new);
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut models = Self { served: vec![], aliases: BTreeMap::new() };
         for engine in engines {
@@ -70,7 +78,11 @@ impl Models {
             if models.named(&name).is_some() {
                 return Err(Error::Message(format!("two models are called '{name}', expected one")));
             }
-            models.served.push(Arc::new(Served { name, engine, created }));
+            let template = match &for_all {
+                Some(template) => Arc::clone(template),
+                None => Arc::new(ChatTemplate::of(engine.hornbook())?),
+            };
+            models.served.push(Arc::new(Served { name, engine, template, created }));
         }
         for (alias, name) in aliases {
             let Some(served) = models.served.iter().find(|served| served.name == *name) else {

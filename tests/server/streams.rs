@@ -133,7 +133,7 @@ fn detail_15_the_finish_reason_is_null_until_it_is_known() {
     // A chat that writes nothing but one word goes on to the last position; one that must end does so at once.
     let word = open("fable").encode(" the").unwrap()[0].to_string();
     for (token, reason) in [(word.as_str(), "length"), ("4095", "stop")] {
-        let chat = json!({"messages": [{"role": "user", "content": "a ".repeat(440)}], "logit_bias": {token: 100},
+        let chat = json!({"messages": [{"role": "user", "content": "a ".repeat(420)}], "logit_bias": {token: 100},
             "temperature": 0, "stream": true, "stream_options": {"include_usage": true}});
         let chunks = server.post("/v1/chat/completions", chat).events();
         let usage = &chunks[chunks.len() - 1]["usage"];

@@ -16,7 +16,7 @@ fn options(max_tokens: usize, seed: u64) -> Options {
 }
 
 fn conversation(hornbook: &Hornbook, options: Options) -> Conversation<'_> {
-    Conversation::new(hornbook, ChatTemplate::open(None).unwrap(), options).unwrap()
+    Conversation::new(hornbook, ChatTemplate::transcript().unwrap(), options).unwrap()
 }
 
 /// One with a template of its own.
@@ -24,7 +24,7 @@ fn with_template<'h>(hornbook: &'h Hornbook, template: &str) -> Conversation<'h>
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("own.jinja");
     std::fs::write(&file, template).unwrap();
-    Conversation::new(hornbook, ChatTemplate::open(Some(&file)).unwrap(), options(12, 1)).unwrap()
+    Conversation::new(hornbook, ChatTemplate::open(&file).unwrap(), options(12, 1)).unwrap()
 }
 
 /// All of an answer: its text and its tokens.
@@ -80,6 +80,19 @@ fn a_turn_costs_only_what_is_new() {
 }
 
 #[test]
+fn with_fables_own_template_not_even_the_answer_is_read_again() {
+    let hornbook = fable();
+    let mut talk =
+        Conversation::new(&hornbook, ChatTemplate::of(&hornbook).unwrap(), options(40, 6)).unwrap();
+    for (i, message) in MESSAGES.iter().enumerate() {
+        whole(talk.say(*message));
+        let new = hornbook.encode(&format!("\" said the old woman.\n\n\"{message}\" asked the child.\n\n\""));
+        let cost = talk.cost().unwrap();
+        assert!(i == 0 || cost.prefilled_tokens <= new.unwrap().len() + 2, "turn {i}: {cost:?}");
+    }
+}
+
+#[test]
 fn an_answer_does_not_depend_on_the_way_there() {
     let hornbook = fable();
     for kv_precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
@@ -94,7 +107,7 @@ fn an_answer_does_not_depend_on_the_way_there() {
             assert_eq!(tokens(&fresh), tokens(&talk));
             assert_eq!(fresh.cost().unwrap().reused_tokens, 0);
             // The same by the library's own loop, each turn with random numbers of its own.
-            let stop = talk.template().stop().collect();
+            let stop = talk.template().stop().to_vec();
             let all = Options { stop, ..options.clone() };
             let mut plain = hornbook.generate(&prompt_of_last(&talk), &all).unwrap();
             (0..i).for_each(|_| plain.restart().unwrap());
@@ -223,6 +236,6 @@ fn what_is_refused_changes_nothing() {
 
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-gelu-new");
     let bare = Hornbook::open(folder).unwrap();
-    let error = Conversation::new(&bare, ChatTemplate::open(None).unwrap(), options(1, 1)).map(drop);
+    let error = Conversation::new(&bare, ChatTemplate::transcript().unwrap(), options(1, 1)).map(drop);
     assert!(error.unwrap_err().to_string().contains("has no tokenizer"));
 }
