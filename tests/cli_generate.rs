@@ -21,21 +21,21 @@ fn hornbook(args: &[&str]) -> Command {
     command
 }
 
-fn generate(args: &[&str]) -> Command {
+pub fn generate(args: &[&str]) -> Command {
     let mut command = hornbook(&["generate"]);
     command.args(args);
     command
 }
 
 /// What a run that must succeed writes to standard output; it says nothing besides.
-fn written(command: &mut Command) -> String {
+pub fn written(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();
     assert!(status.success() && stderr.is_empty(), "{command:?}: {status}, {stderr}");
     String::from_utf8(stdout).unwrap()
 }
 
-fn json(args: &[&str]) -> Value {
+pub fn json(args: &[&str]) -> Value {
     let mut command = generate(args);
     serde_json::from_str(&written(command.arg("--json"))).unwrap()
 }
@@ -45,11 +45,11 @@ fn data(folder: &str) -> String {
     path.to_str().unwrap().to_string()
 }
 
-fn list(ids: &[u32]) -> String {
+pub fn list(ids: &[u32]) -> String {
     ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
@@ -239,7 +239,7 @@ fn several_completions_are_separated() {
 }
 
 /// A tiny checkpoint, its reference prompt and its greedy continuation.
-fn tiny() -> (String, Vec<u32>, Vec<u32>) {
+pub fn tiny() -> (String, Vec<u32>, Vec<u32>) {
     let folder = data("tiny-gelu-new");
     let expected = std::fs::read(Path::new(&folder).join("expected.json")).unwrap();
     let expected: Value = serde_json::from_slice(&expected).unwrap();
@@ -283,12 +283,41 @@ fn beams_are_found_from_the_command_line() {
 fn a_text_ends_where_the_context_does() {
     let (folder, ..) = tiny(); // 96 positions
     let prompt = list(&[5; 90]);
-    let answer = json(&["-m", &folder, "--prompt-ids", &prompt, "--output", "ids", "--temperature", "0"]);
-    assert_eq!(answer["choices"][0]["finish_reason"], "length");
-    assert_eq!(answer["usage"]["total_tokens"], 96);
-    let full = json(&["-m", &folder, "--prompt-ids", &list(&[5; 96]), "--output", "ids"]);
-    assert_eq!(full["choices"][0]["finish_reason"], "length");
-    assert_eq!(full["usage"]["completion_tokens"], 0);
+    for (prompt, more, length) in
+        [(&prompt, &["--temperature", "0"][..], 6), (&list(&[5; 96]), &["-n", "3"], 0)]
+    {
+        let args = ["-m", &folder, "--prompt-ids", prompt, "--output", "ids", "--json"];
+        let output = generate(&[&args[..], more].concat()).output().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        for choice in answer["choices"].as_array().unwrap() {
+            assert_eq!(
+                (&choice["finish_reason"], ids(&choice["token_ids"]).len()),
+                (&"length".into(), length)
+            );
+        }
+        // It is said once, and what can be done about it.
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.success()
+                && said.contains("context of 96 tokens")
+                && said.contains("--context shift")
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    // Nothing is said of a text that is as long as was wished.
+    let args = [
+        "-m",
+        &folder,
+        "--prompt-ids",
+        &prompt,
+        "--output",
+        "ids",
+        "--max-tokens",
+        "6",
+        "--temperature",
+        "0",
+    ];
+    assert_eq!(json(&args)["usage"]["total_tokens"], 96);
 }
 
 #[test]
@@ -301,31 +330,6 @@ fn stats_go_to_standard_error_only() {
     for part in ["load ", "first token ", "prompt ", "per token ", " tokens/s"] {
         assert!(stderr.contains(part), "{part:?} is not in {stderr}");
     }
-}
-
-#[test]
-fn prompt_lookup_writes_the_same_and_says_what_it_drafted() {
-    let circle = "and round ".repeat(10);
-    let args = [&circle[..], "--temperature", "0", "--max-tokens", "60", "--logprobs", "2"];
-    let choices = |more: &[&str]| json(&[&args[..], more].concat())["choices"].clone();
-    let expected = choices(&[]);
-    for more in [&["--prompt-lookup"][..], &["--prompt-lookup", "3"], &["--prompt-lookup", "--seed", "3"]] {
-        assert_eq!(choices(more), expected, "{more:?}");
-    }
-    let several = json(&["The cat", "-n", "3", "--seed", "4", "--max-tokens", "20"]);
-    let drafted = json(&["The cat", "-n", "3", "--seed", "4", "--max-tokens", "20", "--prompt-lookup"]);
-    assert_eq!(drafted["choices"], several["choices"]);
-
-    let stats = |more: &[&str]| {
-        let output = generate(&[&args[..5], more].concat()).arg("--stats").output().unwrap();
-        String::from_utf8(output.stderr).unwrap()
-    };
-    let said = stats(&["--prompt-lookup", "8"]);
-    let line = said.lines().find(|line| line.starts_with("drafted ")).unwrap_or_else(|| panic!("{said}"));
-    let numbers: Vec<usize> = line.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
-    let [tokens, drafts, passes, written] = numbers[..] else { panic!("{line}") };
-    assert!(written > 30 && written <= tokens && drafts <= passes && passes + written == 59, "{line}");
-    assert!(!stats(&[]).contains("drafted"));
 }
 
 #[test]
@@ -346,7 +350,7 @@ fn help_shows_what_to_type() {
 }
 
 /// What a run that must fail says: not a panic, and one line.
-fn complaint(command: &mut Command) -> String {
+pub fn complaint(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();
     assert!(!status.success(), "{command:?} succeeds");
@@ -377,7 +381,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
         (&["-m", &tiny, "--prompt-ids", "1,97", "--output", "ids"], &["token id 97", "0 to 96"]),
         (
             &["-m", &tiny, "--prompt-ids", &too_long, "--output", "ids"],
-            &["97 tokens long", "context is 96 tokens"],
+            &["97 tokens long", "context is 96 tokens", "--context shift"],
         ),
         (&[&long_text], &["tokens long", "context is 512 tokens"]),
         (&[&long_text, "--beams", "2"], &["tokens long", "context is 512 tokens"]),
@@ -417,7 +421,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
 
 #[test]
 fn what_cannot_be_read_from_the_command_line_names_the_option() {
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["Hi", "--temperature", "warm"], "--temperature"),
         (&["Hi", "--top-p", ""], "--top-p"),
         (&["Hi", "--logit-bias", "junk"], "expected ID=BIAS"),
@@ -429,9 +433,6 @@ fn what_cannot_be_read_from_the_command_line_names_the_option() {
         (&["Hi", "--threads", "0"], "--threads"),
         (&["Hi", "--beams", "4", "--logprobs", "2"], "--logprobs"),
         (&["Hi", "--length-penalty", "1"], "--beams"),
-        (&["Hi", "--prompt-lookup", "0"], "0 is not in 1..=128"),
-        (&["Hi", "--prompt-lookup", "many"], "--prompt-lookup"),
-        (&["Hi", "--prompt-lookup", "--beams", "2"], "--prompt-lookup"),
     ];
     for (args, part) in cases {
         let said = complaint(&mut generate(args));

@@ -10,6 +10,8 @@ mod cli_generate;
 mod cli_inspect;
 mod cli_lab;
 mod cli_lens;
+mod cli_long_text;
+mod context_shift;
 mod contributing;
 mod engine;
 mod generate_reference;

@@ -1,6 +1,7 @@
 //! What was said, and the keys and values of what the model has read of it.
 
 use super::{Answer, ChatTemplate, Cost, Turn};
+use crate::generate::Context;
 use crate::model::{Session, common};
 use crate::{Error, Hornbook, Options, Result};
 
@@ -129,6 +130,7 @@ impl<'h> Conversation<'h> {
         let (dropped_turns, prompt) = self.fitted(&turns)?;
         let mut options = self.options.clone();
         options.sampling.seed = seed;
+        options.context = Context::Stop; // what is forgotten are turns
         options.stop.extend_from_slice(self.template.stop());
         let plan = self.hornbook.plan(&prompt, &options)?;
         // Each answer has random numbers of its own.

@@ -125,6 +125,7 @@ impl SamplingArgs {
             max_tokens: self.max_tokens.or(Options::default().max_tokens),
             stop: self.stop.clone(),
             kv_precision: kv_precision.into(),
+            ..Options::default()
         }
     }
 }

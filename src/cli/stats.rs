@@ -14,7 +14,7 @@ pub struct Stats {
     last_token: Duration,
     prompt_tokens: usize,
     tokens: usize,
-    /// Beam search writes nothing before it is over.
+    /// Beam search and repeated attempts write nothing before they are over.
     search: Option<Duration>,
     drafted: Drafted,
 }
@@ -57,6 +57,9 @@ impl Stats {
 
     /// A token was written.
     pub fn token(&mut self) {
+        if self.search.is_some() {
+            return; // and found before
+        }
         self.tokens += 1;
         self.last_token = self.start.elapsed();
         self.first_token.get_or_insert(self.last_token);
@@ -84,7 +87,7 @@ impl fmt::Display for Stats {
             }
         }
         if let Some(search) = self.search {
-            writeln!(f, "search        {:8.1} ms, {} tokens found", ms(search), self.tokens)?;
+            writeln!(f, "search        {:8.1} ms, {} tokens", ms(search), self.tokens)?;
         }
         let Drafted { drafts, tokens, accepted } = self.drafted;
         if drafts > 0 {

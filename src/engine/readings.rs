@@ -38,7 +38,7 @@ impl<'a> Readings<'a> {
                 self.0.push(Reading::Score { logits: logits.row(row), token, alternatives });
             }
         }
-        if computed.end == writer.tokens().len() && writer.finish_reason().is_none() {
+        if computed.end == writer.window().len() && writer.finish_reason().is_none() {
             let logits = logits.row(logits.len() - 1);
             self.0.push(Reading::Write { logits, writer, fresh, alternatives });
         }

@@ -85,6 +85,9 @@ impl Request {
         within("choices", completion.choices, 1, MAX_CHOICES)?;
         within("top_logprobs", completion.top_logprobs, 0, hornbook.config().vocab_size)?;
         let plan = hornbook.plan(&self.prompt, &completion.options)?;
+        if completion.score_prompt {
+            hornbook.prompt(plan.prompt())?; // whole: what is forgotten cannot be scored
+        }
         let choice = |i| {
             let writer = plan.writer(completion.first_stream.wrapping_add(i as u64));
             let score_prompt = completion.score_prompt && i == 0;

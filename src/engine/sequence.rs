@@ -50,10 +50,10 @@ pub(super) struct Embedding {
 }
 
 impl Task {
-    /// The tokens known so far, those not yet computed included.
+    /// The tokens known so far, those not yet computed included, but for what the model is to forget.
     pub(super) fn tokens(&self) -> &[u32] {
         match self {
-            Task::Write(choice) => choice.writer.tokens(),
+            Task::Write(choice) => choice.writer.window(),
             Task::Embed(embedding) => &embedding.tokens,
         }
     }
@@ -103,7 +103,7 @@ impl Task {
     pub(super) fn wanted(&self, end: usize) -> Wanted {
         match self {
             Task::Write(choice) if choice.scored.is_some() => Wanted::All,
-            Task::Write(choice) if end == choice.writer.tokens().len() => Wanted::Last,
+            Task::Write(choice) if end == choice.writer.window().len() => Wanted::Last,
             _ => Wanted::None,
         }
     }

@@ -171,7 +171,7 @@ impl Worker {
             let new = cache.len()..cache.len() + n;
             let wanted = task.wanted(new.end);
             let tokens = match task {
-                Task::Write(choice) => choice.writer.tokens(),
+                Task::Write(choice) => choice.writer.window(),
                 Task::Embed(embedding) => {
                     let (tokens, look) = embedding.look(row..row + n);
                     looks.push(look);
@@ -219,12 +219,15 @@ impl Worker {
             for Seated { task, cache } in seated.iter_mut() {
                 if let Task::Write(choice) = task {
                     let prompt = choice.writer.prompt().len();
-                    *read |= cache.len() >= prompt;
+                    *read |= !choice.writer.generated().is_empty();
                     if let Some(scored) = choice.scored.take_if(|_| cache.len() == prompt) {
                         news.push((events.clone(), Event::Prompt(scored)));
                     }
                     if let Some(token) = choice.fresh.take() {
                         self.statistics.generated_tokens += 1;
+                        if choice.writer.window().len() <= cache.len() {
+                            cache.truncate(0); // the context was full, and its last half is read again
+                        }
                         news.push((events.clone(), Event::Token { choice: choice.index, token }));
                     }
                 }

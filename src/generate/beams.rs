@@ -1,6 +1,6 @@
 //! Beam search: the model runs on all beams at once, each with its own past.
 
-use super::{FinishReason, Hornbook, Options, Plan};
+use super::{Context, FinishReason, Hornbook, Options, Plan};
 use crate::Result;
 use crate::model::{KvCache, Scratch, Segment, Wanted};
 use crate::sampling::{BeamParams, BeamSearch};
@@ -20,7 +20,8 @@ pub struct Beam {
 }
 
 /// The best completions of `prompt`, best first, as transformers' `generate(num_beams=…)` finds them. Penalties and
-/// n-gram bans of `options` apply; its temperature, filters and stop strings have no meaning here.
+/// n-gram bans of `options` apply; its temperature, filters and stop strings have no meaning here, and beams end with the
+/// context.
 ///
 /// # Errors
 /// As [`Hornbook::generate`], and [`Error::Parameter`](crate::Error::Parameter) for `params` out of range.
@@ -30,7 +31,8 @@ pub fn beam_search(
     params: BeamParams,
     options: &Options,
 ) -> Result<Vec<Beam>> {
-    let Plan { prompt, sampling, max_tokens, .. } = hornbook.plan(prompt, options)?;
+    let Plan { prompt, sampling, max_tokens, .. } =
+        hornbook.plan(prompt, &Options { context: Context::Stop, ..options.clone() })?;
     let (stop_ids, beams) = (sampling.stop_ids.clone(), params.num_beams);
     if max_tokens == 0 {
         let empty =

@@ -83,7 +83,7 @@ impl Lookup {
     }
 
     /// The logits behind the writer's last token: from the last pass, where it was drafted, or else from a pass over it
-    /// and a new draft.
+    /// and a new draft. The session holds the tokens before it, or none.
     ///
     /// # Errors
     /// As [`Model::forward`](crate::model::Model::forward).
@@ -92,20 +92,25 @@ impl Lookup {
         session: &'s mut Session<O>,
         writer: &Writer,
     ) -> Result<&'s [f32]> {
-        let (tokens, before) = (writer.tokens(), writer.tokens().len() - 1);
-        if self.was_right(tokens[before]) && self.came_true <= self.computed {
+        let (tokens, window) = (writer.tokens(), writer.window());
+        let before = window.len() - 1;
+        if self.was_right(window[before]) && self.came_true <= self.computed {
             self.drafted.accepted += 1;
             return Ok(session.logits().row(self.came_true));
         }
         session.truncate(before); // of a draft, what did not come true
-        let room = session.cache().capacity() - tokens.len();
+        let new = &window[session.len()..];
+        // Where the context was full and is begun anew, that is a pass of its own.
+        let room = if new.len() > 1 { 0 } else { session.cache().capacity() - window.len() };
         self.places.read(tokens);
         self.guess(tokens, room);
         let drafted = &self.guess[..self.computed];
         self.drafted.drafts += usize::from(!drafted.is_empty());
         self.drafted.tokens += drafted.len();
-        let pass = [&tokens[before..], drafted].concat();
-        Ok(session.feed_all(&pass)?.row(0))
+        if drafted.is_empty() {
+            return session.feed(new);
+        }
+        Ok(session.feed_all(&[new, drafted].concat())?.row(0))
     }
 
     /// Whether the guess was that `token` follows, and learns from it.

@@ -14,12 +14,14 @@
 
 mod beams;
 pub mod completion;
+mod context;
 mod lookup;
 pub mod perplexity;
 mod tokens;
 mod writer;
 
 pub use beams::{Beam, beam_search};
+pub use context::Context;
 pub use lookup::Drafted;
 pub use tokens::Generation;
 pub use writer::{FinishReason, Plan, Token, Writer};
@@ -48,8 +50,10 @@ pub struct Hornbook {
 pub struct Options {
     /// How each token is chosen. The model's end-of-text token ends the text, besides the `stop_ids` named here.
     pub sampling: SamplingParams,
-    /// The most tokens to write; none means as many as the context has room for.
+    /// The most tokens to write; none means as many as the context has room for, or where it shifts, as many as come.
     pub max_tokens: Option<usize>,
+    /// What is done at the end of the context.
+    pub context: Context,
     /// Texts that end the completion; they are not part of it.
     pub stop: Vec<String>,
     /// How keys and values are stored.
@@ -61,7 +65,13 @@ impl Default for Options {
     /// loops, and without the least likely words.
     fn default() -> Self {
         let sampling = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
-        Self { sampling, max_tokens: Some(200), stop: vec![], kv_precision: KvPrecision::default() }
+        Self {
+            sampling,
+            max_tokens: Some(200),
+            context: Context::Stop,
+            stop: vec![],
+            kv_precision: KvPrecision::default(),
+        }
     }
 }
 
@@ -189,6 +199,17 @@ impl Hornbook {
     /// # Errors
     /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Message`] for nothing at all.
     pub fn prompt(&self, prompt: &[u32]) -> Result<Vec<u32>> {
+        let (prompt, n_positions) = (self.beginning(prompt)?, self.config().n_positions);
+        match prompt.len() {
+            prompt_tokens if prompt_tokens > n_positions => {
+                Err(Error::ContextOverflow { prompt_tokens, n_positions })
+            }
+            _ => Ok(prompt),
+        }
+    }
+
+    /// The same for a text of any length.
+    fn beginning(&self, prompt: &[u32]) -> Result<Vec<u32>> {
         let config = self.config();
         let first = config.bos_token_id.or(config.eos_token_ids.first().copied());
         let prompt = match (prompt, first) {
@@ -196,10 +217,7 @@ impl Hornbook {
             ([], Some(first)) => vec![first],
             (given, _) => given.to_vec(),
         };
-        let &Config { n_positions, vocab_size, .. } = config;
-        if prompt.len() > n_positions {
-            return Err(Error::ContextOverflow { prompt_tokens: prompt.len(), n_positions });
-        }
+        let vocab_size = config.vocab_size;
         match prompt.iter().find(|&&id| id as usize >= vocab_size) {
             Some(&id) => Err(Error::TokenId { id, vocab_size }),
             None => Ok(prompt),
@@ -220,10 +238,17 @@ impl Hornbook {
         sampling.stop_ids.sort_unstable();
         sampling.stop_ids.dedup();
         sampling.validate(vocab_size)?;
-        let prompt = self.prompt(prompt)?;
-        let room = n_positions - prompt.len();
+        let prompt = match options.context {
+            Context::Stop => self.prompt(prompt)?,
+            Context::Shift => self.beginning(prompt)?,
+        };
+        let room = match options.context {
+            Context::Stop => n_positions - prompt.len(),
+            Context::Shift => usize::MAX,
+        };
         let max_tokens = options.max_tokens.unwrap_or(room).min(room);
-        Ok(Plan { prompt, sampling, max_tokens, stopper: StopMatcher::new(options.stop.clone())? })
+        let stopper = StopMatcher::new(options.stop.clone())?;
+        Ok(Plan { prompt, sampling, max_tokens, n_positions, stopper })
     }
 
     fn session(&self, positions: usize, options: &Options) -> Session<'_> {

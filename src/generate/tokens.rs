@@ -15,6 +15,8 @@ pub struct Generation<'h, O = ()> {
     prompt_logits: Vec<f32>,
     choice: u64,
     writer: Writer,
+    /// How many of the writer's tokens stand before those of the session.
+    forgotten: usize,
     lookup: Option<Lookup>,
 }
 
@@ -23,8 +25,10 @@ impl<'h, O: Observer> Generation<'h, O> {
         let plan = hornbook.plan(prompt, options)?;
         let writer = plan.writer(0);
         let mut session = Session::observed(hornbook.model(), writer.positions(), options.kv_precision, see);
-        let prompt_logits = session.feed(plan.prompt())?.to_vec();
-        Ok(Self { hornbook, session, plan, top_logprobs: 0, prompt_logits, choice: 0, writer, lookup: None })
+        let prompt_logits = session.feed(writer.window())?.to_vec();
+        let forgotten = writer.forgotten();
+        let (top_logprobs, choice, lookup) = (0, 0, None);
+        Ok(Self { hornbook, session, plan, top_logprobs, prompt_logits, choice, writer, forgotten, lookup })
     }
 
     /// Reports the `n` most likely tokens of every step.
@@ -45,15 +49,19 @@ impl<'h, O: Observer> Generation<'h, O> {
         self.lookup.as_ref().map_or_else(Drafted::default, Lookup::drafted)
     }
 
-    /// Starts another completion of the same prompt, which is not computed again. The same seed gives each its own
-    /// random numbers.
+    /// Starts another completion of the same prompt, which is not computed again unless it was forgotten. The same seed
+    /// gives each its own random numbers.
     ///
     /// # Errors
     /// None that the first completion did not have.
     pub fn restart(&mut self) -> Result<()> {
         self.choice += 1;
-        self.session.truncate(self.plan.prompt().len());
         self.writer = self.plan.writer(self.choice);
+        self.begin_where_the_window_does();
+        self.session.truncate(self.writer.window().len());
+        if self.session.is_empty() {
+            self.session.feed(self.writer.window())?;
+        }
         self.lookup.iter_mut().for_each(Lookup::restart);
         Ok(())
     }
@@ -83,12 +91,21 @@ impl<'h, O: Observer> Generation<'h, O> {
         self.writer.finish()
     }
 
+    /// Empties a session that begins elsewhere in the text than the window.
+    fn begin_where_the_window_does(&mut self) {
+        if self.forgotten != self.writer.forgotten() {
+            self.forgotten = self.writer.forgotten();
+            self.session.truncate(0);
+        }
+    }
+
     fn step(&mut self) -> Result<Token> {
+        self.begin_where_the_window_does();
         let Self { session, writer, .. } = self;
-        let logits = match (writer.generated().last(), &mut self.lookup) {
-            (None, _) => &self.prompt_logits,
-            (Some(&last), None) => session.feed(&[last])?,
-            (Some(_), Some(lookup)) => lookup.logits(session, writer)?,
+        let logits = match &mut self.lookup {
+            _ if writer.generated().is_empty() => &self.prompt_logits,
+            None => session.feed(&writer.window()[session.len()..])?,
+            Some(lookup) => lookup.logits(session, writer)?,
         };
         Ok(writer.step(logits, self.hornbook.try_tokenizer(), self.top_logprobs))
     }

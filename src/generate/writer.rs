@@ -1,6 +1,7 @@
 //! One completion being written: logits to a token, the token to text, and when it is over. Where the logits come from
 //! is not its concern: one sequence after the other, or many sequences at once.
 
+use super::context::Window;
 use crate::sampling::{Sampler, SamplingParams, StopMatcher, top_logprobs};
 use crate::tokenizer::{Tokenizer, Utf8Stream};
 
@@ -43,6 +44,8 @@ pub struct Plan {
     pub(super) prompt: Vec<u32>,
     pub(super) sampling: SamplingParams,
     pub(super) max_tokens: usize,
+    /// The model's.
+    pub(super) n_positions: usize,
     /// At the beginning of a text.
     pub(super) stopper: StopMatcher,
 }
@@ -55,7 +58,7 @@ impl Plan {
 
     /// Begins a completion. Each `stream` of the same seed has random numbers of its own.
     pub fn writer(&self, stream: u64) -> Writer {
-        let mut tokens = Vec::with_capacity(self.prompt.len() + self.max_tokens);
+        let mut tokens = Vec::with_capacity(self.prompt.len() + self.max_tokens.min(self.n_positions));
         tokens.extend_from_slice(&self.prompt);
         Writer {
             sampler: Sampler::new(self.sampling.clone(), stream),
@@ -64,6 +67,8 @@ impl Plan {
             tokens,
             prompt: self.prompt.len(),
             max_tokens: self.max_tokens,
+            n_positions: self.n_positions,
+            window: Window::new(self.n_positions, self.prompt.len()),
             finish_reason: (self.max_tokens == 0).then_some(FinishReason::Length),
         }
     }
@@ -80,6 +85,8 @@ pub struct Writer {
     /// How many of them are the prompt's.
     prompt: usize,
     max_tokens: usize,
+    n_positions: usize,
+    window: Window,
     finish_reason: Option<FinishReason>,
 }
 
@@ -89,9 +96,20 @@ impl Writer {
         &self.tokens
     }
 
-    /// Positions it fills at most. The last token's own keys and values are never needed.
+    /// What the model is to have before it: the tokens, or where they outgrew its context, the last of them. That is a
+    /// token more than before after each step, or a beginning to be computed anew.
+    pub fn window(&self) -> &[u32] {
+        &self.tokens[self.window.start..]
+    }
+
+    /// How many tokens the model is to forget.
+    pub fn forgotten(&self) -> usize {
+        self.window.start
+    }
+
+    /// Positions it fills at most. The last token's own keys and values are not needed.
     pub fn positions(&self) -> usize {
-        self.prompt + self.max_tokens.saturating_sub(1)
+        self.prompt.saturating_add(self.max_tokens.saturating_sub(1)).min(self.n_positions)
     }
 
     /// The prompt's tokens.
@@ -127,8 +145,9 @@ impl Writer {
         } else if self.generated().len() == self.max_tokens {
             self.finish_reason = Some(FinishReason::Length);
         }
-        if self.finish_reason.is_some() {
-            text += &self.finish();
+        match self.finish_reason {
+            Some(_) => text += &self.finish(),
+            None => self.window.reach(self.tokens.len()),
         }
         Token { id: sampled.id, text, logprob: sampled.logprob, top_logprobs }
     }

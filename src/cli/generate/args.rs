@@ -1,13 +1,15 @@
 //! What can be asked of `hornbook generate`.
 
 use super::output::Form;
+use super::repeat::parse_pattern;
 use crate::cli::changes::ChangesArgs;
 use crate::cli::machine::ModelArgs;
 use crate::cli::prompt::PromptArgs;
 use crate::cli::sampling::SamplingArgs;
-use crate::generate::Options;
+use crate::generate::{Context, Options};
 use crate::sampling::{BeamParams, EarlyStopping};
 use clap::{Args, ValueEnum, value_parser};
+use regex::Regex;
 use std::num::NonZeroUsize;
 
 /// The longest draft: the logits of its tokens are all kept.
@@ -25,7 +27,9 @@ const MOST_DRAFTED: i64 = 128;
   hornbook generate \"The king\" --ablate L0H3,mlp2       without these parts, and before
   hornbook generate \"The king\" --scale L5H1=2           with twice of what a head brings
   hornbook generate --prompt-file story.txt --stats     times and memory too
-  hornbook generate \"The end. The end. The\" --prompt-lookup --stats
+  hornbook generate \"The king\" --max-tokens 2000 --context shift
+  hornbook generate \"The king\" --max-tokens 30 --repeat-until 'queen.*\\.'
+  hornbook generate \"Round and round and round and\" --prompt-lookup --stats
   hornbook generate --model gpt2 \"The sea\"              from the local cache
   hornbook generate --model DIR --prompt-ids 15,3,7 --output ids
 
@@ -42,7 +46,7 @@ pub struct Generate {
     #[command(flatten)]
     pub sampling: SamplingArgs,
 
-    /// Completions to write; in text, a line of --- separates them
+    /// Completions to write, computed together; in text, a line of --- separates them
     #[arg(short, value_name = "N", default_value = "1", help_heading = "How much")]
     pub n: NonZeroUsize,
 
@@ -64,6 +68,18 @@ pub struct Generate {
     /// When to end the search once B texts are finished
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Early::False, help_heading = "Beam search", requires = "beams")]
     pub early_stopping: Early,
+
+    /// What to do where the text reaches the end of the model's context
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = AtEnd::Stop, help_heading = "Long text", conflicts_with = "beams")]
+    pub context: AtEnd,
+
+    /// Write again, with the next seed each time, until the text matches a regular expression, and print that one
+    #[arg(long, value_name = "PATTERN", value_parser = parse_pattern, help_heading = "Long text", conflicts_with_all = ["n", "beams", "ablate", "scale", "prompt_lookup"])]
+    pub repeat_until: Option<Regex>,
+
+    /// The most attempts to find a match
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(1..), help_heading = "Long text", requires = "repeat_until")]
+    pub attempts: u32,
 
     /// Guess up to N tokens from what the text said before and compute them together [default N: 8]
     ///
@@ -97,6 +113,15 @@ pub struct Generate {
     pub stats: bool,
 }
 
+/// What is done at the end of the context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AtEnd {
+    /// End the text there, and refuse a prompt that is longer
+    Stop,
+    /// Go on from the last half alone, read again as if the text began there
+    Shift,
+}
+
 /// `transformers`' early_stopping.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Early {
@@ -111,7 +136,11 @@ pub enum Early {
 impl Generate {
     /// How to generate.
     pub fn options(&self) -> Options {
-        self.sampling.options(self.model.kv_precision)
+        let context = match self.context {
+            AtEnd::Stop => Context::Stop,
+            AtEnd::Shift => Context::Shift,
+        };
+        Options { context, ..self.sampling.options(self.model.kv_precision) }
     }
 
     /// How to search.

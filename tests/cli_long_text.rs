@@ -1,0 +1,206 @@
+//! Long texts, drafts, and many completions at once, as a user types them.
+
+use crate::cli_generate::{complaint, generate, ids, json, list, tiny, written};
+use hornbook::generate::Context;
+use hornbook::sampling::SamplingParams;
+use hornbook::{Hornbook, Options};
+use serde_json::Value;
+use std::process::Output;
+
+/// The answer and what is said besides.
+fn answer(args: &[&str]) -> (Value, String) {
+    let Output { status, stdout, stderr } = generate(args).arg("--json").output().unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert!(status.success(), "{args:?}: {said}");
+    (serde_json::from_slice(&stdout).unwrap(), said)
+}
+
+/// What the library writes: tokens, texts and logprobs of `n` completions.
+fn by_library(
+    hornbook: &Hornbook,
+    prompt: &str,
+    options: &Options,
+    n: usize,
+) -> Vec<(Vec<u32>, String, Vec<f32>)> {
+    let mut generation = hornbook.generate(&hornbook.encode(prompt).unwrap(), options).unwrap();
+    let mut all = vec![];
+    for choice in 0..n {
+        if choice > 0 {
+            generation.restart().unwrap();
+        }
+        let (mut ids, mut text, mut logprobs) = (vec![], String::new(), vec![]);
+        for token in generation.by_ref() {
+            let token = token.unwrap();
+            ids.push(token.id);
+            text += &token.text;
+            logprobs.push(token.logprob);
+        }
+        all.push((ids, text, logprobs));
+    }
+    all
+}
+
+fn seeded(seed: u64, max_tokens: usize) -> Options {
+    let sampling = SamplingParams { seed, ..Options::default().sampling };
+    Options { sampling, max_tokens: Some(max_tokens), ..Options::default() }
+}
+
+fn choices(answer: &Value) -> Vec<(Vec<u32>, String, Vec<f32>)> {
+    let logprobs = |choice: &Value| {
+        let logprobs = choice["logprobs"]["token_logprobs"].as_array().unwrap();
+        logprobs.iter().map(|logprob| logprob.as_f64().unwrap() as f32).collect()
+    };
+    let choice = |choice: &Value| {
+        (ids(&choice["token_ids"]), choice["text"].as_str().unwrap().into(), logprobs(choice))
+    };
+    answer["choices"].as_array().unwrap().iter().map(choice).collect()
+}
+
+#[test]
+fn prompt_lookup_writes_the_same_and_says_what_it_drafted() {
+    let circle = "and round ".repeat(10);
+    let args = [&circle[..], "--temperature", "0", "--max-tokens", "60", "--logprobs", "2"];
+    let choices = |more: &[&str]| json(&[&args[..], more].concat())["choices"].clone();
+    let expected = choices(&[]);
+    for more in [&["--prompt-lookup"][..], &["--prompt-lookup", "3"], &["--prompt-lookup", "--seed", "3"]] {
+        assert_eq!(choices(more), expected, "{more:?}");
+    }
+    let several = ["The cat", "-n", "3", "--seed", "4", "--max-tokens", "20"];
+    let drafted = json(&[&several[..], &["--prompt-lookup"]].concat());
+    assert_eq!(drafted["choices"], json(&several)["choices"]);
+
+    let stats = |more: &[&str]| {
+        let output = generate(&[&args[..5], more].concat()).arg("--stats").output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = stats(&["--prompt-lookup", "8"]);
+    let line = said.lines().find(|line| line.starts_with("drafted ")).unwrap_or_else(|| panic!("{said}"));
+    let numbers: Vec<usize> = line.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
+    let [tokens, drafts, passes, written] = numbers[..] else { panic!("{line}") };
+    assert!(written > 30 && written <= tokens && drafts <= passes && passes + written == 59, "{line}");
+    assert!(!stats(&[]).contains("drafted"));
+}
+
+#[test]
+fn several_are_computed_together_and_each_is_what_it_is_alone() {
+    let hornbook = Hornbook::open("fable").unwrap();
+    let prompt = "The king said to the queen";
+    // More than are computed at once, with ends of their own.
+    let options = Options { stop: vec!["the".into()], ..seeded(6, 30) };
+    let expected = by_library(&hornbook, prompt, &options, 70);
+    let args = [prompt, "-n", "70", "--seed", "6", "--max-tokens", "30", "--stop", "the", "--logprobs", "1"];
+    let (answer, said) = answer(&args);
+    assert_eq!(choices(&answer), expected);
+    assert_eq!((answer["seed"].as_u64(), &*said), (Some(6), ""));
+    let reasons: Vec<&Value> =
+        answer["choices"].as_array().unwrap().iter().map(|choice| &choice["finish_reason"]).collect();
+    assert!(reasons.contains(&&"stop".into()) && reasons.contains(&&"length".into()));
+
+    // As text, in their order, each behind the prompt.
+    let text = written(&mut generate(&[&args[..9], &["--echo"]].concat()));
+    let parts: Vec<&str> = text.strip_suffix('\n').unwrap().split("\n---\n").collect();
+    assert_eq!(parts.len(), 70);
+    for (part, (_, text, _)) in parts.iter().zip(&expected) {
+        assert_eq!(*part, format!("{prompt}{text}").strip_suffix('\n').unwrap_or(&format!("{prompt}{text}")));
+    }
+    // None has anything to write.
+    assert_eq!(written(&mut generate(&["Hi", "-n", "3", "--max-tokens", "0"])), "\n---\n\n---\n\n");
+}
+
+#[test]
+fn a_text_goes_past_the_context_where_it_is_told_to() {
+    let (folder, ..) = tiny(); // 96 positions
+    let prompt = list(&[5; 90]);
+    let args =
+        ["-m", &folder, "--prompt-ids", &prompt, "--output", "ids", "--logit-bias", "50=-inf", "--seed", "1"];
+    let args = [&args[..], &["--max-tokens", "200", "--context", "shift"]].concat();
+    for more in [&[][..], &["-n", "3"], &["-n", "2", "--prompt-lookup"]] {
+        let (answer, said) = answer(&[&args[..], more].concat());
+        for choice in answer["choices"].as_array().unwrap() {
+            assert_eq!((ids(&choice["token_ids"]).len(), &choice["finish_reason"]), (200, &"length".into()));
+        }
+        assert!(
+            said.contains("outgrew the model's context of 96 tokens") && said.contains("last 48"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    // Nothing is said where nothing was forgotten.
+    assert_eq!(answer(&[&args[..10], &["--max-tokens", "7", "--context", "shift"]].concat()).1, "");
+
+    // fable has 512 positions: past them with logprobs, several at once, and a stop string.
+    let hornbook = Hornbook::open("fable").unwrap();
+    let prompt = "and round ".repeat(250);
+    let options = Options { context: Context::Shift, stop: vec!["never".into()], ..seeded(2, 60) };
+    let expected = by_library(&hornbook, &prompt, &options, 3);
+    let args = [&prompt[..], "--context", "shift", "--stop", "never", "--seed", "2", "--max-tokens", "60"];
+    for (n, more) in [(1, &[][..]), (3, &["-n", "3"]), (3, &["-n", "3", "--prompt-lookup"])] {
+        let (answer, _) = answer(&[&args[..], &["--logprobs", "0"], more].concat());
+        assert_eq!(choices(&answer), expected[..n], "{more:?}");
+    }
+    // A prompt that is longer itself.
+    let long = "and round ".repeat(300);
+    let (found, said) = answer(&[&[&long[..]], &args[1..], &["--logprobs", "0"]].concat());
+    assert_eq!(choices(&found), by_library(&hornbook, &long, &options, 1));
+    assert!(said.contains("outgrew"), "{said}");
+}
+
+#[test]
+fn it_is_written_again_until_it_matches() {
+    let hornbook = Hornbook::open("fable").unwrap();
+    let prompt = "The king";
+    let text = |seed| by_library(&hornbook, prompt, &seeded(seed, 24), 1).remove(0);
+    let args = [prompt, "--seed", "10", "--max-tokens", "24", "--logprobs", "0"];
+    for (pattern, word) in [("(?i)QUEEN", "queen"), ("( old )+", " old "), ("", "")] {
+        let first = (10..110).find(|&seed| text(seed).1.contains(word)).expect(word);
+        assert!(first > 12 || word.is_empty(), "{word}: {first}");
+        let (answer, said) = answer(&[&args[..], &["--repeat-until", pattern]].concat());
+        assert_eq!(choices(&answer), [text(first)], "{pattern}");
+        assert_eq!(answer["seed"].as_u64(), Some(first));
+        let line =
+            format!("hornbook: attempt {} of 100 matches; --seed {first} writes it at once\n", first - 9);
+        assert_eq!(said, line);
+    }
+    // In text, with the prompt before it; the search's time in place of a token's.
+    let more = ["--repeat-until", "queen", "--echo", "--stats"];
+    let output = generate(&[&args[..5], &more].concat()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with(prompt) && text.contains("queen"), "{text}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("search ") && !said.contains("per token"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_done_is_said_in_one_line() {
+    let (folder, ..) = tiny();
+    let long = "and round ".repeat(300);
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["Hi", "--prompt-lookup", "0"], &["--prompt-lookup", "0 is not in 1..=128"]),
+        (&["Hi", "--prompt-lookup", "many"], &["--prompt-lookup", "many"]),
+        (&["Hi", "--prompt-lookup", "--beams", "2"], &["--prompt-lookup", "--beams"]),
+        (&["Hi", "--context", "loop"], &["--context", "stop, shift"]),
+        (&["Hi", "--context", "shift", "--beams", "2"], &["--context", "--beams"]),
+        (&[&long, "--context", "shift", "--echo", "--logprobs", "1"], &["601 tokens long", "context is 512"]),
+        (&["Hi", "--repeat-until", "("], &["--repeat-until", "not a regular expression: unclosed group"]),
+        (&["Hi", "--repeat-until", "x", "-n", "2"], &["--repeat-until", "-n"]),
+        (&["Hi", "--repeat-until", "x", "--ablate", "L0H0"], &["--repeat-until", "--ablate"]),
+        (&["Hi", "--repeat-until", "x", "--temperature", "0"], &["--temperature: found 0", "--repeat-until"]),
+        (&["Hi", "--repeat-until", "x", "--attempts", "0"], &["--attempts"]),
+        (&["Hi", "--attempts", "9"], &["--repeat-until"]),
+        (
+            &["-m", &folder, "--prompt-ids", "1", "--output", "ids", "--repeat-until", "x"],
+            &["has no tokenizer"],
+        ),
+        (
+            &["Hi", "--repeat-until", "\u{1}", "--attempts", "20", "--seed", "5", "--max-tokens", "5"],
+            &["no match of '\u{1}' in 20 attempts (seeds 5 to 24)", "--attempts"],
+        ),
+    ];
+    for (args, parts) in cases {
+        let said = complaint(&mut generate(args));
+        assert!(said.starts_with("hornbook: ") && said.lines().count() == 1, "{args:?}: {said}");
+        for part in *parts {
+            assert!(said.contains(part), "{args:?}: {part:?} is not in {said}");
+        }
+    }
+}

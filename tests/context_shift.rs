@@ -1,0 +1,185 @@
+//! A text that outgrows the context goes on as one that begins with the context's last half.
+
+use crate::reference::data;
+use hornbook::checkpoint::Checkpoint;
+use hornbook::engine::{Completion, Engine, EngineOptions, Event, Kind, Refused, Request};
+use hornbook::generate::Context;
+use hornbook::kernels::attention::KvPrecision;
+use hornbook::kernels::isa::Isa;
+use hornbook::kernels::threads::Team;
+use hornbook::model::Session;
+use hornbook::sampling::{Sampler, SamplingParams};
+use hornbook::{Error, FinishReason, Hornbook, Options, Token};
+
+/// 96 positions; token 50 ends a text, and is ruled out below so that texts are long.
+fn tiny() -> Hornbook {
+    let checkpoint = Checkpoint::from_folder(&data("tiny-gelu-new")).unwrap();
+    Hornbook::new(checkpoint, Team::new(2, Isa::available()[0])).unwrap()
+}
+
+fn prompt(n: usize) -> Vec<u32> {
+    (0..n).map(|i| ((i * i * 7 + i * 3) % 90) as u32).collect()
+}
+
+fn shifting(sampling: SamplingParams, max_tokens: usize) -> Options {
+    Options { sampling, max_tokens: Some(max_tokens), context: Context::Shift, ..Options::default() }
+}
+
+fn greedy() -> SamplingParams {
+    SamplingParams {
+        temperature: 0.0,
+        logit_bias: vec![(50, f32::NEG_INFINITY)],
+        ..SamplingParams::default()
+    }
+}
+
+fn sampled(seed: u64) -> SamplingParams {
+    let logit_bias = vec![(50, f32::NEG_INFINITY)];
+    SamplingParams {
+        seed,
+        temperature: 0.9,
+        repetition_penalty: 1.1,
+        logit_bias,
+        ..SamplingParams::default()
+    }
+}
+
+/// Ids and logprobs to the bit.
+fn exact(tokens: impl Iterator<Item = hornbook::Result<Token>>) -> Vec<(u32, u32)> {
+    tokens.map(|token| token.map(|token| (token.id, token.logprob.to_bits())).unwrap()).collect()
+}
+
+/// The same text by hand: a session that is begun anew with the last half of the text whenever it is full, and a sampler
+/// that knows nothing of it.
+fn by_hand(hornbook: &Hornbook, prompt: &[u32], options: &Options, stream: u64) -> Vec<(u32, u32)> {
+    let n_positions = hornbook.config().n_positions;
+    let new = || Session::new(hornbook.model(), n_positions, options.kv_precision);
+    let mut sampler = Sampler::new(options.sampling.clone(), stream);
+    let (mut session, mut text, mut written) = (new(), prompt.to_vec(), vec![]);
+    let mut fresh =
+        prompt[if prompt.len() > n_positions { prompt.len() - n_positions / 2 } else { 0 }..].to_vec();
+    for _ in 0..options.max_tokens.unwrap() {
+        if session.len() + fresh.len() > n_positions {
+            session = new();
+            fresh = text[text.len() - n_positions / 2..].to_vec();
+        }
+        let logits = session.feed(&fresh).unwrap().to_vec();
+        let token = sampler.sample(&logits, prompt, &text[prompt.len()..]);
+        text.push(token.id);
+        written.push((token.id, token.logprob.to_bits()));
+        fresh = vec![token.id];
+    }
+    written
+}
+
+#[test]
+fn what_follows_is_what_follows_the_last_half() {
+    let hornbook = tiny();
+    for len in [1, 40, 95, 96, 97, 200] {
+        for sampling in [greedy(), sampled(1), sampled(2)] {
+            let (prompt, options) = (prompt(len), shifting(sampling, 250));
+            let mut generation = hornbook.generate(&prompt, &options).unwrap();
+            for choice in 0..2 {
+                if choice > 0 {
+                    generation.restart().unwrap();
+                }
+                let found = exact(generation.by_ref());
+                assert_eq!(found, by_hand(&hornbook, &prompt, &options, choice), "behind {len} tokens");
+                assert_eq!((found.len(), generation.finish_reason()), (250, Some(FinishReason::Length)));
+                assert_eq!(generation.prompt(), prompt);
+            }
+        }
+    }
+    // Greedily, it is a fresh text: 57 tokens fill the context and are followed by one more.
+    let (prompt, options) = (prompt(40), shifting(greedy(), 90));
+    let whole = exact(hornbook.generate(&prompt, &options).unwrap());
+    let text: Vec<u32> = prompt.iter().copied().chain(whole.iter().map(|token| token.0)).collect();
+    let fresh = Options { max_tokens: Some(33), context: Context::Stop, ..options };
+    assert_eq!(exact(hornbook.generate(&text[97 - 48..97], &fresh).unwrap()), whole[57..]);
+    // And up to there it is what it would have been.
+    let stopped = hornbook.generate(&prompt, &Options { max_tokens: None, ..fresh }).unwrap();
+    assert_eq!(exact(stopped), whole[..56]);
+}
+
+#[test]
+fn drafts_and_stop_strings_go_past_the_context_too() {
+    let hornbook = tiny();
+    let mut accepted = 0;
+    for prompt in [[7, 8, 9].repeat(25), prompt(90), [5, 6].repeat(100)] {
+        for sampling in [greedy(), SamplingParams { temperature: 0.3, ..sampled(3) }] {
+            let options = shifting(sampling, 300);
+            let expected = exact(hornbook.generate(&prompt, &options).unwrap());
+            for most in [1, 3, 16, 128] {
+                let mut generation = hornbook.generate(&prompt, &options).unwrap().with_prompt_lookup(most);
+                assert_eq!(exact(generation.by_ref()), expected, "drafts of {most}");
+                generation.restart().unwrap();
+                let again = exact(generation.by_ref());
+                assert_eq!(again, by_hand(&hornbook, &prompt, &options, 1), "drafts of {most}, again");
+                accepted += generation.drafted().accepted;
+            }
+        }
+    }
+    assert!(accepted > 1000, "{accepted}");
+    // fable has 512 positions. What stops the text is behind them.
+    let team = Team::new(2, Isa::available()[0]);
+    let fable = Hornbook::new(Checkpoint::embedded().unwrap(), team).unwrap();
+    let prompt = fable.encode(&"and round ".repeat(240)).unwrap();
+    let options = shifting(SamplingParams { temperature: 0.0, ..SamplingParams::default() }, 120);
+    let text = |options: &Options| -> String {
+        let generation = fable.generate(&prompt, options).unwrap();
+        generation.map(|token| token.unwrap().text).collect()
+    };
+    assert!(prompt.len() < 512 && prompt.len() + 120 > 530, "{}", prompt.len());
+    let whole = text(&options);
+    let end = whole.char_indices().nth_back(20).unwrap().0;
+    let stopped = text(&Options { stop: vec![whole[..end].into()], ..options.clone() });
+    assert_eq!(stopped, "");
+}
+
+#[test]
+fn many_at_once_go_past_the_context_each_for_itself() {
+    let alone = tiny();
+    for prefill_chunk in [5, 64] {
+        let options = EngineOptions { max_concurrency: 3, prefill_chunk, ..EngineOptions::default() };
+        let engine = Engine::start(tiny(), options).unwrap();
+        let submit = |len, options: &Options, score_prompt| {
+            let completion =
+                Completion { options: options.clone(), choices: 2, score_prompt, ..Completion::default() };
+            engine.submit(Request { prompt: prompt(len), kind: Kind::Complete(completion) })
+        };
+        let cases: Vec<(usize, Options)> = [(40, 1), (96, 2), (97, 3), (300, 4), (3, 5)]
+            .map(|(len, seed)| (len, shifting(sampled(seed), 200)))
+            .into();
+        let streams: Vec<_> =
+            cases.iter().map(|(len, options)| submit(*len, options, false).unwrap()).collect();
+        for ((len, options), mut stream) in cases.iter().zip(streams) {
+            let mut found = [vec![], vec![]];
+            while let Some(event) = stream.blocking_next() {
+                match event {
+                    Event::Token { choice, token } => found[choice].push((token.id, token.logprob.to_bits())),
+                    Event::Finished { reason, .. } => assert_eq!(reason, FinishReason::Length),
+                    other => panic!("unexpected: {other:?}"),
+                }
+            }
+            let mut generation = alone.generate(&prompt(*len), options).unwrap();
+            for found in found {
+                assert_eq!(found, exact(generation.by_ref()), "behind {len} tokens, by {prefill_chunk}");
+                generation.restart().unwrap();
+            }
+        }
+        // What is forgotten cannot be scored.
+        let refused = submit(97, &cases[0].1, true);
+        assert!(matches!(refused, Err(Refused::Invalid(Error::ContextOverflow { .. }))));
+    }
+}
+
+#[test]
+fn without_a_bound_it_goes_on_as_long_as_anyone_reads() {
+    let hornbook = tiny();
+    for kv_precision in KvPrecision::ALL {
+        let options = Options { max_tokens: None, kv_precision, ..shifting(sampled(1), 0) };
+        assert_eq!(exact(hornbook.generate(&prompt(30), &options).unwrap().take(500)).len(), 500);
+    }
+    let stop = Options { context: Context::Stop, ..shifting(greedy(), 9) };
+    assert!(matches!(hornbook.generate(&prompt(97), &stop), Err(Error::ContextOverflow { .. })));
+}
