@@ -116,16 +116,18 @@ fn every_way_to_choose_chooses_the_same() {
 
 #[test]
 fn many_tokens_a_pass_are_the_bits_of_one_in_every_precision() {
+    let (mut accepted, mut drafted) = (0, 0);
     for precision in Precision::ALL {
         let hornbook = fable(Some(precision));
         for kv_precision in KvPrecision::ALL {
             let sampling = SamplingParams { temperature: 0.3, seed: 1, ..SamplingParams::default() };
             let options = Options { kv_precision, ..options(sampling) };
             let context = format!("{precision}, {kv_precision:?}");
-            let (accepted, drafted) = check(&hornbook, &litany(&hornbook), &options, 16, &context);
-            assert!(accepted > 3 && drafted > accepted, "{context}: {accepted} of {drafted}");
+            let (a, d) = check(&hornbook, &litany(&hornbook), &options, 16, &context);
+            (accepted, drafted) = (accepted + a, drafted + d);
         }
     }
+    assert!(accepted > 30 && drafted - accepted > 15, "{accepted} of {drafted}");
 }
 
 #[test]
