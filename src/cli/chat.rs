@@ -39,8 +39,9 @@ const INTERRUPTED: i32 = 130;
   hornbook chat --system \"A wise owl answers.\" --seed 7  the same answers to the same messages
   hornbook chat --model gpt2 --temperature 0.6           from the local cache
   printf 'Who are you?\\nAnd where do you live?\\n' | hornbook chat
-  printf '/load talk.json\\nAnd then?\\n/save talk.json\\n' | hornbook chat
-  hornbook chat --model DIR --template chat.jinja        as the model was taught")]
+  printf 'Who are you?\\n/save talk.json\\n' | hornbook chat
+  printf 'And then?\\n' | hornbook chat --load talk.json
+  hornbook chat --model DIR --template chat.jinja        another template than the model's own")]
 pub struct Chat {
     #[command(flatten)]
     model: ModelArgs,
