@@ -244,6 +244,8 @@ def command_line(server, prompts, args):
         say(f"beside the command line, round {round_ + 1} of {args.rounds}")
         prompt = prompts.take(32)
         stream = Stream(server, prompt, args.tokens).checked(args.tokens)
+        if len(stream.arrivals) < 2:
+            raise Failed(f"a stream of {args.tokens} tokens came in one piece, expected one for each token")
         samples["http"].append((args.tokens - 1) / (stream.ended - stream.arrivals[0]))
         command = [args.hornbook, "generate", "--prompt-ids", ",".join(map(str, prompt)), "--model", args.model]
         command += ["--max-tokens", str(args.tokens), "--min-tokens", str(args.tokens), "--output", "ids"]
