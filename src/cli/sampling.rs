@@ -7,6 +7,10 @@ use clap::Args;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
+/// Headings of `--help`, in whose order the options take effect.
+const PENALTIES: &str = "Penalties, before the temperature";
+const IN_ORDER: &str = "Sampling, in the order it is applied";
+
 /// How much, and how each token is chosen.
 #[derive(Args, Debug)]
 pub struct SamplingArgs {
@@ -23,82 +27,47 @@ pub struct SamplingArgs {
     pub stop: Vec<String>,
 
     /// Divide the logits by T: below 1 favours likely tokens, above 1 unlikely ones; 0 takes the most likely
-    #[arg(long, allow_negative_numbers = true, value_name = "T", default_value_t = Options::default().sampling.temperature, help_heading = "Sampling, in the order it is applied")]
+    #[arg(long, allow_negative_numbers = true, value_name = "T", default_value_t = Options::default().sampling.temperature, help_heading = IN_ORDER)]
     pub temperature: f32,
 
     /// Keep the K most likely tokens; 0 keeps all
-    #[arg(
-        long,
-        value_name = "K",
-        default_value_t = 0,
-        help_heading = "Sampling, in the order it is applied"
-    )]
+    #[arg(long, value_name = "K", default_value_t = 0, help_heading = IN_ORDER)]
     pub top_k: usize,
 
     /// Keep the most likely tokens that together reach probability P; 1 keeps all
-    #[arg(long, allow_negative_numbers = true, value_name = "P", default_value_t = Options::default().sampling.top_p, help_heading = "Sampling, in the order it is applied")]
+    #[arg(long, allow_negative_numbers = true, value_name = "P", default_value_t = Options::default().sampling.top_p, help_heading = IN_ORDER)]
     pub top_p: f32,
 
     /// Keep tokens at least P times as likely as the most likely; 0 keeps all
-    #[arg(
-        long,
-        allow_negative_numbers = true,
-        value_name = "P",
-        default_value_t = 0.0,
-        help_heading = "Sampling, in the order it is applied"
-    )]
+    #[arg(long, allow_negative_numbers = true, value_name = "P", default_value_t = 0.0, help_heading = IN_ORDER)]
     pub min_p: f32,
 
     /// Keep the tokens whose surprise is nearest the expected one, up to probability P; 1 keeps all
-    #[arg(
-        long,
-        allow_negative_numbers = true,
-        value_name = "P",
-        default_value_t = 1.0,
-        help_heading = "Sampling, in the order it is applied"
-    )]
+    #[arg(long, allow_negative_numbers = true, value_name = "P", default_value_t = 1.0, help_heading = IN_ORDER)]
     pub typical_p: f32,
 
     /// The number all chance comes from: the same seed, the same text [default: a new one each time]
-    #[arg(long, value_name = "N", help_heading = "Sampling, in the order it is applied")]
+    #[arg(long, value_name = "N", help_heading = IN_ORDER)]
     pub seed: Option<u64>,
 
     /// Add to a token's logit (can be repeated), e.g. 15=-5 or 15=-inf
-    #[arg(long, value_name = "ID=BIAS", value_parser = parse_bias, allow_hyphen_values = true, help_heading = "Penalties, before the temperature")]
+    #[arg(long, value_name = "ID=BIAS", value_parser = parse_bias, allow_hyphen_values = true, help_heading = PENALTIES)]
     pub logit_bias: Vec<(u32, f32)>,
 
     /// Divide by R the logits of tokens that occurred, multiply where negative, as transformers does; 1 is off
-    #[arg(
-        long,
-        allow_negative_numbers = true,
-        value_name = "R",
-        default_value_t = 1.0,
-        help_heading = "Penalties, before the temperature"
-    )]
+    #[arg(long, allow_negative_numbers = true, value_name = "R", default_value_t = 1.0, help_heading = PENALTIES)]
     pub repetition_penalty: f32,
 
     /// Subtract P from the logit of each token written so far, as OpenAI does
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 0.0,
-        allow_hyphen_values = true,
-        help_heading = "Penalties, before the temperature"
-    )]
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_hyphen_values = true, help_heading = PENALTIES)]
     pub presence_penalty: f32,
 
     /// Subtract P from a token's logit for each time it was written, as OpenAI does
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 0.0,
-        allow_hyphen_values = true,
-        help_heading = "Penalties, before the temperature"
-    )]
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_hyphen_values = true, help_heading = PENALTIES)]
     pub frequency_penalty: f32,
 
     /// Never let the same N tokens in a row come twice; 0 allows it
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Penalties, before the temperature")]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = PENALTIES)]
     pub no_repeat_ngram_size: usize,
 }
 

@@ -19,7 +19,8 @@ use crate::kernels::threads::Team;
 use half::f16;
 use std::fmt;
 
-/// Positions in one step of the online softmax; the capacity is a multiple of it.
+/// The capacity is a multiple of it: kernels may read whole panels, pairs of them and blocks of so many positions without
+/// asking where the past ends.
 pub(super) const BLOCK: usize = 64;
 /// The largest number in eight bits.
 const MOST: f32 = 127.0;
