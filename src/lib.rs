@@ -40,6 +40,7 @@ pub mod hub;
 pub mod kernels;
 pub mod lens;
 pub mod model;
+mod replacement;
 pub mod sampling;
 pub mod server;
 pub mod tokenizer;

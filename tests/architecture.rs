@@ -6,10 +6,11 @@ use std::fs::{read_dir, read_to_string};
 use std::path::{Path, PathBuf};
 
 /// What each module may know. What stands on top may know everything but its neighbours.
-const BELOW: [(&str, &[&str]); 8] = [
+const BELOW: [(&str, &[&str]); 9] = [
     ("error", &[]),
+    ("replacement", &["error"]),
     ("kernels", &["error"]),
-    ("checkpoint", &["error", "kernels"]),
+    ("checkpoint", &["error", "replacement", "kernels"]),
     ("tokenizer", &["error"]),
     ("sampling", &["error"]),
     ("model", &["error", "kernels", "checkpoint"]),

@@ -137,7 +137,7 @@ mod unix {
         let args = ["quantize", "fable", "--precision", "int8", "-o", target.to_str().unwrap()];
         let line = refused(&mut on_a_small_disk(&args));
         assert!(
-            line.contains("small/.model.safetensors") && line.contains("cannot write: File too large"),
+            line.contains("small/model.safetensors") && line.contains("cannot write: File too large"),
             "{line}"
         );
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0);

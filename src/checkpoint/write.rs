@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
@@ -11,6 +11,7 @@ use super::shards::SINGLE;
 use super::tensor::{Dtype, Tensor};
 use super::{Checkpoint, LinearWeights, Weights};
 use crate::error::{Error, Result};
+use crate::replacement::Replacement;
 
 /// The data section and every tensor whose size allows it start on a cache line.
 const ALIGNMENT: usize = 64;
@@ -61,13 +62,14 @@ impl Checkpoint {
         });
 
         fs::create_dir_all(folder).map_err(|source| io(folder, "create", source))?;
-        let partial = Partial::new(folder)?;
-        let bytes = partial.write(&entries, &mut go_on)?;
+        let name = folder.join(SINGLE);
+        let new = Replacement::of(&name)?;
+        let bytes = write(new.file(), &name, &entries, &mut go_on)?;
         for (name, content) in self.files()? {
             let path = folder.join(name);
             fs::write(&path, content).map_err(|source| io(&path, "write", source))?;
         }
-        partial.finish(&folder.join(SINGLE))?;
+        new.finish()?;
         Ok(bytes)
     }
 }
@@ -135,57 +137,36 @@ fn entries((name, tensor): &(String, Tensor)) -> Vec<Entry<'_>> {
     }
 }
 
-/// A file that is not complete yet; removed unless it is finished.
-struct Partial {
-    path: PathBuf,
-    file: File,
-}
-
-impl Partial {
-    fn new(folder: &Path) -> Result<Self> {
-        let path = folder.join(format!(".{SINGLE}.{}.partial", std::process::id()));
-        let file = File::create(&path).map_err(|source| io(&path, "create", source))?;
-        Ok(Self { path, file })
+/// Writes the tensors to `file`, which will be called `name`; returns its size.
+fn write(
+    file: &File,
+    name: &Path,
+    entries: &[Entry],
+    go_on: &mut impl FnMut(Step) -> Result<()>,
+) -> Result<usize> {
+    let mut header =
+        Map::from_iter([("__metadata__".to_string(), json!({ "format": "pt", LAYOUT.0: LAYOUT.1 }))]);
+    let mut total = 0;
+    for Entry { name, dtype, shape, bytes } in entries {
+        let offsets = [total, total + bytes.len()];
+        header.insert(name.clone(), json!({"dtype": dtype, "shape": shape, "data_offsets": offsets}));
+        total += bytes.len();
     }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize((8 + header.len()).next_multiple_of(ALIGNMENT) - 8, b' ');
 
-    fn write(&self, entries: &[Entry], go_on: &mut impl FnMut(Step) -> Result<()>) -> Result<usize> {
-        let mut header =
-            Map::from_iter([("__metadata__".to_string(), json!({ "format": "pt", LAYOUT.0: LAYOUT.1 }))]);
-        let mut total = 0;
-        for Entry { name, dtype, shape, bytes } in entries {
-            let offsets = [total, total + bytes.len()];
-            header.insert(name.clone(), json!({"dtype": dtype, "shape": shape, "data_offsets": offsets}));
-            total += bytes.len();
-        }
-        let mut header = Value::Object(header).to_string().into_bytes();
-        header.resize((8 + header.len()).next_multiple_of(ALIGNMENT) - 8, b' ');
-
-        let refused = |source| io(&self.path, "write", source);
-        let mut file = BufWriter::new(&self.file);
-        file.write_all(&(header.len() as u64).to_le_bytes()).map_err(refused)?;
-        file.write_all(&header).map_err(refused)?;
-        let mut written = 0;
-        for piece in entries.iter().flat_map(|entry| entry.bytes.chunks(PIECE)) {
-            file.write_all(piece).map_err(refused)?;
-            written += piece.len();
-            go_on(Step::Written(written, total))?;
-        }
-        file.flush().map_err(refused)?;
-        drop(file);
-        self.file.sync_all().map_err(refused)?;
-        Ok(8 + header.len() + total)
+    let refused = |source| io(name, "write", source);
+    let mut file = BufWriter::new(file);
+    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(refused)?;
+    file.write_all(&header).map_err(refused)?;
+    let mut written = 0;
+    for piece in entries.iter().flat_map(|entry| entry.bytes.chunks(PIECE)) {
+        file.write_all(piece).map_err(refused)?;
+        written += piece.len();
+        go_on(Step::Written(written, total))?;
     }
-
-    /// Gives it its name, at once.
-    fn finish(self, name: &Path) -> Result<()> {
-        fs::rename(&self.path, name).map_err(|source| io(name, "write", source))
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path); // gone already where it was given its name
-    }
+    file.flush().map_err(refused)?;
+    Ok(8 + header.len() + total)
 }
 
 fn io(path: &Path, action: &'static str, source: std::io::Error) -> Error {

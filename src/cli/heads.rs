@@ -3,8 +3,9 @@
 use super::machine::ModelArgs;
 use super::screen::Screen;
 use super::{progress, write_json, write_line};
+use crate::Result;
 use crate::lens::heads::{self, HeadScores, Kind};
-use crate::{Error, Result};
+use crate::replacement::Replacement;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::num::NonZeroUsize;
@@ -80,11 +81,7 @@ impl Heads {
 
         if let Some(file) = &self.html {
             let page = heads::html(hornbook.name(), &scores)?;
-            std::fs::write(file, page).map_err(|source| Error::Io {
-                path: file.clone(),
-                action: "write",
-                source,
-            })?;
+            Replacement::of(file)?.write(page.as_bytes())?;
         }
         match self.json {
             true => {

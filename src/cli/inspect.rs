@@ -10,13 +10,13 @@ mod strip;
 use super::changes::{COMPARED, ChangesArgs};
 use super::machine::ModelArgs;
 use super::prompt::{self, PromptArgs};
-use super::replace::replace;
 use super::screen::{Screen, columns, fit};
 use super::{progress, write_json, write_line};
 use crate::lens::ablate::{Change, Effect, Outcome};
 use crate::lens::inspection::Settings;
 use crate::lens::{Inspection, report};
 use crate::model::Session;
+use crate::replacement::Replacement;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use std::path::PathBuf;
@@ -120,7 +120,7 @@ impl Inspect {
 
         if let Some(file) = &self.html {
             let html = report::html(&hornbook, &seen, outcome.as_ref());
-            replace(file, html.as_bytes())?;
+            Replacement::of(file)?.write(html.as_bytes())?;
             eprintln!(
                 "hornbook: {} ({:.0} KB) opens in any browser",
                 file.display(),

@@ -25,7 +25,6 @@ mod progress;
 mod prompt;
 mod pull;
 mod quantize;
-mod replace;
 mod sampling;
 mod screen;
 mod serve;

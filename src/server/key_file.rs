@@ -1,11 +1,11 @@
 //! Changing the keys' file: entries come and go, everything else in it stays as it was written, comments too.
 
 use super::keys::{Key, hash, parse, read};
+use crate::replacement::Replacement;
 use crate::{Error, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::Path;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
@@ -84,27 +84,7 @@ fn open(path: &Path) -> Result<DocumentMut> {
 fn write(path: &Path, document: &DocumentMut) -> Result<()> {
     let text = document.to_string();
     parse(path, &text)?;
-    // Beside the file that a link leads to, not in the link's place.
-    let path = &path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.new", std::process::id()));
-    let new = path.with_file_name(name);
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options.open(&new).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        if let Ok(old) = std::fs::metadata(path) {
-            file.set_permissions(old.permissions())?;
-        }
-        file.sync_all()?;
-        std::fs::rename(&new, path)
-    });
-    written.map_err(|source| {
-        let _ = std::fs::remove_file(&new); // it may not be there
-        Error::Io { path: path.into(), action: "write", source }
-    })
+    Replacement::secret(path)?.write(text.as_bytes())
 }
 
 #[cfg(test)]

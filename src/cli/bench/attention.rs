@@ -10,6 +10,7 @@ use crate::cli::kv::Kv;
 use crate::cli::{progress, team};
 use crate::kernels::attention::{AttentionKernel, KERNELS, KvPrecision};
 use crate::kernels::isa::Isa;
+use crate::replacement::Replacement;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use report::{Report, Row};
@@ -149,11 +150,7 @@ impl Attention {
         bar.finish_and_clear();
         report.torch = torch.map(|torch| torch.version.clone());
         if let Some(file) = &self.svg {
-            std::fs::write(file, chart::svg(&report)).map_err(|source| Error::Io {
-                path: file.clone(),
-                action: "write",
-                source,
-            })?;
+            Replacement::of(file)?.write(chart::svg(&report).as_bytes())?;
         }
         report.print(self.json, self.csv)?;
         Ok(ExitCode::SUCCESS)

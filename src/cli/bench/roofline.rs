@@ -9,6 +9,7 @@ use crate::cli::kv::Kv;
 use crate::cli::{progress, team};
 use crate::kernels::attention::AttentionKernel;
 use crate::model::{Model, Precision};
+use crate::replacement::Replacement;
 use crate::{Error, Result};
 use clap::Args;
 use report::Report;
@@ -97,11 +98,7 @@ impl Roofline {
         }
         bar.finish_and_clear();
         if let Some(file) = &self.svg {
-            std::fs::write(file, report.svg()).map_err(|source| Error::Io {
-                path: file.clone(),
-                action: "write",
-                source,
-            })?;
+            Replacement::of(file)?.write(report.svg().as_bytes())?;
         }
         report.print(self.json)?;
         Ok(ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! A conversation in a file: JSON that one can read and write by hand.
 
 use crate::chat::Turn;
-use crate::cli::replace::replace;
+use crate::replacement::Replacement;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -19,11 +19,11 @@ struct Saved<'a> {
 /// Writes a conversation, whole or not at all.
 ///
 /// # Errors
-/// As [`replace`].
+/// [`Error::Io`], and [`Error::Message`] for what is no ordinary file.
 pub fn save(file: &Path, model: &str, turns: &[Turn]) -> Result<()> {
     let saved = Saved { model: Some(model.into()), messages: turns.into() };
     let json = serde_json::to_string_pretty(&saved).map_err(|error| Error::Message(error.to_string()))?;
-    replace(file, format!("{json}\n").as_bytes())
+    Replacement::of(file)?.write(format!("{json}\n").as_bytes())
 }
 
 /// Reads one.
