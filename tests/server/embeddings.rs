@@ -1,0 +1,67 @@
+//! A text as a vector.
+
+use super::client::{fable, open};
+use base64::Engine as _;
+use hornbook::model::{KvCache, Observer, Scratch, Segment, Session, Site, Wanted};
+use serde_json::{Value, json};
+
+#[test]
+fn detail_25_embeddings_are_floats_or_base64_as_asked() {
+    let server = fable();
+    let hornbook = open("fable");
+    let ask = |input: Value, format: Value| {
+        server.post("/v1/embeddings", json!({"input": input, "encoding_format": format, "model": "ada"})).ok()
+    };
+    let floats = ask(json!(["The king", "A"]), json!("float"));
+    let coded = ask(json!(["The king", "A"]), json!("base64"));
+    assert_eq!((&floats["object"], &floats["model"]), (&json!("list"), &json!("ada")));
+    assert_eq!(floats["usage"], json!({"prompt_tokens": 3, "total_tokens": 3}));
+    let vector = |answer: &Value, i: usize| -> Vec<f32> {
+        serde_json::from_value(answer["data"][i]["embedding"].clone()).unwrap()
+    };
+    for i in 0..2 {
+        let item = &coded["data"][i];
+        assert_eq!((&item["object"], &item["index"]), (&json!("embedding"), &json!(i)));
+        let bytes =
+            base64::engine::general_purpose::STANDARD.decode(item["embedding"].as_str().unwrap()).unwrap();
+        let decoded: Vec<f32> = bytes.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        assert_eq!(decoded, vector(&floats, i));
+    }
+    assert_eq!(vector(&ask(json!("A"), Value::Null), 0), vector(&floats, 1));
+    // The mean of the hidden states that the model itself shows.
+    let prompt = hornbook.encode("The king").unwrap();
+    let mut sum = Mean(vec![0.0; 256], 0);
+    let mut session = Session::new(hornbook.model(), prompt.len(), Default::default());
+    session.feed(&prompt).unwrap();
+    let mut cache = KvCache::new(hornbook.config(), prompt.len(), Default::default());
+    let segment = Segment { tokens: &prompt, cache: &mut cache, wanted: Wanted::All };
+    hornbook.model().forward(&mut [segment], &mut Scratch::new(), &mut sum).unwrap();
+    for (found, sum_of) in vector(&floats, 0).iter().zip(&sum.0) {
+        let expected = sum_of / sum.1 as f32;
+        assert!((found - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{found} {expected}");
+    }
+    assert_eq!(server.post("/v1/embeddings", json!({"input": ""})).error().2.as_deref(), Some("input"));
+    assert_eq!(server.post("/v1/embeddings", json!({})).error().2.as_deref(), Some("input"));
+    assert_eq!(
+        server.post("/v1/embeddings", json!({"input": vec!["a"; 2049]})).error().2.as_deref(),
+        Some("input")
+    );
+    let long = server.post("/v1/embeddings", json!({"input": vec![1; 513]}));
+    assert_eq!(long.error().3.as_deref(), Some("context_length_exceeded"));
+}
+
+/// Adds up final hidden states.
+struct Mean(Vec<f32>, usize);
+
+impl Observer for Mean {
+    fn wants(&self, site: Site) -> bool {
+        site == Site::FinalNorm
+    }
+
+    fn see(&mut self, _: Site, values: ndarray::ArrayViewMutD<f32>) {
+        for row in values.outer_iter() {
+            self.0.iter_mut().zip(row.iter()).for_each(|(sum, x)| *sum += x);
+            self.1 += 1;
+        }
+    }
+}

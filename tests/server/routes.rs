@@ -1,0 +1,114 @@
+//! Where requests go, and which model answers.
+
+use super::client::{fable, open, serve};
+use super::ids;
+use serde_json::json;
+
+#[test]
+fn detail_01_routes_with_and_without_v1_and_under_engines() {
+    let server = fable();
+    let (text, chat) = (
+        json!({"prompt": "The", "max_tokens": 1}),
+        json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}),
+    );
+    let input = json!({"input": "The"});
+    for base in ["", "/v1", "//v1", "/v1/", "//"] {
+        for (path, body) in [
+            ("/completions", &text),
+            ("/chat/completions", &chat),
+            ("/embeddings", &input),
+            ("/engines/fable/completions", &text),
+            ("/engines/fable/chat/completions", &chat),
+            ("/engines/fable/embeddings", &input),
+            ("/tokenize", &json!({"prompt": "a"})),
+            ("/detokenize", &json!({"tokens": [1]})),
+        ] {
+            server.post(&format!("{base}{path}"), body.clone()).ok();
+        }
+        for path in ["/models", "/models/fable", "/engines", "/engines/fable", "/health", "/openapi.json"] {
+            server.get(&format!("{base}{path}")).ok();
+        }
+        assert_eq!(server.get(&format!("{base}/metrics")).status, 200);
+    }
+    // An engine's name is percent-decoded, as the old client quotes it: a space as a plus.
+    let server = serve(&["fable"], |options| {
+        options.aliases = vec![("a/b c".into(), "fable".into()), ("100%+".into(), "fable".into())];
+    });
+    for (path, name) in [("a%2Fb+c", "a/b c"), ("a%2fb%20c", "a/b c"), ("100%25%2B", "100%+")] {
+        assert_eq!(server.get(&format!("/v1/engines/{path}")).ok()["id"], name);
+        let answer = server.post(&format!("/v1/engines/{path}/completions"), text.clone());
+        assert_eq!(answer.ok()["model"], name);
+    }
+    assert_eq!(server.get("/v1/models/a/b%20c").ok()["id"], "a/b c");
+}
+
+#[test]
+fn detail_02_the_model_in_the_path_wins_and_any_name_means_the_only_model() {
+    let server = fable();
+    for name in ["text-davinci-002", "gpt-3.5-turbo", "fable"] {
+        let answer = server.post("/v1/completions", json!({"model": name, "prompt": "A", "max_tokens": 1}));
+        assert_eq!(answer.ok()["model"], name);
+    }
+    let body = json!({"model": "other", "prompt": "A", "max_tokens": 1});
+    assert_eq!(server.post("/v1/engines/davinci/completions", body).ok()["model"], "davinci");
+    assert_eq!(
+        server.post("/v1/completions", json!({"prompt": "A", "max_tokens": 1})).ok()["model"],
+        "fable"
+    );
+
+    let two = serve(&["fable", "tiny-gelu-new"], |options| {
+        options.aliases = vec![("text-davinci-002".into(), "tiny-gelu-new".into())];
+    });
+    let ask = |name: &str| {
+        two.post("/v1/completions", json!({"model": name, "prompt": [1, 2], "max_tokens": 2, "temperature": 0, "return_token_ids": true}))
+    };
+    assert_eq!(ask("text-davinci-002").ok()["model"], "text-davinci-002");
+    let tokens = |name: &str| ask(name).ok()["choices"][0]["token_ids"].clone();
+    assert_eq!(tokens("text-davinci-002"), tokens("tiny-gelu-new"));
+    assert_ne!(tokens("text-davinci-002"), tokens("fable"));
+    assert_eq!(
+        ask("gpt-4").error(),
+        (404, "invalid_request_error".into(), Some("model".into()), Some("model_not_found".into()))
+    );
+    let nameless = two.post("/v1/completions", json!({"prompt": [1]}));
+    assert_eq!(nameless.error().2.as_deref(), Some("model"));
+    let listed = two.get("/v1/models").ok();
+    let names: Vec<&str> =
+        listed["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
+    assert_eq!(
+        (listed["object"].as_str(), names),
+        (Some("list"), vec!["fable", "tiny-gelu-new", "text-davinci-002"])
+    );
+    assert_eq!(two.get("/v1/models/text-davinci-002").ok()["object"], "model");
+    assert_eq!(two.get("/v1/models/gpt-4").error().0, 404);
+}
+
+#[test]
+fn tokens_go_to_text_and_back() {
+    let server = fable();
+    let tokens = server.post("/tokenize", json!({"prompt": "The king <|endoftext|>"})).ok();
+    assert_eq!(tokens["count"].as_u64().unwrap() as usize, ids(&tokens["tokens"]).len());
+    assert_eq!(
+        (ids(&tokens["tokens"]), &tokens["max_model_len"]),
+        (open("fable").encode("The king <|endoftext|>").unwrap(), &json!(512))
+    );
+    let text = server.post("/detokenize", json!({"tokens": tokens["tokens"]})).ok();
+    assert_eq!((&text["prompt"], &text["content"]), (&json!("The king <|endoftext|>"), &text["prompt"]));
+    let special = server.post("/tokenize", json!({"content": "<|endoftext|>", "special": true})).ok();
+    assert_eq!(special["tokens"], json!([4095]));
+    assert_eq!(server.post("/tokenize", json!({})).error().2.as_deref(), Some("prompt"));
+    assert_eq!(server.post("/detokenize", json!({"tokens": [4096]})).error().2.as_deref(), Some("tokens"));
+}
+
+#[test]
+fn the_description_is_openapi() {
+    let description = fable().get("/openapi.json").ok();
+    assert!(description["openapi"].as_str().unwrap().starts_with("3."));
+    let request = &description["components"]["schemas"]["CompletionRequest"];
+    assert!(request.to_string().contains("best_of"), "{request}");
+    for path in
+        ["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/models", "/tokenize", "/metrics"]
+    {
+        assert!(description["paths"][path].is_object(), "{path}");
+    }
+}
