@@ -131,6 +131,11 @@ fn what_cannot_be_done_is_said_in_one_line() {
         (&["--template", &broken], "Hi\n", "broken.jinja: line 2: "),
         (&["--template", &raising], "Hi\n", "standard input: line 1: the template: not like this"),
         (&["--load", &talk], "Hi\n", "talk.json: messages[0]: missing field `content`"),
+        (
+            &["--load", &raising],
+            "Hi\n",
+            "expected {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}, ...]}",
+        ),
         (&["--temperature", "-1"], "Hi\n", "temperature: found -1, expected a number from 0 up"),
         (&["--temprature", "1"], "Hi\n", "did you mean '--temperature'?"),
         (&[], "\n/load /no/talk.json\n", "standard input: line 2: /no/talk.json: cannot read"),

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::path::Path;
 
+/// How a file looks, for whoever has written one by hand.
+const EXPECTED: &str = r#"{"messages": [{"role": "user", "content": "..."}, ...]} as /save writes it"#;
+
 /// What a file holds: `messages` as OpenAI's API has them, and for whoever reads it the model that answered.
 #[derive(Serialize, Deserialize)]
 #[serde(expecting = "an object with messages")]
@@ -35,7 +38,8 @@ pub fn load(file: &Path) -> Result<Vec<Turn>> {
         std::fs::read(file).map_err(|source| Error::Io { path: file.into(), action: "read", source })?;
     let mut json = serde_json::Deserializer::from_slice(&text);
     let saved: std::result::Result<Saved, _> = serde_path_to_error::deserialize(&mut json);
-    let wrong = |problem: String| Error::Message(format!("{}: {problem}", file.display()));
+    let wrong =
+        |problem: String| Error::Message(format!("{}: {problem}; expected {EXPECTED}", file.display()));
     let saved = saved.map_err(|error| match error.path().to_string().as_str() {
         "." | "?" => wrong(error.inner().to_string()),
         place => wrong(format!("{place}: {}", error.inner())),
@@ -90,6 +94,7 @@ mod tests {
             let error = load(&file).unwrap_err().to_string();
             let expected = format!("{}: {problem}", file.display());
             assert!(error.starts_with(&expected) && !error.contains('\n'), "{content}: {error}");
+            assert!(error.ends_with(&format!("; expected {EXPECTED}")), "{content}: {error}");
         }
         let error = load(Path::new("/no/talk.json")).unwrap_err().to_string();
         assert!(error.starts_with("/no/talk.json: cannot read"), "{error}");
