@@ -108,7 +108,7 @@ fn a_saved_conversation_goes_on_as_it_would_have() {
 fn a_full_context_says_what_is_left_out() {
     let long = format!("{}\n", "and the king said ".repeat(25)).repeat(8);
     let (_, remarks) = said(&["--max-tokens", "10"], &long);
-    assert!(remarks.starts_with("the context is full: the oldest 2 turns are left out\n"), "{remarks}");
+    assert!(remarks.starts_with("the context is full: the oldest 4 turns are left out\n"), "{remarks}");
     assert!(
         remarks.lines().count() > 1 && remarks.lines().all(|line| line.ends_with("are left out")),
         "{remarks}"

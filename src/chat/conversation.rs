@@ -7,6 +7,9 @@ use crate::{Error, Hornbook, Options, Result};
 
 /// The share of the context that an answer is to find free, where it may be that long.
 const SHARE_OF_ANSWER: usize = 4;
+/// The share of the context that is left out at once where it is full. What is left out moves all that stays, which has
+/// to be read again; so much at a time, and the turns after it cost only what is new of them.
+const SHARE_LEFT_OUT: usize = 3;
 
 /// A conversation with a model.
 ///
@@ -161,19 +164,28 @@ impl<'h> Conversation<'h> {
         if fits(&whole) {
             return Ok((0, whole));
         }
-        // From the newest backwards, whole exchanges: however long the conversation, prompts stay short.
-        let begins = (0..turns.len()).rev().filter(|&i| turns[i].role == "user");
-        let mut fitted: Option<(usize, Vec<u32>)> = None;
-        for first in begins {
+        // Where exchanges begin, and the tokens said before each.
+        let (mut begins, mut said) = (vec![], 0);
+        for (i, turn) in turns.iter().enumerate().filter(|(_, turn)| !turn.is_system()) {
+            if turn.role == "user" {
+                begins.push((i, said));
+            }
+            said += self.hornbook.encode(&turn.content)?.len();
+        }
+        // In steps counted from the beginning, so that it follows from what was said alone.
+        let step = n_positions.div_ceil(SHARE_LEFT_OUT);
+        let mut left_out = said.saturating_sub(n_positions) / step * step;
+        let (dropped, prompt) = loop {
+            left_out += step;
+            let begin = begins.iter().find(|(_, before)| *before >= left_out);
+            let first = begin.or(begins.last()).map_or(0, |(first, _)| *first);
             let part = turns.iter().enumerate().filter(|(i, turn)| *i >= first || turn.is_system());
             let part: Vec<Turn> = part.map(|(_, turn)| turn.clone()).collect();
             let prompt = self.prompt(&part)?;
-            if fitted.is_some() && !fits(&prompt) {
-                break;
+            if begin.is_none() || fits(&prompt) {
+                break (turns.len() - part.len(), prompt);
             }
-            fitted = Some((turns.len() - part.len(), prompt));
-        }
-        let (dropped, prompt) = fitted.unwrap_or((0, whole));
+        };
         match prompt.len() < n_positions {
             true => Ok((dropped, prompt)),
             false => Err(Error::Message(format!(
