@@ -129,6 +129,28 @@ fn it_holds_wherever_the_option_exists() {
 }
 
 #[test]
+fn a_text_may_always_outgrow_the_context() {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny-gelu-new"); // 96 positions
+    let project = format!("model = '{}'\ncontext = \"shift\"\n", tiny.display());
+    let place = Place::new(&project, "");
+    let args =
+        ["generate", "--prompt-ids", "1,2", "--output", "ids", "--max-tokens", "120", "--min-tokens", "120"];
+    let tokens = |command: &mut Command| text(command).trim_end().split(',').count();
+    assert_eq!(tokens(&mut place.hornbook(&args)), 120);
+    assert_eq!(tokens(&mut place.hornbook(&[&args[..], &["--context", "stop"]].concat())), 94);
+    assert_eq!(tokens(place.hornbook(&args).env("HORNBOOK_CONTEXT", "stop")), 94);
+    let (value, from) = shown(&mut place.hornbook(&CONFIG), "context");
+    assert_eq!((value.as_str(), from["line"].as_u64()), (Some("shift"), Some(2)));
+    // Beams end with the context all the same, and the windows of `perplexity --context N` are another thing.
+    assert!(tokens(&mut place.hornbook(&[&args[..], &["--beams", "2"]].concat())) <= 94);
+    let story = place.project.path().join("story.txt");
+    fs::write(&story, "Once upon a time there was a king.").unwrap();
+    text(place.hornbook(&["perplexity", "--model", "fable"]).arg(&story));
+    let line = refused(place.hornbook(&args).env("HORNBOOK_CONTEXT", "2048"));
+    assert!(line.contains("HORNBOOK_CONTEXT: found 2048, expected stop or shift"), "{line}");
+}
+
+#[test]
 fn what_is_wrong_is_said_once_with_its_line() {
     let story = ["generate", "Once", "--max-tokens", "1"];
     for (project, expected) in [

@@ -23,6 +23,7 @@ hornbook.toml, every line of which may be left out:
   precision = \"int8\"
   threads = 4
   kv_precision = \"f16\"
+  context = \"shift\"
 
   [sampling]
   temperature = 0.7

@@ -44,7 +44,7 @@ pub struct Perplexity {
     special: bool,
 
     /// Tokens of a window [default: the model's context]
-    #[arg(long, value_name = "N")]
+    #[arg(id = "window", long = "context", value_name = "N")] // the setting `context` is another thing
     context: Option<NonZeroUsize>,
 
     /// Tokens from one window's start to the next [default: the whole window]

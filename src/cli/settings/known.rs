@@ -22,6 +22,7 @@ enum Kind {
     Model,
     Precision,
     KvPrecision,
+    Context,
     Threads,
     /// A whole number from 0 up, and where it goes.
     Count(fn(&mut Options) -> &mut usize),
@@ -38,11 +39,12 @@ const fn sampling(key: &'static str, otherwise: &'static str, kind: Kind) -> Set
 }
 
 /// All there are, in the order they are shown.
-pub static KNOWN: [Setting; 14] = [
+pub static KNOWN: [Setting; 15] = [
     machine("model", "", Kind::Model),
     machine("precision", "as stored", Kind::Precision),
     machine("threads", "one for each core", Kind::Threads),
     machine("kv_precision", "", Kind::KvPrecision),
+    machine("context", "", Kind::Context),
     sampling("temperature", "", Kind::Number(|o| &mut o.sampling.temperature)),
     sampling("top_k", "", Kind::Count(|o| &mut o.sampling.top_k)),
     sampling("top_p", "", Kind::Number(|o| &mut o.sampling.top_p)),
@@ -88,6 +90,7 @@ impl Setting {
                 text.parse::<Precision>().map(drop).map_err(|e| e.replacen("expected ", "", 1))
             }
             Kind::KvPrecision => ok(["f32", "f16", "int8"].contains(&text), "f32, f16 or int8"),
+            Kind::Context => ok(["stop", "shift"].contains(&text), "stop or shift"),
             Kind::Threads => {
                 let threads = text.parse().is_ok_and(|n| (1..=MOST_THREADS).contains(&n));
                 ok(threads, &format!("a whole number from 1 to {MOST_THREADS}"))
@@ -153,6 +156,7 @@ mod tests {
             ("precision", "bf16-dot"),
             ("threads", "1024"),
             ("kv_precision", "f16"),
+            ("context", "shift"),
             ("temperature", "0"),
             ("top_p", "1"),
             ("presence_penalty", "-2"),
@@ -166,6 +170,7 @@ mod tests {
             ("threads", "0", "a whole number from 1 to 1024"),
             ("threads", "1025", "a whole number from 1 to 1024"),
             ("kv_precision", "int4", "f32, f16 or int8"),
+            ("context", "2048", "stop or shift"),
             ("temperature", "-1", "a number from 0 up"),
             ("temperature", "warm", "a number"),
             ("top_p", "1.5", "a number from 0 to 1"),
