@@ -1,7 +1,7 @@
 //! A file in another's place, whole or not at all.
 
 use crate::{Error, Result};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile};
@@ -74,14 +74,15 @@ impl Replacement {
 fn create(target: &Path, mode: u32) -> io::Result<NamedTempFile> {
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let old = std::fs::metadata(target).ok().map(|old| old.permissions());
-    let mut builder = Builder::new();
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
     #[cfg(unix)]
-    if old.is_none() {
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
-    }
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, if old.is_some() { 0o600 } else { mode });
     #[cfg(not(unix))]
     let _ = mode;
-    let partial = builder.prefix(".hornbook-").suffix(".partial").tempfile_in(folder)?;
+    // Opened here, because the crate's own way names the file of its choice in its errors.
+    let partial =
+        Builder::new().prefix(".hornbook-").suffix(".partial").make_in(folder, |path| options.open(path))?;
     if let Some(old) = old {
         partial.as_file().set_permissions(old)?;
     }
@@ -117,7 +118,10 @@ mod tests {
         let error = Replacement::of(folder.path()).unwrap_err().to_string();
         assert!(error.ends_with("is no ordinary file, expected one to write"), "{error}");
         let error = Replacement::of(Path::new("/no/folder/file")).unwrap_err().to_string();
-        assert!(error.starts_with("/no/folder/file: cannot write: "), "{error}");
+        assert!(
+            error.starts_with("/no/folder/file: cannot write: ") && !error.contains("partial"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -60,6 +60,24 @@ fn a_misspelt_name_is_recognised() {
 }
 
 #[test]
+fn what_a_number_should_have_been_is_said() {
+    for (args, expected) in [
+        ("--temperature warm", "invalid value 'warm' for '--temperature <T>': expected a number;"),
+        ("--top-k many", "'--top-k <K>': expected a whole number;"),
+        ("--top-k=-1", "expected a whole number;"),
+        ("--prompt-ids 1,two", "invalid value 'two' for '--prompt-ids <IDS>': expected a whole number;"),
+        ("--threads 0", "invalid value '0' for '--threads <N>': expected a whole number from 1 up;"),
+        ("--max-tokens 99999999999999999999", "expected a smaller whole number;"),
+        ("--prompt-lookup 900", "expected a whole number from 1 to 128;"),
+        ("--repeat-until x --attempts 0", "expected a whole number from 1 up;"),
+    ] {
+        let args: Vec<&str> = ["generate"].into_iter().chain(args.split(' ')).collect();
+        let line = refused(&mut hornbook(&args));
+        assert!(line.contains(expected), "{args:?}: {line}");
+    }
+}
+
+#[test]
 fn another_kind_of_model_is_named() {
     let folder = tempdir().unwrap();
     let path = folder.path().to_str().unwrap();

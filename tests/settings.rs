@@ -207,6 +207,7 @@ fn completions_and_manual_come_from_the_same_definitions() {
     }
     let line = refused(&mut place.hornbook(&["man", "generat"]));
     assert!(line.contains("man: found 'generat', expected one of generate, "), "{line}");
+    assert!(line.ends_with("; did you mean 'generate'?\n"), "{line}");
 }
 
 /// What a person gets who presses the tabulator.

@@ -62,7 +62,11 @@ impl ManPages {
                 found.ok_or_else(|| Error::Parameter {
                     name: "man".into(),
                     found: format!("'{}'", name.escape_debug()),
-                    expected: format!("one of {}", names.join(", ")),
+                    expected: format!(
+                        "one of {}{}",
+                        names.join(", "),
+                        Error::did_you_mean(name, names.iter().copied())
+                    ),
                 })?
             }
         };

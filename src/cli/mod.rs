@@ -39,9 +39,10 @@ use crate::{Error, Result};
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use settings::Settings;
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write, stdout};
-use std::num::NonZeroUsize;
+use std::num::{IntErrorKind, NonZeroUsize, ParseFloatError, ParseIntError};
 use std::process::ExitCode;
 
 /// GPT-2 on the CPU of this machine: no account, no download, output in a second.
@@ -155,9 +156,35 @@ fn refuse(error: &clap::Error) -> ExitCode {
     };
     // The first paragraph says what is wrong, the others how the command is used.
     let wrong: Vec<&str> = message.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let mut wrong = wrong.join(" ");
+    if let (Some(reason), Some(number)) = (error.source(), expected_number(error)) {
+        wrong = wrong.replace(&format!(": {reason}"), &format!(": expected {number}"));
+    }
     let meant = meant(error).map_or_else(|| ";".into(), |meant| format!("; did you mean '{meant}'?"));
-    eprintln!("hornbook: {}{meant} --help says what can be asked", wrong.join(" "));
+    eprintln!("hornbook: {wrong}{meant} --help says what can be asked");
     ExitCode::from(2)
+}
+
+/// What a number should have been, where a value is none or the wrong one; the standard library says what it is not.
+fn expected_number(error: &clap::Error) -> Option<String> {
+    let reason = error.source()?;
+    if reason.is::<ParseFloatError>() {
+        return Some("a number".into());
+    }
+    if let Some(reason) = reason.downcast_ref::<ParseIntError>() {
+        return Some(match reason.kind() {
+            IntErrorKind::Zero => "a whole number from 1 up".into(),
+            IntErrorKind::PosOverflow => "a smaller whole number".into(),
+            _ => "a whole number".into(),
+        });
+    }
+    let reason = reason.to_string();
+    let (_, range) = reason.split_once(" is not in ")?;
+    let (least, most) = range.split_once("..=").or_else(|| range.split_once(".."))?;
+    Some(match most.parse::<u32>() {
+        Ok(most) if most < u32::MAX => format!("a whole number from {least} to {most}"),
+        _ => format!("a whole number from {least} up"),
+    })
 }
 
 /// The option, subcommand or value that clap takes a wrong one for.

@@ -157,7 +157,9 @@ pub fn set(options: &mut Options, name: &str, value: Option<&str>) -> Result<Str
     }
     let Some(setting) = settings().find(|setting| setting.key == name) else {
         let meant = Error::did_you_mean(&name, setting_names());
-        return Err(Error::Message(format!("there is no setting '{}'{meant}", name.escape_debug())));
+        let meant = if meant.is_empty() { ";".into() } else { meant };
+        let name = name.escape_debug();
+        return Err(Error::Message(format!("there is no setting '{name}'{meant} /set lists them")));
     };
     if let Some(value) = value {
         setting.put(options, value).map_err(|expected| wrong(value, &expected))?;
@@ -259,8 +261,12 @@ mod tests {
         assert_eq!(options.max_tokens, Some(7));
         let before = options.clone();
         for (name, value, expected) in [
-            ("temprature", "1", "there is no setting 'temprature'; did you mean 'temperature'?"),
-            ("model", "gpt2", "there is no setting 'model'"),
+            (
+                "temprature",
+                "1",
+                "there is no setting 'temprature'; did you mean 'temperature'? /set lists them",
+            ),
+            ("model", "gpt2", "there is no setting 'model'; /set lists them"),
             ("temperature", "warm", "temperature: found warm, expected a number"),
             ("temperature", "-1", "temperature: found -1, expected a number from 0 up"),
             ("top_p", "2", "top_p: found 2, expected a number from 0 to 1"),
