@@ -2,7 +2,7 @@
 
 use super::{progress, write_line};
 use crate::Result;
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, TokenizerFiles};
 use crate::hub::{Hub, MAIN};
 use clap::Args;
 use std::path::Path;
@@ -72,9 +72,13 @@ impl Pull {
         let parameters = checkpoint.parameters().total() as f64 / 1e6;
         let typed =
             if self.revision == MAIN { self.model.clone() } else { snapshot.folder.display().to_string() };
+        let prompt = match checkpoint.tokenizer_files()? {
+            TokenizerFiles::None { .. } => "--prompt-ids 15,3,7 --output ids", // no text without a tokenizer
+            _ => "\"Once upon a time\"",
+        };
         eprintln!(
             "hornbook: {name}, {:.1} MB, {how}; {parameters:.1} million parameters, commit {}; try\n  \
-             hornbook generate --model {typed} \"Once upon a time\"",
+             hornbook generate --model {typed} {prompt}",
             megabytes(snapshot.bytes),
             &snapshot.commit[..12],
         );

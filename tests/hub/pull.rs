@@ -14,7 +14,8 @@ fn a_model_is_pulled_once_and_then_is_there_by_name() {
     let folder = hub.repository().join("snapshots").join(COMMIT);
     assert_eq!(stdout.trim_end(), folder.to_str().unwrap());
     assert!(
-        stderr.contains("downloaded") && stderr.contains("hornbook generate --model someone/tiny"),
+        stderr.contains("downloaded")
+            && stderr.ends_with("hornbook generate --model someone/tiny --prompt-ids 15,3,7 --output ids\n"),
         "{stderr}"
     );
 
