@@ -175,7 +175,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
     let (folder, ..) = tiny();
     let long = "and round ".repeat(300);
     let cases: &[(&[&str], &[&str])] = &[
-        (&["Hi", "--prompt-lookup", "0"], &["--prompt-lookup", "0 is not in 1..=128"]),
+        (&["Hi", "--prompt-lookup", "0"], &["--prompt-lookup", "expected a whole number from 1 to 128"]),
         (&["Hi", "--prompt-lookup", "many"], &["--prompt-lookup", "many"]),
         (&["Hi", "--prompt-lookup", "--beams", "2"], &["--prompt-lookup", "--beams"]),
         (&["Hi", "--context", "loop"], &["--context", "stop, shift"]),

@@ -141,7 +141,10 @@ fn bad_options_are_one_line() {
         (&["serve", "--prefix-cache", "lots"], "expected a number of bytes"),
         (&["serve", "--keys", "k", "--no-auth"], "cannot be used with"),
         (&["keys", "list", "--keys", "/no/such.toml"], "/no/such.toml: cannot read"),
-        (&["keys", "add", "a", "--rpm", "0", "--keys", "/tmp/none.toml"], "0 is not in 1.."),
+        (
+            &["keys", "add", "a", "--rpm", "0", "--keys", "/tmp/none.toml"],
+            "expected a whole number from 1 up",
+        ),
     ] {
         let line = refused(args);
         assert!(line.contains(part), "{part}: {line}");
