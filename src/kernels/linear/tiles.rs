@@ -27,8 +27,8 @@ const PANELS: usize = 8;
 const PIECES: usize = 4;
 /// Tokens in a band: whole tiles of 14 and of 6.
 const BAND: usize = 84;
-/// Bytes of panels multiplied at a time: half of the first-level cache.
-const NEAR: usize = 16 << 10;
+/// Bytes of panels multiplied at a time: three quarters of the first-level cache.
+const NEAR: usize = 24 << 10;
 /// How many rows ahead a panel's weights are asked for.
 const AHEAD: usize = 8;
 
@@ -106,13 +106,17 @@ impl Piece<'_> {
         panels: Range<usize>,
         scratch: &mut Scratch,
     ) {
-        let most = tile_rows(isa.is_wide());
         let start = self.start + panels.start * LANES;
         let width = (panels.len() * LANES).min(self.bias.len().saturating_sub(start));
-        for i in 0..band.len().div_ceil(most) {
-            let (first, rows) = tile_range(band.len(), most, i);
+        let tiles = band.len().div_ceil(tile_rows(isa.is_wide()));
+        // Tiles of two heights at most: the first few one row higher than the others.
+        let (rows, higher) = (band.len() / tiles, band.len() % tiles);
+        for (first, rows, tiles) in [(0, rows + 1, higher), (higher * (rows + 1), rows, tiles - higher)] {
+            if tiles == 0 {
+                continue;
+            }
             let part = Part {
-                x: self.x.range(band.start + first, rows),
+                x: self.x.range(band.start + first, tiles * rows),
                 panels: &scratch.panels[panels.start * self.x.width()..],
                 stretch,
                 chains: &mut scratch.chains[panels.start * BAND + first..],
@@ -124,7 +128,7 @@ impl Piece<'_> {
                 start,
                 width,
             };
-            with_rows!(rows, M => isa.run(Tile::<M>(part)));
+            with_rows!(rows, M => isa.run(Tiles::<M>(part)));
         }
     }
 }
@@ -192,13 +196,13 @@ impl<E: Element> Kernel for CopyPanels<'_, E> {
     }
 }
 
-/// Some tokens, a stretch of their inputs, and the columns `start..start + width` of the product: a panel or two.
+/// Tokens of a band, a stretch of their inputs, and the columns `start..start + width` of the product: a panel or two.
 struct Part<'a> {
     x: Rows<'a>,
     /// `[V, in, 16]`
     panels: &'a [[f32; LANES]],
     stretch: &'a Stretch,
-    /// `[V, BAND, 16]`, the tile's tokens first.
+    /// `[V, BAND, 16]`, the first token's first.
     chains: &'a mut [[f32; LANES]],
     sums: &'a mut [[f32; LANES]],
     bias: &'a [f32],
@@ -210,33 +214,35 @@ struct Part<'a> {
     width: usize,
 }
 
-/// A part of `M` tokens.
-struct Tile<'a, const M: usize>(Part<'a>);
+/// A part in tiles of `M` tokens.
+struct Tiles<'a, const M: usize>(Part<'a>);
 
-impl<const M: usize> Kernel for Tile<'_, M> {
+impl<const M: usize> Kernel for Tiles<'_, M> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         reaches::<S, M>();
-        if S::WIDE {
-            self.0.multiply::<S, M, PAIR>(simd);
-        } else {
-            self.0.multiply::<S, M, 1>(simd);
+        for first in (0..self.0.x.len()).step_by(M) {
+            if S::WIDE {
+                self.0.multiply::<S, M, PAIR>(simd, first);
+            } else {
+                self.0.multiply::<S, M, 1>(simd, first);
+            }
         }
     }
 }
 
 impl Part<'_> {
-    /// Multiplies the tokens with `V` panels.
+    /// Multiplies the `M` tokens from `token` with `V` panels.
     #[inline(always)]
-    fn multiply<S: Simd, const M: usize, const V: usize>(&mut self, simd: S) {
+    fn multiply<S: Simd, const M: usize, const V: usize>(&mut self, simd: S, token: usize) {
         let (depth, &Stretch { ref inputs, begins, ends, first, last }) = (self.x.width(), self.stretch);
         let mut acc = [[simd.splat(0.0); V]; M];
         if !begins {
             for m in 0..M {
                 for v in 0..V {
-                    acc[m][v] = simd.load(&self.chains[v * BAND + m]);
+                    acc[m][v] = simd.load(&self.chains[v * BAND + token + m]);
                 }
             }
         }
@@ -244,12 +250,12 @@ impl Part<'_> {
         for v in 0..V {
             panels[v] = self.panels[v * depth..][inputs.clone()].as_ptr().cast();
         }
-        let x = self.x.range(0, M).columns(inputs.start, inputs.len());
+        let x = self.x.range(token, M).columns(inputs.start, inputs.len());
         // SAFETY: `x` has `M` rows and each panel rows of sixteen, one for each input of the stretch, by the slices above.
         unsafe { multiply_add(simd, x.row(0).as_ptr(), x.stride(), inputs.len(), panels, &mut acc) };
         for m in 0..M {
             for v in 0..V {
-                let at = v * BAND + m;
+                let at = v * BAND + token + m;
                 if !ends {
                     simd.store(acc[m][v], &mut self.chains[at]);
                     continue;
@@ -263,7 +269,7 @@ impl Part<'_> {
                 if skip < self.width {
                     let (column, lanes) = (self.start + skip, LANES.min(self.width - skip));
                     // SAFETY: these columns are this part's own.
-                    let y = unsafe { self.y.part(self.row + m, column, lanes) };
+                    let y = unsafe { self.y.part(self.row + token + m, column, lanes) };
                     finish(simd, sum, &self.bias[column..column + lanes], self.then, y);
                 }
             }

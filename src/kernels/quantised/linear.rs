@@ -1,7 +1,7 @@
 //! The product of rounded activations and quantised weights.
 //!
 //! A thread takes two vectors of outputs through all blocks of inputs, for a tile of tokens at a time: the whole numbers
-//! of a block stay in registers, the weights of the two vectors in the first-level cache until all tokens have met them.
+//! of a block stay in registers, the weights of the two vectors in the nearest caches until all tokens have met them.
 
 use super::activations::{Block, quantise};
 use super::{Format, Layout, VECTORS};
@@ -13,6 +13,9 @@ use crate::kernels::tile::{NARROW_ROWS, tile_range, tile_rows, with_rows};
 
 /// Vectors of outputs that one thread takes at a time.
 const TASK: usize = 8;
+/// Tokens in a tile where registers are few: two times as many as these have room for, since weights that have come from
+/// memory are worth more than sums that go to the cache and back once a block.
+const NARROW_TOKENS: usize = 2 * NARROW_ROWS;
 
 /// `x` is `[n_tokens, in]`, `y` is `[n_tokens, out]`. Panics where the shapes do not fit together.
 pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y: &mut RowsMut) {
@@ -22,7 +25,7 @@ pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y
     F::Input::with_scratch(|activations| {
         quantise(team, x, activations);
         let activations = &activations[..x.len() * in_blocks];
-        let most = if team.isa().is_wide() { tile_rows(true) } else { NARROW_ROWS };
+        let most = if team.isa().is_wide() { tile_rows(true) } else { NARROW_TOKENS };
         let tiles = x.len().div_ceil(most);
         let y = y.share();
         team.run(vectors.div_ceil(TASK), |i| {
@@ -62,16 +65,17 @@ impl<F: Format, const M: usize> Kernel for Tile<'_, F, M> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        if const { !S::WIDE && M > NARROW_ROWS } {
+        if const { !S::WIDE && M > NARROW_TOKENS } {
             unreachable!("a tile of {M} rows");
         }
         let last = self.0.w.layout().vectors();
-        if (S::WIDE || M <= NARROW_ROWS / VECTORS) && self.0.vector + VECTORS <= last {
-            return self.0.vectors::<S, M, VECTORS>(simd, self.0.vector);
+        if S::WIDE || M <= NARROW_ROWS / VECTORS {
+            if self.0.vector + VECTORS <= last {
+                return self.0.vectors::<S, M, VECTORS>(simd, self.0.vector);
+            }
+            return self.0.vectors::<S, M, 1>(simd, self.0.vector);
         }
-        for vector in self.0.vector..last.min(self.0.vector + VECTORS) {
-            self.0.vectors::<S, M, 1>(simd, vector);
-        }
+        self.0.halves::<S, M>(simd);
     }
 }
 
@@ -85,14 +89,59 @@ impl<F: Format> Part<'_, F> {
             self.w.add_block(simd, block, vector, x, &mut sums);
         }
         for v in 0..V {
-            let scale = self.w.scale(simd, vector + v);
-            let column = (vector + v) * LANES;
-            let bias = &self.bias[column..self.bias.len().min(column + LANES)];
-            for m in 0..M {
-                // SAFETY: these columns of these rows are this part's own.
-                let y = unsafe { self.y.part(self.row + m, column, bias.len()) };
-                finish(simd, simd.mul(sums[m][v], scale), bias, self.then, y);
+            self.finish(simd, vector + v, sums.map(|sums| sums[v]));
+        }
+    }
+
+    /// The same where registers are few: half of the tokens and one vector at a time, while the block's weights are near.
+    #[inline(always)]
+    fn halves<S: Simd, const M: usize>(&self, simd: S) {
+        let in_blocks = self.x.len() / M;
+        let mut sums = [[[simd.splat(0.0)]; M]; VECTORS];
+        let half = if M > NARROW_ROWS { M.div_ceil(2) } else { M };
+        for block in 0..in_blocks {
+            let x = std::array::from_fn(|m| &self.x[m * in_blocks + block]);
+            for v in 0..VECTORS {
+                with_rows!(half, H => self.add::<S, M, H>(simd, block, v, &x, 0, &mut sums[v]));
+                if M > half {
+                    with_rows!(M - half, H => self.add::<S, M, H>(simd, block, v, &x, half, &mut sums[v]));
+                }
             }
+        }
+        for v in 0..VECTORS.min(self.w.layout().vectors() - self.vector) {
+            self.finish(simd, self.vector + v, sums[v].map(|[sum]| sum));
+        }
+    }
+
+    /// Adds a block of one vector for the `H` tokens from `first`.
+    #[inline(always)]
+    fn add<S: Simd, const M: usize, const H: usize>(
+        &self,
+        simd: S,
+        block: usize,
+        v: usize,
+        x: &[&F::Input; M],
+        first: usize,
+        sums: &mut [[S::F32s; 1]; M],
+    ) {
+        if const { H > M || H > NARROW_ROWS } {
+            unreachable!("{H} tokens");
+        }
+        let x: &[&F::Input; H] = x[first..first + H].as_array().expect("H tokens");
+        let sums: &mut [[S::F32s; 1]; H] = sums[first..first + H].as_mut_array().expect("H tokens");
+        self.w.add_block(simd, block, self.vector + v, *x, sums);
+    }
+
+    /// What becomes of the finished sums of `vector`.
+    #[inline(always)]
+    fn finish<S: Simd, const M: usize>(&self, simd: S, vector: usize, sums: [S::F32s; M]) {
+        let scale = self.w.scale(simd, vector);
+        let column = vector * LANES;
+        let bias = &self.bias[column..self.bias.len().min(column + LANES)];
+        for m in 0..M {
+            // SAFETY: these columns of these rows are this part's own.
+            let y = unsafe { self.y.part(self.row + m, column, bias.len()) };
+            finish(simd, simd.mul(sums[m], scale), bias, self.then, y);
         }
     }
 }
