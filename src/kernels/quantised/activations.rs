@@ -30,8 +30,11 @@ pub struct QuantisedBlock {
     pub pairs: [[[i16; 2]; 2]; BLOCK / 4],
     /// What they are multiplied by.
     pub scale: f32,
-    /// The sums of the first and the last 32.
-    pub sums: [i32; 2],
+    /// What takes off again the 128 that were added to eight-bit weights: -128 · Σ q.
+    pub less_128: i32,
+    /// The same for the 8 of four-bit weights, of the first and the last 32: -8 · Σ of the first two of every four, and
+    /// of the others.
+    pub less_8: [[i16; 2]; 2],
 }
 
 impl QuantisedBlock {
@@ -57,8 +60,14 @@ impl QuantisedBlock {
         for (pairs, &[q0, q1, q2, q3]) in self.pairs.iter_mut().zip(&self.q) {
             *pairs = [[q0.into(), q2.into()], [q1.into(), q3.into()]];
         }
-        let sum = |q: &[[i8; 4]]| q.as_flattened().iter().map(|&q| i32::from(q)).sum();
-        self.sums = [sum(&self.q[..BLOCK / 8]), sum(&self.q[BLOCK / 8..])];
+        let mut sums = [[0i16; 2]; 2];
+        for (i, &[q0, q1, q2, q3]) in self.q.iter().enumerate() {
+            let [first, others] = &mut sums[i / (BLOCK / 8)];
+            *first += i16::from(q0) + i16::from(q1);
+            *others += i16::from(q2) + i16::from(q3);
+        }
+        self.less_128 = -128 * sums.as_flattened().iter().map(|&sum| i32::from(sum)).sum::<i32>();
+        self.less_8 = sums.map(|sums| sums.map(|sum| -8 * sum));
     }
 }
 
@@ -67,8 +76,13 @@ thread_local! {
 }
 
 impl Block for QuantisedBlock {
-    const ZERO: Self =
-        Self { q: [[0; 4]; BLOCK / 4], pairs: [[[0; 2]; 2]; BLOCK / 4], scale: 0.0, sums: [0; 2] };
+    const ZERO: Self = Self {
+        q: [[0; 4]; BLOCK / 4],
+        pairs: [[[0; 2]; 2]; BLOCK / 4],
+        scale: 0.0,
+        less_128: 0,
+        less_8: [[0; 2]; 2],
+    };
 
     /// The same as [`QuantisedBlock::textbook`], sixteen at a time.
     #[inline(always)]
@@ -160,8 +174,8 @@ mod tests {
             quantise(&Team::new(1, isa), Rows::dense(&x, x.len()), &mut blocks);
             for (block, x) in blocks.iter().zip(x.chunks(BLOCK)) {
                 let expected = QuantisedBlock::textbook(x);
-                assert_eq!((block.q, block.sums), (expected.q, expected.sums), "{isa}");
-                assert_eq!(block.pairs, expected.pairs, "{isa}");
+                assert_eq!((block.q, block.pairs), (expected.q, expected.pairs), "{isa}");
+                assert_eq!((block.less_128, block.less_8), (expected.less_128, expected.less_8), "{isa}");
                 assert_eq!(block.scale.to_bits(), expected.scale.to_bits(), "{isa}");
             }
         }

@@ -147,8 +147,12 @@ impl Format for Int4<'_> {
     ) {
         let lines = self.part(block, vector);
         let scales = &self.scales[self.layout.part(block, vector) * Self::GROUPS..][..Self::GROUPS];
+        let mut scaled = [[simd.splat(0.0); V]; M];
         for group in 0..Self::GROUPS {
-            let mut acc = [[simd.no_nibbles(); V]; M];
+            let mut acc = [[simd.nibbles([0; 2]); V]; M];
+            for m in 0..M {
+                acc[m] = [simd.nibbles(x[m].less_8[group]); V];
+            }
             for eight in group * GROUP / 8..(group + 1) * GROUP / 8 {
                 let both: [S::Bytes; V] = load_vectors(simd, &lines[eight], vector);
                 for v in 0..V {
@@ -167,12 +171,19 @@ impl Format for Int4<'_> {
             for v in 0..V {
                 let scales = simd.load_f16(&scales[group][vector % VECTORS + v]);
                 for m in 0..M {
-                    // Whole numbers below 2^24, so exact; the eights that were added to the weights are taken off.
-                    let eights = simd.splat((8 * x[m].sums[group]) as f32);
-                    let scale = simd.mul(scales, simd.splat(x[m].scale));
-                    let sum = simd.sub(simd.nibbles_to_f32s(acc[m][v]), eights);
-                    sums[m][v] = simd.mul_add(sum, scale, sums[m][v]);
+                    // Whole numbers below 2^24, so exact.
+                    let sum = simd.nibbles_to_f32s(acc[m][v]);
+                    scaled[m][v] = match group {
+                        0 => simd.mul(sum, scales),
+                        _ => simd.mul_add(sum, scales, scaled[m][v]),
+                    };
                 }
+            }
+        }
+        for m in 0..M {
+            let scale = simd.splat(x[m].scale);
+            for v in 0..V {
+                sums[m][v] = simd.mul_add(scaled[m][v], scale, sums[m][v]);
             }
         }
     }

@@ -104,7 +104,7 @@ impl Format for Int8<'_> {
         let lines = self.part(block, vector);
         let mut acc = [[simd.splat_i32(0); V]; M];
         for m in 0..M {
-            acc[m] = [simd.splat_i32(-128 * (x[m].sums[0] + x[m].sums[1])); V];
+            acc[m] = [simd.splat_i32(x[m].less_128); V];
         }
         for four in 0..Self::LINES {
             let w: [S::Bytes; V] = load_vectors(simd, &lines[four], vector);

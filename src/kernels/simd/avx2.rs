@@ -225,12 +225,13 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn no_nibbles(self) -> [__m256i; 2] {
-        self.splat_i32(0)
+    fn nibbles(self, start: [i16; 2]) -> [__m256i; 2] {
+        self.splat_i32(bytemuck::cast(start))
     }
     #[inline(always)]
     fn dot_nibbles(self, w: [__m256i; 2], x: [i8; 4], acc: [__m256i; 2]) -> [__m256i; 2] {
-        // Two products are at most 2 · 15 · 127 from zero, and eight times that fits 16 bits.
+        // Two products are at most 2 · 15 · 127 from zero: eight times that fits 16 bits, and where the start brings it
+        // back into them, it may leave them in between.
         intrinsic!({
             let x = _mm256_set1_epi32(bytemuck::cast(x));
             [

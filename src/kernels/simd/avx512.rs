@@ -157,8 +157,8 @@ impl Simd for Avx512 {
         intrinsic!(_mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(bytemuck::cast(x))))
     }
     #[inline(always)]
-    fn no_nibbles(self) -> __m512i {
-        self.splat_i32(0)
+    fn nibbles(self, [first, others]: [i16; 2]) -> __m512i {
+        self.splat_i32(i32::from(first) + i32::from(others))
     }
     #[inline(always)]
     fn dot_nibbles(self, w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i {

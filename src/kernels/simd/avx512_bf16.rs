@@ -84,7 +84,7 @@ impl Simd for Avx512Bf16 {
         fn low_bf16s(v: __m512i) -> __m512;
         fn high_bf16s(v: __m512i) -> __m512;
         fn dot_bytes(w: __m512i, x: [i8; 4], pairs: &[[i16; 2]; 2], acc: __m512i) -> __m512i;
-        fn no_nibbles() -> __m512i;
+        fn nibbles(start: [i16; 2]) -> __m512i;
         fn dot_nibbles(w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i;
         fn nibbles_to_f32s(acc: __m512i) -> __m512;
         fn reduce_add(v: __m512) -> f32;

@@ -88,9 +88,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `acc[i] + Σ_j w[4i + j] · x[j]`, exact. `pairs` are the same four numbers, 0 and 2, then 1 and 3, for machines
     /// that multiply no narrower ones exactly.
     fn dot_bytes(self, w: Self::Bytes, x: [i8; 4], pairs: &[[i16; 2]; 2], acc: Self::I32s) -> Self::I32s;
-    /// Nothing added up yet by [`Simd::dot_nibbles`].
-    fn no_nibbles(self) -> Self::Nibbles;
-    /// The same for numbers from 0 to 15 times numbers from -127 to 127. At most eight can be added to one another.
+    /// What [`Simd::dot_nibbles`] adds to first: a number for inputs 0 and 1 and one for 2 and 3 of every four, each such
+    /// that what is added up fits 16 bits in the end.
+    fn nibbles(self, start: [i16; 2]) -> Self::Nibbles;
+    /// The same as [`Simd::dot_bytes`] for numbers from 0 to 15 times numbers from -127 to 127. At most eight can be
+    /// added to one another.
     fn dot_nibbles(self, w: Self::Bytes, x: [i8; 4], acc: Self::Nibbles) -> Self::Nibbles;
     /// What was added up.
     fn nibbles_to_f32s(self, acc: Self::Nibbles) -> Self::F32s;

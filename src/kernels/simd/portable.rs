@@ -131,8 +131,8 @@ impl Simd for Portable {
         std::array::from_fn(|i| (0..4).fold(acc[i], |sum, j| sum + i32::from(fours[i][j]) * i32::from(x[j])))
     }
     #[inline(always)]
-    fn no_nibbles(self) -> [i32; LANES] {
-        [0; LANES]
+    fn nibbles(self, [first, others]: [i16; 2]) -> [i32; LANES] {
+        [i32::from(first) + i32::from(others); LANES]
     }
     #[inline(always)]
     fn dot_nibbles(self, w: Self::Bytes, x: [i8; 4], acc: [i32; LANES]) -> [i32; LANES] {
