@@ -19,9 +19,13 @@ use super::simd::{Kernel, LANES, Simd};
 use super::threads::Team;
 use super::tile::{tile_range, with_rows};
 
-/// Table rows in one piece of work. The second-level cache holds them while all tokens pass over them.
+/// Table rows in one piece of work. The second-level cache holds them while all bands of tokens pass over them.
 const PIECE: usize = 64;
-/// How many bytes ahead the table is asked for, where vectors are wide. AVX2 is better left to the hardware (measured).
+/// The most tokens that meet a row of the table together: their vectors fit in the first-level cache beside it. Of more
+/// tokens, as many as registers can hold take all rows of a piece before the next do.
+const FEW: usize = 8;
+/// How many bytes ahead the table is asked for, where vectors are wide or a few tokens share each row. One token alone is
+/// better left to the hardware on AVX2 (measured).
 const AHEAD: usize = 16 << 10;
 
 /// The formula with its sixteen partial sums, for one token and one row of the table.
@@ -52,79 +56,92 @@ pub fn logits(team: &Team, x: Rows, table: Matrix, mut y: RowsMut) {
 }
 
 fn of_elements<E: Element>(team: &Team, x: Rows, table: &[E], y: &mut RowsMut) {
-    let (tokens, vocab_size) = (x.len(), y.width());
-    let (isa, most) = (team.isa(), dot_tokens(team.isa().is_wide()));
+    let (tokens, vocab_size, isa) = (x.len(), y.width(), team.isa());
     let y = y.share();
     team.run(vocab_size.div_ceil(PIECE), |i| {
         let start = i * PIECE;
-        for i in 0..tokens.div_ceil(most) {
-            let (t, n) = tile_range(tokens, most, i);
-            let part = Part { x, table, y: &y, start, rows: PIECE.min(vocab_size - start), t };
-            with_rows!(n, M => isa.run(Of::<E, M>(part)));
+        let most = if tokens <= FEW { FEW } else { dot_tokens(isa.is_wide()) };
+        for t in (0..tokens).step_by(most) {
+            let n = most.min(tokens - t);
+            isa.run(Band { x, table, y: &y, start, rows: PIECE.min(vocab_size - start), t, n });
         }
     });
 }
 
-/// The most tokens whose sums with three rows stay in registers.
+/// The most tokens whose sums with three rows (with two, where registers are few) stay in registers.
 const fn dot_tokens(wide: bool) -> usize {
     if wide { 8 } else { 3 }
 }
 
-/// The logits of tokens from `t` for `rows` rows of the table from `start`.
+/// The logits of `n` tokens from `t` for `rows` rows of the table from `start`.
 #[derive(Clone, Copy)]
-struct Part<'a, E> {
+struct Band<'a, E> {
     x: Rows<'a>,
     table: &'a [E],
     y: &'a SharedRows<'a>,
     start: usize,
     rows: usize,
     t: usize,
+    n: usize,
 }
 
-/// A part of `M` tokens.
-struct Of<'a, E, const M: usize>(Part<'a, E>);
-
-impl<E: Element, const M: usize> Kernel for Of<'_, E, M> {
+impl<E: Element> Kernel for Band<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        if const { M > dot_tokens(S::WIDE) } {
-            unreachable!("{M} tokens");
-        }
         // Several tokens share each row they load; one token alone takes more rows at once instead.
-        match (S::WIDE, M) {
-            (true, 1) => self.0.rows::<S, M, 8>(simd),
-            (true, 2 | 3) | (false, 1) => self.0.rows::<S, M, 4>(simd),
-            (true, _) => self.0.rows::<S, M, 3>(simd),
-            (false, _) => self.0.rows::<S, M, 2>(simd),
+        match (S::WIDE, self.n) {
+            (true, 1) => self.rows::<S, 8>(simd),
+            (true, 2 | 3) | (false, 1) => self.rows::<S, 4>(simd),
+            (true, _) => self.rows::<S, 3>(simd),
+            (false, _) => self.rows::<S, 2>(simd),
         }
     }
 }
 
-impl<E: Element> Part<'_, E> {
+impl<E: Element> Band<'_, E> {
     /// All rows, `R` at a time.
     #[inline(always)]
-    fn rows<S: Simd, const M: usize, const R: usize>(&self, simd: S) {
+    fn rows<S: Simd, const R: usize>(&self, simd: S) {
         let whole = self.rows / R * R;
         for row in (0..whole).step_by(R) {
-            self.dots::<S, M, R>(simd, self.start + row);
+            self.tiles::<S, R>(simd, self.start + row);
         }
         for row in whole..self.rows {
-            self.dots::<S, M, 1>(simd, self.start + row);
+            self.tiles::<S, 1>(simd, self.start + row);
+        }
+    }
+
+    /// `R` rows for all tokens, as many at a time as registers can hold: the rows have come from memory once when the
+    /// others meet them.
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize>(&self, simd: S, row: usize) {
+        let most = dot_tokens(S::WIDE);
+        for i in 0..self.n.div_ceil(most) {
+            let (t, n) = tile_range(self.n, most, i);
+            // The first tile is the one that would wait for memory.
+            if i == 0 && (S::WIDE || self.n > 1 && self.x.len() <= FEW) {
+                with_rows!(n, M => self.dots::<S, M, R, true>(simd, row, self.t + t));
+            } else {
+                with_rows!(n, M => self.dots::<S, M, R, false>(simd, row, self.t + t));
+            }
         }
     }
 
     #[inline(always)]
-    fn dots<S: Simd, const M: usize, const R: usize>(&self, simd: S, row: usize) {
+    fn dots<S: Simd, const M: usize, const R: usize, const ASKS: bool>(&self, simd: S, row: usize, t: usize) {
+        if const { M * R > if S::WIDE { 24 } else { 6 } } {
+            unreachable!("{M} tokens and {R} rows");
+        }
         let width = self.x.width();
         let rows: [&[E]; R] = std::array::from_fn(|r| &self.table[(row + r) * width..][..width]);
-        let xs: [&[f32]; M] = std::array::from_fn(|m| self.x.row(self.t + m));
+        let xs: [&[f32]; M] = std::array::from_fn(|m| self.x.row(t + m));
         let mut acc = [[simd.splat(0.0); M]; R];
         for k in (0..width / LANES * LANES).step_by(LANES) {
             let mut w = [simd.splat(0.0); R];
             for r in 0..R {
-                if S::WIDE && (k * size_of::<E>()).is_multiple_of(64) {
+                if ASKS && (k * size_of::<E>()).is_multiple_of(64) {
                     simd.prefetch(rows[r].as_ptr().wrapping_add(k + AHEAD / size_of::<E>()));
                 }
                 // SAFETY: every row of the table is `width` long, and `k + LANES <= width`.
@@ -139,13 +156,19 @@ impl<E: Element> Part<'_, E> {
             }
         }
         let tail = width / LANES * LANES;
+        if tail < width {
+            for m in 0..M {
+                let x = simd.load_partial(&xs[m][tail..]);
+                for r in 0..R {
+                    acc[r][m] = simd.mul_add(x, load_partial(simd, &rows[r][tail..]), acc[r][m]);
+                }
+            }
+        }
         for m in 0..M {
-            let x = simd.load_partial(&xs[m][tail..]);
-            // SAFETY: these rows of the table are this part's own, and so are their logits.
-            let y = unsafe { self.y.part(self.t + m, row, R) };
+            // SAFETY: these rows of the table are this band's own, and so are their logits.
+            let y = unsafe { self.y.part(t + m, row, R) };
             for r in 0..R {
-                let sum = simd.mul_add(x, load_partial(simd, &rows[r][tail..]), acc[r][m]);
-                y[r] = simd.reduce_add(sum);
+                y[r] = simd.reduce_add(acc[r][m]);
             }
         }
     }
@@ -161,7 +184,7 @@ mod tests {
     #[test]
     fn fast_form_equals_the_textbook_bit_for_bit() {
         for (width, vocab) in [(8, 5), (16, 130), (20, 33), (48, 17), (100, 300), (256, 40)] {
-            for n in [1, 2, 3, 4, 5, 9] {
+            for n in [1, 2, 3, 4, 5, 8, 9] {
                 let (x, table) = (numbers(1, n * width), numbers(2, vocab * width));
                 let f16s: Vec<f16> = table.iter().map(|&w| f16::from_f32(w)).collect();
                 let bf16s: Vec<bf16> = table.iter().map(|&w| bf16::from_f32(w)).collect();

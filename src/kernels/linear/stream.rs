@@ -11,7 +11,7 @@ use crate::kernels::elements::load_partial;
 use crate::kernels::rows::SharedRows;
 use crate::kernels::simd::Kernel;
 use crate::kernels::threads::Disjoint;
-use crate::kernels::tile::{NARROW_ROWS, with_rows};
+use crate::kernels::tile::{NARROW_ROWS, tile_range, with_rows};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -132,12 +132,11 @@ impl<E: Element> Part<'_, E> {
             }
         }
         while v < whole {
-            if S::WIDE || M <= NARROW_ROWS {
-                self.add::<S, M, M, D, 1>(simd, &x, 0, rows, v, ahead, sums);
-            } else {
-                let half = M.div_ceil(2);
-                with_rows!(half, H => self.add::<S, M, H, D, 1>(simd, &x, 0, rows, v, ahead, sums));
-                with_rows!(M - half, H => self.add::<S, M, H, D, 1>(simd, &x, half, rows, v, ahead, sums));
+            // As many tokens at a time as registers can hold; the others meet the same weights in the first-level cache.
+            let most = if S::WIDE { M } else { NARROW_ROWS };
+            for i in 0..M.div_ceil(most) {
+                let (first, n) = tile_range(M, most, i);
+                with_rows!(n, H => self.add::<S, M, H, D, 1>(simd, &x, first, rows, v, ahead, sums));
             }
             v += 1;
         }
