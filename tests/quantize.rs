@@ -140,7 +140,7 @@ fn the_command_line_writes_a_model_once_and_explains_what_it_refuses() {
     refused(&["quantize", &small, "-p", "int4", "-o", &small], "the model's own folder");
     refused(&["quantize", "fable", "-p", "f16", "-o", &smaller], "found f16, expected int8 or int4");
     refused(&["generate", "x", "--model", &small, "--precision", "f32"], "found f32, expected int8");
-    refused(&["quantize", "fable", "-p", "int8", "-o", &file], "file: cannot create");
+    refused(&["quantize", "fable", "-p", "int8", "-o", &file], "file: is no folder, expected one to write");
     assert!(!Path::new(&smaller).exists());
 }
 

@@ -24,6 +24,7 @@ const ROLES: [&str; 4] = ["system", "developer", "user", "assistant"];
 
 /// A message, its text in one piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "a message with role and content")]
 pub struct Turn {
     /// Who says it.
     pub role: String,

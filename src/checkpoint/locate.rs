@@ -104,7 +104,10 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
         true => String::new(),
         false => Error::did_you_mean(model, names.chain(known).chain([embedded::NAME])),
     };
-    let hint = hint + &similar;
+    let hint = match similar.strip_prefix("; ") {
+        Some(similar) if named => format!("{similar} if not, {hint}"),
+        _ => hint + &similar,
+    };
     Err(Error::ModelNotFound { name: model.escape_debug().to_string(), looked, hint })
 }
 
@@ -254,7 +257,8 @@ mod tests {
             [("gtp2-xl", "gpt2-xl"), ("fabel", "fable"), ("me/my-own-modle", "me/my-own-model")]
         {
             let line = says(slip, Some(cache.path()));
-            assert!(line.ends_with(&format!("puts it there; did you mean '{meant}'?")), "{line}");
+            let expected = format!("; did you mean '{meant}'? if not, `hornbook pull {slip}` puts it there");
+            assert!(line.ends_with(&expected), "{line}");
         }
         assert!(says("gpt2", None).contains("HF_HUB_CACHE"));
         for path in ["./gpt2", "/no/such", "a/b/c", "gpt2/", "", "two words", "x\ny", "../no-such", "a\\b"] {

@@ -41,8 +41,8 @@ impl Checkpoint {
     /// `go_on` is called at every step, and ends the work with its error. Returns the size of the weights' file.
     ///
     /// # Errors
-    /// [`Error::Message`] where the matrices are quantised already, [`Error::Io`] for what cannot be written, and what
-    /// `go_on` returns. Whatever was begun is removed.
+    /// [`Error::Message`] where the matrices are quantised already or `folder` is none, [`Error::Io`] for what cannot be
+    /// written, and what `go_on` returns. Whatever was begun is removed.
     pub fn quantise(
         &self,
         dtype: Dtype,
@@ -51,6 +51,10 @@ impl Checkpoint {
     ) -> Result<usize> {
         if let Some(stored) = self.quantised() {
             let problem = format!("'{}' is quantised already, to {}", self.name, stored.name());
+            return Err(Error::Message(problem));
+        }
+        if folder.exists() && !folder.is_dir() {
+            let problem = format!("{}: is no folder, expected one to write", folder.display());
             return Err(Error::Message(problem));
         }
         let weights = self.weights.quantised(dtype, &mut go_on)?;

@@ -29,7 +29,7 @@ pub fn save(file: &Path, model: &str, turns: &[Turn]) -> Result<()> {
     Replacement::of(file)?.write(format!("{json}\n").as_bytes())
 }
 
-/// Reads one.
+/// Reads one: what [`save`] writes, or its messages alone, as programs hand them to OpenAI's API.
 ///
 /// # Errors
 /// [`Error::Io`], and [`Error::Message`] for what is no conversation, with what is wrong and where.
@@ -37,15 +37,18 @@ pub fn load(file: &Path) -> Result<Vec<Turn>> {
     let text =
         std::fs::read(file).map_err(|source| Error::Io { path: file.into(), action: "read", source })?;
     let mut json = serde_json::Deserializer::from_slice(&text);
-    let saved: std::result::Result<Saved, _> = serde_path_to_error::deserialize(&mut json);
     let wrong =
         |problem: String| Error::Message(format!("{}: {problem}; expected {EXPECTED}", file.display()));
-    let saved = saved.map_err(|error| match error.path().to_string().as_str() {
+    let turns = match text.trim_ascii_start().first() {
+        Some(b'[') => serde_path_to_error::deserialize(&mut json),
+        _ => serde_path_to_error::deserialize(&mut json).map(|saved: Saved| saved.messages.into_owned()),
+    };
+    let turns = turns.map_err(|error| match error.path().to_string().as_str() {
         "." | "?" => wrong(error.inner().to_string()),
         place => wrong(format!("{place}: {}", error.inner())),
     })?;
     json.end().map_err(|error| wrong(error.to_string()))?;
-    Ok(saved.messages.into_owned())
+    Ok(turns)
 }
 
 #[cfg(test)]
@@ -67,6 +70,8 @@ mod tests {
         save(&file, "fable", &[]).unwrap();
         assert_eq!(load(&file).unwrap(), []);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        std::fs::write(&file, r#" [{"role": "user", "content": "Hi"}]"#).unwrap();
+        assert_eq!(load(&file).unwrap(), [Turn::new("user", "Hi")]);
         let error = save(folder.path(), "fable", &[]).unwrap_err().to_string();
         assert!(error.ends_with("is no ordinary file, expected one to write"), "{error}");
     }
@@ -79,7 +84,10 @@ mod tests {
             ("", "EOF while parsing a value at line 1 column 0"),
             ("7", "invalid type: integer `7`, expected an object with messages"),
             ("hello", "expected value at line 1 column 1"),
-            ("[]", "invalid length 1, expected an object with messages at line 1 column 2"),
+            (
+                "[1]",
+                "[0]: invalid type: integer `1`, expected a message with role and content at line 1 column 2",
+            ),
             ("{}", "missing field `messages` at line 1 column 2"),
             (r#"{"messages": "#, "messages: EOF while parsing a value"),
             (r#"{"messages": [{"role": "user"}]}"#, "messages[0]: missing field `content`"),
