@@ -39,6 +39,21 @@ macro_rules! intrinsic {
     };
 }
 
+/// A sum that the compiler takes as it is. Whole numbers may be added in any order, and where it chooses one it makes trees of
+/// the products of a whole block, for which the registers do not suffice.
+///
+/// # Safety
+/// The machine must have AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn in_order(mut sum: __m256i) -> __m256i {
+    // SAFETY: there is no instruction in it.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(ymm_reg) sum, options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
 /// The last steps of the fixed tree: 8 to 4, 2, 1.
 ///
 /// # Safety
@@ -213,14 +228,14 @@ impl Simd for Avx2 {
             let odd = _mm256_set1_epi32(bytemuck::cast(*odd));
             let mask = _mm256_set1_epi16(0xff);
             [
-                _mm256_add_epi32(
-                    _mm256_add_epi32(acc[0], _mm256_madd_epi16(_mm256_and_si256(w[0], mask), even)),
+                in_order(_mm256_add_epi32(
+                    in_order(_mm256_add_epi32(acc[0], _mm256_madd_epi16(_mm256_and_si256(w[0], mask), even))),
                     _mm256_madd_epi16(_mm256_srli_epi16::<8>(w[0]), odd),
-                ),
-                _mm256_add_epi32(
-                    _mm256_add_epi32(acc[1], _mm256_madd_epi16(_mm256_and_si256(w[1], mask), even)),
+                )),
+                in_order(_mm256_add_epi32(
+                    in_order(_mm256_add_epi32(acc[1], _mm256_madd_epi16(_mm256_and_si256(w[1], mask), even))),
                     _mm256_madd_epi16(_mm256_srli_epi16::<8>(w[1]), odd),
-                ),
+                )),
             ]
         })
     }
@@ -235,8 +250,8 @@ impl Simd for Avx2 {
         intrinsic!({
             let x = _mm256_set1_epi32(bytemuck::cast(x));
             [
-                _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(w[0], x)),
-                _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w[1], x)),
+                in_order(_mm256_add_epi16(acc[0], _mm256_maddubs_epi16(w[0], x))),
+                in_order(_mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w[1], x))),
             ]
         })
     }
