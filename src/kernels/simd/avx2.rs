@@ -39,8 +39,8 @@ macro_rules! intrinsic {
     };
 }
 
-/// A sum that the compiler takes as it is. Whole numbers may be added in any order, and where it chooses one it makes trees of
-/// the products of a whole block, for which the registers do not suffice.
+/// A sum that the compiler takes as it is. Whole numbers may be added in any order, and left to choose one it makes trees
+/// of a whole block's products, for which the registers do not suffice.
 ///
 /// # Safety
 /// The machine must have AVX2.
@@ -245,8 +245,8 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn dot_nibbles(self, w: [__m256i; 2], x: [i8; 4], acc: [__m256i; 2]) -> [__m256i; 2] {
-        // Two products are at most 2 · 15 · 127 from zero: eight times that fits 16 bits, and where the start brings it
-        // back into them, it may leave them in between.
+        // Two products are at most 2 · 15 · 127 from zero, and eight times that fits 16 bits; sums that leave them on the
+        // way wrap around, and do so again on the way back.
         intrinsic!({
             let x = _mm256_set1_epi32(bytemuck::cast(x));
             [
