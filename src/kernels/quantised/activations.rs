@@ -5,7 +5,8 @@
 use super::BLOCK;
 use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::threads::Team;
+use crate::kernels::threads::{Disjoint, Team};
+use crate::kernels::tile::tile_range;
 use std::cell::RefCell;
 
 /// Sixty-four inputs of one token, rounded.
@@ -26,8 +27,6 @@ pub trait Block: Copy + Send + Sync + 'static {
 pub struct QuantisedBlock {
     /// The whole numbers, four at a time as the kernels take them.
     pub q: [[i8; 4]; BLOCK / 4],
-    /// The same, of every four the first and third, then the others.
-    pub pairs: [[[i16; 2]; 2]; BLOCK / 4],
     /// What they are multiplied by.
     pub scale: f32,
     /// What takes off again the 128 that were added to eight-bit weights: -128 · Σ q.
@@ -55,34 +54,82 @@ impl QuantisedBlock {
         block
     }
 
+    /// What follows from the whole numbers.
     #[inline(always)]
     fn add_up(&mut self) {
-        for (pairs, &[q0, q1, q2, q3]) in self.pairs.iter_mut().zip(&self.q) {
-            *pairs = [[q0.into(), q2.into()], [q1.into(), q3.into()]];
+        let mut halves = [[0i16; 2]; 2];
+        for (fours, half) in self.q.as_chunks::<{ BLOCK / 8 }>().0.iter().zip(&mut halves) {
+            // By halves, which the compiler makes vectors of.
+            let wide: [[i16; 4]; BLOCK / 8] = fours.map(|four| four.map(i16::from));
+            let four: [[i16; 4]; 4] = std::array::from_fn(|i| add(wide[i], wide[i + 4]));
+            let [q0, q1, q2, q3] = add(add(four[0], four[2]), add(four[1], four[3]));
+            *half = [q0 + q1, q2 + q3];
         }
-        let mut sums = [[0i16; 2]; 2];
-        for (i, &[q0, q1, q2, q3]) in self.q.iter().enumerate() {
-            let [first, others] = &mut sums[i / (BLOCK / 8)];
-            *first += i16::from(q0) + i16::from(q1);
-            *others += i16::from(q2) + i16::from(q3);
-        }
-        self.less_128 = -128 * sums.as_flattened().iter().map(|&sum| i32::from(sum)).sum::<i32>();
-        self.less_8 = sums.map(|sums| sums.map(|sum| -8 * sum));
+        self.less_128 = -128 * halves.as_flattened().iter().map(|&sum| i32::from(sum)).sum::<i32>();
+        self.less_8 = halves.map(|sums| sums.map(|sum| -8 * sum));
+    }
+}
+
+/// Four sums.
+#[inline(always)]
+fn add(a: [i16; 4], b: [i16; 4]) -> [i16; 4] {
+    std::array::from_fn(|i| a[i] + b[i])
+}
+
+/// Of four numbers the first and third, and the others.
+#[inline(always)]
+fn apart([q0, q1, q2, q3]: [i8; 4]) -> [[i16; 2]; 2] {
+    // As two wider numbers, which shifts take apart.
+    let both = [i16::from_le_bytes([q0 as u8, q1 as u8]), i16::from_le_bytes([q2 as u8, q3 as u8])];
+    [both.map(|both| both << 8 >> 8), both.map(|both| both >> 8)]
+}
+
+/// What some machines need of a block beside itself.
+pub trait Beside<B>: Copy + Send + Sync + 'static {
+    /// Before anything is known.
+    const NONE: Self;
+
+    /// It.
+    fn of(block: &B) -> Self;
+
+    /// Lends the caller's, kept from one call to the next.
+    fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R;
+}
+
+impl<B> Beside<B> for () {
+    const NONE: Self = ();
+
+    fn of(_: &B) -> Self {}
+
+    fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R {
+        work(&mut vec![])
+    }
+}
+
+/// The whole numbers of a block once more, of every four the first and third, then the others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pairs(pub [[[i16; 2]; 2]; BLOCK / 4]);
+
+impl Beside<QuantisedBlock> for Pairs {
+    const NONE: Self = Self([[[0; 2]; 2]; BLOCK / 4]);
+
+    #[inline(always)]
+    fn of(block: &QuantisedBlock) -> Self {
+        Self(block.q.map(apart))
+    }
+
+    fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R {
+        PAIRS.with_borrow_mut(work)
     }
 }
 
 thread_local! {
     static SCRATCH: RefCell<Vec<QuantisedBlock>> = const { RefCell::new(Vec::new()) };
+    static PAIRS: RefCell<Vec<Pairs>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Block for QuantisedBlock {
-    const ZERO: Self = Self {
-        q: [[0; 4]; BLOCK / 4],
-        pairs: [[[0; 2]; 2]; BLOCK / 4],
-        scale: 0.0,
-        less_128: 0,
-        less_8: [[0; 2]; 2],
-    };
+    const ZERO: Self = Self { q: [[0; 4]; BLOCK / 4], scale: 0.0, less_128: 0, less_8: [[0; 2]; 2] };
 
     /// The same as [`QuantisedBlock::textbook`], sixteen at a time.
     #[inline(always)]
@@ -122,38 +169,104 @@ impl Block for QuantisedBlock {
     }
 }
 
-/// Rounds every row of `x` to `blocks`, `[n_tokens, in / 64]`.
-pub fn quantise<B: Block>(team: &Team, x: Rows, blocks: &mut Vec<B>) {
-    let in_row = x.width().div_ceil(BLOCK);
-    blocks.resize((x.len() * in_row).max(blocks.len()), B::ZERO);
-    // One or two rows take less time than handing them to another thread.
-    const ROWS: usize = 4;
-    team.for_each_piece(&mut blocks[..x.len() * in_row], ROWS * in_row, |i, blocks| {
-        for (t, blocks) in blocks.chunks_mut(in_row).enumerate() {
-            team.isa().run(Row { x: x.row(i * ROWS + t), blocks });
-        }
+/// How the tokens are cut into tiles, those of a tile side by side: `[tiles, in / 64, height]` blocks, of which a lower
+/// tile leaves the last of every `height` as they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiles {
+    tokens: usize,
+    most: usize,
+}
+
+impl Tiles {
+    /// `tokens` in as few tiles as possible, none above `most`.
+    pub fn new(tokens: usize, most: usize) -> Self {
+        Self { tokens, most }
+    }
+
+    /// How many.
+    pub fn count(self) -> usize {
+        self.tokens.div_ceil(self.most)
+    }
+
+    /// Tokens of the highest.
+    pub fn height(self) -> usize {
+        self.tokens.div_ceil(self.count().max(1))
+    }
+
+    /// The first token of tile `i`, and how many there are.
+    pub fn tile(self, i: usize) -> (usize, usize) {
+        tile_range(self.tokens, self.most, i)
+    }
+}
+
+/// Rounds every row of `x` to `blocks`, `[tiles, in / 64, height]`, and, where they are wanted, what is needed beside them.
+pub fn quantise<B: Block, C: Beside<B>>(
+    team: &Team,
+    x: Rows,
+    tiles: Tiles,
+    blocks: &mut Vec<B>,
+    beside: &mut Vec<C>,
+    wants_beside: bool,
+) {
+    let (in_row, height) = (x.width().div_ceil(BLOCK), tiles.height());
+    let n = tiles.count() * in_row * height;
+    blocks.resize(n.max(blocks.len()), B::ZERO);
+    let n_beside = if wants_beside { n } else { 0 };
+    beside.resize(n_beside.max(beside.len()), C::NONE);
+    // Fewer blocks take less time than handing them to another thread.
+    const PIECE: usize = 48;
+    let in_tile = if tiles.count() < team.threads() { in_row.div_ceil(team.threads()) } else { in_row };
+    let in_piece = in_tile.max(PIECE / height.max(1));
+    let beside = Disjoint::new(&mut beside[..n_beside]);
+    team.for_each_piece(&mut blocks[..n], in_piece * height, |i, blocks| {
+        let start = (i * in_piece * height).min(n_beside);
+        // SAFETY: as the pieces of `blocks` do not overlap, these do not.
+        let beside = unsafe { beside.slice(start..n_beside.min(start + blocks.len())) };
+        team.isa().run(Piece { x, tiles, first: i * in_piece, blocks, beside });
     });
 }
 
-struct Row<'a, B> {
-    x: &'a [f32],
+/// Some columns of blocks, from the one numbered `first` of all tiles' columns.
+struct Piece<'a, B, C> {
+    x: Rows<'a>,
+    tiles: Tiles,
+    first: usize,
     blocks: &'a mut [B],
+    /// As many, or none.
+    beside: &'a mut [C],
 }
 
-impl<B: Block> Kernel for Row<'_, B> {
+impl<B: Block, C: Beside<B>> Kernel for Piece<'_, B, C> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (whole, rest) = self.x.as_chunks::<BLOCK>();
-        let (blocks, last) = self.blocks.split_at_mut(whole.len());
-        for (x, block) in whole.iter().zip(blocks) {
-            *block = B::of(simd, x);
-        }
-        if let Some(block) = last.first_mut() {
-            let mut padded = [0.0; BLOCK];
-            padded[..rest.len()].copy_from_slice(rest);
-            *block = B::of(simd, &padded);
+        let (in_row, height) = (self.x.width().div_ceil(BLOCK), self.tiles.height());
+        let columns = self.blocks.len() / height;
+        let mut done = 0;
+        while done < columns {
+            // What is of one tile, row by row: inputs are read in the order they lie in memory.
+            let (tile, column) = ((self.first + done) / in_row, (self.first + done) % in_row);
+            let n = (in_row - column).min(columns - done);
+            let (token, rows) = self.tiles.tile(tile);
+            for m in 0..rows {
+                let x = self.x.row(token + m)[column * BLOCK..].chunks(BLOCK).take(n);
+                for (x, i) in x.zip((done * height + m..).step_by(height)) {
+                    let block = match x.as_array() {
+                        Some(whole) => B::of(simd, whole),
+                        None => {
+                            let mut padded = [0.0; BLOCK];
+                            padded[..x.len()].copy_from_slice(x);
+                            B::of(simd, &padded)
+                        }
+                    };
+                    if let Some(beside) = self.beside.get_mut(i) {
+                        *beside = C::of(&block);
+                    }
+                    self.blocks[i] = block;
+                }
+            }
+            done += n;
         }
     }
 }
@@ -170,11 +283,23 @@ mod tests {
         x[100..164].fill(0.0);
         (x[200], x[300], x[500]) = (f32::NAN, f32::INFINITY, 1e30);
         for isa in Isa::available() {
-            let mut blocks: Vec<QuantisedBlock> = vec![];
-            quantise(&Team::new(1, isa), Rows::dense(&x, x.len()), &mut blocks);
-            for (block, x) in blocks.iter().zip(x.chunks(BLOCK)) {
+            let (mut blocks, mut pairs): (Vec<QuantisedBlock>, Vec<Pairs>) = (vec![], vec![]);
+            quantise(
+                &Team::new(1, isa),
+                Rows::dense(&x, x.len()),
+                Tiles::new(1, 1),
+                &mut blocks,
+                &mut pairs,
+                true,
+            );
+            for ((block, pairs), x) in blocks.iter().zip(pairs).zip(x.chunks(BLOCK)) {
                 let expected = QuantisedBlock::textbook(x);
-                assert_eq!((block.q, block.pairs), (expected.q, expected.pairs), "{isa}");
+                let apart = block.q.map(|four| {
+                    let [q0, q1, q2, q3] = four.map(i16::from);
+                    [[q0, q2], [q1, q3]]
+                });
+                assert_eq!(pairs.0, apart, "{isa}");
+                assert_eq!(block.q, expected.q, "{isa}");
                 assert_eq!((block.less_128, block.less_8), (expected.less_128, expected.less_8), "{isa}");
                 assert_eq!(block.scale.to_bits(), expected.scale.to_bits(), "{isa}");
             }

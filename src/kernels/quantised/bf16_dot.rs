@@ -102,6 +102,7 @@ impl Format for Bf16Dot<'_> {
     const LINES: usize = BLOCK / 2;
     const DOTS_BF16: bool = true;
     type Input = Bf16Block;
+    type Beside = ();
 
     #[inline(always)]
     fn layout(&self) -> Layout {
@@ -119,7 +120,7 @@ impl Format for Bf16Dot<'_> {
         simd: S,
         block: usize,
         vector: usize,
-        x: [&Bf16Block; M],
+        (x, _): (&[Bf16Block; M], &[()]),
         sums: &mut [[S::F32s; V]; M],
     ) {
         let lines = self.part(block, vector);

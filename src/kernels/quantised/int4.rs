@@ -12,6 +12,7 @@
 use super::activations::QuantisedBlock;
 use super::{BLOCK, Format, Layout, Line, VECTORS, load_vectors};
 use crate::kernels::simd::{LANES, Simd};
+use crate::kernels::tile::tile_rows;
 use half::f16;
 use rayon::prelude::*;
 
@@ -123,8 +124,11 @@ fn best_scale(group: &[f32; GROUP]) -> f16 {
 
 impl Format for Int4<'_> {
     const LINES: usize = BLOCK / 8;
+    /// Each has one more beside it, of the block's groups before.
+    const WIDE_SUMS: usize = tile_rows(true);
 
     type Input = QuantisedBlock;
+    type Beside = ();
 
     #[inline(always)]
     fn layout(&self) -> Layout {
@@ -142,7 +146,7 @@ impl Format for Int4<'_> {
         simd: S,
         block: usize,
         vector: usize,
-        x: [&QuantisedBlock; M],
+        (x, _): (&[QuantisedBlock; M], &[()]),
         sums: &mut [[S::F32s; V]; M],
     ) {
         let lines = self.part(block, vector);

@@ -7,7 +7,7 @@
 //! Stored `[out / 32, in / 64, 16, 2, 16, 4]`: group of vectors, block of inputs, four inputs, vector of outputs, output,
 //! input; missing ones are zero, stored as 128.
 
-use super::activations::QuantisedBlock;
+use super::activations::{Beside, Pairs, QuantisedBlock};
 use super::{BLOCK, Format, Layout, Line, VECTORS, load_vectors};
 use crate::kernels::simd::{LANES, Simd};
 use rayon::prelude::*;
@@ -79,8 +79,11 @@ fn round(x: f32, scale: f32) -> u8 {
 
 impl Format for Int8<'_> {
     const LINES: usize = BLOCK / 4;
+    /// Each has one more beside it, of the blocks before.
+    const WIDE_SUMS: usize = 16;
 
     type Input = QuantisedBlock;
+    type Beside = Pairs;
 
     #[inline(always)]
     fn layout(&self) -> Layout {
@@ -98,10 +101,11 @@ impl Format for Int8<'_> {
         simd: S,
         block: usize,
         vector: usize,
-        x: [&QuantisedBlock; M],
+        (x, pairs): (&[QuantisedBlock; M], &[Pairs]),
         sums: &mut [[S::F32s; V]; M],
     ) {
         let lines = self.part(block, vector);
+        let pairs: &[Pairs; M] = pairs.as_array().unwrap_or(const { &[Pairs::NONE; M] });
         let mut acc = [[simd.splat_i32(0); V]; M];
         for m in 0..M {
             acc[m] = [simd.splat_i32(x[m].less_128); V];
@@ -110,7 +114,7 @@ impl Format for Int8<'_> {
             let w: [S::Bytes; V] = load_vectors(simd, &lines[four], vector);
             for m in 0..M {
                 for v in 0..V {
-                    acc[m][v] = simd.dot_bytes(w[v], x[m].q[four], &x[m].pairs[four], acc[m][v]);
+                    acc[m][v] = simd.dot_bytes(w[v], x[m].q[four], &pairs[m].0[four], acc[m][v]);
                 }
             }
         }

@@ -1,59 +1,96 @@
 //! The product of rounded activations and quantised weights.
 //!
-//! A thread takes two vectors of outputs through all blocks of inputs, for a tile of tokens at a time: the whole numbers
-//! of a block stay in registers, the weights of the two vectors in the nearest caches until all tokens have met them.
+//! A thread takes a few vectors of outputs, for a tile of tokens at a time: a stretch of the tile's inputs stays in the
+//! first-level cache while all these vectors meet it, the whole numbers of a block in registers, and the unfinished sums
+//! between.
 
-use super::activations::{Block, quantise};
-use super::{Format, Layout, VECTORS};
+use super::activations::{Beside, Block, Tiles, quantise};
+use super::{Format, Inputs, Layout, VECTORS};
 use crate::kernels::epilogue::{Then, finish};
+use crate::kernels::isa::Isa;
 use crate::kernels::rows::{Rows, RowsMut, SharedRows};
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
-use crate::kernels::tile::{NARROW_ROWS, tile_range, tile_rows, with_rows};
+use crate::kernels::tile::{NARROW_ROWS, tile_rows, with_rows};
+use std::ops::Range;
 
 /// Vectors of outputs that one thread takes at a time.
 const TASK: usize = 8;
 /// Tokens in a tile where registers are few: two times as many as these have room for, since weights that have come from
 /// memory are worth more than sums that go to the cache and back once a block.
 const NARROW_TOKENS: usize = 2 * NARROW_ROWS;
+/// Blocks of inputs that a tile goes through with two vectors before it does with the next two.
+const STRETCH: usize = 12;
+
+/// The unfinished sums of a tile and two vectors.
+type Sums = [[[f32; LANES]; tile_rows(true)]; VECTORS];
 
 /// `x` is `[n_tokens, in]`, `y` is `[n_tokens, out]`. Panics where the shapes do not fit together.
 pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y: &mut RowsMut) {
     let Layout { rows, columns } = w.layout();
     assert_eq!((x.width(), bias.len(), y.width()), (rows, columns, columns), "x is [n_tokens, in]");
-    let (in_blocks, vectors) = (w.layout().blocks(), w.layout().vectors());
-    F::Input::with_scratch(|activations| {
-        quantise(team, x, activations);
-        let activations = &activations[..x.len() * in_blocks];
-        let most = if team.isa().is_wide() { tile_rows(true) } else { NARROW_TOKENS };
-        let tiles = x.len().div_ceil(most);
-        let y = y.share();
-        team.run(vectors.div_ceil(TASK), |i| {
-            for vector in (i * TASK..vectors.min((i + 1) * TASK)).step_by(VECTORS) {
-                for tile in 0..tiles {
-                    let (row, n) = tile_range(x.len(), most, tile);
-                    let x = &activations[row * in_blocks..(row + n) * in_blocks];
-                    let part = Part { x, w, bias, then, y: &y, row, vector };
-                    with_rows!(n, M => team.isa().run(Tile::<F, M>(part)));
-                }
-            }
+    let (isa, y) = (team.isa(), y.share());
+    let tiles = Tiles::new(x.len(), if isa.is_wide() { tile_rows(true) } else { NARROW_TOKENS });
+    F::Input::with_scratch(|blocks| {
+        F::Beside::with_scratch(|beside| {
+            quantise(team, x, tiles, blocks, beside, !isa.is_wide());
+            let product = Product { tiles, blocks, beside, w, bias, then, y: &y };
+            team.run(w.layout().vectors().div_ceil(TASK), |i| product.task(isa, i));
         });
     });
 }
 
-/// Some tokens and up to [`VECTORS`] vectors of outputs.
-#[derive(Clone, Copy)]
-struct Part<'a, F: Format> {
-    /// `[M, in / 64]`
-    x: &'a [F::Input],
+/// All there is to do.
+struct Product<'a, F: Format> {
+    tiles: Tiles,
+    /// `[tiles, in / 64, height]`, and what is beside them.
+    blocks: &'a [F::Input],
+    beside: &'a [F::Beside],
     w: F,
     bias: &'a [f32],
     then: Then,
     y: &'a SharedRows<'a>,
+}
+
+impl<F: Format> Product<'_, F> {
+    /// Task `i`: its vectors for all tokens.
+    fn task(&self, isa: Isa, i: usize) {
+        let (in_blocks, vectors) = (self.w.layout().blocks(), self.w.layout().vectors());
+        let vectors = i * TASK..vectors.min((i + 1) * TASK);
+        // A tile alone meets every weight once, and does so in the order they lie in memory.
+        let alone = self.tiles.count() == 1;
+        let stretch = if alone { in_blocks } else { STRETCH };
+        let mut sums: [Sums; TASK / VECTORS] = [[[[0.0; LANES]; tile_rows(true)]; VECTORS]; TASK / VECTORS];
+        for tile in 0..self.tiles.count() {
+            let (row, n) = self.tiles.tile(tile);
+            let height = self.tiles.height();
+            let of_tile = tile * in_blocks * height..(tile + 1) * in_blocks * height;
+            let beside = self.beside.get(of_tile.clone()).unwrap_or(&[]);
+            let x = Inputs { blocks: &self.blocks[of_tile], beside, height };
+            for start in (0..in_blocks).step_by(stretch) {
+                let blocks = start..in_blocks.min(start + stretch);
+                for (vector, sums) in vectors.clone().step_by(VECTORS).zip(&mut sums) {
+                    let part = Part { all: self, x, row, alone, blocks: blocks.clone(), vector, sums };
+                    with_rows!(n, M => isa.run(Tile::<F, M>(part)));
+                }
+            }
+        }
+    }
+}
+
+/// A tile of tokens, a stretch of their inputs, and up to [`VECTORS`] vectors of outputs.
+struct Part<'a, F: Format> {
+    all: &'a Product<'a, F>,
+    x: Inputs<'a, F>,
     /// The first token's row in `y`.
     row: usize,
+    /// Whether there is no other tile.
+    alone: bool,
+    blocks: Range<usize>,
     /// The first vector.
     vector: usize,
+    /// Of the blocks before.
+    sums: &'a mut Sums,
 }
 
 /// A part of `M` tokens.
@@ -64,84 +101,88 @@ impl<F: Format, const M: usize> Kernel for Tile<'_, F, M> {
     const DOTS_BF16: bool = F::DOTS_BF16;
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
         if const { !S::WIDE && M > NARROW_TOKENS } {
             unreachable!("a tile of {M} rows");
         }
-        let last = self.0.w.layout().vectors();
-        if S::WIDE || M <= NARROW_ROWS / VECTORS {
-            if self.0.vector + VECTORS <= last {
-                return self.0.vectors::<S, M, VECTORS>(simd, self.0.vector);
+        let part = &mut self.0;
+        let vectors = VECTORS.min(part.all.w.layout().vectors() - part.vector);
+        let together = const { M * VECTORS <= in_registers::<S, F>() };
+        // Sums of both vectors that are more than registers take turns at every block whose weights come from memory, or
+        // from which the second half of the tokens takes them too; otherwise each stays through all blocks.
+        let turn = if together || S::WIDE && !part.alone { part.blocks.len() } else { 1 };
+        for start in part.blocks.clone().step_by(turn) {
+            let blocks = start..part.blocks.end.min(start + turn);
+            if together && vectors == VECTORS {
+                part.add::<S, M, VECTORS>(simd, &blocks, 0, 0);
+                continue;
             }
-            return self.0.vectors::<S, M, 1>(simd, self.0.vector);
-        }
-        self.0.halves::<S, M>(simd);
-    }
-}
-
-impl<F: Format> Part<'_, F> {
-    #[inline(always)]
-    fn vectors<S: Simd, const M: usize, const V: usize>(&self, simd: S, vector: usize) {
-        let in_blocks = self.x.len() / M;
-        let mut sums = [[simd.splat(0.0); V]; M];
-        for block in 0..in_blocks {
-            let x = std::array::from_fn(|m| &self.x[m * in_blocks + block]);
-            self.w.add_block(simd, block, vector, x, &mut sums);
-        }
-        for v in 0..V {
-            self.finish(simd, vector + v, sums.map(|sums| sums[v]));
-        }
-    }
-
-    /// The same where registers are few: half of the tokens and one vector at a time, while the block's weights are near.
-    #[inline(always)]
-    fn halves<S: Simd, const M: usize>(&self, simd: S) {
-        let in_blocks = self.x.len() / M;
-        let mut sums = [[[simd.splat(0.0)]; M]; VECTORS];
-        let half = if M > NARROW_ROWS { M.div_ceil(2) } else { M };
-        for block in 0..in_blocks {
-            let x = std::array::from_fn(|m| &self.x[m * in_blocks + block]);
-            for v in 0..VECTORS {
-                with_rows!(half, H => self.add::<S, M, H>(simd, block, v, &x, 0, &mut sums[v]));
-                if M > half {
-                    with_rows!(M - half, H => self.add::<S, M, H>(simd, block, v, &x, half, &mut sums[v]));
+            for v in 0..vectors {
+                if const { M <= in_registers::<S, F>() } {
+                    part.add::<S, M, 1>(simd, &blocks, v, 0);
+                } else {
+                    let half = M.div_ceil(2);
+                    with_rows!(half, H => part.add::<S, H, 1>(simd, &blocks, v, 0));
+                    with_rows!(M - half, H => part.add::<S, H, 1>(simd, &blocks, v, half));
                 }
             }
         }
-        for v in 0..VECTORS.min(self.w.layout().vectors() - self.vector) {
-            self.finish(simd, self.vector + v, sums[v].map(|[sum]| sum));
+        if part.blocks.end == part.all.w.layout().blocks() {
+            for v in 0..vectors {
+                part.finish::<S, M>(simd, v);
+            }
         }
     }
+}
 
-    /// Adds a block of one vector for the `H` tokens from `first`.
+/// How many sums of a block stay in registers.
+const fn in_registers<S: Simd, F: Format>() -> usize {
+    if S::WIDE { F::WIDE_SUMS } else { NARROW_ROWS }
+}
+
+impl<F: Format> Part<'_, F> {
+    /// Adds some blocks of `V` vectors from `v` to the sums of the `H` tokens from `first`.
     #[inline(always)]
-    fn add<S: Simd, const M: usize, const H: usize>(
-        &self,
+    fn add<S: Simd, const H: usize, const V: usize>(
+        &mut self,
         simd: S,
-        block: usize,
+        blocks: &Range<usize>,
         v: usize,
-        x: &[&F::Input; M],
         first: usize,
-        sums: &mut [[S::F32s; 1]; M],
     ) {
-        if const { H > M || H > NARROW_ROWS } {
+        if const { H > in_registers::<S, F>() } {
             unreachable!("{H} tokens");
         }
-        let x: &[&F::Input; H] = x[first..first + H].as_array().expect("H tokens");
-        let sums: &mut [[S::F32s; 1]; H] = sums[first..first + H].as_mut_array().expect("H tokens");
-        self.w.add_block(simd, block, self.vector + v, *x, sums);
+        let so_far: &mut [[[f32; LANES]; tile_rows(true)]; V] =
+            self.sums[v..v + V].as_mut_array().expect("V vectors");
+        let mut sums = [[simd.splat(0.0); V]; H];
+        if blocks.start > 0 {
+            for m in 0..H {
+                for v in 0..V {
+                    sums[m][v] = simd.load(&so_far[v][first + m]);
+                }
+            }
+        }
+        for block in blocks.clone() {
+            self.all.w.add_block(simd, block, self.vector + v, self.x.of(block, first), &mut sums);
+        }
+        for m in 0..H {
+            for v in 0..V {
+                simd.store(sums[m][v], &mut so_far[v][first + m]);
+            }
+        }
     }
 
-    /// What becomes of the finished sums of `vector`.
+    /// What becomes of the finished sums of vector `v`.
     #[inline(always)]
-    fn finish<S: Simd, const M: usize>(&self, simd: S, vector: usize, sums: [S::F32s; M]) {
-        let scale = self.w.scale(simd, vector);
-        let column = vector * LANES;
-        let bias = &self.bias[column..self.bias.len().min(column + LANES)];
+    fn finish<S: Simd, const M: usize>(&self, simd: S, v: usize) {
+        let scale = self.all.w.scale(simd, self.vector + v);
+        let column = (self.vector + v) * LANES;
+        let bias = &self.all.bias[column..self.all.bias.len().min(column + LANES)];
         for m in 0..M {
             // SAFETY: these columns of these rows are this part's own.
-            let y = unsafe { self.y.part(self.row + m, column, bias.len()) };
-            finish(simd, simd.mul(sums[m], scale), bias, self.then, y);
+            let y = unsafe { self.all.y.part(self.row + m, column, bias.len()) };
+            finish(simd, simd.mul(simd.load(&self.sums[v][m]), scale), bias, self.all.then, y);
         }
     }
 }
@@ -212,8 +253,8 @@ mod tests {
         (lines, scales)
     }
 
-    const SHAPES: [(usize, usize); 7] =
-        [(1, 1), (30, 17), (64, 16), (65, 40), (100, 150), (192, 300), (256, 70)];
+    const SHAPES: [(usize, usize); 8] =
+        [(1, 1), (30, 17), (64, 16), (65, 40), (100, 150), (192, 300), (256, 70), (BLOCK * STRETCH + 80, 40)];
 
     #[test]
     fn int8_holds_to_the_formula_and_is_the_same_everywhere() {

@@ -27,7 +27,8 @@ pub use int8::Int8;
 pub use linear::linear;
 
 use super::simd::{LANES, Simd};
-use activations::Block;
+use super::tile::tile_rows;
+use activations::{Beside, Block};
 
 /// Inputs that share a scale of the activations.
 pub const BLOCK: usize = 64;
@@ -98,6 +99,32 @@ fn load_vectors<S: Simd, const V: usize>(simd: S, lines: &[Line; VECTORS], vecto
     loaded
 }
 
+/// A tile's rounded inputs: `[in / 64, height]`, of which the first of every `height` are tokens.
+pub struct Inputs<'a, F: Format> {
+    blocks: &'a [F::Input],
+    /// As many, or none where the machine needs none.
+    beside: &'a [F::Beside],
+    height: usize,
+}
+
+impl<F: Format> Clone for Inputs<'_, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Format> Copy for Inputs<'_, F> {}
+
+impl<'a, F: Format> Inputs<'a, F> {
+    /// A block's, of the `M` tokens from `first`.
+    #[inline(always)]
+    fn of<const M: usize>(&self, block: usize, first: usize) -> (&'a [F::Input; M], &'a [F::Beside]) {
+        let at = block * self.height + first;
+        let blocks = self.blocks[at..].first_chunk().expect("M tokens");
+        (blocks, self.beside.get(at..at + M).unwrap_or(&[]))
+    }
+}
+
 /// A format of quantised weights, `[rows, columns]`.
 pub trait Format: Copy + Sync {
     /// Where its parts are.
@@ -109,11 +136,16 @@ pub trait Format: Copy + Sync {
     /// Lines of one block of one vector.
     const LINES: usize;
 
+    /// How many sums of a block stay in registers where these are many.
+    const WIDE_SUMS: usize = VECTORS * tile_rows(true);
+
     /// Whether [`Simd::dot_bf16`] is used.
     const DOTS_BF16: bool = false;
 
     /// What a token's inputs are rounded to.
     type Input: Block;
+    /// And what machines with few registers need of them beside it.
+    type Beside: Beside<Self::Input>;
 
     /// The lines of block `block` for the group that `vector` is in.
     #[inline(always)]
@@ -127,7 +159,7 @@ pub trait Format: Copy + Sync {
         simd: S,
         block: usize,
         vector: usize,
-        x: [&Self::Input; M],
+        x: (&[Self::Input; M], &[Self::Beside]),
         sums: &mut [[S::F32s; V]; M],
     );
 
