@@ -13,6 +13,10 @@
 use super::elements::Element;
 use super::simd::{LANES, Simd};
 
+/// How many bytes ahead a panel is asked for where one row meets it, as in decode: then it comes from memory. (Keys and
+/// values in f16 are read at 30 GB/s with it and at 16 without, where memory gives 31.)
+const AHEAD: usize = 8 << 10;
+
 /// Adds the product of `M` rows and `V` panels to `acc`.
 ///
 /// # Safety
@@ -29,6 +33,9 @@ pub(super) unsafe fn multiply_add<S: Simd, E: Element, const M: usize, const V: 
     for k in 0..depth {
         let mut w = [simd.splat(0.0); V];
         for v in 0..V {
+            if M == 1 {
+                simd.prefetch(panels[v].wrapping_add(k * LANES + AHEAD / size_of::<E>()));
+            }
             // SAFETY: `k < depth`, and the panel holds `depth` rows of sixteen.
             w[v] = E::load(simd, unsafe { &*panels[v].add(k * LANES).cast::<[E; LANES]>() });
         }

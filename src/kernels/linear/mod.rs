@@ -194,6 +194,7 @@ mod tests {
         check(15, 1040, 40, Then::Store);
         check(90, 300, 40, Then::Add);
         check(171, 1040, 20, Then::Store);
+        check(100, 1000, 20, Then::Add);
     }
 
     #[test]

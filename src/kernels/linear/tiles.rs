@@ -27,7 +27,8 @@ const PANELS: usize = 8;
 const PIECES: usize = 4;
 /// Tokens in a band: whole tiles of 14 and of 6.
 const BAND: usize = 84;
-/// Bytes of panels multiplied at a time: three quarters of the first-level cache.
+/// Bytes of a panel that are multiplied before the next: three quarters of the first-level cache. Two panels abreast may
+/// come from the second-level cache: a tile of theirs takes long enough.
 const NEAR: usize = 24 << 10;
 /// How many rows ahead a panel's weights are asked for.
 const AHEAD: usize = 8;
@@ -89,7 +90,7 @@ impl Piece<'_> {
         let abreast = if isa.is_wide() { PAIR } else { 1 };
         for row in (0..self.x.len()).step_by(BAND) {
             let band = row..self.x.len().min(row + BAND);
-            for stretch in stretches(self.x.width(), abreast) {
+            for stretch in stretches(self.x.width()) {
                 for panel in (0..self.n).step_by(abreast) {
                     self.tiles(isa, band.clone(), &stretch, panel..panel + abreast, scratch);
                 }
@@ -144,9 +145,9 @@ struct Stretch {
     last: bool,
 }
 
-/// All inputs in order, for so many panels at a time.
-fn stretches(depth: usize, panels: usize) -> impl Iterator<Item = Stretch> {
-    let most = NEAR / size_of::<[f32; LANES]>() / panels;
+/// All inputs in order.
+fn stretches(depth: usize) -> impl Iterator<Item = Stretch> {
+    let most = NEAR / size_of::<[f32; LANES]>();
     segments(depth).flat_map(move |segment| {
         let n = segment.len().div_ceil(most);
         (0..n).map(move |i| {
