@@ -84,12 +84,13 @@ fn apart([q0, q1, q2, q3]: [i8; 4]) -> [[i16; 2]; 2] {
     [both.map(|both| both << 8 >> 8), both.map(|both| both >> 8)]
 }
 
-/// What some machines need of a block beside itself.
+/// What a machine without products of bytes needs of a block beside itself. Apart from it, because it is larger than the
+/// block, and would keep other blocks out of the first-level cache of a machine that never reads it.
 pub trait Beside<B>: Copy + Send + Sync + 'static {
     /// Before anything is known.
     const NONE: Self;
 
-    /// It.
+    /// What is needed beside `block`.
     fn of(block: &B) -> Self;
 
     /// Lends the caller's, kept from one call to the next.
@@ -169,8 +170,8 @@ impl Block for QuantisedBlock {
     }
 }
 
-/// How the tokens are cut into tiles, those of a tile side by side: `[tiles, in / 64, height]` blocks, of which a lower
-/// tile leaves the last of every `height` as they are.
+/// How the tokens are cut into tiles, those of a tile side by side so that a kernel finds all of them from one address:
+/// `[tiles, in / 64, height]` blocks, of which a lower tile leaves the last of every `height` as they are.
 #[derive(Clone, Copy, Debug)]
 pub struct Tiles {
     tokens: usize,
