@@ -65,8 +65,8 @@ fn bench_writes_a_table_or_comma_separated_values() {
     let csv = output(&[&QUICK[..], &["--csv"]].concat());
     let lines: Vec<_> = csv.lines().collect();
     assert_eq!(lines.len(), 1 + 8);
-    assert!(lines[1].starts_with("f16,1,prefill,24,,,"), "{csv}");
-    assert!(lines.iter().all(|line| line.matches(',').count() == 10), "{csv}");
+    assert!(lines[1].starts_with("f16,f32,1,prefill,24,,,"), "{csv}");
+    assert!(lines.iter().all(|line| line.matches(',').count() == 11), "{csv}");
     let table = output(&QUICK);
     assert_eq!(table.lines().filter(|line| line.starts_with("f16 ")).count(), 8, "{table}");
 }

@@ -177,7 +177,8 @@ fn many_at_once_go_past_the_context_each_for_itself() {
 fn without_a_bound_it_goes_on_as_long_as_anyone_reads() {
     let hornbook = tiny();
     for kv_precision in KvPrecision::ALL {
-        let options = Options { max_tokens: None, kv_precision, ..shifting(sampled(1), 0) };
+        let options =
+            Options { max_tokens: None, kv_precision: Some(kv_precision), ..shifting(sampled(1), 0) };
         assert_eq!(exact(hornbook.generate(&prompt(30), &options).unwrap().take(500)).len(), 500);
     }
     let stop = Options { context: Context::Stop, ..shifting(greedy(), 9) };

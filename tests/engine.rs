@@ -219,12 +219,12 @@ fn requests_join_and_leave_at_every_step() {
 
 #[test]
 fn half_precision_keys_and_values_are_the_engines_to_choose() {
-    let engine = fable(EngineOptions { kv_precision: KvPrecision::F16, ..EngineOptions::default() });
+    let engine = fable(EngineOptions { kv_precision: Some(KvPrecision::F16), ..EngineOptions::default() });
     let prompt = tokens(80, 1, 4096);
     let mut completion = Completion { top_logprobs: 1, choices: 2, ..greedy(30) };
     let found = Outcome::of(submit(&engine, &prompt, &completion).unwrap(), 2);
     assert_ne!(found, Outcome::alone(engine.hornbook(), &prompt, &completion));
-    completion.options.kv_precision = KvPrecision::F16;
+    completion.options.kv_precision = Some(KvPrecision::F16);
     assert_eq!(found, Outcome::alone(engine.hornbook(), &prompt, &completion));
 }
 

@@ -133,8 +133,7 @@ fn greedy_tokens_are_transformers_in_every_form_of_the_weights() {
         assert_eq!(generation.finish_reason(), Some(FinishReason::Length));
         assert_eq!(generation.generated(), expected.greedy);
 
-        let mut session =
-            Session::new(hornbook.model(), hornbook.config().n_positions, KvPrecision::default());
+        let mut session = Session::new(hornbook.model(), hornbook.config().n_positions, KvPrecision::F32);
         assert_eq!(argmax(&mut session, &expected.input_ids, 64), expected.greedy, "{folder}");
     }
 }

@@ -9,8 +9,8 @@ use hornbook::kernels::threads::Team;
 use hornbook::model::{Model, Precision, Session};
 
 /// All logits of a sequence, given to the model `chunk` tokens at a time.
-fn logits(model: &Model, ids: &[u32], chunk: usize) -> Vec<u32> {
-    let mut session = Session::new(model, ids.len(), KvPrecision::F32);
+fn logits(model: &Model, ids: &[u32], chunk: usize, kv: Option<KvPrecision>) -> Vec<u32> {
+    let mut session = Session::new(model, ids.len(), kv);
     let mut bits = vec![];
     for ids in ids.chunks(chunk) {
         session.score(ids, |_, logits| bits.extend(logits.iter().map(|x| x.to_bits()))).unwrap();
@@ -28,12 +28,12 @@ fn same_bits_for_any_team_chunk_and_instruction_set() {
             Model::with_precision(checkpoint, Team::new(threads, isa), Some(precision)).unwrap()
         };
         for precision in Precision::ALL {
-            let expected = logits(&model(1, Isa::Portable, precision), &ids, ids.len());
+            let expected = logits(&model(1, Isa::Portable, precision), &ids, ids.len(), None);
             for isa in Isa::available() {
                 for threads in [1, 3] {
                     let model = model(threads, isa, precision);
                     for chunk in [1, 7, ids.len()] {
-                        let found = logits(&model, &ids, chunk);
+                        let found = logits(&model, &ids, chunk, None);
                         assert!(
                             found == expected,
                             "{folder}, {precision}: {isa}, {threads} threads, by {chunk}"
@@ -99,5 +99,23 @@ fn what_rounding_keys_and_values_costs_fable() {
         let found = loss(kv);
         assert!((found - exact).abs() <= bound, "{kv}: loss {found} for {exact}");
         assert!(found != exact, "{kv}: is it in use?");
+    }
+}
+
+#[test]
+fn where_inputs_are_rounded_keys_and_values_are() {
+    let ids = Reference::read("tiny-one-head").ids();
+    for precision in Precision::ALL {
+        let checkpoint = Checkpoint::from_folder(&data("tiny-one-head")).unwrap();
+        let model =
+            Model::with_precision(checkpoint, Team::new(1, Isa::available()[0]), Some(precision)).unwrap();
+        let rounds = matches!(precision, Precision::Bf16Dot | Precision::Int8 | Precision::Int4);
+        let (kept, other) = match rounds {
+            true => (KvPrecision::F16, KvPrecision::F32),
+            false => (KvPrecision::F32, KvPrecision::F16),
+        };
+        let unasked = logits(&model, &ids, ids.len(), None);
+        assert_eq!(unasked, logits(&model, &ids, ids.len(), Some(kept)), "{precision}");
+        assert_ne!(unasked, logits(&model, &ids, ids.len(), Some(other)), "{precision}");
     }
 }

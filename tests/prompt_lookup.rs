@@ -121,7 +121,7 @@ fn many_tokens_a_pass_are_the_bits_of_one_in_every_precision() {
         let hornbook = fable(Some(precision));
         for kv_precision in KvPrecision::ALL {
             let sampling = SamplingParams { temperature: 0.3, seed: 1, ..SamplingParams::default() };
-            let options = Options { kv_precision, ..options(sampling) };
+            let options = Options { kv_precision: Some(kv_precision), ..options(sampling) };
             let context = format!("{precision}, {kv_precision:?}");
             let (a, d) = check(&hornbook, &litany(&hornbook), &options, 16, &context);
             (accepted, drafted) = (accepted + a, drafted + d);

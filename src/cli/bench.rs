@@ -11,10 +11,10 @@ use super::{progress, team};
 use crate::Result;
 use crate::bench::{Cost, DECODE_STEPS, Limits, Phase, ReadBandwidth, Shape, Summary, measure};
 use crate::checkpoint::{Checkpoint, Config};
+use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
 use crate::model::{Model, Precision};
 use clap::{Args, Subcommand};
-use indicatif::ProgressBar;
 use report::{Machine, Report, Row};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -74,9 +74,9 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value = "7")]
     repeat: NonZeroUsize,
 
-    /// How keys and values are stored
-    #[arg(long, value_enum, default_value_t = Kv::F32)]
-    kv_precision: Kv,
+    /// How keys and values are stored [default: f16 with bf16-dot, int8 and int4, else f32]
+    #[arg(long, value_name = "PRECISION", value_enum)]
+    kv_precision: Option<Kv>,
 
     /// One JSON object
     #[arg(long, conflicts_with = "csv")]
@@ -116,7 +116,7 @@ impl Bench {
             given => given.iter().copied().map(Some).collect(),
         };
         let phases = self.phases(&checkpoint.config);
-        let mut report = Report::new(&checkpoint, self.shape.is_some(), self.kv_precision.into(), isa, cores);
+        let mut report = Report::new(&checkpoint, self.shape.is_some(), isa, cores);
 
         let memory = ReadBandwidth::new()?;
         let mut limits: Vec<Limits> = threads.iter().map(|_| Limits::default()).collect();
@@ -128,10 +128,14 @@ impl Bench {
                 bar.set_message(format!("{name}, making the model"));
                 let team = team(NonZeroUsize::new(threads))?;
                 let model = Model::with_precision(checkpoint.clone(), team, precision)?;
-                let cost = Cost::of(&model, self.kv_precision.into());
+                let kv_precision = self.kv_precision.map_or(model.kv_precision(), KvPrecision::from);
+                let cost = Cost::of(&model, kv_precision);
                 for &phase in &phases {
-                    let measurement = self.measure(&model, &cost, name, phase, &memory, limits, &bar)?;
-                    report.results.push(Row { precision: name, threads, measurement });
+                    bar.set_message(format!("{name}, {threads} threads, {}", phase.name()));
+                    let (repeat, each) = (self.repeat.get(), || bar.inc(1));
+                    let measurement =
+                        measure(&model, &cost, kv_precision, phase, repeat, &memory, limits, each)?;
+                    report.results.push(Row { precision: name, kv_precision, threads, measurement });
                 }
             }
         }
@@ -145,22 +149,6 @@ impl Bench {
         }
         report.print(self.json, self.csv)?;
         Ok(ExitCode::SUCCESS)
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn measure(
-        &self,
-        model: &Model,
-        cost: &Cost,
-        precision: &'static str,
-        phase: Phase,
-        memory: &ReadBandwidth,
-        limits: &mut Limits,
-        bar: &ProgressBar,
-    ) -> Result<crate::bench::Measurement> {
-        bar.set_message(format!("{precision}, {} threads, {}", model.team().threads(), phase.name()));
-        let (kv, repeat) = (self.kv_precision.into(), self.repeat.get());
-        measure(model, cost, kv, phase, repeat, memory, limits, || bar.inc(1))
     }
 
     /// What to measure, within the model's context.

@@ -53,9 +53,10 @@ pub struct Engines {
     #[arg(long, value_name = "NAME", value_parser = kernel::parser(), default_value = "flash", help_heading = "Machine")]
     attention: &'static dyn AttentionKernel,
 
-    /// How keys and values are stored; f16 takes half the memory, int8 a quarter
-    #[arg(long, value_name = "PRECISION", value_enum, default_value_t = Kv::F32, help_heading = "Machine")]
-    kv_precision: Kv,
+    /// How keys and values are stored; f16 takes half of f32's memory, int8 a quarter [default: f16 with
+    /// bf16-dot, int8 and int4, else f32]
+    #[arg(long, value_name = "PRECISION", value_enum, help_heading = "Machine")]
+    kv_precision: Option<Kv>,
 }
 
 impl Engines {
@@ -78,7 +79,7 @@ impl Engines {
                 queue,
                 prefix_cache_bytes: self.prefix_cache,
                 prefill_chunk: self.prefill_chunk,
-                kv_precision: self.kv_precision.into(),
+                kv_precision: self.kv_precision.map(Into::into),
                 turns: Turns::default(),
             },
             ..ServerOptions::default()

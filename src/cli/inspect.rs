@@ -105,7 +105,7 @@ impl Inspect {
             head: self.head,
             target: self.target(&hornbook)?,
             best: BEST,
-            kv_precision: self.model.kv_precision.into(),
+            kv_precision: self.model.kv_precision.map(Into::into),
         };
         let changes = self.changes.ready(&hornbook, &ids)?;
         let bar = progress::bar(ids.len() * (hornbook.config().n_layer + 1));

@@ -28,9 +28,10 @@ pub struct ModelArgs {
     #[arg(long, value_name = "NAME", value_parser = kernel::parser(), default_value = "flash", help_heading = "Machine")]
     pub attention: &'static dyn AttentionKernel,
 
-    /// How keys and values are stored; f16 takes half the memory, int8 a quarter
-    #[arg(long, value_name = "PRECISION", value_enum, default_value_t = Kv::F32, help_heading = "Machine")]
-    pub kv_precision: Kv,
+    /// How keys and values are stored; f16 takes half of f32's memory, int8 a quarter [default: f16 with
+    /// bf16-dot, int8 and int4, else f32]
+    #[arg(long, value_name = "PRECISION", value_enum, help_heading = "Machine")]
+    pub kv_precision: Option<Kv>,
 }
 
 impl ModelArgs {

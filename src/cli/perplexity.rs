@@ -4,6 +4,7 @@ use super::kv::Kv;
 use super::{progress, team, write_line};
 use crate::checkpoint::Checkpoint;
 use crate::generate::perplexity::{Score, Windows, score};
+use crate::kernels::attention::KvPrecision;
 use crate::model::Precision;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
@@ -59,9 +60,9 @@ pub struct Perplexity {
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 
-    /// How keys and values are stored
-    #[arg(long, value_enum, default_value_t = Kv::F32)]
-    kv_precision: Kv,
+    /// How keys and values are stored [default: f16 with bf16-dot, int8 and int4, else f32]
+    #[arg(long, value_enum)]
+    kv_precision: Option<Kv>,
 
     /// One JSON object
     #[arg(long)]
@@ -90,8 +91,8 @@ impl Perplexity {
         let bar = progress::bar(ids.len().saturating_sub(1));
         let start = Instant::now();
         let against = other.as_ref().map(Hornbook::model);
-        let score =
-            score(hornbook.model(), against, &ids, windows, self.kv_precision.into(), |n| bar.inc(n as u64));
+        let kv = self.kv_precision.map(KvPrecision::from);
+        let score = score(hornbook.model(), against, &ids, windows, kv, |n| bar.inc(n as u64));
         let seconds = start.elapsed().as_secs_f64();
         bar.finish_and_clear();
         let text = self.report(&hornbook, windows, score?, bytes, seconds);

@@ -73,7 +73,7 @@ pub struct SamplingArgs {
 
 impl SamplingArgs {
     /// The same for the library.
-    pub fn options(&self, kv_precision: Kv) -> Options {
+    pub fn options(&self, kv_precision: Option<Kv>) -> Options {
         let sampling = SamplingParams {
             temperature: self.temperature,
             top_k: self.top_k,
@@ -93,7 +93,7 @@ impl SamplingArgs {
             sampling,
             max_tokens: self.max_tokens.or(Options::default().max_tokens),
             stop: self.stop.clone(),
-            kv_precision: kv_precision.into(),
+            kv_precision: kv_precision.map(Into::into),
             ..Options::default()
         }
     }

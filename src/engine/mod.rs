@@ -67,9 +67,9 @@ pub struct EngineOptions {
     /// The most prompt tokens in a pass, at least one: those whose completions are running wait so long for the next
     /// token.
     pub prefill_chunk: usize,
-    /// How keys and values are stored. One for all requests, since they share them: that of
-    /// [`Options`](crate::Options) has no say here.
-    pub kv_precision: KvPrecision,
+    /// How keys and values are stored; none for [`Model::kv_precision`](crate::model::Model::kv_precision). One for all
+    /// requests, since they share them: that of [`Options`](crate::Options) has no say here.
+    pub kv_precision: Option<KvPrecision>,
     /// Engines that are given clones of one `Turns` compute one after the other, a pass each, and so never ask for more
     /// threads than there are cores.
     pub turns: Turns,
@@ -82,7 +82,7 @@ impl Default for EngineOptions {
             queue: 64,
             prefix_cache_bytes: 256 << 20,
             prefill_chunk: 64,
-            kv_precision: KvPrecision::default(),
+            kv_precision: None,
             turns: Turns::default(),
         }
     }

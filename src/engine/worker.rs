@@ -149,7 +149,11 @@ impl Worker {
                 cache.fork(len, positions)
             }
             (_, Some(kept)) => self.prefixes.take(kept, positions),
-            _ => KvCache::new(self.hornbook.config(), positions, self.options.kv_precision),
+            _ => {
+                let model = self.hornbook.model();
+                let precision = self.options.kv_precision.unwrap_or(model.kv_precision());
+                KvCache::new(model.config(), positions, precision)
+            }
         };
         if first && !tokens.is_empty() {
             match cache.len() {

@@ -43,7 +43,8 @@ pub fn beam_search(
 
     let mut session = hornbook.session(prompt.len(), options);
     let positions = prompt.len() + max_tokens;
-    let new = || KvCache::new(hornbook.config(), positions, options.kv_precision);
+    let precision = options.kv_precision.unwrap_or(hornbook.model().kv_precision());
+    let new = || KvCache::new(hornbook.config(), positions, precision);
     let (mut pasts, mut spare): (Vec<_>, Vec<_>) = (0..beams).map(|_| (new(), new())).unzip();
     let first = session.feed(&prompt)?;
     let mut step = search.step(&[first]);

@@ -56,8 +56,8 @@ pub struct Options {
     pub context: Context,
     /// Texts that end the completion; they are not part of it.
     pub stop: Vec<String>,
-    /// How keys and values are stored.
-    pub kv_precision: KvPrecision,
+    /// How keys and values are stored; none for [`Model::kv_precision`].
+    pub kv_precision: Option<KvPrecision>,
 }
 
 impl Default for Options {
@@ -65,13 +65,7 @@ impl Default for Options {
     /// loops, and without the least likely words.
     fn default() -> Self {
         let sampling = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
-        Self {
-            sampling,
-            max_tokens: Some(200),
-            context: Context::Stop,
-            stop: vec![],
-            kv_precision: KvPrecision::default(),
-        }
+        Self { sampling, max_tokens: Some(200), context: Context::Stop, stop: vec![], kv_precision: None }
     }
 }
 

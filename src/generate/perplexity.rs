@@ -101,10 +101,11 @@ pub fn score(
     against: Option<&Model>,
     ids: &[u32],
     windows: Windows,
-    kv_precision: KvPrecision,
+    kv_precision: impl Into<Option<KvPrecision>>,
     mut each: impl FnMut(usize),
 ) -> Result<Score> {
     check(model, against, ids, windows)?;
+    let kv_precision = kv_precision.into();
     let mut session = Session::new(model, windows.context, kv_precision);
     let mut other = against.map(|other| Session::new(other, windows.context, kv_precision));
     let vocab_size = model.config().vocab_size;

@@ -32,7 +32,6 @@
 //! ```
 
 use crate::generate::perplexity::compare;
-use crate::kernels::attention::KvPrecision;
 use crate::model::{Model, Observer, Session, Site};
 use crate::sampling::{LogSoftmax, top_logprobs};
 use crate::{Error, Result};
@@ -239,7 +238,7 @@ impl Means {
         if means.sums.is_empty() {
             return Ok(means);
         }
-        let mut session = Session::observed(model, prompt.len(), KvPrecision::F32, means);
+        let mut session = Session::observed(model, prompt.len(), None, means);
         session.feed(prompt)?;
         Ok(std::mem::take(session.observer()))
     }

@@ -33,7 +33,7 @@ impl Capture {
     pub fn of(
         model: &Model,
         tokens: &[u32],
-        kv_precision: KvPrecision,
+        kv_precision: impl Into<Option<KvPrecision>>,
         first: &mut impl Observer,
     ) -> Result<Self> {
         let config = model.config();
@@ -56,7 +56,7 @@ impl Capture {
             logits: Array2::zeros((n, config.vocab_size)),
         };
         let mut keeper = Keeper { first, capture };
-        let mut cache = KvCache::new(config, n, kv_precision);
+        let mut cache = KvCache::new(config, n, kv_precision.into().unwrap_or(model.kv_precision()));
         let segment = Segment { tokens, cache: &mut cache, wanted: Wanted::All };
         model.forward(&mut [segment], &mut Scratch::new(), &mut keeper)?;
         Ok(keeper.capture)

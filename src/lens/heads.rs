@@ -17,7 +17,6 @@
 //! "Interpretability in the Wild"), the sink on the first token Xiao et al.'s (2023, "Efficient Streaming Language
 //! Models with Attention Sinks").
 
-use crate::kernels::attention::KvPrecision;
 use crate::model::{Model, Observer, Session, Site};
 use crate::{Error, Result};
 use minijinja::{AutoEscape, Environment, context};
@@ -152,7 +151,7 @@ pub fn score(model: &Model, sequences: &[Vec<u32>], mut each: impl FnMut()) -> R
                 .for_each(|(rows, places)| *rows += usize::from(!places.is_empty()));
             tally.places.push(places);
         }
-        let mut session = Session::observed(model, tokens.len(), KvPrecision::F32, tally);
+        let mut session = Session::observed(model, tokens.len(), None, tally);
         session.feed(tokens)?;
         tally = std::mem::take(session.observer());
         tally.places.clear();

@@ -21,8 +21,8 @@ pub struct Settings {
     pub target: Option<u32>,
     /// The number of likeliest tokens to keep for each answer.
     pub best: usize,
-    /// How keys and values are stored.
-    pub kv_precision: KvPrecision,
+    /// How keys and values are stored; none for [`Model::kv_precision`](crate::model::Model::kv_precision).
+    pub kv_precision: Option<KvPrecision>,
 }
 
 /// How the head that is shown was chosen.

@@ -8,7 +8,6 @@ use super::doc::{
     ACTIVATION, ATTENTION, Doc, EMBEDDING, LAYER_NORM, LINEAR, LOGITS, MERGES, MLP, POSITIONS, SOFTMAX,
     Source, TOKENS,
 };
-use crate::kernels::attention::KvPrecision;
 use crate::kernels::softmax::softmax;
 use crate::model::{KvCache, Model, Observer, Scratch, Segment, Site, Wanted};
 use crate::{Error, Result};
@@ -91,7 +90,7 @@ pub fn walk(model: &Model, tokens: &[u32]) -> Result<Vec<Step>> {
 
 /// One pass over all tokens; returns the last one's logits.
 fn pass(model: &Model, tokens: &[u32], see: &mut impl Observer) -> Result<Vec<f32>> {
-    let mut cache = KvCache::new(model.config(), tokens.len(), KvPrecision::F32);
+    let mut cache = KvCache::new(model.config(), tokens.len(), model.kv_precision());
     let mut scratch = Scratch::new();
     let segment = Segment { tokens, cache: &mut cache, wanted: Wanted::Last };
     model.forward(&mut [segment], &mut scratch, see)?;

@@ -30,7 +30,7 @@ pub use scratch::Scratch;
 pub use session::Session;
 
 use crate::checkpoint::{Checkpoint, Config, LayerNormWeights};
-use crate::kernels::attention::{AttentionKernel, Flash, Spans, attention, patterns};
+use crate::kernels::attention::{AttentionKernel, Flash, KvPrecision, Spans, attention, patterns};
 use crate::kernels::elements::Elements;
 use crate::kernels::embedding::copy_row;
 use crate::kernels::layer_norm::layer_norm;
@@ -95,6 +95,15 @@ impl Model {
     /// The model's shape.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What keys and values are stored in unless one says otherwise: as they were computed, or in f16 where the inputs
+    /// of the matrix that makes them are rounded, and more coarsely (bf16-dot, int8, int4).
+    pub fn kv_precision(&self) -> KvPrecision {
+        match self.weights.blocks.first() {
+            Some(block) if !block.c_attn.dtype().is_plain() => KvPrecision::F16,
+            _ => KvPrecision::F32,
+        }
     }
 
     /// Bytes of weights that every pass reads, however many tokens go through together.

@@ -19,15 +19,22 @@ pub struct Session<'m, O = ()> {
 }
 
 impl<'m> Session<'m> {
-    /// An empty sequence with room for `positions` tokens.
-    pub fn new(model: &'m Model, positions: usize, precision: KvPrecision) -> Self {
+    /// An empty sequence with room for `positions` tokens. Where no precision is asked for, its keys and values are
+    /// stored in [`Model::kv_precision`].
+    pub fn new(model: &'m Model, positions: usize, precision: impl Into<Option<KvPrecision>>) -> Self {
         Self::observed(model, positions, precision, ())
     }
 }
 
 impl<'m, O: Observer> Session<'m, O> {
     /// The same, with an observer of every pass.
-    pub fn observed(model: &'m Model, positions: usize, precision: KvPrecision, see: O) -> Self {
+    pub fn observed(
+        model: &'m Model,
+        positions: usize,
+        precision: impl Into<Option<KvPrecision>>,
+        see: O,
+    ) -> Self {
+        let precision = precision.into().unwrap_or(model.kv_precision());
         let cache = KvCache::new(model.config(), positions, precision);
         Self { model, cache, scratch: Scratch::new(), see }
     }

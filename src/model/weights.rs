@@ -1,7 +1,7 @@
 //! A model's weights in the precision it computes with: as the checkpoint stores them, or rounded when it is loaded.
 
 use super::{Operation, Precision};
-use crate::checkpoint::{BlockWeights, LayerNormWeights, LinearWeights, Tensor, Weights};
+use crate::checkpoint::{BlockWeights, Dtype, LayerNormWeights, LinearWeights, Tensor, Weights};
 use crate::kernels::embedding::copy_row;
 use crate::kernels::linear::{self, Matrix};
 
@@ -143,6 +143,11 @@ impl Linear {
     /// As the kernels take it.
     pub(super) fn weights(&self) -> linear::Weights<'_> {
         self.weight.weights()
+    }
+
+    /// What its matrix is stored in.
+    pub(super) fn dtype(&self) -> Dtype {
+        self.weight.dtype()
     }
 
     /// Bytes that reading all of it reads.

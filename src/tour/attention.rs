@@ -46,7 +46,7 @@
 //!         assert_eq!(head.iter().next(), Some(&1.0)); // the first token has nobody but itself
 //!     }
 //! };
-//! Session::observed(fable.model(), 16, Default::default(), look).feed(&ids)?;
+//! Session::observed(fable.model(), 16, None, look).feed(&ids)?;
 //! assert_eq!(heads, 6 * 4); // 6 blocks of 4 heads
 //! # Ok(())
 //! # }

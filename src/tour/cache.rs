@@ -21,8 +21,8 @@
 //! let ids = fable.encode("Once upon a time there was a king who had three daughters")?;
 //!
 //! // All at once, and one by one from the cache.
-//! let whole = Session::new(fable.model(), ids.len(), Default::default()).feed(&ids)?.to_vec();
-//! let mut session = Session::new(fable.model(), ids.len(), Default::default());
+//! let whole = Session::new(fable.model(), ids.len(), None).feed(&ids)?.to_vec();
+//! let mut session = Session::new(fable.model(), ids.len(), None);
 //! for id in &ids[..ids.len() - 1] {
 //!     session.feed(&[*id])?;
 //! }

@@ -26,7 +26,7 @@
 //!         rows = values.outer_iter().map(|row| row.iter().copied().collect()).collect();
 //!     }
 //! };
-//! Session::observed(fable.model(), 8, Default::default(), look).feed(&ids)?;
+//! Session::observed(fable.model(), 8, None, look).feed(&ids)?;
 //! assert_eq!((rows.len(), rows[0].len()), (5, 256)); // 5 tokens, 256 numbers each
 //!
 //! let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();

@@ -21,7 +21,7 @@
 //! # fn main() -> hornbook::Result<()> {
 //! let fable = Hornbook::open("fable")?;
 //! let ids = fable.encode("Once upon a")?;
-//! let logits = Session::new(fable.model(), 8, Default::default()).feed(&ids)?.to_vec();
+//! let logits = Session::new(fable.model(), 8, None).feed(&ids)?.to_vec();
 //! assert_eq!(logits.len(), 4096); // one for each token of the vocabulary
 //!
 //! let p = softmax::textbook(&logits);

@@ -33,7 +33,7 @@
 //! // The same bits from plain Rust on one thread, and from the best instructions on three.
 //! let logits = |threads: usize, isa: Isa| -> hornbook::Result<Vec<f32>> {
 //!     let model = Model::new(Checkpoint::open("fable")?, Team::new(threads, isa));
-//!     let mut session = Session::new(&model, 8, Default::default());
+//!     let mut session = Session::new(&model, 8, None);
 //!     Ok(session.feed(&[401, 17, 3000, 256, 9])?.to_vec())
 //! };
 //! assert_eq!(logits(1, Isa::Portable)?, logits(3, Isa::available()[0])?);

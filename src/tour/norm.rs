@@ -28,7 +28,7 @@
 //!         lengths.push(last.iter().map(|x| x * x).sum::<f32>().sqrt());
 //!     }
 //! };
-//! Session::observed(fable.model(), 16, Default::default(), look).feed(&ids)?;
+//! Session::observed(fable.model(), 16, None, look).feed(&ids)?;
 //! assert!(lengths[6] > 2.0 * lengths[0]); // it grows
 //!
 //! // Layer norm brings any row back to the same size: here one, and a hundred times as much.

@@ -26,7 +26,7 @@
 //!
 //! // The order of the words matters: the same words, two predictions.
 //! let mut predict = |text: &str| -> hornbook::Result<Vec<f32>> {
-//!     Ok(Session::new(fable.model(), 8, Default::default()).feed(&fable.encode(text)?)?.to_vec())
+//!     Ok(Session::new(fable.model(), 8, None).feed(&fable.encode(text)?)?.to_vec())
 //! };
 //! assert_ne!(predict(" king the loved queen the")?, predict(" queen the loved king the")?);
 //! # Ok(())

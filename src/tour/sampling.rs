@@ -21,7 +21,7 @@
 //! # fn main() -> hornbook::Result<()> {
 //! let fable = Hornbook::open("fable")?;
 //! let ids = fable.encode("The king")?;
-//! let logits = Session::new(fable.model(), 8, Default::default()).feed(&ids)?.to_vec();
+//! let logits = Session::new(fable.model(), 8, None).feed(&ids)?.to_vec();
 //!
 //! // Draw a thousand times at three temperatures, and count how often it was the most likely token.
 //! let mut best = |temperature: f32| {

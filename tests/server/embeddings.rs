@@ -31,9 +31,9 @@ fn detail_25_embeddings_are_floats_or_base64_as_asked() {
     // The mean of the hidden states that the model itself shows.
     let prompt = hornbook.encode("The king").unwrap();
     let mut sum = Mean(vec![0.0; 256], 0);
-    let mut session = Session::new(hornbook.model(), prompt.len(), Default::default());
+    let mut session = Session::new(hornbook.model(), prompt.len(), hornbook.model().kv_precision());
     session.feed(&prompt).unwrap();
-    let mut cache = KvCache::new(hornbook.config(), prompt.len(), Default::default());
+    let mut cache = KvCache::new(hornbook.config(), prompt.len(), hornbook.model().kv_precision());
     let segment = Segment { tokens: &prompt, cache: &mut cache, wanted: Wanted::All };
     hornbook.model().forward(&mut [segment], &mut Scratch::new(), &mut sum).unwrap();
     for (found, sum_of) in vector(&floats, 0).iter().zip(&sum.0) {

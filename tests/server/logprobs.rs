@@ -28,7 +28,7 @@ fn detail_08_echo_with_logprobs_scores_the_prompt_its_first_token_with_null() {
         let scores = floats(&logprobs["token_logprobs"]);
         assert_eq!((scores[0], &logprobs["top_logprobs"][0]), (None, &Value::Null));
         // Each is what the model says of the token after those before it.
-        let mut session = hornbook::model::Session::new(hornbook.model(), ids.len(), Default::default());
+        let mut session = hornbook::model::Session::new(hornbook.model(), ids.len(), None);
         session
             .score(&ids, |t, logits| {
                 let Some(&next) = ids.get(t + 1) else { return };
@@ -136,7 +136,7 @@ fn detail_12_logprobs_are_the_models_own_before_temperature_and_filters() {
     let server = fable();
     let hornbook = open("fable");
     let ids = hornbook.encode("The king").unwrap();
-    let mut session = hornbook::model::Session::new(hornbook.model(), 8, Default::default());
+    let mut session = hornbook::model::Session::new(hornbook.model(), 8, None);
     let logits = session.feed(&ids).unwrap().to_vec();
     let best = top_logprobs(&logits, 2);
     // The second best is all that is left, at a temperature that changes everything.

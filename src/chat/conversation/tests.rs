@@ -96,7 +96,7 @@ fn with_fables_own_template_not_even_the_answer_is_read_again() {
 fn an_answer_does_not_depend_on_the_way_there() {
     let hornbook = fable();
     for kv_precision in [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8] {
-        let options = Options { kv_precision, ..options(40, 5) };
+        let options = Options { kv_precision: Some(kv_precision), ..options(40, 5) };
         let mut talk = conversation(&hornbook, options.clone());
         for (i, message) in MESSAGES.iter().enumerate() {
             let before = talk.turns().to_vec();

@@ -30,12 +30,13 @@ pub struct Machine {
 /// One measurement.
 pub struct Row {
     pub precision: &'static str,
+    pub kv_precision: KvPrecision,
     pub threads: usize,
     pub measurement: Measurement,
 }
 
 impl Report {
-    pub fn new(checkpoint: &Checkpoint, random: bool, kv: KvPrecision, isa: Isa, cores: usize) -> Self {
+    pub fn new(checkpoint: &Checkpoint, random: bool, isa: Isa, cores: usize) -> Self {
         let config = &checkpoint.config;
         let model = json!({
             "name": checkpoint.name,
@@ -44,7 +45,6 @@ impl Report {
             "n_layer": config.n_layer,
             "n_embd": config.n_embd,
             "n_head": config.n_head,
-            "kv_precision": kv.name(),
         });
         Self { model, isa, cores, limits: vec![], results: vec![] }
     }
@@ -116,6 +116,7 @@ impl Report {
         let mut cells = vec![
             [
                 "precision",
+                "KV cache",
                 "threads",
                 "phase",
                 "tokens",
@@ -129,7 +130,7 @@ impl Report {
         ];
         let share = |share: Option<f64>| share.map_or_else(String::new, |share| format!("{share:.2}"));
         let mut outliers = 0;
-        for Row { precision, threads, measurement } in &self.results {
+        for Row { precision, kv_precision, threads, measurement } in &self.results {
             let speed = measurement.tokens_per_second;
             let (phase, tokens, sequences) = match measurement.phase {
                 Phase::Prefill { prompt } => ("prefill", prompt.to_string(), 1),
@@ -139,6 +140,7 @@ impl Report {
             outliers += speed.outliers;
             cells.push([
                 precision.to_string(),
+                kv_precision.to_string(),
                 threads.to_string(),
                 phase.to_string(),
                 tokens,
@@ -150,14 +152,15 @@ impl Report {
             ]);
         }
         text.push('\n');
-        text += &aligned(&cells, &[0, 2]);
+        text += &aligned(&cells, &[0, 1, 3]);
         text + "\n" + &table::footnote(outliers)
     }
 }
 
 /// The names of a measurement's fields.
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 12] = [
     "precision",
+    "kv_precision",
     "threads",
     "phase",
     "prompt",
@@ -181,6 +184,7 @@ impl Row {
         };
         let values = [
             json!(self.precision),
+            json!(self.kv_precision.name()),
             json!(self.threads),
             json!(m.phase.name()),
             json!(prompt),
@@ -203,8 +207,7 @@ mod tests {
     use crate::bench::Summary;
 
     fn report() -> Report {
-        let mut report =
-            Report::new(&Checkpoint::open("fable").unwrap(), false, KvPrecision::F16, Isa::Portable, 2);
+        let mut report = Report::new(&Checkpoint::open("fable").unwrap(), false, Isa::Portable, 2);
         report.limits = vec![
             Machine { threads: 2, bandwidth: Some(31.25e9), peak: None },
             Machine { threads: 1, bandwidth: Some(2e10), peak: Some(1e11) },
@@ -213,7 +216,8 @@ mod tests {
         for phase in [Phase::Prefill { prompt: 512 }, Phase::Batch { sequences: 8, depth: 32 }] {
             let measurement =
                 Measurement { phase, tokens_per_second: speed, of_bandwidth: Some(0.95678), of_peak: None };
-            report.results.push(Row { precision: "f16", threads: 2, measurement });
+            let kv_precision = KvPrecision::F16;
+            report.results.push(Row { precision: "f16", kv_precision, threads: 2, measurement });
         }
         report
     }
@@ -225,13 +229,13 @@ mod tests {
         assert_eq!(json["machine"]["fma_gflops"], Value::Null);
         assert_eq!(
             json["results"][1],
-            json!({"precision": "f16", "threads": 2, "phase": "batch", "depth": 32, "sequences": 8,
+            json!({"precision": "f16", "kv_precision": "f16", "threads": 2, "phase": "batch", "depth": 32, "sequences": 8,
                    "tokens_per_second": 61.23, "spread": 0.5, "outliers": 1, "of_bandwidth": 0.9568})
         );
         let csv = report().csv();
         let lines: Vec<_> = csv.lines().collect();
         assert_eq!(lines[0], COLUMNS.join(","));
-        assert_eq!(lines[1], "f16,2,prefill,512,,,61.23,0.5,1,0.9568,");
+        assert_eq!(lines[1], "f16,f16,2,prefill,512,,,61.23,0.5,1,0.9568,");
     }
 
     #[test]

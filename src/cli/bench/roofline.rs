@@ -7,7 +7,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::kernel;
 use crate::cli::kv::Kv;
 use crate::cli::{progress, team};
-use crate::kernels::attention::AttentionKernel;
+use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::model::{Model, Precision};
 use crate::replacement::Replacement;
 use crate::{Error, Result};
@@ -49,9 +49,9 @@ pub struct Roofline {
     #[arg(long, value_name = "NAME", value_parser = kernel::parser(), default_value = "flash")]
     attention: &'static dyn AttentionKernel,
 
-    /// How keys and values are stored
-    #[arg(long, value_name = "PRECISION", value_enum, default_value_t = Kv::F32)]
-    kv_precision: Kv,
+    /// How keys and values are stored [default: f16 with bf16-dot, int8 and int4, else f32]
+    #[arg(long, value_name = "PRECISION", value_enum)]
+    kv_precision: Option<Kv>,
 
     /// Tokens of the prefill step [default: 512, or the model's context]
     #[arg(long, value_name = "N")]
@@ -90,10 +90,10 @@ impl Roofline {
         let model = Model::with_precision(checkpoint, team, self.precision)?.with_attention(self.attention);
         let memory = ReadBandwidth::new()?;
         let bar = progress::bar(steps.len() * self.repeat.get());
-        let mut report = Report::new(name, precision, &model, self.kv_precision.into());
+        let kv = self.kv_precision.map_or(model.kv_precision(), KvPrecision::from);
+        let mut report = Report::new(name, precision, &model, kv);
         for step in steps {
             bar.set_message(if step.tokens > 1 { "prefill" } else { "decode" });
-            let kv = self.kv_precision.into();
             report.steps.push(roofline(&model, kv, step, self.repeat.get(), &memory, || bar.inc(1))?);
         }
         bar.finish_and_clear();

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 const AHEAD: usize = 64;
 
 /// An engine that nobody else waits for.
-pub fn engine(hornbook: Hornbook, kv_precision: KvPrecision) -> Result<Engine> {
+pub fn engine(hornbook: Hornbook, kv_precision: Option<KvPrecision>) -> Result<Engine> {
     let options =
         EngineOptions { queue: usize::MAX, prefill_chunk: 512, kv_precision, ..EngineOptions::default() };
     Engine::start(hornbook, options)

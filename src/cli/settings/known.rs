@@ -43,7 +43,7 @@ pub static KNOWN: [Setting; 15] = [
     machine("model", "", Kind::Model),
     machine("precision", "as stored", Kind::Precision),
     machine("threads", "one for each core", Kind::Threads),
-    machine("kv_precision", "", Kind::KvPrecision),
+    machine("kv_precision", "by precision", Kind::KvPrecision),
     machine("context", "", Kind::Context),
     sampling("temperature", "", Kind::Number(|o| &mut o.sampling.temperature)),
     sampling("top_k", "", Kind::Count(|o| &mut o.sampling.top_k)),

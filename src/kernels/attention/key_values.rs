@@ -26,10 +26,9 @@ pub(super) const BLOCK: usize = 64;
 const MOST: f32 = 127.0;
 
 /// How keys and values are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvPrecision {
     /// As computed.
-    #[default]
     F32,
     /// Rounded to binary16: half the memory, and half the time at long contexts.
     F16,
