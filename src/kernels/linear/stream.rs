@@ -9,9 +9,9 @@ use super::segments::segments;
 use super::{Element, LANES, Rows, RowsMut, Simd, Team, Then, finish};
 use crate::kernels::elements::load_partial;
 use crate::kernels::rows::SharedRows;
-use crate::kernels::simd::Kernel;
+use crate::kernels::simd::{Kernel, Lanes};
 use crate::kernels::threads::Disjoint;
-use crate::kernels::tile::{NARROW_ROWS, tile_range, with_rows};
+use crate::kernels::tile::{NARROW_ROWS, tile_range, tile_rows, with_rows};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ const FINISH: usize = 1024;
 
 thread_local! {
     /// The caller's sums of every segment, kept from one call to the next: `[segments, out / 16, n_tokens, 16]`.
-    static SUMS_OF_SEGMENTS: RefCell<Vec<[f32; LANES]>> = const { RefCell::new(Vec::new()) };
+    static SUMS_OF_SEGMENTS: RefCell<Vec<Lanes>> = const { RefCell::new(Vec::new()) };
 }
 
 pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], then: Then, y: &mut RowsMut) {
@@ -38,7 +38,7 @@ pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], th
     let width = vectors.div_ceil(shares).min(SUMS / LANES / tokens);
     let parts = vectors.div_ceil(width);
     SUMS_OF_SEGMENTS.with_borrow_mut(|sums| {
-        sums.resize((n * vectors * tokens).max(sums.len()), [0.0; LANES]);
+        sums.resize((n * vectors * tokens).max(sums.len()), Lanes::ZERO);
         let sums = &mut sums[..n * vectors * tokens];
         let shared = Disjoint::new(sums);
         team.run(n * parts, |i| {
@@ -48,15 +48,14 @@ pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], th
             // SAFETY: every segment and part of the columns is handed out once, and no two share a sum.
             let sums = unsafe { shared.slice(at + part.start * tokens..at + part.end * tokens) };
             let rows = segments.clone().nth(segment).expect("one of the segments");
-            let part = Part { x, w, columns, rows, start: part.start * LANES };
-            with_rows!(tokens, M => team.isa().run(Of::<E, M>(part, sums)));
+            team.isa().run(Part { x, w, columns, rows, start: part.start * LANES, sums });
         });
         let sums = &*sums;
         let y = y.share();
-        let width = (FINISH / LANES).div_ceil(tokens);
-        team.run(vectors.div_ceil(width), |i| {
-            let vectors = i * width..vectors.min((i + 1) * width);
-            team.isa().run(AddUp { sums, segments: n, tokens, bias, then, y: &y, vectors });
+        let piece = (FINISH / LANES).div_ceil(tokens);
+        team.run(vectors.div_ceil(piece), |i| {
+            let vectors = i * piece..vectors.min((i + 1) * piece);
+            team.isa().run(AddUp { sums, segments: n, tokens, width, bias, then, y: &y, vectors });
         });
     });
 }
@@ -66,31 +65,33 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Some rows of `W` and the columns from `start`.
-#[derive(Clone)]
+/// Tokens whose inputs of a pass lie side by side, as many as the largest tile has rows: the first and how many, group
+/// by group.
+fn groups(tokens: usize) -> impl Iterator<Item = (usize, usize)> {
+    let most = tile_rows(true);
+    (0..tokens.div_ceil(most)).map(move |i| tile_range(tokens, most, i))
+}
+
+/// Some rows of `W` and the columns from `start`, and their sums: group by group of tokens, `[columns / 16, M, 16]`.
 struct Part<'a, E> {
     x: Rows<'a>,
     w: &'a [E],
     columns: usize,
     rows: Range<usize>,
     start: usize,
+    sums: &'a mut [Lanes],
 }
 
-/// A part for `M` tokens, and its sums, `[columns / 16, M, 16]`.
-struct Of<'a, E, const M: usize>(Part<'a, E>, &'a mut [[f32; LANES]]);
-
-impl<E: Element, const M: usize> Kernel for Of<'_, E, M> {
+impl<E: Element> Kernel for Part<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Of(part, sums) = self;
-        sums.fill([0.0; LANES]);
-        let (sums, _) = sums.as_chunks_mut::<M>();
+    fn run<S: Simd>(mut self, simd: S) {
+        self.sums.fill(Lanes::ZERO);
         if S::WIDE {
-            part.passes::<S, M, PREFETCHED_ROWS>(simd, sums);
+            self.passes::<S, PREFETCHED_ROWS>(simd);
         } else {
-            part.passes::<S, M, FOLLOWED_ROWS>(simd, sums);
+            self.passes::<S, FOLLOWED_ROWS>(simd);
         }
     }
 }
@@ -98,36 +99,49 @@ impl<E: Element, const M: usize> Kernel for Of<'_, E, M> {
 impl<E: Element> Part<'_, E> {
     /// All rows, `D` in a pass.
     #[inline(always)]
-    fn passes<S: Simd, const M: usize, const D: usize>(&self, simd: S, sums: &mut [[[f32; LANES]; M]]) {
+    fn passes<S: Simd, const D: usize>(&mut self, simd: S) {
         let whole = self.rows.start + self.rows.len() / D * D;
         for k in (self.rows.start..whole).step_by(D) {
-            self.pass::<S, M, D>(simd, k, sums);
+            self.pass::<S, D>(simd, k);
         }
         for k in whole..self.rows.end {
-            self.pass::<S, M, 1>(simd, k, sums);
+            self.pass::<S, 1>(simd, k);
         }
     }
 
-    /// Adds rows `k..k + D` of `W` for `M` tokens to the sums, a cache line of every row at a time.
+    /// Adds rows `k..k + D` of `W` to the sums, to those of a group of tokens at a time. The first group brings the rows
+    /// into the second-level cache, where the others meet them.
     #[inline(always)]
-    fn pass<S: Simd, const M: usize, const D: usize>(
-        &self,
-        simd: S,
-        k: usize,
-        sums: &mut [[[f32; LANES]; M]],
-    ) {
-        let x: [&[f32; D]; M] =
-            std::array::from_fn(|m| self.x.row(m)[k..k + D].as_array().expect("D inputs"));
-        let width = (sums.len() * LANES).min(self.columns - self.start);
+    fn pass<S: Simd, const D: usize>(&mut self, simd: S, k: usize) {
+        for (first, n) in groups(self.x.len()) {
+            with_rows!(n, M => self.group::<S, M, D>(simd, k, first));
+        }
+    }
+
+    /// The same for the `M` tokens from `first`, a cache line of every row at a time.
+    #[inline(always)]
+    fn group<S: Simd, const M: usize, const D: usize>(&mut self, simd: S, k: usize, first: usize) {
+        let vectors = self.sums.len() / self.x.len();
+        let (sums, _) = self.sums[first * vectors..][..M * vectors].as_chunks_mut::<M>();
+        let width = (vectors * LANES).min(self.columns - self.start);
         let rows = &self.w[k * self.columns + self.start..][..(D - 1) * self.columns + width];
+        // Side by side, so that one register points to all of them.
+        let mut x = [[0.0; M]; D];
+        for m in 0..M {
+            let row: &[f32; D] = self.x.row(first + m)[k..k + D].as_array().expect("D inputs");
+            for d in 0..D {
+                x[d][m] = row[d];
+            }
+        }
         // A part of a row is too short for the hardware to notice that it is read in order. Asking for the next pass in
         // the second-level cache, which has more requests under way than the first, keeps the memory busy.
-        let ahead = if k + 2 * D <= self.rows.end { D * self.columns } else { 0 };
+        let ahead = if first == 0 && k + 2 * D <= self.rows.end { D * self.columns } else { 0 };
+        let pass = Pass { columns: self.columns, rows, ahead };
         let whole = width / LANES;
         let mut v = 0;
         if S::WIDE {
             while v + 2 <= whole {
-                self.add::<S, M, M, D, 2>(simd, &x, 0, rows, v, ahead, sums);
+                pass.add::<S, M, M, D, 2>(simd, &x, 0, v, sums);
                 v += 2;
             }
         }
@@ -136,7 +150,7 @@ impl<E: Element> Part<'_, E> {
             let most = if S::WIDE { M } else { NARROW_ROWS };
             for i in 0..M.div_ceil(most) {
                 let (first, n) = tile_range(M, most, i);
-                with_rows!(n, H => self.add::<S, M, H, D, 1>(simd, &x, first, rows, v, ahead, sums));
+                with_rows!(n, H => pass.add::<S, M, H, D, 1>(simd, &x, first, v, sums));
             }
             v += 1;
         }
@@ -144,56 +158,66 @@ impl<E: Element> Part<'_, E> {
             for d in 0..D {
                 let w = load_partial(simd, &rows[d * self.columns..][whole * LANES..width]);
                 for m in 0..M {
-                    let sum = simd.mul_add(simd.splat(x[m][d]), w, simd.load(&sums[m]));
-                    simd.store(sum, &mut sums[m]);
+                    let sum = simd.mul_add(simd.splat(x[d][m]), w, simd.load(&sums[m].0));
+                    simd.store(sum, &mut sums[m].0);
                 }
             }
         }
     }
+}
 
-    /// Adds `V` vectors of columns from vector `v`, for the `H` tokens from `first`.
+/// `D` rows of a part, `columns` apart, and how many elements ahead the next are asked for.
+struct Pass<'a, E> {
+    columns: usize,
+    rows: &'a [E],
+    ahead: usize,
+}
+
+impl<E: Element> Pass<'_, E> {
+    /// Adds `V` vectors of columns from vector `v` to the sums of `H` tokens of a group, from its token `first` on.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     fn add<S: Simd, const M: usize, const H: usize, const D: usize, const V: usize>(
         &self,
         simd: S,
-        x: &[&[f32; D]; M],
+        x: &[[f32; M]; D],
         first: usize,
-        rows: &[E],
         v: usize,
-        ahead: usize,
-        sums: &mut [[[f32; LANES]; M]],
+        sums: &mut [[Lanes; M]],
     ) {
         if const { H > M || !S::WIDE && H > NARROW_ROWS } {
             unreachable!("{H} tokens");
         }
-        let x: &[&[f32; D]; H] = x[first..first + H].as_array().expect("H tokens");
-        let sums: &mut [[[f32; LANES]; M]; V] = sums[v..v + V].as_mut_array().expect("V vectors");
+        let sums: &mut [[Lanes; M]; V] = sums[v..v + V].as_mut_array().expect("V vectors");
         let mut acc = [[simd.splat(0.0); V]; H];
         for m in 0..H {
             for i in 0..V {
-                acc[m][i] = simd.load(&sums[i][first + m]);
+                acc[m][i] = simd.load(&sums[i][first + m].0);
             }
         }
         for d in 0..D {
             // SAFETY: `rows` holds whole vectors `v..v + V` of `D` rows, `columns` apart.
-            let at = unsafe { rows.as_ptr().add(d * self.columns + v * LANES) };
+            let at = unsafe { self.rows.as_ptr().add(d * self.columns + v * LANES) };
             if S::WIDE {
                 for line in (0..V * LANES).step_by(64 / size_of::<E>()) {
-                    simd.prefetch(at.wrapping_add(line + ahead));
+                    simd.prefetch(at.wrapping_add(line + self.ahead));
                 }
             }
+            let mut w = [simd.splat(0.0); V];
             for i in 0..V {
                 // SAFETY: as above.
-                let w = E::load(simd, unsafe { &*at.add(i * LANES).cast::<[E; LANES]>() });
-                for m in 0..H {
-                    acc[m][i] = simd.mul_add(simd.splat(x[m][d]), w, acc[m][i]);
+                w[i] = E::load(simd, unsafe { &*at.add(i * LANES).cast::<[E; LANES]>() });
+            }
+            let x: &[f32; H] = x[d][first..first + H].as_array().expect("H tokens");
+            for m in 0..H {
+                let x = simd.splat(x[m]);
+                for i in 0..V {
+                    acc[m][i] = simd.mul_add(x, w[i], acc[m][i]);
                 }
             }
         }
         for m in 0..H {
             for i in 0..V {
-                simd.store(acc[m][i], &mut sums[i][first + m]);
+                simd.store(acc[m][i], &mut sums[i][first + m].0);
             }
         }
     }
@@ -201,9 +225,11 @@ impl<E: Element> Part<'_, E> {
 
 /// Adds up the segments of some vectors of outputs, and finishes them.
 struct AddUp<'a> {
-    sums: &'a [[f32; LANES]],
+    sums: &'a [Lanes],
     segments: usize,
     tokens: usize,
+    /// Vectors of a part.
+    width: usize,
     bias: &'a [f32],
     then: Then,
     y: &'a SharedRows<'a>,
@@ -219,15 +245,19 @@ impl Kernel for AddUp<'_> {
         for vector in self.vectors {
             let column = vector * LANES;
             let bias = &self.bias[column..self.bias.len().min(column + LANES)];
-            for t in 0..self.tokens {
-                let at = vector * self.tokens + t;
-                let mut sum = simd.load(&self.sums[at]);
-                for i in 1..self.segments {
-                    sum = simd.add(sum, simd.load(&self.sums[i * segment + at]));
+            let part = vector / self.width * self.width;
+            let width = self.width.min(segment / self.tokens - part);
+            for (first, n) in groups(self.tokens) {
+                let at = part * self.tokens + first * width + (vector - part) * n;
+                for m in 0..n {
+                    let mut sum = simd.load(&self.sums[at + m].0);
+                    for i in 1..self.segments {
+                        sum = simd.add(sum, simd.load(&self.sums[i * segment + at + m].0));
+                    }
+                    // SAFETY: these columns are this piece's own.
+                    let y = unsafe { self.y.part(first + m, column, bias.len()) };
+                    finish(simd, sum, bias, self.then, y);
                 }
-                // SAFETY: these columns are this piece's own.
-                let y = unsafe { self.y.part(t, column, bias.len()) };
-                finish(simd, sum, bias, self.then, y);
             }
         }
     }

@@ -14,7 +14,7 @@ use super::{Element, LANES, Rows, RowsMut, Simd, Team, Then, finish};
 use crate::kernels::elements::load_partial;
 use crate::kernels::isa::Isa;
 use crate::kernels::rows::SharedRows;
-use crate::kernels::simd::Kernel;
+use crate::kernels::simd::{Kernel, Lanes};
 use crate::kernels::tile::{multiply_add, reaches, tile_range, tile_rows, with_rows};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -37,11 +37,11 @@ const AHEAD: usize = 8;
 #[derive(Default)]
 struct Scratch {
     /// `[PANELS, in, 16]`
-    panels: Vec<[f32; LANES]>,
+    panels: Vec<Lanes>,
     /// The chain of the segment under way, `[PANELS, BAND, 16]`.
-    chains: Vec<[f32; LANES]>,
+    chains: Vec<Lanes>,
     /// The sum of the segments before it.
-    sums: Vec<[f32; LANES]>,
+    sums: Vec<Lanes>,
 }
 
 thread_local! {
@@ -68,9 +68,9 @@ pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], th
 impl Scratch {
     /// Makes room for panels of so many vectors.
     fn fit(&mut self, vectors: usize) {
-        self.panels.resize(vectors.max(self.panels.len()), [0.0; LANES]);
-        self.chains.resize(PANELS * BAND, [0.0; LANES]);
-        self.sums.resize(PANELS * BAND, [0.0; LANES]);
+        self.panels.resize(vectors.max(self.panels.len()), Lanes::ZERO);
+        self.chains.resize(PANELS * BAND, Lanes::ZERO);
+        self.sums.resize(PANELS * BAND, Lanes::ZERO);
     }
 }
 
@@ -147,7 +147,7 @@ struct Stretch {
 
 /// All inputs in order.
 fn stretches(depth: usize) -> impl Iterator<Item = Stretch> {
-    let most = NEAR / size_of::<[f32; LANES]>();
+    let most = NEAR / size_of::<Lanes>();
     segments(depth).flat_map(move |segment| {
         let n = segment.len().div_ceil(most);
         (0..n).map(move |i| {
@@ -170,7 +170,7 @@ struct CopyPanels<'a, E> {
     columns: usize,
     start: usize,
     width: usize,
-    panels: &'a mut [[f32; LANES]],
+    panels: &'a mut [Lanes],
     n: usize,
 }
 
@@ -182,8 +182,9 @@ impl<E: Element> Kernel for CopyPanels<'_, E> {
         let depth = self.panels.len() / self.n;
         for k in 0..depth {
             let row = &self.w[k * self.columns + self.start..][..self.width];
-            // A row's piece is too short for the hardware to notice that it is read in order.
-            for line in (0..self.width).step_by(64 / size_of::<E>()) {
+            // A row's piece is too short for the hardware to notice that it is read in order. It may begin within a line,
+            // and then ends on one more.
+            for line in (0..self.width).step_by(64 / size_of::<E>()).chain([self.width - 1]) {
                 simd.prefetch(row.as_ptr().wrapping_add(AHEAD * self.columns + line));
             }
             for p in 0..self.n {
@@ -191,7 +192,7 @@ impl<E: Element> Kernel for CopyPanels<'_, E> {
                     Some(whole) => E::load(simd, whole.as_array().expect("sixteen")),
                     None => load_partial(simd, row.get(p * LANES..).unwrap_or(&[])),
                 };
-                simd.store(lanes, &mut self.panels[p * depth + k]);
+                simd.store(lanes, &mut self.panels[p * depth + k].0);
             }
         }
     }
@@ -201,11 +202,11 @@ impl<E: Element> Kernel for CopyPanels<'_, E> {
 struct Part<'a> {
     x: Rows<'a>,
     /// `[V, in, 16]`
-    panels: &'a [[f32; LANES]],
+    panels: &'a [Lanes],
     stretch: &'a Stretch,
     /// `[V, BAND, 16]`, the first token's first.
-    chains: &'a mut [[f32; LANES]],
-    sums: &'a mut [[f32; LANES]],
+    chains: &'a mut [Lanes],
+    sums: &'a mut [Lanes],
     bias: &'a [f32],
     then: Then,
     y: &'a SharedRows<'a>,
@@ -243,7 +244,7 @@ impl Part<'_> {
         if !begins {
             for m in 0..M {
                 for v in 0..V {
-                    acc[m][v] = simd.load(&self.chains[v * BAND + token + m]);
+                    acc[m][v] = simd.load(&self.chains[v * BAND + token + m].0);
                 }
             }
         }
@@ -258,12 +259,12 @@ impl Part<'_> {
             for v in 0..V {
                 let at = v * BAND + token + m;
                 if !ends {
-                    simd.store(acc[m][v], &mut self.chains[at]);
+                    simd.store(acc[m][v], &mut self.chains[at].0);
                     continue;
                 }
-                let sum = if first { acc[m][v] } else { simd.add(simd.load(&self.sums[at]), acc[m][v]) };
+                let sum = if first { acc[m][v] } else { simd.add(simd.load(&self.sums[at].0), acc[m][v]) };
                 if !last {
-                    simd.store(sum, &mut self.sums[at]);
+                    simd.store(sum, &mut self.sums[at].0);
                     continue;
                 }
                 let skip = v * LANES;

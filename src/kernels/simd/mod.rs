@@ -26,6 +26,17 @@ use half::{bf16, f16};
 /// Lanes of a vector.
 pub const LANES: usize = 16;
 
+/// As many numbers on a cache line of their own: memory that is read and written a vector at a time is kept in these,
+/// so that no vector lies across two lines.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub struct Lanes(pub [f32; LANES]);
+
+impl Lanes {
+    /// Zeros.
+    pub const ZERO: Lanes = Lanes([0.0; LANES]);
+}
+
 /// An instruction set, as a value that exists only where the machine has it.
 pub trait Simd: Copy + Send + Sync + 'static {
     /// Sixteen f32 lanes.
