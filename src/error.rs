@@ -114,15 +114,17 @@ pub type Result<T> = std::result::Result<T, Error>;
 const ALIKE: f64 = 0.8;
 
 impl Error {
-    /// `; did you mean 'gpt2'?`, or nothing where no choice is near what was given.
-    pub fn did_you_mean<'a>(given: &str, choices: impl IntoIterator<Item = &'a str>) -> String {
+    /// The choice that was probably meant, where one is near what was given.
+    pub fn meant<'a>(given: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
         let given = given.to_lowercase();
         let alike = |choice: &&str| strsim::jaro_winkler(&given, &choice.to_lowercase());
         let best = choices.into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
-        match best.filter(|best| alike(best) > ALIKE) {
-            Some(best) => format!("; did you mean '{best}'?"),
-            None => String::new(),
-        }
+        best.filter(|best| alike(best) > ALIKE)
+    }
+
+    /// `; did you mean 'gpt2'?`, or nothing where no choice is near what was given.
+    pub fn did_you_mean<'a>(given: &str, choices: impl IntoIterator<Item = &'a str>) -> String {
+        Self::meant(given, choices).map_or_else(String::new, |meant| format!("; did you mean '{meant}'?"))
     }
 }
 

@@ -100,13 +100,11 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
     let names = cached.iter().map(|(name, _)| name.as_str());
     let known = KNOWN.iter().flat_map(|(short, full)| [*short, *full]);
     let exists = KNOWN.iter().any(|(short, full)| [*short, *full].contains(&model));
-    let similar = match exists {
-        true => String::new(),
-        false => Error::did_you_mean(model, names.chain(known).chain([embedded::NAME])),
-    };
-    let hint = match similar.strip_prefix("; ") {
-        Some(similar) if named => format!("{similar} if not, {hint}"),
-        _ => hint + &similar,
+    let meant = Error::meant(model, names.chain(known).chain([embedded::NAME])).filter(|_| !exists);
+    let hint = match meant {
+        Some(meant) if named => format!("did you mean '{meant}'? if not, {hint}"),
+        Some(meant) => format!("{hint}; did you mean '{meant}'?"),
+        None => hint,
     };
     Err(Error::ModelNotFound { name: model.escape_debug().to_string(), looked, hint })
 }

@@ -200,25 +200,27 @@ impl Tiles {
     }
 }
 
-/// Rounds every row of `x` to `blocks`, `[tiles, in / 64, height]`, and, where they are wanted, what is needed beside them.
+/// Rounds every row of `x` to `blocks`, `[tiles, in / 64, height]`, and, where it is asked for, writes down what is needed
+/// beside them.
 pub fn quantise<B: Block, C: Beside<B>>(
     team: &Team,
     x: Rows,
     tiles: Tiles,
     blocks: &mut Vec<B>,
-    beside: &mut Vec<C>,
-    wants_beside: bool,
+    beside: Option<&mut Vec<C>>,
 ) {
     let (in_row, height) = (x.width().div_ceil(BLOCK), tiles.height());
     let n = tiles.count() * in_row * height;
     blocks.resize(n.max(blocks.len()), B::ZERO);
-    let n_beside = if wants_beside { n } else { 0 };
-    beside.resize(n_beside.max(beside.len()), C::NONE);
+    let beside = beside.map_or(&mut [][..], |beside| {
+        beside.resize(n.max(beside.len()), C::NONE);
+        &mut beside[..n]
+    });
     // Fewer blocks take less time than handing them to another thread.
     const PIECE: usize = 48;
     let in_tile = if tiles.count() < team.threads() { in_row.div_ceil(team.threads()) } else { in_row };
     let in_piece = in_tile.max(PIECE / height.max(1));
-    let beside = Disjoint::new(&mut beside[..n_beside]);
+    let (n_beside, beside) = (beside.len(), Disjoint::new(beside));
     team.for_each_piece(&mut blocks[..n], in_piece * height, |i, blocks| {
         let start = (i * in_piece * height).min(n_beside);
         // SAFETY: as the pieces of `blocks` do not overlap, these do not.
@@ -290,8 +292,7 @@ mod tests {
                 Rows::dense(&x, x.len()),
                 Tiles::new(1, 1),
                 &mut blocks,
-                &mut pairs,
-                true,
+                Some(&mut pairs),
             );
             for ((block, pairs), x) in blocks.iter().zip(pairs).zip(x.chunks(BLOCK)) {
                 let expected = QuantisedBlock::textbook(x);
