@@ -229,8 +229,8 @@ mod tests {
         assert_eq!(json["machine"]["fma_gflops"], Value::Null);
         assert_eq!(
             json["results"][1],
-            json!({"precision": "f16", "kv_precision": "f16", "threads": 2, "phase": "batch", "depth": 32, "sequences": 8,
-                   "tokens_per_second": 61.23, "spread": 0.5, "outliers": 1, "of_bandwidth": 0.9568})
+            json!({"precision": "f16", "kv_precision": "f16", "threads": 2, "phase": "batch", "depth": 32,
+                   "sequences": 8, "tokens_per_second": 61.23, "spread": 0.5, "outliers": 1, "of_bandwidth": 0.9568})
         );
         let csv = report().csv();
         let lines: Vec<_> = csv.lines().collect();

@@ -25,7 +25,7 @@ const SUMS: usize = 32 << 10;
 const FINISH: usize = 1024;
 
 thread_local! {
-    /// The caller's sums of every segment, kept from one call to the next: `[segments, out / 16, n_tokens, 16]`.
+    /// The caller's sums of every segment, kept from one call to the next: `[segments, parts]` of those of a [`Part`].
     static SUMS_OF_SEGMENTS: RefCell<Vec<Lanes>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -202,6 +202,8 @@ impl<E: Element> Pass<'_, E> {
                     simd.prefetch(at.wrapping_add(line + self.ahead));
                 }
             }
+            // All weights before the first input: otherwise the compiler keeps the inputs for the second vector, and the
+            // sums leave the registers.
             let mut w = [simd.splat(0.0); V];
             for i in 0..V {
                 // SAFETY: as above.
@@ -228,7 +230,7 @@ struct AddUp<'a> {
     sums: &'a [Lanes],
     segments: usize,
     tokens: usize,
-    /// Vectors of a part.
+    /// Vectors of a part; the last may have fewer.
     width: usize,
     bias: &'a [f32],
     then: Then,
