@@ -76,6 +76,15 @@ impl Isa {
         }
     }
 
+    /// Whether [`Simd::dot_bf16`](simd::Simd::dot_bf16) is used.
+    pub(super) fn dots_bf16(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(simd) => simd::Avx512Bf16::detect(simd).is_some(),
+            _ => false,
+        }
+    }
+
     /// Runs a kernel compiled for this instruction set.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {

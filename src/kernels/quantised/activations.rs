@@ -14,8 +14,8 @@ pub trait Block: Copy + Send + Sync + 'static {
     /// Nothing but zeros.
     const ZERO: Self;
 
-    /// Rounds them.
-    fn of<S: Simd>(simd: S, x: &[f32; BLOCK]) -> Self;
+    /// Becomes them, rounded.
+    fn round<S: Simd>(&mut self, simd: S, x: &[f32; BLOCK]);
 
     /// Lends the caller's rounded inputs, kept from one call to the next.
     fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R;
@@ -50,30 +50,21 @@ impl QuantisedBlock {
                 *q = (x * inverse).round_ties_even() as i8;
             }
         }
-        block.add_up();
+        let (halves, _) = block.q.as_chunks::<{ BLOCK / 8 }>();
+        block.add_up([0, 1].map(|i| {
+            let column = |j: usize| halves[i].iter().map(|four| i32::from(four[j])).sum();
+            std::array::from_fn(column)
+        }));
         block
     }
 
-    /// What follows from the whole numbers.
+    /// What follows from the whole numbers' sums: of the first and the last 32 those of every first, second, third and
+    /// fourth of four.
     #[inline(always)]
-    fn add_up(&mut self) {
-        let mut halves = [[0i16; 2]; 2];
-        for (fours, half) in self.q.as_chunks::<{ BLOCK / 8 }>().0.iter().zip(&mut halves) {
-            // By halves, which the compiler makes vectors of.
-            let wide: [[i16; 4]; BLOCK / 8] = fours.map(|four| four.map(i16::from));
-            let four: [[i16; 4]; 4] = std::array::from_fn(|i| add(wide[i], wide[i + 4]));
-            let [q0, q1, q2, q3] = add(add(four[0], four[2]), add(four[1], four[3]));
-            *half = [q0 + q1, q2 + q3];
-        }
-        self.less_128 = -128 * halves.as_flattened().iter().map(|&sum| i32::from(sum)).sum::<i32>();
-        self.less_8 = halves.map(|sums| sums.map(|sum| -8 * sum));
+    fn add_up(&mut self, sums: [[i32; 4]; 2]) {
+        self.less_8 = sums.map(|[q0, q1, q2, q3]| [-8 * (q0 + q1), -8 * (q2 + q3)].map(|less| less as i16));
+        self.less_128 = -128 * sums.as_flattened().iter().sum::<i32>();
     }
-}
-
-/// Four sums.
-#[inline(always)]
-fn add(a: [i16; 4], b: [i16; 4]) -> [i16; 4] {
-    std::array::from_fn(|i| a[i] + b[i])
 }
 
 /// Of four numbers the first and third, and the others.
@@ -134,7 +125,7 @@ impl Block for QuantisedBlock {
 
     /// The same as [`QuantisedBlock::textbook`], sixteen at a time.
     #[inline(always)]
-    fn of<S: Simd>(simd: S, x: &[f32; BLOCK]) -> Self {
+    fn round<S: Simd>(&mut self, simd: S, x: &[f32; BLOCK]) {
         // Adding 1.5 · 2^23 rounds to a whole number, ties to even, and leaves it in the low bits.
         const SHIFT: f32 = 12_582_912.0;
         let (vectors, _) = x.as_chunks::<LANES>();
@@ -145,24 +136,33 @@ impl Block for QuantisedBlock {
             zero = simd.mul_add(v, simd.splat(0.0), zero); // unless some input is infinite or not a number
         }
         let (max, zero) = (simd.reduce_max(max), simd.reduce_add(zero));
-        let mut block = Self::ZERO;
         if zero.is_nan() {
-            block.scale = f32::NAN;
-            return block;
+            *self = Self { scale: f32::NAN, ..Self::ZERO };
+            return;
         }
-        if max > 0.0 {
-            block.scale = max / 127.0;
-            let inverse = simd.splat(127.0 / max);
-            let mut shifted = [0.0f32; BLOCK];
-            for (v, to) in vectors.iter().zip(shifted.as_chunks_mut().0) {
-                simd.store(simd.add(simd.mul(simd.load(v), inverse), simd.splat(SHIFT)), to);
-            }
-            for (q, x) in block.q.as_flattened_mut().iter_mut().zip(shifted) {
-                *q = x.to_bits() as i8;
-            }
+        if max == 0.0 {
+            *self = Self::ZERO;
+            return;
         }
-        block.add_up();
-        block
+        self.scale = max / 127.0;
+        let (inverse, shift) = (simd.splat(127.0 / max), simd.splat(SHIFT));
+        let (q, _) = self.q.as_flattened_mut().as_chunks_mut::<LANES>();
+        let mut sums = [[0; 4]; 2];
+        for half in 0..2 {
+            let mut sum = shift;
+            for v in 2 * half..2 * half + 2 {
+                let shifted = simd.add(simd.mul(simd.load(&vectors[v]), inverse), shift);
+                sum = simd.add(sum, simd.sub(shifted, shift)); // exact
+                let mut lanes = [0.0f32; LANES];
+                simd.store(shifted, &mut lanes);
+                q[v] = lanes.map(|x| x.to_bits() as i8);
+            }
+            let mut lanes = [0.0f32; LANES];
+            simd.store(sum, &mut lanes);
+            let lanes = lanes.map(|x| x.to_bits().wrapping_sub(SHIFT.to_bits()) as i32);
+            sums[half] = std::array::from_fn(|j| (lanes[j] + lanes[j + 4]) + (lanes[j + 8] + lanes[j + 12]));
+        }
+        self.add_up(sums);
     }
 
     fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R {
@@ -255,18 +255,19 @@ impl<B: Block, C: Beside<B>> Kernel for Piece<'_, B, C> {
             for m in 0..rows {
                 let x = self.x.row(token + m)[column * BLOCK..].chunks(BLOCK).take(n);
                 for (x, i) in x.zip((done * height + m..).step_by(height)) {
-                    let block = match x.as_array() {
-                        Some(whole) => B::of(simd, whole),
+                    // In place: what a block is put together from would have to reach the cache before it can be copied.
+                    let block = &mut self.blocks[i];
+                    match x.as_array() {
+                        Some(whole) => block.round(simd, whole),
                         None => {
                             let mut padded = [0.0; BLOCK];
                             padded[..x.len()].copy_from_slice(x);
-                            B::of(simd, &padded)
+                            block.round(simd, &padded);
                         }
-                    };
-                    if let Some(beside) = self.beside.get_mut(i) {
-                        *beside = C::of(&block);
                     }
-                    self.blocks[i] = block;
+                    if let Some(beside) = self.beside.get_mut(i) {
+                        *beside = C::of(block);
+                    }
                 }
             }
             done += n;

@@ -4,15 +4,16 @@
 //! y[t, j] = Σ_k bf16(x[t, k]) · bf16(w[k, j]) + bias[j]
 //! ```
 //!
-//! Processors with AVX-512 BF16 take two inputs of sixteen outputs in one instruction, twice what f32 allows. The chain of
-//! a pair is `fma(x₀, w₀, fma(x₁, w₁, sum))`, which others compute as just that; only sums below 1e-38, which the
-//! instruction takes for zero, could differ.
+//! AMD's processors with AVX-512 BF16 take two inputs of sixteen outputs in one instruction, twice what f32 allows. The
+//! chain of a pair is `fma(x₀, w₀, fma(x₁, w₁, sum))`, which others compute as just that; only sums below 1e-38, which
+//! the instruction takes for zero, could differ.
 //!
 //! Stored `[out / 32, in / 64, 32, 2, 16, 2]`: group of vectors, block of inputs, two inputs, vector of outputs, output,
 //! input; missing ones are zero.
 
-use super::activations::Block;
+use super::activations::{Beside, Block};
 use super::{BLOCK, Format, Layout, Line, VECTORS, load_vectors};
+use crate::kernels::isa::Isa;
 use crate::kernels::simd::{LANES, Simd};
 use half::bf16;
 use rayon::prelude::*;
@@ -34,22 +35,39 @@ fn round(x: f32) -> bf16 {
 
 thread_local! {
     static SCRATCH: RefCell<Vec<Bf16Block>> = const { RefCell::new(Vec::new()) };
+    static WIDENED: RefCell<Vec<Widened>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Block for Bf16Block {
     const ZERO: Self = Self { pairs: [[bf16::ZERO; 2]; BLOCK / 2] };
 
     #[inline(always)]
-    fn of<S: Simd>(_simd: S, x: &[f32; BLOCK]) -> Self {
-        let mut block = Self::ZERO;
-        for (to, x) in block.pairs.as_flattened_mut().iter_mut().zip(x) {
+    fn round<S: Simd>(&mut self, _simd: S, x: &[f32; BLOCK]) {
+        for (to, x) in self.pairs.as_flattened_mut().iter_mut().zip(x) {
             *to = round(*x);
         }
-        block
     }
 
     fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R {
         SCRATCH.with_borrow_mut(work)
+    }
+}
+
+/// The numbers of a block once more, as machines without the instruction multiply them.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub struct Widened([[f32; 2]; BLOCK / 2]);
+
+impl Beside<Bf16Block> for Widened {
+    const NONE: Self = Self([[0.0; 2]; BLOCK / 2]);
+
+    #[inline(always)]
+    fn of(block: &Bf16Block) -> Self {
+        Self(block.pairs.map(|pair| pair.map(bf16::to_f32)))
+    }
+
+    fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R {
+        WIDENED.with_borrow_mut(work)
     }
 }
 
@@ -102,7 +120,11 @@ impl Format for Bf16Dot<'_> {
     const LINES: usize = BLOCK / 2;
     const DOTS_BF16: bool = true;
     type Input = Bf16Block;
-    type Beside = ();
+    type Beside = Widened;
+
+    fn needs_beside(isa: Isa) -> bool {
+        !isa.dots_bf16()
+    }
 
     #[inline(always)]
     fn layout(&self) -> Layout {
@@ -120,16 +142,29 @@ impl Format for Bf16Dot<'_> {
         simd: S,
         block: usize,
         vector: usize,
-        (x, _): (&[Bf16Block; M], &[()]),
+        (x, widened): (&[Bf16Block; M], &[Widened]),
         sums: &mut [[S::F32s; V]; M],
     ) {
         let lines = self.part(block, vector);
+        let widened: &[Widened; M] = widened.as_array().unwrap_or(const { &[Widened::NONE; M] });
         let mut acc = *sums; // in registers
         for pair in 0..Self::LINES {
             let w: [S::Bytes; V] = load_vectors(simd, &lines[pair], vector);
-            for m in 0..M {
-                for v in 0..V {
-                    acc[m][v] = simd.dot_bf16(w[v], x[m].pairs[pair], acc[m][v]);
+            if S::DOTS_BF16 {
+                for m in 0..M {
+                    for v in 0..V {
+                        acc[m][v] = simd.dot_bf16(w[v], x[m].pairs[pair], acc[m][v]);
+                    }
+                }
+                continue;
+            }
+            // The second of all pairs before the first: half as many registers for the weights.
+            for (i, w) in [(1, w.map(|w| simd.high_bf16s(w))), (0, w.map(|w| simd.low_bf16s(w)))] {
+                for m in 0..M {
+                    let x = simd.splat(widened[m].0[pair][i]);
+                    for v in 0..V {
+                        acc[m][v] = simd.mul_add(x, w[v], acc[m][v]);
+                    }
                 }
             }
         }

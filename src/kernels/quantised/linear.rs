@@ -34,7 +34,7 @@ pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y
     let tiles = Tiles::new(x.len(), if isa.is_wide() { tile_rows(true) } else { NARROW_TOKENS });
     F::Input::with_scratch(|blocks| {
         F::Beside::with_scratch(|beside| {
-            quantise(team, x, tiles, blocks, (!isa.is_wide()).then_some(&mut *beside));
+            quantise(team, x, tiles, blocks, F::needs_beside(isa).then_some(&mut *beside));
             let product = Product { tiles, blocks, beside, w, bias, then, y: &y };
             team.run(w.layout().vectors().div_ceil(TASK), |i| product.task(isa, i));
         });

@@ -26,6 +26,7 @@ pub use int4::Int4;
 pub use int8::Int8;
 pub use linear::linear;
 
+use super::isa::Isa;
 use super::simd::{LANES, Simd};
 use super::tile::tile_rows;
 use activations::{Beside, Block};
@@ -144,8 +145,13 @@ pub trait Format: Copy + Sync {
 
     /// What a token's inputs are rounded to.
     type Input: Block;
-    /// And what machines with few registers need of them beside it.
+    /// And what some machines need of them beside it.
     type Beside: Beside<Self::Input>;
+
+    /// Whether this one does: those with few registers, if nothing else is said.
+    fn needs_beside(isa: Isa) -> bool {
+        !isa.is_wide()
+    }
 
     /// The lines of block `block` for the group that `vector` is in.
     #[inline(always)]

@@ -1,18 +1,22 @@
-//! AVX-512 on processors that also multiply pairs of bfloat16 (Cooper Lake, Zen 4 and later): the same vectors, with one
-//! instruction of their own. Only kernels that use it are compiled for them.
+//! AVX-512 on processors that also multiply pairs of bfloat16 (Zen 4 and later): the same vectors, with one instruction of
+//! their own. Only kernels that use it are compiled for them.
 
 use super::{Avx512, Kernel, LANES, Simd};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
+use std::sync::LazyLock;
 
 /// AVX-512 with BF16. Made only by [`Avx512Bf16::detect`].
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512Bf16(Avx512);
 
 impl Avx512Bf16 {
-    /// The instruction, where a machine with these vectors has it.
-    pub(super) fn detect(simd: Avx512) -> Option<Self> {
-        is_x86_feature_detected!("avx512bf16").then_some(Self(simd))
+    /// The instruction, where a machine with these vectors has it and gains by it.
+    pub(in crate::kernels) fn detect(simd: Avx512) -> Option<Self> {
+        // Asked for once: a virtual machine takes a microsecond to answer.
+        static GAINS: LazyLock<bool> =
+            LazyLock::new(|| is_x86_feature_detected!("avx512bf16") && !takes_four_times_as_long());
+        GAINS.then_some(Self(simd))
     }
 
     /// Runs `kernel` compiled with this instruction set.
@@ -26,6 +30,14 @@ impl Avx512Bf16 {
         // SAFETY: a value of `Avx512Bf16` exists only where `detect` found its feature and `Avx512::detect` the others.
         unsafe { inner(self, kernel) }
     }
+}
+
+/// Whether the instruction takes as long as four multiply-adds, of which two would do: Intel's (measured on Emerald Rapids).
+fn takes_four_times_as_long() -> bool {
+    #[allow(unused_unsafe)] // safe from Rust 1.94 on
+    // SAFETY: every processor that runs 64-bit code has the instruction.
+    let vendor = unsafe { __cpuid(0) };
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
 }
 
 /// Methods that are AVX-512's own.
@@ -44,6 +56,7 @@ impl Simd for Avx512Bf16 {
     type Bytes = __m512i;
     type Nibbles = __m512i;
     const WIDE: bool = true;
+    const DOTS_BF16: bool = true;
 
     #[inline(always)]
     fn dot_bf16(self, w: __m512i, x: [bf16; 2], acc: __m512) -> __m512 {

@@ -18,6 +18,8 @@ mod avx512_bf16;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512_bf16::Avx512Bf16;
 pub use portable::Portable;
 pub(super) use portable::enter as enter_portable;
 
@@ -112,11 +114,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The largest lane.
     fn reduce_max(self, v: Self::F32s) -> f32;
 
+    /// Whether there is an instruction for [`Simd::dot_bf16`].
+    const DOTS_BF16: bool = false;
+
     /// `fma(w[2i], x[0], fma(w[2i + 1], x[1], acc[i]))` for sixteen pairs of bfloat16.
     #[inline(always)]
-    fn dot_bf16(self, w: Self::Bytes, x: [bf16; 2], acc: Self::F32s) -> Self::F32s {
-        let second = self.mul_add(self.high_bf16s(w), self.splat(x[1].to_f32()), acc);
-        self.mul_add(self.low_bf16s(w), self.splat(x[0].to_f32()), second)
+    fn dot_bf16(self, _w: Self::Bytes, _x: [bf16; 2], _acc: Self::F32s) -> Self::F32s {
+        unreachable!("an instruction that is not there")
     }
 
     /// Asks for the cache line at `address` to be brought into the second-level cache. Any address is allowed.
@@ -145,7 +149,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
 pub trait Kernel {
     /// What the computation returns.
     type Output;
-    /// Whether it uses [`Simd::dot_bf16`]: on a machine with an instruction for that, it is compiled for it too.
+    /// Whether it uses [`Simd::dot_bf16`] where that is an instruction: then it is compiled for it too.
     const DOTS_BF16: bool = false;
     /// The computation, written once.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
