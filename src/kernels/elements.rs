@@ -40,6 +40,13 @@ pub trait Element: bytemuck::Pod + Send + Sync {
     fn to_f32(self) -> f32;
     /// Narrowed, to nearest even.
     fn from_f32(x: f32) -> Self;
+    /// Sixteen numbers to memory, narrowed.
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, v: S::F32s, to: &mut [Self; LANES]) {
+        let mut lanes = [0.0; LANES];
+        simd.store(v, &mut lanes);
+        *to = lanes.map(Self::from_f32);
+    }
 }
 
 impl Element for f32 {
@@ -55,6 +62,10 @@ impl Element for f32 {
     fn from_f32(x: f32) -> f32 {
         x
     }
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, v: S::F32s, to: &mut [f32; LANES]) {
+        simd.store(v, to);
+    }
 }
 
 impl Element for f16 {
@@ -69,6 +80,10 @@ impl Element for f16 {
     #[inline(always)]
     fn from_f32(x: f32) -> f16 {
         f16::from_f32(x)
+    }
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, v: S::F32s, to: &mut [f16; LANES]) {
+        simd.store_f16(v, to);
     }
 }
 

@@ -61,7 +61,7 @@ impl AttentionKernel for Flash {
 }
 
 /// Some queries of one head.
-struct Tile<'a, 'z, E> {
+struct Tile<'a, 'z, E: Element> {
     /// `[n, head_dim]`
     q: Rows<'a>,
     past: &'a Panels<E>,
@@ -75,7 +75,7 @@ struct Tile<'a, 'z, E> {
 }
 
 /// A tile of `M` queries.
-struct Of<'a, 'z, E, const M: usize>(Tile<'a, 'z, E>);
+struct Of<'a, 'z, E: Element, const M: usize>(Tile<'a, 'z, E>);
 
 impl<E: Element, const M: usize> Kernel for Of<'_, '_, E, M> {
     type Output = ();

@@ -6,6 +6,7 @@
 //! the work out as it likes.
 
 use super::KeyValues;
+use super::aligned::Aligned;
 use crate::kernels::isa::Isa;
 use crate::kernels::rows::{Rows, RowsMut, SharedRows};
 use crate::kernels::threads::Team;
@@ -89,22 +90,17 @@ impl<'a> Spans<'a> {
 
 thread_local! {
     /// What a thread works in, kept from one tile to the next: nothing is allocated for a token.
-    static OF_TILE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static OF_TILE: RefCell<Aligned<f32>> = RefCell::new(Aligned::zeroed(0));
     /// What the threads of a call share, kept by the one that called.
-    static OF_CALL: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static OF_CALL: RefCell<Aligned<f32>> = RefCell::new(Aligned::zeroed(0));
 }
 
-/// Bytes of a cache line, where scratch begins.
-const LINE: usize = 64;
-
-/// The first `n` numbers of a buffer that grows, from a cache line on.
-fn aligned(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
-    let room = n + LINE / size_of::<f32>();
-    if buffer.len() < room {
-        *buffer = vec![0.0; room.next_power_of_two()]; // seldom, for kernels whose scratch grows with the past
+/// The first `n` numbers of a buffer that grows.
+fn first(buffer: &mut Aligned<f32>, n: usize) -> &mut [f32] {
+    if buffer.len() < n {
+        *buffer = Aligned::zeroed(n.next_power_of_two()); // seldom, for kernels whose scratch grows with the past
     }
-    let start = buffer.as_ptr().align_offset(LINE).min(room - n);
-    &mut buffer[start..][..n]
+    &mut buffer[..n]
 }
 
 /// One computation of attention.
@@ -210,13 +206,13 @@ impl<'a, 's> Call<'a, 's> {
     /// Calls `work` with `n` numbers that are this thread's until it returns, as the last one left them.
     pub fn with_scratch<T>(&self, n: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
         note(&self.of_tile, n);
-        OF_TILE.with_borrow_mut(|buffer| work(aligned(buffer, n)))
+        OF_TILE.with_borrow_mut(|buffer| work(first(buffer, n)))
     }
 
     /// Calls `work` with the call and `n` numbers for all threads to share, as the last call left them.
     pub fn with_shared<T>(&mut self, n: usize, work: impl FnOnce(&mut Self, &mut [f32]) -> T) -> T {
         note(&self.of_call, n);
-        OF_CALL.with_borrow_mut(|buffer| work(self, aligned(buffer, n)))
+        OF_CALL.with_borrow_mut(|buffer| work(self, first(buffer, n)))
     }
 
     /// Bytes of scratch so far, where every thread had a tile.

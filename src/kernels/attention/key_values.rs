@@ -12,9 +12,10 @@
 //! int8. There every head's key, and every head's value, is rounded to multiples of a scale of its own, its largest
 //! number / 127: what a token leaves behind does not depend on its neighbours.
 
+use super::aligned::Aligned;
 use crate::kernels::elements::Element;
 use crate::kernels::rows::Rows;
-use crate::kernels::simd::LANES;
+use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
 use half::f16;
 use std::fmt;
@@ -94,9 +95,9 @@ macro_rules! with_panels {
 pub(super) use with_panels;
 
 #[derive(Clone, Debug)]
-pub(super) struct Panels<E> {
-    keys: Vec<E>,
-    values: Vec<E>,
+pub(super) struct Panels<E: Element> {
+    keys: Aligned<E>,
+    values: Aligned<E>,
     /// The scales of keys and of values, `[n_head, capacity]` each; none where numbers are stored as they are.
     key_scales: Vec<f32>,
     value_scales: Vec<f32>,
@@ -174,10 +175,9 @@ impl KeyValues {
 impl<E: Element> Panels<E> {
     fn new(n_head: usize, head_dim: usize, capacity: usize) -> Self {
         let scales = if E::SCALED { n_head * capacity } else { 0 };
-        // Zeroed by the system page by page, when a page is first used.
         Self {
-            keys: bytemuck::zeroed_vec(n_head * capacity * head_dim),
-            values: bytemuck::zeroed_vec(n_head * capacity * head_dim.next_multiple_of(LANES)),
+            keys: Aligned::zeroed(n_head * capacity * head_dim),
+            values: Aligned::zeroed(n_head * capacity * head_dim.next_multiple_of(LANES)),
             key_scales: bytemuck::zeroed_vec(scales),
             value_scales: bytemuck::zeroed_vec(scales),
             head_dim,
@@ -212,7 +212,7 @@ impl<E: Element> Panels<E> {
             for (h, scales) in scales.chunks_mut(capacity).enumerate() {
                 for t in 0..x.len() {
                     let x = &x.row(t)[h * head_dim..][..head_dim];
-                    let scale = x.iter().fold(0.0f32, |max, x| max.max(x.abs())) / MOST;
+                    let scale = team.isa().run(Largest(x)) / MOST;
                     // What is smaller has no reciprocal, and is nothing.
                     scales[position + t] = if scale < f32::MIN_POSITIVE { 0.0 } else { scale };
                 }
@@ -220,33 +220,16 @@ impl<E: Element> Panels<E> {
         };
         scale(&mut self.key_scales, k);
         scale(&mut self.value_scales, v);
-        // What a number is multiplied by before it is rounded.
-        let unit = |scales: &[f32], h: usize, at: usize| match scales.get(h * capacity + at) {
-            Some(0.0) | None => 1.0,
-            Some(scale) => 1.0 / scale,
-        };
-
         let (key_scales, value_scales) = (&self.key_scales, &self.value_scales);
-        let of_head = capacity * head_dim;
-        team.for_each_piece(&mut self.keys, of_head, |h, keys| {
-            for t in 0..k.len() {
-                let (at, unit) = (position + t, unit(key_scales, h, position + t));
-                let panel = &mut keys[at / LANES * head_dim * LANES..];
-                for (d, x) in k.row(t)[h * head_dim..][..head_dim].iter().enumerate() {
-                    panel[d * LANES + at % LANES] = E::from_f32(if E::SCALED { x * unit } else { *x });
-                }
-            }
+        team.for_each_piece(&mut self.keys, capacity * head_dim, |h, keys| {
+            let scales = key_scales.chunks(capacity).nth(h).unwrap_or(&[]);
+            let of = OfHead { x: k.columns(h * head_dim, head_dim), position, scales };
+            team.isa().run(StoreKeys { keys, of });
         });
-        let of_head = capacity * head_dim.next_multiple_of(LANES);
-        team.for_each_piece(&mut self.values, of_head, |h, values| {
-            for t in 0..v.len() {
-                let unit = unit(value_scales, h, position + t);
-                for (panel, x) in v.row(t)[h * head_dim..][..head_dim].chunks(LANES).enumerate() {
-                    let to = &mut values[(panel * capacity + position + t) * LANES..];
-                    let stored = |x: f32| E::from_f32(if E::SCALED { x * unit } else { x });
-                    to.iter_mut().zip(x).for_each(|(to, &x)| *to = stored(x));
-                }
-            }
+        team.for_each_piece(&mut self.values, capacity * head_dim.next_multiple_of(LANES), |h, values| {
+            let scales = value_scales.chunks(capacity).nth(h).unwrap_or(&[]);
+            let of = OfHead { x: v.columns(h * head_dim, head_dim), position, scales };
+            team.isa().run(StoreValues { values, capacity, of });
         });
     }
 
@@ -292,5 +275,91 @@ impl<E: Element> Panels<E> {
     #[inline(always)]
     pub(super) fn value_scales(&self, h: usize, position: usize) -> &[f32] {
         &self.value_scales[h * self.capacity + position..(h + 1) * self.capacity]
+    }
+}
+
+/// The largest of some numbers, without their signs.
+struct Largest<'a>(&'a [f32]);
+
+impl Kernel for Largest<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        let zero = simd.splat(0.0);
+        let mut largest = zero;
+        for x in self.0.chunks(LANES) {
+            let x = simd.load_partial(x);
+            largest = simd.max(simd.max(x, simd.sub(zero, x)), largest); // whatever is not a number is passed over
+        }
+        simd.reduce_max(largest)
+    }
+}
+
+/// One head's keys or values, `[n, head_dim]`, of tokens from `position`, and the scales of all positions, if any.
+struct OfHead<'a> {
+    x: Rows<'a>,
+    position: usize,
+    scales: &'a [f32],
+}
+
+impl OfHead<'_> {
+    /// Every token's position and numbers, sixteen at a time, as they are stored.
+    #[inline(always)]
+    fn for_each<S: Simd, E: Element>(&self, simd: S, mut store: impl FnMut(usize, usize, &[E; LANES])) {
+        for t in 0..self.x.len() {
+            let at = self.position + t;
+            // What a number is multiplied by before it is rounded.
+            let unit = match self.scales.get(at) {
+                Some(0.0) | None => 1.0,
+                Some(scale) => 1.0 / scale,
+            };
+            for (i, x) in self.x.row(t).chunks(LANES).enumerate() {
+                let x = simd.load_partial(x);
+                let x = if E::SCALED { simd.mul(x, simd.splat(unit)) } else { x };
+                let mut stored = [E::zeroed(); LANES];
+                E::store(simd, x, &mut stored);
+                store(at, i, &stored);
+            }
+        }
+    }
+}
+
+/// Puts keys into their panels.
+struct StoreKeys<'a, E> {
+    /// `[capacity / 16, head_dim, 16]`
+    keys: &'a mut [E],
+    of: OfHead<'a>,
+}
+
+impl<E: Element> Kernel for StoreKeys<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let head_dim = self.of.x.width();
+        let (rows, _) = self.keys.as_chunks_mut::<LANES>();
+        self.of.for_each(simd, |at, i, stored: &[E; LANES]| {
+            let rows = &mut rows[at / LANES * head_dim..][..head_dim][i * LANES..];
+            rows.iter_mut().zip(stored).for_each(|(row, &x)| row[at % LANES] = x);
+        });
+    }
+}
+
+/// Puts values into theirs.
+struct StoreValues<'a, E> {
+    /// `[head_dim / 16, capacity, 16]`
+    values: &'a mut [E],
+    capacity: usize,
+    of: OfHead<'a>,
+}
+
+impl<E: Element> Kernel for StoreValues<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (rows, _) = self.values.as_chunks_mut::<LANES>();
+        self.of.for_each(simd, |at, i, stored: &[E; LANES]| rows[i * self.capacity + at] = *stored);
     }
 }

@@ -66,7 +66,7 @@ impl KeyValues {
 }
 
 /// The scores of `M` queries.
-struct Scores<'a, 's, E, const M: usize> {
+struct Scores<'a, 's, E: Element, const M: usize> {
     q: Rows<'a>,
     past: &'a Panels<E>,
     head: usize,
@@ -118,7 +118,7 @@ impl<E: Element, const M: usize> Scores<'_, '_, E, M> {
 }
 
 /// The mixtures of `M` queries.
-struct Mix<'a, 's, E, const M: usize> {
+struct Mix<'a, 's, E: Element, const M: usize> {
     p: Rows<'a>,
     past: &'a Panels<E>,
     head: usize,

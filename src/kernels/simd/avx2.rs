@@ -117,6 +117,14 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn store_f16(self, v: F32s, to: &mut [f16; LANES]) {
+        intrinsic!({
+            let narrow = v.map(|v| _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), narrow[0]);
+            _mm_storeu_si128(to.as_mut_ptr().add(8).cast(), narrow[1]);
+        })
+    }
+    #[inline(always)]
     fn add(self, a: F32s, b: F32s) -> F32s {
         intrinsic!([_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])])
     }

@@ -83,6 +83,13 @@ impl Simd for Avx512 {
         intrinsic!(_mm512_storeu_ps(to.as_mut_ptr(), v))
     }
     #[inline(always)]
+    fn store_f16(self, v: __m512, to: &mut [f16; LANES]) {
+        intrinsic!({
+            let narrow = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), narrow)
+        })
+    }
+    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         intrinsic!(_mm512_add_ps(a, b))
     }

@@ -80,6 +80,7 @@ impl Simd for Avx512Bf16 {
         fn load_bf16(from: &[bf16; LANES]) -> __m512;
         fn load_i8(from: &[i8; LANES]) -> __m512;
         fn store(v: __m512, to: &mut [f32; LANES]) -> ();
+        fn store_f16(v: __m512, to: &mut [f16; LANES]) -> ();
         fn add(a: __m512, b: __m512) -> __m512;
         fn sub(a: __m512, b: __m512) -> __m512;
         fn mul(a: __m512, b: __m512) -> __m512;

@@ -66,6 +66,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_i8(self, from: &[i8; LANES]) -> Self::F32s;
     /// Sixteen numbers to memory.
     fn store(self, v: Self::F32s, to: &mut [f32; LANES]);
+    /// Sixteen numbers to memory, rounded to binary16, to nearest even.
+    fn store_f16(self, v: Self::F32s, to: &mut [f16; LANES]);
     /// `a + b`
     fn add(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
     /// `a - b`
@@ -130,6 +132,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Up to sixteen numbers, the missing lanes zero.
     #[inline(always)]
     fn load_partial(self, from: &[f32]) -> Self::F32s {
+        if let Some(whole) = from.as_array() {
+            return self.load(whole);
+        }
         let mut lanes = [0.0; LANES];
         lanes[..from.len()].copy_from_slice(from);
         self.load(&lanes)

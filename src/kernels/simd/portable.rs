@@ -56,6 +56,10 @@ impl Simd for Portable {
         *to = v;
     }
     #[inline(always)]
+    fn store_f16(self, v: F32s, to: &mut [f16; LANES]) {
+        to.convert_from_f32_slice(&v);
+    }
+    #[inline(always)]
     fn add(self, a: F32s, b: F32s) -> F32s {
         zip(a, b, |a, b| a + b)
     }
