@@ -14,7 +14,8 @@ pub(super) struct Aligned<E> {
 }
 
 impl<E: bytemuck::Pod> Aligned<E> {
-    /// Zeros; none of them cost nothing. A long stretch is zeroed by the system page by page, when a page is first used.
+    /// Zeros; of no elements no allocation, since every thread has some scratch that it may never use. A long stretch is
+    /// zeroed by the system page by page, when a page is first used.
     pub(super) fn zeroed(len: usize) -> Self {
         let spare = if len == 0 { 0 } else { LINE / size_of::<E>() };
         let data: Vec<E> = bytemuck::zeroed_vec(len + spare);

@@ -304,7 +304,7 @@ struct OfHead<'a> {
 }
 
 impl OfHead<'_> {
-    /// Every token's position and numbers, sixteen at a time, as they are stored.
+    /// Calls `store` with a token's position, the number of a sixteen of its numbers, and these as they are stored.
     #[inline(always)]
     fn for_each<S: Simd, E: Element>(&self, simd: S, mut store: impl FnMut(usize, usize, &[E; LANES])) {
         for t in 0..self.x.len() {

@@ -58,8 +58,7 @@ impl QuantisedBlock {
         block
     }
 
-    /// What follows from the whole numbers' sums: of the first and the last 32 those of every first, second, third and
-    /// fourth of four.
+    /// What follows from the sums of the whole numbers: of either half, those at the four places of every four.
     #[inline(always)]
     fn add_up(&mut self, sums: [[i32; 4]; 2]) {
         self.less_8 = sums.map(|[q0, q1, q2, q3]| [-8 * (q0 + q1), -8 * (q2 + q3)].map(|less| less as i16));
