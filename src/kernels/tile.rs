@@ -17,7 +17,8 @@ use super::simd::{LANES, Simd};
 /// values in f16 are read at 30 GB/s with it and at 16 without, where memory gives 31.)
 const AHEAD: usize = 8 << 10;
 
-/// Adds the product of `M` rows and `V` panels to `acc`.
+/// Adds the product of `M` rows and `V` panels to `acc`. Between the multiply-adds there is time to ask for what is needed
+/// later: `each` is called with every k.
 ///
 /// # Safety
 /// `x` points to `M` rows of at least `depth` numbers, `stride` apart; each panel to at least `depth · 16` elements.
@@ -29,8 +30,10 @@ pub(super) unsafe fn multiply_add<S: Simd, E: Element, const M: usize, const V: 
     depth: usize,
     panels: [*const E; V],
     acc: &mut [[S::F32s; V]; M],
+    each: impl Fn(usize),
 ) {
     for k in 0..depth {
+        each(k);
         let mut w = [simd.splat(0.0); V];
         for v in 0..V {
             if M == 1 {

@@ -104,9 +104,9 @@ pub fn textbook(x: Rows, w: Matrix, bias: &[f32], then: Then, y: &mut RowsMut) {
     }
 }
 
-/// The most tokens for which reading the weights in place beats copying them into the cache first: three groups of as many
-/// as a tile can have (at 16 tokens it takes two thirds of the time, at 56 a tenth more in f16).
-const STREAM_TOKENS: usize = 42;
+/// The most tokens for which reading the weights in place beats copying them into the cache first: two groups of as many
+/// as a tile can have (at 16 tokens it takes five sixths of the time, at 35 as long or a quarter more).
+const STREAM_TOKENS: usize = 28;
 
 /// The fast form, for weights in any precision. Panics where the shapes do not fit together.
 pub fn linear<'a>(team: &Team, x: Rows, w: impl Into<Weights<'a>>, bias: &[f32], then: Then, mut y: RowsMut) {
