@@ -36,14 +36,29 @@ pub struct QuantisedBlock {
     pub less_8: [[i16; 2]; 2],
 }
 
+/// Blocks whose largest input is smaller are zeros: what 127 is of it might be more than a number can be.
+const LEAST: f32 = 1e-36;
+/// Adding 1.5 · 2^23 rounds to a whole number, ties to even, and leaves it in the low bits.
+const SHIFT: f32 = 12_582_912.0;
+
+/// A whole number below 2^22.
+#[inline(always)]
+fn whole(x: f32) -> i32 {
+    (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
+}
+
 impl QuantisedBlock {
+    /// Not a number in, not a number out.
+    const NAN: Self = Self { scale: f32::NAN, ..Self::ZERO };
+
     /// Rounds up to 64 inputs; missing ones are zero. The formula as it stands.
     pub fn textbook(x: &[f32]) -> Self {
+        if x.iter().any(|x| !x.is_finite()) {
+            return Self::NAN;
+        }
         let mut block = Self::ZERO;
         let max = x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-        if x.iter().any(|x| !x.is_finite()) {
-            block.scale = f32::NAN; // not a number in, not a number out
-        } else if max > 0.0 {
+        if max >= LEAST {
             block.scale = max / 127.0;
             let inverse = 127.0 / max;
             for (q, x) in block.q.as_flattened_mut().iter_mut().zip(x) {
@@ -52,7 +67,7 @@ impl QuantisedBlock {
         }
         let (halves, _) = block.q.as_chunks::<{ BLOCK / 8 }>();
         block.add_up([0, 1].map(|i| {
-            let column = |j: usize| halves[i].iter().map(|four| i32::from(four[j])).sum();
+            let column = |j: usize| halves[i].iter().map(|four| f32::from(four[j])).sum();
             std::array::from_fn(column)
         }));
         block
@@ -60,9 +75,22 @@ impl QuantisedBlock {
 
     /// What follows from the sums of the whole numbers: of either half, those at the four places of every four.
     #[inline(always)]
-    fn add_up(&mut self, sums: [[i32; 4]; 2]) {
-        self.less_8 = sums.map(|[q0, q1, q2, q3]| [-8 * (q0 + q1), -8 * (q2 + q3)].map(|less| less as i16));
-        self.less_128 = -128 * sums.as_flattened().iter().sum::<i32>();
+    fn add_up(&mut self, sums: [[f32; 4]; 2]) {
+        let sums = sums.map(|[q0, q1, q2, q3]| [q0 + q1, q2 + q3]);
+        let sum = (sums[0][0] + sums[0][1]) + (sums[1][0] + sums[1][1]);
+        if sum.is_nan() {
+            // An input was infinite or not a number.
+            *self = Self::NAN;
+            return;
+        }
+        self.less_8 = sums.map(|sums| sums.map(|sum| whole(-8.0 * sum) as i16));
+        self.less_128 = whole(-128.0 * sum);
+    }
+
+    /// Where no number is large enough to be the largest.
+    #[cold]
+    fn nothing(x: &[f32]) -> Self {
+        if x.iter().any(|x| x.is_nan()) { Self::NAN } else { Self::ZERO }
     }
 }
 
@@ -125,43 +153,30 @@ impl Block for QuantisedBlock {
     /// The same as [`QuantisedBlock::textbook`], sixteen at a time.
     #[inline(always)]
     fn round<S: Simd>(&mut self, simd: S, x: &[f32; BLOCK]) {
-        // Adding 1.5 · 2^23 rounds to a whole number, ties to even, and leaves it in the low bits.
-        const SHIFT: f32 = 12_582_912.0;
         let (vectors, _) = x.as_chunks::<LANES>();
-        let (mut max, mut zero) = (simd.splat(0.0), simd.splat(0.0));
+        let (zero, shift) = (simd.splat(0.0), simd.splat(SHIFT));
+        let mut max = zero;
         for v in vectors {
             let v = simd.load(v);
-            max = simd.max(max, simd.max(v, simd.sub(simd.splat(0.0), v)));
-            zero = simd.mul_add(v, simd.splat(0.0), zero); // unless some input is infinite or not a number
+            max = simd.max(max, simd.max(v, simd.sub(zero, v)));
         }
-        let (max, zero) = (simd.reduce_max(max), simd.reduce_add(zero));
-        if zero.is_nan() {
-            *self = Self { scale: f32::NAN, ..Self::ZERO };
-            return;
-        }
-        if max == 0.0 {
-            *self = Self::ZERO;
+        let max = simd.reduce_max(max);
+        if max < LEAST {
+            *self = Self::nothing(x);
             return;
         }
         self.scale = max / 127.0;
-        let (inverse, shift) = (simd.splat(127.0 / max), simd.splat(SHIFT));
+        let inverse = simd.splat(127.0 / max);
         let (q, _) = self.q.as_flattened_mut().as_chunks_mut::<LANES>();
-        let mut sums = [[0; 4]; 2];
-        for half in 0..2 {
-            let mut sum = shift;
-            for v in 2 * half..2 * half + 2 {
-                let shifted = simd.add(simd.mul(simd.load(&vectors[v]), inverse), shift);
-                sum = simd.add(sum, simd.sub(shifted, shift)); // exact
-                let mut lanes = [0.0f32; LANES];
-                simd.store(shifted, &mut lanes);
-                q[v] = lanes.map(|x| x.to_bits() as i8);
-            }
+        let mut sums = [zero; 2];
+        for v in 0..vectors.len() {
+            let shifted = simd.add(simd.mul(simd.load(&vectors[v]), inverse), shift);
+            sums[v / 2] = simd.add(sums[v / 2], simd.sub(shifted, shift)); // exact
             let mut lanes = [0.0f32; LANES];
-            simd.store(sum, &mut lanes);
-            let lanes = lanes.map(|x| x.to_bits().wrapping_sub(SHIFT.to_bits()) as i32);
-            sums[half] = std::array::from_fn(|j| (lanes[j] + lanes[j + 4]) + (lanes[j + 8] + lanes[j + 12]));
+            simd.store(shifted, &mut lanes);
+            q[v] = lanes.map(|x| x.to_bits() as i8);
         }
-        self.add_up(sums);
+        self.add_up(sums.map(|sum| simd.add_fours(sum)));
     }
 
     fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R {

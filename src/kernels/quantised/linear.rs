@@ -108,6 +108,10 @@ impl<F: Format, const M: usize> Kernel for Tile<'_, F, M> {
         }
         let part = &mut self.0;
         let vectors = VECTORS.min(part.all.w.layout().vectors() - part.vector);
+        let last = part.blocks.end == part.all.w.layout().blocks();
+        if last && !part.alone {
+            part.ask_for_outputs::<S, M>(simd);
+        }
         let together = const { M * VECTORS <= in_registers::<S, F>() };
         // Sums of both vectors that are more than registers take turns at every block whose weights come from memory, or
         // from which the second half of the tokens takes them too; otherwise each stays through all blocks.
@@ -128,7 +132,7 @@ impl<F: Format, const M: usize> Kernel for Tile<'_, F, M> {
                 }
             }
         }
-        if part.blocks.end == part.all.w.layout().blocks() {
+        if last {
             for v in 0..vectors {
                 part.finish::<S, M>(simd, v);
             }
@@ -170,6 +174,18 @@ impl<F: Format> Part<'_, F> {
         for m in 0..H {
             for v in 0..V {
                 simd.store(sums[m][v], &mut so_far[v][first + m]);
+            }
+        }
+    }
+
+    /// Brings the outputs near: their rows are far apart, and storing waits for the lines that are stored to.
+    #[inline(always)]
+    fn ask_for_outputs<S: Simd, const M: usize>(&self, simd: S) {
+        for m in 0..M {
+            // SAFETY: this column of these rows is this part's own.
+            let y = unsafe { self.all.y.part(self.row + m, self.vector * LANES, 1) };
+            for v in 0..VECTORS {
+                simd.prefetch(y.as_ptr().wrapping_add(v * LANES));
             }
         }
     }

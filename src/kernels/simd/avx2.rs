@@ -59,12 +59,10 @@ unsafe fn in_order(mut sum: __m256i) -> __m256i {
 /// # Safety
 /// The machine must have AVX.
 #[inline(always)]
-pub(super) unsafe fn fold_add(eight: __m256) -> f32 {
-    // SAFETY: the caller's promise.
+pub(super) unsafe fn add_fours(eight: __m256) -> [f32; 4] {
+    // SAFETY: the caller's promise, and four lanes are as large as what they become.
     unsafe {
-        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        std::mem::transmute(_mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight)))
     }
 }
 
@@ -272,8 +270,8 @@ impl Simd for Avx2 {
         self.to_f32s(wide)
     }
     #[inline(always)]
-    fn reduce_add(self, v: F32s) -> f32 {
-        intrinsic!(fold_add(_mm256_add_ps(v[0], v[1])))
+    fn add_fours(self, v: F32s) -> [f32; 4] {
+        intrinsic!(add_fours(_mm256_add_ps(v[0], v[1])))
     }
     #[inline(always)]
     fn reduce_max(self, v: F32s) -> f32 {

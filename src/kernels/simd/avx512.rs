@@ -176,10 +176,10 @@ impl Simd for Avx512 {
         self.to_f32s(acc)
     }
     #[inline(always)]
-    fn reduce_add(self, v: __m512) -> f32 {
+    fn add_fours(self, v: __m512) -> [f32; 4] {
         intrinsic!({
             let eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
-            super::avx2::fold_add(eight)
+            super::avx2::add_fours(eight)
         })
     }
     #[inline(always)]

@@ -111,8 +111,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn dot_nibbles(self, w: Self::Bytes, x: [i8; 4], acc: Self::Nibbles) -> Self::Nibbles;
     /// What was added up.
     fn nibbles_to_f32s(self, acc: Self::Nibbles) -> Self::F32s;
+    /// Lanes added by halves: 16 to 8, 8 to 4.
+    fn add_fours(self, v: Self::F32s) -> [f32; 4];
     /// All lanes added by halves: 16 to 8, 4, 2, 1.
-    fn reduce_add(self, v: Self::F32s) -> f32;
+    #[inline(always)]
+    fn reduce_add(self, v: Self::F32s) -> f32 {
+        let four = self.add_fours(v);
+        (four[0] + four[2]) + (four[1] + four[3])
+    }
     /// The largest lane.
     fn reduce_max(self, v: Self::F32s) -> f32;
 

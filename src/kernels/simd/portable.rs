@@ -147,10 +147,9 @@ impl Simd for Portable {
         self.to_f32s(acc)
     }
     #[inline(always)]
-    fn reduce_add(self, v: F32s) -> f32 {
+    fn add_fours(self, v: F32s) -> [f32; 4] {
         let eight: [f32; 8] = std::array::from_fn(|i| v[i] + v[i + 8]);
-        let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
-        (four[0] + four[2]) + (four[1] + four[3])
+        std::array::from_fn(|i| eight[i] + eight[i + 4])
     }
     #[inline(always)]
     fn reduce_max(self, v: F32s) -> f32 {
