@@ -17,6 +17,7 @@ pub struct Stats {
     /// Beam search and repeated attempts write nothing before they are over.
     search: Option<Duration>,
     drafted: Drafted,
+    memory: Option<Memory>,
 }
 
 impl Stats {
@@ -31,6 +32,7 @@ impl Stats {
             tokens: 0,
             search: None,
             drafted: Drafted::default(),
+            memory: None,
         }
     }
 
@@ -48,11 +50,13 @@ impl Stats {
     pub fn searched(&mut self, tokens: usize) {
         self.tokens = tokens;
         self.search = Some(self.start.elapsed().saturating_sub(self.loaded));
+        self.memory = Memory::now();
     }
 
-    /// What came of the drafts.
-    pub fn drafted(&mut self, drafted: Drafted) {
+    /// All is written, and the model still there. What came of the drafts.
+    pub fn written(&mut self, drafted: Drafted) {
         self.drafted = drafted;
+        self.memory = Memory::now();
     }
 
     /// A token was written.
@@ -97,7 +101,7 @@ impl fmt::Display for Stats {
                 "drafted       {tokens:8} tokens in {drafts} of {passes} passes, {accepted} were written"
             )?;
         }
-        if let Some(Memory { anonymous, file }) = Memory::now() {
+        if let Some(Memory { anonymous, file }) = self.memory {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             writeln!(
                 f,

@@ -6,7 +6,7 @@ use crate::kernels::attention::KvPrecision;
 use crate::kernels::rows::Rows;
 
 /// Tokens of a prompt that go through the model together; bounds the memory a long prompt takes.
-const PREFILL: usize = 512;
+const PREFILL: usize = 256;
 /// The same where every token's logits are wanted, which are far larger than the token.
 const SCORE: usize = 32;
 

@@ -99,6 +99,20 @@ fn stats_go_to_standard_error_only() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn stats_count_memory_while_the_model_is_there() {
+    for more in [&[][..], &["-n", "2"], &["--beams", "2"]] {
+        let args = [PROMPT, "--precision", "int8", "--max-tokens", "2", "--stats"];
+        let output = generate(&[&args[..], more].concat()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let memory = stderr.lines().find_map(|line| line.strip_prefix("memory")).expect("a line of it");
+        let mib: f64 = memory.split_whitespace().next().unwrap().parse().unwrap();
+        // A byte for each of its 5.9 million parameters.
+        assert!(mib > 5.6, "{memory} with {more:?}");
+    }
+}
+
 #[test]
 fn help_shows_what_to_type() {
     let help = written(&mut hornbook(&["--help"]));

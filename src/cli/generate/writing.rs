@@ -78,7 +78,7 @@ impl<'a> Writing<'a> {
                 break;
             }
         }
-        self.stats.drafted(completions.drafted());
+        self.stats.written(completions.drafted());
         if self.args.json {
             let completion = Completion::new(self.hornbook.name(), choices, self.prompt_tokens, seed);
             output.json(&completion, changed.map(|changed| ("ablation", changed.json(self.hornbook))))?;
