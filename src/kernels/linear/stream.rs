@@ -140,6 +140,14 @@ impl<E: Element> Part<'_, E> {
         let whole = width / LANES;
         let mut v = 0;
         if S::WIDE {
+            // Weights of sixteen bits keep nobody waiting for memory here. With a third vector beside two, inputs and sums are
+            // loaded for more multiply-adds: a twentieth less time for one thread.
+            if const { size_of::<E>() == 2 && M > 4 && M < 10 } {
+                while v + 3 <= whole {
+                    pass.add::<S, M, M, D, 3>(simd, &x, 0, v, sums);
+                    v += 3;
+                }
+            }
             while v + 2 <= whole {
                 pass.add::<S, M, M, D, 2>(simd, &x, 0, v, sums);
                 v += 2;
