@@ -36,7 +36,7 @@ pub struct QuantisedBlock {
     pub less_8: [[i16; 2]; 2],
 }
 
-/// Blocks whose largest input is smaller are zeros: what 127 is of it might be more than a number can be.
+/// A block whose largest input is smaller counts as zeros: 127 divided by that input might not fit in an f32.
 const LEAST: f32 = 1e-36;
 /// Adding 1.5 · 2^23 rounds to a whole number, ties to even, and leaves it in the low bits.
 const SHIFT: f32 = 12_582_912.0;
@@ -299,6 +299,11 @@ mod tests {
     fn sixteen_at_a_time_rounds_as_the_formula_does() {
         let mut x = numbers(1, 64 * 40 + 17);
         x[100..164].fill(0.0);
+        // Too small to be told from zero, and one of these not a number, as whole blocks and at the limit.
+        x[640..704].fill(1e-38);
+        x[704..768].fill(1e-38);
+        x[710] = f32::NAN;
+        x[768..832].fill(1e-36);
         (x[200], x[300], x[500]) = (f32::NAN, f32::INFINITY, 1e30);
         for isa in Isa::available() {
             let (mut blocks, mut pairs): (Vec<QuantisedBlock>, Vec<Pairs>) = (vec![], vec![]);
