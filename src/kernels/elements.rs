@@ -1,6 +1,6 @@
 //! What weights are made of: f32, f16 or bf16 numbers. Every kernel widens them to f32 as it reads them.
 
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, ROUND, Simd};
 use half::{bf16, f16};
 
 /// Borrowed weights in the precision they are stored in.
@@ -115,8 +115,7 @@ impl Element for i8 {
     }
     #[inline(always)]
     fn from_f32(x: f32) -> i8 {
-        // Adding 1.5 · 2^23 leaves the nearest whole number in the low bits of the sum.
-        (x + 12_582_912.0).to_bits() as i8
+        (x + ROUND).to_bits() as i8
     }
 }
 

@@ -4,21 +4,19 @@
 //! reduction in two parts, so that n · ln 2 is subtracted without loss). At most 2 units in the last place from the
 //! true value; results below the smallest normal number are zero, and above 3.4e38 the argument is held at 88.72.
 
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, ROUND, Simd};
 
 /// The exponential of every lane.
 #[inline(always)]
 pub fn exp<S: Simd>(simd: S, x: S::F32s) -> S::F32s {
     const LOWEST: f32 = -87.336_54; // ln of the smallest normal number
     const HIGHEST: f32 = 88.376_26; // so that n stays at 127
-    // Adding 1.5 · 2^23 leaves round(x / ln 2) in the low bits of the sum.
-    const SHIFT: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_145_75;
     const LN_2_LOW: f32 = 1.428_606_8e-6;
 
     let held = simd.max(simd.splat(LOWEST), simd.min(simd.splat(HIGHEST), x));
-    let shifted = simd.mul_add(held, simd.splat(std::f32::consts::LOG2_E), simd.splat(SHIFT));
-    let n = simd.sub(shifted, simd.splat(SHIFT));
+    let shifted = simd.mul_add(held, simd.splat(std::f32::consts::LOG2_E), simd.splat(ROUND));
+    let n = simd.sub(shifted, simd.splat(ROUND));
     let r = simd.mul_add(n, simd.splat(-LN_2_HIGH), held);
     let r = simd.mul_add(n, simd.splat(-LN_2_LOW), r);
     // 1 + r + r² · P(r), with P as in Moshier's Cephes library

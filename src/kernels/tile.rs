@@ -17,8 +17,7 @@ use super::simd::{LANES, Simd};
 /// values in f16 are read at 30 GB/s with it and at 16 without, where memory gives 31.)
 const AHEAD: usize = 8 << 10;
 
-/// Adds the product of `M` rows and `V` panels to `acc`. Between the multiply-adds there is time to ask for what is needed
-/// later: `each` is called with every k.
+/// Adds the product of `M` rows and `V` panels to `acc`.
 ///
 /// # Safety
 /// `x` points to `M` rows of at least `depth` numbers, `stride` apart; each panel to at least `depth · 16` elements.
@@ -30,15 +29,34 @@ pub(super) unsafe fn multiply_add<S: Simd, E: Element, const M: usize, const V: 
     depth: usize,
     panels: [*const E; V],
     acc: &mut [[S::F32s; V]; M],
-    each: impl Fn(usize),
+) {
+    let ask = |k| {
+        for v in 0..if M == 1 { V } else { 0 } {
+            simd.prefetch(panels[v].wrapping_add(k * LANES + AHEAD / size_of::<E>()));
+        }
+    };
+    // SAFETY: as the caller promises.
+    unsafe { multiply_add_while(simd, x, stride, depth, panels, acc, ask) };
+}
+
+/// The same; between the multiply-adds there is time to ask for what is needed later: `ask` is called with every k.
+///
+/// # Safety
+/// As for [`multiply_add`].
+#[inline(always)]
+pub(super) unsafe fn multiply_add_while<S: Simd, E: Element, const M: usize, const V: usize>(
+    simd: S,
+    x: *const f32,
+    stride: usize,
+    depth: usize,
+    panels: [*const E; V],
+    acc: &mut [[S::F32s; V]; M],
+    ask: impl Fn(usize),
 ) {
     for k in 0..depth {
-        each(k);
+        ask(k);
         let mut w = [simd.splat(0.0); V];
         for v in 0..V {
-            if M == 1 {
-                simd.prefetch(panels[v].wrapping_add(k * LANES + AHEAD / size_of::<E>()));
-            }
             // SAFETY: `k < depth`, and the panel holds `depth` rows of sixteen.
             w[v] = E::load(simd, unsafe { &*panels[v].add(k * LANES).cast::<[E; LANES]>() });
         }

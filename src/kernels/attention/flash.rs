@@ -139,7 +139,7 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
             let mut acc = [[simd.splat(0.0); V]; M];
             let (q, stride) = (self.q.row(0).as_ptr(), self.q.stride());
             // SAFETY: `q` has `M` rows of `head_dim` numbers, and `keys` returns whole panels `[head_dim, 16]`.
-            unsafe { multiply_add(simd, q, stride, self.q.width(), keys, &mut acc, |_| {}) };
+            unsafe { multiply_add(simd, q, stride, self.q.width(), keys, &mut acc) };
             for m in 0..M {
                 for v in 0..V {
                     let mut score = acc[m][v];
@@ -225,7 +225,7 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
             }
         }
         // SAFETY: `p` has `M` rows of `BLOCK >= positions` weights, and the panels `positions` rows of sixteen.
-        unsafe { multiply_add(simd, p.as_ptr().cast(), BLOCK, positions, values, &mut acc, |_| {}) };
+        unsafe { multiply_add(simd, p.as_ptr().cast(), BLOCK, positions, values, &mut acc) };
         for m in 0..M {
             for v in 0..V {
                 simd.store(acc[m][v], &mut self.mixture[(panel + v) * M + m]);

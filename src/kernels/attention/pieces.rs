@@ -102,15 +102,7 @@ impl<E: Element, const M: usize> Scores<'_, '_, E, M> {
         let mut acc = [[simd.splat(0.0); V]; M];
         // SAFETY: `q` has `M` rows of `head_dim` numbers, and `keys` returns whole panels `[head_dim, 16]`.
         unsafe {
-            multiply_add(
-                simd,
-                self.q.row(0).as_ptr(),
-                self.q.stride(),
-                self.q.width(),
-                keys,
-                &mut acc,
-                |_| {},
-            )
+            multiply_add(simd, self.q.row(0).as_ptr(), self.q.stride(), self.q.width(), keys, &mut acc)
         };
         for m in 0..M {
             let row = self.scores.row_mut(self.first + m)[panel * LANES..].as_chunks_mut().0;
@@ -195,7 +187,7 @@ impl<E: Element, const M: usize> Mix<'_, '_, E, M> {
             }
         }
         // SAFETY: `p` has `M` rows of `n` weights, and the panels `n` rows of sixteen.
-        unsafe { multiply_add(simd, p, stride, n, values, &mut acc, |_| {}) };
+        unsafe { multiply_add(simd, p, stride, n, values, &mut acc) };
         for m in 0..M {
             let row = self.mixture.row_mut(self.first + m)[panel * LANES..].as_chunks_mut().0;
             for v in 0..V {

@@ -14,7 +14,7 @@ use super::{Element, LANES, Rows, RowsMut, Simd, Team, Then, finish};
 use crate::kernels::elements::load_partial;
 use crate::kernels::rows::SharedRows;
 use crate::kernels::simd::{Kernel, Lanes};
-use crate::kernels::tile::{multiply_add, reaches, tile_range, tile_rows, with_rows};
+use crate::kernels::tile::{multiply_add_while, reaches, tile_range, tile_rows, with_rows};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -213,7 +213,7 @@ impl Multiply<'_> {
         let ask = |k| simd.prefetch(ahead.wrapping_add(k * stride));
         let mut acc = [[simd.splat(0.0); V]; M];
         // SAFETY: `x` has `M` rows and each panel rows of sixteen, one for each input of the segment, by the slices above.
-        unsafe { multiply_add(simd, x.row(0).as_ptr(), x.stride(), depth, panels, &mut acc, ask) };
+        unsafe { multiply_add_while(simd, x.row(0).as_ptr(), x.stride(), depth, panels, &mut acc, ask) };
         // Here the sums leave their registers, whatever becomes of them: in a loop that computes more than this, the
         // compiler would keep them in memory from the start.
         for v in 0..V {

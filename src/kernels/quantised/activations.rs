@@ -4,7 +4,7 @@
 
 use super::BLOCK;
 use crate::kernels::rows::Rows;
-use crate::kernels::simd::{Kernel, LANES, Simd};
+use crate::kernels::simd::{Kernel, LANES, ROUND, Simd};
 use crate::kernels::threads::{Disjoint, Team};
 use crate::kernels::tile::tile_range;
 use std::cell::RefCell;
@@ -38,13 +38,11 @@ pub struct QuantisedBlock {
 
 /// A block whose largest input is smaller counts as zeros: 127 divided by that input might not fit in an f32.
 const LEAST: f32 = 1e-36;
-/// Adding 1.5 · 2^23 rounds to a whole number, ties to even, and leaves it in the low bits.
-const SHIFT: f32 = 12_582_912.0;
 
 /// A whole number below 2^22.
 #[inline(always)]
 fn whole(x: f32) -> i32 {
-    (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
+    (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
 }
 
 impl QuantisedBlock {
@@ -154,7 +152,7 @@ impl Block for QuantisedBlock {
     #[inline(always)]
     fn round<S: Simd>(&mut self, simd: S, x: &[f32; BLOCK]) {
         let (vectors, _) = x.as_chunks::<LANES>();
-        let (zero, shift) = (simd.splat(0.0), simd.splat(SHIFT));
+        let (zero, shift) = (simd.splat(0.0), simd.splat(ROUND));
         let mut max = zero;
         for v in vectors {
             let v = simd.load(v);

@@ -11,7 +11,7 @@
 
 use super::activations::QuantisedBlock;
 use super::{BLOCK, Format, Layout, Line, VECTORS, load_vectors};
-use crate::kernels::simd::{LANES, Simd};
+use crate::kernels::simd::{LANES, ROUND, Simd};
 use crate::kernels::tile::tile_rows;
 use half::f16;
 use rayon::prelude::*;
@@ -91,9 +91,7 @@ impl<'a> Int4<'a> {
 
 /// A weight in units of its scale, of which `inverse` is the inverse: a whole number from -8 to 7.
 fn round(x: f32, inverse: f32) -> f32 {
-    // Adding 1.5 · 2^23 rounds to a whole number, ties to even.
-    const SHIFT: f32 = 12_582_912.0;
-    ((x * inverse).clamp(-8.0, 7.0) + SHIFT) - SHIFT
+    ((x * inverse).clamp(-8.0, 7.0) + ROUND) - ROUND
 }
 
 /// The inverse of a scale; of zero, zero.

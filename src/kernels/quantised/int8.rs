@@ -9,7 +9,7 @@
 
 use super::activations::{Beside, Pairs, QuantisedBlock};
 use super::{BLOCK, Format, Layout, Line, VECTORS, load_vectors};
-use crate::kernels::simd::{LANES, Simd};
+use crate::kernels::simd::{LANES, ROUND, Simd};
 use rayon::prelude::*;
 
 /// A borrowed matrix of eight-bit weights, `[rows, columns]`.
@@ -72,9 +72,7 @@ impl<'a> Int8<'a> {
 
 /// A weight in units of its scale, 128 added.
 fn round(x: f32, scale: f32) -> u8 {
-    // Adding 1.5 · 2^23 rounds to a whole number, ties to even.
-    const SHIFT: f32 = 12_582_912.0;
-    if scale == 0.0 { 128 } else { ((x / scale).clamp(-127.0, 127.0) + SHIFT - SHIFT + 128.0) as u8 }
+    if scale == 0.0 { 128 } else { ((x / scale).clamp(-127.0, 127.0) + ROUND - ROUND + 128.0) as u8 }
 }
 
 impl Format for Int8<'_> {

@@ -28,6 +28,10 @@ use half::{bf16, f16};
 /// Lanes of a vector.
 pub const LANES: usize = 16;
 
+/// 1.5 · 2^23: added to a number below 2^22 it leaves no bits for a fraction, and the nearest whole number, ties to even, in
+/// the low bits of the sum.
+pub const ROUND: f32 = 12_582_912.0;
+
 /// As many numbers on a cache line of their own: memory that is read and written a vector at a time is kept in these,
 /// so that no vector lies across two lines.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +88,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn min(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
     /// Zero where `x < limit`, else `v`.
     fn zero_below(self, v: Self::F32s, x: Self::F32s, limit: f32) -> Self::F32s;
-    /// `p · 2^n`, where the low mantissa bits of `biased` hold the integer `n`: adds `n` to `p`'s exponent field.
+    /// `p · 2^n`, where the low bits of `biased` hold the integer `n` (see [`ROUND`]): adds `n` to `p`'s exponent field.
     fn scale_by_power(self, p: Self::F32s, biased: Self::F32s) -> Self::F32s;
     /// All lanes `x`.
     fn splat_i32(self, x: i32) -> Self::I32s;
