@@ -24,8 +24,7 @@ const PIECE: usize = 64;
 /// The most tokens that meet a row of the table together: their vectors fit in the first-level cache beside it. Of more
 /// tokens, as many as registers can hold take all rows of a piece before the next do.
 const FEW: usize = 8;
-/// How many bytes ahead the table is asked for, where vectors are wide or a few tokens share each row. One token alone is
-/// better left to the hardware on AVX2 (measured).
+/// How many bytes ahead the table is asked for, where vectors are wide or tokens few.
 const AHEAD: usize = 16 << 10;
 
 /// The formula with its sixteen partial sums, for one token and one row of the table.
@@ -121,7 +120,7 @@ impl<E: Element> Band<'_, E> {
         for i in 0..self.n.div_ceil(most) {
             let (t, n) = tile_range(self.n, most, i);
             // The first tile is the one that would wait for memory.
-            if i == 0 && (S::WIDE || self.n > 1 && self.x.len() <= FEW) {
+            if i == 0 && (S::WIDE || self.x.len() <= FEW) {
                 with_rows!(n, M => self.dots::<S, M, R, true>(simd, row, self.t + t));
             } else {
                 with_rows!(n, M => self.dots::<S, M, R, false>(simd, row, self.t + t));
