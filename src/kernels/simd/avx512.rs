@@ -66,7 +66,9 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn load_f16(self, from: &[f16; LANES]) -> __m512 {
-        intrinsic!(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())))
+        // `_mm512_cvtph_ps` asks for the form without exceptions, which cannot take its operand from memory.
+        let halves = intrinsic!(_mm256_loadu_si256(from.as_ptr().cast()));
+        intrinsic!(_mm512_cvt_roundph_ps::<_MM_FROUND_CUR_DIRECTION>(halves))
     }
     #[inline(always)]
     fn load_bf16(self, from: &[bf16; LANES]) -> __m512 {
