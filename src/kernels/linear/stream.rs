@@ -1,7 +1,7 @@
 //! A few tokens: the weights are read once, in the order they lie in memory.
 //!
-//! A thread takes a segment of the rows of `W` and goes down them sixteen at a time, adding `x[k] · W[k, columns]` for
-//! all sixteen to the sums before it stores them. The sums of its columns stay in the cache. (Keeping the
+//! A thread takes a segment of the rows of `W` and goes down them eight or sixteen at a time, adding `x[k] · W[k, columns]`
+//! for all of them to the sums before it stores these. The sums of its columns stay in the cache. (Keeping the
 //! sums in registers instead would mean jumping down the rows a few cache lines at a time: measured, two thirds of the
 //! speed.) When all segments are done, their sums are added up.
 
@@ -15,10 +15,11 @@ use crate::kernels::tile::{NARROW_ROWS, tile_range, tile_rows, with_rows};
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Rows of `W` in one pass over the sums. They often lie a multiple of the first-level cache's size apart, and then it has
-/// room for a line of each of eight.
+/// Rows of `W` in one pass over the sums. They often lie a multiple of 4 KiB apart, and of lines that do, most first-level
+/// caches hold eight.
 const ROWS: usize = 8;
-/// The same where registers suffice and loading and storing the sums is what takes time.
+/// The same where registers suffice and loading and storing the sums is what takes time. (Measured beside eight rows: one
+/// token in f32 a twentieth faster, eight tokens in 16 bits a sixth.)
 const MANY_ROWS: usize = 16;
 /// Sums a thread works on: 128 KiB, which stay in its second-level cache.
 const SUMS: usize = 32 << 10;
