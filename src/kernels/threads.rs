@@ -138,11 +138,12 @@ impl Team {
     }
 
     /// Calls `job(0)` to `job(chunks - 1)`, each once, on whichever threads are free, and returns when all are done.
+    /// A job may share out work itself; unless it is alone, it then does that work alone.
     pub fn run(&self, chunks: usize, job: impl Fn(usize) + Sync) {
-        let turn = match self.turn.try_lock() {
-            Ok(turn) if self.threads > 1 && chunks > 1 => turn,
-            _ => return (0..chunks).for_each(job),
-        };
+        if self.threads == 1 || chunks <= 1 {
+            return (0..chunks).for_each(job);
+        }
+        let Ok(turn) = self.turn.try_lock() else { return (0..chunks).for_each(job) };
         let count = u32::try_from(chunks).expect("fewer than 2^32 chunks");
         let shared = &*self.shared;
         let job: &(dyn Fn(usize) + Sync) = &job;

@@ -210,10 +210,11 @@ impl Model {
         self.linear(s.normed.rows(s.rows), &w.c_attn, Then::Store, s.qkv.rows_mut(s.rows)); // [n_tokens, 3 * n_embd]
         see.ended(Operation::CAttn(layer));
         self.show_qkv(layer, s, see);
-        for (segment, run) in batch.iter_mut().zip(&s.runs) {
-            let kv = s.qkv.rows(s.rows).range(run.row, run.n);
-            segment.cache.append(team, layer, kv.columns(n_embd, n_embd), kv.columns(2 * n_embd, n_embd));
-        }
+        let (qkv, runs) = (s.qkv.rows(s.rows), &s.runs);
+        team.for_each_piece(batch, 1, |i, segment| {
+            let kv = qkv.range(runs[i].row, runs[i].n);
+            segment[0].cache.append(team, layer, kv.columns(n_embd, n_embd), kv.columns(2 * n_embd, n_embd));
+        });
         see.ended(Operation::KvAppend(layer));
         if layer + 1 == self.config.n_layer && !O::LOOKS {
             s.keep_wanted(batch); // nobody will ask what became of the others

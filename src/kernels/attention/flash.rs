@@ -18,20 +18,25 @@
 //! Blocks start at position 0 for every query, and a query's arithmetic within a block is its own, so decode (a tile
 //! of one) and prefill in any chunks give the same bits.
 
+use super::ahead::Ahead;
 use super::kernel::{AttentionKernel, Call, Mixtures};
-use super::key_values::{Panels, Store, with_panels};
+use super::key_values::{Store, with_panels};
+use super::panels::Panels;
 use crate::kernels::elements::Element;
 use crate::kernels::exp::{exp, exp_one};
 use crate::kernels::isa::Isa;
 use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::tile::{multiply_add, reaches, with_rows};
+use crate::kernels::tile::{multiply_add_while, reaches, with_rows};
 
 /// Positions in a block: the scores of a tile fit in the first-level cache, and each query's largest score, its shrinking
 /// and the way to its mixture are seldom (with 64 they took a third of the time).
 const BLOCK: usize = 256;
 /// Panels of key positions in a block.
 const PANELS: usize = BLOCK / LANES;
+/// Panels that one query meets at a time: each is a chain of multiply-adds that wait for one another, and four chains keep
+/// up with memory (two took a tenth more time).
+const OF_ONE: usize = 4;
 /// The scores of `M` queries for a block.
 type Scores<const M: usize> = [[[f32; LANES]; PANELS]; M];
 
@@ -100,14 +105,11 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
         self.mixture.fill([0.0; LANES]);
         // The last query of the tile sees the most.
         let end = self.position + M;
+        let ahead = Ahead::new(self.past, self.head, end, BLOCK);
         for start in (0..end).step_by(BLOCK) {
             let positions = BLOCK.min(end - start);
             let panels = positions.div_ceil(LANES); // what lies beyond the last query is left out
-            if S::WIDE {
-                self.scores::<S, M, 2>(simd, start, panels, &mut p);
-            } else {
-                self.scores::<S, M, 1>(simd, start, panels, &mut p);
-            }
+            self.scores::<S, M>(simd, start, panels, &ahead, &mut p);
             for m in 0..M {
                 // A query sees itself and what came before it.
                 let seen = (self.position + m + 1).saturating_sub(start).min(BLOCK);
@@ -118,37 +120,65 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
                 p.iter_mut()
                     .for_each(|p| p.as_flattened_mut().iter_mut().zip(scales).for_each(|(p, s)| *p *= s));
             }
-            self.mix::<S, M>(simd, start, positions, &p);
+            self.mix::<S, M>(simd, start, positions, &ahead, &p);
         }
         self.finish(simd, &sum);
     }
 
-    /// The scores of `M` queries and a block's first panels of keys, `V` panels at a time.
+    /// The scores of `M` queries and a block's first panels of keys.
     #[inline(always)]
-    fn scores<S: Simd, const M: usize, const V: usize>(
+    fn scores<S: Simd, const M: usize>(
         &self,
         simd: S,
         start: usize,
         panels: usize,
+        ahead: &Ahead<E>,
         scores: &mut Scores<M>,
     ) {
+        let mut panel = 0;
+        while M == 1 && panel + OF_ONE <= panels {
+            self.score_panels::<S, M, OF_ONE>(simd, start, panel, ahead, scores);
+            panel += OF_ONE;
+        }
+        while S::WIDE && panel + 2 <= panels {
+            self.score_panels::<S, M, 2>(simd, start, panel, ahead, scores);
+            panel += 2;
+        }
+        while panel < panels {
+            self.score_panels::<S, M, 1>(simd, start, panel, ahead, scores);
+            panel += 1;
+        }
+    }
+
+    /// The same for `V` panels from a block's panel `panel`.
+    #[inline(always)]
+    fn score_panels<S: Simd, const M: usize, const V: usize>(
+        &self,
+        simd: S,
+        start: usize,
+        panel: usize,
+        ahead: &Ahead<E>,
+        scores: &mut Scores<M>,
+    ) {
+        let first = start / LANES + panel;
+        let keys: [*const E; V] = std::array::from_fn(|v| self.past.keys(self.head, first + v).as_ptr());
+        let ask = |d| {
+            for v in 0..if M == 1 { V } else { 0 } {
+                ahead.values(simd, (first + v) * LANES, d);
+            }
+        };
+        let mut acc = [[simd.splat(0.0); V]; M];
+        let (q, stride) = (self.q.row(0).as_ptr(), self.q.stride());
+        // SAFETY: `q` has `M` rows of `head_dim` numbers, and `keys` returns whole panels `[head_dim, 16]`.
+        unsafe { multiply_add_while(simd, q, stride, self.q.width(), keys, &mut acc, ask) };
         let scale = simd.splat(self.scale);
-        for panel in (0..panels).step_by(V) {
-            let keys: [*const E; V] =
-                std::array::from_fn(|v| self.past.keys(self.head, start / LANES + panel + v).as_ptr());
-            let mut acc = [[simd.splat(0.0); V]; M];
-            let (q, stride) = (self.q.row(0).as_ptr(), self.q.stride());
-            // SAFETY: `q` has `M` rows of `head_dim` numbers, and `keys` returns whole panels `[head_dim, 16]`.
-            unsafe { multiply_add(simd, q, stride, self.q.width(), keys, &mut acc) };
-            for m in 0..M {
-                for v in 0..V {
-                    let mut score = acc[m][v];
-                    if E::SCALED {
-                        let scales = self.past.key_scales(self.head, start / LANES + panel + v);
-                        score = simd.mul(score, simd.load(scales));
-                    }
-                    simd.store(simd.mul(score, scale), &mut scores[m][panel + v]);
+        for m in 0..M {
+            for v in 0..V {
+                let mut score = acc[m][v];
+                if E::SCALED {
+                    score = simd.mul(score, simd.load(self.past.key_scales(self.head, first + v)));
                 }
+                simd.store(simd.mul(score, scale), &mut scores[m][panel + v]);
             }
         }
     }
@@ -195,14 +225,27 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
 
     /// Adds the block's values in their weights to the mixtures.
     #[inline(always)]
-    fn mix<S: Simd, const M: usize>(&mut self, simd: S, start: usize, positions: usize, p: &Scores<M>) {
+    fn mix<S: Simd, const M: usize>(
+        &mut self,
+        simd: S,
+        start: usize,
+        positions: usize,
+        ahead: &Ahead<E>,
+        p: &Scores<M>,
+    ) {
         let panels = self.q.width().div_ceil(LANES);
-        let whole = if S::WIDE { panels / 2 * 2 } else { 0 };
-        for panel in (0..whole).step_by(2) {
-            self.mix_panels::<S, M, 2>(simd, panel, start, positions, p);
+        let mut panel = 0;
+        while M == 1 && panel + OF_ONE <= panels {
+            self.mix_panels::<S, M, OF_ONE>(simd, panel, start, positions, ahead, p);
+            panel += OF_ONE;
         }
-        for panel in whole..panels {
-            self.mix_panels::<S, M, 1>(simd, panel, start, positions, p);
+        while S::WIDE && panel + 2 <= panels {
+            self.mix_panels::<S, M, 2>(simd, panel, start, positions, ahead, p);
+            panel += 2;
+        }
+        while panel < panels {
+            self.mix_panels::<S, M, 1>(simd, panel, start, positions, ahead, p);
+            panel += 1;
         }
     }
 
@@ -213,8 +256,15 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
         panel: usize,
         start: usize,
         positions: usize,
+        ahead: &Ahead<E>,
         p: &Scores<M>,
     ) {
+        let done = start * self.q.width().div_ceil(LANES) + panel * positions;
+        let ask = |j| {
+            for v in 0..if M == 1 { V } else { 0 } {
+                ahead.keys(simd, done + j * V + v);
+            }
+        };
         let values: [*const E; V] = std::array::from_fn(|v| {
             self.past.values(self.head, panel + v, start)[..positions * LANES].as_ptr()
         });
@@ -225,7 +275,7 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
             }
         }
         // SAFETY: `p` has `M` rows of `BLOCK >= positions` weights, and the panels `positions` rows of sixteen.
-        unsafe { multiply_add(simd, p.as_ptr().cast(), BLOCK, positions, values, &mut acc) };
+        unsafe { multiply_add_while(simd, p.as_ptr().cast(), BLOCK, positions, values, &mut acc, ask) };
         for m in 0..M {
             for v in 0..V {
                 simd.store(acc[m][v], &mut self.mixture[(panel + v) * M + m]);

@@ -16,11 +16,13 @@
 //! [`TwoPass`], [`Streaming`], [`Flash`] (the default), [`SplitKv`], [`SlidingWindow`]. A new one is a file and a line in that list: it
 //! is then tested with the others, measured by `hornbook bench attention`, and `--attention NAME` writes with it.
 
+mod ahead;
 mod aligned;
 mod blocks;
 mod flash;
 mod kernel;
 mod key_values;
+mod panels;
 mod patterns;
 mod pieces;
 mod split_kv;

@@ -4,7 +4,8 @@
 //! Positions may be taken in any stretches: a score is one chain of multiply-adds over head_dim, a mixture one over
 //! positions that goes on where the last stretch left it, so the bits do not depend on where they are cut.
 
-use super::key_values::{BLOCK, Panels, Store, with_panels};
+use super::key_values::{BLOCK, Store, with_panels};
+use super::panels::Panels;
 use super::{KeyValues, Tile};
 use crate::kernels::elements::Element;
 use crate::kernels::exp::exp;
