@@ -220,6 +220,7 @@ impl Model {
             s.keep_wanted(batch); // nobody will ask what became of the others
         }
 
+        s.z.take_over(&mut s.normed);
         let q = s.qkv.rows(s.rows).columns(0, n_embd);
         let span = |i: usize| batch[i].span(layer, &s.runs[i]);
         let (spans, scale) = (Spans::new(batch.len(), &span), self.attention_scale(layer));
@@ -233,6 +234,8 @@ impl Model {
         see.ended(Operation::AttnProj(layer));
         show(see, Site::ResidMid(layer), s.x.rows_mut(s.rows));
 
+        s.normed.take_over(&mut s.z);
+        s.hidden.take_over(&mut s.qkv);
         self.norm(s.x.rows(s.rows), &w.ln_2, s.normed.rows_mut(s.rows)); // [n_tokens, n_embd]
         see.ended(Operation::Ln2(layer));
         show(see, Site::Ln2(layer), s.normed.rows_mut(s.rows));
@@ -256,6 +259,7 @@ impl Model {
             mlp.narrow(team, s.hidden.rows(s.rows), then, y);
         });
         see.ended(Operation::MlpProj(layer));
+        s.qkv.take_over(&mut s.hidden);
         show(see, Site::ResidPost(layer), s.x.rows_mut(s.rows));
     }
 

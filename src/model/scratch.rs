@@ -12,9 +12,9 @@ pub struct Scratch {
     pub(super) runs: Vec<Run>,
     /// The residual stream, `[n_tokens, n_embd]`.
     pub(super) x: Buffer,
-    /// It, normalised.
+    /// It, normalised. Holds the memory of `z` too, which is needed when this is not.
     pub(super) normed: Buffer,
-    /// Queries, keys and values, `[n_tokens, 3 * n_embd]`.
+    /// Queries, keys and values, `[n_tokens, 3 * n_embd]`. Holds the memory of `hidden` too.
     pub(super) qkv: Buffer,
     /// What attention brings, `[n_tokens, n_embd]`.
     pub(super) z: Buffer,
@@ -56,10 +56,8 @@ impl Scratch {
             wanted += segment.wanted().len();
         }
         self.x.fit(self.rows, config.n_embd);
-        self.normed.fit(self.rows, config.n_embd);
-        self.qkv.fit(self.rows, 3 * config.n_embd);
-        self.z.fit(self.rows, config.n_embd);
-        self.hidden.fit(self.rows, config.n_inner);
+        self.normed.fit_both(&mut self.z, self.rows, [config.n_embd; 2]);
+        self.qkv.fit_both(&mut self.hidden, self.rows, [3 * config.n_embd, config.n_inner]);
         self.logits.fit(wanted, config.vocab_size);
     }
 
@@ -91,9 +89,25 @@ pub(super) struct Buffer {
 impl Buffer {
     fn fit(&mut self, rows: usize, width: usize) {
         (self.width, self.stride) = (width, row_stride(width));
-        if self.data.len() < rows * self.stride {
-            self.data = vec![0.0; rows * self.stride];
+        self.reserve(rows * self.stride);
+    }
+
+    /// Makes room for rows of two widths, those of `other` being needed at other times.
+    fn fit_both(&mut self, other: &mut Buffer, rows: usize, widths: [usize; 2]) {
+        let strides = widths.map(row_stride);
+        ([self.width, other.width], [self.stride, other.stride]) = (widths, strides);
+        self.reserve(rows * strides[0].max(strides[1]));
+    }
+
+    fn reserve(&mut self, len: usize) {
+        if self.data.len() < len {
+            self.data = vec![0.0; len];
         }
+    }
+
+    /// Takes the memory of another, whose rows are needed no more.
+    pub(super) fn take_over(&mut self, other: &mut Buffer) {
+        self.data = std::mem::take(&mut other.data);
     }
 
     fn move_row(&mut self, from: usize, to: usize) {

@@ -54,12 +54,12 @@ impl AttentionKernel for Flash {
     }
 
     fn attend(&self, call: &mut Call) {
-        let mixture = |tile: &super::Tile| tile.q.len() * tile.past.mixture_width();
-        call.for_each_tile(call.tile_rows(), mixture, |tile, mixture, z| {
-            let mixture = mixture.as_chunks_mut().0;
+        let scratch = |tile: &super::Tile| tile.q.len() * (BLOCK + tile.past.mixture_width());
+        call.for_each_tile(call.tile_rows(), scratch, |tile, scratch, z| {
+            let (p, mixture) = scratch.as_chunks_mut().0.split_at_mut(tile.q.len() * PANELS);
             let &super::Tile { q, head, position, scale, .. } = tile;
             with_panels!(&tile.past.store, past => {
-                Tile { q, past, head, position, scale, mixture, z }.run(tile.isa);
+                Tile { q, past, head, position, scale, mixture, z }.run(tile.isa, p);
             });
         });
     }
@@ -80,7 +80,7 @@ struct Tile<'a, 'z, E: Element> {
 }
 
 /// A tile of `M` queries.
-struct Of<'a, 'z, E: Element, const M: usize>(Tile<'a, 'z, E>);
+struct Of<'a, 'z, E: Element, const M: usize>(Tile<'a, 'z, E>, &'a mut Scores<M>);
 
 impl<E: Element, const M: usize> Kernel for Of<'_, '_, E, M> {
     type Output = ();
@@ -88,20 +88,20 @@ impl<E: Element, const M: usize> Kernel for Of<'_, '_, E, M> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         reaches::<S, M>();
-        self.0.attend::<S, M>(simd);
+        self.0.attend::<S, M>(simd, self.1);
     }
 }
 
 impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
-    fn run(self, isa: Isa) {
-        with_rows!(self.q.len(), M => isa.run(Of::<'a, 'z, E, M>(self)));
+    fn run(self, isa: Isa, p: &'a mut [[f32; LANES]]) {
+        let p = p.as_chunks_mut().0;
+        with_rows!(self.q.len(), M => isa.run(Of::<'a, 'z, E, M>(self, p.as_mut_array().expect("M queries"))));
     }
 
     #[inline(always)]
-    fn attend<S: Simd, const M: usize>(&mut self, simd: S) {
+    fn attend<S: Simd, const M: usize>(&mut self, simd: S, p: &mut Scores<M>) {
         let mut max = [f32::NEG_INFINITY; M];
         let mut sum = [[0.0f32; LANES]; M];
-        let mut p: Scores<M> = [[[0.0; LANES]; PANELS]; M];
         self.mixture.fill([0.0; LANES]);
         // The last query of the tile sees the most.
         let end = self.position + M;
@@ -109,7 +109,7 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
         for start in (0..end).step_by(BLOCK) {
             let positions = BLOCK.min(end - start);
             let panels = positions.div_ceil(LANES); // what lies beyond the last query is left out
-            self.scores::<S, M>(simd, start, panels, &ahead, &mut p);
+            self.scores::<S, M>(simd, start, panels, &ahead, p);
             for m in 0..M {
                 // A query sees itself and what came before it.
                 let seen = (self.position + m + 1).saturating_sub(start).min(BLOCK);
@@ -120,7 +120,7 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
                 p.iter_mut()
                     .for_each(|p| p.as_flattened_mut().iter_mut().zip(scales).for_each(|(p, s)| *p *= s));
             }
-            self.mix::<S, M>(simd, start, positions, &ahead, &p);
+            self.mix::<S, M>(simd, start, positions, &ahead, p);
         }
         self.finish(simd, &sum);
     }

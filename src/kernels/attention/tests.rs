@@ -220,7 +220,7 @@ fn scratch_is_what_the_kernel_took() {
     };
     // Two threads, each with a row of 272 numbers and a mixture of 16 for each of 256 queries.
     assert_eq!(taken(&Textbook), 2 * 4 * 256 * (272 + 16));
-    // A tile of six queries of sixteen numbers.
-    assert_eq!(taken(&Flash), 2 * 4 * 6 * 16);
+    // A tile of six queries, each with the scores of a block and a mixture.
+    assert_eq!(taken(&Flash), 2 * 4 * 6 * (256 + 16));
     assert!(taken(&Blocks) < taken(&Textbook) / 3);
 }
