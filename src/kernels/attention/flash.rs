@@ -59,7 +59,8 @@ impl AttentionKernel for Flash {
             let (p, mixture) = scratch.as_chunks_mut().0.split_at_mut(tile.q.len() * PANELS);
             let &super::Tile { q, head, position, scale, .. } = tile;
             with_panels!(&tile.past.store, past => {
-                Tile { q, past, head, position, scale, mixture, z }.run(tile.isa, p);
+                let ahead = Ahead::new(past, head, tile.end(), BLOCK);
+                Tile { q, past, ahead, head, position, scale, mixture, z }.run(tile.isa, p);
             });
         });
     }
@@ -70,6 +71,7 @@ struct Tile<'a, 'z, E: Element> {
     /// `[n, head_dim]`
     q: Rows<'a>,
     past: &'a Panels<E>,
+    ahead: Ahead<E>,
     head: usize,
     /// The position of the first query.
     position: usize,
@@ -105,11 +107,10 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
         self.mixture.fill([0.0; LANES]);
         // The last query of the tile sees the most.
         let end = self.position + M;
-        let ahead = Ahead::new(self.past, self.head, end, BLOCK);
         for start in (0..end).step_by(BLOCK) {
             let positions = BLOCK.min(end - start);
             let panels = positions.div_ceil(LANES); // what lies beyond the last query is left out
-            self.scores::<S, M>(simd, start, panels, &ahead, p);
+            self.scores::<S, M>(simd, start, panels, p);
             for m in 0..M {
                 // A query sees itself and what came before it.
                 let seen = (self.position + m + 1).saturating_sub(start).min(BLOCK);
@@ -117,35 +118,29 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
             }
             if E::SCALED {
                 let scales = self.past.value_scales(self.head, start);
-                p.iter_mut()
-                    .for_each(|p| p.as_flattened_mut().iter_mut().zip(scales).for_each(|(p, s)| *p *= s));
+                for p in &mut *p {
+                    p.as_flattened_mut()[..positions].iter_mut().zip(scales).for_each(|(p, s)| *p *= s);
+                }
             }
-            self.mix::<S, M>(simd, start, positions, &ahead, p);
+            self.mix::<S, M>(simd, start, positions, p);
         }
         self.finish(simd, &sum);
     }
 
     /// The scores of `M` queries and a block's first panels of keys.
     #[inline(always)]
-    fn scores<S: Simd, const M: usize>(
-        &self,
-        simd: S,
-        start: usize,
-        panels: usize,
-        ahead: &Ahead<E>,
-        scores: &mut Scores<M>,
-    ) {
+    fn scores<S: Simd, const M: usize>(&self, simd: S, start: usize, panels: usize, scores: &mut Scores<M>) {
         let mut panel = 0;
         while M == 1 && panel + OF_ONE <= panels {
-            self.score_panels::<S, M, OF_ONE>(simd, start, panel, ahead, scores);
+            self.score_panels::<S, M, OF_ONE>(simd, start, panel, scores);
             panel += OF_ONE;
         }
         while S::WIDE && panel + 2 <= panels {
-            self.score_panels::<S, M, 2>(simd, start, panel, ahead, scores);
+            self.score_panels::<S, M, 2>(simd, start, panel, scores);
             panel += 2;
         }
         while panel < panels {
-            self.score_panels::<S, M, 1>(simd, start, panel, ahead, scores);
+            self.score_panels::<S, M, 1>(simd, start, panel, scores);
             panel += 1;
         }
     }
@@ -157,14 +152,13 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
         simd: S,
         start: usize,
         panel: usize,
-        ahead: &Ahead<E>,
         scores: &mut Scores<M>,
     ) {
         let first = start / LANES + panel;
         let keys: [*const E; V] = std::array::from_fn(|v| self.past.keys(self.head, first + v).as_ptr());
         let ask = |d| {
             for v in 0..if M == 1 { V } else { 0 } {
-                ahead.values(simd, (first + v) * LANES, d);
+                self.ahead.values(simd, (first + v) * LANES, d);
             }
         };
         let mut acc = [[simd.splat(0.0); V]; M];
@@ -225,30 +219,24 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
 
     /// Adds the block's values in their weights to the mixtures.
     #[inline(always)]
-    fn mix<S: Simd, const M: usize>(
-        &mut self,
-        simd: S,
-        start: usize,
-        positions: usize,
-        ahead: &Ahead<E>,
-        p: &Scores<M>,
-    ) {
+    fn mix<S: Simd, const M: usize>(&mut self, simd: S, start: usize, positions: usize, p: &Scores<M>) {
         let panels = self.q.width().div_ceil(LANES);
         let mut panel = 0;
         while M == 1 && panel + OF_ONE <= panels {
-            self.mix_panels::<S, M, OF_ONE>(simd, panel, start, positions, ahead, p);
+            self.mix_panels::<S, M, OF_ONE>(simd, panel, start, positions, p);
             panel += OF_ONE;
         }
         while S::WIDE && panel + 2 <= panels {
-            self.mix_panels::<S, M, 2>(simd, panel, start, positions, ahead, p);
+            self.mix_panels::<S, M, 2>(simd, panel, start, positions, p);
             panel += 2;
         }
         while panel < panels {
-            self.mix_panels::<S, M, 1>(simd, panel, start, positions, ahead, p);
+            self.mix_panels::<S, M, 1>(simd, panel, start, positions, p);
             panel += 1;
         }
     }
 
+    /// The same for the values' panels `panel..panel + V`.
     #[inline(always)]
     fn mix_panels<S: Simd, const M: usize, const V: usize>(
         &mut self,
@@ -256,13 +244,12 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
         panel: usize,
         start: usize,
         positions: usize,
-        ahead: &Ahead<E>,
         p: &Scores<M>,
     ) {
         let done = start * self.q.width().div_ceil(LANES) + panel * positions;
         let ask = |j| {
             for v in 0..if M == 1 { V } else { 0 } {
-                ahead.keys(simd, done + j * V + v);
+                self.ahead.keys(simd, done + j * V + v);
             }
         };
         let values: [*const E; V] = std::array::from_fn(|v| {
