@@ -40,7 +40,7 @@ hornbook.toml, every line of which may be left out:
 Environment:
   HORNBOOK_MODEL, HORNBOOK_TEMPERATURE, ...  a setting: its name in capitals
   HORNBOOK_CONFIG  read this file instead of both; empty: none
-  HORNBOOK_ISA     portable, avx2 or avx512: what to compute with")]
+  HORNBOOK_ISA     portable, avx2, avx512 or amx: what to compute with")]
 pub struct Config {
     /// One JSON array
     #[arg(long)]

@@ -15,6 +15,9 @@ pub enum Isa {
     /// AVX-512 F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512(simd::Avx512),
+    /// The same, with AMX tiles of bfloat16 and bytes.
+    #[cfg(target_arch = "x86_64")]
+    Amx(simd::Amx),
 }
 
 impl Isa {
@@ -26,6 +29,7 @@ impl Isa {
         {
             all.extend(simd::Avx2::detect().map(Isa::Avx2));
             all.extend(simd::Avx512::detect().map(Isa::Avx512));
+            all.extend(simd::Amx::detect().map(Isa::Amx));
         }
         all.reverse();
         all
@@ -40,6 +44,8 @@ impl Isa {
             Isa::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(_) => "amx",
         }
     }
 
@@ -72,15 +78,17 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => simd::Avx2::WIDE,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(_) => simd::Avx512::WIDE,
+            Isa::Avx512(_) | Isa::Amx(_) => simd::Avx512::WIDE,
         }
     }
 
-    /// Whether [`Simd::dot_bf16`](simd::Simd::dot_bf16) is used.
-    pub(super) fn dots_bf16(self) -> bool {
+    /// Whether pairs or tiles of bfloat16 are multiplied as they are.
+    pub(super) fn multiplies_bf16(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(simd) => simd::Avx512Bf16::detect(simd).is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(_) => true,
             _ => false,
         }
     }
@@ -94,6 +102,8 @@ impl Isa {
             Isa::Avx2(simd) => simd.enter(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(simd) => simd.enter(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(amx) => amx.enter(kernel),
         }
     }
 }

@@ -34,7 +34,7 @@ const MOST_DRAFTED: i64 = 128;
   hornbook generate --model DIR --prompt-ids 15,3,7 --output ids
 
 Environment:
-  HORNBOOK_ISA           portable, avx2 or avx512: what to compute with
+  HORNBOOK_ISA           portable, avx2, avx512 or amx: what to compute with
   HF_HUB_CACHE, HF_HOME  where the Hugging Face cache is")]
 pub struct Generate {
     #[command(flatten)]

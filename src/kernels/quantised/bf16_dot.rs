@@ -8,11 +8,14 @@
 //! chain of a pair is `fma(x₀, w₀, fma(x₁, w₁, sum))`, which others compute as just that; only sums below 1e-38, which
 //! the instruction takes for zero, could differ.
 //!
+//! Intel's tiles (AMX, `tiled.rs`) take eight thousand such products in one instruction, in an order of their own: there
+//! the last bits differ from other machines', but not from one number of tokens to another.
+//!
 //! Stored `[out / 32, in / 64, 32, 2, 16, 2]`: group of vectors, block of inputs, two inputs, vector of outputs, output,
 //! input; missing ones are zero.
 
 use super::activations::{Beside, Block};
-use super::{BLOCK, Format, Layout, Line, VECTORS, load_vectors};
+use super::{BLOCK, Format, InTiles, Layout, Line, VECTORS, load_vectors};
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{LANES, Simd};
 use half::bf16;
@@ -123,7 +126,7 @@ impl Format for Bf16Dot<'_> {
     type Beside = Widened;
 
     fn needs_beside(isa: Isa) -> bool {
-        !isa.dots_bf16()
+        !isa.multiplies_bf16()
     }
 
     #[inline(always)]
@@ -175,4 +178,6 @@ impl Format for Bf16Dot<'_> {
     fn scale<S: Simd>(&self, simd: S, _vector: usize) -> S::F32s {
         simd.splat(1.0)
     }
+
+    const IN_TILES: InTiles = InTiles::Bf16;
 }

@@ -8,8 +8,10 @@
 //! input; missing ones are zero, stored as 128.
 
 use super::activations::{Beside, Pairs, QuantisedBlock};
-use super::{BLOCK, Format, Layout, Line, VECTORS, load_vectors};
+use super::{BLOCK, Format, InTiles, Layout, Line, VECTORS, load_vectors};
 use crate::kernels::simd::{LANES, ROUND, Simd};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::{TileProducts, TileSums};
 use rayon::prelude::*;
 
 /// A borrowed matrix of eight-bit weights, `[rows, columns]`.
@@ -128,5 +130,33 @@ impl Format for Int8<'_> {
     fn scale<S: Simd>(&self, simd: S, vector: usize) -> S::F32s {
         let scales = &self.scales[vector * LANES..];
         simd.load_partial(&scales[..LANES.min(scales.len())])
+    }
+
+    const IN_TILES: InTiles = InTiles::Bytes { from: 20 };
+
+    #[inline(always)]
+    fn unpack(&self, block: usize, vector: usize, to: &mut [[Line; VECTORS]]) {
+        for (to, line) in to.as_flattened_mut().iter_mut().zip(self.part(block, vector).as_flattened()) {
+            *to = line.map(|stored| stored ^ 128); // 128 less, as a number with a sign
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn add_products<S: Simd>(
+        &self,
+        simd: S,
+        products: &TileProducts,
+        x: &[QuantisedBlock],
+        sums: &mut TileSums,
+    ) {
+        for (m, x) in x.iter().enumerate() {
+            let scale = simd.splat(x.scale);
+            for v in 0..VECTORS {
+                let (products, sum) = (&products.0[v][m], &mut sums.0[v][m]);
+                let products = simd.to_f32s(simd.load_i32s(products));
+                simd.store(simd.mul_add(products, scale, simd.load(sum)), sum);
+            }
+        }
     }
 }

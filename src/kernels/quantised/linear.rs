@@ -31,26 +31,42 @@ pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y
     let Layout { rows, columns } = w.layout();
     assert_eq!((x.width(), bias.len(), y.width()), (rows, columns, columns), "x is [n_tokens, in]");
     let (isa, y) = (team.isa(), y.share());
-    let tiles = Tiles::new(x.len(), if isa.is_wide() { tile_rows(true) } else { NARROW_TOKENS });
+    let tiles = Tiles::new(x.len(), most_tokens::<F>(isa, x.len()));
     F::Input::with_scratch(|blocks| {
         F::Beside::with_scratch(|beside| {
             quantise(team, x, tiles, blocks, F::needs_beside(isa).then_some(&mut *beside));
             let product = Product { tiles, blocks, beside, w, bias, then, y: &y };
+            #[cfg(target_arch = "x86_64")]
+            if let Isa::Amx(amx) = isa
+                && super::tiled::pays::<F>(x.len())
+            {
+                return product.in_tiles(team, amx);
+            }
             team.run(w.layout().vectors().div_ceil(TASK), |i| product.task(isa, i));
         });
     });
 }
 
+/// The most tokens of a tile, where there are so many in all.
+fn most_tokens<F: Format>(isa: Isa, _tokens: usize) -> usize {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx(_) if super::tiled::pays::<F>(_tokens) => super::tiled::TOKENS,
+        _ if isa.is_wide() => tile_rows(true),
+        _ => NARROW_TOKENS,
+    }
+}
+
 /// All there is to do.
-struct Product<'a, F: Format> {
-    tiles: Tiles,
+pub(super) struct Product<'a, F: Format> {
+    pub(super) tiles: Tiles,
     /// `[tiles, in / 64, height]`, and what is beside them.
-    blocks: &'a [F::Input],
-    beside: &'a [F::Beside],
-    w: F,
+    pub(super) blocks: &'a [F::Input],
+    pub(super) beside: &'a [F::Beside],
+    pub(super) w: F,
     bias: &'a [f32],
     then: Then,
-    y: &'a SharedRows<'a>,
+    pub(super) y: &'a SharedRows<'a>,
 }
 
 impl<F: Format> Product<'_, F> {
@@ -75,6 +91,21 @@ impl<F: Format> Product<'_, F> {
                     with_rows!(n, M => isa.run(Tile::<F, M>(part)));
                 }
             }
+        }
+    }
+}
+
+impl<F: Format> Product<'_, F> {
+    /// What becomes of a vector's finished sums, one for each of the tokens from `row` on.
+    #[inline(always)]
+    pub(super) fn finish<S: Simd>(&self, simd: S, row: usize, vector: usize, sums: &[[f32; LANES]]) {
+        let scale = self.w.scale(simd, vector);
+        let column = vector * LANES;
+        let bias = &self.bias[column..self.bias.len().min(column + LANES)];
+        for (m, sums) in sums.iter().enumerate() {
+            // SAFETY: these columns of these rows are the caller's own.
+            let y = unsafe { self.y.part(row + m, column, bias.len()) };
+            finish(simd, simd.mul(simd.load(sums), scale), bias, self.then, y);
         }
     }
 }
@@ -134,7 +165,7 @@ impl<F: Format, const M: usize> Kernel for Tile<'_, F, M> {
         }
         if last {
             for v in 0..vectors {
-                part.finish::<S, M>(simd, v);
+                part.all.finish(simd, part.row, part.vector + v, &part.sums[v][..M]);
             }
         }
     }
@@ -189,25 +220,12 @@ impl<F: Format> Part<'_, F> {
             }
         }
     }
-
-    /// What becomes of the finished sums of vector `v`.
-    #[inline(always)]
-    fn finish<S: Simd, const M: usize>(&self, simd: S, v: usize) {
-        let scale = self.all.w.scale(simd, self.vector + v);
-        let column = (self.vector + v) * LANES;
-        let bias = &self.all.bias[column..self.all.bias.len().min(column + LANES)];
-        for m in 0..M {
-            // SAFETY: these columns of these rows are this part's own.
-            let y = unsafe { self.all.y.part(self.row + m, column, bias.len()) };
-            finish(simd, simd.mul(simd.load(&self.sums[v][m]), scale), bias, self.all.then, y);
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::activations::QuantisedBlock;
-    use super::super::{BLOCK, Bf16Dot, Int4, Int8, Line};
+    use super::super::{BLOCK, Bf16Dot, InTiles, Int4, Int8, Line};
     use super::*;
     use crate::kernels::check::{assert_close, numbers};
     use crate::kernels::isa::Isa;
@@ -239,13 +257,16 @@ mod tests {
 
     fn same_everywhere<F: Format>(w: F, x: &[f32], bias: &[f32], expected: &[f32]) {
         let Layout { rows, columns } = w.layout();
-        let mut first: Option<Vec<f32>> = None;
+        // Tiles add up bfloat16 in an order of their own.
+        let own = |isa: Isa| F::IN_TILES == InTiles::Bf16 && isa.name() == "amx";
+        let mut first: [Option<Vec<f32>>; 2] = [None, None];
         for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
             let mut y = vec![0.0; x.len() / rows * columns];
             let (team, rows_of_x) = (Team::new(threads, isa), Rows::dense(x, rows));
             linear(&team, rows_of_x, w, bias, Then::Store, &mut RowsMut::dense(&mut y, columns));
             assert_close(&y, expected, 1e-5);
-            assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{isa}, {threads} threads");
+            let first = first[usize::from(own(isa))].get_or_insert_with(|| y.clone());
+            assert_eq!(first, &y, "{isa}, {threads} threads");
         }
     }
 
@@ -283,7 +304,7 @@ mod tests {
                 let rounded = w.weight(i / columns, i % columns);
                 assert!((rounded - x).abs() <= 0.51 * scales[i % columns], "{rounded} for {x}");
             }
-            for n in [1, 2, 5, 8, 14, 15, 31] {
+            for n in [1, 2, 5, 8, 14, 15, 31, 33, 70] {
                 check(w, n, |k, j| w.weight(k, j));
             }
         }
@@ -312,7 +333,7 @@ mod tests {
             Bf16Dot::quantise(rows, columns, |k, j| weights[k * columns + j], &mut lines);
             let w = Bf16Dot::new(&lines, rows, columns);
             let round = |x: f32| f64::from(bf16::from_f32(x));
-            for n in [1, 2, 5, 8, 14, 15, 31] {
+            for n in [1, 2, 5, 8, 14, 15, 31, 33, 70] {
                 let (x, bias) = (numbers(2, n * rows), numbers(3, columns));
                 let one = |x: &[f32], j: usize| {
                     let product = |(k, x): (usize, &f32)| round(*x) * round(weights[k * columns + j]);
@@ -322,6 +343,32 @@ mod tests {
                 let expected: Vec<f32> =
                     rows_of_x.flat_map(|x| (0..columns).map(|j| one(x, j)).collect::<Vec<_>>()).collect();
                 same_everywhere(w, &x, &bias, &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_alone_is_the_same_as_among_others() {
+        let (rows, columns, n) = (320, 100, 45);
+        let (x, weights, bias) = (numbers(1, n * rows), numbers(2, rows * columns), numbers(3, columns));
+        let mut lines = vec![[0; 64]; Bf16Dot::lines_of(rows, columns)];
+        Bf16Dot::quantise(rows, columns, |k, j| weights[k * columns + j], &mut lines);
+        let pairs = Bf16Dot::new(&lines, rows, columns);
+        let (lines, scales) = int8(rows, columns, |k, j| weights[k * columns + j]);
+        let bytes = Int8::new(&lines, &scales, rows, columns);
+        for isa in Isa::available() {
+            let team = Team::new(2, isa);
+            let both = |x: &[f32]| {
+                let mut y = [vec![0.0; x.len() / rows * columns], vec![0.0; x.len() / rows * columns]];
+                let rows = Rows::dense(x, rows);
+                linear(&team, rows, pairs, &bias, Then::Store, &mut RowsMut::dense(&mut y[0], columns));
+                linear(&team, rows, bytes, &bias, Then::Store, &mut RowsMut::dense(&mut y[1], columns));
+                y
+            };
+            let all = both(&x);
+            for (t, x) in x.chunks(rows).enumerate() {
+                let of_token = all.each_ref().map(|y| y[t * columns..][..columns].to_vec());
+                assert_eq!(both(x), of_token, "token {t}, {isa}");
             }
         }
     }

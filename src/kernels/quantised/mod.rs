@@ -20,6 +20,8 @@ mod bf16_dot;
 mod int4;
 mod int8;
 mod linear;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 
 pub use bf16_dot::Bf16Dot;
 pub use int4::Int4;
@@ -28,6 +30,8 @@ pub use linear::linear;
 
 use super::isa::Isa;
 use super::simd::{LANES, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::simd::{TileProducts, TileSums};
 use super::tile::tile_rows;
 use activations::{Beside, Block};
 
@@ -171,4 +175,39 @@ pub trait Format: Copy + Sync {
 
     /// What a finished sum of `vector`'s outputs is multiplied by.
     fn scale<S: Simd>(&self, simd: S, vector: usize) -> S::F32s;
+
+    /// How it is multiplied where there are tile registers.
+    const IN_TILES: InTiles = InTiles::Never;
+
+    /// The weights of a block for the group that `vector` is in, as [`InTiles::Bytes`] has them.
+    fn unpack(&self, _block: usize, _vector: usize, _to: &mut [[Line; VECTORS]]) {
+        unreachable!("a format of no bytes");
+    }
+
+    /// Adds the products of [`Format::unpack`]'s bytes with those of the inputs `x` to the group's sums.
+    #[cfg(target_arch = "x86_64")]
+    fn add_products<S: Simd>(
+        &self,
+        _simd: S,
+        _products: &TileProducts,
+        _x: &[Self::Input],
+        _sums: &mut TileSums,
+    ) {
+        unreachable!("a format of no bytes");
+    }
+}
+
+/// How a format is multiplied where there are tile registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InTiles {
+    /// As elsewhere.
+    Never,
+    /// Its lines and inputs are pairs of bfloat16, which tiles take as they are.
+    Bf16,
+    /// Its inputs begin with bytes, and its weights are bytes once they are unpacked: sixteen lines of a vector and a block,
+    /// each four inputs of sixteen outputs. That pays from so many tokens on.
+    Bytes {
+        /// Tokens.
+        from: usize,
+    },
 }

@@ -176,6 +176,13 @@ impl Simd for Avx2 {
         intrinsic!([_mm256_set1_epi32(x); 2])
     }
     #[inline(always)]
+    fn load_i32s(self, from: &[i32; LANES]) -> [__m256i; 2] {
+        intrinsic!([
+            _mm256_loadu_si256(from.as_ptr().cast()),
+            _mm256_loadu_si256(from.as_ptr().add(LANES / 2).cast())
+        ])
+    }
+    #[inline(always)]
     fn to_f32s(self, v: [__m256i; 2]) -> F32s {
         intrinsic!([_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])])
     }

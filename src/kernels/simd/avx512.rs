@@ -138,6 +138,10 @@ impl Simd for Avx512 {
         intrinsic!(_mm512_set1_epi32(x))
     }
     #[inline(always)]
+    fn load_i32s(self, from: &[i32; LANES]) -> __m512i {
+        intrinsic!(_mm512_loadu_si512(from.as_ptr().cast()))
+    }
+    #[inline(always)]
     fn to_f32s(self, v: __m512i) -> __m512 {
         intrinsic!(_mm512_cvtepi32_ps(v))
     }

@@ -91,6 +91,7 @@ impl Simd for Avx512Bf16 {
         fn zero_below(v: __m512, x: __m512, limit: f32) -> __m512;
         fn scale_by_power(p: __m512, biased: __m512) -> __m512;
         fn splat_i32(x: i32) -> __m512i;
+        fn load_i32s(from: &[i32; LANES]) -> __m512i;
         fn to_f32s(v: __m512i) -> __m512;
         fn load_bytes(from: &[u8; 4 * LANES]) -> __m512i;
         fn low_nibbles(v: __m512i) -> __m512i;

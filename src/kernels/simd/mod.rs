@@ -8,12 +8,18 @@
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
 
+#[cfg(target_arch = "x86_64")]
+pub use amx::Amx;
+#[cfg(target_arch = "x86_64")]
+pub(super) use amx::{TileProducts, TileRegisters, TileSums};
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
@@ -92,6 +98,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn scale_by_power(self, p: Self::F32s, biased: Self::F32s) -> Self::F32s;
     /// All lanes `x`.
     fn splat_i32(self, x: i32) -> Self::I32s;
+    /// Sixteen whole numbers from memory.
+    fn load_i32s(self, from: &[i32; LANES]) -> Self::I32s;
     /// Widened; exact up to 2^24.
     fn to_f32s(self, v: Self::I32s) -> Self::F32s;
     /// Sixty-four bytes from memory.

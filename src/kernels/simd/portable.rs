@@ -104,6 +104,10 @@ impl Simd for Portable {
         [x; LANES]
     }
     #[inline(always)]
+    fn load_i32s(self, from: &[i32; LANES]) -> [i32; LANES] {
+        *from
+    }
+    #[inline(always)]
     fn to_f32s(self, v: [i32; LANES]) -> F32s {
         v.map(|x| x as f32)
     }
