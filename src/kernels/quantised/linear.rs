@@ -62,11 +62,11 @@ pub(super) struct Product<'a, F: Format> {
     pub(super) tiles: Tiles,
     /// `[tiles, in / 64, height]`, and what is beside them.
     pub(super) blocks: &'a [F::Input],
-    pub(super) beside: &'a [F::Beside],
+    beside: &'a [F::Beside],
     pub(super) w: F,
     bias: &'a [f32],
     then: Then,
-    pub(super) y: &'a SharedRows<'a>,
+    y: &'a SharedRows<'a>,
 }
 
 impl<F: Format> Product<'_, F> {
@@ -93,9 +93,7 @@ impl<F: Format> Product<'_, F> {
             }
         }
     }
-}
 
-impl<F: Format> Product<'_, F> {
     /// What becomes of a vector's finished sums, one for each of the tokens from `row` on.
     #[inline(always)]
     pub(super) fn finish<S: Simd>(&self, simd: S, row: usize, vector: usize, sums: &[[f32; LANES]]) {
