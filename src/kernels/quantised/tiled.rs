@@ -54,12 +54,13 @@ impl<F: Format> Product<'_, F> {
         team.run(groups.div_ceil(GROUPS), |i| {
             let task = i * GROUPS..groups.min((i + 1) * GROUPS);
             SCRATCH.with_borrow_mut(|scratch| {
+                let mut registers = amx.tiles();
                 // One band meets the weights in the order they lie in memory.
                 let together = if self.tiles.count() == 1 { 1 } else { GROUPS };
                 for first in task.clone().step_by(together) {
                     amx.enter(Groups {
                         product: self,
-                        registers: amx.tiles(),
+                        registers: &mut registers,
                         groups: first..task.end.min(first + together),
                         scratch,
                     });
@@ -72,7 +73,7 @@ impl<F: Format> Product<'_, F> {
 /// Some groups of outputs, for all tokens.
 struct Groups<'a, F: Format> {
     product: &'a Product<'a, F>,
-    registers: TileRegisters,
+    registers: &'a mut TileRegisters,
     groups: Range<usize>,
     scratch: &'a mut Scratch,
 }
@@ -81,7 +82,7 @@ impl<F: Format> Kernel for Groups<'_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
+    fn run<S: Simd>(self, simd: S) {
         let Product { w, tiles, blocks: inputs, .. } = self.product;
         let (in_blocks, height) = (w.layout().blocks(), tiles.height());
         let Scratch { sums, unpacked, products } = self.scratch;
@@ -112,12 +113,12 @@ impl<F: Format> Kernel for Groups<'_, F> {
                     let sums = &mut sums[band * self.groups.len() + i];
                     if in_bytes {
                         let w = &unpacked[i * of_group..][..of_group];
-                        part.add_bytes(simd, &mut self.registers, w, products, sums);
+                        part.add_bytes(simd, self.registers, w, products, sums);
                     } else {
                         if ask {
                             part.ask_ahead(simd);
                         }
-                        part.add_bf16(&mut self.registers, sums);
+                        part.add_bf16(self.registers, sums);
                     }
                     if blocks.end == in_blocks {
                         let there = w.layout().vectors() - part.vector;
