@@ -17,15 +17,25 @@ use super::simd::{LANES, Simd};
 /// values in f16 are read at 30 GB/s with it and at 16 without, where memory gives 31.)
 const AHEAD: usize = 8 << 10;
 
+/// `M` rows of numbers as [`multiply_add`] takes them: number k of row m is `m · row + k · step` from `at`.
+///
+/// Where rows are stored side by side, `[k, M]`, both distances are constants and every number is a fixed distance from
+/// one register; rows apart take an addition for each row and k, which is as much work as a multiply-add.
+#[derive(Clone, Copy)]
+pub(super) struct Factors {
+    pub at: *const f32,
+    pub row: usize,
+    pub step: usize,
+}
+
 /// Adds the product of `M` rows and `V` panels to `acc`.
 ///
 /// # Safety
-/// `x` points to `M` rows of at least `depth` numbers, `stride` apart; each panel to at least `depth · 16` elements.
+/// `x` has `M` rows of at least `depth` numbers; each panel at least `depth · 16` elements.
 #[inline(always)]
 pub(super) unsafe fn multiply_add<S: Simd, E: Element, const M: usize, const V: usize>(
     simd: S,
-    x: *const f32,
-    stride: usize,
+    x: Factors,
     depth: usize,
     panels: [*const E; V],
     acc: &mut [[S::F32s; V]; M],
@@ -36,7 +46,7 @@ pub(super) unsafe fn multiply_add<S: Simd, E: Element, const M: usize, const V: 
         }
     };
     // SAFETY: as the caller promises.
-    unsafe { multiply_add_while(simd, x, stride, depth, panels, acc, ask) };
+    unsafe { multiply_add_while(simd, x, depth, panels, acc, ask) };
 }
 
 /// The same; between the multiply-adds there is time to ask for what is needed later: `ask` is called with every k.
@@ -46,8 +56,7 @@ pub(super) unsafe fn multiply_add<S: Simd, E: Element, const M: usize, const V: 
 #[inline(always)]
 pub(super) unsafe fn multiply_add_while<S: Simd, E: Element, const M: usize, const V: usize>(
     simd: S,
-    x: *const f32,
-    stride: usize,
+    x: Factors,
     depth: usize,
     panels: [*const E; V],
     acc: &mut [[S::F32s; V]; M],
@@ -62,7 +71,7 @@ pub(super) unsafe fn multiply_add_while<S: Simd, E: Element, const M: usize, con
         }
         for m in 0..M {
             // SAFETY: row `m < M` holds at least `depth` numbers.
-            let xk = simd.splat(unsafe { *x.add(m * stride + k) });
+            let xk = simd.splat(unsafe { *x.at.add(m * x.row + k * x.step) });
             for v in 0..V {
                 acc[m][v] = simd.mul_add(xk, w[v], acc[m][v]);
             }
@@ -112,4 +121,33 @@ pub(super) fn tile_range(n: usize, most: usize, i: usize) -> (usize, usize) {
     let tiles = n.div_ceil(most);
     let (start, end) = (i * n / tiles, (i + 1) * n / tiles);
     (start, end - start)
+}
+
+/// How tokens are cut into tiles.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiles {
+    tokens: usize,
+    most: usize,
+}
+
+impl Tiles {
+    /// `tokens` in as few tiles as possible, none above `most`.
+    pub fn new(tokens: usize, most: usize) -> Self {
+        Self { tokens, most }
+    }
+
+    /// How many.
+    pub fn count(self) -> usize {
+        self.tokens.div_ceil(self.most)
+    }
+
+    /// Tokens of the highest.
+    pub fn height(self) -> usize {
+        self.tokens.div_ceil(self.count().max(1))
+    }
+
+    /// The first token of tile `i`, and how many there are.
+    pub fn tile(self, i: usize) -> (usize, usize) {
+        tile_range(self.tokens, self.most, i)
+    }
 }

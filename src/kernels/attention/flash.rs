@@ -27,7 +27,7 @@ use crate::kernels::exp::{exp, exp_one};
 use crate::kernels::isa::Isa;
 use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::tile::{multiply_add_while, reaches, with_rows};
+use crate::kernels::tile::{Factors, multiply_add_while, reaches, with_rows};
 
 /// Positions in a block: the scores of a tile fit in the first-level cache, and each query's largest score, its shrinking
 /// and the way to its mixture are seldom (with 64 they took a third of the time).
@@ -162,9 +162,9 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
             }
         };
         let mut acc = [[simd.splat(0.0); V]; M];
-        let (q, stride) = (self.q.row(0).as_ptr(), self.q.stride());
+        let q = Factors { at: self.q.row(0).as_ptr(), row: self.q.stride(), step: 1 };
         // SAFETY: `q` has `M` rows of `head_dim` numbers, and `keys` returns whole panels `[head_dim, 16]`.
-        unsafe { multiply_add_while(simd, q, stride, self.q.width(), keys, &mut acc, ask) };
+        unsafe { multiply_add_while(simd, q, self.q.width(), keys, &mut acc, ask) };
         let scale = simd.splat(self.scale);
         for m in 0..M {
             for v in 0..V {
@@ -261,8 +261,9 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
                 acc[m][v] = simd.load(&self.mixture[(panel + v) * M + m]);
             }
         }
+        let p = Factors { at: p.as_ptr().cast(), row: BLOCK, step: 1 };
         // SAFETY: `p` has `M` rows of `BLOCK >= positions` weights, and the panels `positions` rows of sixteen.
-        unsafe { multiply_add_while(simd, p.as_ptr().cast(), BLOCK, positions, values, &mut acc, ask) };
+        unsafe { multiply_add_while(simd, p, positions, values, &mut acc, ask) };
         for m in 0..M {
             for v in 0..V {
                 simd.store(acc[m][v], &mut self.mixture[(panel + v) * M + m]);

@@ -12,7 +12,7 @@ use crate::kernels::exp::exp;
 use crate::kernels::isa::Isa;
 use crate::kernels::rows::{Rows, RowsMut};
 use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::tile::{multiply_add, reaches, tile_range, tile_rows, with_rows};
+use crate::kernels::tile::{Factors, multiply_add, reaches, tile_range, tile_rows, with_rows};
 use std::ops::Range;
 
 impl Tile<'_> {
@@ -101,10 +101,9 @@ impl<E: Element, const M: usize> Scores<'_, '_, E, M> {
         let at = self.start / LANES + panel;
         let keys: [*const E; V] = std::array::from_fn(|v| self.past.keys(self.head, at + v).as_ptr());
         let mut acc = [[simd.splat(0.0); V]; M];
+        let q = Factors { at: self.q.row(0).as_ptr(), row: self.q.stride(), step: 1 };
         // SAFETY: `q` has `M` rows of `head_dim` numbers, and `keys` returns whole panels `[head_dim, 16]`.
-        unsafe {
-            multiply_add(simd, self.q.row(0).as_ptr(), self.q.stride(), self.q.width(), keys, &mut acc)
-        };
+        unsafe { multiply_add(simd, q, self.q.width(), keys, &mut acc) };
         for m in 0..M {
             let row = self.scores.row_mut(self.first + m)[panel * LANES..].as_chunks_mut().0;
             for v in 0..V {
@@ -188,7 +187,7 @@ impl<E: Element, const M: usize> Mix<'_, '_, E, M> {
             }
         }
         // SAFETY: `p` has `M` rows of `n` weights, and the panels `n` rows of sixteen.
-        unsafe { multiply_add(simd, p, stride, n, values, &mut acc) };
+        unsafe { multiply_add(simd, Factors { at: p, row: stride, step: 1 }, n, values, &mut acc) };
         for m in 0..M {
             let row = self.mixture.row_mut(self.first + m)[panel * LANES..].as_chunks_mut().0;
             for v in 0..V {

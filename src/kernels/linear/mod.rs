@@ -15,6 +15,7 @@
 //! of inputs alone, so one token or many, one thread or eight, any vector width: the same bits. The `[in, out]` layout
 //! makes that the fast order too: sixteen neighbouring outputs share every `x[k]`, and no sum ever runs across a vector.
 
+mod packed;
 mod segments;
 mod stream;
 mod tiles;

@@ -9,12 +9,13 @@
 //! which fit in the second-level cache with them, all the thread's panels are multiplied; of a panel, all tiles of the
 //! band. Between segments the unfinished sums wait in memory.
 
+use super::packed::Packed;
 use super::segments::segments;
 use super::{Element, LANES, Rows, RowsMut, Simd, Team, Then, finish};
 use crate::kernels::elements::load_partial;
 use crate::kernels::rows::SharedRows;
 use crate::kernels::simd::{Kernel, Lanes};
-use crate::kernels::tile::{multiply_add_while, reaches, tile_range, tile_rows, with_rows};
+use crate::kernels::tile::{Factors, Tiles, multiply_add, reaches, tile_range, tile_rows, with_rows};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -30,6 +31,8 @@ const BAND: usize = 84;
 const LINE: usize = 64;
 /// How many rows ahead a panel's weights are asked for.
 const AHEAD: usize = 8;
+/// Inputs that a tile is multiplied with before more of the weights that come next are asked for.
+const STRETCH: usize = 16;
 
 /// A thread's memory, kept from one call to the next.
 #[derive(Default)]
@@ -49,24 +52,25 @@ pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], th
     let panels = columns.div_ceil(LANES);
     let in_piece = panels.div_ceil(PIECES * team.threads()).next_multiple_of(PAIR).min(PANELS);
     let (segments, y) = (segments(x.width()), y.share());
-    team.run(panels.div_ceil(in_piece), |i| {
-        let start = i * in_piece * LANES;
-        let end = columns.min(start + in_piece * LANES);
-        let n = (end - start).div_ceil(LANES).next_multiple_of(PAIR);
-        SCRATCH.with_borrow_mut(|scratch| {
-            for rows in segments.clone() {
-                let (panels, sums) = scratch.fit(n * rows.len(), n * x.len());
-                // A thread takes neighbouring pieces one after the other.
-                let next = if rows.end < x.width() {
-                    Ahead::new(w, columns, rows.end, start..end)
-                } else {
-                    Ahead::new(w, columns, 0, end..columns.min(2 * end - start))
-                };
-                let (first, last) = (rows.start == 0, rows.end == x.width());
-                let x = x.columns(rows.start, rows.len());
-                isa.run(CopyPanels { w, columns, rows, start, end, panels });
-                isa.run(Multiply { x, panels, n, sums, first, last, bias, then, y: &y, start, next });
-            }
+    let first = segments.clone().next().unwrap_or(0..0);
+    let (tokens, tiles) = (x.len(), Tiles::new(x.len(), tile_rows(isa.is_wide())));
+    Packed::with(team, x, tiles, |x| {
+        team.run(panels.div_ceil(in_piece), |i| {
+            let start = i * in_piece * LANES;
+            let end = columns.min(start + in_piece * LANES);
+            let n = (end - start).div_ceil(LANES).next_multiple_of(PAIR);
+            SCRATCH.with_borrow_mut(|scratch| {
+                for rows in segments.clone() {
+                    let (panels, sums) = scratch.fit(n * rows.len(), n * tokens);
+                    // A thread takes neighbouring pieces one after the other.
+                    let next = match segments.clone().find(|next| next.start == rows.end) {
+                        Some(next) => Ahead::new(w, columns, next, start..end),
+                        None => Ahead::new(w, columns, first.clone(), end..columns.min(2 * end - start)),
+                    };
+                    isa.run(CopyPanels { w, columns, rows: rows.clone(), start, end, panels });
+                    isa.run(Multiply { x, rows, panels, n, sums, bias, then, y: &y, start, next });
+                }
+            });
         });
     });
 }
@@ -80,26 +84,48 @@ impl Scratch {
     }
 }
 
-/// Where the weights are that will be copied next.
-#[derive(Clone, Copy)]
+/// The weights that will be copied next, a cache line at a time, row by row: rows are on pages of their own, and to walk
+/// down them would cost more than the lines.
 struct Ahead {
+    /// The row.
     at: *const u8,
-    /// Bytes between rows.
-    stride: usize,
+    /// Its lines that were asked for.
+    line: usize,
     /// Cache lines of a row.
     lines: usize,
+    /// Bytes between rows.
+    stride: usize,
+    /// Rows still to come.
+    rows: usize,
 }
 
 impl Ahead {
-    /// Rows of `w` from `row`, and some of its columns. Where these are none, what is asked for is near already.
-    fn new<E>(w: &[E], width: usize, row: usize, columns: Range<usize>) -> Self {
-        if columns.is_empty() {
-            return Self { at: w.as_ptr().cast(), stride: 0, lines: 1 };
-        }
-        let at = w[row * width + columns.start..].as_ptr().cast();
+    /// Some rows and columns of `w`, of which a row has `width`.
+    fn new<E>(w: &[E], width: usize, rows: Range<usize>, columns: Range<usize>) -> Self {
         // A row's columns may begin within a line, and then end on one more.
         let lines = (columns.len() * size_of::<E>()).div_ceil(LINE) + 1;
-        Self { at, stride: width * size_of::<E>(), lines }
+        let at = w.as_ptr().wrapping_add(rows.start * width + columns.start).cast();
+        let rows = if columns.is_empty() { 0 } else { rows.len() };
+        Self { at, line: 0, lines, stride: width * size_of::<E>(), rows }
+    }
+
+    /// How many lines there are to ask for.
+    fn in_all(&self) -> usize {
+        self.rows * self.lines
+    }
+
+    /// Asks for the next line.
+    #[inline(always)]
+    fn ask<S: Simd>(&mut self, simd: S) {
+        if self.rows == 0 {
+            return;
+        }
+        simd.prefetch(self.at.wrapping_add(self.line * LINE));
+        self.line += 1;
+        if self.line == self.lines {
+            (self.at, self.line) = (self.at.wrapping_add(self.stride), 0);
+            self.rows -= 1;
+        }
     }
 }
 
@@ -143,16 +169,14 @@ impl<E: Element> Kernel for CopyPanels<'_, E> {
 
 /// All tokens, a segment of their inputs, and `n` panels of columns from `start`.
 struct Multiply<'a> {
-    /// `[n_tokens, segment]`
-    x: Rows<'a>,
+    x: Packed<'a>,
+    /// The segment.
+    rows: Range<usize>,
     /// `[n, segment, 16]`
     panels: &'a [Lanes],
     n: usize,
     /// `[n, n_tokens, 16]`
     sums: &'a mut [Lanes],
-    /// Whether the segment is the first, and the last.
-    first: bool,
-    last: bool,
     bias: &'a [f32],
     then: Then,
     y: &'a SharedRows<'a>,
@@ -177,72 +201,76 @@ impl Multiply<'_> {
     /// Band by band of tokens, `V` panels at a time, tile by tile.
     #[inline(always)]
     fn bands<S: Simd, const V: usize>(&mut self, simd: S) {
-        let most = tile_rows(S::WIDE);
-        let tiles = self.x.len().div_ceil(most);
-        let (in_all, mut done) = (tiles * self.n / V, 0);
-        for band in 0..tiles.div_ceil(BAND / most) {
-            let (first, in_band) = tile_range(tiles, BAND / most, band);
+        let in_band = BAND / tile_rows(S::WIDE);
+        let tiles = self.x.tiles.count();
+        let stretches = tiles * (self.n / V) * self.rows.len().div_ceil(STRETCH);
+        let lines = self.next.in_all().div_ceil(stretches);
+        for band in 0..tiles.div_ceil(in_band) {
+            let (first, n) = tile_range(tiles, in_band, band);
             for panel in (0..self.n).step_by(V) {
-                for i in first..first + in_band {
-                    let (token, rows) = tile_range(self.x.len(), most, i);
-                    let line = done * self.next.lines / in_all;
-                    with_rows!(rows, M => self.tile::<S, M, V>(simd, token, panel, line));
-                    done += 1;
+                for tile in first..first + n {
+                    let (_, rows) = self.x.tiles.tile(tile);
+                    with_rows!(rows, M => self.tile::<S, M, V>(simd, tile, panel, lines));
                 }
             }
         }
     }
 
-    /// Multiplies the `M` tokens from `token` with the `V` panels from `panel`, and asks for a line of every row of the
-    /// weights that come next.
+    /// Multiplies a tile of `M` tokens with the `V` panels from `panel`, and asks for so many lines of the weights that come
+    /// next with every stretch of inputs.
     #[inline(always)]
     fn tile<S: Simd, const M: usize, const V: usize>(
         &mut self,
         simd: S,
-        token: usize,
+        tile: usize,
         panel: usize,
-        line: usize,
+        lines: usize,
     ) {
         reaches::<S, M>();
-        let (x, depth) = (self.x.range(token, M), self.x.width());
-        let mut panels = [std::ptr::null::<f32>(); V];
-        for v in 0..V {
-            panels[v] = self.panels[(panel + v) * depth..][..depth].as_ptr().cast();
-        }
-        let (ahead, stride) = (self.next.at.wrapping_add(line * LINE), self.next.stride);
-        let ask = |k| simd.prefetch(ahead.wrapping_add(k * stride));
+        let (token, x) = self.x.tile(tile, self.rows.clone());
+        let (depth, tokens) = (self.rows.len(), self.sums.len() / self.n);
+        let x = x.as_chunks::<M>().0;
+        let panels: [&[Lanes]; V] = std::array::from_fn(|v| &self.panels[(panel + v) * depth..][..depth]);
         let mut acc = [[simd.splat(0.0); V]; M];
-        // SAFETY: `x` has `M` rows and each panel rows of sixteen, one for each input of the segment, by the slices above.
-        unsafe { multiply_add_while(simd, x.row(0).as_ptr(), x.stride(), depth, panels, &mut acc, ask) };
+        for k in (0..depth).step_by(STRETCH) {
+            for _ in 0..lines {
+                self.next.ask(simd);
+            }
+            let x = &x[k..depth.min(k + STRETCH)];
+            let factors = Factors { at: x.as_ptr().cast(), row: 1, step: M };
+            let panels = panels.map(|panel| panel[k..][..x.len()].as_ptr().cast::<f32>());
+            // SAFETY: `x` has the inputs of `M` tokens side by side, and each panel as many vectors.
+            unsafe { multiply_add(simd, factors, x.len(), panels, &mut acc) };
+        }
         // Here the sums leave their registers, whatever becomes of them: in a loop that computes more than this, the
         // compiler would keep them in memory from the start.
+        let first = self.rows.start == 0;
         for v in 0..V {
-            let sums =
-                self.sums[(panel + v) * self.x.len() + token..].first_chunk_mut::<M>().expect("M tokens");
+            let sums = self.sums[(panel + v) * tokens + token..].first_chunk_mut::<M>().expect("M tokens");
             for m in 0..M {
-                if !self.first {
+                if !first {
                     acc[m][v] = simd.add(simd.load(&sums[m].0), acc[m][v]);
                 }
                 simd.store(acc[m][v], &mut sums[m].0);
             }
         }
-        if self.last {
+        if self.rows.end == self.x.inputs {
             for v in 0..V {
-                self.finish::<S, M>(simd, token, panel + v);
+                let sums = &self.sums[(panel + v) * tokens + token..][..M];
+                self.finish(simd, token, panel + v, sums);
             }
         }
     }
 
-    /// What becomes of a panel's finished sums.
+    /// What becomes of a panel's finished sums, one for each of the tokens from `token` on.
     #[inline(always)]
-    fn finish<S: Simd, const M: usize>(&self, simd: S, token: usize, panel: usize) {
+    fn finish<S: Simd>(&self, simd: S, token: usize, panel: usize, sums: &[Lanes]) {
         let column = self.start + panel * LANES;
         let Some(bias) = self.bias.get(column..self.bias.len().min(column + LANES)) else { return };
-        let sums = &self.sums[panel * self.x.len() + token..][..M];
-        for m in 0..M {
+        for (m, sum) in sums.iter().enumerate() {
             // SAFETY: these columns are this piece's own.
             let y = unsafe { self.y.part(token + m, column, bias.len()) };
-            finish(simd, simd.load(&sums[m].0), bias, self.then, y);
+            finish(simd, simd.load(&sum.0), bias, self.then, y);
         }
     }
 }

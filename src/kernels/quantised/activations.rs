@@ -6,7 +6,7 @@ use super::BLOCK;
 use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, ROUND, Simd};
 use crate::kernels::threads::{Disjoint, Team};
-use crate::kernels::tile::tile_range;
+use crate::kernels::tile::Tiles;
 use std::cell::RefCell;
 
 /// Sixty-four inputs of one token, rounded.
@@ -182,38 +182,9 @@ impl Block for QuantisedBlock {
     }
 }
 
-/// How the tokens are cut into tiles, those of a tile side by side so that a kernel finds all of them from one address:
-/// `[tiles, in / 64, height]` blocks, of which a lower tile leaves the last of every `height` as they are.
-#[derive(Clone, Copy, Debug)]
-pub struct Tiles {
-    tokens: usize,
-    most: usize,
-}
-
-impl Tiles {
-    /// `tokens` in as few tiles as possible, none above `most`.
-    pub fn new(tokens: usize, most: usize) -> Self {
-        Self { tokens, most }
-    }
-
-    /// How many.
-    pub fn count(self) -> usize {
-        self.tokens.div_ceil(self.most)
-    }
-
-    /// Tokens of the highest.
-    pub fn height(self) -> usize {
-        self.tokens.div_ceil(self.count().max(1))
-    }
-
-    /// The first token of tile `i`, and how many there are.
-    pub fn tile(self, i: usize) -> (usize, usize) {
-        tile_range(self.tokens, self.most, i)
-    }
-}
-
-/// Rounds every row of `x` to `blocks`, `[tiles, in / 64, height]`, and, where it is asked for, writes down what is needed
-/// beside them.
+/// Rounds every row of `x` to `blocks`, and, where it is asked for, writes down what is needed beside them. The blocks of a
+/// tile lie side by side so that a kernel finds all of them from one address: `[tiles, in / 64, height]`, of which a lower
+/// tile leaves the last of every `height` as they are.
 pub fn quantise<B: Block, C: Beside<B>>(
     team: &Team,
     x: Rows,

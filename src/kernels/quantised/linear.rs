@@ -4,14 +4,14 @@
 //! first-level cache while all these vectors meet it, the whole numbers of a block in registers, and the unfinished sums
 //! between.
 
-use super::activations::{Beside, Block, Tiles, quantise};
+use super::activations::{Beside, Block, quantise};
 use super::{Format, Inputs, Layout, VECTORS};
 use crate::kernels::epilogue::{Then, finish};
 use crate::kernels::isa::Isa;
 use crate::kernels::rows::{Rows, RowsMut, SharedRows};
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
-use crate::kernels::tile::{NARROW_ROWS, tile_rows, with_rows};
+use crate::kernels::tile::{NARROW_ROWS, Tiles, tile_rows, with_rows};
 use std::ops::Range;
 
 /// Vectors of outputs that one thread takes at a time.
