@@ -13,6 +13,7 @@ use crate::kernels::elements::Element;
 use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
+use std::ops::Range;
 
 /// The largest number in eight bits.
 const MOST: f32 = 127.0;
@@ -177,22 +178,49 @@ struct OfHead<'a> {
 }
 
 impl OfHead<'_> {
-    /// Calls `store` with a token's position, the number of a sixteen of its numbers, and these as they are stored.
+    /// Sixteen numbers of token `t`, the missing ones zero, as they are before they are stored.
     #[inline(always)]
-    fn for_each<S: Simd, E: Element>(&self, simd: S, mut store: impl FnMut(usize, usize, &[E; LANES])) {
-        for t in 0..self.x.len() {
-            let at = self.position + t;
-            // What a number is multiplied by before it is rounded.
-            let unit = match self.scales.get(at) {
-                Some(0.0) | None => 1.0,
-                Some(scale) => 1.0 / scale,
-            };
-            for (i, x) in self.x.row(t).chunks(LANES).enumerate() {
-                let x = simd.load_partial(x);
-                let x = if E::SCALED { simd.mul(x, simd.splat(unit)) } else { x };
+    fn load<S: Simd, E: Element>(&self, simd: S, t: usize, start: usize) -> S::F32s {
+        let row = &self.x.row(t)[start..];
+        let x = simd.load_partial(&row[..row.len().min(LANES)]);
+        if !E::SCALED {
+            return x;
+        }
+        match self.scales[self.position + t] {
+            0.0 => x,
+            scale => simd.mul(x, simd.splat(1.0 / scale)),
+        }
+    }
+
+    /// Calls `store` with the position of every one of `tokens`, the number of a sixteen of its numbers, and these as they
+    /// are stored.
+    #[inline(always)]
+    fn for_each<S: Simd, E: Element>(
+        &self,
+        simd: S,
+        tokens: Range<usize>,
+        mut store: impl FnMut(usize, usize, &[E; LANES]),
+    ) {
+        for t in tokens {
+            for (i, start) in (0..self.x.width()).step_by(LANES).enumerate() {
                 let mut stored = [E::zeroed(); LANES];
-                E::store(simd, x, &mut stored);
-                store(at, i, &stored);
+                E::store(simd, self.load::<S, E>(simd, t, start), &mut stored);
+                store(self.position + t, i, &stored);
+            }
+        }
+    }
+
+    /// Stores sixteen tokens from `first`, `[16, head_dim]`, as `[head_dim, 16]`.
+    #[inline(always)]
+    fn store_columns<S: Simd, E: Element>(&self, simd: S, first: usize, to: &mut [[E; LANES]]) {
+        for (i, to) in to.chunks_mut(LANES).enumerate() {
+            let mut rows = [simd.splat(0.0); LANES];
+            for m in 0..LANES {
+                rows[m] = self.load::<S, E>(simd, first + m, i * LANES);
+            }
+            let columns = simd.transpose(rows);
+            for d in 0..to.len() {
+                E::store(simd, columns[d], &mut to[d]);
             }
         }
     }
@@ -212,13 +240,24 @@ impl<E: Element> Kernel for StoreKeys<'_, E> {
     fn run<S: Simd>(self, simd: S) {
         let head_dim = self.of.x.width();
         let (rows, _) = self.keys.as_chunks_mut::<LANES>();
-        // A token's numbers go to as many cache lines, which would otherwise arrive one after the other.
-        let first = self.of.position / LANES * head_dim;
-        rows.iter().skip(first).take(head_dim).for_each(|row| simd.prefetch(row));
-        self.of.for_each(simd, |at, i, stored: &[E; LANES]| {
-            let rows = &mut rows[at / LANES * head_dim..][..head_dim][i * LANES..];
-            rows.iter_mut().zip(stored).for_each(|(row, &x)| row[at % LANES] = x);
-        });
+        let end = self.of.position + self.of.x.len();
+        let mut start = self.of.position;
+        while start < end {
+            let panel = &mut rows[start / LANES * head_dim..][..head_dim];
+            let next = (start + 1).next_multiple_of(LANES).min(end);
+            let tokens = start - self.of.position..next - self.of.position;
+            if tokens.len() == LANES {
+                self.of.store_columns(simd, tokens.start, panel);
+            } else {
+                // A token's numbers go to as many cache lines, which would otherwise arrive one after the other.
+                panel.iter().for_each(|row| simd.prefetch(row));
+                self.of.for_each(simd, tokens, |at, i, stored: &[E; LANES]| {
+                    let rows = panel[i * LANES..].iter_mut();
+                    rows.zip(stored).for_each(|(row, &x)| row[at % LANES] = x);
+                });
+            }
+            start = next;
+        }
     }
 }
 
@@ -236,6 +275,7 @@ impl<E: Element> Kernel for StoreValues<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let (rows, _) = self.values.as_chunks_mut::<LANES>();
-        self.of.for_each(simd, |at, i, stored: &[E; LANES]| rows[i * self.capacity + at] = *stored);
+        let tokens = 0..self.of.x.len();
+        self.of.for_each(simd, tokens, |at, i, stored: &[E; LANES]| rows[i * self.capacity + at] = *stored);
     }
 }

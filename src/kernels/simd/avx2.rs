@@ -66,6 +66,20 @@ pub(super) unsafe fn add_fours(eight: __m256) -> [f32; 4] {
     }
 }
 
+/// The lanes of two registers in turns.
+///
+/// # Safety
+/// The machine must have AVX.
+#[inline(always)]
+unsafe fn interleave(a: __m256, b: __m256) -> F32s {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Lanes 0, 1, 4 and 5 of both, and the others.
+        let (outer, inner) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        [_mm256_permute2f128_ps::<0x20>(outer, inner), _mm256_permute2f128_ps::<0x31>(outer, inner)]
+    }
+}
+
 impl Simd for Avx2 {
     type F32s = F32s;
     type I32s = [__m256i; 2];
@@ -279,6 +293,11 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn add_fours(self, v: F32s) -> [f32; 4] {
         intrinsic!(add_fours(_mm256_add_ps(v[0], v[1])))
+    }
+    #[inline(always)]
+    fn interleave(self, a: F32s, b: F32s) -> [F32s; 2] {
+        // SAFETY: `Avx2` exists only where detected.
+        unsafe { [interleave(a[0], b[0]), interleave(a[1], b[1])] }
     }
     #[inline(always)]
     fn reduce_max(self, v: F32s) -> f32 {

@@ -189,6 +189,14 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
+    fn interleave(self, a: __m512, b: __m512) -> [__m512; 2] {
+        intrinsic!({
+            let first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let last = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+            [_mm512_permutex2var_ps(a, first, b), _mm512_permutex2var_ps(a, last, b)]
+        })
+    }
+    #[inline(always)]
     fn reduce_max(self, v: __m512) -> f32 {
         intrinsic!(_mm512_reduce_max_ps(v))
     }

@@ -103,6 +103,7 @@ impl Simd for Avx512Bf16 {
         fn dot_nibbles(w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i;
         fn nibbles_to_f32s(acc: __m512i) -> __m512;
         fn add_fours(v: __m512) -> [f32; 4];
+        fn interleave(a: __m512, b: __m512) -> [__m512; 2];
         fn reduce_max(v: __m512) -> f32;
         fn load_partial(from: &[f32]) -> __m512;
         fn store_partial(v: __m512, to: &mut [f32]) -> ();

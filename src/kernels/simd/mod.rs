@@ -131,6 +131,20 @@ pub trait Simd: Copy + Send + Sync + 'static {
         let four = self.add_fours(v);
         (four[0] + four[2]) + (four[1] + four[3])
     }
+    /// The lanes of two vectors in turns: `a[0], b[0], a[1], b[1]`, to the last.
+    fn interleave(self, a: Self::F32s, b: Self::F32s) -> [Self::F32s; 2];
+    /// Sixteen rows become sixteen columns. Rows i and i + 8 in turns rotate the bits of an element's place, row and column,
+    /// by one; rotated by four, they have changed sides.
+    #[inline(always)]
+    fn transpose(self, mut rows: [Self::F32s; LANES]) -> [Self::F32s; LANES] {
+        for _ in 0..LANES.ilog2() {
+            let apart = rows;
+            for i in 0..LANES / 2 {
+                [rows[2 * i], rows[2 * i + 1]] = self.interleave(apart[i], apart[i + LANES / 2]);
+            }
+        }
+        rows
+    }
     /// The largest lane.
     fn reduce_max(self, v: Self::F32s) -> f32;
 
@@ -176,4 +190,36 @@ pub trait Kernel {
     const DOTS_BF16: bool = false;
     /// The computation, written once.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::isa::Isa;
+
+    struct Transposed<'a>(&'a [[f32; LANES]; LANES]);
+
+    impl Kernel for Transposed<'_> {
+        type Output = [[f32; LANES]; LANES];
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> [[f32; LANES]; LANES] {
+            let rows = simd.transpose(self.0.each_ref().map(|row| simd.load(row)));
+            rows.map(|row| {
+                let mut lanes = [0.0; LANES];
+                simd.store(row, &mut lanes);
+                lanes
+            })
+        }
+    }
+
+    #[test]
+    fn rows_become_columns() {
+        let rows: [[f32; LANES]; LANES] =
+            std::array::from_fn(|i| std::array::from_fn(|j| (i * LANES + j) as f32));
+        let columns = std::array::from_fn(|j| std::array::from_fn(|i| rows[i][j]));
+        for isa in Isa::available() {
+            assert_eq!(isa.run(Transposed(&rows)), columns, "{isa}");
+        }
+    }
 }

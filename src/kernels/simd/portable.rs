@@ -156,6 +156,10 @@ impl Simd for Portable {
         std::array::from_fn(|i| eight[i] + eight[i + 4])
     }
     #[inline(always)]
+    fn interleave(self, a: F32s, b: F32s) -> [F32s; 2] {
+        [0, LANES / 2].map(|start| std::array::from_fn(|i| [a, b][i % 2][start + i / 2]))
+    }
+    #[inline(always)]
     fn reduce_max(self, v: F32s) -> f32 {
         v.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
