@@ -100,10 +100,12 @@ impl Model {
     /// What keys and values are stored in unless one says otherwise: as they were computed, or in f16 where the inputs
     /// of the matrix that makes them are rounded, and more coarsely (bf16-dot, int8, int4).
     pub fn kv_precision(&self) -> KvPrecision {
-        match self.weights.blocks.first() {
-            Some(block) if !block.c_attn.dtype().is_plain() => KvPrecision::F16,
-            _ => KvPrecision::F32,
-        }
+        if self.rounds_inputs() { KvPrecision::F16 } else { KvPrecision::F32 }
+    }
+
+    /// Whether the inputs of the blocks' matrices are rounded (bf16-dot, int8, int4).
+    pub(super) fn rounds_inputs(&self) -> bool {
+        self.weights.blocks.first().is_some_and(|block| !block.c_attn.dtype().is_plain())
     }
 
     /// Bytes of weights that every pass reads, however many tokens go through together.
