@@ -8,8 +8,8 @@ use crate::kernels::rows::Rows;
 /// Tokens of a prompt that go through the model together: these take 8 MiB for GPT-2 small, and no more time than twice
 /// as many.
 const PREFILL: usize = 256;
-/// The same where inputs are rounded: they take half as much, and products may be so fast (AMX) that it is the reading
-/// of the weights that takes time.
+/// The same where inputs are rounded: copies of them are half as large or less, and where AMX multiplies them, twice as
+/// many tokens are worth it for each reading of the weights.
 const PREFILL_ROUNDED: usize = 512;
 /// The same where every token's logits are wanted, which are far larger than the token.
 const SCORE: usize = 32;
@@ -118,5 +118,26 @@ impl<'m, O: Observer> Session<'m, O> {
     fn pass(&mut self, tokens: &[u32], wanted: Wanted) -> Result<()> {
         let segment = Segment { tokens, cache: &mut self.cache, wanted };
         self.model.forward(&mut [segment], &mut self.scratch, &mut self.see)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::kernels::isa::Isa;
+    use crate::kernels::threads::Team;
+
+    #[test]
+    fn a_long_prompt_has_the_bits_of_a_single_pass() {
+        let model = Model::new(Checkpoint::embedded().unwrap(), Team::new(2, Isa::available()[0]));
+        for n in [PREFILL, PREFILL + 1, PREFILL + 44] {
+            let ids: Vec<u32> = (0..n as u32).map(|i| i * 37 % model.config().vocab_size as u32).collect();
+            let mut whole = Session::new(&model, n, None);
+            whole.pass(&ids, Wanted::Last).unwrap();
+            let mut fed = Session::new(&model, n, None);
+            assert_eq!(fed.feed(&ids).unwrap(), whole.logits().row(0), "{n} tokens");
+            assert_eq!(fed.len(), n);
+        }
     }
 }
