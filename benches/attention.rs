@@ -2,7 +2,7 @@
 
 use crate::{N_EMBD, numbers, team};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use hornbook::kernels::attention::{KERNELS, KeyValues, KvPrecision, Span, Spans, attention};
+use hornbook::kernels::attention::{KERNELS, KeyValues, KvPrecision, Segment, Segments, attention};
 use hornbook::kernels::rows::{Rows, RowsMut};
 
 const HEADS: usize = 12;
@@ -20,21 +20,21 @@ pub fn bench(c: &mut Criterion) {
         let [q, k, v] = [&q, &k, &v].map(|x| Rows::dense(x, N_EMBD));
         let mut z = vec![0.0; n * N_EMBD];
         for precision in KvPrecision::ALL {
-            let mut past = KeyValues::new(HEADS, HEAD_DIM, seen, precision);
-            past.append(&team, 0, k, v);
-            let span = |_| Span { row: 0, n, position: seen - n, past: &past };
+            let mut kv = KeyValues::new(HEADS, HEAD_DIM, seen, precision);
+            kv.append(&team, 0, k, v);
+            let segment = |_| Segment { first_row: 0, len: n, position: seen - n, kv: &kv };
             group.throughput(if phase == "prefill" {
                 // A score and a share of a value for each pair that the mask leaves, two operations a number each.
                 Throughput::Elements((2 * n * (n + 1) * N_EMBD) as u64)
             } else {
-                Throughput::Bytes((seen * HEADS * precision.bytes(HEAD_DIM)) as u64)
+                Throughput::Bytes((seen * HEADS * precision.bytes_per_head(HEAD_DIM)) as u64)
             });
             for kernel in KERNELS.iter().copied() {
                 let name = format!("{phase} {} {precision}", kernel.name());
                 group.bench_function(BenchmarkId::new(name, seen), |b| {
                     b.iter(|| {
                         let z = RowsMut::dense(&mut z, N_EMBD);
-                        attention(kernel, &team, q, Spans::new(1, &span), SCALE, z)
+                        attention(kernel, &team, q, Segments::new(1, &segment), SCALE, z)
                     });
                 });
             }

@@ -5,7 +5,7 @@
 
 use super::Summary;
 use crate::kernels::attention::{
-    AttentionKernel, KeyValues, KvPrecision, Mask, Span, Spans, attention, formula,
+    AttentionKernel, KeyValues, KvPrecision, Mask, Segment, Segments, attention, reference,
 };
 use crate::kernels::rows::{Rows, RowsMut};
 use crate::kernels::threads::Team;
@@ -16,7 +16,7 @@ const LAYERS: usize = 12;
 const MOST_BYTES: usize = 1 << 30;
 /// The least that one sample takes; short calls are repeated.
 const SAMPLE: f64 = 5e-3;
-/// Queries of each head that are compared with the formula, which takes seconds for all of a long text.
+/// Queries of each head that are compared with the reference, which takes seconds for all of a long text.
 const CHECKED: usize = 24;
 
 /// What is computed.
@@ -70,7 +70,7 @@ impl AttentionShape {
 
     /// Bytes of one layer's keys and values.
     fn kv_bytes(&self) -> usize {
-        self.batch * self.seq * self.heads * self.kv_precision.bytes(self.head_dim)
+        self.batch * self.seq * self.heads * self.kv_precision.bytes_per_head(self.head_dim)
     }
 
     /// Caches that are read in turn.
@@ -85,13 +85,13 @@ impl AttentionShape {
     /// the mask leaves.
     pub fn operations(&self, mask: Mask) -> f64 {
         let first = self.seq - self.queries();
-        let pairs: usize = (first..self.seq).map(|position| mask.seen(position).len()).sum();
+        let pairs: usize = (first..self.seq).map(|position| mask.visible(position).len()).sum();
         4.0 * (self.batch * pairs * self.n_embd()) as f64
     }
 
     /// Bytes that must come from memory or go there: queries, mixtures, and once the keys and values that are seen.
     pub fn bytes(&self, mask: Mask) -> f64 {
-        let first = mask.seen(self.seq - self.queries()).start;
+        let first = mask.visible(self.seq - self.queries()).start;
         let seen = (self.seq - first) as f64 / self.seq as f64;
         let queries = 2 * self.batch * self.queries() * self.n_embd() * size_of::<f32>();
         seen * self.kv_bytes() as f64 + queries as f64
@@ -183,10 +183,10 @@ impl AttentionLab {
     fn call(&mut self, kernel: &dyn AttentionKernel, team: &Team, layer: usize) -> usize {
         let (n, n_embd) = (self.shape.queries(), self.shape.n_embd());
         let position = self.shape.seq - n;
-        let span = |i: usize| Span { row: i * n, n, position, past: &self.pasts[layer][i] };
-        let (spans, scale) = (Spans::new(self.shape.batch, &span), self.scale());
+        let segment = |i: usize| Segment { first_row: i * n, len: n, position, kv: &self.pasts[layer][i] };
+        let (segments, scale) = (Segments::new(self.shape.batch, &segment), self.scale());
         let (q, z) = (Rows::dense(&self.q, n_embd), RowsMut::dense(&mut self.z, n_embd));
-        attention(kernel, team, q, spans, scale, z)
+        attention(kernel, team, q, segments, scale, z)
     }
 
     fn scale(&self) -> f32 {
@@ -203,10 +203,10 @@ impl AttentionLab {
         let rows = (0..checked).map(|i| i * (n - 1) / (checked - 1).max(1));
         let (mut absolute, mut relative) = (0.0f64, 0.0f64);
         for (row, head) in rows.flat_map(|row| (0..heads).map(move |head| (row, head))) {
-            let seen = kernel.mask().seen(seq - n + row);
+            let seen = kernel.mask().visible(seq - n + row);
             let [k, v] = [k, v].map(|x| x.columns(head * head_dim, head_dim).range(seen.start, seen.len()));
             let at = row * n_embd + head * head_dim;
-            let (expected, _) = formula(&self.q[at..][..head_dim], k, v, self.scale());
+            let (expected, _) = reference(&self.q[at..][..head_dim], k, v, self.scale());
             let found = self.z[at..][..head_dim].iter().zip(&expected);
             let error = found.map(|(&z, e)| (f64::from(z) - e).abs()).fold(0.0, f64::max);
             let largest = expected.iter().fold(0.0f64, |largest, e| largest.max(e.abs()));
@@ -277,9 +277,12 @@ mod tests {
         let (prefill, decode) = (shape(AttentionPhase::Prefill), shape(AttentionPhase::Decode));
         assert_eq!(prefill.operations(Mask::Causal), (4 * 2 * 60 * 300 * 301 / 2) as f64);
         assert_eq!(decode.operations(Mask::Causal), (4 * 2 * 60 * 300) as f64);
-        assert_eq!(decode.operations(Mask::Window(256)), (4 * 2 * 60 * 256) as f64);
+        assert_eq!(decode.operations(Mask::SlidingWindow(256)), (4 * 2 * 60 * 256) as f64);
         assert_eq!(decode.bytes(Mask::Causal), (2 * 300 * 60 * 2 * 4 + 2 * 2 * 60 * 4) as f64);
-        assert_eq!(prefill.bytes(Mask::Window(10)), (2 * 300 * 60 * 2 * 4 + 2 * 2 * 300 * 60 * 4) as f64);
+        assert_eq!(
+            prefill.bytes(Mask::SlidingWindow(10)),
+            (2 * 300 * 60 * 2 * 4 + 2 * 2 * 300 * 60 * 4) as f64
+        );
         assert_eq!((prefill.layers(), decode.layers()), (1, 12));
     }
 

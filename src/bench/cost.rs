@@ -29,7 +29,7 @@ impl Cost {
         let head_dim = n_embd / config.n_head;
         Self {
             weight_bytes: model.pass_bytes(),
-            position_bytes: config.n_layer * config.n_head * kv_precision.bytes(head_dim),
+            position_bytes: config.n_layer * config.n_head * kv_precision.bytes_per_head(head_dim),
             block: 4 * n_embd * n_embd + 2 * n_embd * config.n_inner,
             keys_values: 2 * n_embd * n_embd,
             head: n_embd * config.vocab_size,

@@ -196,7 +196,7 @@ impl Observer for Stopwatch {
 fn cost(model: &Model, kv_precision: KvPrecision, step: Step, operation: Operation) -> (f64, f64) {
     let config = model.config();
     let (e, inner, vocab_size) = (config.n_embd, config.n_inner, config.vocab_size);
-    let kv = config.n_head * kv_precision.bytes(e / config.n_head);
+    let kv = config.n_head * kv_precision.bytes_per_head(e / config.n_head);
     // In the last block, only the last token goes on after its keys and values are there.
     let goes_on = |layer: usize| if layer + 1 == config.n_layer { 1 } else { step.tokens };
     let n = step.tokens;
@@ -210,8 +210,8 @@ fn cost(model: &Model, kv_precision: KvPrecision, step: Step, operation: Operati
         Operation::Attention(layer) => {
             let (rows, end) = (goes_on(layer), step.depth + n);
             let mask = model.attention().mask();
-            let pairs: usize = (end - rows..end).map(|position| mask.seen(position).len()).sum();
-            (2 * rows * e, 4 * pairs * e, (end - mask.seen(end - rows).start) * kv)
+            let pairs: usize = (end - rows..end).map(|position| mask.visible(position).len()).sum();
+            (2 * rows * e, 4 * pairs * e, (end - mask.visible(end - rows).start) * kv)
         }
         Operation::AttnProj(layer) => (3 * goes_on(layer) * e, 2 * goes_on(layer) * e * e, weights),
         Operation::Ln2(layer) => (2 * goes_on(layer) * e, 8 * goes_on(layer) * e, weights),

@@ -2,7 +2,7 @@
 
 use super::cache::KvCache;
 use super::scratch::Run;
-use crate::kernels::attention::Span;
+use crate::kernels::attention;
 use std::ops::Range;
 
 /// New tokens of one sequence.
@@ -44,7 +44,12 @@ impl Segment<'_> {
     }
 
     /// The rows of `run` and what they look back on.
-    pub(super) fn span(&self, layer: usize, run: &Run) -> Span<'_> {
-        Span { row: run.row, n: run.n, position: run.position, past: self.cache.layer(layer) }
+    pub(super) fn attention_segment(&self, layer: usize, run: &Run) -> attention::Segment<'_> {
+        attention::Segment {
+            first_row: run.row,
+            len: run.n,
+            position: run.position,
+            kv: self.cache.layer(layer),
+        }
     }
 }

@@ -30,7 +30,9 @@ pub use scratch::Scratch;
 pub use session::Session;
 
 use crate::checkpoint::{Checkpoint, Config, LayerNormWeights};
-use crate::kernels::attention::{AttentionKernel, Flash, KvPrecision, Spans, attention, patterns};
+use crate::kernels::attention::{
+    AttentionKernel, Flash, KvPrecision, Segments, attention, attention_weights,
+};
 use crate::kernels::elements::Elements;
 use crate::kernels::embedding::copy_row;
 use crate::kernels::layer_norm::layer_norm;
@@ -224,10 +226,10 @@ impl Model {
 
         s.z.take_over(&mut s.normed);
         let q = s.qkv.rows(s.rows).columns(0, n_embd);
-        let span = |i: usize| batch[i].span(layer, &s.runs[i]);
-        let (spans, scale) = (Spans::new(batch.len(), &span), self.attention_scale(layer));
-        self.show_patterns(layer, q, spans, scale, see);
-        attention(self.attention, team, q, spans, scale, s.z.rows_mut(s.rows)); // [n_tokens, n_embd], every head side by side
+        let segment = |i: usize| batch[i].attention_segment(layer, &s.runs[i]);
+        let (segments, scale) = (Segments::new(batch.len(), &segment), self.attention_scale(layer));
+        self.show_patterns(layer, q, segments, scale, see);
+        attention(self.attention, team, q, segments, scale, s.z.rows_mut(s.rows)); // [n_tokens, n_embd], every head side by side
         see.ended(Operation::Attention(layer));
         show(see, Site::Z(layer), s.z.rows_mut(s.rows));
         self.add(s.x.rows_mut(s.rows), Site::AttnOut(layer), see, |then, y| {
@@ -334,11 +336,11 @@ impl Model {
         }
     }
 
-    fn show_patterns<O: Observer>(&self, layer: usize, q: Rows, spans: Spans, scale: f32, see: &mut O) {
+    fn show_patterns<O: Observer>(&self, layer: usize, q: Rows, segments: Segments, scale: f32, see: &mut O) {
         if O::LOOKS && see.wants(Site::Pattern(layer)) {
-            for span in spans.iter() {
-                let shape = [self.config.n_head, span.n, span.position + span.n];
-                let mut p = patterns(self.team.isa(), q, span, scale, self.attention.mask());
+            for segment in segments.iter() {
+                let shape = [self.config.n_head, segment.len, segment.position + segment.len];
+                let mut p = attention_weights(self.team.isa(), q, segment, scale, self.attention.mask());
                 let p = ArrayViewMutD::from_shape(&shape[..], &mut p).expect("patterns have this shape");
                 see.see(Site::Pattern(layer), p);
             }

@@ -1,20 +1,19 @@
-//! The textbook a block of queries at a time: the same three matrices, of which only 64 rows exist at once.
+//! The textbook kernel, one block of queries at a time: the same three matrices, of which 64 rows exist at once.
 //!
 //! ```text
-//! for every block of 64 queries:   S = Q[block] · K[0..end]ᵀ · scale,   P = softmax(S + mask),   Z[block] = P · V
+//! for every block of 64 queries:   S = Q[block] · K[0..kv_len]ᵀ · scale,   P = softmax(S + mask),   O[block] = P · V
 //! ```
 //!
-//! A softmax needs its whole row and no other, so rows may be cut apart freely. What lies behind the mask of the block's
-//! last query is never computed, which is nearly half of the matrix.
+//! A softmax needs its whole row and no other, so rows can be computed in any blocks. Columns that are masked for the
+//! last query of the block are never computed, which is nearly half of the matrix.
 //!
-//! - Memory: 64 · (past + n) scores a thread: 1 MiB for 4096 tokens, so that they stay in the second-level cache to
-//!   about 2000.
-//! - Cost: 4 · head_dim operations for every pair that the mask leaves, and half a block's width beyond.
+//! - Memory: 64 · (kv_len + n) scores per thread: 1 MiB for 4096 tokens, so they stay in the L2 cache up to about 2000.
+//! - Cost: 4 · head_dim FLOPs per unmasked query-key pair, plus half a block of masked ones.
 
-use super::kernel::{AttentionKernel, Call};
-use super::textbook::{attend, scratch};
+use super::kernel::{AttentionKernel, AttentionParams};
+use super::textbook::{attend, workspace_len};
 
-/// Queries of a block.
+/// Queries in a block.
 const QUERIES: usize = 64;
 
 /// The textbook's matrices, 64 rows at a time.
@@ -26,11 +25,11 @@ impl AttentionKernel for Blocks {
         "blocks"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "the textbook, 64 queries at a time"
     }
 
-    fn attend(&self, call: &mut Call) {
-        call.for_each_tile(QUERIES, scratch, attend);
+    fn attend(&self, params: &mut AttentionParams) {
+        params.for_each_query_block(QUERIES, workspace_len, attend);
     }
 }

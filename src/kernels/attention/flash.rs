@@ -1,27 +1,26 @@
-//! Attention that never holds the score matrix (flash attention): the softmax is kept up as the keys go by.
+//! FlashAttention: the score matrix is never stored; an online softmax is updated block by block of keys.
 //!
 //! ```text
-//! for every block of keys:  m' = max(m, max_j s[j])
-//!                           l ← l · e^(m − m') + Σ_j e^(s[j] − m')
-//!                           z ← z · e^(m − m') + Σ_j e^(s[j] − m') · v[j]
-//! at the end:               z / l                     (Milakov and Gimelshein 2018; Dao et al. 2022)
+//! for every KV block:  m' = max(m, max_j s[j])
+//!                      l ← l · e^(m − m') + Σ_j e^(s[j] − m')
+//!                      o ← o · e^(m − m') + Σ_j e^(s[j] − m') · v[j]
+//! finally:             out = o / l                     (Milakov and Gimelshein 2018; Dao et al. 2022)
 //! ```
 //!
-//! A tile of queries goes through its past in blocks of 256 positions and remembers, for every query, the largest score
-//! so far (m), the sum of weights so far (l) and the mixture so far (z). Scores are used while they are in the
-//! first-level cache.
+//! A query block reads its keys and values in KV blocks of 256 positions and keeps, per query, the running maximum m,
+//! the running sum l and the unnormalized output o. Scores are used while they are in the L1 cache.
 //!
-//! - Memory: a block of scores and a mixture for each query of a tile, whatever the length.
-//! - Cost: the 4 · head_dim operations of every pair that the mask leaves, and the part of the last block that it hides;
-//!   an exponential a pair; a rescaling where a block raises the maximum.
+//! - Memory: one KV block of scores and one output row per query of a query block, whatever the length.
+//! - Cost: 4 · head_dim FLOPs per unmasked query-key pair, plus the masked part of the last KV block; one exponential
+//!   per pair; a rescaling where a KV block raises the maximum.
 //!
-//! Blocks start at position 0 for every query, and a query's arithmetic within a block is its own, so decode (a tile
-//! of one) and prefill in any chunks give the same bits.
+//! KV blocks start at position 0 for every query, and each query's arithmetic is independent of the others, so decode
+//! (a query block of one) and prefill in any chunks give the same bits.
 
-use super::ahead::Ahead;
-use super::kernel::{AttentionKernel, Call, Mixtures};
-use super::key_values::{Store, with_panels};
+use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
+use super::key_values::{Storage, with_panels};
 use super::panels::Panels;
+use super::prefetch::Prefetcher;
 use crate::kernels::elements::Element;
 use crate::kernels::exp::{exp, exp_one};
 use crate::kernels::isa::Isa;
@@ -29,18 +28,18 @@ use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::tile::{Factors, multiply_add_while, reaches, with_rows};
 
-/// Positions in a block: the scores of a tile fit in the first-level cache, and each query's largest score, its shrinking
-/// and the way to its mixture are seldom (with 64 they took a third of the time).
+/// Positions in a KV block: the scores of a query block fit in the L1 cache, and each query's maximum and rescaling are
+/// rarely computed (with 64 positions they took a third of the time).
 const BLOCK: usize = 256;
-/// Panels of key positions in a block.
+/// Panels of key positions in a KV block.
 const PANELS: usize = BLOCK / LANES;
-/// Panels that one query meets at a time: each is a chain of multiply-adds that wait for one another, and four chains keep
-/// up with memory (two took a tenth more time).
-const OF_ONE: usize = 4;
-/// The scores of `M` queries for a block.
+/// Panels that a single query processes at a time: each is a chain of dependent multiply-adds, and four chains keep up
+/// with memory (two took a tenth more time).
+const DECODE_PANELS: usize = 4;
+/// The scores of `M` queries for a KV block.
 type Scores<const M: usize> = [[[f32; LANES]; PANELS]; M];
 
-/// Online softmax in tiles: the default.
+/// Online softmax on blocks of queries: the default.
 #[derive(Clone, Copy, Debug)]
 pub struct Flash;
 
@@ -49,42 +48,42 @@ impl AttentionKernel for Flash {
         "flash"
     }
 
-    fn about(&self) -> &'static str {
-        "online softmax in tiles: never holds the scores"
+    fn description(&self) -> &'static str {
+        "FlashAttention: online softmax, no stored score matrix"
     }
 
-    fn attend(&self, call: &mut Call) {
-        let scratch = |tile: &super::Tile| tile.q.len() * (BLOCK + tile.past.mixture_width());
-        call.for_each_tile(call.tile_rows(), scratch, |tile, scratch, z| {
-            let (p, mixture) = scratch.as_chunks_mut().0.split_at_mut(tile.q.len() * PANELS);
-            let &super::Tile { q, head, position, scale, .. } = tile;
-            with_panels!(&tile.past.store, past => {
-                let ahead = Ahead::new(past, head, tile.end(), BLOCK);
-                Tile { q, past, ahead, head, position, scale, mixture, z }.run(tile.isa, p);
+    fn attend(&self, params: &mut AttentionParams) {
+        let workspace_len = |block: &QueryBlock| block.q.len() * (BLOCK + block.kv.padded_head_dim());
+        params.for_each_query_block(params.mr(), workspace_len, |block, workspace, out| {
+            let (p, acc) = workspace.as_chunks_mut().0.split_at_mut(block.q.len() * PANELS);
+            let &QueryBlock { q, head, position, scale, .. } = block;
+            with_panels!(&block.kv.storage, kv => {
+                let prefetcher = Prefetcher::new(kv, head, block.kv_len(), BLOCK);
+                FlashBlock { q, kv, prefetcher, head, position, scale, acc, out }.run(block.isa, p);
             });
         });
     }
 }
 
-/// Some queries of one head.
-struct Tile<'a, 'z, E: Element> {
+/// The online softmax of one query block.
+struct FlashBlock<'a, 'o, E: Element> {
     /// `[n, head_dim]`
     q: Rows<'a>,
-    past: &'a Panels<E>,
-    ahead: Ahead<E>,
+    kv: &'a Panels<E>,
+    prefetcher: Prefetcher<E>,
     head: usize,
     /// The position of the first query.
     position: usize,
     scale: f32,
-    /// `[head_dim / 16, n]` vectors.
-    mixture: &'a mut [[f32; LANES]],
-    z: &'a mut Mixtures<'z>,
+    /// Unnormalized outputs, `[head_dim / 16, n]` vectors.
+    acc: &'a mut [[f32; LANES]],
+    out: &'a mut OutputBlock<'o>,
 }
 
-/// A tile of `M` queries.
-struct Of<'a, 'z, E: Element, const M: usize>(Tile<'a, 'z, E>, &'a mut Scores<M>);
+/// A query block of `M` queries, with its scores.
+struct FlashKernel<'a, 'o, E: Element, const M: usize>(FlashBlock<'a, 'o, E>, &'a mut Scores<M>);
 
-impl<E: Element, const M: usize> Kernel for Of<'_, '_, E, M> {
+impl<E: Element, const M: usize> Kernel for FlashKernel<'_, '_, E, M> {
     type Output = ();
 
     #[inline(always)]
@@ -94,46 +93,47 @@ impl<E: Element, const M: usize> Kernel for Of<'_, '_, E, M> {
     }
 }
 
-impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
+impl<'a, 'o, E: Element> FlashBlock<'a, 'o, E> {
     fn run(self, isa: Isa, p: &'a mut [[f32; LANES]]) {
         let p = p.as_chunks_mut().0;
-        with_rows!(self.q.len(), M => isa.run(Of::<'a, 'z, E, M>(self, p.as_mut_array().expect("M queries"))));
+        with_rows!(self.q.len(), M => {
+            isa.run(FlashKernel::<'a, 'o, E, M>(self, p.as_mut_array().expect("M queries")))
+        });
     }
 
     #[inline(always)]
     fn attend<S: Simd, const M: usize>(&mut self, simd: S, p: &mut Scores<M>) {
         let mut max = [f32::NEG_INFINITY; M];
         let mut sum = [[0.0f32; LANES]; M];
-        self.mixture.fill([0.0; LANES]);
-        // The last query of the tile sees the most.
-        let end = self.position + M;
-        for start in (0..end).step_by(BLOCK) {
-            let positions = BLOCK.min(end - start);
-            let panels = positions.div_ceil(LANES); // what lies beyond the last query is left out
+        self.acc.fill([0.0; LANES]);
+        let kv_len = self.position + M;
+        for start in (0..kv_len).step_by(BLOCK) {
+            let positions = BLOCK.min(kv_len - start);
+            let panels = positions.div_ceil(LANES); // panels masked for every query are skipped
             self.scores::<S, M>(simd, start, panels, p);
             for m in 0..M {
-                // A query sees itself and what came before it.
-                let seen = (self.position + m + 1).saturating_sub(start).min(BLOCK);
-                self.weigh(simd, m, seen, &mut p[m][..panels], &mut max[m], &mut sum[m]);
+                // Causal mask: a query attends to its own position and those before it.
+                let visible = (self.position + m + 1).saturating_sub(start).min(BLOCK);
+                self.online_softmax_update(simd, m, visible, &mut p[m][..panels], &mut max[m], &mut sum[m]);
             }
             if E::SCALED {
-                let scales = self.past.value_scales(self.head, start);
+                let scales = self.kv.value_scales(self.head, start);
                 for p in &mut *p {
                     p.as_flattened_mut()[..positions].iter_mut().zip(scales).for_each(|(p, s)| *p *= s);
                 }
             }
-            self.mix::<S, M>(simd, start, positions, p);
+            self.accumulate_values::<S, M>(simd, start, positions, p);
         }
-        self.finish(simd, &sum);
+        self.normalize(simd, &sum);
     }
 
-    /// The scores of `M` queries and a block's first panels of keys.
+    /// Computes the scores of `M` queries for the first `panels` panels of a KV block.
     #[inline(always)]
     fn scores<S: Simd, const M: usize>(&self, simd: S, start: usize, panels: usize, scores: &mut Scores<M>) {
         let mut panel = 0;
-        while M == 1 && panel + OF_ONE <= panels {
-            self.score_panels::<S, M, OF_ONE>(simd, start, panel, scores);
-            panel += OF_ONE;
+        while M == 1 && panel + DECODE_PANELS <= panels {
+            self.score_panels::<S, M, DECODE_PANELS>(simd, start, panel, scores);
+            panel += DECODE_PANELS;
         }
         while S::WIDE && panel + 2 <= panels {
             self.score_panels::<S, M, 2>(simd, start, panel, scores);
@@ -145,7 +145,7 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
         }
     }
 
-    /// The same for `V` panels from a block's panel `panel`.
+    /// The same for `V` panels, the first of them `panel`.
     #[inline(always)]
     fn score_panels<S: Simd, const M: usize, const V: usize>(
         &self,
@@ -155,90 +155,97 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
         scores: &mut Scores<M>,
     ) {
         let first = start / LANES + panel;
-        let keys: [*const E; V] = std::array::from_fn(|v| self.past.keys(self.head, first + v).as_ptr());
-        let ask = |d| {
+        let keys: [*const E; V] = std::array::from_fn(|v| self.kv.keys(self.head, first + v).as_ptr());
+        let prefetch = |d| {
             for v in 0..if M == 1 { V } else { 0 } {
-                self.ahead.values(simd, (first + v) * LANES, d);
+                self.prefetcher.prefetch_values(simd, (first + v) * LANES, d);
             }
         };
         let mut acc = [[simd.splat(0.0); V]; M];
         let q = Factors { at: self.q.row(0).as_ptr(), row: self.q.stride(), step: 1 };
-        // SAFETY: `q` has `M` rows of `head_dim` numbers, and `keys` returns whole panels `[head_dim, 16]`.
-        unsafe { multiply_add_while(simd, q, self.q.width(), keys, &mut acc, ask) };
+        // SAFETY: `q` has `M` rows of `head_dim` elements, and `keys` returns whole panels `[head_dim, 16]`.
+        unsafe { multiply_add_while(simd, q, self.q.width(), keys, &mut acc, prefetch) };
         let scale = simd.splat(self.scale);
         for m in 0..M {
             for v in 0..V {
                 let mut score = acc[m][v];
                 if E::SCALED {
-                    score = simd.mul(score, simd.load(self.past.key_scales(self.head, first + v)));
+                    score = simd.mul(score, simd.load(self.kv.key_scales(self.head, first + v)));
                 }
                 simd.store(simd.mul(score, scale), &mut scores[m][panel + v]);
             }
         }
     }
 
-    /// Turns a query's scores for a block, of which it sees the first `seen`, into weights e^(score − max).
+    /// Turns query `m`'s scores for a KV block, of which the first `visible` are not masked, into e^(score − max), and
+    /// updates its running maximum and sum; a new maximum rescales the sum and the unnormalized output.
     #[inline(always)]
-    fn weigh<S: Simd>(
+    fn online_softmax_update<S: Simd>(
         &mut self,
         simd: S,
         m: usize,
-        seen: usize,
+        visible: usize,
         p: &mut [[f32; LANES]],
         max: &mut f32,
         sum: &mut [f32; LANES],
     ) {
-        p.as_flattened_mut()[seen..].fill(f32::NEG_INFINITY);
-        if seen == 0 {
+        p.as_flattened_mut()[visible..].fill(f32::NEG_INFINITY);
+        if visible == 0 {
             p.fill([0.0; LANES]);
             return;
         }
-        let mut highest = simd.load(&p[0]);
+        let mut block_max = simd.load(&p[0]);
         for scores in &p[1..] {
-            highest = simd.max(highest, simd.load(scores));
+            block_max = simd.max(block_max, simd.load(scores));
         }
-        let highest = simd.reduce_max(highest);
-        let mut total = simd.load(sum);
-        if highest > *max {
-            let shrink = simd.splat(exp_one(simd, *max - highest));
-            *max = highest;
-            total = simd.mul(total, shrink);
+        let block_max = simd.reduce_max(block_max);
+        let mut running_sum = simd.load(sum);
+        if block_max > *max {
+            let rescale = simd.splat(exp_one(simd, *max - block_max));
+            *max = block_max;
+            running_sum = simd.mul(running_sum, rescale);
             let n = self.q.len();
-            for z in self.mixture.iter_mut().skip(m).step_by(n) {
-                simd.store(simd.mul(simd.load(z), shrink), z);
+            for acc in self.acc.iter_mut().skip(m).step_by(n) {
+                simd.store(simd.mul(simd.load(acc), rescale), acc);
             }
         }
         let max = simd.splat(*max);
         for p in p {
             let e = exp(simd, simd.sub(simd.load(p), max));
-            total = simd.add(total, e);
+            running_sum = simd.add(running_sum, e);
             simd.store(e, p);
         }
-        simd.store(total, sum);
+        simd.store(running_sum, sum);
     }
 
-    /// Adds the block's values in their weights to the mixtures.
+    /// Adds P·V of a KV block to the unnormalized outputs.
     #[inline(always)]
-    fn mix<S: Simd, const M: usize>(&mut self, simd: S, start: usize, positions: usize, p: &Scores<M>) {
+    fn accumulate_values<S: Simd, const M: usize>(
+        &mut self,
+        simd: S,
+        start: usize,
+        positions: usize,
+        p: &Scores<M>,
+    ) {
         let panels = self.q.width().div_ceil(LANES);
         let mut panel = 0;
-        while M == 1 && panel + OF_ONE <= panels {
-            self.mix_panels::<S, M, OF_ONE>(simd, panel, start, positions, p);
-            panel += OF_ONE;
+        while M == 1 && panel + DECODE_PANELS <= panels {
+            self.accumulate_panels::<S, M, DECODE_PANELS>(simd, panel, start, positions, p);
+            panel += DECODE_PANELS;
         }
         while S::WIDE && panel + 2 <= panels {
-            self.mix_panels::<S, M, 2>(simd, panel, start, positions, p);
+            self.accumulate_panels::<S, M, 2>(simd, panel, start, positions, p);
             panel += 2;
         }
         while panel < panels {
-            self.mix_panels::<S, M, 1>(simd, panel, start, positions, p);
+            self.accumulate_panels::<S, M, 1>(simd, panel, start, positions, p);
             panel += 1;
         }
     }
 
-    /// The same for the values' panels `panel..panel + V`.
+    /// The same for `V` panels of values, the first of them `panel`.
     #[inline(always)]
-    fn mix_panels<S: Simd, const M: usize, const V: usize>(
+    fn accumulate_panels<S: Simd, const M: usize, const V: usize>(
         &mut self,
         simd: S,
         panel: usize,
@@ -246,41 +253,41 @@ impl<'a, 'z, E: Element> Tile<'a, 'z, E> {
         positions: usize,
         p: &Scores<M>,
     ) {
-        let done = start * self.q.width().div_ceil(LANES) + panel * positions;
-        let ask = |j| {
+        let vectors_before = start * self.q.width().div_ceil(LANES) + panel * positions;
+        let prefetch = |j| {
             for v in 0..if M == 1 { V } else { 0 } {
-                self.ahead.keys(simd, done + j * V + v);
+                self.prefetcher.prefetch_keys(simd, vectors_before + j * V + v);
             }
         };
         let values: [*const E; V] = std::array::from_fn(|v| {
-            self.past.values(self.head, panel + v, start)[..positions * LANES].as_ptr()
+            self.kv.values(self.head, panel + v, start)[..positions * LANES].as_ptr()
         });
         let mut acc = [[simd.splat(0.0); V]; M];
         for m in 0..M {
             for v in 0..V {
-                acc[m][v] = simd.load(&self.mixture[(panel + v) * M + m]);
+                acc[m][v] = simd.load(&self.acc[(panel + v) * M + m]);
             }
         }
         let p = Factors { at: p.as_ptr().cast(), row: BLOCK, step: 1 };
         // SAFETY: `p` has `M` rows of `BLOCK >= positions` weights, and the panels `positions` rows of sixteen.
-        unsafe { multiply_add_while(simd, p, positions, values, &mut acc, ask) };
+        unsafe { multiply_add_while(simd, p, positions, values, &mut acc, prefetch) };
         for m in 0..M {
             for v in 0..V {
-                simd.store(acc[m][v], &mut self.mixture[(panel + v) * M + m]);
+                simd.store(acc[m][v], &mut self.acc[(panel + v) * M + m]);
             }
         }
     }
 
-    /// Divides the mixtures by the sums of their weights.
+    /// Divides the unnormalized outputs by their running sums.
     #[inline(always)]
-    fn finish<S: Simd, const M: usize>(&mut self, simd: S, sum: &[[f32; LANES]; M]) {
+    fn normalize<S: Simd, const M: usize>(&mut self, simd: S, sum: &[[f32; LANES]; M]) {
         for m in 0..M {
             let sum = simd.splat(simd.reduce_add(simd.load(&sum[m])));
-            for (panel, z) in self.z.row_mut(m).chunks_mut(LANES).enumerate() {
-                let mixed = simd.div(simd.load(&self.mixture[panel * M + m]), sum);
-                match z.as_mut_array() {
-                    Some(whole) => simd.store(mixed, whole),
-                    None => simd.store_partial(mixed, z),
+            for (panel, out) in self.out.row_mut(m).chunks_mut(LANES).enumerate() {
+                let normalized = simd.div(simd.load(&self.acc[panel * M + m]), sum);
+                match out.as_mut_array() {
+                    Some(whole) => simd.store(normalized, whole),
+                    None => simd.store_partial(normalized, out),
                 }
             }
         }

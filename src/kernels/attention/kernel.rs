@@ -1,12 +1,12 @@
-//! What an attention kernel is, and what it is called with.
+//! The interface of an attention kernel, and its parameters.
 //!
-//! A kernel gets everything at once ([`Call`]): the queries of any number of sequences, their pasts, where the mixtures
-//! go and the threads. Most cut it into [`Tile`]s, some consecutive queries of one head, and say what to do with one
-//! ([`Call::for_each_tile`]); tiles go to whichever thread is free. Whoever wants it otherwise, like split-KV, shares
-//! the work out as it likes.
+//! A kernel gets everything at once ([`AttentionParams`]): the queries of any number of sequences, their keys and
+//! values, the output and the threads. Most kernels split the work into [`QueryBlock`]s, consecutive queries of one
+//! head, and define what to do with one ([`AttentionParams::for_each_query_block`]); idle threads take the next block.
+//! A kernel that needs another split, like split-KV, partitions the work itself.
 
 use super::KeyValues;
-use super::aligned::Aligned;
+use super::aligned_vec::AlignedVec;
 use crate::kernels::isa::Isa;
 use crate::kernels::rows::{Rows, RowsMut, SharedRows};
 use crate::kernels::threads::Team;
@@ -16,264 +16,286 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A way to compute attention.
+/// An implementation of attention.
 ///
-/// Every query is answered from positions alone: a kernel that starts, cuts or sums by anything else (the chunk it was
-/// called with, the number of threads) would give other bits for the same text.
+/// The result for a query must depend on positions alone: a kernel whose blocks or summation order depend on anything
+/// else (the chunk it was called with, the number of threads) would give other bits for the same text.
 pub trait AttentionKernel: fmt::Debug + Sync {
-    /// What `--attention` calls it.
+    /// Returns the name that `--attention` takes.
     fn name(&self) -> &'static str;
 
-    /// The idea, in half a line.
-    fn about(&self) -> &'static str;
+    /// Returns the idea in half a line.
+    fn description(&self) -> &'static str;
 
-    /// What a query may see.
+    /// Returns the attention mask.
     fn mask(&self) -> Mask {
         Mask::Causal
     }
 
-    /// Writes every query's mixture.
-    fn attend(&self, call: &mut Call);
+    /// Computes attention and writes every query's output.
+    fn attend(&self, params: &mut AttentionParams);
 }
 
-/// What a query may see of its past.
+/// The attention mask: which positions a query attends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mask {
-    /// Itself and all that came before it.
+    /// The query's own position and all before it.
     Causal,
-    /// Itself and the tokens before it, so many together.
-    Window(usize),
+    /// The last so many positions, the query's own included.
+    SlidingWindow(usize),
 }
 
 impl Mask {
-    /// The positions that the token at `position` sees.
-    pub fn seen(self, position: usize) -> Range<usize> {
+    /// Returns the positions that are not masked for the query at `position`.
+    pub fn visible(self, position: usize) -> Range<usize> {
         let end = position + 1;
         match self {
             Mask::Causal => 0..end,
-            Mask::Window(n) => end.saturating_sub(n)..end,
+            Mask::SlidingWindow(n) => end.saturating_sub(n)..end,
         }
     }
 }
 
-/// Consecutive tokens of one sequence that look back on it.
+/// Consecutive queries of one sequence, and the keys and values they attend to.
 #[derive(Clone, Copy, Debug)]
-pub struct Span<'a> {
-    /// The row of the first of them among the queries.
-    pub row: usize,
-    /// How many.
-    pub n: usize,
-    /// The position of the first of them in the sequence.
+pub struct Segment<'a> {
+    /// The row of the first query in the batch.
+    pub first_row: usize,
+    /// The number of queries.
+    pub len: usize,
+    /// The position of the first query in its sequence.
     pub position: usize,
-    /// The sequence's keys and values, those of these tokens included.
-    pub past: &'a KeyValues,
+    /// The sequence's keys and values, those of these queries included.
+    pub kv: &'a KeyValues,
 }
 
-/// The spans of a batch: how many, and each by its number.
+/// The segments of a batch, each computed from its index.
 #[derive(Clone, Copy)]
-pub struct Spans<'a> {
-    n: usize,
-    get: &'a (dyn Fn(usize) -> Span<'a> + Sync),
+pub struct Segments<'a> {
+    len: usize,
+    get: &'a (dyn Fn(usize) -> Segment<'a> + Sync),
 }
 
-impl<'a> Spans<'a> {
-    /// `get(0)` to `get(n - 1)`.
-    pub fn new(n: usize, get: &'a (dyn Fn(usize) -> Span<'a> + Sync)) -> Self {
-        Self { n, get }
+impl<'a> Segments<'a> {
+    /// The segments `get(0)` to `get(len - 1)`.
+    pub fn new(len: usize, get: &'a (dyn Fn(usize) -> Segment<'a> + Sync)) -> Self {
+        Self { len, get }
     }
 
-    /// Each of them.
-    pub fn iter(self) -> impl Iterator<Item = Span<'a>> {
-        (0..self.n).map(move |i| (self.get)(i))
+    /// Returns the segments in order.
+    pub fn iter(self) -> impl Iterator<Item = Segment<'a>> {
+        (0..self.len).map(move |i| (self.get)(i))
     }
 }
 
 thread_local! {
-    /// What a thread works in, kept from one tile to the next: nothing is allocated for a token.
-    static OF_TILE: RefCell<Aligned<f32>> = RefCell::new(Aligned::zeroed(0));
-    /// What the threads of a call share, kept by the one that called.
-    static OF_CALL: RefCell<Aligned<f32>> = RefCell::new(Aligned::zeroed(0));
+    /// A thread's workspace, reused from one query block to the next: nothing is allocated per token.
+    static THREAD_WORKSPACE: RefCell<AlignedVec<f32>> = RefCell::new(AlignedVec::zeroed(0));
+    /// The workspace shared by the threads of a call, kept by the calling thread.
+    static SHARED_WORKSPACE: RefCell<AlignedVec<f32>> = RefCell::new(AlignedVec::zeroed(0));
 }
 
-/// The first `n` numbers of a buffer that grows.
-fn first(buffer: &mut Aligned<f32>, n: usize) -> &mut [f32] {
-    if buffer.len() < n {
-        *buffer = Aligned::zeroed(n.next_power_of_two()); // seldom, for kernels whose scratch grows with the past
+/// Returns the first `len` elements of a buffer, which grows if it is too small.
+fn grow(buffer: &mut AlignedVec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        *buffer = AlignedVec::zeroed(len.next_power_of_two()); // rare, for kernels whose workspace grows with kv_len
     }
-    &mut buffer[..n]
+    &mut buffer[..len]
 }
 
-/// One computation of attention.
-pub struct Call<'a, 's> {
+/// The parameters of one attention call: queries, keys and values, output, scale, threads and workspace.
+pub struct AttentionParams<'a, 's> {
     team: &'a Team,
     q: Rows<'a>,
-    spans: Spans<'s>,
+    segments: Segments<'s>,
     scale: f32,
-    z: SharedRows<'a>,
-    /// Bytes of scratch: the most that a tile took, and what the call took.
-    of_tile: AtomicUsize,
-    of_call: AtomicUsize,
+    out: SharedRows<'a>,
+    /// The largest workspace that a thread used, in bytes.
+    thread_workspace_bytes: AtomicUsize,
+    /// The largest shared workspace, in bytes.
+    shared_workspace_bytes: AtomicUsize,
 }
 
-impl<'a, 's> Call<'a, 's> {
-    /// Attention of queries `q` to their spans, into `z`; both are `[n_tokens, n_embd]`, the heads side by side. Panics
-    /// where the shapes do not fit.
-    pub fn new(team: &'a Team, q: Rows<'a>, spans: Spans<'s>, scale: f32, z: &'a mut RowsMut) -> Self {
-        assert_eq!((q.width(), q.len()), (z.width(), z.len()), "z has the shape of q");
-        for span in spans.iter() {
-            assert_eq!(q.width(), span.past.n_head() * span.past.head_dim(), "q is [n_tokens, n_embd]");
-            assert!(span.row + span.n <= q.len() && span.position + span.n <= span.past.capacity());
+impl<'a, 's> AttentionParams<'a, 's> {
+    /// Attention of queries `q` over their segments, into `out`; both are `[n_tokens, n_embd]`, heads concatenated.
+    ///
+    /// # Panics
+    /// Where the shapes do not match.
+    pub fn new(
+        team: &'a Team,
+        q: Rows<'a>,
+        segments: Segments<'s>,
+        scale: f32,
+        out: &'a mut RowsMut,
+    ) -> Self {
+        assert_eq!((q.width(), q.len()), (out.width(), out.len()), "the output has the shape of q");
+        for segment in segments.iter() {
+            assert_eq!(q.width(), segment.kv.n_head() * segment.kv.head_dim(), "q is [n_tokens, n_embd]");
+            assert!(segment.first_row + segment.len <= q.len());
+            assert!(segment.position + segment.len <= segment.kv.capacity());
         }
-        let (of_tile, of_call) = Default::default();
-        Self { team, q, spans, scale, z: z.share(), of_tile, of_call }
+        let (thread_workspace_bytes, shared_workspace_bytes) = Default::default();
+        Self { team, q, segments, scale, out: out.share(), thread_workspace_bytes, shared_workspace_bytes }
     }
 
-    /// The threads.
+    /// Returns the threads.
     pub fn team(&self) -> &Team {
         self.team
     }
 
-    /// Rows of the largest tile whose sums stay in registers, on the instruction set in use.
-    pub fn tile_rows(&self) -> usize {
+    /// Returns MR, the rows of the largest register tile of the instruction set in use: a query block of this size keeps
+    /// its accumulators in registers.
+    pub fn mr(&self) -> usize {
         tile_rows(self.team.isa().is_wide())
     }
 
-    /// The most positions that a query of this call sees.
-    pub fn longest(&self) -> usize {
-        let seen = self.spans.iter().filter(|span| span.n > 0).map(|span| span.position + span.n);
-        seen.max().unwrap_or(0)
+    /// Returns the largest number of positions that a query of this call attends to.
+    pub fn max_kv_len(&self) -> usize {
+        let kv_lens = self.segments.iter().filter(|segment| segment.len > 0);
+        kv_lens.map(|segment| segment.position + segment.len).max().unwrap_or(0)
     }
 
-    /// The most queries of one sequence.
-    pub fn most_queries(&self) -> usize {
-        self.spans.iter().map(|span| span.n).max().unwrap_or(0).max(1)
+    /// Returns the largest number of queries of one sequence, at least one.
+    pub fn max_query_len(&self) -> usize {
+        self.segments.iter().map(|segment| segment.len).max().unwrap_or(0).max(1)
     }
 
-    /// Numbers of a head's mixture: head_dim, filled up to whole vectors.
-    pub fn mixture_width(&self) -> usize {
-        self.spans.iter().map(|span| span.past.mixture_width()).max().unwrap_or(0)
+    /// Returns head_dim, rounded up to whole vectors: the width of an output accumulator.
+    pub fn padded_head_dim(&self) -> usize {
+        self.segments.iter().map(|segment| segment.kv.padded_head_dim()).max().unwrap_or(0)
     }
 
-    /// Tiles of at most `rows` queries, those of all heads.
-    pub fn tiles(&self, rows: usize) -> usize {
-        self.spans.iter().map(|span| span.n.div_ceil(rows) * span.past.n_head()).sum()
+    /// Returns the number of query blocks of at most `max_rows` queries, over all segments and heads.
+    pub fn query_blocks(&self, max_rows: usize) -> usize {
+        self.segments.iter().map(|segment| segment.len.div_ceil(max_rows) * segment.kv.n_head()).sum()
     }
 
-    /// Tile `index` of [`Call::tiles`]. Those of a head follow one another, so that its keys and values stay near.
-    pub fn tile(&self, rows: usize, index: usize) -> Tile<'_> {
+    /// Returns query block `index` of [`AttentionParams::query_blocks`]. The blocks of a head are consecutive, so that
+    /// its keys and values stay in the cache.
+    pub fn query_block(&self, max_rows: usize, index: usize) -> QueryBlock<'_> {
         let mut rest = index;
-        let of = |span: &Span| span.n.div_ceil(rows);
-        let mut spans = self.spans.iter();
-        let span = loop {
-            let span = spans.next().expect("as many tiles as were counted");
-            match rest.checked_sub(of(&span) * span.past.n_head()) {
+        let blocks_per_head = |segment: &Segment| segment.len.div_ceil(max_rows);
+        let mut segments = self.segments.iter();
+        let segment = loop {
+            let segment = segments.next().expect("index < query_blocks(max_rows)");
+            match rest.checked_sub(blocks_per_head(&segment) * segment.kv.n_head()) {
                 Some(beyond) => rest = beyond,
-                None => break span,
+                None => break segment,
             }
         };
-        let head_dim = span.past.head_dim();
-        let (head, tile) = (rest / of(&span), rest % of(&span));
-        let (first, n) = tile_range(span.n, rows, tile);
-        Tile {
+        let head_dim = segment.kv.head_dim();
+        let (head, block) = (rest / blocks_per_head(&segment), rest % blocks_per_head(&segment));
+        let (first, n) = tile_range(segment.len, max_rows, block);
+        QueryBlock {
             index,
             isa: self.team.isa(),
-            q: self.q.range(span.row + first, n).columns(head * head_dim, head_dim),
-            past: span.past,
+            q: self.q.range(segment.first_row + first, n).columns(head * head_dim, head_dim),
+            kv: segment.kv,
             head,
-            position: span.position + first,
+            position: segment.position + first,
             scale: self.scale,
-            row: span.row + first,
+            first_row: segment.first_row + first,
         }
     }
 
-    /// Calls `work` for every tile of at most `rows` queries, on whichever threads are free, with `scratch` numbers to
-    /// work in (as the last tile left them) and the rows for the tile's mixtures.
-    pub fn for_each_tile(
+    /// Calls `work` for every query block of at most `max_rows` queries, in parallel, with `workspace_len` elements of
+    /// workspace (holding whatever the last block left) and the block's output rows.
+    pub fn for_each_query_block(
         &mut self,
-        rows: usize,
-        scratch: impl Fn(&Tile) -> usize + Sync,
-        work: impl Fn(&Tile, &mut [f32], &mut Mixtures) + Sync,
+        max_rows: usize,
+        workspace_len: impl Fn(&QueryBlock) -> usize + Sync,
+        work: impl Fn(&QueryBlock, &mut [f32], &mut OutputBlock) + Sync,
     ) {
-        let call = &*self;
-        call.team.run(call.tiles(rows), |i| {
-            let tile = call.tile(rows, i);
-            let start = tile.head * tile.q.width();
-            let mut z = Mixtures { z: &call.z, row: tile.row, n: tile.q.len(), start, width: tile.q.width() };
-            call.with_scratch(scratch(&tile), |scratch| work(&tile, scratch, &mut z));
+        let params = &*self;
+        params.team.run(params.query_blocks(max_rows), |i| {
+            let block = params.query_block(max_rows, i);
+            let first_column = block.head * block.q.width();
+            let mut out = OutputBlock {
+                out: &params.out,
+                first_row: block.first_row,
+                n: block.q.len(),
+                first_column,
+                width: block.q.width(),
+            };
+            params.with_workspace(workspace_len(&block), |workspace| work(&block, workspace, &mut out));
         });
     }
 
-    /// Calls `work` with `n` numbers that are this thread's until it returns, as the last one left them.
-    pub fn with_scratch<T>(&self, n: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
-        note(&self.of_tile, n);
-        OF_TILE.with_borrow_mut(|buffer| work(first(buffer, n)))
+    /// Calls `work` with `len` elements of this thread's workspace, holding whatever the last call left.
+    pub fn with_workspace<T>(&self, len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
+        record_max_bytes(&self.thread_workspace_bytes, len);
+        THREAD_WORKSPACE.with_borrow_mut(|buffer| work(grow(buffer, len)))
     }
 
-    /// Calls `work` with the call and `n` numbers for all threads to share, as the last call left them.
-    pub fn with_shared<T>(&mut self, n: usize, work: impl FnOnce(&mut Self, &mut [f32]) -> T) -> T {
-        note(&self.of_call, n);
-        OF_CALL.with_borrow_mut(|buffer| work(self, first(buffer, n)))
+    /// Calls `work` with `len` elements of workspace for all threads to share, holding whatever the last call left.
+    pub fn with_shared_workspace<T>(
+        &mut self,
+        len: usize,
+        work: impl FnOnce(&mut Self, &mut [f32]) -> T,
+    ) -> T {
+        record_max_bytes(&self.shared_workspace_bytes, len);
+        SHARED_WORKSPACE.with_borrow_mut(|buffer| work(self, grow(buffer, len)))
     }
 
-    /// Bytes of scratch so far, where every thread had a tile.
-    pub fn scratch_bytes(&self) -> usize {
-        let (tile, call) = (self.of_tile.load(Ordering::Relaxed), self.of_call.load(Ordering::Relaxed));
-        tile * self.team.threads() + call
+    /// Returns the bytes of workspace used so far, assuming that every thread processed a block.
+    pub fn workspace_bytes(&self) -> usize {
+        let per_thread = self.thread_workspace_bytes.load(Ordering::Relaxed);
+        per_thread * self.team.threads() + self.shared_workspace_bytes.load(Ordering::Relaxed)
     }
 }
 
-/// Remembers the largest number of bytes.
-fn note(most: &AtomicUsize, n: usize) {
-    let bytes = n * size_of::<f32>();
-    if most.load(Ordering::Relaxed) < bytes {
-        most.fetch_max(bytes, Ordering::Relaxed);
+/// Raises `max` to the bytes of `len` elements.
+fn record_max_bytes(max: &AtomicUsize, len: usize) {
+    let bytes = len * size_of::<f32>();
+    if max.load(Ordering::Relaxed) < bytes {
+        max.fetch_max(bytes, Ordering::Relaxed);
     }
 }
 
 /// Consecutive queries of one head.
 #[derive(Clone, Copy, Debug)]
-pub struct Tile<'a> {
-    /// Its number in the call.
+pub struct QueryBlock<'a> {
+    /// The index of the block in the call.
     pub index: usize,
-    /// What to compute with.
+    /// The instruction set to compute with.
     pub isa: Isa,
     /// `[n, head_dim]`
     pub q: Rows<'a>,
     /// The keys and values of all heads.
-    pub past: &'a KeyValues,
-    /// Which head.
+    pub kv: &'a KeyValues,
+    /// The index of the head.
     pub head: usize,
     /// The position of the first query.
     pub position: usize,
-    /// What scores are multiplied by.
+    /// The factor of the scores.
     pub scale: f32,
-    /// The row of the first query.
-    row: usize,
+    /// The row of the first query in the batch.
+    first_row: usize,
 }
 
-impl Tile<'_> {
-    /// One past the last position that any of its queries sees.
-    pub fn end(&self) -> usize {
+impl QueryBlock<'_> {
+    /// Returns the number of positions that the last query attends to under the causal mask.
+    pub fn kv_len(&self) -> usize {
         self.position + self.q.len()
     }
 }
 
-/// A tile's part of the output, `[n, head_dim]`.
-pub struct Mixtures<'a> {
-    z: &'a SharedRows<'a>,
-    row: usize,
+/// The output rows of a query block, `[n, head_dim]`.
+pub struct OutputBlock<'a> {
+    out: &'a SharedRows<'a>,
+    first_row: usize,
     n: usize,
-    start: usize,
+    first_column: usize,
     width: usize,
 }
 
-impl Mixtures<'_> {
-    /// Query `m`'s mixture.
+impl OutputBlock<'_> {
+    /// Returns the output row of query `m`.
     #[inline(always)]
     pub fn row_mut(&mut self, m: usize) -> &mut [f32] {
         assert!(m < self.n);
-        // SAFETY: these columns of these rows are this tile's own: tiles do not overlap, and while they are worked on
-        // `for_each_tile` has the call for itself. `&mut self` lends one row at a time.
-        unsafe { self.z.part(self.row + m, self.start, self.width) }
+        // SAFETY: these columns of these rows belong to this block alone: blocks do not overlap, and
+        // `for_each_query_block` holds the parameters exclusively. `&mut self` lends one row at a time.
+        unsafe { self.out.part(self.first_row + m, self.first_column, self.width) }
     }
 }

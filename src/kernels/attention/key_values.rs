@@ -1,8 +1,8 @@
-//! The keys and values of a layer, in the precision one asks for.
+//! The KV cache of one layer, in a selectable precision.
 //!
-//! 2 · n_embd numbers a position: 6 KiB for GPT-2 in f32, 3 KiB in f16, 1.6 KiB in int8. There every head's key, and every
-//! head's value, is rounded to multiples of a scale of its own, its largest number / 127: what a token leaves behind does
-//! not depend on its neighbours.
+//! 2 · n_embd elements per position: 6 KiB for GPT-2 in f32, 3 KiB in f16, 1.6 KiB in int8. In int8 every head's key and
+//! every head's value is rounded to multiples of its own scale, its absmax / 127: what is stored for a token does not
+//! depend on its neighbors.
 
 use super::panels::Panels;
 use crate::kernels::rows::Rows;
@@ -10,26 +10,26 @@ use crate::kernels::threads::Team;
 use half::f16;
 use std::fmt;
 
-/// The capacity is a multiple of it: kernels may read whole panels, pairs of them and blocks of so many positions without
-/// asking where the past ends.
+/// The capacity is a multiple of this: kernels may read whole panels, pairs of panels and blocks of this many positions
+/// without checking where the sequence ends.
 pub(super) const BLOCK: usize = 64;
 
-/// How keys and values are stored.
+/// The precision of stored keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvPrecision {
     /// As computed.
     F32,
     /// Rounded to binary16: half the memory, and half the time at long contexts.
     F16,
-    /// Rounded to eight bits, each head's key and value with a scale of its own: a quarter of the memory.
+    /// Rounded to eight bits with one scale per head, position and key or value: a quarter of the memory.
     Int8,
 }
 
 impl KvPrecision {
-    /// All there are.
+    /// All precisions.
     pub const ALL: [KvPrecision; 3] = [KvPrecision::F32, KvPrecision::F16, KvPrecision::Int8];
 
-    /// As a user types it.
+    /// Returns the name that a user types.
     pub fn name(self) -> &'static str {
         match self {
             KvPrecision::F32 => "f32",
@@ -38,8 +38,8 @@ impl KvPrecision {
         }
     }
 
-    /// Bytes of one head's key and value, scales included.
-    pub fn bytes(self, head_dim: usize) -> usize {
+    /// Returns the bytes of one head's key and value at one position, scales included.
+    pub fn bytes_per_head(self, head_dim: usize) -> usize {
         match self {
             KvPrecision::F32 => 2 * head_dim * size_of::<f32>(),
             KvPrecision::F16 => 2 * head_dim * size_of::<f16>(),
@@ -60,91 +60,91 @@ pub struct KeyValues {
     n_head: usize,
     head_dim: usize,
     capacity: usize,
-    pub(super) store: Store,
+    pub(super) storage: Storage,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Store {
+pub(super) enum Storage {
     F32(Panels<f32>),
     F16(Panels<f16>),
     Int8(Panels<i8>),
 }
 
-/// Runs `$call` with `$panels` as the store's panels, whatever they are made of.
+/// Evaluates `$body` with `$panels` bound to the storage's panels, whatever their element type.
 macro_rules! with_panels {
-    ($store:expr, $panels:ident => $call:expr) => {
-        match $store {
-            Store::F32($panels) => $call,
-            Store::F16($panels) => $call,
-            Store::Int8($panels) => $call,
+    ($storage:expr, $panels:ident => $body:expr) => {
+        match $storage {
+            Storage::F32($panels) => $body,
+            Storage::F16($panels) => $body,
+            Storage::Int8($panels) => $body,
         }
     };
 }
 pub(super) use with_panels;
 
 impl KeyValues {
-    /// Room for at least `positions` tokens.
+    /// Allocates room for at least `positions` tokens.
     pub fn new(n_head: usize, head_dim: usize, positions: usize, precision: KvPrecision) -> Self {
         let capacity = positions.next_multiple_of(BLOCK);
-        let store = match precision {
-            KvPrecision::F32 => Store::F32(Panels::new(n_head, head_dim, capacity)),
-            KvPrecision::F16 => Store::F16(Panels::new(n_head, head_dim, capacity)),
-            KvPrecision::Int8 => Store::Int8(Panels::new(n_head, head_dim, capacity)),
+        let storage = match precision {
+            KvPrecision::F32 => Storage::F32(Panels::new(n_head, head_dim, capacity)),
+            KvPrecision::F16 => Storage::F16(Panels::new(n_head, head_dim, capacity)),
+            KvPrecision::Int8 => Storage::Int8(Panels::new(n_head, head_dim, capacity)),
         };
-        Self { n_head, head_dim, capacity, store }
+        Self { n_head, head_dim, capacity, storage }
     }
 
-    /// Heads.
+    /// Returns the number of heads.
     pub fn n_head(&self) -> usize {
         self.n_head
     }
 
-    /// Numbers in a head's key.
+    /// Returns the elements of a head's key.
     pub fn head_dim(&self) -> usize {
         self.head_dim
     }
 
-    /// Positions there is room for.
+    /// Returns the number of positions there is room for.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// How they are stored.
+    /// Returns the precision of the stored keys and values.
     pub fn precision(&self) -> KvPrecision {
-        match self.store {
-            Store::F32(_) => KvPrecision::F32,
-            Store::F16(_) => KvPrecision::F16,
-            Store::Int8(_) => KvPrecision::Int8,
+        match self.storage {
+            Storage::F32(_) => KvPrecision::F32,
+            Storage::F16(_) => KvPrecision::F16,
+            Storage::Int8(_) => KvPrecision::Int8,
         }
     }
 
-    /// Bytes they take, filled or not.
+    /// Returns the bytes allocated, filled or not.
     pub fn bytes(&self) -> usize {
-        with_panels!(&self.store, panels => panels.bytes())
+        with_panels!(&self.storage, panels => panels.bytes())
     }
 
-    /// Head `h`'s first `positions` keys and values as they were stored, widened: `[positions, head_dim]` each.
-    pub fn stored(&self, h: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
+    /// Returns head `h`'s first `positions` keys and values, converted back to f32: `[positions, head_dim]` each.
+    pub fn to_f32_vecs(&self, h: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
         assert!(h < self.n_head && positions <= self.capacity);
-        with_panels!(&self.store, panels => panels.stored(h, positions))
+        with_panels!(&self.storage, panels => panels.to_f32_vecs(h, positions))
     }
 
-    /// Becomes a copy of the first `positions` tokens of another of the same shape and precision.
+    /// Copies the first `positions` tokens of another cache of the same shape and precision.
     pub fn copy_from(&mut self, other: &KeyValues, positions: usize) {
         assert_eq!((self.n_head, self.head_dim), (other.n_head, other.head_dim));
         assert!(positions <= self.capacity && positions <= other.capacity);
-        match (&mut self.store, &other.store) {
-            (Store::F32(to), Store::F32(from)) => to.copy_from(from, positions),
-            (Store::F16(to), Store::F16(from)) => to.copy_from(from, positions),
-            (Store::Int8(to), Store::Int8(from)) => to.copy_from(from, positions),
+        match (&mut self.storage, &other.storage) {
+            (Storage::F32(to), Storage::F32(from)) => to.copy_from(from, positions),
+            (Storage::F16(to), Storage::F16(from)) => to.copy_from(from, positions),
+            (Storage::Int8(to), Storage::Int8(from)) => to.copy_from(from, positions),
             _ => panic!("caches of different precisions"),
         }
     }
 
-    /// Stores the keys and values of tokens from `position`; `k` and `v` are `[n, n_embd]`.
+    /// Stores the keys and values of the tokens from `position`; `k` and `v` are `[n, n_embd]`.
     pub fn append(&mut self, team: &Team, position: usize, k: Rows, v: Rows) {
         assert!(position + k.len() <= self.capacity && k.len() == v.len());
         assert_eq!((k.width(), v.width()), (self.n_head * self.head_dim, self.n_head * self.head_dim));
-        with_panels!(&mut self.store, panels => panels.append(team, position, k, v));
+        with_panels!(&mut self.storage, panels => panels.append(team, position, k, v));
     }
 }

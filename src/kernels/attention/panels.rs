@@ -1,37 +1,37 @@
-//! Where keys and values lie: in panels of sixteen (see [`tile`](crate::kernels::tile)), the keys sixteen *positions* wide
-//! and the values sixteen *dimensions* wide, so that scores and mixtures are the same inner loop as a linear layer:
+//! The layout of keys and values: panels of sixteen (see [`tile`](crate::kernels::tile)), keys sixteen *positions* wide
+//! and values sixteen *dimensions* wide, so that scores and outputs use the same microkernel as a linear layer:
 //!
 //! ```text
-//! keys   [capacity / 16, head_dim, 16]      score of 16 positions at once, summed over head_dim
-//! values [head_dim / 16, capacity, 16]      16 dimensions at once, summed over positions
+//! keys   [capacity / 16, head_dim, 16]      sixteen scores at once, summed over head_dim
+//! values [head_dim / 16, capacity, 16]      sixteen dimensions at once, summed over positions
 //! ```
 //!
-//! A head's values follow its keys, and the next head follows them: decode reads front to back.
+//! A head's values follow its keys, and the next head follows them: decode reads sequentially.
 
-use super::aligned::Aligned;
+use super::aligned_vec::AlignedVec;
 use crate::kernels::elements::Element;
 use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::threads::Team;
 use std::ops::Range;
 
-/// The largest number in eight bits.
-const MOST: f32 = 127.0;
+/// The largest magnitude in symmetric int8.
+const INT8_MAX: f32 = 127.0;
 
-/// A layer's keys and values.
+/// One layer's keys and values.
 #[derive(Clone, Debug)]
 pub(super) struct Panels<E: Element> {
-    /// Head by head, its keys and then its values.
-    numbers: Aligned<E>,
-    /// The scales of keys and of values, `[n_head, capacity]` each; none where numbers are stored as they are.
+    /// For each head its keys, then its values.
+    data: AlignedVec<E>,
+    /// The scales of keys and of values, `[n_head, capacity]` each; empty unless the elements are quantized.
     key_scales: Vec<f32>,
     value_scales: Vec<f32>,
     head_dim: usize,
     capacity: usize,
 }
 
-/// Elements of a head's keys and values.
-fn of_head(head_dim: usize, capacity: usize) -> usize {
+/// Returns the elements of one head's keys and values.
+fn head_len(head_dim: usize, capacity: usize) -> usize {
     capacity * (head_dim + head_dim.next_multiple_of(LANES))
 }
 
@@ -39,7 +39,7 @@ impl<E: Element> Panels<E> {
     pub(super) fn new(n_head: usize, head_dim: usize, capacity: usize) -> Self {
         let scales = if E::SCALED { n_head * capacity } else { 0 };
         Self {
-            numbers: Aligned::zeroed(n_head * of_head(head_dim, capacity)),
+            data: AlignedVec::zeroed(n_head * head_len(head_dim, capacity)),
             key_scales: bytemuck::zeroed_vec(scales),
             value_scales: bytemuck::zeroed_vec(scales),
             head_dim,
@@ -48,7 +48,7 @@ impl<E: Element> Panels<E> {
     }
 
     pub(super) fn n_head(&self) -> usize {
-        self.numbers.len() / of_head(self.head_dim, self.capacity)
+        self.data.len() / head_len(self.head_dim, self.capacity)
     }
 
     pub(super) fn head_dim(&self) -> usize {
@@ -57,24 +57,24 @@ impl<E: Element> Panels<E> {
 
     pub(super) fn bytes(&self) -> usize {
         let scales = size_of_val(&self.key_scales[..]) + size_of_val(&self.value_scales[..]);
-        size_of_val(&self.numbers[..]) + scales
+        size_of_val(&self.data[..]) + scales
     }
 
     pub(super) fn copy_from(&mut self, other: &Panels<E>, positions: usize) {
-        /// The first `n` elements of every stretch.
-        fn copy<T: Copy>(to: &mut [T], from: &[T], [mine, theirs]: [usize; 2], n: usize) {
-            for (to, from) in to.chunks_mut(mine).zip(from.chunks(theirs)) {
+        /// Copies the first `n` elements of every chunk; the chunks of `to` and `from` have these lengths.
+        fn copy<T: Copy>(to: &mut [T], from: &[T], [to_len, from_len]: [usize; 2], n: usize) {
+            for (to, from) in to.chunks_mut(to_len).zip(from.chunks(from_len)) {
                 to[..n].copy_from_slice(&from[..n]);
             }
         }
         let (capacities, head_dim) = ([self.capacity, other.capacity], self.head_dim);
-        let of_head = capacities.map(|capacity| of_head(head_dim, capacity));
-        let keys = capacities.map(|capacity| capacity * head_dim);
-        for (to, from) in self.numbers.chunks_mut(of_head[0]).zip(other.numbers.chunks(of_head[1])) {
+        let head_lens = capacities.map(|capacity| head_len(head_dim, capacity));
+        let key_lens = capacities.map(|capacity| capacity * head_dim);
+        for (to, from) in self.data.chunks_mut(head_lens[0]).zip(other.data.chunks(head_lens[1])) {
             let whole_panels = positions.next_multiple_of(LANES);
-            copy(&mut to[..keys[0]], &from[..keys[1]], keys, whole_panels * head_dim);
-            let of_panel = capacities.map(|capacity| capacity * LANES);
-            copy(&mut to[keys[0]..], &from[keys[1]..], of_panel, positions * LANES);
+            copy(&mut to[..key_lens[0]], &from[..key_lens[1]], key_lens, whole_panels * head_dim);
+            let value_panel_lens = capacities.map(|capacity| capacity * LANES);
+            copy(&mut to[key_lens[0]..], &from[key_lens[1]..], value_panel_lens, positions * LANES);
         }
         copy(&mut self.key_scales, &other.key_scales, capacities, positions);
         copy(&mut self.value_scales, &other.value_scales, capacities, positions);
@@ -86,8 +86,8 @@ impl<E: Element> Panels<E> {
             for (h, scales) in scales.chunks_mut(capacity).enumerate() {
                 for t in 0..x.len() {
                     let x = &x.row(t)[h * head_dim..][..head_dim];
-                    let scale = team.isa().run(Largest(x)) / MOST;
-                    // What is smaller has no reciprocal, and is nothing.
+                    let scale = team.isa().run(AbsMax(x)) / INT8_MAX;
+                    // A subnormal scale has no finite reciprocal; the row is stored as zeros.
                     scales[position + t] = if scale < f32::MIN_POSITIVE { 0.0 } else { scale };
                 }
             }
@@ -95,90 +95,90 @@ impl<E: Element> Panels<E> {
         scale(&mut self.key_scales, k);
         scale(&mut self.value_scales, v);
         let (key_scales, value_scales) = (&self.key_scales[..], &self.value_scales[..]);
-        team.for_each_piece(&mut self.numbers, of_head(head_dim, capacity), |h, numbers| {
-            let [of_keys, of_values] = [(k, key_scales), (v, value_scales)].map(|(x, scales)| {
+        team.for_each_piece(&mut self.data, head_len(head_dim, capacity), |h, data| {
+            let [key_rows, value_rows] = [(k, key_scales), (v, value_scales)].map(|(x, scales)| {
                 let scales = scales.chunks(capacity).nth(h).unwrap_or(&[]);
-                OfHead { x: x.columns(h * head_dim, head_dim), position, scales }
+                HeadRows { x: x.columns(h * head_dim, head_dim), position, scales }
             });
-            let (keys, values) = numbers.split_at_mut(capacity * head_dim);
-            team.isa().run(StoreKeys { keys, of: of_keys });
-            team.isa().run(StoreValues { values, capacity, of: of_values });
+            let (keys, values) = data.split_at_mut(capacity * head_dim);
+            team.isa().run(StoreKeys { keys, rows: key_rows });
+            team.isa().run(StoreValues { values, capacity, rows: value_rows });
         });
     }
 
-    pub(super) fn stored(&self, h: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
-        let widened = |x: E, scales: &[f32], at: usize| match scales.get(h * self.capacity + at) {
+    pub(super) fn to_f32_vecs(&self, h: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
+        let dequantize = |x: E, scales: &[f32], t: usize| match scales.get(h * self.capacity + t) {
             Some(scale) => x.to_f32() * scale,
             None => x.to_f32(),
         };
-        let every = |at: usize| (0..self.head_dim).map(move |d| (at, d));
-        let key = |(at, d): (usize, usize)| {
-            widened(self.keys(h, at / LANES)[d * LANES + at % LANES], &self.key_scales, at)
+        let elements = |t: usize| (0..self.head_dim).map(move |d| (t, d));
+        let key = |(t, d): (usize, usize)| {
+            dequantize(self.keys(h, t / LANES)[d * LANES + t % LANES], &self.key_scales, t)
         };
-        let value = |(at, d): (usize, usize)| {
-            widened(self.values(h, d / LANES, at)[d % LANES], &self.value_scales, at)
+        let value = |(t, d): (usize, usize)| {
+            dequantize(self.values(h, d / LANES, t)[d % LANES], &self.value_scales, t)
         };
-        let keys = (0..positions).flat_map(every).map(key).collect();
-        (keys, (0..positions).flat_map(every).map(value).collect())
+        let keys = (0..positions).flat_map(elements).map(key).collect();
+        (keys, (0..positions).flat_map(elements).map(value).collect())
     }
 
-    /// The panel of head `h`'s keys for positions `16 · panel..`: `[head_dim, 16]`.
+    /// Returns a panel of head `h`'s keys, positions `16 · panel..`: `[head_dim, 16]`.
     #[inline(always)]
     pub(super) fn keys(&self, h: usize, panel: usize) -> &[E] {
-        let start = h * of_head(self.head_dim, self.capacity) + panel * LANES * self.head_dim;
-        &self.numbers[start..][..self.head_dim * LANES]
+        let start = h * head_len(self.head_dim, self.capacity) + panel * LANES * self.head_dim;
+        &self.data[start..][..self.head_dim * LANES]
     }
 
-    /// The panel of head `h`'s values for dimensions `16 · panel..`, the positions from `position`:
-    /// `[capacity - position, 16]`.
+    /// Returns a panel of head `h`'s values, dimensions `16 · panel..`, from `position`: `[capacity - position, 16]`.
     #[inline(always)]
     pub(super) fn values(&self, h: usize, panel: usize, position: usize) -> &[E] {
-        let (head, keys) = (h * of_head(self.head_dim, self.capacity), self.capacity * self.head_dim);
+        let (head, keys) = (h * head_len(self.head_dim, self.capacity), self.capacity * self.head_dim);
         let start = head + keys + (panel * self.capacity + position) * LANES;
-        &self.numbers[start..][..(self.capacity - position) * LANES]
+        &self.data[start..][..(self.capacity - position) * LANES]
     }
 
-    /// What head `h`'s keys of positions `16 · panel..` are multiples of; only where they are.
+    /// Returns the scales of head `h`'s keys at positions `16 · panel..`; for quantized elements only.
     #[inline(always)]
     pub(super) fn key_scales(&self, h: usize, panel: usize) -> &[f32; LANES] {
         let scales = &self.key_scales[h * self.capacity + panel * LANES..];
         scales.first_chunk().expect("the capacity is a multiple of sixteen")
     }
 
-    /// What head `h`'s values of the positions from `position` are multiples of; only where they are.
+    /// Returns the scales of head `h`'s values from `position`; for quantized elements only.
     #[inline(always)]
     pub(super) fn value_scales(&self, h: usize, position: usize) -> &[f32] {
         &self.value_scales[h * self.capacity + position..(h + 1) * self.capacity]
     }
 }
 
-/// The largest of some numbers, without their signs.
-struct Largest<'a>(&'a [f32]);
+/// The largest magnitude of a slice.
+struct AbsMax<'a>(&'a [f32]);
 
-impl Kernel for Largest<'_> {
+impl Kernel for AbsMax<'_> {
     type Output = f32;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f32 {
         let zero = simd.splat(0.0);
-        let mut largest = zero;
+        let mut max = zero;
         for x in self.0.chunks(LANES) {
             let x = simd.load_partial(x);
-            largest = simd.max(simd.max(x, simd.sub(zero, x)), largest); // whatever is not a number is passed over
+            max = simd.max(simd.max(x, simd.sub(zero, x)), max); // ignores NaN
         }
-        simd.reduce_max(largest)
+        simd.reduce_max(max)
     }
 }
 
-/// One head's keys or values, `[n, head_dim]`, of tokens from `position`, and the scales of all positions, if any.
-struct OfHead<'a> {
+/// One head's new keys or values, `[n, head_dim]`, for the tokens from `position`, and the scales of all positions, if
+/// quantized.
+struct HeadRows<'a> {
     x: Rows<'a>,
     position: usize,
     scales: &'a [f32],
 }
 
-impl OfHead<'_> {
-    /// Sixteen numbers of token `t`, the missing ones zero, as they are before they are stored.
+impl HeadRows<'_> {
+    /// Loads sixteen elements of token `t` from `start`, zero-padded and divided by their scale.
     #[inline(always)]
     fn load<S: Simd, E: Element>(&self, simd: S, t: usize, start: usize) -> S::F32s {
         let row = &self.x.row(t)[start..];
@@ -192,8 +192,8 @@ impl OfHead<'_> {
         }
     }
 
-    /// Calls `store` with the position of every one of `tokens`, the number of a sixteen of its numbers, and these as they
-    /// are stored.
+    /// Calls `store` for every vector of sixteen elements of `tokens`, with the token's position, the vector's index and
+    /// the converted elements.
     #[inline(always)]
     fn for_each<S: Simd, E: Element>(
         &self,
@@ -203,16 +203,16 @@ impl OfHead<'_> {
     ) {
         for t in tokens {
             for (i, start) in (0..self.x.width()).step_by(LANES).enumerate() {
-                let mut stored = [E::zeroed(); LANES];
-                E::store(simd, self.load::<S, E>(simd, t, start), &mut stored);
-                store(self.position + t, i, &stored);
+                let mut converted = [E::zeroed(); LANES];
+                E::store(simd, self.load::<S, E>(simd, t, start), &mut converted);
+                store(self.position + t, i, &converted);
             }
         }
     }
 
-    /// Stores sixteen tokens from `first`, `[16, head_dim]`, as `[head_dim, 16]`.
+    /// Transposes and stores sixteen tokens from `first`, `[16, head_dim]`, as `[head_dim, 16]`.
     #[inline(always)]
-    fn store_columns<S: Simd, E: Element>(&self, simd: S, first: usize, to: &mut [[E; LANES]]) {
+    fn store_transposed<S: Simd, E: Element>(&self, simd: S, first: usize, to: &mut [[E; LANES]]) {
         for (i, to) in to.chunks_mut(LANES).enumerate() {
             let mut rows = [simd.splat(0.0); LANES];
             for m in 0..LANES {
@@ -226,11 +226,11 @@ impl OfHead<'_> {
     }
 }
 
-/// Puts keys into their panels.
+/// Stores new keys in their panels.
 struct StoreKeys<'a, E> {
     /// `[capacity / 16, head_dim, 16]`
     keys: &'a mut [E],
-    of: OfHead<'a>,
+    rows: HeadRows<'a>,
 }
 
 impl<E: Element> Kernel for StoreKeys<'_, E> {
@@ -238,22 +238,22 @@ impl<E: Element> Kernel for StoreKeys<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let head_dim = self.of.x.width();
-        let (rows, _) = self.keys.as_chunks_mut::<LANES>();
-        let end = self.of.position + self.of.x.len();
-        let mut start = self.of.position;
+        let head_dim = self.rows.x.width();
+        let (vectors, _) = self.keys.as_chunks_mut::<LANES>();
+        let end = self.rows.position + self.rows.x.len();
+        let mut start = self.rows.position;
         while start < end {
-            let panel = &mut rows[start / LANES * head_dim..][..head_dim];
+            let panel = &mut vectors[start / LANES * head_dim..][..head_dim];
             let next = (start + 1).next_multiple_of(LANES).min(end);
-            let tokens = start - self.of.position..next - self.of.position;
+            let tokens = start - self.rows.position..next - self.rows.position;
             if tokens.len() == LANES {
-                self.of.store_columns(simd, tokens.start, panel);
+                self.rows.store_transposed(simd, tokens.start, panel);
             } else {
-                // A token's numbers go to as many cache lines, which would otherwise arrive one after the other.
-                panel.iter().for_each(|row| simd.prefetch(row));
-                self.of.for_each(simd, tokens, |at, i, stored: &[E; LANES]| {
-                    let rows = panel[i * LANES..].iter_mut();
-                    rows.zip(stored).for_each(|(row, &x)| row[at % LANES] = x);
+                // Each element of a token goes to another cache line; without prefetching, they would be loaded in series.
+                panel.iter().for_each(|vector| simd.prefetch(vector));
+                self.rows.for_each(simd, tokens, |position, i, key: &[E; LANES]| {
+                    let vectors = panel[i * LANES..].iter_mut();
+                    vectors.zip(key).for_each(|(vector, &x)| vector[position % LANES] = x);
                 });
             }
             start = next;
@@ -261,12 +261,12 @@ impl<E: Element> Kernel for StoreKeys<'_, E> {
     }
 }
 
-/// Puts values into theirs.
+/// Stores new values in their panels.
 struct StoreValues<'a, E> {
     /// `[head_dim / 16, capacity, 16]`
     values: &'a mut [E],
     capacity: usize,
-    of: OfHead<'a>,
+    rows: HeadRows<'a>,
 }
 
 impl<E: Element> Kernel for StoreValues<'_, E> {
@@ -274,8 +274,9 @@ impl<E: Element> Kernel for StoreValues<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (rows, _) = self.values.as_chunks_mut::<LANES>();
-        let tokens = 0..self.of.x.len();
-        self.of.for_each(simd, tokens, |at, i, stored: &[E; LANES]| rows[i * self.capacity + at] = *stored);
+        let (vectors, _) = self.values.as_chunks_mut::<LANES>();
+        self.rows.for_each(simd, 0..self.rows.x.len(), |position, i, value: &[E; LANES]| {
+            vectors[i * self.capacity + position] = *value;
+        });
     }
 }

@@ -1,28 +1,28 @@
-//! Split-KV: the past is cut into stretches that different threads attend to, and what they find is merged.
+//! Split-KV: different threads attend to different splits of the KV cache, and the partial results are merged.
 //!
 //! ```text
-//! stretch:  m_s = max_j s[j],   l_s = Σ_j e^(s[j] − m_s),   z_s = Σ_j e^(s[j] − m_s) · v[j]
-//! merged:   m = max_s m_s,      z = Σ_s e^(m_s − m) · z_s / Σ_s e^(m_s − m) · l_s          (Dao et al. 2023)
+//! split s:  m_s = max_j s[j],   l_s = Σ_j e^(s[j] − m_s),   o_s = Σ_j e^(s[j] − m_s) · v[j]
+//! merged:   m = max_s m_s,      out = Σ_s e^(m_s − m) · o_s / Σ_s e^(m_s − m) · l_s        (Dao et al. 2023)
 //! ```
 //!
-//! Decode has one query a head: with more threads than heads, or heads that do not divide evenly among threads, some
-//! would have nothing to do. Stretches of 256 positions give every thread its share of a long past. They are the same
-//! for every query and any number of threads, and are merged in their order: so the bits are the same, too.
+//! Decode has one query per head: with more threads than heads, or heads that do not divide evenly among threads, some
+//! threads would idle. Splits of 256 positions spread a long context over all of them. The splits are the same for every
+//! query and any number of threads, and are merged in order, so the bits are the same, too.
 //!
-//! - Memory: head_dim + 2 numbers for every query, head and stretch of the call, and a stretch's scores a thread. Meant
-//!   for decode; the 512 tokens of a long prompt's piece take 6 MiB for every 1000 tokens that came before.
-//! - Cost: as [`two-pass`](super::TwoPass), and head_dim multiply-adds to merge each stretch.
+//! - Memory: head_dim + 2 elements for every query, head and split, and one split's scores per thread. Meant for decode;
+//!   a 512-token chunk of a long prompt takes 6 MiB for every 1000 tokens before it.
+//! - Cost: as [`two-pass`](super::TwoPass), and head_dim multiply-adds to merge each split.
 
-use super::kernel::{AttentionKernel, Call, Mixtures, Tile};
-use super::pieces::weigh;
+use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
+use super::primitives::exp_and_sum;
 use crate::kernels::exp::exp_one;
 use crate::kernels::rows::{Rows, RowsMut, row_stride};
 use crate::kernels::simd::{Kernel, LANES, Simd};
 
-/// Positions of a stretch.
-const STRETCH: usize = 256;
+/// Positions in a split.
+const SPLIT: usize = 256;
 
-/// Stretches of the past in parallel.
+/// Splits of the KV cache in parallel.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitKv;
 
@@ -31,65 +31,66 @@ impl AttentionKernel for SplitKv {
         "split-kv"
     }
 
-    fn about(&self) -> &'static str {
-        "stretches of 256 positions in parallel, then merged"
+    fn description(&self) -> &'static str {
+        "splits of 256 positions in parallel, then merged"
     }
 
-    fn attend(&self, call: &mut Call) {
-        let (rows, stretches) = (call.tile_rows().min(call.most_queries()), call.longest().div_ceil(STRETCH));
-        let width = call.mixture_width();
-        let size = rows * (width + 2);
-        let shared = call.tiles(rows) * stretches * size;
-        call.with_shared(shared, |call, found| {
-            call.team().for_each_piece(found, size, |i, found| {
-                let (tile, stretch) = (call.tile(rows, i / stretches), i % stretches);
-                attend(call, &tile, stretch * STRETCH, found);
+    fn attend(&self, params: &mut AttentionParams) {
+        let block_rows = params.mr().min(params.max_query_len());
+        let splits = params.max_kv_len().div_ceil(SPLIT);
+        let partial_len = block_rows * (params.padded_head_dim() + 2);
+        let len = params.query_blocks(block_rows) * splits * partial_len;
+        params.with_shared_workspace(len, |params, partials| {
+            params.team().for_each_piece(partials, partial_len, |i, partial| {
+                let (block, split) = (params.query_block(block_rows, i / splits), i % splits);
+                attend(params, &block, split * SPLIT, partial);
             });
-            let found: &[f32] = found;
-            call.for_each_tile(
-                rows,
+            let partials: &[f32] = partials;
+            params.for_each_query_block(
+                block_rows,
                 |_| 0,
-                |tile, _, z| {
-                    let found = &found[tile.index * stretches * size..][..stretches * size];
-                    tile.isa.run(Merge { tile, found, size, z });
+                |block, _, out| {
+                    let partials = &partials[block.index * splits * partial_len..][..splits * partial_len];
+                    block.isa.run(Merge { block, partials, partial_len, out });
                 },
             );
         });
     }
 }
 
-/// One stretch of a tile: leaves mixtures `[n, head_dim]`, maxima `[n]` and sums `[n]` in `found`.
-fn attend(call: &Call, tile: &Tile, start: usize, found: &mut [f32]) {
-    let n = tile.q.len();
-    let seen = |m: usize| (tile.position + m + 1).saturating_sub(start).min(STRETCH);
-    let positions = seen(n - 1);
+/// Computes one split of a query block: leaves unnormalized outputs `[n, head_dim]`, maxima `[n]` and sums `[n]` in
+/// `partial`.
+fn attend(params: &AttentionParams, block: &QueryBlock, start: usize, partial: &mut [f32]) {
+    let n = block.q.len();
+    let visible = |m: usize| (block.position + m + 1).saturating_sub(start).min(SPLIT);
+    let positions = visible(n - 1);
     if positions == 0 {
-        return; // longer pasts than this one have this stretch
+        return; // only longer sequences of the batch have this split
     }
-    let (mixture, rest) = found.split_at_mut(n * tile.past.mixture_width());
+    let (acc, rest) = partial.split_at_mut(n * block.kv.padded_head_dim());
     let (max, sum) = rest.split_at_mut(n);
-    let (stride, width) = (row_stride(STRETCH), positions.next_multiple_of(LANES));
-    call.with_scratch(n * stride, |p| {
-        tile.scores(start, &mut RowsMut::new(p, n, width, stride));
+    let (stride, width) = (row_stride(SPLIT), positions.next_multiple_of(LANES));
+    params.with_workspace(n * stride, |p| {
+        block.scores(start, &mut RowsMut::new(p, n, width, stride));
         for (m, p) in p.chunks_mut(stride).enumerate() {
-            match seen(m) {
+            match visible(m) {
                 0 => p[..width].fill(0.0),
-                seen => (max[m], sum[m]) = weigh(tile.isa, &mut p[..width], 0..seen),
+                visible => (max[m], sum[m]) = exp_and_sum(block.isa, &mut p[..width], 0..visible),
             }
         }
-        mixture.fill(0.0);
-        let mut mixture = RowsMut::dense(mixture, tile.past.mixture_width());
-        tile.mix(Rows::new(p, n, positions, stride), start, &mut mixture);
+        acc.fill(0.0);
+        let mut acc = RowsMut::dense(acc, block.kv.padded_head_dim());
+        block.accumulate_values(Rows::new(p, n, positions, stride), start, &mut acc);
     });
 }
 
-/// What the stretches found, brought together.
-struct Merge<'a, 'z> {
-    tile: &'a Tile<'a>,
-    /// As [`attend`] left it, `size` numbers a stretch.
-    found: &'a [f32],
-    size: usize,
-    z: &'a mut Mixtures<'z>,
+/// Merges the partial results of a query block's splits.
+struct Merge<'a, 'o> {
+    block: &'a QueryBlock<'a>,
+    /// As [`attend`] left them, `partial_len` elements per split.
+    partials: &'a [f32],
+    partial_len: usize,
+    out: &'a mut OutputBlock<'o>,
 }
 
 impl Kernel for Merge<'_, '_> {
@@ -97,23 +98,24 @@ impl Kernel for Merge<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (n, width) = (self.tile.q.len(), self.tile.past.mixture_width());
+        let (n, width) = (self.block.q.len(), self.block.kv.padded_head_dim());
         for m in 0..n {
-            // The stretches that this query sees something of.
-            let stretches = || self.found.chunks(self.size).take((self.tile.position + m) / STRETCH + 1);
+            // The splits that are not wholly masked for this query.
+            let partials =
+                || self.partials.chunks(self.partial_len).take((self.block.position + m) / SPLIT + 1);
             let [max, sum] = [n * width + m, n * width + n + m];
-            let highest = stretches().map(|found| found[max]).fold(f32::NEG_INFINITY, f32::max);
-            let z = self.z.row_mut(m);
-            z.fill(0.0);
+            let global_max = partials().map(|partial| partial[max]).fold(f32::NEG_INFINITY, f32::max);
+            let out = self.out.row_mut(m);
+            out.fill(0.0);
             let mut total = 0.0f32;
-            for found in stretches() {
-                let share = exp_one(simd, found[max] - highest);
-                total = share.mul_add(found[sum], total);
-                for (z, mixed) in z.iter_mut().zip(&found[m * width..]) {
-                    *z = share.mul_add(*mixed, *z);
+            for partial in partials() {
+                let rescale = exp_one(simd, partial[max] - global_max);
+                total = rescale.mul_add(partial[sum], total);
+                for (out, acc) in out.iter_mut().zip(&partial[m * width..]) {
+                    *out = rescale.mul_add(*acc, *out);
                 }
             }
-            z.iter_mut().for_each(|z| *z /= total);
+            out.iter_mut().for_each(|out| *out /= total);
         }
     }
 }

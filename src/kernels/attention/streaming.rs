@@ -1,21 +1,21 @@
-//! Online softmax, a query at a time: the past goes by in blocks, and what was found so far is brought to each new
-//! maximum. The idea of [`flash`](super::Flash) in plain words.
+//! Online softmax, one query at a time: keys and values are read block by block, and the running sum and output are
+//! rescaled whenever the running maximum grows. The idea of [`flash`](super::Flash) in plain code.
 //!
 //! ```text
-//! m' = max(m, m_block),   l' = l · e^(m − m') + l_block · e^(m_block − m'),   z likewise;   at the end z / l
+//! m' = max(m, m_block),   l' = l · e^(m − m') + l_block · e^(m_block − m'),   out' likewise;   finally out / l
 //! ```
 //!
-//! - Memory: 64 scores and a mixture a thread, whatever the length.
-//! - Cost: 4 · head_dim operations for every pair that the mask leaves; every query reads all of its past.
+//! - Memory: 64 scores and one output row per thread, whatever the length.
+//! - Cost: 4 · head_dim FLOPs per unmasked query-key pair; every query reads all of its keys and values.
 
-use super::kernel::{AttentionKernel, Call, Tile};
-use super::pieces::weigh;
+use super::kernel::{AttentionKernel, AttentionParams, QueryBlock};
+use super::primitives::exp_and_sum;
 use crate::kernels::rows::{Rows, RowsMut};
 
-/// Positions of a block. Blocks begin at position 0 for every query, so that chunks do not change a bit.
+/// Positions in a KV block. Blocks start at position 0 for every query, so that chunked prefill gives the same bits.
 const BLOCK: usize = 64;
 
-/// Online softmax, a query at a time.
+/// Online softmax, one query at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct Streaming;
 
@@ -24,29 +24,30 @@ impl AttentionKernel for Streaming {
         "streaming"
     }
 
-    fn about(&self) -> &'static str {
-        "online softmax, a query at a time"
+    fn description(&self) -> &'static str {
+        "online softmax, one query at a time"
     }
 
-    fn attend(&self, call: &mut Call) {
-        let scratch = |tile: &Tile| BLOCK + tile.past.mixture_width();
-        call.for_each_tile(1, scratch, |tile, scratch, z| {
-            let (p, mixture) = scratch.split_at_mut(BLOCK);
+    fn attend(&self, params: &mut AttentionParams) {
+        let workspace_len = |query: &QueryBlock| BLOCK + query.kv.padded_head_dim();
+        params.for_each_query_block(1, workspace_len, |query, workspace, out| {
+            let (p, acc) = workspace.split_at_mut(BLOCK);
             let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0f32);
-            mixture.fill(0.0);
-            for start in (0..tile.end()).step_by(BLOCK) {
-                tile.scores(start, &mut RowsMut::dense(p, BLOCK));
-                let (highest, total) = weigh(tile.isa, p, 0..BLOCK.min(tile.end() - start));
-                let higher = highest.max(max);
-                let (shrink, share) = (libm::expf(max - higher), libm::expf(highest - higher));
-                max = higher;
-                sum = sum * shrink + total * share;
-                mixture.iter_mut().for_each(|z| *z *= shrink);
-                p.iter_mut().for_each(|p| *p *= share);
-                let seen = Rows::dense(p, BLOCK).columns(0, BLOCK.min(tile.end() - start));
-                tile.mix(seen, start, &mut RowsMut::dense(mixture, tile.past.mixture_width()));
+            acc.fill(0.0);
+            for start in (0..query.kv_len()).step_by(BLOCK) {
+                let visible = BLOCK.min(query.kv_len() - start); // causal mask
+                query.scores(start, &mut RowsMut::dense(p, BLOCK));
+                let (block_max, block_sum) = exp_and_sum(query.isa, p, 0..visible);
+                let new_max = block_max.max(max);
+                let (rescale, block_rescale) = (libm::expf(max - new_max), libm::expf(block_max - new_max));
+                max = new_max;
+                sum = sum * rescale + block_sum * block_rescale;
+                acc.iter_mut().for_each(|acc| *acc *= rescale);
+                p.iter_mut().for_each(|p| *p *= block_rescale);
+                let p = Rows::dense(p, BLOCK).columns(0, visible);
+                query.accumulate_values(p, start, &mut RowsMut::dense(acc, query.kv.padded_head_dim()));
             }
-            z.row_mut(0).iter_mut().zip(mixture).for_each(|(z, mixed)| *z = *mixed / sum);
+            out.row_mut(0).iter_mut().zip(acc).for_each(|(out, acc)| *out = *acc / sum);
         });
     }
 }

@@ -1,14 +1,14 @@
-//! Attention as the formula stands: the whole score matrix, then a softmax of every row, then the mixtures.
+//! Attention as the formula is written: the whole score matrix, a softmax of every row, then the weighted values.
 //!
 //! ```text
-//! S = Q · Kᵀ · scale     P = softmax(S + mask)     Z = P · V          (Vaswani et al. 2017, section 3.2.1)
+//! S = Q · Kᵀ · scale     P = softmax(S + mask)     O = P · V          (Vaswani et al. 2017, section 3.2.1)
 //! ```
 //!
-//! - Memory: n · (past + n) scores a head, on every thread: 4 MiB for 1024 tokens, 64 MiB for 4096.
-//! - Cost: 4 · head_dim operations for every pair of tokens, those behind the mask included, and the matrix goes through
-//!   memory four times (written, normalised, read). In decode the matrix is one row.
+//! - Memory: n · (kv_len + n) scores per head on every thread: 4 MiB for 1024 tokens, 64 MiB for 4096.
+//! - Cost: 4 · head_dim FLOPs per query-key pair, masked ones included; the matrix goes through memory four times
+//!   (written, normalized, read). In decode the matrix is one row.
 
-use super::kernel::{AttentionKernel, Call, Mixtures, Tile};
+use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
 use crate::kernels::rows::{Rows, RowsMut, row_stride};
 use crate::kernels::simd::LANES;
 use crate::kernels::softmax::softmax;
@@ -22,38 +22,38 @@ impl AttentionKernel for Textbook {
         "textbook"
     }
 
-    fn about(&self) -> &'static str {
-        "the whole score matrix, as the formula stands"
+    fn description(&self) -> &'static str {
+        "the whole score matrix, as the formula is written"
     }
 
-    fn attend(&self, call: &mut Call) {
-        call.for_each_tile(usize::MAX, scratch, attend);
+    fn attend(&self, params: &mut AttentionParams) {
+        params.for_each_query_block(usize::MAX, workspace_len, attend);
     }
 }
 
-/// Numbers for the scores and mixtures of a tile.
-pub(super) fn scratch(tile: &Tile) -> usize {
-    let width = tile.end().next_multiple_of(LANES);
-    tile.q.len() * (row_stride(width) + tile.past.mixture_width())
+/// Returns the elements that a query block's scores and output accumulators take.
+pub(super) fn workspace_len(block: &QueryBlock) -> usize {
+    let width = block.kv_len().next_multiple_of(LANES);
+    block.q.len() * (row_stride(width) + block.kv.padded_head_dim())
 }
 
-/// The formula, matrix by matrix, for the queries of a tile.
-pub(super) fn attend(tile: &Tile, scratch: &mut [f32], z: &mut Mixtures) {
-    let (n, seen, width) = (tile.q.len(), tile.end(), tile.end().next_multiple_of(LANES));
+/// Computes the formula, matrix by matrix, for one query block.
+pub(super) fn attend(block: &QueryBlock, workspace: &mut [f32], out: &mut OutputBlock) {
+    let (n, kv_len, width) = (block.q.len(), block.kv_len(), block.kv_len().next_multiple_of(LANES));
     let stride = row_stride(width);
-    let (p, mixture) = scratch.split_at_mut(n * stride);
+    let (p, acc) = workspace.split_at_mut(n * stride);
 
-    tile.scores(0, &mut RowsMut::new(p, n, width, stride)); // S
+    block.scores(0, &mut RowsMut::new(p, n, width, stride)); // S
     for (m, p) in p.chunks_mut(stride).enumerate() {
-        let own = tile.position + m + 1;
-        softmax(tile.isa, &mut p[..own]); // P
-        p[own..].fill(0.0); // no token sees the future
+        let visible = block.position + m + 1;
+        softmax(block.isa, &mut p[..visible]); // P
+        p[visible..].fill(0.0); // causal mask
     }
-    mixture.fill(0.0);
-    let mut mixture = RowsMut::dense(mixture, tile.past.mixture_width());
-    tile.mix(Rows::new(p, n, seen, stride), 0, &mut mixture); // Z
+    acc.fill(0.0);
+    let mut acc = RowsMut::dense(acc, block.kv.padded_head_dim());
+    block.accumulate_values(Rows::new(p, n, kv_len, stride), 0, &mut acc); // O
     for m in 0..n {
-        let z = z.row_mut(m);
-        z.copy_from_slice(&mixture.row_mut(m)[..z.len()]);
+        let out = out.row_mut(m);
+        out.copy_from_slice(&acc.row_mut(m)[..out.len()]);
     }
 }

@@ -1,22 +1,21 @@
-//! Two passes over the past: the keys first, the values second, and in between the weights of all of it.
+//! Two passes over the KV cache: all keys, then all values, with the softmax in between.
 //!
 //! ```text
 //! pass 1:   s[j] = (q · k[j]) · scale,   m = max_j s[j]
-//!           e[j] = e^(s[j] − m),         l = Σ_j e[j]
-//! pass 2:   z = (Σ_j e[j] · v[j]) / l
+//!           p[j] = e^(s[j] − m),         l = Σ_j p[j]
+//! pass 2:   out = (Σ_j p[j] · v[j]) / l
 //! ```
 //!
-//! The maximum is known before the first value is read, so nothing is ever rescaled, and the division waits until
-//! head_dim numbers are left to divide instead of one for every position. In decode, keys and values are each read from
-//! front to back in one go, which is what memory is fastest at.
+//! The maximum is known before the first value is read, so nothing is ever rescaled, and the division is deferred to the
+//! head_dim output elements instead of every position. In decode, keys and values are each read sequentially in one go,
+//! which is the fastest access pattern.
 //!
-//! - Memory: a row of past + 1 scores for each query of a tile (6 with AVX2, 14 with AVX-512): 4 KiB a query for 1024
-//!   tokens.
-//! - Cost: as [`flash`](super::Flash) without its rescaling; long rows of scores leave the first-level cache between the
-//!   passes.
+//! - Memory: a row of kv_len + 1 scores per query of a block (6 queries with AVX2, 14 with AVX-512): 4 KiB per query
+//!   for 1024 tokens.
+//! - Cost: as [`flash`](super::Flash) without its rescaling; long rows of scores leave the L1 cache between the passes.
 
-use super::kernel::{AttentionKernel, Call, Mixtures, Tile};
-use super::pieces::weigh;
+use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
+use super::primitives::exp_and_sum;
 use crate::kernels::rows::{Rows, RowsMut, row_stride};
 use crate::kernels::simd::LANES;
 use std::ops::Range;
@@ -30,46 +29,46 @@ impl AttentionKernel for TwoPass {
         "two-pass"
     }
 
-    fn about(&self) -> &'static str {
-        "all keys, then all values: one row of scores a query"
+    fn description(&self) -> &'static str {
+        "all keys, then all values: one row of scores per query"
     }
 
-    fn attend(&self, call: &mut Call) {
-        let scratch = |tile: &Tile| scratch(tile, 0..tile.end());
-        call.for_each_tile(call.tile_rows(), scratch, |tile, scratch, z| {
-            attend(tile, 0..tile.end(), |m| 0..tile.position + m + 1, scratch, z);
+    fn attend(&self, params: &mut AttentionParams) {
+        let workspace_len = |block: &QueryBlock| workspace_len(block, 0..block.kv_len());
+        params.for_each_query_block(params.mr(), workspace_len, |block, workspace, out| {
+            attend(block, 0..block.kv_len(), |m| 0..block.position + m + 1, workspace, out);
         });
     }
 }
 
-/// Numbers for the scores of some positions, the mixtures and the sums of weights of a tile.
-pub(super) fn scratch(tile: &Tile, positions: Range<usize>) -> usize {
+/// Returns the elements that a query block's scores for `positions`, output accumulators and row sums take.
+pub(super) fn workspace_len(block: &QueryBlock, positions: Range<usize>) -> usize {
     let width = positions.len().next_multiple_of(LANES);
-    tile.q.len() * (row_stride(width) + tile.past.mixture_width() + 1)
+    block.q.len() * (row_stride(width) + block.kv.padded_head_dim() + 1)
 }
 
-/// Both passes over `positions`, of which query `m` sees `seen(m)`; they begin at a multiple of sixteen.
+/// Runs both passes over `positions`, which start at a multiple of sixteen; query `m` attends to `visible(m)` of them.
 pub(super) fn attend(
-    tile: &Tile,
+    block: &QueryBlock,
     positions: Range<usize>,
-    seen: impl Fn(usize) -> Range<usize>,
-    scratch: &mut [f32],
-    z: &mut Mixtures,
+    visible: impl Fn(usize) -> Range<usize>,
+    workspace: &mut [f32],
+    out: &mut OutputBlock,
 ) {
-    let (n, start, width) = (tile.q.len(), positions.start, positions.len().next_multiple_of(LANES));
+    let (n, start, width) = (block.q.len(), positions.start, positions.len().next_multiple_of(LANES));
     let stride = row_stride(width);
-    let (p, rest) = scratch.split_at_mut(n * stride);
-    let (mixture, sums) = rest.split_at_mut(n * tile.past.mixture_width());
+    let (p, rest) = workspace.split_at_mut(n * stride);
+    let (acc, sums) = rest.split_at_mut(n * block.kv.padded_head_dim());
 
-    tile.scores(start, &mut RowsMut::new(p, n, width, stride));
+    block.scores(start, &mut RowsMut::new(p, n, width, stride));
     for (m, p) in p.chunks_mut(stride).enumerate() {
-        let seen = seen(m);
-        (_, sums[m]) = weigh(tile.isa, &mut p[..width], seen.start - start..seen.end - start);
+        let visible = visible(m);
+        (_, sums[m]) = exp_and_sum(block.isa, &mut p[..width], visible.start - start..visible.end - start);
     }
-    mixture.fill(0.0);
-    let mut mixture = RowsMut::dense(mixture, tile.past.mixture_width());
-    tile.mix(Rows::new(p, n, positions.len(), stride), start, &mut mixture);
+    acc.fill(0.0);
+    let mut acc = RowsMut::dense(acc, block.kv.padded_head_dim());
+    block.accumulate_values(Rows::new(p, n, positions.len(), stride), start, &mut acc);
     for (m, sum) in sums.iter().enumerate() {
-        z.row_mut(m).iter_mut().zip(mixture.row_mut(m)).for_each(|(z, mixed)| *z = *mixed / sum);
+        out.row_mut(m).iter_mut().zip(acc.row_mut(m)).for_each(|(out, acc)| *out = *acc / sum);
     }
 }
