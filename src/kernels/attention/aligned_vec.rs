@@ -14,8 +14,8 @@ pub(super) struct AlignedVec<E> {
 }
 
 impl<E: bytemuck::Pod> AlignedVec<E> {
-    /// Returns `len` zeros. An empty vector allocates nothing, since every thread owns a workspace that it may never
-    /// use; the pages of a large one are zeroed by the system when they are first touched.
+    /// Returns `len` zeros. An empty vector allocates nothing, since every thread owns a workspace that it
+    /// may never use; the pages of a large one are zeroed by the system when they are first touched.
     pub(super) fn zeroed(len: usize) -> Self {
         let padding = if len == 0 { 0 } else { CACHE_LINE / size_of::<E>() };
         let data: Vec<E> = bytemuck::zeroed_vec(len + padding);

@@ -5,8 +5,8 @@ use crate::kernels::isa::Isa;
 use crate::kernels::rows::Rows;
 use crate::kernels::softmax::softmax;
 
-/// Returns the attention weights `[n_head, len, position + len]` of a segment: each row sums to 1, masked positions
-/// are 0.
+/// Returns the attention weights `[n_head, len, position + len]` of a segment: each row sums to 1, masked
+/// positions are 0.
 pub fn attention_weights(isa: Isa, q: Rows, segment: Segment, scale: f32, mask: Mask) -> Vec<f32> {
     let (n_head, head_dim) = (segment.kv.n_head(), segment.kv.head_dim());
     let kv_len = segment.position + segment.len;

@@ -1,13 +1,16 @@
-//! The textbook kernel, one block of queries at a time: the same three matrices, of which 64 rows exist at once.
+//! The textbook kernel, one block of queries at a time: the same three matrices, of which 64 rows exist at
+//! once.
 //!
 //! ```text
-//! for every block of 64 queries:   S = Q[block] · K[0..kv_len]ᵀ · scale,   P = softmax(S + mask),   O[block] = P · V
+//! for every block of 64 queries:
+//!     S = Q[block] · K[0..kv_len]ᵀ · scale     P = softmax(S + mask)     O[block] = P · V
 //! ```
 //!
-//! A softmax needs its whole row and no other, so rows can be computed in any blocks. Columns that are masked for the
-//! last query of the block are never computed, which is nearly half of the matrix.
+//! A softmax needs its whole row and no other, so rows can be computed in any blocks. Columns that are masked
+//! for the last query of the block are never computed, which is nearly half of the matrix.
 //!
-//! - Memory: 64 · (kv_len + n) scores per thread: 1 MiB for 4096 tokens, so they stay in the L2 cache up to about 2000.
+//! - Memory: 64 · (kv_len + n) scores per thread: 1 MiB for 4096 tokens, so they stay in the L2 cache up to
+//!   about 2000.
 //! - Cost: 4 · head_dim FLOPs per unmasked query-key pair, plus half a block of masked ones.
 
 use super::kernel::{AttentionKernel, AttentionParams};

@@ -7,15 +7,16 @@
 //! finally:             out = o / l                     (Milakov and Gimelshein 2018; Dao et al. 2022)
 //! ```
 //!
-//! A query block reads its keys and values in KV blocks of 256 positions and keeps, per query, the running maximum m,
-//! the running sum l and the unnormalized output o. Scores are used while they are in the L1 cache.
+//! A query block reads its keys and values in KV blocks of 256 positions and keeps, per query, the running
+//! maximum m, the running sum l and the unnormalized output o. Scores are used while they are in the L1
+//! cache.
 //!
 //! - Memory: one KV block of scores and one output row per query of a query block, whatever the length.
-//! - Cost: 4 · head_dim FLOPs per unmasked query-key pair, plus the masked part of the last KV block; one exponential
-//!   per pair; a rescaling where a KV block raises the maximum.
+//! - Cost: 4 · head_dim FLOPs per unmasked query-key pair, plus the masked part of the last KV block; one
+//!   exponential per pair; a rescaling where a KV block raises the maximum.
 //!
-//! KV blocks start at position 0 for every query, and each query's arithmetic is independent of the others, so decode
-//! (a query block of one) and prefill in any chunks give the same bits.
+//! KV blocks start at position 0 for every query, and each query's arithmetic is independent of the others,
+//! so decode (a query block of one) and prefill in any chunks give the same bits.
 
 use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
 use super::key_values::{Storage, with_panels};
@@ -28,13 +29,13 @@ use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::tile::{Factors, multiply_add_while, reaches, with_rows};
 
-/// Positions in a KV block: the scores of a query block fit in the L1 cache, and each query's maximum and rescaling are
-/// rarely computed (with 64 positions they took a third of the time).
+/// Positions in a KV block: the scores of a query block fit in the L1 cache, and each query's maximum and
+/// rescaling are rarely computed (with 64 positions they took a third of the time).
 const BLOCK: usize = 256;
 /// Panels of key positions in a KV block.
 const PANELS: usize = BLOCK / LANES;
-/// Panels that a single query processes at a time: each is a chain of dependent multiply-adds, and four chains keep up
-/// with memory (two took a tenth more time).
+/// Panels that a single query processes at a time: each is a chain of dependent multiply-adds, and four
+/// chains keep up with memory (two took a tenth more time).
 const DECODE_PANELS: usize = 4;
 /// The scores of `M` queries for a KV block.
 type Scores<const M: usize> = [[[f32; LANES]; PANELS]; M];
@@ -177,8 +178,9 @@ impl<'a, 'o, E: Element> FlashBlock<'a, 'o, E> {
         }
     }
 
-    /// Turns query `m`'s scores for a KV block, of which the first `visible` are not masked, into e^(score − max), and
-    /// updates its running maximum and sum; a new maximum rescales the sum and the unnormalized output.
+    /// Turns query `m`'s scores for a KV block, of which the first `visible` are not masked, into e^(score −
+    /// max), and updates its running maximum and sum; a new maximum rescales the sum and the unnormalized
+    /// output.
     #[inline(always)]
     fn online_softmax_update<S: Simd>(
         &mut self,
@@ -269,7 +271,8 @@ impl<'a, 'o, E: Element> FlashBlock<'a, 'o, E> {
             }
         }
         let p = Factors { at: p.as_ptr().cast(), row: BLOCK, step: 1 };
-        // SAFETY: `p` has `M` rows of `BLOCK >= positions` weights, and the panels `positions` rows of sixteen.
+        // SAFETY: `p` has `M` rows of `BLOCK >= positions` weights, and the panels `positions` rows of
+        // sixteen.
         unsafe { multiply_add_while(simd, p, positions, values, &mut acc, prefetch) };
         for m in 0..M {
             for v in 0..V {

@@ -1,9 +1,9 @@
 //! The interface of an attention kernel, and its parameters.
 //!
-//! A kernel gets everything at once ([`AttentionParams`]): the queries of any number of sequences, their keys and
-//! values, the output and the threads. Most kernels split the work into [`QueryBlock`]s, consecutive queries of one
-//! head, and define what to do with one ([`AttentionParams::for_each_query_block`]); idle threads take the next block.
-//! A kernel that needs another split, like split-KV, partitions the work itself.
+//! A kernel gets everything at once ([`AttentionParams`]): the queries of any number of sequences, their keys
+//! and values, the output and the threads. Most kernels split the work into [`QueryBlock`]s, consecutive
+//! queries of one head, and define what to do with one ([`AttentionParams::for_each_query_block`]); idle
+//! threads take the next block. A kernel that needs another split, like split-KV, partitions the work itself.
 
 use super::KeyValues;
 use super::aligned_vec::AlignedVec;
@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An implementation of attention.
 ///
-/// The result for a query must depend on positions alone: a kernel whose blocks or summation order depend on anything
-/// else (the chunk it was called with, the number of threads) would give other bits for the same text.
+/// The result for a query must depend on positions alone: a kernel whose blocks or summation order depend on
+/// anything else (the chunk it was called with, the number of threads) would give other bits for the same
+/// text.
 pub trait AttentionKernel: fmt::Debug + Sync {
     /// Returns the name that `--attention` takes.
     fn name(&self) -> &'static str;
@@ -98,7 +99,8 @@ thread_local! {
 /// Returns the first `len` elements of a buffer, which grows if it is too small.
 fn grow(buffer: &mut AlignedVec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
-        *buffer = AlignedVec::zeroed(len.next_power_of_two()); // rare, for kernels whose workspace grows with kv_len
+        // Rare: only for kernels whose workspace grows with kv_len.
+        *buffer = AlignedVec::zeroed(len.next_power_of_two());
     }
     &mut buffer[..len]
 }
@@ -117,7 +119,8 @@ pub struct AttentionParams<'a, 's> {
 }
 
 impl<'a, 's> AttentionParams<'a, 's> {
-    /// Attention of queries `q` over their segments, into `out`; both are `[n_tokens, n_embd]`, heads concatenated.
+    /// Attention of queries `q` over their segments, into `out`; both are `[n_tokens, n_embd]`, heads
+    /// concatenated.
     ///
     /// # Panics
     /// Where the shapes do not match.
@@ -143,8 +146,8 @@ impl<'a, 's> AttentionParams<'a, 's> {
         self.team
     }
 
-    /// Returns MR, the rows of the largest register tile of the instruction set in use: a query block of this size keeps
-    /// its accumulators in registers.
+    /// Returns MR, the rows of the largest register tile of the instruction set in use: a query block of this
+    /// size keeps its accumulators in registers.
     pub fn mr(&self) -> usize {
         tile_rows(self.team.isa().is_wide())
     }
@@ -170,8 +173,8 @@ impl<'a, 's> AttentionParams<'a, 's> {
         self.segments.iter().map(|segment| segment.len.div_ceil(max_rows) * segment.kv.n_head()).sum()
     }
 
-    /// Returns query block `index` of [`AttentionParams::query_blocks`]. The blocks of a head are consecutive, so that
-    /// its keys and values stay in the cache.
+    /// Returns query block `index` of [`AttentionParams::query_blocks`]. The blocks of a head are
+    /// consecutive, so that its keys and values stay in the cache.
     pub fn query_block(&self, max_rows: usize, index: usize) -> QueryBlock<'_> {
         let mut rest = index;
         let blocks_per_head = |segment: &Segment| segment.len.div_ceil(max_rows);
@@ -198,8 +201,8 @@ impl<'a, 's> AttentionParams<'a, 's> {
         }
     }
 
-    /// Calls `work` for every query block of at most `max_rows` queries, in parallel, with `workspace_len` elements of
-    /// workspace (holding whatever the last block left) and the block's output rows.
+    /// Calls `work` for every query block of at most `max_rows` queries, in parallel, with `workspace_len`
+    /// elements of workspace (holding whatever the last block left) and the block's output rows.
     pub fn for_each_query_block(
         &mut self,
         max_rows: usize,
@@ -227,7 +230,8 @@ impl<'a, 's> AttentionParams<'a, 's> {
         THREAD_WORKSPACE.with_borrow_mut(|buffer| work(grow(buffer, len)))
     }
 
-    /// Calls `work` with `len` elements of workspace for all threads to share, holding whatever the last call left.
+    /// Calls `work` with `len` elements of workspace for all threads to share, holding whatever the last call
+    /// left.
     pub fn with_shared_workspace<T>(
         &mut self,
         len: usize,

@@ -1,8 +1,8 @@
 //! The KV cache of one layer, in a selectable precision.
 //!
-//! 2 · n_embd elements per position: 6 KiB for GPT-2 in f32, 3 KiB in f16, 1.6 KiB in int8. In int8 every head's key and
-//! every head's value is rounded to multiples of its own scale, its absmax / 127: what is stored for a token does not
-//! depend on its neighbors.
+//! 2 · n_embd elements per position: 6 KiB for GPT-2 in f32, 3 KiB in f16, 1.6 KiB in int8. In int8 every
+//! head's key and every head's value is rounded to multiples of its own scale, its absmax / 127: what is
+//! stored for a token does not depend on its neighbors.
 
 use super::panels::Panels;
 use crate::kernels::rows::Rows;
@@ -10,8 +10,8 @@ use crate::kernels::threads::Team;
 use half::f16;
 use std::fmt;
 
-/// The capacity is a multiple of this: kernels may read whole panels, pairs of panels and blocks of this many positions
-/// without checking where the sequence ends.
+/// The capacity is a multiple of this: kernels may read whole panels, pairs of panels and blocks of this many
+/// positions without checking where the sequence ends.
 pub(super) const BLOCK: usize = 64;
 
 /// The precision of stored keys and values.
@@ -123,7 +123,8 @@ impl KeyValues {
         with_panels!(&self.storage, panels => panels.bytes())
     }
 
-    /// Returns head `h`'s first `positions` keys and values, converted back to f32: `[positions, head_dim]` each.
+    /// Returns head `h`'s first `positions` keys and values, converted back to f32: `[positions, head_dim]`
+    /// each.
     pub fn to_f32_vecs(&self, h: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
         assert!(h < self.n_head && positions <= self.capacity);
         with_panels!(&self.storage, panels => panels.to_f32_vecs(h, positions))

@@ -1,5 +1,5 @@
-//! Attention: every token has a query, and all tokens up to it have a key and a value. A token's output is the average of
-//! these values, weighted by how well their keys match its query.
+//! Attention: every token has a query, and all tokens up to it have a key and a value. A token's output is
+//! the average of these values, weighted by how well their keys match its query.
 //!
 //! ```text
 //! score[i, j] = (q[i] · k[j]) · scale          for j ≤ i: no token sees the future (causal mask)
@@ -7,14 +7,15 @@
 //! out[i]      = Σ_j p[i, j] · v[j]             (Vaswani et al. 2017, section 3.2.1)
 //! ```
 //!
-//! Every head does so on its own head_dim columns of q, k and v; scale is 1/√head_dim. For n tokens that is
-//! 2 · n² · n_embd multiply-adds in prefill (half of them masked); in decode, 4 · n_embd FLOPs per cached token on
-//! 2 · n_embd cached elements: memory bandwidth is the limit.
+//! Every head does so on its own head_dim columns of q, k and v; scale is 1/√head_dim. For n tokens that is 2
+//! · n² · n_embd multiply-adds in prefill (half of them masked); in decode, 4 · n_embd FLOPs per cached token
+//! on 2 · n_embd cached elements: memory bandwidth is the limit.
 //!
-//! [`KeyValues`] lays keys and values out so that scores and outputs are one inner loop. [`KERNELS`] lists the
-//! implementations, each in a file of its own, to be read in this order: [`Textbook`], [`Blocks`], [`TwoPass`],
-//! [`Streaming`], [`Flash`] (the default), [`SplitKv`], [`SlidingWindow`]. A new one is a file and a line in that list:
-//! it is then tested with the others, measured by `hornbook bench attention` and selected by `--attention NAME`.
+//! [`KeyValues`] lays keys and values out so that scores and outputs are one inner loop. [`KERNELS`] lists
+//! the implementations, each in a file of its own, to be read in this order: [`Textbook`], [`Blocks`],
+//! [`TwoPass`], [`Streaming`], [`Flash`] (the default), [`SplitKv`], [`SlidingWindow`]. A new one is a file
+//! and a line in that list: it is then tested with the others, measured by `hornbook bench attention` and
+//! selected by `--attention NAME`.
 
 mod aligned_vec;
 mod attention_weights;
@@ -61,8 +62,9 @@ pub fn by_name(name: &str) -> Result<&'static dyn AttentionKernel, String> {
     })
 }
 
-/// The formula in f64, for one query of one head; `k` and `v`, `[n, head_dim]` each, are the unmasked positions. Returns
-/// the output `[head_dim]` and the attention weights `[n]`. Every kernel is tested against it.
+/// The formula in f64, for one query of one head; `k` and `v`, `[n, head_dim]` each, are the unmasked
+/// positions. Returns the output `[head_dim]` and the attention weights `[n]`. Every kernel is tested against
+/// it.
 pub fn reference(q: &[f32], k: Rows, v: Rows, scale: f32) -> (Vec<f64>, Vec<f64>) {
     let dot = |j| q.iter().zip(k.row(j)).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>();
     let scores: Vec<f64> = (0..k.len()).map(|j| dot(j) * f64::from(scale)).collect();
@@ -77,8 +79,8 @@ pub fn reference(q: &[f32], k: Rows, v: Rows, scale: f32) -> (Vec<f64>, Vec<f64>
     (out, p)
 }
 
-/// Computes attention with a kernel. `q` and `out` are `[n_tokens, n_embd]`, heads concatenated; the rows of every
-/// segment are written. Returns the bytes of workspace that the kernel used.
+/// Computes attention with a kernel. `q` and `out` are `[n_tokens, n_embd]`, heads concatenated; the rows of
+/// every segment are written. Returns the bytes of workspace that the kernel used.
 pub fn attention(
     kernel: &dyn AttentionKernel,
     team: &Team,

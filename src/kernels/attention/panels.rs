@@ -1,5 +1,6 @@
-//! The layout of keys and values: panels of sixteen (see [`tile`](crate::kernels::tile)), keys sixteen *positions* wide
-//! and values sixteen *dimensions* wide, so that scores and outputs use the same microkernel as a linear layer:
+//! The layout of keys and values: panels of sixteen (see [`tile`](crate::kernels::tile)), keys sixteen
+//! *positions* wide and values sixteen *dimensions* wide, so that scores and outputs use the same microkernel
+//! as a linear layer:
 //!
 //! ```text
 //! keys   [capacity / 16, head_dim, 16]      sixteen scores at once, summed over head_dim
@@ -129,7 +130,8 @@ impl<E: Element> Panels<E> {
         &self.data[start..][..self.head_dim * LANES]
     }
 
-    /// Returns a panel of head `h`'s values, dimensions `16 · panel..`, from `position`: `[capacity - position, 16]`.
+    /// Returns a panel of head `h`'s values, dimensions `16 · panel..`, from `position`: `[capacity -
+    /// position, 16]`.
     #[inline(always)]
     pub(super) fn values(&self, h: usize, panel: usize, position: usize) -> &[E] {
         let (head, keys) = (h * head_len(self.head_dim, self.capacity), self.capacity * self.head_dim);
@@ -169,8 +171,8 @@ impl Kernel for AbsMax<'_> {
     }
 }
 
-/// One head's new keys or values, `[n, head_dim]`, for the tokens from `position`, and the scales of all positions, if
-/// quantized.
+/// One head's new keys or values, `[n, head_dim]`, for the tokens from `position`, and the scales of all
+/// positions, if quantized.
 struct HeadRows<'a> {
     x: Rows<'a>,
     position: usize,
@@ -192,8 +194,8 @@ impl HeadRows<'_> {
         }
     }
 
-    /// Calls `store` for every vector of sixteen elements of `tokens`, with the token's position, the vector's index and
-    /// the converted elements.
+    /// Calls `store` for every vector of sixteen elements of `tokens`, with the token's position, the
+    /// vector's index and the converted elements.
     #[inline(always)]
     fn for_each<S: Simd, E: Element>(
         &self,
@@ -249,7 +251,8 @@ impl<E: Element> Kernel for StoreKeys<'_, E> {
             if tokens.len() == LANES {
                 self.rows.store_transposed(simd, tokens.start, panel);
             } else {
-                // Each element of a token goes to another cache line; without prefetching, they would be loaded in series.
+                // Each element of a token goes to another cache line; without prefetching, they would be
+                // loaded in series.
                 panel.iter().for_each(|vector| simd.prefetch(vector));
                 self.rows.for_each(simd, tokens, |position, i, key: &[E; LANES]| {
                     let vectors = panel[i * LANES..].iter_mut();

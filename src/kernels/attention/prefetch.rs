@@ -1,11 +1,11 @@
 //! Software prefetching of keys and values in decode.
 //!
-//! A single query uses every key and value once, so attention takes as long as memory takes to deliver them. They lie
-//! in more streams, on more pages, than the hardware prefetchers can track. While a block's keys are multiplied, the
-//! values of the same positions are prefetched; while values are accumulated, the keys one block ahead, and after the
-//! last block the first keys of the next head, which usually runs on the same thread. Nothing is prefetched twice, and
-//! little in vain. (Compared with prefetching further along the same stream, this takes a tenth less time in f32, a
-//! fifth less in f16, a third less in int8.)
+//! A single query uses every key and value once, so attention takes as long as memory takes to deliver them.
+//! They lie in more streams, on more pages, than the hardware prefetchers can track. While a block's keys are
+//! multiplied, the values of the same positions are prefetched; while values are accumulated, the keys one
+//! block ahead, and after the last block the first keys of the next head, which usually runs on the same
+//! thread. Nothing is prefetched twice, and little in vain. (Compared with prefetching further along the same
+//! stream, this takes a tenth less time in f32, a fifth less in f16, a third less in int8.)
 
 use super::aligned_vec::CACHE_LINE;
 use super::panels::Panels;
@@ -35,14 +35,14 @@ impl<E: Element> Prefetcher<E> {
         Self {
             keys: kv.keys(h, 0).as_ptr().wrapping_add(block * head_dim),
             remaining: kv_len.saturating_sub(block).next_multiple_of(LANES) * head_dim,
-            next_head: kv.keys((h + 1).min(kv.n_head() - 1), 0).as_ptr(), // the last head: its own keys, still cached
+            next_head: kv.keys((h + 1).min(kv.n_head() - 1), 0).as_ptr(), // the last head: its own, cached
             values: values.as_ptr(),
             panel_stride: values.len(),
         }
     }
 
-    /// Prefetches values of one position near `position`, dimensions near `d`: sixteen calls cover the positions
-    /// `position..position + 16`. Every cache line is prefetched once.
+    /// Prefetches values of one position near `position`, dimensions near `d`: sixteen calls cover the
+    /// positions `position..position + 16`. Every cache line is prefetched once.
     #[inline(always)]
     pub(super) fn prefetch_values<S: Simd>(&self, simd: S, position: usize, d: usize) {
         if d.is_multiple_of(Self::VECTORS_PER_LINE) {

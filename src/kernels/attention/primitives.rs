@@ -1,8 +1,9 @@
-//! The primitives that kernels are built from, each a fast inner loop behind a plain function: Q·Kᵀ scores, the softmax
-//! numerator and its sum, and P·V accumulation.
+//! The primitives that kernels are built from, each a fast inner loop behind a plain function: Q·Kᵀ scores,
+//! the softmax numerator and its sum, and P·V accumulation.
 //!
-//! Positions may be processed in any blocks: a score is one chain of multiply-adds over head_dim, an output element one
-//! chain over positions that continues where the last block ended, so the bits do not depend on the block boundaries.
+//! Positions may be processed in any blocks: a score is one chain of multiply-adds over head_dim, an output
+//! element one chain over positions that continues where the last block ended, so the bits do not depend on
+//! the block boundaries.
 
 use super::key_values::{BLOCK, Storage, with_panels};
 use super::panels::Panels;
@@ -16,8 +17,8 @@ use crate::kernels::tile::{Factors, multiply_add, reaches, tile_range, tile_rows
 use std::ops::Range;
 
 impl QueryBlock<'_> {
-    /// Writes `scores[m, j] = (q[m] · k[start + j]) · scale` for as many positions as `scores` is wide. Both `start` and
-    /// the width are multiples of sixteen; scores of positions that hold no token are undefined.
+    /// Writes `scores[m, j] = (q[m] · k[start + j]) · scale` for as many positions as `scores` is wide. Both
+    /// `start` and the width are multiples of sixteen; scores of positions that hold no token are undefined.
     pub fn scores(&self, start: usize, scores: &mut RowsMut) {
         let (width, capacity) = (scores.width(), self.kv.capacity());
         assert!(scores.len() == self.q.len() && start.is_multiple_of(LANES) && width.is_multiple_of(LANES));
@@ -33,8 +34,8 @@ impl QueryBlock<'_> {
         });
     }
 
-    /// Adds `Σ_j p[m, j] · v[start + j]` to `acc[m]`, for as many positions as `p` is wide. The accumulators are
-    /// [`KeyValues::padded_head_dim`] wide.
+    /// Adds `Σ_j p[m, j] · v[start + j]` to `acc[m]`, for as many positions as `p` is wide. The accumulators
+    /// are [`KeyValues::padded_head_dim`] wide.
     pub fn accumulate_values(&self, p: Rows, start: usize, acc: &mut RowsMut) {
         assert!(p.len() == self.q.len() && acc.len() == self.q.len());
         assert!(acc.width() == self.kv.padded_head_dim() && start + p.width() <= self.kv.capacity());
@@ -49,7 +50,8 @@ impl QueryBlock<'_> {
         });
     }
 
-    /// Splits the block's rows into register tiles; calls `tile` with the first row and the number of rows of each.
+    /// Splits the block's rows into register tiles; calls `tile` with the first row and the number of rows of
+    /// each.
     fn for_each_register_tile(&self, mut tile: impl FnMut(usize, usize)) {
         let mr = tile_rows(self.isa.is_wide());
         for i in 0..self.q.len().div_ceil(mr) {
@@ -199,8 +201,8 @@ impl<E: Element, const M: usize> AccumulateValues<'_, '_, E, M> {
     }
 }
 
-/// Replaces a query's scores by e^(score − max) where `visible` and by 0 elsewhere, in place; returns the maximum and
-/// the sum of the exponentials. `scores` is whole vectors, with at least one visible position.
+/// Replaces a query's scores by e^(score − max) where `visible` and by 0 elsewhere, in place; returns the
+/// maximum and the sum of the exponentials. `scores` is whole vectors, with at least one visible position.
 pub fn exp_and_sum(isa: Isa, scores: &mut [f32], visible: Range<usize>) -> (f32, f32) {
     assert!(scores.len().is_multiple_of(LANES) && !visible.is_empty());
     scores[..visible.start].fill(f32::NEG_INFINITY);

@@ -4,12 +4,13 @@
 //! out[i] = Σ_j p[i, j] · v[j]     for i − 256 < j ≤ i      (Beltagy et al. 2020; Jiang et al. 2023)
 //! ```
 //!
-//! The cost no longer grows with the context. Information still travels further, 256 tokens per layer. This is another
-//! function than full attention: the results agree for the first 256 tokens of a text; beyond that, a model that was
-//! not trained with a window writes worse.
+//! The cost no longer grows with the context. Information still travels further, 256 tokens per layer. This
+//! is another function than full attention: the results agree for the first 256 tokens of a text; beyond
+//! that, a model that was not trained with a window writes worse.
 //!
 //! - Memory: a row of at most 256 scores plus the block's height for each query of a block.
-//! - Cost: 4 · head_dim FLOPs per query-key pair in the window; in decode at most 256 keys and values are read.
+//! - Cost: 4 · head_dim FLOPs per query-key pair in the window; in decode at most 256 keys and values are
+//!   read.
 
 use super::kernel::{AttentionKernel, AttentionParams, Mask, QueryBlock};
 use super::two_pass;
@@ -24,7 +25,8 @@ pub struct SlidingWindow {
 }
 
 impl SlidingWindow {
-    /// Returns the positions that the queries of a block attend to together, rounded down to a multiple of sixteen.
+    /// Returns the positions that the queries of a block attend to together, rounded down to a multiple of
+    /// sixteen.
     fn positions(&self, block: &QueryBlock) -> Range<usize> {
         let first = self.mask().visible(block.position).start;
         first / LANES * LANES..block.kv_len()

@@ -1,16 +1,18 @@
-//! Split-KV: different threads attend to different splits of the KV cache, and the partial results are merged.
+//! Split-KV: different threads attend to different splits of the KV cache, and the partial results are
+//! merged.
 //!
 //! ```text
 //! split s:  m_s = max_j s[j],   l_s = Σ_j e^(s[j] − m_s),   o_s = Σ_j e^(s[j] − m_s) · v[j]
 //! merged:   m = max_s m_s,      out = Σ_s e^(m_s − m) · o_s / Σ_s e^(m_s − m) · l_s        (Dao et al. 2023)
 //! ```
 //!
-//! Decode has one query per head: with more threads than heads, or heads that do not divide evenly among threads, some
-//! threads would idle. Splits of 256 positions spread a long context over all of them. The splits are the same for every
-//! query and any number of threads, and are merged in order, so the bits are the same, too.
+//! Decode has one query per head: with more threads than heads, or heads that do not divide evenly among
+//! threads, some threads would idle. Splits of 256 positions spread a long context over all of them. The
+//! splits are the same for every query and any number of threads, and are merged in order, so the bits are
+//! the same, too.
 //!
-//! - Memory: head_dim + 2 elements for every query, head and split, and one split's scores per thread. Meant for decode;
-//!   a 512-token chunk of a long prompt takes 6 MiB for every 1000 tokens before it.
+//! - Memory: head_dim + 2 elements for every query, head and split, and one split's scores per thread. Meant
+//!   for decode; a 512-token chunk of a long prompt takes 6 MiB for every 1000 tokens before it.
 //! - Cost: as [`two-pass`](super::TwoPass), and head_dim multiply-adds to merge each split.
 
 use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
@@ -58,8 +60,8 @@ impl AttentionKernel for SplitKv {
     }
 }
 
-/// Computes one split of a query block: leaves unnormalized outputs `[n, head_dim]`, maxima `[n]` and sums `[n]` in
-/// `partial`.
+/// Computes one split of a query block: leaves unnormalized outputs `[n, head_dim]`, maxima `[n]` and sums
+/// `[n]` in `partial`.
 fn attend(params: &AttentionParams, block: &QueryBlock, start: usize, partial: &mut [f32]) {
     let n = block.q.len();
     let visible = |m: usize| (block.position + m + 1).saturating_sub(start).min(SPLIT);

@@ -1,8 +1,8 @@
-//! Online softmax, one query at a time: keys and values are read block by block, and the running sum and output are
-//! rescaled whenever the running maximum grows. The idea of [`flash`](super::Flash) in plain code.
+//! Online softmax, one query at a time: keys and values are read block by block, and the running sum and
+//! output are rescaled whenever the running maximum grows. The idea of [`flash`](super::Flash) in plain code.
 //!
 //! ```text
-//! m' = max(m, m_block),   l' = l · e^(m − m') + l_block · e^(m_block − m'),   out' likewise;   finally out / l
+//! m' = max(m, m_block),  l' = l · e^(m − m') + l_block · e^(m_block − m'),  o' likewise;  finally out = o / l
 //! ```
 //!
 //! - Memory: 64 scores and one output row per thread, whatever the length.
@@ -12,7 +12,8 @@ use super::kernel::{AttentionKernel, AttentionParams, QueryBlock};
 use super::primitives::exp_and_sum;
 use crate::kernels::rows::{Rows, RowsMut};
 
-/// Positions in a KV block. Blocks start at position 0 for every query, so that chunked prefill gives the same bits.
+/// Positions in a KV block. Blocks start at position 0 for every query, so that chunked prefill gives the
+/// same bits.
 const BLOCK: usize = 64;
 
 /// Online softmax, one query at a time.

@@ -1,4 +1,5 @@
-//! Every registered kernel against the reference, and against itself on other instruction sets and thread counts.
+//! Every registered kernel against the reference, and against itself on other instruction sets and thread
+//! counts.
 
 use super::*;
 use crate::kernels::check::numbers;
@@ -49,8 +50,8 @@ impl Case {
         out
     }
 
-    /// Returns the reference on the stored keys and values, head by head: the output `[n, n_embd]` and the attention
-    /// weights `[n_head, n, n]`.
+    /// Returns the reference on the stored keys and values, head by head: the output `[n, n_embd]` and the
+    /// attention weights `[n_head, n, n]`.
     fn reference(&self, mask: Mask, kv: &KeyValues) -> (Vec<f64>, Vec<f64>) {
         let mut out = vec![0.0; self.q.len()];
         let mut weights = vec![0.0; self.n_head * self.n * self.n];

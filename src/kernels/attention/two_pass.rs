@@ -6,13 +6,14 @@
 //! pass 2:   out = (Σ_j p[j] · v[j]) / l
 //! ```
 //!
-//! The maximum is known before the first value is read, so nothing is ever rescaled, and the division is deferred to the
-//! head_dim output elements instead of every position. In decode, keys and values are each read sequentially in one go,
-//! which is the fastest access pattern.
+//! The maximum is known before the first value is read, so nothing is ever rescaled, and the division is
+//! deferred to the head_dim output elements instead of every position. In decode, keys and values are each
+//! read sequentially in one go, which is the fastest access pattern.
 //!
-//! - Memory: a row of kv_len + 1 scores per query of a block (6 queries with AVX2, 14 with AVX-512): 4 KiB per query
-//!   for 1024 tokens.
-//! - Cost: as [`flash`](super::Flash) without its rescaling; long rows of scores leave the L1 cache between the passes.
+//! - Memory: a row of kv_len + 1 scores per query of a block (6 queries with AVX2, 14 with AVX-512): 4 KiB
+//!   per query for 1024 tokens.
+//! - Cost: as [`flash`](super::Flash) without its rescaling; long rows of scores leave the L1 cache between
+//!   the passes.
 
 use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
 use super::primitives::exp_and_sum;
@@ -47,7 +48,8 @@ pub(super) fn workspace_len(block: &QueryBlock, positions: Range<usize>) -> usiz
     block.q.len() * (row_stride(width) + block.kv.padded_head_dim() + 1)
 }
 
-/// Runs both passes over `positions`, which start at a multiple of sixteen; query `m` attends to `visible(m)` of them.
+/// Runs both passes over `positions`, which start at a multiple of sixteen; query `m` attends to `visible(m)`
+/// of them.
 pub(super) fn attend(
     block: &QueryBlock,
     positions: Range<usize>,
