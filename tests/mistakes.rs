@@ -149,7 +149,7 @@ mod unix {
     }
 
     #[test]
-    fn a_disk_that_fills_up_while_quantising_keeps_nothing_of_it() {
+    fn a_disk_that_fills_up_while_quantizing_keeps_nothing_of_it() {
         let folder = tempdir().unwrap();
         let target = folder.path().join("small");
         let args = ["quantize", "fable", "--precision", "int8", "-o", target.to_str().unwrap()];
@@ -277,7 +277,7 @@ mod unix {
         // The bar is drawn over itself: each state of it is a line of its own, and fits.
         let states = bars.split(['\r', '\n']).map(console_width);
         let drawn: Vec<usize> = states.collect();
-        assert!(bars.contains("matrices quantised"), "{bars:?}");
+        assert!(bars.contains("matrices quantized"), "{bars:?}");
         assert!(
             drawn.iter().zip(bars.split(['\r', '\n'])).all(|(w, state)| *w <= 40 || !state.contains("left")),
             "{bars:?}"

@@ -17,8 +17,8 @@ use tempfile::tempdir;
 
 const BOTH: [Precision; 2] = [Precision::Int8, Precision::Int4];
 
-fn quantise(checkpoint: &Checkpoint, precision: Precision, folder: &Path) -> usize {
-    checkpoint.quantise(precision.dtype(), folder, |_| Ok(())).unwrap()
+fn quantize(checkpoint: &Checkpoint, precision: Precision, folder: &Path) -> usize {
+    checkpoint.quantize(precision.dtype(), folder, |_| Ok(())).unwrap()
 }
 
 fn logits(checkpoint: Checkpoint, precision: Option<Precision>, ids: &[u32]) -> Vec<u32> {
@@ -30,7 +30,7 @@ fn logits(checkpoint: Checkpoint, precision: Option<Precision>, ids: &[u32]) -> 
 }
 
 #[test]
-fn a_quantised_file_gives_the_bits_of_rounding_at_load() {
+fn a_quantized_file_gives_the_bits_of_rounding_at_load() {
     // Widths that are no multiple of a block or a vector, a head of its own, nn.Linear's layout, f16, shards.
     let folders = [
         "tiny-gelu-tanh-unscaled",
@@ -46,9 +46,9 @@ fn a_quantised_file_gives_the_bits_of_rounding_at_load() {
         for precision in BOTH {
             let original = Checkpoint::from_folder(&data(folder)).unwrap();
             let written = tempdir().unwrap();
-            quantise(&original, precision, written.path());
+            quantize(&original, precision, written.path());
             let opened = Checkpoint::from_folder(written.path()).unwrap();
-            assert_eq!(opened.quantised(), Some(precision.dtype()));
+            assert_eq!(opened.quantized(), Some(precision.dtype()));
             let expected = logits(original, Some(precision), &ids);
             assert!(logits(opened.clone(), None, &ids) == expected, "{folder}, {precision}");
             assert!(logits(opened, Some(precision), &ids) == expected, "{folder}, {precision}");
@@ -61,7 +61,7 @@ fn weights_are_used_where_they_lie_on_cache_lines() {
     for precision in BOTH {
         let written = tempdir().unwrap();
         let original = Checkpoint::embedded().unwrap();
-        let bytes = quantise(&original, precision, written.path());
+        let bytes = quantize(&original, precision, written.path());
         let file = written.path().join("model.safetensors");
         assert_eq!(fs::metadata(&file).unwrap().len(), bytes as u64);
         let opened = Checkpoint::from_folder(written.path()).unwrap();
@@ -86,15 +86,15 @@ fn weights_are_used_where_they_lie_on_cache_lines() {
 fn an_interrupted_run_leaves_nothing_behind_and_the_old_model_in_place() {
     let written = tempdir().unwrap();
     let original = Checkpoint::embedded().unwrap();
-    quantise(&original, Precision::Int4, written.path());
+    quantize(&original, Precision::Int4, written.path());
     let before = fs::read(written.path().join("model.safetensors")).unwrap();
     let stops: [fn(&Step) -> bool; 2] = [
-        |step| matches!(step, Step::Quantised(3, _)),
+        |step| matches!(step, Step::Quantized(3, _)),
         |step| matches!(step, Step::Written(done, of) if 2 * done > *of),
     ];
     for stop in stops {
         let go_on = |step| if stop(&step) { Err(Error::Message("stopped".into())) } else { Ok(()) };
-        let refusal = original.quantise(Dtype::Int8, written.path(), go_on).unwrap_err();
+        let refusal = original.quantize(Dtype::Int8, written.path(), go_on).unwrap_err();
         assert_eq!(refusal.to_string(), "stopped");
         let names: Vec<_> =
             fs::read_dir(written.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -136,7 +136,7 @@ fn the_command_line_writes_a_model_once_and_explains_what_it_refuses() {
 
     refused(&[&quantize[..], &[&small]].concat(), "--force replaces it");
     hornbook(&[&quantize[..], &[&small, "--force"]].concat()).assert().success();
-    refused(&["quantize", &small, "-p", "int4", "-o", &smaller], "is quantised already, to int8");
+    refused(&["quantize", &small, "-p", "int4", "-o", &smaller], "is quantized already, to int8");
     refused(&["quantize", &small, "-p", "int4", "-o", &small], "the model's own folder");
     refused(&["quantize", "fable", "-p", "f16", "-o", &smaller], "found f16, expected int8 or int4");
     refused(&["generate", "x", "--model", &small, "--precision", "f32"], "found f32, expected int8");
@@ -144,11 +144,11 @@ fn the_command_line_writes_a_model_once_and_explains_what_it_refuses() {
     assert!(!Path::new(&smaller).exists());
 }
 
-/// The quantised file of a tiny model, its tensors changed by `change` before it is written again.
+/// The quantized file of a tiny model, its tensors changed by `change` before it is written again.
 fn opened_after(change: impl Fn(&mut Tensors, &mut HashMap<String, String>)) -> String {
     let folder = tempdir().unwrap();
     let original = Checkpoint::from_folder(&data("tiny-one-head")).unwrap();
-    quantise(&original, Precision::Int8, folder.path());
+    quantize(&original, Precision::Int8, folder.path());
     let path = folder.path().join("model.safetensors");
     let content = fs::read(&path).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&content).unwrap();
@@ -171,7 +171,7 @@ fn opened_after(change: impl Fn(&mut Tensors, &mut HashMap<String, String>)) -> 
 type Tensors = HashMap<String, (safetensors::Dtype, Vec<usize>, Vec<u8>)>;
 
 #[test]
-fn a_quantised_file_that_lies_is_refused_in_one_line() {
+fn a_quantized_file_that_lies_is_refused_in_one_line() {
     const LINES: &str = "h.0.mlp.c_fc.weight.int8";
     const SCALE: &str = "h.0.mlp.c_fc.weight.scale";
     assert_eq!(opened_after(|_, _| ()), "fine");

@@ -64,7 +64,7 @@ fn it_continues_as_published() {
     }
 }
 
-/// The published logits are of an export that may be quantised: the best token is the same, and logits agree to 1 %.
+/// The published logits are of an export that may be quantized: the best token is the same, and logits agree to 1 %.
 #[test]
 fn its_next_tokens_are_as_published() {
     let cases = published().next_token.cases;

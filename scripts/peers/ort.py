@@ -13,7 +13,7 @@ BLOCK = 32  # values that share a scale in int4
 
 
 def prepare(checkpoint, folder, precision, path):
-    """The graph; int8 by onnxruntime's dynamic quantisation, int4 by MatMulNBits, of every matrix."""
+    """The graph; int8 by onnxruntime's dynamic quantization, int4 by MatMulNBits, of every matrix."""
     import onnx
 
     if precision in ("f32", "int4"):

@@ -12,10 +12,10 @@
 //! - `shards`: which file holds which tensor?
 //! - `tensor`: what is a tensor, and when must it be copied?
 //! - `memory`: where does a copy live?
-//! - `packed`: how is a quantised matrix stored?
+//! - `quantized`: how is a quantized matrix stored?
 //! - `weights`: which tensors make a GPT-2?
 //! - `parameters`: how many numbers are in which part, and how many bytes are they?
-//! - `write`: how does a quantised model become a folder?
+//! - `write`: how does a quantized model become a folder?
 
 mod chat;
 mod config;
@@ -23,8 +23,8 @@ mod embedded;
 mod header;
 mod locate;
 mod memory;
-mod packed;
 mod parameters;
+mod quantized;
 mod shards;
 mod source;
 mod tensor;
@@ -285,8 +285,8 @@ impl Checkpoint {
             .collect()
     }
 
-    /// The precision the matrices were quantised to; none where their numbers are plain.
-    pub fn quantised(&self) -> Option<Dtype> {
+    /// The precision the matrices were quantized to; none where their numbers are plain.
+    pub fn quantized(&self) -> Option<Dtype> {
         let dtype = self.weights.h.first()?.attn.c_attn.weight.dtype();
         (!dtype.is_plain()).then_some(dtype)
     }

@@ -1,6 +1,6 @@
 //! How many numbers a model learned, part by part, and how many bytes they are.
 
-use super::packed::packed_bytes;
+use super::quantized::quantized_bytes;
 use super::tensor::{Dtype, Tensor};
 use super::{BlockWeights, Checkpoint, LayerNormWeights, LinearWeights};
 
@@ -36,7 +36,7 @@ impl Checkpoint {
         let norm = |norm: &LayerNormWeights| norm.weight.len() + norm.bias.len();
         let linear = |linear: &LinearWeights| linear.weight.len() + linear.bias.len();
         let blocks = |part: &dyn Fn(&BlockWeights) -> usize| weights.h.iter().map(part).sum::<usize>();
-        // A quantised file has the head beside the embeddings even where they are one.
+        // A quantized file has the head beside the embeddings even where they are one.
         let head = weights.lm_head.as_ref().filter(|_| !self.config.tie_word_embeddings);
         Parameters {
             token_embeddings: weights.wte.len(),
@@ -53,7 +53,7 @@ impl Checkpoint {
     pub fn pass_bytes(&self, dtype: Dtype) -> usize {
         let matrix = |[rows, columns]: [usize; 2], dtype: Dtype| match dtype.bytes() {
             Some(bytes) => rows * columns * bytes,
-            None => packed_bytes(dtype, rows, columns).iter().sum(),
+            None => quantized_bytes(dtype, rows, columns).iter().sum(),
         };
         let vectors = |tensors: &[&Tensor]| tensors.iter().map(|tensor| tensor.stored_bytes()).sum::<usize>();
         let linear = |linear: &LinearWeights| {
@@ -87,7 +87,7 @@ impl Checkpoint {
 
     /// The precision the matrices are stored in.
     pub fn stored(&self) -> Dtype {
-        self.quantised().unwrap_or(self.weights.wte.dtype())
+        self.quantized().unwrap_or(self.weights.wte.dtype())
     }
 }
 

@@ -23,11 +23,11 @@ pub enum Dtype {
     F16,
     /// bfloat16.
     Bf16,
-    /// A matrix of eight bits a weight, packed as [`Int8`](crate::kernels::quantised::Int8) says.
+    /// A matrix of eight bits a weight, packed as [`Int8`](crate::kernels::quantized::Int8) says.
     Int8,
-    /// A matrix of four bits a weight, packed as [`Int4`](crate::kernels::quantised::Int4) says.
+    /// A matrix of four bits a weight, packed as [`Int4`](crate::kernels::quantized::Int4) says.
     Int4,
-    /// A matrix of bfloat16 pairs, packed as [`Bf16Dot`](crate::kernels::quantised::Bf16Dot) says.
+    /// A matrix of bfloat16 pairs, packed as [`Bf16Dot`](crate::kernels::quantized::Bf16Dot) says.
     Bf16Dot,
 }
 
@@ -64,7 +64,7 @@ impl Dtype {
 pub struct Tensor {
     /// As many as `shape` and `dtype` call for, aligned for `dtype`.
     pub(super) bytes: Bytes,
-    /// The scales of a quantised matrix that has some.
+    /// The scales of a quantized matrix that has some.
     pub(super) scales: Option<Bytes>,
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
@@ -110,7 +110,7 @@ impl Tensor {
     /// The same numbers in another precision, rounded where it is smaller: to nearest even, or as the format says.
     ///
     /// # Panics
-    /// If they are quantised already, or are to be and are no matrix.
+    /// If they are quantized already, or are to be and are no matrix.
     pub fn converted(self, dtype: Dtype) -> Tensor {
         fn convert<T: Element>(from: Elements, to: &mut [u8]) {
             let to: &mut [T] = bytemuck::cast_slice_mut(to);
@@ -128,7 +128,7 @@ impl Tensor {
             return self;
         }
         if !dtype.is_plain() {
-            return self.packed(dtype);
+            return self.quantized(dtype);
         }
         Tensor::owned(dtype, self.shape.clone(), |to| match dtype {
             Dtype::F32 => convert::<f32>(self.elements(), to),
@@ -146,14 +146,14 @@ impl Tensor {
     /// The numbers in the precision they are stored in, row-major.
     ///
     /// # Panics
-    /// If they are quantised; see [`Tensor::weights`].
+    /// If they are quantized; see [`Tensor::weight_matrix`].
     pub fn elements(&self) -> Elements<'_> {
         match self.dtype {
             Dtype::F32 => Elements::F32(bytemuck::cast_slice(&self.bytes)),
             Dtype::F16 => Elements::F16(bytemuck::cast_slice::<u8, f16>(&self.bytes)),
             Dtype::Bf16 => Elements::Bf16(bytemuck::cast_slice::<u8, bf16>(&self.bytes)),
             Dtype::Int8 | Dtype::Int4 | Dtype::Bf16Dot => {
-                panic!("a quantised tensor was read number by number")
+                panic!("a quantized tensor was read number by number")
             }
         }
     }

@@ -7,7 +7,7 @@
 use safetensors::Dtype as StoredDtype;
 
 use super::config::{Config, PositionEmbedding};
-use super::packed::{LAYOUT, shapes};
+use super::quantized::{LAYOUT, file_shapes};
 use super::shards::{Shards, Stored};
 use super::source::Bytes;
 use super::tensor::{Dtype, Tensor};
@@ -24,7 +24,7 @@ pub struct Weights {
     pub h: Vec<BlockWeights>,
     /// The layer norm after the last block.
     pub ln_f: LayerNormWeights,
-    /// The head, `[vocab_size, n_embd]`, or quantised `[n_embd, vocab_size]`; none where it is tied to `wte`.
+    /// The head, `[vocab_size, n_embd]`, or quantized `[n_embd, vocab_size]`; none where it is tied to `wte`.
     pub lm_head: Option<Tensor>,
 }
 
@@ -172,7 +172,7 @@ enum Layout {
     Conv1d,
     /// `[out, in]`
     Linear,
-    /// Quantised, in the blocks the kernels take.
+    /// Quantized, in the blocks the kernels take.
     Packed(Dtype),
 }
 
@@ -197,7 +197,7 @@ impl Reader<'_> {
                     found => Err(Error::Checkpoint {
                         file: stored.file.to_path_buf(),
                         problem: format!(
-                            "found {} {} of quantised weights, expected {}: quantise the model again",
+                            "found {} {} of quantized weights, expected {}: quantize the model again",
                             LAYOUT.0,
                             found.map_or("none", |version| version).escape_debug(),
                             LAYOUT.1
@@ -278,9 +278,9 @@ impl Reader<'_> {
         Ok(Tensor::new(stored.source, stored.range(), dtype, shape.to_vec()))
     }
 
-    /// A quantised matrix, `[in, out]`: its weights and its scales.
+    /// A quantized matrix, `[in, out]`: its weights and its scales.
     fn packed(&self, name: &str, dtype: Dtype, n_in: usize, n_out: usize) -> Result<Tensor> {
-        let [of_lines, of_scales] = shapes(dtype, n_in, n_out);
+        let [of_lines, of_scales] = file_shapes(dtype, n_in, n_out);
         let part = |ending: &str, dtype: StoredDtype, shape: &[usize]| {
             let name = format!("{name}.{ending}");
             let stored = self.find(&name, shape)?;
@@ -297,7 +297,7 @@ impl Reader<'_> {
         let scales = part("scale", of_scale, &of_scales)?;
         let lines = Bytes::at(lines.source, lines.range(), 1);
         let scales = Bytes::at(scales.source, scales.range(), align_of::<f32>());
-        Ok(Tensor::from_packed(lines, scales, dtype, [n_in, n_out]))
+        Ok(Tensor::from_quantized(lines, scales, dtype, [n_in, n_out]))
     }
 
     fn find(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {

@@ -1,4 +1,4 @@
-//! Writes a checkpoint with quantised matrices: a folder that can be opened like any other.
+//! Writes a checkpoint with quantized matrices: a folder that can be opened like any other.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::packed::LAYOUT;
+use super::quantized::LAYOUT;
 use super::shards::SINGLE;
 use super::tensor::{Dtype, Tensor};
 use super::{Checkpoint, LinearWeights, Weights};
@@ -21,8 +21,8 @@ const PIECE: usize = 4 << 20;
 /// How far along the work is.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// A matrix was quantised, of so many.
-    Quantised(usize, usize),
+    /// A matrix was quantized, of so many.
+    Quantized(usize, usize),
     /// So many bytes were written, of so many.
     Written(usize, usize),
 }
@@ -41,23 +41,23 @@ impl Checkpoint {
     /// `go_on` is called at every step, and ends the work with its error. Returns the size of the weights' file.
     ///
     /// # Errors
-    /// [`Error::Message`] where the matrices are quantised already or `folder` is none, [`Error::Io`] for what cannot be
+    /// [`Error::Message`] where the matrices are quantized already or `folder` is none, [`Error::Io`] for what cannot be
     /// written, and what `go_on` returns. Whatever was begun is removed.
-    pub fn quantise(
+    pub fn quantize(
         &self,
         dtype: Dtype,
         folder: &Path,
         mut go_on: impl FnMut(Step) -> Result<()>,
     ) -> Result<usize> {
-        if let Some(stored) = self.quantised() {
-            let problem = format!("'{}' is quantised already, to {}", self.name, stored.name());
+        if let Some(stored) = self.quantized() {
+            let problem = format!("'{}' is quantized already, to {}", self.name, stored.name());
             return Err(Error::Message(problem));
         }
         if folder.exists() && !folder.is_dir() {
             let problem = format!("{}: is no folder, expected one to write", folder.display());
             return Err(Error::Message(problem));
         }
-        let weights = self.weights.quantised(dtype, &mut go_on)?;
+        let weights = self.weights.quantized(dtype, &mut go_on)?;
         let mut entries: Vec<Entry> = weights.iter().flat_map(entries).collect();
         // First what keeps the next on a cache line, then the widest numbers, so that all are aligned.
         entries.sort_by_key(|entry| {
@@ -80,7 +80,7 @@ impl Checkpoint {
 
 impl Weights {
     /// All tensors by name, the matrices of the blocks rounded, and the head in eight bits.
-    fn quantised(
+    fn quantized(
         &self,
         dtype: Dtype,
         go_on: &mut impl FnMut(Step) -> Result<()>,
@@ -91,7 +91,7 @@ impl Weights {
         let mut rounded = |name: &str, make: &dyn Fn() -> Tensor, all: &mut Vec<(String, Tensor)>| {
             all.push((format!("{name}.weight"), make()));
             done += 1;
-            go_on(Step::Quantised(done, matrices))
+            go_on(Step::Quantized(done, matrices))
         };
         for (layer, block) in self.h.iter().enumerate() {
             for (name, norm) in [("ln_1", &block.ln_1), ("ln_2", &block.ln_2)] {
@@ -113,14 +113,14 @@ impl Weights {
         all.push(("ln_f.weight".to_string(), self.ln_f.weight.clone()));
         all.push(("ln_f.bias".to_string(), self.ln_f.bias.clone()));
         let table = self.lm_head.as_ref().unwrap_or(&self.wte);
-        rounded("lm_head", &|| table.packed_head(dtype), &mut all)?;
+        rounded("lm_head", &|| table.quantized_lm_head(dtype), &mut all)?;
         Ok(all)
     }
 }
 
-/// A tensor's entries in the file: one, or two for a quantised matrix.
+/// A tensor's entries in the file: one, or two for a quantized matrix.
 fn entries((name, tensor): &(String, Tensor)) -> Vec<Entry<'_>> {
-    match tensor.packed_parts() {
+    match tensor.file_tensors() {
         Some(parts) => parts
             .into_iter()
             .map(|part| Entry {

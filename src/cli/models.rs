@@ -128,9 +128,9 @@ fn size(bytes: usize) -> String {
     }
 }
 
-/// What a model can compute in: a quantised one in nothing else.
+/// What a model can compute in: a quantized one in nothing else.
 fn precisions(model: &Checkpoint) -> Vec<Dtype> {
-    match model.quantised() {
+    match model.quantized() {
         Some(dtype) => vec![dtype],
         None => Precision::ALL.into_iter().map(Precision::dtype).collect(),
     }

@@ -3,7 +3,7 @@
 use super::{progress, write_line};
 use crate::Result;
 use crate::checkpoint::{self, Checkpoint, TokenizerFiles};
-use crate::hub::{Hub, MAIN};
+use crate::hub::{DEFAULT_REVISION, Hub};
 use clap::Args;
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ pub struct Pull {
     model: String,
 
     /// A branch, tag or commit
-    #[arg(long, value_name = "REVISION", default_value = MAIN)]
+    #[arg(long, value_name = "REVISION", default_value = DEFAULT_REVISION)]
     revision: String,
 }
 
@@ -45,7 +45,7 @@ impl Pull {
         let hub = Hub::from_env()?;
         let name = hub.full_name(&self.model)?;
         if hub.is_offline()
-            && self.revision == MAIN
+            && self.revision == DEFAULT_REVISION
             && let Ok(Checkpoint { folder: Some(folder), .. }) = Checkpoint::open(&name)
         {
             eprintln!(
@@ -70,8 +70,11 @@ impl Pull {
             bytes => format!("{:.1} MB downloaded", megabytes(bytes)),
         };
         let parameters = checkpoint.parameters().total() as f64 / 1e6;
-        let typed =
-            if self.revision == MAIN { self.model.clone() } else { snapshot.folder.display().to_string() };
+        let typed = if self.revision == DEFAULT_REVISION {
+            self.model.clone()
+        } else {
+            snapshot.folder.display().to_string()
+        };
         let prompt = match checkpoint.tokenizer_files()? {
             TokenizerFiles::None { .. } => "--prompt-ids 15,3,7 --output ids", // no text without a tokenizer
             _ => "\"Once upon a time\"",

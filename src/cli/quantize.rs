@@ -54,9 +54,9 @@ impl Quantize {
         // Without a handler an interrupt leaves an unfinished file behind, under a name that says so.
         let _ = ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed));
         let bar = progress::bar(0);
-        let bytes = checkpoint.quantise(self.precision.dtype(), &self.output, |step| {
+        let bytes = checkpoint.quantize(self.precision.dtype(), &self.output, |step| {
             let (message, done, of) = match step {
-                Step::Quantised(done, of) => ("matrices quantised", done, of),
+                Step::Quantized(done, of) => ("matrices quantized", done, of),
                 Step::Written(done, of) => ("MB written", done >> 20, of >> 20),
             };
             bar.set_message(message);

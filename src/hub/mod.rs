@@ -5,9 +5,9 @@
 //! needs (`listing`), and nothing is believed that was not checked (`transfer`): a name is given to a snapshot only
 //! when all of its files have the sizes and hashes that the hub announced. Nothing else in Hornbook opens a connection.
 
-mod listing;
-mod refusal;
-mod transfer;
+mod download;
+mod errors;
+mod model_info;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use crate::checkpoint::{self, Config};
 use crate::error::{Error, Result};
-use listing::Listing;
-use refusal::Asked;
-use transfer::Transfer;
+use download::Transfer;
+use errors::Asked;
+use model_info::Listing;
 
 /// The branch that is meant where none is named.
-pub const MAIN: &str = "main";
+pub const DEFAULT_REVISION: &str = "main";
 
 /// How long nothing may come before the connection is given up, unless `HF_HUB_DOWNLOAD_TIMEOUT` says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -187,8 +187,8 @@ impl Hub {
             next += 1;
             let path = folder.join(&file.name);
             match &*file.name {
-                listing::CONFIG => drop(Config::from_file(&path)?),
-                listing::INDEX => files.extend(listing.shards(&path)?),
+                model_info::CONFIG => drop(Config::from_file(&path)?),
+                model_info::INDEX => files.extend(listing.shards(&path)?),
                 _ => {}
             }
         }

@@ -1,6 +1,6 @@
 //! What weights are made of: f32, f16 or bf16 numbers. Every kernel widens them to f32 as it reads them.
 
-use super::simd::{LANES, ROUND, Simd};
+use super::simd::{LANES, ROUND_MAGIC, Simd};
 use half::{bf16, f16};
 
 /// Borrowed weights in the precision they are stored in.
@@ -115,7 +115,7 @@ impl Element for i8 {
     }
     #[inline(always)]
     fn from_f32(x: f32) -> i8 {
-        (x + ROUND).to_bits() as i8
+        (x + ROUND_MAGIC).to_bits() as i8
     }
 }
 

@@ -4,7 +4,7 @@
 //! reduction in two parts, so that n · ln 2 is subtracted without loss). At most 2 units in the last place from the
 //! true value; results below the smallest normal number are zero, and above 3.4e38 the argument is held at 88.72.
 
-use super::simd::{LANES, ROUND, Simd};
+use super::simd::{LANES, ROUND_MAGIC, Simd};
 
 /// The exponential of every lane.
 #[inline(always)]
@@ -15,8 +15,8 @@ pub fn exp<S: Simd>(simd: S, x: S::F32s) -> S::F32s {
     const LN_2_LOW: f32 = 1.428_606_8e-6;
 
     let held = simd.max(simd.splat(LOWEST), simd.min(simd.splat(HIGHEST), x));
-    let shifted = simd.mul_add(held, simd.splat(std::f32::consts::LOG2_E), simd.splat(ROUND));
-    let n = simd.sub(shifted, simd.splat(ROUND));
+    let shifted = simd.mul_add(held, simd.splat(std::f32::consts::LOG2_E), simd.splat(ROUND_MAGIC));
+    let n = simd.sub(shifted, simd.splat(ROUND_MAGIC));
     let r = simd.mul_add(n, simd.splat(-LN_2_HIGH), held);
     let r = simd.mul_add(n, simd.splat(-LN_2_LOW), r);
     // 1 + r + r² · P(r), with P as in Moshier's Cephes library
@@ -25,7 +25,7 @@ pub fn exp<S: Simd>(simd: S, x: S::F32s) -> S::F32s {
         p = simd.mul_add(p, r, simd.splat(c));
     }
     let p = simd.add(simd.mul_add(simd.mul(p, r), r, r), simd.splat(1.0));
-    simd.zero_below(simd.scale_by_power(p, shifted), x, LOWEST)
+    simd.zero_below(simd.scale_by_pow2(p, shifted), x, LOWEST)
 }
 
 /// The exponential of one number, by the same steps.

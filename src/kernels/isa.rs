@@ -97,13 +97,13 @@ impl Isa {
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
-            Isa::Portable => simd::enter_portable(kernel),
+            Isa::Portable => simd::run_portable(kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(simd) => simd.enter(kernel),
+            Isa::Avx2(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(simd) => simd.enter(kernel),
+            Isa::Avx512(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx(amx) => amx.enter(kernel),
+            Isa::Amx(amx) => amx.run(kernel),
         }
     }
 }

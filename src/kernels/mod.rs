@@ -27,7 +27,7 @@ pub mod linear;
 pub mod logits;
 pub mod mlp;
 pub mod positions;
-pub mod quantised;
+pub mod quantized;
 pub mod rows;
 pub mod simd;
 pub mod softmax;

@@ -66,13 +66,13 @@ impl Model {
     /// A model of a checkpoint's matrices converted to a precision; none leaves them as they are stored.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for another precision than that which the matrices were quantised to.
+    /// [`Error::Parameter`] for another precision than that which the matrices were quantized to.
     pub fn with_precision(checkpoint: Checkpoint, team: Team, precision: Option<Precision>) -> Result<Self> {
-        match (checkpoint.quantised(), precision) {
+        match (checkpoint.quantized(), precision) {
             (Some(stored), Some(wanted)) if wanted.dtype() != stored => Err(Error::Parameter {
                 name: "precision".into(),
                 found: wanted.to_string(),
-                expected: format!("{}, which '{}' was quantised to", stored.name(), checkpoint.name),
+                expected: format!("{}, which '{}' was quantized to", stored.name(), checkpoint.name),
             }),
             _ => Ok(Self::made(checkpoint, team, precision)),
         }
@@ -244,10 +244,10 @@ impl Model {
         see.ended(Operation::Ln2(layer));
         show(see, Site::Ln2(layer), s.normed.rows_mut(s.rows));
         let mlp = Mlp {
-            c_fc: w.c_fc.weights(),
+            c_fc: w.c_fc.weight_matrix(),
             c_fc_bias: w.c_fc.bias(),
             activation: self.config.activation_function,
-            c_proj: w.mlp_proj.weights(),
+            c_proj: w.mlp_proj.weight_matrix(),
             c_proj_bias: w.mlp_proj.bias(),
         };
         if O::LOOKS && see.wants(Site::Pre(layer)) {
@@ -293,7 +293,7 @@ impl Model {
     }
 
     fn linear(&self, x: Rows, w: &Linear, then: Then, y: RowsMut) {
-        linear(&self.team, x, w.weights(), w.bias(), then, y);
+        linear(&self.team, x, w.weight_matrix(), w.bias(), then, y);
     }
 
     /// Adds a layer's output, or positions, to the residual stream; in two steps where someone looks at it, to the same bits.

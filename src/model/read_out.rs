@@ -64,7 +64,7 @@ impl Model {
             row[head * z.len()..][..z.len()].copy_from_slice(z);
         }
         let mut results = vec![0.0; n_head * n_embd];
-        let (w, no_bias) = (self.weights.blocks[layer].attn_proj.weights(), vec![0.0; n_embd]);
+        let (w, no_bias) = (self.weights.blocks[layer].attn_proj.weight_matrix(), vec![0.0; n_embd]);
         let y = RowsMut::dense(&mut results, n_embd);
         linear(&self.team, Rows::dense(&alone, n_embd), w, &no_bias, Then::Store, y);
         results

@@ -50,7 +50,7 @@ impl ModelWeights {
         let head = match precision {
             _ if !table.dtype().is_plain() => Head::Rounded(Linear::head(table)),
             Some(precision) if !precision.dtype().is_plain() => {
-                Head::Rounded(Linear::head(table.packed_head(precision.dtype())))
+                Head::Rounded(Linear::head(table.quantized_lm_head(precision.dtype())))
             }
             plain => Head::Table(stored_as(table, plain)),
         };
@@ -122,7 +122,7 @@ impl Head {
         match self {
             Head::Table(table) => copy_row(table.elements(), id, row),
             Head::Rounded(layer) => {
-                let weights = layer.weights();
+                let weights = layer.weight_matrix();
                 row.iter_mut().enumerate().for_each(|(k, x)| *x = weights.weight(k, id));
             }
         }
@@ -141,8 +141,8 @@ impl Linear {
     }
 
     /// As the kernels take it.
-    pub(super) fn weights(&self) -> linear::Weights<'_> {
-        self.weight.weights()
+    pub(super) fn weight_matrix(&self) -> linear::Weights<'_> {
+        self.weight.weight_matrix()
     }
 
     /// What its matrix is stored in.

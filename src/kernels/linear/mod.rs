@@ -23,7 +23,7 @@ mod tiles;
 use super::elements::{Element, Elements};
 pub use super::epilogue::Then;
 use super::epilogue::finish;
-use super::quantised::{self, Bf16Dot, Int4, Int8};
+use super::quantized::{self, Bf16Dot, Int4, Int8};
 use super::rows::{Rows, RowsMut};
 use super::simd::{LANES, Simd};
 use super::threads::Team;
@@ -113,9 +113,9 @@ const STREAM_TOKENS: usize = 28;
 pub fn linear<'a>(team: &Team, x: Rows, w: impl Into<Weights<'a>>, bias: &[f32], then: Then, mut y: RowsMut) {
     match w.into() {
         Weights::Plain(w) => plain(team, x, w, bias, then, &mut y),
-        Weights::Int8(w) => quantised::linear(team, x, w, bias, then, &mut y),
-        Weights::Int4(w) => quantised::linear(team, x, w, bias, then, &mut y),
-        Weights::Bf16Dot(w) => quantised::linear(team, x, w, bias, then, &mut y),
+        Weights::Int8(w) => quantized::linear(team, x, w, bias, then, &mut y),
+        Weights::Int4(w) => quantized::linear(team, x, w, bias, then, &mut y),
+        Weights::Bf16Dot(w) => quantized::linear(team, x, w, bias, then, &mut y),
     }
 }
 

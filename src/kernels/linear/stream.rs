@@ -9,7 +9,7 @@ use super::segments::segments;
 use super::{Element, LANES, Rows, RowsMut, Simd, Team, Then, finish};
 use crate::kernels::elements::load_partial;
 use crate::kernels::rows::SharedRows;
-use crate::kernels::simd::{Kernel, Lanes};
+use crate::kernels::simd::{AlignedLanes, Kernel};
 use crate::kernels::threads::Disjoint;
 use crate::kernels::tile::{NARROW_ROWS, tile_range, tile_rows, with_rows};
 use std::cell::RefCell;
@@ -28,7 +28,7 @@ const FINISH: usize = 1024;
 
 thread_local! {
     /// The caller's sums of every segment, kept from one call to the next: `[segments, parts]` of those of a [`Part`].
-    static SUMS_OF_SEGMENTS: RefCell<Vec<Lanes>> = const { RefCell::new(Vec::new()) };
+    static SUMS_OF_SEGMENTS: RefCell<Vec<AlignedLanes>> = const { RefCell::new(Vec::new()) };
 }
 
 pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], then: Then, y: &mut RowsMut) {
@@ -40,7 +40,7 @@ pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], th
     let width = vectors.div_ceil(shares).min(SUMS / LANES / tokens);
     let parts = vectors.div_ceil(width);
     SUMS_OF_SEGMENTS.with_borrow_mut(|sums| {
-        sums.resize((n * vectors * tokens).max(sums.len()), Lanes::ZERO);
+        sums.resize((n * vectors * tokens).max(sums.len()), AlignedLanes::ZERO);
         let sums = &mut sums[..n * vectors * tokens];
         let shared = Disjoint::new(sums);
         team.run(n * parts, |i| {
@@ -86,7 +86,7 @@ struct Part<'a, E> {
     columns: usize,
     rows: Range<usize>,
     start: usize,
-    sums: &'a mut [Lanes],
+    sums: &'a mut [AlignedLanes],
 }
 
 impl<E: Element> Kernel for Part<'_, E> {
@@ -94,7 +94,7 @@ impl<E: Element> Kernel for Part<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        self.sums.fill(Lanes::ZERO);
+        self.sums.fill(AlignedLanes::ZERO);
         let tokens = self.x.len();
         if S::WIDE && (tokens == 1 || computes_longer::<E>(tokens)) {
             self.passes::<S, MANY_ROWS>(simd);
@@ -202,12 +202,12 @@ impl<E: Element> Pass<'_, E> {
         x: &[[f32; M]; D],
         first: usize,
         v: usize,
-        sums: &mut [[Lanes; M]],
+        sums: &mut [[AlignedLanes; M]],
     ) {
         if const { H > M || !S::WIDE && H > NARROW_ROWS } {
             unreachable!("{H} tokens");
         }
-        let sums: &mut [[Lanes; M]; V] = sums[v..v + V].as_mut_array().expect("V vectors");
+        let sums: &mut [[AlignedLanes; M]; V] = sums[v..v + V].as_mut_array().expect("V vectors");
         let mut acc = [[simd.splat(0.0); V]; H];
         for m in 0..H {
             for i in 0..V {
@@ -247,7 +247,7 @@ impl<E: Element> Pass<'_, E> {
 
 /// Adds up the segments of some vectors of outputs, and finishes them.
 struct AddUp<'a> {
-    sums: &'a [Lanes],
+    sums: &'a [AlignedLanes],
     segments: usize,
     tokens: usize,
     /// Vectors of a part; the last may have fewer.

@@ -14,7 +14,7 @@ use super::segments::segments;
 use super::{Element, LANES, Rows, RowsMut, Simd, Team, Then, finish};
 use crate::kernels::elements::load_partial;
 use crate::kernels::rows::SharedRows;
-use crate::kernels::simd::{Kernel, Lanes};
+use crate::kernels::simd::{AlignedLanes, Kernel};
 use crate::kernels::tile::{Factors, Tiles, multiply_add, reaches, tile_range, tile_rows, with_rows};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -38,9 +38,9 @@ const STRETCH: usize = 16;
 #[derive(Default)]
 struct Scratch {
     /// Of a segment, `[n, segment, 16]`.
-    panels: Vec<Lanes>,
+    panels: Vec<AlignedLanes>,
     /// Over the segments so far, `[n, n_tokens, 16]`.
-    sums: Vec<Lanes>,
+    sums: Vec<AlignedLanes>,
 }
 
 thread_local! {
@@ -77,9 +77,9 @@ pub(super) fn linear<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], th
 
 impl Scratch {
     /// So many vectors of panels and of sums.
-    fn fit(&mut self, panels: usize, sums: usize) -> (&mut [Lanes], &mut [Lanes]) {
-        self.panels.resize(panels.max(self.panels.len()), Lanes::ZERO);
-        self.sums.resize(sums.max(self.sums.len()), Lanes::ZERO);
+    fn fit(&mut self, panels: usize, sums: usize) -> (&mut [AlignedLanes], &mut [AlignedLanes]) {
+        self.panels.resize(panels.max(self.panels.len()), AlignedLanes::ZERO);
+        self.sums.resize(sums.max(self.sums.len()), AlignedLanes::ZERO);
         (&mut self.panels[..panels], &mut self.sums[..sums])
     }
 }
@@ -136,7 +136,7 @@ struct CopyPanels<'a, E> {
     rows: Range<usize>,
     start: usize,
     end: usize,
-    panels: &'a mut [Lanes],
+    panels: &'a mut [AlignedLanes],
 }
 
 impl<E: Element> Kernel for CopyPanels<'_, E> {
@@ -173,10 +173,10 @@ struct Multiply<'a> {
     /// The segment.
     rows: Range<usize>,
     /// `[n, segment, 16]`
-    panels: &'a [Lanes],
+    panels: &'a [AlignedLanes],
     n: usize,
     /// `[n, n_tokens, 16]`
-    sums: &'a mut [Lanes],
+    sums: &'a mut [AlignedLanes],
     bias: &'a [f32],
     then: Then,
     y: &'a SharedRows<'a>,
@@ -230,7 +230,8 @@ impl Multiply<'_> {
         let (token, x) = self.x.tile(tile, self.rows.clone());
         let (depth, tokens) = (self.rows.len(), self.sums.len() / self.n);
         let x = x.as_chunks::<M>().0;
-        let panels: [&[Lanes]; V] = std::array::from_fn(|v| &self.panels[(panel + v) * depth..][..depth]);
+        let panels: [&[AlignedLanes]; V] =
+            std::array::from_fn(|v| &self.panels[(panel + v) * depth..][..depth]);
         let mut acc = [[simd.splat(0.0); V]; M];
         for k in (0..depth).step_by(STRETCH) {
             for _ in 0..lines {
@@ -264,7 +265,7 @@ impl Multiply<'_> {
 
     /// What becomes of a panel's finished sums, one for each of the tokens from `token` on.
     #[inline(always)]
-    fn finish<S: Simd>(&self, simd: S, token: usize, panel: usize, sums: &[Lanes]) {
+    fn finish<S: Simd>(&self, simd: S, token: usize, panel: usize, sums: &[AlignedLanes]) {
         let column = self.start + panel * LANES;
         let Some(bias) = self.bias.get(column..self.bias.len().min(column + LANES)) else { return };
         for (m, sum) in sums.iter().enumerate() {

@@ -1,80 +1,81 @@
-//! Two 256-bit registers a vector.
+//! AVX2: two 256-bit registers per vector.
 
 use super::{Kernel, LANES, Simd};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
-/// AVX2 with FMA and F16C. Made only by [`Avx2::detect`].
+/// AVX2 with FMA and F16C. Constructed only by [`Avx2::detect`].
 #[derive(Clone, Copy, Debug)]
 pub struct Avx2(());
 
 type F32s = [__m256; 2];
 
 impl Avx2 {
-    /// The instruction set, where the machine has it.
+    /// Returns the instruction set if the machine has it.
     pub fn detect() -> Option<Self> {
-        let here = is_x86_feature_detected!("avx2")
+        let is_supported = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c");
-        here.then_some(Self(()))
+        is_supported.then_some(Self(()))
     }
 
     /// Runs `kernel` compiled with this instruction set.
-    pub(in crate::kernels) fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+    pub(in crate::kernels) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt")]
         fn inner<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
             kernel.run(simd)
         }
-        // SAFETY: a value of `Avx2` exists only where `detect` found these features (AVX2 implies the others).
+        // SAFETY: a value of `Avx2` exists only where `detect` found these features (AVX2 implies the
+        // others).
         unsafe { inner(self, kernel) }
     }
 }
 
-/// Wraps an intrinsic call.
+/// Wraps an intrinsic call in `unsafe`.
 macro_rules! intrinsic {
     ($call:expr) => {
-        // SAFETY: a value of `Avx2` exists only where `detect` found the features; pointers come from references to
-        // arrays of exactly the vector's size, and the unaligned forms are used.
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features; pointers come from
+        // references to arrays of exactly the vector's size, and the unaligned forms are used.
         unsafe { $call }
     };
 }
 
-/// A sum that the compiler takes as it is. Whole numbers may be added in any order, and left to choose one it makes trees
-/// of a whole block's products, for which the registers do not suffice.
+/// Hides an accumulator from the optimizer. Integer addition is associative, so LLVM would otherwise
+/// reassociate the products of a whole block into a tree, which spills registers.
 ///
 /// # Safety
 /// The machine must have AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn in_order(mut sum: __m256i) -> __m256i {
-    // SAFETY: there is no instruction in it.
+unsafe fn opaque(mut sum: __m256i) -> __m256i {
+    // SAFETY: the assembly is empty.
     unsafe {
         std::arch::asm!("/* {0} */", inout(ymm_reg) sum, options(pure, nomem, nostack, preserves_flags));
     }
     sum
 }
 
-/// The last steps of the fixed tree: 8 to 4, 2, 1.
+/// The second step of the fixed reduction tree: 8 to 4.
 ///
 /// # Safety
 /// The machine must have AVX.
 #[inline(always)]
-pub(super) unsafe fn add_fours(eight: __m256) -> [f32; 4] {
-    // SAFETY: the caller's promise, and four lanes are as large as what they become.
+pub(super) unsafe fn reduce_add_to_4(eight: __m256) -> [f32; 4] {
+    // SAFETY: the caller guarantees AVX, and `__m128` has the size of `[f32; 4]`.
     unsafe {
         std::mem::transmute(_mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight)))
     }
 }
 
-/// The lanes of two registers in turns.
+/// The interleaved lanes of two registers.
 ///
 /// # Safety
 /// The machine must have AVX.
 #[inline(always)]
 unsafe fn interleave(a: __m256, b: __m256) -> F32s {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees AVX.
     unsafe {
-        // Lanes 0, 1, 4 and 5 of both, and the others.
+        // Lanes 0, 1, 4 and 5 of both, and lanes 2, 3, 6 and 7.
         let (outer, inner) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
         [_mm256_permute2f128_ps::<0x20>(outer, inner), _mm256_permute2f128_ps::<0x31>(outer, inner)]
     }
@@ -84,7 +85,7 @@ impl Simd for Avx2 {
     type F32s = F32s;
     type I32s = [__m256i; 2];
     type Bytes = [__m256i; 2];
-    type Nibbles = [__m256i; 2];
+    type NibbleSums = [__m256i; 2];
     const WIDE: bool = false;
 
     #[inline(always)]
@@ -131,9 +132,9 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn store_f16(self, v: F32s, to: &mut [f16; LANES]) {
         intrinsic!({
-            let narrow = v.map(|v| _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
-            _mm_storeu_si128(to.as_mut_ptr().cast(), narrow[0]);
-            _mm_storeu_si128(to.as_mut_ptr().add(8).cast(), narrow[1]);
+            let halves = v.map(|v| _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), halves[0]);
+            _mm_storeu_si128(to.as_mut_ptr().add(8).cast(), halves[1]);
         })
     }
     #[inline(always)]
@@ -175,7 +176,7 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn scale_by_power(self, p: F32s, biased: F32s) -> F32s {
+    fn scale_by_pow2(self, p: F32s, biased: F32s) -> F32s {
         intrinsic!({
             let low = _mm256_slli_epi32::<23>(_mm256_castps_si256(biased[0]));
             let high = _mm256_slli_epi32::<23>(_mm256_castps_si256(biased[1]));
@@ -242,48 +243,48 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn dot_bytes(
+    fn dot_u8i8(
         self,
         w: [__m256i; 2],
         _: [i8; 4],
         [even, odd]: &[[i16; 2]; 2],
         acc: [__m256i; 2],
     ) -> [__m256i; 2] {
-        // Even and odd bytes apart, as 16-bit numbers: two products fit a 32-bit lane without saturating.
+        // Even and odd bytes, widened to 16 bits: two products fit a 32-bit lane without saturation.
         intrinsic!({
             let even = _mm256_set1_epi32(bytemuck::cast(*even));
             let odd = _mm256_set1_epi32(bytemuck::cast(*odd));
             let mask = _mm256_set1_epi16(0xff);
             [
-                in_order(_mm256_add_epi32(
-                    in_order(_mm256_add_epi32(acc[0], _mm256_madd_epi16(_mm256_and_si256(w[0], mask), even))),
+                opaque(_mm256_add_epi32(
+                    opaque(_mm256_add_epi32(acc[0], _mm256_madd_epi16(_mm256_and_si256(w[0], mask), even))),
                     _mm256_madd_epi16(_mm256_srli_epi16::<8>(w[0]), odd),
                 )),
-                in_order(_mm256_add_epi32(
-                    in_order(_mm256_add_epi32(acc[1], _mm256_madd_epi16(_mm256_and_si256(w[1], mask), even))),
+                opaque(_mm256_add_epi32(
+                    opaque(_mm256_add_epi32(acc[1], _mm256_madd_epi16(_mm256_and_si256(w[1], mask), even))),
                     _mm256_madd_epi16(_mm256_srli_epi16::<8>(w[1]), odd),
                 )),
             ]
         })
     }
     #[inline(always)]
-    fn nibbles(self, start: [i16; 2]) -> [__m256i; 2] {
+    fn nibble_sums(self, start: [i16; 2]) -> [__m256i; 2] {
         self.splat_i32(bytemuck::cast(start))
     }
     #[inline(always)]
-    fn dot_nibbles(self, w: [__m256i; 2], x: [i8; 4], acc: [__m256i; 2]) -> [__m256i; 2] {
-        // Two products are at most 2 · 15 · 127 from zero, and eight times that fits 16 bits; sums that leave them on the
-        // way wrap around, and do so again on the way back.
+    fn dot_u4i8(self, w: [__m256i; 2], x: [i8; 4], acc: [__m256i; 2]) -> [__m256i; 2] {
+        // |w0 · x0 + w1 · x1| <= 2 · 15 · 127, and eight times that fits 16 bits. Intermediate sums may wrap around; the
+        // final sum is in range and therefore exact.
         intrinsic!({
             let x = _mm256_set1_epi32(bytemuck::cast(x));
             [
-                in_order(_mm256_add_epi16(acc[0], _mm256_maddubs_epi16(w[0], x))),
-                in_order(_mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w[1], x))),
+                opaque(_mm256_add_epi16(acc[0], _mm256_maddubs_epi16(w[0], x))),
+                opaque(_mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w[1], x))),
             ]
         })
     }
     #[inline(always)]
-    fn nibbles_to_f32s(self, acc: [__m256i; 2]) -> F32s {
+    fn nibble_sums_to_f32s(self, acc: [__m256i; 2]) -> F32s {
         let wide = intrinsic!({
             let ones = _mm256_set1_epi16(1);
             [_mm256_madd_epi16(acc[0], ones), _mm256_madd_epi16(acc[1], ones)]
@@ -291,12 +292,12 @@ impl Simd for Avx2 {
         self.to_f32s(wide)
     }
     #[inline(always)]
-    fn add_fours(self, v: F32s) -> [f32; 4] {
-        intrinsic!(add_fours(_mm256_add_ps(v[0], v[1])))
+    fn reduce_add_to_4(self, v: F32s) -> [f32; 4] {
+        intrinsic!(reduce_add_to_4(_mm256_add_ps(v[0], v[1])))
     }
     #[inline(always)]
     fn interleave(self, a: F32s, b: F32s) -> [F32s; 2] {
-        // SAFETY: `Avx2` exists only where detected.
+        // SAFETY: `Avx2` exists only where `detect` found the features.
         unsafe { [interleave(a[0], b[0]), interleave(a[1], b[1])] }
     }
     #[inline(always)]

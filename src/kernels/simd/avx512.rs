@@ -1,50 +1,51 @@
-//! One 512-bit register a vector.
+//! AVX-512: one 512-bit register per vector.
 
 use super::avx512_bf16::Avx512Bf16;
 use super::{Kernel, LANES, Simd};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
-/// AVX-512 (F, BW, DQ, VL and VNNI: Ice Lake, Zen 4 and later). Made only by [`Avx512::detect`].
+/// AVX-512 (F, BW, DQ, VL and VNNI: Ice Lake, Zen 4 and later). Constructed only by [`Avx512::detect`].
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(());
 
 impl Avx512 {
-    /// The instruction set, where the machine has it.
+    /// Returns the instruction set if the machine has it.
     pub fn detect() -> Option<Self> {
-        let here = is_x86_feature_detected!("avx512f")
+        let is_supported = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("f16c")
             && is_x86_feature_detected!("fma");
-        here.then_some(Self(()))
+        is_supported.then_some(Self(()))
     }
 
     /// Runs `kernel` compiled with this instruction set.
-    pub(in crate::kernels) fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+    pub(in crate::kernels) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(
             enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma,avx2,bmi1,bmi2,popcnt"
         )]
         fn inner<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
         }
-        if K::DOTS_BF16
+        if K::USES_BF16_DOT
             && let Some(simd) = Avx512Bf16::detect(self)
         {
-            return simd.enter(kernel);
+            return simd.run(kernel);
         }
-        // SAFETY: a value of `Avx512` exists only where `detect` found these features (AVX-512 implies the others).
+        // SAFETY: a value of `Avx512` exists only where `detect` found these features (AVX-512 implies the
+        // others).
         unsafe { inner(self, kernel) }
     }
 }
 
-/// Wraps an intrinsic call.
+/// Wraps an intrinsic call in `unsafe`.
 macro_rules! intrinsic {
     ($call:expr) => {
-        // SAFETY: a value of `Avx512` exists only where `detect` found the features; pointers come from references
-        // to arrays of exactly the vector's size, and the unaligned forms are used.
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features; pointers come from
+        // references to arrays of exactly the vector's size, and the unaligned forms are used.
         unsafe { $call }
     };
 }
@@ -53,7 +54,7 @@ impl Simd for Avx512 {
     type F32s = __m512;
     type I32s = __m512i;
     type Bytes = __m512i;
-    type Nibbles = __m512i;
+    type NibbleSums = __m512i;
     const WIDE: bool = true;
 
     #[inline(always)]
@@ -66,7 +67,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn load_f16(self, from: &[f16; LANES]) -> __m512 {
-        // `_mm512_cvtph_ps` asks for the form without exceptions, which cannot take its operand from memory.
+        // `_mm512_cvtph_ps` compiles to the form that suppresses exceptions, which has no memory operand.
         let halves = intrinsic!(_mm256_loadu_si256(from.as_ptr().cast()));
         intrinsic!(_mm512_cvt_roundph_ps::<_MM_FROUND_CUR_DIRECTION>(halves))
     }
@@ -87,8 +88,8 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn store_f16(self, v: __m512, to: &mut [f16; LANES]) {
         intrinsic!({
-            let narrow = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
-            _mm256_storeu_si256(to.as_mut_ptr().cast(), narrow)
+            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), halves)
         })
     }
     #[inline(always)]
@@ -127,7 +128,7 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
-    fn scale_by_power(self, p: __m512, biased: __m512) -> __m512 {
+    fn scale_by_pow2(self, p: __m512, biased: __m512) -> __m512 {
         intrinsic!({
             let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(biased));
             _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), n))
@@ -166,26 +167,26 @@ impl Simd for Avx512 {
         intrinsic!(_mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(-65536))))
     }
     #[inline(always)]
-    fn dot_bytes(self, w: __m512i, x: [i8; 4], _: &[[i16; 2]; 2], acc: __m512i) -> __m512i {
+    fn dot_u8i8(self, w: __m512i, x: [i8; 4], _: &[[i16; 2]; 2], acc: __m512i) -> __m512i {
         intrinsic!(_mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(bytemuck::cast(x))))
     }
     #[inline(always)]
-    fn nibbles(self, [first, others]: [i16; 2]) -> __m512i {
-        self.splat_i32(i32::from(first) + i32::from(others))
+    fn nibble_sums(self, [start_01, start_23]: [i16; 2]) -> __m512i {
+        self.splat_i32(i32::from(start_01) + i32::from(start_23))
     }
     #[inline(always)]
-    fn dot_nibbles(self, w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i {
-        self.dot_bytes(w, x, &[[0; 2]; 2], acc)
+    fn dot_u4i8(self, w: __m512i, x: [i8; 4], acc: __m512i) -> __m512i {
+        self.dot_u8i8(w, x, &[[0; 2]; 2], acc)
     }
     #[inline(always)]
-    fn nibbles_to_f32s(self, acc: __m512i) -> __m512 {
+    fn nibble_sums_to_f32s(self, acc: __m512i) -> __m512 {
         self.to_f32s(acc)
     }
     #[inline(always)]
-    fn add_fours(self, v: __m512) -> [f32; 4] {
+    fn reduce_add_to_4(self, v: __m512) -> [f32; 4] {
         intrinsic!({
             let eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
-            super::avx2::add_fours(eight)
+            super::avx2::reduce_add_to_4(eight)
         })
     }
     #[inline(always)]
@@ -207,7 +208,8 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn load_partial(self, from: &[f32]) -> __m512 {
         let mask = lane_mask(from.len());
-        // SAFETY: `Avx512` exists only where detected; the mask lets through exactly the slice's elements.
+        // SAFETY: `Avx512` exists only where `detect` found the features; the mask selects exactly the
+        // slice's elements.
         unsafe { _mm512_maskz_loadu_ps(mask, from.as_ptr()) }
     }
     #[inline(always)]
@@ -218,7 +220,7 @@ impl Simd for Avx512 {
     }
 }
 
-/// The first `n` of sixteen lanes.
+/// The mask of the first `n` of sixteen lanes.
 #[inline(always)]
 fn lane_mask(n: usize) -> __mmask16 {
     assert!(n <= LANES);

@@ -1,10 +1,10 @@
-//! Vectors as plain arrays: the specification of the others, and what runs where they do not. On aarch64 the compiler
-//! turns these loops into NEON, fused multiply-add included.
+//! Portable vectors: plain arrays, the specification of the other backends and the fallback. On aarch64 the
+//! compiler vectorizes these loops to NEON, fused multiply-add included.
 
 use super::{Kernel, LANES, Simd};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
-/// Plain arrays of sixteen.
+/// Plain arrays of sixteen elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Portable;
 
@@ -15,8 +15,8 @@ fn zip(a: F32s, b: F32s, f: impl Fn(f32, f32) -> f32) -> F32s {
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
-/// Where the baseline has no fused multiply-add, each one is a call into the mathematics library; kept out of line, or
-/// every unrolled kernel would be thousands of calls long.
+/// Fused multiply-add by calls into the math library, for a baseline without the instruction. Not inlined,
+/// since every unrolled kernel would otherwise contain thousands of calls.
 #[inline(never)]
 fn call_mul_add(a: &F32s, b: &F32s, c: &F32s) -> F32s {
     std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
@@ -26,7 +26,7 @@ impl Simd for Portable {
     type F32s = F32s;
     type I32s = [i32; LANES];
     type Bytes = [u8; 4 * LANES];
-    type Nibbles = [i32; LANES];
+    type NibbleSums = [i32; LANES];
     const WIDE: bool = false;
 
     #[inline(always)]
@@ -96,7 +96,7 @@ impl Simd for Portable {
         zip(v, x, |v, x| if x < limit { 0.0 } else { v })
     }
     #[inline(always)]
-    fn scale_by_power(self, p: F32s, biased: F32s) -> F32s {
+    fn scale_by_pow2(self, p: F32s, biased: F32s) -> F32s {
         zip(p, biased, |p, n| f32::from_bits(p.to_bits().wrapping_add(n.to_bits() << 23)))
     }
     #[inline(always)]
@@ -134,24 +134,24 @@ impl Simd for Portable {
         std::array::from_fn(|i| bf16::from_le_bytes([pairs[i][2], pairs[i][3]]).to_f32())
     }
     #[inline(always)]
-    fn dot_bytes(self, w: Self::Bytes, x: [i8; 4], _: &[[i16; 2]; 2], acc: [i32; LANES]) -> [i32; LANES] {
+    fn dot_u8i8(self, w: Self::Bytes, x: [i8; 4], _: &[[i16; 2]; 2], acc: [i32; LANES]) -> [i32; LANES] {
         let (fours, _) = w.as_chunks::<4>();
         std::array::from_fn(|i| (0..4).fold(acc[i], |sum, j| sum + i32::from(fours[i][j]) * i32::from(x[j])))
     }
     #[inline(always)]
-    fn nibbles(self, [first, others]: [i16; 2]) -> [i32; LANES] {
-        [i32::from(first) + i32::from(others); LANES]
+    fn nibble_sums(self, [start_01, start_23]: [i16; 2]) -> [i32; LANES] {
+        [i32::from(start_01) + i32::from(start_23); LANES]
     }
     #[inline(always)]
-    fn dot_nibbles(self, w: Self::Bytes, x: [i8; 4], acc: [i32; LANES]) -> [i32; LANES] {
-        self.dot_bytes(w, x, &[[0; 2]; 2], acc)
+    fn dot_u4i8(self, w: Self::Bytes, x: [i8; 4], acc: [i32; LANES]) -> [i32; LANES] {
+        self.dot_u8i8(w, x, &[[0; 2]; 2], acc)
     }
     #[inline(always)]
-    fn nibbles_to_f32s(self, acc: [i32; LANES]) -> F32s {
+    fn nibble_sums_to_f32s(self, acc: [i32; LANES]) -> F32s {
         self.to_f32s(acc)
     }
     #[inline(always)]
-    fn add_fours(self, v: F32s) -> [f32; 4] {
+    fn reduce_add_to_4(self, v: F32s) -> [f32; 4] {
         let eight: [f32; 8] = std::array::from_fn(|i| v[i] + v[i + 8]);
         std::array::from_fn(|i| eight[i] + eight[i + 4])
     }
@@ -166,6 +166,6 @@ impl Simd for Portable {
 }
 
 /// Runs `kernel` on plain arrays.
-pub(in crate::kernels) fn enter<K: Kernel>(kernel: K) -> K::Output {
+pub(in crate::kernels) fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Portable)
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use hf_hub::api::sync::ApiRepo;
 use serde::Deserialize;
 
+use super::errors::Asked;
 use super::is_plain;
-use super::refusal::Asked;
 use crate::checkpoint;
 use crate::error::{Error, Result};
 

@@ -1,11 +1,11 @@
-//! The product of rounded activations and quantised weights.
+//! The product of rounded activations and quantized weights.
 //!
 //! A thread takes a few vectors of outputs, for a tile of tokens at a time: a stretch of the tile's inputs stays in the
 //! first-level cache while all these vectors meet it, the whole numbers of a block in registers, and the unfinished sums
 //! between.
 
-use super::activations::{Beside, Block, quantise};
-use super::{Format, Inputs, Layout, VECTORS};
+use super::activations::{Beside, Block, quantize};
+use super::{Inputs, Layout, PANEL_VECTORS, WeightFormat};
 use crate::kernels::epilogue::{Then, finish};
 use crate::kernels::isa::Isa;
 use crate::kernels::rows::{Rows, RowsMut, SharedRows};
@@ -24,21 +24,21 @@ const NARROW_TOKENS: usize = 2 * NARROW_ROWS;
 const STRETCH: usize = 12;
 
 /// The unfinished sums of a tile and two vectors.
-type Sums = [[[f32; LANES]; tile_rows(true)]; VECTORS];
+type Sums = [[[f32; LANES]; tile_rows(true)]; PANEL_VECTORS];
 
 /// `x` is `[n_tokens, in]`, `y` is `[n_tokens, out]`. Panics where the shapes do not fit together.
-pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y: &mut RowsMut) {
+pub fn linear<F: WeightFormat>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y: &mut RowsMut) {
     let Layout { rows, columns } = w.layout();
     assert_eq!((x.width(), bias.len(), y.width()), (rows, columns, columns), "x is [n_tokens, in]");
     let (isa, y) = (team.isa(), y.share());
     let tiles = Tiles::new(x.len(), most_tokens::<F>(isa, x.len()));
     F::Input::with_scratch(|blocks| {
         F::Beside::with_scratch(|beside| {
-            quantise(team, x, tiles, blocks, F::needs_beside(isa).then_some(&mut *beside));
+            quantize(team, x, tiles, blocks, F::needs_beside(isa).then_some(&mut *beside));
             let product = Product { tiles, blocks, beside, w, bias, then, y: &y };
             #[cfg(target_arch = "x86_64")]
             if let Isa::Amx(amx) = isa
-                && super::tiled::pays::<F>(x.len())
+                && super::amx_gemm::pays::<F>(x.len())
             {
                 return product.in_tiles(team, amx);
             }
@@ -48,17 +48,17 @@ pub fn linear<F: Format>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y
 }
 
 /// The most tokens of a tile, where there are so many in all.
-fn most_tokens<F: Format>(isa: Isa, _tokens: usize) -> usize {
+fn most_tokens<F: WeightFormat>(isa: Isa, _tokens: usize) -> usize {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Amx(_) if super::tiled::pays::<F>(_tokens) => super::tiled::TOKENS,
+        Isa::Amx(_) if super::amx_gemm::pays::<F>(_tokens) => super::amx_gemm::TOKENS,
         _ if isa.is_wide() => tile_rows(true),
         _ => NARROW_TOKENS,
     }
 }
 
 /// All there is to do.
-pub(super) struct Product<'a, F: Format> {
+pub(super) struct Product<'a, F: WeightFormat> {
     pub(super) tiles: Tiles,
     /// `[tiles, in / 64, height]`, and what is beside them.
     pub(super) blocks: &'a [F::Input],
@@ -69,15 +69,16 @@ pub(super) struct Product<'a, F: Format> {
     y: &'a SharedRows<'a>,
 }
 
-impl<F: Format> Product<'_, F> {
+impl<F: WeightFormat> Product<'_, F> {
     /// Task `i`: its vectors for all tokens.
     fn task(&self, isa: Isa, i: usize) {
-        let (in_blocks, vectors) = (self.w.layout().blocks(), self.w.layout().vectors());
+        let (in_blocks, vectors) = (self.w.layout().k_blocks(), self.w.layout().vectors());
         let vectors = i * TASK..vectors.min((i + 1) * TASK);
         // A tile alone meets every weight once, and does so in the order they lie in memory.
         let alone = self.tiles.count() == 1;
         let stretch = if alone { in_blocks } else { STRETCH };
-        let mut sums: [Sums; TASK / VECTORS] = [[[[0.0; LANES]; tile_rows(true)]; VECTORS]; TASK / VECTORS];
+        let mut sums: [Sums; TASK / PANEL_VECTORS] =
+            [[[[0.0; LANES]; tile_rows(true)]; PANEL_VECTORS]; TASK / PANEL_VECTORS];
         for tile in 0..self.tiles.count() {
             let (row, n) = self.tiles.tile(tile);
             let height = self.tiles.height();
@@ -86,7 +87,7 @@ impl<F: Format> Product<'_, F> {
             let x = Inputs { blocks: &self.blocks[of_tile], beside, height };
             for start in (0..in_blocks).step_by(stretch) {
                 let blocks = start..in_blocks.min(start + stretch);
-                for (vector, sums) in vectors.clone().step_by(VECTORS).zip(&mut sums) {
+                for (vector, sums) in vectors.clone().step_by(PANEL_VECTORS).zip(&mut sums) {
                     let part = Part { all: self, x, row, alone, blocks: blocks.clone(), vector, sums };
                     with_rows!(n, M => isa.run(Tile::<F, M>(part)));
                 }
@@ -108,8 +109,8 @@ impl<F: Format> Product<'_, F> {
     }
 }
 
-/// A tile of tokens, a stretch of their inputs, and up to [`VECTORS`] vectors of outputs.
-struct Part<'a, F: Format> {
+/// A tile of tokens, a stretch of their inputs, and up to [`PANEL_VECTORS`] vectors of outputs.
+struct Part<'a, F: WeightFormat> {
     all: &'a Product<'a, F>,
     x: Inputs<'a, F>,
     /// The first token's row in `y`.
@@ -124,11 +125,11 @@ struct Part<'a, F: Format> {
 }
 
 /// A part of `M` tokens.
-struct Tile<'a, F: Format, const M: usize>(Part<'a, F>);
+struct Tile<'a, F: WeightFormat, const M: usize>(Part<'a, F>);
 
-impl<F: Format, const M: usize> Kernel for Tile<'_, F, M> {
+impl<F: WeightFormat, const M: usize> Kernel for Tile<'_, F, M> {
     type Output = ();
-    const DOTS_BF16: bool = F::DOTS_BF16;
+    const USES_BF16_DOT: bool = F::USES_BF16_DOT;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
@@ -136,19 +137,19 @@ impl<F: Format, const M: usize> Kernel for Tile<'_, F, M> {
             unreachable!("a tile of {M} rows");
         }
         let part = &mut self.0;
-        let vectors = VECTORS.min(part.all.w.layout().vectors() - part.vector);
-        let last = part.blocks.end == part.all.w.layout().blocks();
+        let vectors = PANEL_VECTORS.min(part.all.w.layout().vectors() - part.vector);
+        let last = part.blocks.end == part.all.w.layout().k_blocks();
         if last && !part.alone {
             part.ask_for_outputs::<S, M>(simd);
         }
-        let together = const { M * VECTORS <= in_registers::<S, F>() };
+        let together = const { M * PANEL_VECTORS <= in_registers::<S, F>() };
         // Sums of both vectors that are more than registers take turns at every block whose weights come from memory, or
         // from which the second half of the tokens takes them too; otherwise each stays through all blocks.
         let turn = if together || S::WIDE && !part.alone { part.blocks.len() } else { 1 };
         for start in part.blocks.clone().step_by(turn) {
             let blocks = start..part.blocks.end.min(start + turn);
-            if together && vectors == VECTORS {
-                part.add::<S, M, VECTORS>(simd, &blocks, 0, 0);
+            if together && vectors == PANEL_VECTORS {
+                part.add::<S, M, PANEL_VECTORS>(simd, &blocks, 0, 0);
                 continue;
             }
             for v in 0..vectors {
@@ -170,11 +171,11 @@ impl<F: Format, const M: usize> Kernel for Tile<'_, F, M> {
 }
 
 /// How many sums of a block stay in registers.
-const fn in_registers<S: Simd, F: Format>() -> usize {
+const fn in_registers<S: Simd, F: WeightFormat>() -> usize {
     if S::WIDE { F::WIDE_SUMS } else { NARROW_ROWS }
 }
 
-impl<F: Format> Part<'_, F> {
+impl<F: WeightFormat> Part<'_, F> {
     /// Adds some blocks of `V` vectors from `v` to the sums of the `H` tokens from `first`.
     #[inline(always)]
     fn add<S: Simd, const H: usize, const V: usize>(
@@ -213,7 +214,7 @@ impl<F: Format> Part<'_, F> {
         for m in 0..M {
             // SAFETY: this column of these rows is this part's own.
             let y = unsafe { self.all.y.part(self.row + m, self.vector * LANES, 1) };
-            for v in 0..VECTORS {
+            for v in 0..PANEL_VECTORS {
                 simd.prefetch(y.as_ptr().wrapping_add(v * LANES));
             }
         }
@@ -222,8 +223,8 @@ impl<F: Format> Part<'_, F> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::activations::QuantisedBlock;
-    use super::super::{BLOCK, Bf16Dot, InTiles, Int4, Int8, Line};
+    use super::super::activations::QuantizedBlock;
+    use super::super::{BLOCK, Bf16Dot, Bytes64, InTiles, Int4, Int8};
     use super::*;
     use crate::kernels::check::{assert_close, numbers};
     use crate::kernels::isa::Isa;
@@ -234,7 +235,7 @@ mod tests {
         let rounded: Vec<f64> = x
             .chunks(BLOCK)
             .flat_map(|x| {
-                let block = QuantisedBlock::textbook(x);
+                let block = QuantizedBlock::textbook(x);
                 let q = block.q.into_iter().flatten().take(x.len());
                 q.map(|q| f64::from(q) * f64::from(block.scale)).collect::<Vec<_>>()
             })
@@ -246,14 +247,14 @@ mod tests {
         (0..columns).map(one).collect()
     }
 
-    fn check<F: Format>(w: F, n: usize, weight: impl Fn(usize, usize) -> f32) {
+    fn check<F: WeightFormat>(w: F, n: usize, weight: impl Fn(usize, usize) -> f32) {
         let Layout { rows, columns } = w.layout();
         let (x, bias) = (numbers(2, n * rows), numbers(3, columns));
         let expected: Vec<f32> = x.chunks(rows).flat_map(|x| textbook(x, columns, &bias, &weight)).collect();
         same_everywhere(w, &x, &bias, &expected);
     }
 
-    fn same_everywhere<F: Format>(w: F, x: &[f32], bias: &[f32], expected: &[f32]) {
+    fn same_everywhere<F: WeightFormat>(w: F, x: &[f32], bias: &[f32], expected: &[f32]) {
         let Layout { rows, columns } = w.layout();
         // Tiles add up bfloat16 in an order of their own.
         let own = |isa: Isa| F::IN_TILES == InTiles::Bf16 && isa.name() == "amx";
@@ -272,9 +273,9 @@ mod tests {
         rows: usize,
         columns: usize,
         weight: impl Fn(usize, usize) -> f32 + Sync,
-    ) -> (Vec<Line>, Vec<f32>) {
-        let (mut lines, mut scales) = (vec![[0; 64]; Int8::lines_of(rows, columns)], vec![0.0; columns]);
-        Int8::quantise(rows, columns, weight, &mut lines, &mut scales);
+    ) -> (Vec<Bytes64>, Vec<f32>) {
+        let (mut lines, mut scales) = (vec![[0; 64]; Int8::packed_len(rows, columns)], vec![0.0; columns]);
+        Int8::quantize(rows, columns, weight, &mut lines, &mut scales);
         (lines, scales)
     }
 
@@ -282,10 +283,10 @@ mod tests {
         rows: usize,
         columns: usize,
         weight: impl Fn(usize, usize) -> f32 + Sync,
-    ) -> (Vec<Line>, Vec<[f16; LANES]>) {
-        let mut lines = vec![[0; 64]; Int4::lines_of(rows, columns)];
-        let mut scales = vec![[f16::ZERO; LANES]; Int4::scales_of(rows, columns)];
-        Int4::quantise(rows, columns, weight, &mut lines, &mut scales);
+    ) -> (Vec<Bytes64>, Vec<[f16; LANES]>) {
+        let mut lines = vec![[0; 64]; Int4::packed_len(rows, columns)];
+        let mut scales = vec![[f16::ZERO; LANES]; Int4::scales_len(rows, columns)];
+        Int4::quantize(rows, columns, weight, &mut lines, &mut scales);
         (lines, scales)
     }
 
@@ -327,8 +328,8 @@ mod tests {
     fn bf16_pairs_hold_to_the_formula_and_are_the_same_everywhere() {
         for (rows, columns) in SHAPES {
             let weights = numbers(1, rows * columns);
-            let mut lines = vec![[0; 64]; Bf16Dot::lines_of(rows, columns)];
-            Bf16Dot::quantise(rows, columns, |k, j| weights[k * columns + j], &mut lines);
+            let mut lines = vec![[0; 64]; Bf16Dot::packed_len(rows, columns)];
+            Bf16Dot::quantize(rows, columns, |k, j| weights[k * columns + j], &mut lines);
             let w = Bf16Dot::new(&lines, rows, columns);
             let round = |x: f32| f64::from(bf16::from_f32(x));
             for n in [1, 2, 5, 8, 14, 15, 31, 33, 70] {
@@ -349,8 +350,8 @@ mod tests {
     fn a_token_alone_is_the_same_as_among_others() {
         let (rows, columns, n) = (320, 100, 45);
         let (x, weights, bias) = (numbers(1, n * rows), numbers(2, rows * columns), numbers(3, columns));
-        let mut lines = vec![[0; 64]; Bf16Dot::lines_of(rows, columns)];
-        Bf16Dot::quantise(rows, columns, |k, j| weights[k * columns + j], &mut lines);
+        let mut lines = vec![[0; 64]; Bf16Dot::packed_len(rows, columns)];
+        Bf16Dot::quantize(rows, columns, |k, j| weights[k * columns + j], &mut lines);
         let pairs = Bf16Dot::new(&lines, rows, columns);
         let (lines, scales) = int8(rows, columns, |k, j| weights[k * columns + j]);
         let bytes = Int8::new(&lines, &scales, rows, columns);

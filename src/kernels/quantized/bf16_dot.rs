@@ -8,14 +8,14 @@
 //! chain of a pair is `fma(x₀, w₀, fma(x₁, w₁, sum))`, which others compute as just that; only sums below 1e-38, which
 //! the instruction takes for zero, could differ.
 //!
-//! Intel's tiles (AMX, `tiled.rs`) take eight thousand such products in one instruction, in an order of their own: there
+//! Intel's tiles (AMX, `amx_gemm.rs`) take eight thousand such products in one instruction, in an order of their own: there
 //! the last bits differ from other machines', but not from one number of tokens to another.
 //!
 //! Stored `[out / 32, in / 64, 32, 2, 16, 2]`: group of vectors, block of inputs, two inputs, vector of outputs, output,
 //! input; missing ones are zero.
 
 use super::activations::{Beside, Block};
-use super::{BLOCK, Format, InTiles, Layout, Line, VECTORS, load_vectors};
+use super::{BLOCK, Bytes64, InTiles, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{LANES, Simd};
 use half::bf16;
@@ -77,34 +77,34 @@ impl Beside<Bf16Block> for Widened {
 /// A borrowed matrix of bfloat16 pairs, `[rows, columns]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bf16Dot<'a> {
-    lines: &'a [[Line; VECTORS]],
+    lines: &'a [PackedRow],
     layout: Layout,
 }
 
 impl<'a> Bf16Dot<'a> {
-    /// `lines` are as many as [`Bf16Dot::lines_of`] says. Panics where they are not.
-    pub fn new(lines: &'a [Line], rows: usize, columns: usize) -> Self {
-        assert_eq!(lines.len(), Self::lines_of(rows, columns));
+    /// `lines` are as many as [`Bf16Dot::packed_len`] says. Panics where they are not.
+    pub fn new(lines: &'a [Bytes64], rows: usize, columns: usize) -> Self {
+        assert_eq!(lines.len(), Self::packed_len(rows, columns));
         Self { lines: lines.as_chunks().0, layout: Layout { rows, columns } }
     }
 
     /// How many lines a matrix takes.
-    pub fn lines_of(rows: usize, columns: usize) -> usize {
-        Layout { rows, columns }.parts() * Self::LINES * VECTORS
+    pub fn packed_len(rows: usize, columns: usize) -> usize {
+        Layout { rows, columns }.packed_blocks() * Self::PACKED_ROWS * PANEL_VECTORS
     }
 
     /// Rounds a matrix, of which `weight(k, j)` are the elements, to `lines`, as many as [`Bf16Dot::new`] takes.
-    pub fn quantise(
+    pub fn quantize(
         rows: usize,
         columns: usize,
         weight: impl Fn(usize, usize) -> f32 + Sync,
-        lines: &mut [Line],
+        lines: &mut [Bytes64],
     ) {
         let layout = Layout { rows, columns };
-        lines.par_chunks_mut(Self::LINES * VECTORS).enumerate().for_each(|(i, lines)| {
-            let (k0, j0) = layout.place(i);
+        lines.par_chunks_mut(Self::PACKED_ROWS * PANEL_VECTORS).enumerate().for_each(|(i, lines)| {
+            let (k0, j0) = layout.origin(i);
             for (at, to) in lines.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().enumerate() {
-                let (pair, column) = (at / (VECTORS * 2 * LANES), at / 2 % (VECTORS * LANES));
+                let (pair, column) = (at / (PANEL_VECTORS * 2 * LANES), at / 2 % (PANEL_VECTORS * LANES));
                 let (k, j) = (k0 + 2 * pair + at % 2, j0 + column);
                 let x = if k < rows && j < columns { round(weight(k, j)) } else { bf16::ZERO };
                 *to = x.to_ne_bytes();
@@ -114,14 +114,14 @@ impl<'a> Bf16Dot<'a> {
 
     /// One weight, as it was rounded.
     pub fn weight(&self, k: usize, j: usize) -> f32 {
-        let line = &self.part(k / BLOCK, j / LANES)[k % BLOCK / 2][j / LANES % VECTORS];
+        let line = &self.packed_block(k / BLOCK, j / LANES)[k % BLOCK / 2][j / LANES % PANEL_VECTORS];
         bf16::from_ne_bytes(line.as_chunks().0[j % LANES * 2 + k % 2]).to_f32()
     }
 }
 
-impl Format for Bf16Dot<'_> {
-    const LINES: usize = BLOCK / 2;
-    const DOTS_BF16: bool = true;
+impl WeightFormat for Bf16Dot<'_> {
+    const PACKED_ROWS: usize = BLOCK / 2;
+    const USES_BF16_DOT: bool = true;
     type Input = Bf16Block;
     type Beside = Widened;
 
@@ -135,7 +135,7 @@ impl Format for Bf16Dot<'_> {
     }
 
     #[inline(always)]
-    fn lines(&self) -> &[[Line; VECTORS]] {
+    fn lines(&self) -> &[PackedRow] {
         self.lines
     }
 
@@ -148,12 +148,12 @@ impl Format for Bf16Dot<'_> {
         (x, widened): (&[Bf16Block; M], &[Widened]),
         sums: &mut [[S::F32s; V]; M],
     ) {
-        let lines = self.part(block, vector);
+        let lines = self.packed_block(block, vector);
         let widened: &[Widened; M] = widened.as_array().unwrap_or(const { &[Widened::NONE; M] });
         let mut acc = *sums; // in registers
-        for pair in 0..Self::LINES {
+        for pair in 0..Self::PACKED_ROWS {
             let w: [S::Bytes; V] = load_vectors(simd, &lines[pair], vector);
-            if S::DOTS_BF16 {
+            if S::HAS_BF16_DOT {
                 for m in 0..M {
                     for v in 0..V {
                         acc[m][v] = simd.dot_bf16(w[v], x[m].pairs[pair], acc[m][v]);

@@ -1,4 +1,4 @@
-//! Quantised weights: eight or four bits a weight instead of thirty-two, so that decode reads a quarter or an eighth.
+//! Quantized weights: eight or four bits a weight instead of thirty-two, so that decode reads a quarter or an eighth.
 //!
 //! A weight is a small whole number times a scale; a token's inputs are rounded the same way as they come
 //! ([`activations`]). What is multiplied and added up is then whole numbers, without any rounding:
@@ -16,12 +16,12 @@
 //! are stored with 128 (or 8) added, and what that adds to a sum, 128 · Σ qx, is taken off again.
 
 pub mod activations;
+#[cfg(target_arch = "x86_64")]
+mod amx_gemm;
 mod bf16_dot;
 mod int4;
 mod int8;
 mod linear;
-#[cfg(target_arch = "x86_64")]
-mod tiled;
 
 pub use bf16_dot::Bf16Dot;
 pub use int4::Int4;
@@ -29,23 +29,26 @@ pub use int8::Int8;
 pub use linear::linear;
 
 use super::isa::Isa;
-use super::simd::{LANES, Simd};
 #[cfg(target_arch = "x86_64")]
-use super::simd::{TileProducts, TileSums};
+use super::simd::{F32Tiles, I32Tiles};
+use super::simd::{LANES, Simd};
 use super::tile::tile_rows;
 use activations::{Beside, Block};
 
 /// Inputs that share a scale of the activations.
 pub const BLOCK: usize = 64;
 
-/// Sixty-four bytes: what one instruction takes.
-pub type Line = [u8; 4 * LANES];
+/// Sixty-four bytes: one operand of a VNNI, AVX-512 or AMX instruction.
+pub type Bytes64 = [u8; 4 * LANES];
+
+/// The same inputs of all outputs of a column panel.
+pub type PackedRow = [Bytes64; PANEL_VECTORS];
 
 /// Vectors of sixteen outputs that are stored side by side, line by line: as many as the kernels take through all blocks
 /// of inputs together, so that these are read front to back.
-pub const VECTORS: usize = 2;
+pub const PANEL_VECTORS: usize = 2;
 
-/// Where the parts of a `[rows, columns]` matrix are stored: group of [`VECTORS`] vectors, block of inputs. Columns beyond
+/// Where the parts of a `[rows, columns]` matrix are stored: group of [`PANEL_VECTORS`] vectors, block of inputs. Columns beyond
 /// the last are there too, up to a whole group.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
@@ -57,7 +60,7 @@ pub struct Layout {
 
 impl Layout {
     /// Blocks of inputs.
-    pub fn blocks(self) -> usize {
+    pub fn k_blocks(self) -> usize {
         self.rows.div_ceil(BLOCK)
     }
 
@@ -67,19 +70,19 @@ impl Layout {
     }
 
     /// How many parts there are, each one block of a group of vectors.
-    pub fn parts(self) -> usize {
-        self.vectors().div_ceil(VECTORS) * self.blocks()
+    pub fn packed_blocks(self) -> usize {
+        self.vectors().div_ceil(PANEL_VECTORS) * self.k_blocks()
     }
 
     /// The number of the part at `block` that `vector` is in.
     #[inline(always)]
-    pub fn part(self, block: usize, vector: usize) -> usize {
-        vector / VECTORS * self.blocks() + block
+    pub fn packed_block(self, block: usize, vector: usize) -> usize {
+        vector / PANEL_VECTORS * self.k_blocks() + block
     }
 
     /// The first input and the first output of a part.
-    pub fn place(self, part: usize) -> (usize, usize) {
-        (part % self.blocks() * BLOCK, part / self.blocks() * VECTORS * LANES)
+    pub fn origin(self, part: usize) -> (usize, usize) {
+        (part % self.k_blocks() * BLOCK, part / self.k_blocks() * PANEL_VECTORS * LANES)
     }
 }
 
@@ -89,38 +92,38 @@ const AHEAD: usize = 256;
 
 /// Loads a line, and asks for one that will be wanted soon. One at a time: the processor keeps track of few at once.
 #[inline(always)]
-fn load<S: Simd>(simd: S, line: &Line) -> S::Bytes {
+fn load<S: Simd>(simd: S, line: &Bytes64) -> S::Bytes {
     simd.prefetch(std::ptr::from_ref(line).wrapping_add(AHEAD));
     simd.load_bytes(line)
 }
 
 /// Loads the lines of `V` vectors from `vector`, of the group's lines.
 #[inline(always)]
-fn load_vectors<S: Simd, const V: usize>(simd: S, lines: &[Line; VECTORS], vector: usize) -> [S::Bytes; V] {
-    let mut loaded = [load(simd, &lines[vector % VECTORS]); V];
+fn load_vectors<S: Simd, const V: usize>(simd: S, lines: &PackedRow, vector: usize) -> [S::Bytes; V] {
+    let mut loaded = [load(simd, &lines[vector % PANEL_VECTORS]); V];
     for v in 1..V {
-        loaded[v] = load(simd, &lines[vector % VECTORS + v]);
+        loaded[v] = load(simd, &lines[vector % PANEL_VECTORS + v]);
     }
     loaded
 }
 
 /// A tile's rounded inputs: `[in / 64, height]`, of which the first of every `height` are tokens.
-pub struct Inputs<'a, F: Format> {
+pub struct Inputs<'a, F: WeightFormat> {
     blocks: &'a [F::Input],
     /// As many, or none where the machine needs none.
     beside: &'a [F::Beside],
     height: usize,
 }
 
-impl<F: Format> Clone for Inputs<'_, F> {
+impl<F: WeightFormat> Clone for Inputs<'_, F> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<F: Format> Copy for Inputs<'_, F> {}
+impl<F: WeightFormat> Copy for Inputs<'_, F> {}
 
-impl<'a, F: Format> Inputs<'a, F> {
+impl<'a, F: WeightFormat> Inputs<'a, F> {
     /// A block's, of the `M` tokens from `first`.
     #[inline(always)]
     fn of<const M: usize>(&self, block: usize, first: usize) -> (&'a [F::Input; M], &'a [F::Beside]) {
@@ -130,22 +133,22 @@ impl<'a, F: Format> Inputs<'a, F> {
     }
 }
 
-/// A format of quantised weights, `[rows, columns]`.
-pub trait Format: Copy + Sync {
+/// A format of quantized weights, `[rows, columns]`.
+pub trait WeightFormat: Copy + Sync {
     /// Where its parts are.
     fn layout(&self) -> Layout;
 
-    /// Its lines, [`Format::LINES`] a part, those of a group's vectors side by side.
-    fn lines(&self) -> &[[Line; VECTORS]];
+    /// Its lines, [`WeightFormat::PACKED_ROWS`] a part, those of a group's vectors side by side.
+    fn lines(&self) -> &[PackedRow];
 
     /// Lines of one block of one vector.
-    const LINES: usize;
+    const PACKED_ROWS: usize;
 
     /// How many sums of a block stay in registers where these are many.
-    const WIDE_SUMS: usize = VECTORS * tile_rows(true);
+    const WIDE_SUMS: usize = PANEL_VECTORS * tile_rows(true);
 
     /// Whether [`Simd::dot_bf16`] is used.
-    const DOTS_BF16: bool = false;
+    const USES_BF16_DOT: bool = false;
 
     /// What a token's inputs are rounded to.
     type Input: Block;
@@ -159,8 +162,8 @@ pub trait Format: Copy + Sync {
 
     /// The lines of block `block` for the group that `vector` is in.
     #[inline(always)]
-    fn part(&self, block: usize, vector: usize) -> &[[Line; VECTORS]] {
-        &self.lines()[self.layout().part(block, vector) * Self::LINES..][..Self::LINES]
+    fn packed_block(&self, block: usize, vector: usize) -> &[PackedRow] {
+        &self.lines()[self.layout().packed_block(block, vector) * Self::PACKED_ROWS..][..Self::PACKED_ROWS]
     }
 
     /// Adds a block's products for `M` tokens and `V` vectors of outputs from `vector`, all of one group, to their sums.
@@ -180,18 +183,18 @@ pub trait Format: Copy + Sync {
     const IN_TILES: InTiles = InTiles::Never;
 
     /// The weights of a block for the group that `vector` is in, as [`InTiles::Bytes`] has them.
-    fn unpack(&self, _block: usize, _vector: usize, _to: &mut [[Line; VECTORS]]) {
+    fn unpack(&self, _block: usize, _vector: usize, _to: &mut [PackedRow]) {
         unreachable!("a format of no bytes");
     }
 
-    /// Adds the products of [`Format::unpack`]'s bytes with those of the inputs `x` to the group's sums.
+    /// Adds the products of [`WeightFormat::unpack`]'s bytes with those of the inputs `x` to the group's sums.
     #[cfg(target_arch = "x86_64")]
     fn add_products<S: Simd>(
         &self,
         _simd: S,
-        _products: &TileProducts,
+        _products: &I32Tiles,
         _x: &[Self::Input],
-        _sums: &mut TileSums,
+        _sums: &mut F32Tiles,
     ) {
         unreachable!("a format of no bytes");
     }

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use hf_hub::api::sync::ApiError;
 
-use super::MAIN;
-use super::listing::Remote;
-use super::transfer::Problem;
+use super::DEFAULT_REVISION;
+use super::download::Problem;
+use super::model_info::Remote;
 use crate::checkpoint;
 use crate::error::Error;
 
@@ -102,7 +102,7 @@ impl Asked<'_> {
     /// `openai-community/gpt2`, with the revision where that is not the usual one.
     fn what(&self) -> String {
         match self.revision {
-            MAIN => format!("'{}'", self.name),
+            DEFAULT_REVISION => format!("'{}'", self.name),
             revision => format!("'{}' at revision '{revision}'", self.name),
         }
     }

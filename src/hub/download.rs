@@ -14,9 +14,9 @@ use hf_hub::api::sync::{Api, ApiError};
 use hf_hub::{Cache, Repo};
 use sha2::{Digest, Sha256};
 
+use super::errors::of_disk;
 use super::is_plain;
-use super::listing::Remote;
-use super::refusal::of_disk;
+use super::model_info::Remote;
 
 /// Times a file is fetched that turns out wrong, where a part of it was from an earlier request.
 const ROUNDS: u32 = 3;

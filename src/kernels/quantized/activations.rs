@@ -4,7 +4,7 @@
 
 use super::BLOCK;
 use crate::kernels::rows::Rows;
-use crate::kernels::simd::{Kernel, LANES, ROUND, Simd};
+use crate::kernels::simd::{Kernel, LANES, ROUND_MAGIC, Simd};
 use crate::kernels::threads::{Disjoint, Team};
 use crate::kernels::tile::Tiles;
 use std::cell::RefCell;
@@ -24,7 +24,7 @@ pub trait Block: Copy + Send + Sync + 'static {
 /// Sixty-four inputs of one token as whole numbers.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
-pub struct QuantisedBlock {
+pub struct QuantizedBlock {
     /// The whole numbers, four at a time as the kernels take them.
     pub q: [[i8; 4]; BLOCK / 4],
     /// What they are multiplied by.
@@ -42,10 +42,10 @@ const LEAST: f32 = 1e-36;
 /// A whole number below 2^22.
 #[inline(always)]
 fn whole(x: f32) -> i32 {
-    (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
+    (x + ROUND_MAGIC).to_bits().wrapping_sub(ROUND_MAGIC.to_bits()) as i32
 }
 
-impl QuantisedBlock {
+impl QuantizedBlock {
     /// Not a number in, not a number out.
     const NAN: Self = Self { scale: f32::NAN, ..Self::ZERO };
 
@@ -127,11 +127,11 @@ impl<B> Beside<B> for () {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pairs(pub [[[i16; 2]; 2]; BLOCK / 4]);
 
-impl Beside<QuantisedBlock> for Pairs {
+impl Beside<QuantizedBlock> for Pairs {
     const NONE: Self = Self([[[0; 2]; 2]; BLOCK / 4]);
 
     #[inline(always)]
-    fn of(block: &QuantisedBlock) -> Self {
+    fn of(block: &QuantizedBlock) -> Self {
         Self(block.q.map(apart))
     }
 
@@ -141,18 +141,18 @@ impl Beside<QuantisedBlock> for Pairs {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<QuantisedBlock>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<QuantizedBlock>> = const { RefCell::new(Vec::new()) };
     static PAIRS: RefCell<Vec<Pairs>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Block for QuantisedBlock {
+impl Block for QuantizedBlock {
     const ZERO: Self = Self { q: [[0; 4]; BLOCK / 4], scale: 0.0, less_128: 0, less_8: [[0; 2]; 2] };
 
-    /// The same as [`QuantisedBlock::textbook`], sixteen at a time.
+    /// The same as [`QuantizedBlock::textbook`], sixteen at a time.
     #[inline(always)]
     fn round<S: Simd>(&mut self, simd: S, x: &[f32; BLOCK]) {
         let (vectors, _) = x.as_chunks::<LANES>();
-        let (zero, shift) = (simd.splat(0.0), simd.splat(ROUND));
+        let (zero, shift) = (simd.splat(0.0), simd.splat(ROUND_MAGIC));
         let mut max = zero;
         for v in vectors {
             let v = simd.load(v);
@@ -174,7 +174,7 @@ impl Block for QuantisedBlock {
             simd.store(shifted, &mut lanes);
             q[v] = lanes.map(|x| x.to_bits() as i8);
         }
-        self.add_up(sums.map(|sum| simd.add_fours(sum)));
+        self.add_up(sums.map(|sum| simd.reduce_add_to_4(sum)));
     }
 
     fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R {
@@ -185,7 +185,7 @@ impl Block for QuantisedBlock {
 /// Rounds every row of `x` to `blocks`, and, where it is asked for, writes down what is needed beside them. The blocks of a
 /// tile lie side by side so that a kernel finds all of them from one address: `[tiles, in / 64, height]`, of which a lower
 /// tile leaves the last of every `height` as they are.
-pub fn quantise<B: Block, C: Beside<B>>(
+pub fn quantize<B: Block, C: Beside<B>>(
     team: &Team,
     x: Rows,
     tiles: Tiles,
@@ -275,8 +275,8 @@ mod tests {
         x[768..832].fill(1e-36);
         (x[200], x[300], x[500]) = (f32::NAN, f32::INFINITY, 1e30);
         for isa in Isa::available() {
-            let (mut blocks, mut pairs): (Vec<QuantisedBlock>, Vec<Pairs>) = (vec![], vec![]);
-            quantise(
+            let (mut blocks, mut pairs): (Vec<QuantizedBlock>, Vec<Pairs>) = (vec![], vec![]);
+            quantize(
                 &Team::new(1, isa),
                 Rows::dense(&x, x.len()),
                 Tiles::new(1, 1),
@@ -284,7 +284,7 @@ mod tests {
                 Some(&mut pairs),
             );
             for ((block, pairs), x) in blocks.iter().zip(pairs).zip(x.chunks(BLOCK)) {
-                let expected = QuantisedBlock::textbook(x);
+                let expected = QuantizedBlock::textbook(x);
                 let apart = block.q.map(|four| {
                     let [q0, q1, q2, q3] = four.map(i16::from);
                     [[q0, q2], [q1, q3]]

@@ -1,7 +1,7 @@
-//! Quantised matrices: made from plain ones, or found in a file that `hornbook quantize` wrote.
+//! Quantized matrices: made from plain ones, or found in a file that `hornbook quantize` wrote.
 //!
 //! Such a file is ordinary safetensors. A matrix `NAME` of `[in, out]` weights is two tensors in it, which are used where
-//! they lie in the mapped file ([`int8`](crate::kernels::quantised::Int8) and [`int4`](crate::kernels::quantised::Int4)
+//! they lie in the mapped file ([`int8`](crate::kernels::quantized::Int8) and [`int4`](crate::kernels::quantized::Int4)
 //! say what the dimensions mean; `out / 32` and `in / 64` are rounded up):
 //!
 //! ```text
@@ -18,20 +18,22 @@ use super::source::{Bytes, zeroed};
 use super::tensor::{Dtype, Tensor};
 use crate::kernels::elements::{Element, Elements};
 use crate::kernels::linear::{Matrix, Weights};
-use crate::kernels::quantised::{Bf16Dot, Format, Int4, Int8, Layout, Line, VECTORS};
+use crate::kernels::quantized::{Bf16Dot, Bytes64, Int4, Int8, Layout, PANEL_VECTORS, WeightFormat};
 use crate::kernels::simd::LANES;
 
-/// The key and value of a quantised file's metadata.
+/// The key and value of a quantized file's metadata.
 pub(super) const LAYOUT: (&str, &str) = ("hornbook.layout", "1");
 
 /// The shapes of a packed `[rows, columns]` matrix and its scales, as a file has them.
-pub(super) fn shapes(dtype: Dtype, rows: usize, columns: usize) -> [Vec<usize>; 2] {
+pub(super) fn file_shapes(dtype: Dtype, rows: usize, columns: usize) -> [Vec<usize>; 2] {
     let layout = Layout { rows, columns };
-    let parts = [layout.parts() / layout.blocks().max(1), layout.blocks()];
+    let parts = [layout.packed_blocks() / layout.k_blocks().max(1), layout.k_blocks()];
     let of = |inner: &[usize]| [&parts, inner].concat();
     match dtype {
-        Dtype::Int4 => [of(&[Int4::LINES, VECTORS, LANES, 4]), of(&[Int4::GROUPS, VECTORS, LANES])],
-        _ => [of(&[Int8::LINES, VECTORS, LANES, 4]), vec![columns]],
+        Dtype::Int4 => {
+            [of(&[Int4::PACKED_ROWS, PANEL_VECTORS, LANES, 4]), of(&[Int4::GROUPS, PANEL_VECTORS, LANES])]
+        }
+        _ => [of(&[Int8::PACKED_ROWS, PANEL_VECTORS, LANES, 4]), vec![columns]],
     }
 }
 
@@ -47,19 +49,19 @@ pub(super) struct Part<'a> {
 
 impl Tensor {
     /// A packed matrix `[in, out]`. Its parts are as long as [`shapes`] says.
-    pub(super) fn from_packed(lines: Bytes, scales: Bytes, dtype: Dtype, shape: [usize; 2]) -> Tensor {
+    pub(super) fn from_quantized(lines: Bytes, scales: Bytes, dtype: Dtype, shape: [usize; 2]) -> Tensor {
         Tensor { bytes: lines, scales: Some(scales), dtype, shape: shape.to_vec() }
     }
 
     /// A plain matrix `[in, out]`, rounded to eight or four bits.
-    pub(super) fn packed(&self, dtype: Dtype) -> Tensor {
+    pub(super) fn quantized(&self, dtype: Dtype) -> Tensor {
         let columns = self.shape()[1];
         self.pack(dtype, [self.shape()[0], columns], |k, j| k * columns + j)
     }
 
     /// A head's table `[vocab_size, n_embd]`, turned over to `[n_embd, vocab_size]` and rounded for a model whose matrices
     /// are rounded to `dtype`; four bits would be too few, so that it has eight beside these.
-    pub fn packed_head(&self, dtype: Dtype) -> Tensor {
+    pub fn quantized_lm_head(&self, dtype: Dtype) -> Tensor {
         let [vocab_size, n_embd] = [self.shape()[0], self.shape()[1]];
         let dtype = if dtype == Dtype::Int4 { Dtype::Int8 } else { dtype };
         self.pack(dtype, [n_embd, vocab_size], |k, j| j * n_embd + k)
@@ -77,7 +79,7 @@ impl Tensor {
     ///
     /// # Panics
     /// If the tensor is no matrix.
-    pub fn weights(&self) -> Weights<'_> {
+    pub fn weight_matrix(&self) -> Weights<'_> {
         let [rows, columns] = [self.shape()[0], self.shape()[1]];
         let lines = || bytemuck::cast_slice(&self.bytes);
         match (self.dtype(), &self.scales) {
@@ -93,9 +95,9 @@ impl Tensor {
     }
 
     /// A packed matrix as a file has it: its weights and its scales.
-    pub(super) fn packed_parts(&self) -> Option<[Part<'_>; 2]> {
+    pub(super) fn file_tensors(&self) -> Option<[Part<'_>; 2]> {
         let scales = self.scales.as_ref()?;
-        let [of_lines, of_scales] = shapes(self.dtype(), self.shape()[0], self.shape()[1]);
+        let [of_lines, of_scales] = file_shapes(self.dtype(), self.shape()[0], self.shape()[1]);
         let (name, scale) = if self.dtype() == Dtype::Int8 { (".int8", "F32") } else { (".int4", "F16") };
         Some([
             Part { ending: name, dtype: "U8", shape: of_lines, bytes: &self.bytes },
@@ -105,25 +107,25 @@ impl Tensor {
 }
 
 /// The bytes of a packed `[rows, columns]` matrix and of its scales.
-pub(super) fn packed_bytes(dtype: Dtype, rows: usize, columns: usize) -> [usize; 2] {
+pub(super) fn quantized_bytes(dtype: Dtype, rows: usize, columns: usize) -> [usize; 2] {
     let (lines, scales) = match dtype {
-        Dtype::Bf16Dot => (Bf16Dot::lines_of(rows, columns), 0),
+        Dtype::Bf16Dot => (Bf16Dot::packed_len(rows, columns), 0),
         Dtype::Int4 => {
-            (Int4::lines_of(rows, columns), Int4::scales_of(rows, columns) * size_of::<[f16; LANES]>())
+            (Int4::packed_len(rows, columns), Int4::scales_len(rows, columns) * size_of::<[f16; LANES]>())
         }
-        _ => (Int8::lines_of(rows, columns), columns * size_of::<f32>()),
+        _ => (Int8::packed_len(rows, columns), columns * size_of::<f32>()),
     };
-    [lines * size_of::<Line>(), scales]
+    [lines * size_of::<Bytes64>(), scales]
 }
 
 fn pack(dtype: Dtype, [rows, columns]: [usize; 2], weight: impl Fn(usize, usize) -> f32 + Sync) -> Tensor {
-    let [of_lines, of_scales] = packed_bytes(dtype, rows, columns);
+    let [of_lines, of_scales] = quantized_bytes(dtype, rows, columns);
     let (mut bytes, mut scales) = (zeroed(of_lines), zeroed(of_scales));
     let lines = bytemuck::cast_slice_mut(&mut bytes);
     match dtype {
-        Dtype::Bf16Dot => Bf16Dot::quantise(rows, columns, weight, lines),
-        Dtype::Int4 => Int4::quantise(rows, columns, weight, lines, bytemuck::cast_slice_mut(&mut scales)),
-        _ => Int8::quantise(rows, columns, weight, lines, bytemuck::cast_slice_mut(&mut scales)),
+        Dtype::Bf16Dot => Bf16Dot::quantize(rows, columns, weight, lines),
+        Dtype::Int4 => Int4::quantize(rows, columns, weight, lines, bytemuck::cast_slice_mut(&mut scales)),
+        _ => Int8::quantize(rows, columns, weight, lines, bytemuck::cast_slice_mut(&mut scales)),
     }
     let scales = (of_scales > 0).then(|| scales.into());
     Tensor { bytes: bytes.into(), scales, dtype, shape: vec![rows, columns] }
