@@ -134,7 +134,7 @@ fn the_command_line_writes_a_model_once_and_explains_what_it_refuses() {
     assert_eq!(story(&["--model", &small]), told);
     assert_eq!(story(&["--model", &small, "--precision", "int8"]), told);
 
-    refused(&[&quantize[..], &[&small]].concat(), "--force replaces it");
+    refused(&[&quantize[..], &[&small]].concat(), "use --force to replace it");
     hornbook(&[&quantize[..], &[&small, "--force"]].concat()).assert().success();
     refused(&["quantize", &small, "-p", "int4", "-o", &smaller], "is quantized already, to int8");
     refused(&["quantize", &small, "-p", "int4", "-o", &small], "the model's own folder");

@@ -1,4 +1,4 @@
-//! `hornbook models` and `hornbook show`: what is here, and what it is made of.
+//! `hornbook models` and `hornbook show`: the available models, and the details of one.
 
 use super::{write_json, write_line};
 use crate::Result;
@@ -8,35 +8,35 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-/// List the models that are here
+/// List the available models
 ///
-/// The built-in one, and those of the Hugging Face cache that run here.
+/// Lists the built-in model and the supported models in the Hugging Face cache.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook models
   hornbook models --json
-  hornbook show gpt2                  what one of them is made of")]
+  hornbook show gpt2                  details of one model")]
 pub struct Models {
-    /// One JSON array
+    /// Print a JSON array
     #[arg(long)]
     json: bool,
 }
 
-/// Show a model's shape, parameters, memory and card
+/// Show a model's shape, parameters, memory use and card
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook show fable
   hornbook show gpt2 --json
-  hornbook show fable --card | less   what its makers say of it")]
+  hornbook show fable --card | less   the model card")]
 pub struct Show {
     /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
     model: String,
 
-    /// The model's card alone
+    /// Print only the model card
     #[arg(long, conflicts_with = "json")]
     card: bool,
 
-    /// One JSON object
+    /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
@@ -44,14 +44,14 @@ pub struct Show {
 impl Models {
     pub(super) fn run(self) -> Result<ExitCode> {
         let mut models = vec![Checkpoint::embedded()?];
-        let mut others = vec![];
+        let mut unsupported = vec![];
         for (name, folder) in checkpoint::cached() {
             match Checkpoint::from_folder(&folder) {
                 Ok(mut checkpoint) => {
-                    checkpoint.name = name; // its folder is named after a commit
+                    checkpoint.name = name; // the folder is named after the commit
                     models.push(checkpoint);
                 }
-                Err(_) => others.push(name),
+                Err(_) => unsupported.push(name),
             }
         }
         if self.json {
@@ -66,15 +66,15 @@ impl Models {
                     size(model.mapped_bytes()),
                     model.parameters().total() as f64 / 1e6,
                     model.stored().name(),
-                    place(model)
+                    location(model)
                 ))?;
             }
         }
-        if !others.is_empty() {
+        if !unsupported.is_empty() {
             eprintln!(
-                "hornbook: {} in the cache cannot run here; hornbook show says why: {}",
-                others.len(),
-                others.join(", ")
+                "hornbook: {} in the cache not supported; see 'hornbook show NAME' for the reason: {}",
+                unsupported.len(),
+                unsupported.join(", ")
             );
         }
         Ok(ExitCode::SUCCESS)
@@ -86,19 +86,19 @@ impl Show {
         let model = Checkpoint::open(&self.model)?;
         let card = model.card()?;
         if self.card {
-            write_line(card.as_deref().unwrap_or("there is no card").trim_end())?;
+            write_line(card.as_deref().unwrap_or("this model has no card").trim_end())?;
         } else if self.json {
-            let mut all = summary(&model);
-            all["shape"] = shape(&model.config);
-            all["parameters_by_part"] =
-                parts(&model).into_iter().map(|(name, n)| (name.to_string(), json!(n))).collect();
+            let mut details = summary(&model);
+            details["shape"] = shape(&model.config);
+            details["parameters_by_group"] =
+                parameter_groups(&model).into_iter().map(|(name, n)| (name.to_string(), json!(n))).collect();
             let memory = precisions(&model).into_iter();
-            all["memory"] =
+            details["memory"] =
                 memory.map(|dtype| (dtype.name().to_string(), json!(model.weight_bytes(dtype)))).collect();
-            all["key_value_bytes"] =
+            details["kv_cache_bytes"] =
                 json!({"f32": kv_bytes(&model.config, 4), "f16": kv_bytes(&model.config, 2)});
-            all["card"] = json!(card);
-            write_json(&all)?;
+            details["card"] = json!(card);
+            write_json(&details)?;
         } else {
             write_line(table(&model, card.is_some()).trim_end())?;
         }
@@ -106,7 +106,7 @@ impl Show {
     }
 }
 
-/// What there is to say of a model in a line.
+/// The fields of a model's row in the list.
 fn summary(model: &Checkpoint) -> Value {
     json!({
         "name": model.name,
@@ -117,7 +117,7 @@ fn summary(model: &Checkpoint) -> Value {
     })
 }
 
-fn place(model: &Checkpoint) -> String {
+fn location(model: &Checkpoint) -> String {
     model.folder.as_ref().map_or_else(|| "built in".into(), |folder| folder.display().to_string())
 }
 
@@ -128,7 +128,7 @@ fn size(bytes: usize) -> String {
     }
 }
 
-/// What a model can compute in: a quantized one in nothing else.
+/// The precisions a model can run in; a quantized model has one.
 fn precisions(model: &Checkpoint) -> Vec<Dtype> {
     match model.quantized() {
         Some(dtype) => vec![dtype],
@@ -136,20 +136,20 @@ fn precisions(model: &Checkpoint) -> Vec<Dtype> {
     }
 }
 
-/// Bytes of the keys and values of a full context.
-fn kv_bytes(config: &Config, number: usize) -> usize {
-    2 * config.n_layer * config.n_positions * config.n_embd * number
+/// Size of the KV cache of a full context, in bytes.
+fn kv_bytes(config: &Config, element_bytes: usize) -> usize {
+    2 * config.n_layer * config.n_positions * config.n_embd * element_bytes
 }
 
-fn parts(model: &Checkpoint) -> [(&'static str, usize); 6] {
-    let all = model.parameters();
+fn parameter_groups(model: &Checkpoint) -> [(&'static str, usize); 6] {
+    let parameters = model.parameters();
     [
-        ("token embeddings", all.token_embeddings),
-        ("position embeddings", all.position_embeddings),
-        ("attention", all.attention),
-        ("MLP", all.mlp),
-        ("layer norms", all.layer_norms),
-        ("head", all.head),
+        ("token embeddings", parameters.token_embeddings),
+        ("position embeddings", parameters.position_embeddings),
+        ("attention", parameters.attention),
+        ("MLP", parameters.mlp),
+        ("layer norms", parameters.layer_norms),
+        ("LM head", parameters.head),
     ]
 }
 
@@ -173,7 +173,7 @@ fn table(model: &Checkpoint, has_card: bool) -> String {
          layers      {n_layer}\nwidth       {n_embd}, {n_head} heads of {}, MLP of {n_inner}\n\
          context     {n_positions} tokens\nvocabulary  {vocab_size} tokens\n",
         model.name,
-        place(model),
+        location(model),
         size(model.mapped_bytes()),
         model.stored().name(),
         n_embd / n_head,
@@ -182,10 +182,10 @@ fn table(model: &Checkpoint, has_card: bool) -> String {
         text += &format!("card        hornbook show {} --card\n", model.name);
     }
     text += &format!("\nparameters           {total:>13}\n");
-    for (name, number) in parts(model) {
-        text += &match (name, number) {
-            ("head", 0) => "head                             -  the token embeddings\n".into(),
-            _ => format!("{name:19}  {number:>13}  {:4.1} %\n", 100.0 * number as f64 / total as f64),
+    for (name, count) in parameter_groups(model) {
+        text += &match (name, count) {
+            ("LM head", 0) => "LM head                          -  tied to the token embeddings\n".into(),
+            _ => format!("{name:19}  {count:>13}  {:4.1} %\n", 100.0 * count as f64 / total as f64),
         };
     }
     text += "\nprecision      weights\n";
@@ -194,7 +194,7 @@ fn table(model: &Checkpoint, has_card: bool) -> String {
         text += &format!("{:9}  {:>11}{stored}\n", dtype.name(), size(model.weight_bytes(dtype)));
     }
     text += &format!(
-        "\nkeys and values of a full context: {} in f32, {} in f16\n",
+        "\nKV cache of a full context: {} in f32, {} in f16\n",
         size(kv_bytes(config, 4)),
         size(kv_bytes(config, 2))
     );

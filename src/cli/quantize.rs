@@ -1,4 +1,4 @@
-//! `hornbook quantize`: a model with rounded weights, written once.
+//! `hornbook quantize`: writes a model with quantized weights.
 
 use super::progress;
 use crate::checkpoint::{Checkpoint, Step};
@@ -10,11 +10,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Write a model with its weights rounded to eight or four bits
+/// Write a model with its weights quantized to 8 or 4 bits
 ///
-/// The new folder holds ordinary safetensors, which are used where they lie in the file: it opens at once, where
-/// --precision rounds the weights each time a model is loaded. Tokens and logprobs are the same either way. The file
-/// appears under its name only when it is complete.
+/// The new folder holds ordinary safetensors that are memory-mapped, so the model loads at once, whereas --precision
+/// quantizes the weights on every load. Tokens and logprobs are the same either way. The file is renamed into place only
+/// when it is complete.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook quantize gpt2 --precision int8 -o gpt2-int8
@@ -24,15 +24,15 @@ pub struct Quantize {
     /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
     model: String,
 
-    /// int8 (eight bits a weight) or int4 (four, the head eight)
+    /// int8 (8 bits per weight) or int4 (4 bits, the LM head 8)
     #[arg(short, long)]
     precision: Precision,
 
-    /// The folder to write
+    /// Folder to write
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 
-    /// Replace a model that is there already
+    /// Replace an existing model
     #[arg(long)]
     force: bool,
 }
@@ -47,20 +47,20 @@ impl Quantize {
             });
         }
         let checkpoint = Checkpoint::open(&self.model)?;
-        self.refuse_to_overwrite(&checkpoint)?;
+        self.check_output_folder(&checkpoint)?;
 
         let interrupted = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&interrupted);
-        // Without a handler an interrupt leaves an unfinished file behind, under a name that says so.
-        let _ = ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed));
+        let flag = Arc::clone(&interrupted);
+        // Without a handler, an interrupt leaves the temporary file behind.
+        let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
         let bar = progress::bar(0);
         let bytes = checkpoint.quantize(self.precision.dtype(), &self.output, |step| {
-            let (message, done, of) = match step {
-                Step::Quantized(done, of) => ("matrices quantized", done, of),
-                Step::Written(done, of) => ("MB written", done >> 20, of >> 20),
+            let (message, done, total) = match step {
+                Step::Quantized(done, total) => ("matrices quantized", done, total),
+                Step::Written(done, total) => ("MB written", done >> 20, total >> 20),
             };
             bar.set_message(message);
-            bar.set_length(of as u64);
+            bar.set_length(total as u64);
             bar.set_position(done as u64);
             match interrupted.load(Ordering::Relaxed) {
                 true => Err(Error::Message("interrupted; nothing was written".into())),
@@ -69,7 +69,7 @@ impl Quantize {
         })?;
         bar.finish_and_clear();
         eprintln!(
-            "hornbook: {} in {} is {:.1} MB, {:.1} MB before",
+            "hornbook: wrote {} in {}, {:.1} MB; the original is {:.1} MB",
             self.output.display(),
             self.precision,
             bytes as f64 / 1e6,
@@ -78,18 +78,18 @@ impl Quantize {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn refuse_to_overwrite(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let same = |folder: &PathBuf| {
+    fn check_output_folder(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let is_output = |folder: &PathBuf| {
             folder.canonicalize().ok().is_some_and(|f| Some(f) == self.output.canonicalize().ok())
         };
-        let problem = if checkpoint.folder.as_ref().is_some_and(same) {
-            "this is the model's own folder, expected another"
+        let problem = if checkpoint.folder.as_ref().is_some_and(is_output) {
+            "found the model's own folder, expected another one"
         } else if !self.force
             && ["model.safetensors", "model.safetensors.index.json", "config.json"]
                 .iter()
                 .any(|name| self.output.join(name).exists())
         {
-            "found a model, expected an empty or new folder; --force replaces it"
+            "found a model, expected an empty or new folder; use --force to replace it"
         } else {
             return Ok(());
         };

@@ -1,4 +1,4 @@
-//! What the hub, the network or the disk refuse, said in one line with what to do about it.
+//! Errors of the hub, the network and the disk, each one line that says what to do next.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -6,69 +6,71 @@ use std::path::Path;
 use hf_hub::api::sync::ApiError;
 
 use super::DEFAULT_REVISION;
-use super::download::Problem;
-use super::model_info::Remote;
+use super::download::DownloadError;
+use super::model_info::RemoteFile;
 use crate::checkpoint;
 use crate::error::Error;
 
-/// What was asked for, for whoever has to say that it cannot be had.
+/// The request that error messages refer to.
 #[derive(Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) name: &'a str,
+pub(super) struct ErrorContext<'a> {
+    pub(super) repo_id: &'a str,
     pub(super) revision: &'a str,
     pub(super) endpoint: &'a str,
     pub(super) cache: &'a Path,
-    pub(super) token: bool,
+    pub(super) has_token: bool,
 }
 
-impl Asked<'_> {
-    /// A repository that is there but does not hold what runs here.
-    pub(super) fn cannot_run(&self, problem: &str) -> Error {
-        Error::Message(format!("{} cannot run here: {problem}", self.what()))
+impl ErrorContext<'_> {
+    /// The error of a repository that exists but holds no supported model.
+    pub(super) fn unsupported(&self, problem: &str) -> Error {
+        Error::Message(format!("{} is not supported: {problem}", self.repo_and_revision()))
     }
 
-    /// Something that does not answer as the hub does.
-    pub(super) fn no_hub(&self, problem: &str) -> Error {
-        Error::Message(format!("{} does not answer as the hub does: {problem}", self.endpoint))
+    /// The error of an endpoint that does not respond as the hub does.
+    pub(super) fn unexpected_response(&self, problem: &str) -> Error {
+        Error::Message(format!("unexpected response from {}: {problem}", self.endpoint))
     }
 
-    /// Why there is no listing.
-    pub(super) fn refuse_listing(&self, error: &ureq::Error) -> Error {
+    /// The error of a failed `model_info` request.
+    pub(super) fn info_error(&self, error: &ureq::Error) -> Error {
         match error {
             ureq::Error::StatusCode(status) => self.status(*status),
-            ureq::Error::Json(error) => self.no_hub(&error.to_string()),
+            ureq::Error::Json(error) => self.unexpected_response(&error.to_string()),
             error => self.unreachable(&error.to_string()),
         }
     }
 
-    /// Why a file did not come.
-    pub(super) fn refuse(&self, file: &Remote, problem: Problem) -> Error {
+    /// The error of a failed download.
+    pub(super) fn download_error(&self, file: &RemoteFile, error: DownloadError) -> Error {
         let name = &file.name;
-        match problem {
-            Problem::Refused(ApiError::RequestError(error)) => match &*error {
-                ureq::Error::StatusCode(404) => {
-                    Error::Message(format!("{}: {name} is listed but not there (404)", self.what()))
-                }
+        match error {
+            DownloadError::Api(ApiError::RequestError(error)) => match &*error {
+                ureq::Error::StatusCode(404) => Error::Message(format!(
+                    "{}: {name} is listed but missing (404)",
+                    self.repo_and_revision()
+                )),
                 ureq::Error::StatusCode(status) => self.status(*status),
                 error => self.unreachable(&error.to_string()),
             },
-            Problem::Refused(ApiError::IoError(error)) => match of_disk(&error) {
+            DownloadError::Api(ApiError::IoError(error)) => match is_disk_error(&error) {
                 true => self.disk(error),
                 false => self.unreachable(&error.to_string()),
             },
-            Problem::Refused(ApiError::LockAcquisition(_)) => Error::Message(format!(
-                "{name} is being downloaded by another program into {}: wait for it, or end it",
+            DownloadError::Api(ApiError::LockAcquisition(_)) => Error::Message(format!(
+                "{name} is being downloaded by another process into {}: wait for it to finish, or stop it",
                 self.cache.display()
             )),
-            Problem::Refused(error) => self.no_hub(&format!("{name}: {error}")),
-            Problem::Changed(what) => self.no_hub(&format!("{name}: {what}")),
-            Problem::Disk(error) => self.disk(error),
-            Problem::Silent(seconds) => Error::Message(format!(
-                "nothing came from {} for {seconds} seconds; what is here stays: the same command goes on behind it",
+            DownloadError::Api(error) => self.unexpected_response(&format!("{name}: {error}")),
+            DownloadError::MetadataMismatch(found) => self.unexpected_response(&format!("{name}: {found}")),
+            DownloadError::Disk(error) => self.disk(error),
+            DownloadError::Timeout(seconds) => Error::Message(format!(
+                "no data from {} for {seconds} seconds; run the same command again to resume the download",
                 self.endpoint
             )),
-            Problem::Wrong { found, expected } => Error::Message(format!(
-                "{name}: found {found}, expected {expected}: what came was removed; try again, and mistrust {}",
+            DownloadError::Corrupt { found, expected } => Error::Message(format!(
+                "{name}: found {found}, expected {expected}; the corrupt file was removed: try again, and do not trust {} if \
+                 this repeats",
                 self.endpoint
             )),
         }
@@ -79,61 +81,64 @@ impl Asked<'_> {
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                 Error::Message(format!(
-                    "{}: cannot write: {source}; make room and run the same command, which goes on behind what is here, or \
-                 set HF_HUB_CACHE to another disk",
+                    "{}: cannot write: {source}; free some space and run the same command again to resume, or set \
+                     HF_HUB_CACHE to another disk",
                     path.display()
                 ))
             }
             _ => Error::Message(format!(
-                "{}: cannot write: {source}; HF_HUB_CACHE names another folder to keep models in",
+                "{}: cannot write: {source}; set HF_HUB_CACHE to a writable folder",
                 path.display()
             )),
         }
     }
 
-    fn unreachable(&self, why: &str) -> Error {
+    fn unreachable(&self, reason: &str) -> Error {
         Error::Message(format!(
-            "{} cannot be reached: {}; what is here stays, and the same command goes on behind it",
+            "cannot reach {}: {}; run the same command again to resume the download",
             self.endpoint,
-            why.replace('\n', " ")
+            reason.replace('\n', " ")
         ))
     }
 
-    /// `openai-community/gpt2`, with the revision where that is not the usual one.
-    fn what(&self) -> String {
+    /// `'openai-community/gpt2'`, with the revision unless it is the default one.
+    fn repo_and_revision(&self) -> String {
         match self.revision {
-            DEFAULT_REVISION => format!("'{}'", self.name),
-            revision => format!("'{}' at revision '{revision}'", self.name),
+            DEFAULT_REVISION => format!("'{}'", self.repo_id),
+            revision => format!("'{}' at revision '{revision}'", self.repo_id),
         }
     }
 
     fn status(&self, status: u16) -> Error {
-        let (what, page) = (self.what(), format!("{}/{}", self.endpoint, self.name));
+        let (repo, page) = (self.repo_and_revision(), format!("{}/{}", self.endpoint, self.repo_id));
         let similar = Error::did_you_mean(
-            self.name,
+            self.repo_id,
             checkpoint::KNOWN.iter().flat_map(|(short, full)| [*short, *full]),
         );
         Error::Message(match status {
-            401 if self.token => {
-                format!("the hub refuses the token (401): make another at {}/settings/tokens", self.endpoint)
+            401 if self.has_token => {
+                format!(
+                    "the hub rejected the token (401): create another at {}/settings/tokens",
+                    self.endpoint
+                )
             }
-            // Whether there is such a repository is told to those only who may see it.
-            401 => format!(
-                "the hub has no {what} that anyone may see (401){similar}; for a private one set HF_TOKEN"
-            ),
-            403 => format!(
-                "the hub does not let you have {what} (403): ask for access at {page}, and set HF_TOKEN"
-            ),
-            404 => format!("the hub has no {what} (404){similar}"),
-            429 => "the hub wants fewer requests (429): try again in a few minutes, or set HF_TOKEN".into(),
-            500.. => format!("the hub is in trouble ({status}): try again later"),
-            _ => format!("the hub refuses {what} with status {status}"),
+            // The hub does not reveal to others whether a private repository exists.
+            401 => {
+                format!("the hub has no public {repo} (401){similar}; set HF_TOKEN to access a private one")
+            }
+            403 => format!("access to {repo} is denied (403): request access at {page}, and set HF_TOKEN"),
+            404 => format!("the hub has no {repo} (404){similar}"),
+            429 => {
+                "the hub is rate-limiting requests (429): try again in a few minutes, or set HF_TOKEN".into()
+            }
+            500.. => format!("the hub has a server error ({status}): try again later"),
+            _ => format!("the hub refused {repo} with status {status}"),
         })
     }
 }
 
-/// Whether a failed copy failed at its end here.
-pub(super) fn of_disk(error: &std::io::Error) -> bool {
+/// Whether the error comes from the local disk, not from the network.
+pub(super) fn is_disk_error(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::StorageFull

@@ -1,4 +1,4 @@
-//! What a repository on the hub holds, and which of it a GPT-2 needs.
+//! The hub's `model_info` answer: the files of a repository, and the selection a GPT-2 needs.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use hf_hub::api::sync::ApiRepo;
 use serde::Deserialize;
 
-use super::errors::Asked;
-use super::is_plain;
+use super::errors::ErrorContext;
+use super::is_file_name;
 use crate::checkpoint;
 use crate::error::{Error, Result};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-/// The model's card.
+/// The model card.
 const CARD: &str = "README.md";
-/// What PyTorch, TensorFlow and JAX write, none of which is read here.
-const OTHER_WEIGHTS: [&str; 6] = [
+/// Weight files of PyTorch, TensorFlow and JAX, which are not supported.
+const UNSUPPORTED_WEIGHTS: [&str; 6] = [
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "model.pt",
@@ -26,19 +26,19 @@ const OTHER_WEIGHTS: [&str; 6] = [
     "model.ckpt",
 ];
 
-/// A commit of a repository: the hub's answer, as far as it matters here.
+/// A commit of a repository: the fields used here of the hub's answer.
 #[derive(Debug, Deserialize)]
-pub(super) struct Listing {
+pub(super) struct ModelInfo {
     /// The commit.
     pub(super) sha: String,
     siblings: Vec<Sibling>,
     #[serde(default)]
     private: bool,
-    /// `false`, or how access is granted.
+    /// `false`, or the access policy (`"auto"`, `"manual"`).
     #[serde(default)]
     gated: serde_json::Value,
     #[serde(default)]
-    config: Option<Described>,
+    config: Option<HubConfig>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,92 +54,92 @@ struct Lfs {
     size: u64,
 }
 
-/// What the hub has read in the repository's `config.json`.
+/// The hub's excerpt of the repository's `config.json`.
 #[derive(Debug, Deserialize)]
-struct Described {
+struct HubConfig {
     model_type: Option<String>,
 }
 
-/// A file on the hub.
+/// A file of a repository on the hub.
 #[derive(Clone, Debug)]
-pub(super) struct Remote {
+pub(super) struct RemoteFile {
     pub(super) name: String,
     pub(super) size: u64,
-    /// Its SHA-256, where the hub keeps the file as a large one.
+    /// The SHA-256 of a file in LFS storage; the hub announces none for others.
     pub(super) sha256: Option<String>,
 }
 
-impl Listing {
-    /// Asks the hub.
-    pub(super) fn ask(repo: &ApiRepo, patience: Duration, asked: &Asked) -> Result<Listing> {
+impl ModelInfo {
+    /// Fetches the information of the revision from the hub.
+    pub(super) fn fetch(repo: &ApiRepo, timeout: Duration, context: &ErrorContext) -> Result<ModelInfo> {
         let request = repo.info_request().query("blobs", "true");
-        let request = request.config().timeout_global(Some(patience)).build();
-        let answer = request.call().and_then(|mut answer| answer.body_mut().read_json::<Listing>());
-        let listing = answer.map_err(|error| asked.refuse_listing(&error))?;
-        let hex =
+        let request = request.config().timeout_global(Some(timeout)).build();
+        let response = request.call().and_then(|mut response| response.body_mut().read_json::<ModelInfo>());
+        let info = response.map_err(|error| context.info_error(&error))?;
+        let is_hex =
             |text: &str, digits: usize| text.len() == digits && text.bytes().all(|c| c.is_ascii_hexdigit());
-        let hashes = listing.siblings.iter().filter_map(|sibling| sibling.lfs.as_ref());
-        if !hex(&listing.sha, 40) || !hashes.into_iter().all(|lfs| hex(&lfs.sha256, 64)) {
-            return Err(asked.no_hub("its list of files has hashes that are none"));
+        let mut lfs_files = info.siblings.iter().filter_map(|sibling| sibling.lfs.as_ref());
+        if !is_hex(&info.sha, 40) || !lfs_files.all(|lfs| is_hex(&lfs.sha256, 64)) {
+            return Err(context.unexpected_response("its file list has malformed hashes"));
         }
-        Ok(listing)
+        Ok(info)
     }
 
-    /// Whether only some may download.
+    /// Whether downloading requires authentication: the repository is private or gated.
     pub(super) fn needs_token(&self) -> bool {
         self.private || !matches!(self.gated, serde_json::Value::Bool(false) | serde_json::Value::Null)
     }
 
-    /// What a GPT-2 needs of it, the configuration first and the weights last; shards are in the index, not here.
-    pub(super) fn files(&self, asked: &Asked) -> Result<Vec<Remote>> {
+    /// Returns the files a GPT-2 needs, the configuration first and the weights last; shards are listed in the index.
+    pub(super) fn files(&self, context: &ErrorContext) -> Result<Vec<RemoteFile>> {
         let has = |name: &str| self.siblings.iter().any(|sibling| sibling.rfilename == name);
         let model_type = self.config.as_ref().and_then(|config| config.model_type.as_deref());
-        if let Some(other) = model_type.filter(|name| *name != "gpt2") {
+        if let Some(model_type) = model_type.filter(|name| *name != "gpt2") {
             let problem = format!(
-                "found a model of type '{}', expected gpt2, the one that runs here",
-                other.escape_debug()
+                "found a model of type '{}', expected 'gpt2', the only supported architecture",
+                model_type.escape_debug()
             );
-            return Err(asked.cannot_run(&problem));
+            return Err(context.unsupported(&problem));
         }
         if !has(CONFIG) {
-            return Err(asked.cannot_run("found no config.json, expected the configuration of a GPT-2"));
+            return Err(context.unsupported("found no config.json, expected the configuration of a GPT-2"));
         }
         let weights = [SINGLE, INDEX].into_iter().find(|name| has(name));
         let Some(weights) = weights else {
-            let other = OTHER_WEIGHTS.into_iter().find(|name| has(name));
-            let problem = match other {
+            let unsupported = UNSUPPORTED_WEIGHTS.into_iter().find(|name| has(name));
+            let problem = match unsupported {
                 None => format!("found neither {SINGLE} nor {INDEX}, expected the model's weights"),
-                Some(other) => format!(
-                    "found {other}, expected {SINGLE}: only safetensors are read, since pickles can run code; \
-                     https://huggingface.co/spaces/safetensors/convert makes them, and --revision refs/pr/N takes them \
-                     from its pull request"
+                Some(found) => format!(
+                    "found {found}, expected {SINGLE}: only safetensors are supported, because pickles can run \
+                     arbitrary code; convert the model at https://huggingface.co/spaces/safetensors/convert, or use \
+                     --revision refs/pr/N to pull the conversion's pull request"
                 ),
             };
-            return Err(asked.cannot_run(&problem));
+            return Err(context.unsupported(&problem));
         };
-        let rest = checkpoint::FILES.into_iter().filter(|name| *name != CONFIG).chain([CARD]);
-        let names = [CONFIG].into_iter().chain(rest.filter(|name| has(name))).chain([weights]);
-        names.map(|name| self.remote(name)).collect()
+        let optional = checkpoint::FILES.into_iter().filter(|name| *name != CONFIG).chain([CARD]);
+        let names = [CONFIG].into_iter().chain(optional.filter(|name| has(name))).chain([weights]);
+        names.map(|name| self.remote_file(name)).collect()
     }
 
-    /// The shards an index names.
-    pub(super) fn shards(&self, index: &Path) -> Result<Vec<Remote>> {
-        checkpoint::shards_of(index)?.iter().map(|name| self.remote(name)).collect()
+    /// Returns the shards listed in an index.
+    pub(super) fn shards(&self, index: &Path) -> Result<Vec<RemoteFile>> {
+        checkpoint::shards_of(index)?.iter().map(|name| self.remote_file(name)).collect()
     }
 
-    fn remote(&self, name: &str) -> Result<Remote> {
-        let found = self.siblings.iter().find(|sibling| sibling.rfilename == name && is_plain(name));
-        let size = found.and_then(|found| found.lfs.as_ref().map(|lfs| lfs.size).or(found.size));
-        let (Some(found), Some(size)) = (found, size) else {
+    fn remote_file(&self, name: &str) -> Result<RemoteFile> {
+        let sibling = self.siblings.iter().find(|sibling| sibling.rfilename == name && is_file_name(name));
+        let size = sibling.and_then(|sibling| sibling.lfs.as_ref().map(|lfs| lfs.size).or(sibling.size));
+        let (Some(sibling), Some(size)) = (sibling, size) else {
             return Err(Error::Message(format!(
-                "{}: found no such file with a size on the hub, expected one of the model's",
+                "{}: found no such file with a size in the repository, expected one of the model's files",
                 name.escape_debug()
             )));
         };
-        Ok(Remote {
+        Ok(RemoteFile {
             name: name.into(),
             size,
-            sha256: found.lfs.as_ref().map(|lfs| lfs.sha256.to_lowercase()),
+            sha256: sibling.lfs.as_ref().map(|lfs| lfs.sha256.to_lowercase()),
         })
     }
 }
@@ -149,10 +149,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_download_is_read_from_the_listing() {
+    fn private_and_gated_repositories_need_a_token() {
         let needs = |more: &str| {
             let text = format!(r#"{{"sha": "a", "siblings": [] {more}}}"#);
-            serde_json::from_str::<Listing>(&text).unwrap().needs_token()
+            serde_json::from_str::<ModelInfo>(&text).unwrap().needs_token()
         };
         for open in ["", r#", "private": false"#, r#", "gated": false"#, r#", "gated": null"#] {
             assert!(!needs(open), "{open}");

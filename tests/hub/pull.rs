@@ -40,7 +40,7 @@ fn a_model_is_pulled_once_and_then_is_there_by_name() {
 
     // A second time everything is compared and nothing fetched.
     let (again, stderr) = hub.pulled();
-    assert!(again == stdout && stderr.contains("was here, complete"), "{stderr}");
+    assert!(again == stdout && stderr.contains("already in the cache"), "{stderr}");
     assert_eq!(hub.seen().len(), 1);
 
     let story = |model: &str| {
@@ -117,7 +117,7 @@ fn offline_nobody_is_asked() {
     hub.pulled();
     hub.seen();
     let output = offline(&["pull", NAME]).output().unwrap();
-    assert!(output.status.success() && texts(&output).1.contains("is here; HF_HUB_OFFLINE is set"));
+    assert!(output.status.success() && texts(&output).1.contains("is in the cache; HF_HUB_OFFLINE is set"));
     assert!(hub.seen().is_empty());
 }
 
