@@ -1,7 +1,7 @@
 //! Long texts, drafts, and many completions at once, as a user types them.
 
 use crate::cli_generate::{complaint, generate, ids, json, list, tiny, written};
-use hornbook::generate::Context;
+use hornbook::generate::ContextPolicy;
 use hornbook::sampling::SamplingParams;
 use hornbook::{Hornbook, Options};
 use serde_json::Value;
@@ -131,7 +131,7 @@ fn a_text_goes_past_the_context_where_it_is_told_to() {
     // fable has 512 positions: past them with logprobs, several at once, and a stop string.
     let hornbook = Hornbook::open("fable").unwrap();
     let prompt = "and round ".repeat(250);
-    let options = Options { context: Context::Shift, stop: vec!["never".into()], ..seeded(2, 60) };
+    let options = Options { context: ContextPolicy::Shift, stop: vec!["never".into()], ..seeded(2, 60) };
     let expected = by_library(&hornbook, &prompt, &options, 3);
     let args = [&prompt[..], "--context", "shift", "--stop", "never", "--seed", "2", "--max-tokens", "60"];
     for (n, more) in [(1, &[][..]), (3, &["-n", "3"]), (3, &["-n", "3", "--prompt-lookup"])] {

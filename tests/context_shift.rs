@@ -2,8 +2,8 @@
 
 use crate::reference::data;
 use hornbook::checkpoint::Checkpoint;
-use hornbook::engine::{Completion, Engine, EngineOptions, Event, Kind, Refused, Request};
-use hornbook::generate::Context;
+use hornbook::engine::{CompletionParams, Engine, EngineOptions, Event, Request, RequestKind, SubmitError};
+use hornbook::generate::ContextPolicy;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::threads::Team;
@@ -22,7 +22,7 @@ fn prompt(n: usize) -> Vec<u32> {
 }
 
 fn shifting(sampling: SamplingParams, max_tokens: usize) -> Options {
-    Options { sampling, max_tokens: Some(max_tokens), context: Context::Shift, ..Options::default() }
+    Options { sampling, max_tokens: Some(max_tokens), context: ContextPolicy::Shift, ..Options::default() }
 }
 
 fn greedy() -> SamplingParams {
@@ -94,7 +94,7 @@ fn what_follows_is_what_follows_the_last_half() {
     let (prompt, options) = (prompt(40), shifting(greedy(), 90));
     let whole = exact(hornbook.generate(&prompt, &options).unwrap());
     let text: Vec<u32> = prompt.iter().copied().chain(whole.iter().map(|token| token.0)).collect();
-    let fresh = Options { max_tokens: Some(33), context: Context::Stop, ..options };
+    let fresh = Options { max_tokens: Some(33), context: ContextPolicy::Stop, ..options };
     assert_eq!(exact(hornbook.generate(&text[97 - 48..97], &fresh).unwrap()), whole[57..]);
     // And up to there it is what it would have been.
     let stopped = hornbook.generate(&prompt, &Options { max_tokens: None, ..fresh }).unwrap();
@@ -115,7 +115,7 @@ fn drafts_and_stop_strings_go_past_the_context_too() {
                 generation.restart().unwrap();
                 let again = exact(generation.by_ref());
                 assert_eq!(again, by_hand(&hornbook, &prompt, &options, 1), "drafts of {most}, again");
-                accepted += generation.drafted().accepted;
+                accepted += generation.draft_stats().accepted_tokens;
             }
         }
     }
@@ -143,9 +143,13 @@ fn many_at_once_go_past_the_context_each_for_itself() {
         let options = EngineOptions { max_concurrency: 3, prefill_chunk, ..EngineOptions::default() };
         let engine = Engine::start(tiny(), options).unwrap();
         let submit = |len, options: &Options, score_prompt| {
-            let completion =
-                Completion { options: options.clone(), choices: 2, score_prompt, ..Completion::default() };
-            engine.submit(Request { prompt: prompt(len), kind: Kind::Complete(completion) })
+            let completion = CompletionParams {
+                options: options.clone(),
+                choices: 2,
+                score_prompt,
+                ..CompletionParams::default()
+            };
+            engine.submit(Request { prompt: prompt(len), kind: RequestKind::Complete(completion) })
         };
         let cases: Vec<(usize, Options)> = [(40, 1), (96, 2), (97, 3), (300, 4), (3, 5)]
             .map(|(len, seed)| (len, shifting(sampled(seed), 200)))
@@ -169,7 +173,7 @@ fn many_at_once_go_past_the_context_each_for_itself() {
         }
         // What is forgotten cannot be scored.
         let refused = submit(97, &cases[0].1, true);
-        assert!(matches!(refused, Err(Refused::Invalid(Error::ContextOverflow { .. }))));
+        assert!(matches!(refused, Err(SubmitError::Invalid(Error::ContextOverflow { .. }))));
     }
 }
 
@@ -181,6 +185,6 @@ fn without_a_bound_it_goes_on_as_long_as_anyone_reads() {
             Options { max_tokens: None, kv_precision: Some(kv_precision), ..shifting(sampled(1), 0) };
         assert_eq!(exact(hornbook.generate(&prompt(30), &options).unwrap().take(500)).len(), 500);
     }
-    let stop = Options { context: Context::Stop, ..shifting(greedy(), 9) };
+    let stop = Options { context: ContextPolicy::Stop, ..shifting(greedy(), 9) };
     assert!(matches!(hornbook.generate(&prompt(97), &stop), Err(Error::ContextOverflow { .. })));
 }

@@ -3,7 +3,8 @@
 use crate::reference::data;
 use hornbook::checkpoint::Checkpoint;
 use hornbook::engine::{
-    Completion, Engine, EngineOptions, Event, Kind, Refused, Request, ScoredToken, Statistics, Stream, Turns,
+    CompletionParams, Engine, EngineOptions, Event, EventStream, FairLock, Request, RequestKind, ScoredToken,
+    Statistics, SubmitError,
 };
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
@@ -57,7 +58,7 @@ impl Outcome {
     }
 
     /// All that comes of a stream.
-    fn of(mut stream: Stream, choices: usize) -> Self {
+    fn of(mut stream: EventStream, choices: usize) -> Self {
         let mut outcome = Self { prompt: None, choices: vec![Default::default(); choices] };
         while let Some(event) = stream.blocking_next() {
             outcome.take(event);
@@ -66,8 +67,8 @@ impl Outcome {
     }
 
     /// What a request brings where nobody else is.
-    fn alone(hornbook: &Hornbook, prompt: &[u32], completion: &Completion) -> Self {
-        let Completion { options, choices, top_logprobs: n, score_prompt, .. } = completion;
+    fn alone(hornbook: &Hornbook, prompt: &[u32], completion: &CompletionParams) -> Self {
+        let CompletionParams { options, choices, top_logprobs: n, score_prompt, .. } = completion;
         let mut generation = hornbook.generate(prompt, options).unwrap().with_top_logprobs(*n);
         let prompt = generation.prompt().to_vec();
         let mut outcome = Outcome::default();
@@ -106,24 +107,28 @@ fn fable(options: EngineOptions) -> Engine {
     Engine::start(model("fable", 2), options).unwrap()
 }
 
-fn submit(engine: &Engine, prompt: &[u32], completion: &Completion) -> Result<Stream, Refused> {
-    engine.submit(Request { prompt: prompt.to_vec(), kind: Kind::Complete(completion.clone()) })
+fn submit(
+    engine: &Engine,
+    prompt: &[u32],
+    completion: &CompletionParams,
+) -> Result<EventStream, SubmitError> {
+    engine.submit(Request { prompt: prompt.to_vec(), kind: RequestKind::Complete(completion.clone()) })
 }
 
 fn tokens(n: usize, salt: usize, vocab_size: usize) -> Vec<u32> {
     (0..n).map(|i| ((i * i * 31 + i * 7 + salt * 101) % (vocab_size - 1)) as u32).collect()
 }
 
-fn greedy(max_tokens: usize) -> Completion {
+fn greedy(max_tokens: usize) -> CompletionParams {
     let sampling = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
-    Completion {
+    CompletionParams {
         options: Options { sampling, max_tokens: Some(max_tokens), ..Options::default() },
-        ..Completion::default()
+        ..CompletionParams::default()
     }
 }
 
 /// Requests as different as can be, to a model of `n_positions`.
-fn requests(hornbook: &Hornbook) -> Vec<(Vec<u32>, Completion)> {
+fn requests(hornbook: &Hornbook) -> Vec<(Vec<u32>, CompletionParams)> {
     let config = hornbook.config();
     let prompt = |n: usize, salt| tokens(n.min(config.n_positions - 3), salt, config.vocab_size);
     let sampled = |seed, max_tokens, choices| {
@@ -136,18 +141,18 @@ fn requests(hornbook: &Hornbook) -> Vec<(Vec<u32>, Completion)> {
             ..SamplingParams::default()
         };
         let options = Options { sampling, max_tokens: Some(max_tokens), ..Options::default() };
-        Completion { options, choices, top_logprobs: 3, ..Completion::default() }
+        CompletionParams { options, choices, top_logprobs: 3, ..CompletionParams::default() }
     };
     let mut stopped = sampled(4, 60, 2);
     stopped.options.stop = vec!["the".into(), "e".into()];
     vec![
         (prompt(9, 1), sampled(1, 40, 1)),
         (prompt(70, 2), greedy(25)),
-        (prompt(33, 3), Completion { score_prompt: true, ..sampled(2, 12, 3) }),
+        (prompt(33, 3), CompletionParams { score_prompt: true, ..sampled(2, 12, 3) }),
         (vec![], sampled(3, 30, 4)),
-        (prompt(70, 2), Completion { score_prompt: true, ..greedy(0) }), // the second's prompt
+        (prompt(70, 2), CompletionParams { score_prompt: true, ..greedy(0) }), // the second's prompt
         (prompt(1, 5), stopped),
-        (prompt(65, 6), Completion { top_logprobs: 5, score_prompt: true, ..greedy(1) }),
+        (prompt(65, 6), CompletionParams { top_logprobs: 5, score_prompt: true, ..greedy(1) }),
         (prompt(usize::MAX, 7), greedy(5)), // the context ends first
     ]
 }
@@ -172,7 +177,7 @@ fn what_a_request_brings_does_not_depend_on_its_mates() {
                 for round in 0..2 {
                     for first in (0..requests.len()).step_by(mates + 1) {
                         let together = first..requests.len().min(first + mates + 1);
-                        let streams: Vec<Stream> = requests[together.clone()]
+                        let streams: Vec<EventStream> = requests[together.clone()]
                             .iter()
                             .map(|(prompt, completion)| submit(&engine, prompt, completion).unwrap())
                             .collect();
@@ -196,7 +201,7 @@ fn what_a_request_brings_does_not_depend_on_its_mates() {
 fn requests_join_and_leave_at_every_step() {
     let engine = fable(EngineOptions { max_concurrency: 5, ..EngineOptions::default() });
     // One that goes on all the time; with every token of it another joins, and leaves 1 to 6 tokens later.
-    let long = Completion { top_logprobs: 2, ..greedy(60) };
+    let long = CompletionParams { top_logprobs: 2, ..greedy(60) };
     let prompt = tokens(20, 0, 4096);
     let mut outcome = Outcome { prompt: None, choices: vec![Default::default()] };
     let mut stream = submit(&engine, &prompt, &long).unwrap();
@@ -221,7 +226,7 @@ fn requests_join_and_leave_at_every_step() {
 fn half_precision_keys_and_values_are_the_engines_to_choose() {
     let engine = fable(EngineOptions { kv_precision: Some(KvPrecision::F16), ..EngineOptions::default() });
     let prompt = tokens(80, 1, 4096);
-    let mut completion = Completion { top_logprobs: 1, choices: 2, ..greedy(30) };
+    let mut completion = CompletionParams { top_logprobs: 1, choices: 2, ..greedy(30) };
     let found = Outcome::of(submit(&engine, &prompt, &completion).unwrap(), 2);
     assert_ne!(found, Outcome::alone(engine.hornbook(), &prompt, &completion));
     completion.options.kv_precision = Some(KvPrecision::F16);
@@ -233,8 +238,8 @@ fn prompts_sent_together_start_at_different_random_numbers() {
     let engine = fable(EngineOptions::default());
     let sampling = SamplingParams { seed: 5, ..SamplingParams::default() };
     let options = Options { sampling, max_tokens: Some(20), ..Options::default() };
-    let both = Completion { options, choices: 2, ..Completion::default() };
-    let second = Completion { choices: 1, first_stream: 1, ..both.clone() };
+    let both = CompletionParams { options, choices: 2, ..CompletionParams::default() };
+    let second = CompletionParams { choices: 1, first_stream: 1, ..both.clone() };
     let prompt = tokens(5, 5, 4096);
     let both = Outcome::of(submit(&engine, &prompt, &both).unwrap(), 2);
     let second = Outcome::of(submit(&engine, &prompt, &second).unwrap(), 1);
@@ -262,12 +267,12 @@ fn embedding(model: &Model, tokens: &[u32]) -> Vec<f32> {
 fn an_embedding_is_the_mean_of_the_final_hidden_states() {
     for prefill_chunk in [7, 64] {
         let engine = fable(EngineOptions { prefill_chunk, ..EngineOptions::default() });
-        let long = Completion { top_logprobs: 2, ..greedy(100) };
+        let long = CompletionParams { top_logprobs: 2, ..greedy(100) };
         let mate = submit(&engine, &[1, 2, 3], &long).unwrap();
         for n in [1, 2, 30, 200, 512] {
             let prompt = tokens(n, n, 4096);
             let expected = embedding(engine.hornbook().model(), &prompt);
-            let mut stream = engine.submit(Request { prompt, kind: Kind::Embed }).unwrap();
+            let mut stream = engine.submit(Request { prompt, kind: RequestKind::Embed }).unwrap();
             let Some(Event::Embedding(found)) = stream.blocking_next() else { panic!("no embedding") };
             assert_eq!(found, expected, "{n} tokens by {prefill_chunk}");
             assert!(stream.blocking_next().is_none());
@@ -277,7 +282,7 @@ fn an_embedding_is_the_mean_of_the_final_hidden_states() {
     }
 }
 
-fn first_event(stream: &mut Stream) {
+fn first_event(stream: &mut EventStream) {
     assert!(matches!(stream.blocking_next(), Some(Event::Token { .. })));
 }
 
@@ -294,11 +299,11 @@ fn a_full_queue_refuses_and_a_place_that_is_given_back_is_free() {
     let engine = fable(EngineOptions { max_concurrency: 1, queue: 3, ..EngineOptions::default() });
     let mut running = submit(&engine, &[1], &greedy(400)).unwrap();
     first_event(&mut running);
-    let pair = Completion { choices: 2, ..greedy(3) };
+    let pair = CompletionParams { choices: 2, ..greedy(3) };
     let two = submit(&engine, &[2], &pair).unwrap();
-    assert!(matches!(submit(&engine, &[3], &pair), Err(Refused::QueueFull)), "a part of it would fit");
+    assert!(matches!(submit(&engine, &[3], &pair), Err(SubmitError::QueueFull)), "a part of it would fit");
     let third = submit(&engine, &[3], &greedy(3)).unwrap();
-    assert!(matches!(submit(&engine, &[4], &greedy(1)), Err(Refused::QueueFull)));
+    assert!(matches!(submit(&engine, &[4], &greedy(1)), Err(SubmitError::QueueFull)));
     assert_eq!(engine.statistics().waiting, 3);
     drop(two);
     wait_until("its two places", || submit(&engine, &[5], &greedy(1)).is_ok());
@@ -306,16 +311,16 @@ fn a_full_queue_refuses_and_a_place_that_is_given_back_is_free() {
     assert_eq!(Outcome::of(third, 1), Outcome::alone(engine.hornbook(), &[3], &greedy(3)));
     // Whoever has heard the end finds the place free.
     for i in 0..50 {
-        Outcome::of(submit(&engine, &[i], &Completion { choices: 4, ..greedy(1) }).unwrap(), 4);
+        Outcome::of(submit(&engine, &[i], &CompletionParams { choices: 4, ..greedy(1) }).unwrap(), 4);
     }
 }
 
 #[test]
 fn a_closed_engine_finishes_what_it_has() {
     let engine = fable(EngineOptions { max_concurrency: 1, ..EngineOptions::default() });
-    let open: Vec<Stream> = (0..3).map(|i| submit(&engine, &[i], &greedy(20)).unwrap()).collect();
+    let open: Vec<EventStream> = (0..3).map(|i| submit(&engine, &[i], &greedy(20)).unwrap()).collect();
     engine.close();
-    assert!(matches!(submit(&engine, &[9], &greedy(1)), Err(Refused::Closed)));
+    assert!(matches!(submit(&engine, &[9], &greedy(1)), Err(SubmitError::Closed)));
     for (i, stream) in (0..).zip(open) {
         assert_eq!(Outcome::of(stream, 1), Outcome::alone(engine.hornbook(), &[i], &greedy(20)));
     }
@@ -324,7 +329,8 @@ fn a_closed_engine_finishes_what_it_has() {
 #[test]
 fn a_dropped_engine_says_so_to_those_it_leaves() {
     let engine = fable(EngineOptions { max_concurrency: 1, ..EngineOptions::default() });
-    let mut streams: Vec<Stream> = (0..3).map(|i| submit(&engine, &[i], &greedy(500)).unwrap()).collect();
+    let mut streams: Vec<EventStream> =
+        (0..3).map(|i| submit(&engine, &[i], &greedy(500)).unwrap()).collect();
     first_event(&mut streams[0]);
     drop(engine);
     for mut stream in streams {
@@ -337,8 +343,8 @@ fn a_dropped_engine_says_so_to_those_it_leaves() {
 #[test]
 fn what_cannot_be_done_is_said_before_anything_is_queued() {
     let engine = fable(EngineOptions::default());
-    let says = |prompt: &[u32], completion: Completion| {
-        let Err(Refused::Invalid(error)) = submit(&engine, prompt, &completion) else {
+    let says = |prompt: &[u32], completion: CompletionParams| {
+        let Err(SubmitError::Invalid(error)) = submit(&engine, prompt, &completion) else {
             panic!("it was taken")
         };
         error.to_string()
@@ -346,9 +352,9 @@ fn what_cannot_be_done_is_said_before_anything_is_queued() {
     assert_eq!(says(&[1, 4096], greedy(1)), "token id 4096 is outside the vocabulary (0 to 4095)");
     let long = says(&[0; 513], greedy(1));
     assert_eq!(long, "the prompt is 513 tokens long, but the model's context is 512 tokens");
-    let none = says(&[1], Completion { choices: 0, ..greedy(1) });
+    let none = says(&[1], CompletionParams { choices: 0, ..greedy(1) });
     assert_eq!(none, "choices: found 0, expected a whole number from 1 to 128");
-    let many = says(&[1], Completion { top_logprobs: 4097, ..greedy(1) });
+    let many = says(&[1], CompletionParams { top_logprobs: 4097, ..greedy(1) });
     assert_eq!(many, "top_logprobs: found 4097, expected a whole number from 0 to 4096");
     let mut hot = greedy(1);
     hot.options.sampling.temperature = -1.0;
@@ -356,8 +362,11 @@ fn what_cannot_be_done_is_said_before_anything_is_queued() {
     let mut stop = greedy(1);
     stop.options.stop = vec![String::new()];
     assert!(says(&[1], stop).starts_with("stop: found an empty string"));
-    let embed = Request { prompt: vec![0; 513], kind: Kind::Embed };
-    assert!(matches!(engine.submit(embed), Err(Refused::Invalid(hornbook::Error::ContextOverflow { .. }))));
+    let embed = Request { prompt: vec![0; 513], kind: RequestKind::Embed };
+    assert!(matches!(
+        engine.submit(embed),
+        Err(SubmitError::Invalid(hornbook::Error::ContextOverflow { .. }))
+    ));
     assert_eq!(engine.statistics(), fable(EngineOptions::default()).statistics());
 
     let nothing = EngineOptions { prefill_chunk: 0, ..EngineOptions::default() };
@@ -367,13 +376,13 @@ fn what_cannot_be_done_is_said_before_anything_is_queued() {
 
 #[test]
 fn two_models_that_take_turns_give_each_its_own() {
-    let turns = Turns::default();
+    let fair_lock = FairLock::default();
     let start = |folder, threads| {
-        let options = EngineOptions { turns: turns.clone(), ..EngineOptions::default() };
+        let options = EngineOptions { fair_lock: fair_lock.clone(), ..EngineOptions::default() };
         Engine::start(model(folder, threads), options).unwrap()
     };
     let engines = [start("fable", 2), start("tiny-gelu-new", 2)];
-    let mut streams: [Vec<Stream>; 2] = [vec![], vec![]];
+    let mut streams: [Vec<EventStream>; 2] = [vec![], vec![]];
     for i in 0..requests(engines[0].hornbook()).len() {
         for (engine, streams) in engines.iter().zip(&mut streams) {
             let (prompt, completion) = &requests(engine.hornbook())[i];
@@ -387,7 +396,7 @@ fn two_models_that_take_turns_give_each_its_own() {
         }
     }
     // Neither keeps the other waiting: while one goes on and on, the other has its few tokens, a pass for a pass.
-    let mut long = submit(&engines[0], &[7], &Completion { choices: 4, ..greedy(400) }).unwrap();
+    let mut long = submit(&engines[0], &[7], &CompletionParams { choices: 4, ..greedy(400) }).unwrap();
     first_event(&mut long);
     let before = engines[0].statistics().generated_tokens;
     Outcome::of(submit(&engines[1], &[7], &greedy(20)).unwrap(), 1);

@@ -2,7 +2,7 @@
 
 use crate::reference::{Reference, data};
 use hornbook::checkpoint::Checkpoint;
-use hornbook::generate::perplexity::{Windows, score};
+use hornbook::generate::perplexity::{SlidingWindows, score};
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::threads::Team;
@@ -58,7 +58,7 @@ fn what_rounding_costs_fable() {
     let loss = |precision, against: Option<&Model>| {
         let team = Team::new(2, Isa::available()[0]);
         let model = Model::with_precision(Checkpoint::embedded().unwrap(), team, Some(precision)).unwrap();
-        let windows = Windows { context: 512, stride: 512 };
+        let windows = SlidingWindows { context: 512, stride: 512 };
         score(&model, against, &ids, windows, KvPrecision::F32, |_| ()).unwrap()
     };
     let exact = loss(Precision::F32, None).loss();
@@ -97,7 +97,7 @@ fn what_rounding_keys_and_values_costs_fable() {
     let text = std::fs::read_to_string(data("fable/text.txt")).unwrap();
     let hornbook = hornbook::Hornbook::open("fable").unwrap();
     let ids = hornbook.encode(&text).unwrap();
-    let windows = Windows { context: 512, stride: 512 };
+    let windows = SlidingWindows { context: 512, stride: 512 };
     let loss = |kv| score(hornbook.model(), None, &ids, windows, kv, |_| ()).unwrap().loss();
     let exact = loss(KvPrecision::F32);
     for (kv, bound) in [(KvPrecision::F16, 1e-4), (KvPrecision::Int8, 5e-3)] {

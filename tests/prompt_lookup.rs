@@ -2,7 +2,7 @@
 
 use crate::reference::data;
 use hornbook::checkpoint::Checkpoint;
-use hornbook::generate::Drafted;
+use hornbook::generate::DraftStats;
 use hornbook::kernels::attention::{KERNELS, KvPrecision};
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::threads::Team;
@@ -25,7 +25,7 @@ fn write(
     options: &Options,
     n: usize,
     most: usize,
-) -> (Vec<Written>, Drafted) {
+) -> (Vec<Written>, DraftStats) {
     let generation = hornbook.generate(prompt, options).unwrap();
     let mut generation = generation.with_top_logprobs(2).with_prompt_lookup(most);
     let mut all = vec![];
@@ -45,7 +45,7 @@ fn write(
         }
         all.push((tokens, generation.finish_reason()));
     }
-    (all, generation.drafted())
+    (all, generation.draft_stats())
 }
 
 /// Holds a text written with drafts to the one without, and returns how many of how many drafted tokens it took.
@@ -57,8 +57,9 @@ fn check(
     context: &str,
 ) -> (usize, usize) {
     let (expected, none) = write(hornbook, prompt, options, 2, 0);
-    assert_eq!(none, Drafted::default());
-    let (found, Drafted { drafts, tokens, accepted }) = write(hornbook, prompt, options, 2, most);
+    assert_eq!(none, DraftStats::default());
+    let (found, DraftStats { drafts, drafted_tokens: tokens, accepted_tokens: accepted }) =
+        write(hornbook, prompt, options, 2, most);
     assert!(found == expected, "{context}, drafts of {most}:\n{found:?}\n{expected:?}");
     assert!(accepted <= tokens && drafts <= tokens && tokens <= drafts * most, "{context}");
     (accepted, tokens)

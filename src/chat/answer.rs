@@ -2,7 +2,7 @@
 
 use super::Conversation;
 use crate::Result;
-use crate::generate::{FinishReason, Writer};
+use crate::generate::{CompletionState, FinishReason};
 use std::time::{Duration, Instant};
 
 /// Tokens of a prompt read between two looks at whether the answer is still wanted.
@@ -10,7 +10,7 @@ const CHUNK: usize = 128;
 
 /// What an answer cost.
 #[derive(Clone, Debug)]
-pub struct Cost {
+pub struct AnswerStats {
     /// Tokens of the conversation as the model was given it.
     pub prompt_tokens: usize,
     /// How many of them had been read before.
@@ -24,14 +24,14 @@ pub struct Cost {
     /// How long those after the first took.
     pub decode: Duration,
     /// The oldest turns, left out because the context had no room for them.
-    pub dropped_turns: usize,
+    pub dropped_messages: usize,
     /// Why the answer ended; none where it was not wanted any more.
     pub finish_reason: Option<FinishReason>,
 }
 
-impl Cost {
+impl AnswerStats {
     /// What is about to be spent.
-    pub(super) fn new(prompt_tokens: usize, reused_tokens: usize, dropped_turns: usize) -> Self {
+    pub(super) fn new(prompt_tokens: usize, reused_tokens: usize, dropped_messages: usize) -> Self {
         Self {
             prompt_tokens,
             reused_tokens,
@@ -39,7 +39,7 @@ impl Cost {
             prefill: Duration::ZERO,
             tokens: vec![],
             decode: Duration::ZERO,
-            dropped_turns,
+            dropped_messages,
             finish_reason: None,
         }
     }
@@ -64,22 +64,26 @@ fn rate(tokens: usize, time: Duration) -> Option<f64> {
 /// last turn; dropped before, it was never said.
 pub struct Answer<'c, 'h> {
     conversation: &'c mut Conversation<'h>,
-    writer: Writer,
-    cost: Cost,
+    writer: CompletionState,
+    cost: AnswerStats,
     shown: Shown,
     ended: bool,
 }
 
 impl<'c, 'h> Answer<'c, 'h> {
     /// The session holds the first tokens of the writer's prompt, and not its last.
-    pub(super) fn new(conversation: &'c mut Conversation<'h>, writer: Writer, cost: Cost) -> Self {
+    pub(super) fn new(
+        conversation: &'c mut Conversation<'h>,
+        writer: CompletionState,
+        cost: AnswerStats,
+    ) -> Self {
         let trims = conversation.template().trims();
         Self { conversation, writer, cost, shown: Shown { trims, ..Shown::default() }, ended: false }
     }
 
     /// The oldest turns, left out because the context had no room for them.
-    pub fn dropped_turns(&self) -> usize {
-        self.cost.dropped_turns
+    pub fn dropped_messages(&self) -> usize {
+        self.cost.dropped_messages
     }
 
     /// Ends the answer here and returns the text that was held back. What was said stays said.
@@ -177,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_rate_needs_tokens_and_time() {
-        let mut cost = Cost::new(10, 4, 0);
+        let mut cost = AnswerStats::new(10, 4, 0);
         assert_eq!((cost.prefill_rate(), cost.decode_rate()), (None, None));
         (cost.prefilled_tokens, cost.prefill) = (6, Duration::from_millis(500));
         (cost.tokens, cost.decode) = (vec![1, 2, 3], Duration::from_secs(4));

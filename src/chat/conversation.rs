@@ -1,7 +1,7 @@
 //! What was said, and the keys and values of what the model has read of it.
 
-use super::{Answer, ChatTemplate, Cost, Turn};
-use crate::generate::Context;
+use super::{Answer, AnswerStats, ChatMessage, ChatTemplate};
+use crate::generate::ContextPolicy;
 use crate::model::{Session, common};
 use crate::{Error, Hornbook, Options, Result};
 
@@ -20,11 +20,11 @@ pub struct Conversation<'h> {
     template: ChatTemplate,
     /// How to answer.
     pub options: Options,
-    turns: Vec<Turn>,
+    turns: Vec<ChatMessage>,
     pub(super) session: Session<'h>,
     /// The tokens whose keys and values the session holds.
     pub(super) read: Vec<u32>,
-    cost: Option<Cost>,
+    cost: Option<AnswerStats>,
 }
 
 impl<'h> Conversation<'h> {
@@ -55,7 +55,7 @@ impl<'h> Conversation<'h> {
     }
 
     /// What was said, the oldest first.
-    pub fn turns(&self) -> &[Turn] {
+    pub fn messages(&self) -> &[ChatMessage] {
         &self.turns
     }
 
@@ -65,18 +65,18 @@ impl<'h> Conversation<'h> {
     }
 
     /// Tokens the model has read, and how many the context has room for.
-    pub fn context(&self) -> (usize, usize) {
+    pub fn context_usage(&self) -> (usize, usize) {
         (self.read.len(), self.hornbook.config().n_positions)
     }
 
     /// What the last answer cost.
-    pub fn cost(&self) -> Option<&Cost> {
+    pub fn last_stats(&self) -> Option<&AnswerStats> {
         self.cost.as_ref()
     }
 
     /// Forgets what was said, but for the system message.
     pub fn reset(&mut self) {
-        self.turns.retain(Turn::is_system);
+        self.turns.retain(ChatMessage::is_system);
         self.cost = None;
     }
 
@@ -85,9 +85,9 @@ impl<'h> Conversation<'h> {
     /// # Errors
     /// [`Error::Message`] for a template that has no place for it; all is then as before.
     pub fn set_system(&mut self, text: Option<&str>) -> Result<()> {
-        let system = text.map(|text| Turn::new("system", text));
+        let system = text.map(|text| ChatMessage::new("system", text));
         let talk = self.turns.iter().filter(|turn| !turn.is_system()).cloned();
-        let turns: Vec<Turn> = system.into_iter().chain(talk).collect();
+        let turns: Vec<ChatMessage> = system.into_iter().chain(talk).collect();
         self.check(&turns)?;
         self.turns = turns;
         Ok(())
@@ -97,7 +97,7 @@ impl<'h> Conversation<'h> {
     ///
     /// # Errors
     /// [`Error::Parameter`] and [`Error::Message`] for one that the template refuses; all is then as before.
-    pub fn take_up(&mut self, turns: Vec<Turn>) -> Result<()> {
+    pub fn set_messages(&mut self, turns: Vec<ChatMessage>) -> Result<()> {
         self.check(&turns)?;
         (self.turns, self.cost) = (turns, None);
         Ok(())
@@ -108,16 +108,16 @@ impl<'h> Conversation<'h> {
     /// # Errors
     /// [`Error::Message`] for more than the context has room for or what the template refuses, and [`Error::Parameter`]
     /// for options out of range; it is then as if nothing had been said.
-    pub fn say(&mut self, text: impl Into<String>) -> Result<Answer<'_, 'h>> {
+    pub fn send(&mut self, text: impl Into<String>) -> Result<Answer<'_, 'h>> {
         let mut turns = self.turns.clone();
-        turns.push(Turn::new("user", text));
+        turns.push(ChatMessage::new("user", text));
         self.begin(turns, self.options.sampling.seed)
     }
 
     /// Takes the last answer back, where there is one, and gives another to the same: that of the next seed.
     ///
     /// # Errors
-    /// [`Error::Message`] where there is nothing to answer, else as [`Conversation::say`].
+    /// [`Error::Message`] where there is nothing to answer, else as [`Conversation::send`].
     pub fn retry(&mut self) -> Result<Answer<'_, 'h>> {
         let mut turns = self.turns.clone();
         let answered = turns.pop_if(|last| last.role == "assistant").is_some();
@@ -129,19 +129,20 @@ impl<'h> Conversation<'h> {
     }
 
     /// Begins to answer `turns`, which are then what was said, with a seed that then holds.
-    fn begin(&mut self, turns: Vec<Turn>, seed: u64) -> Result<Answer<'_, 'h>> {
-        let (dropped_turns, prompt) = self.fitted(&turns)?;
+    fn begin(&mut self, turns: Vec<ChatMessage>, seed: u64) -> Result<Answer<'_, 'h>> {
+        let (dropped_messages, prompt) = self.fit_to_context(&turns)?;
         let mut options = self.options.clone();
         options.sampling.seed = seed;
-        options.context = Context::Stop; // what is forgotten are turns
+        options.context = ContextPolicy::Stop; // what is forgotten are turns
         options.stop.extend_from_slice(self.template.stop());
         let plan = self.hornbook.plan(&prompt, &options)?;
         // Each answer has random numbers of its own.
-        let writer = plan.writer(turns.iter().filter(|turn| turn.role == "assistant").count() as u64);
+        let writer =
+            plan.start_completion(turns.iter().filter(|turn| turn.role == "assistant").count() as u64);
         let prompt = writer.prompt();
         // The last token is read again where all were: its logits are needed.
         let reused = common(&self.read, prompt).min(prompt.len() - 1);
-        let cost = Cost::new(prompt.len(), reused, dropped_turns);
+        let cost = AnswerStats::new(prompt.len(), reused, dropped_messages);
         self.session.truncate(reused);
         self.read.truncate(reused);
         (self.turns, self.options.sampling.seed) = (turns, seed);
@@ -149,14 +150,14 @@ impl<'h> Conversation<'h> {
     }
 
     /// An answer has ended.
-    pub(super) fn answered(&mut self, text: String, cost: Cost) {
-        self.turns.push(Turn::new("assistant", text));
+    pub(super) fn answered(&mut self, text: String, cost: AnswerStats) {
+        self.turns.push(ChatMessage::new("assistant", text));
         self.cost = Some(cost);
     }
 
     /// The prompt that `turns` are, without the oldest of them where the context has no room for all and an answer, and
     /// how many those are. System messages always stay, and so does what is to be answered.
-    fn fitted(&self, turns: &[Turn]) -> Result<(usize, Vec<u32>)> {
+    fn fit_to_context(&self, turns: &[ChatMessage]) -> Result<(usize, Vec<u32>)> {
         let n_positions = self.hornbook.config().n_positions;
         let room = (n_positions / SHARE_OF_ANSWER).min(self.options.max_tokens.unwrap_or(n_positions)).max(1);
         let fits = |prompt: &[u32]| prompt.len() + room <= n_positions;
@@ -180,7 +181,7 @@ impl<'h> Conversation<'h> {
             let begin = begins.iter().find(|(_, before)| *before >= left_out);
             let first = begin.or(begins.last()).map_or(0, |(first, _)| *first);
             let part = turns.iter().enumerate().filter(|(i, turn)| *i >= first || turn.is_system());
-            let part: Vec<Turn> = part.map(|(_, turn)| turn.clone()).collect();
+            let part: Vec<ChatMessage> = part.map(|(_, turn)| turn.clone()).collect();
             let prompt = self.prompt(&part)?;
             if begin.is_none() || fits(&prompt) {
                 break (turns.len() - part.len(), prompt);
@@ -197,16 +198,16 @@ impl<'h> Conversation<'h> {
         }
     }
 
-    fn prompt(&self, turns: &[Turn]) -> Result<Vec<u32>> {
-        let (_, ids) = self.template.prompt(turns, self.hornbook.tokenizer()?, self.hornbook.config())?;
+    fn prompt(&self, turns: &[ChatMessage]) -> Result<Vec<u32>> {
+        let (_, ids) = self.template.apply(turns, self.hornbook.tokenizer()?, self.hornbook.config())?;
         Ok(ids)
     }
 
     /// Whether the template takes `turns`, with something to answer at their end.
-    fn check(&self, turns: &[Turn]) -> Result<()> {
+    fn check(&self, turns: &[ChatMessage]) -> Result<()> {
         let mut turns = turns.to_vec();
         if turns.last().is_none_or(|last| last.role != "user") {
-            turns.push(Turn::new("user", "?"));
+            turns.push(ChatMessage::new("user", "?"));
         }
         self.prompt(&turns).map(drop)
     }

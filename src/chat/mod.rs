@@ -14,8 +14,8 @@
 //! # fn main() -> hornbook::Result<()> {
 //! let hornbook = Hornbook::open("fable")?;
 //! let options = Options { max_tokens: Some(20), ..Options::default() };
-//! let mut conversation = Conversation::new(&hornbook, ChatTemplate::of(&hornbook)?, options)?;
-//! for piece in conversation.say("Who lives in the castle?")? {
+//! let mut conversation = Conversation::new(&hornbook, ChatTemplate::for_model(&hornbook)?, options)?;
+//! for piece in conversation.send("Who lives in the castle?")? {
 //!     print!("{}", piece?);
 //! }
 //! # Ok(())
@@ -26,6 +26,6 @@ mod answer;
 mod conversation;
 mod template;
 
-pub use answer::{Answer, Cost};
+pub use answer::{Answer, AnswerStats};
 pub use conversation::Conversation;
-pub use template::{ChatTemplate, Turn};
+pub use template::{ChatMessage, ChatTemplate};

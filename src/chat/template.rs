@@ -25,7 +25,7 @@ const ROLES: [&str; 4] = ["system", "developer", "user", "assistant"];
 /// A message, its text in one piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(expecting = "a message with role and content")]
-pub struct Turn {
+pub struct ChatMessage {
     /// Who says it.
     pub role: String,
     /// What is said.
@@ -35,7 +35,7 @@ pub struct Turn {
     pub name: Option<String>,
 }
 
-impl Turn {
+impl ChatMessage {
     /// What somebody without a name says.
     pub fn new(role: &str, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into(), name: None }
@@ -82,7 +82,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// As [`ChatFiles::read`](crate::checkpoint::ChatFiles::read), and [`Error::Message`] for what is not Jinja.
-    pub fn of(hornbook: &Hornbook) -> Result<Self> {
+    pub fn for_model(hornbook: &Hornbook) -> Result<Self> {
         match hornbook.chat_files().read()? {
             Some(ModelTemplate { file, text, stop }) => Ok(Self { stop, ..Self::new(&file, text)? }),
             None => Self::transcript(),
@@ -111,9 +111,9 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Parameter`] for a role that the transcript has no name for, [`Error::Message`] where the template refuses
     /// the messages.
-    pub fn prompt(
+    pub fn apply(
         &self,
-        messages: &[Turn],
+        messages: &[ChatMessage],
         tokenizer: &Tokenizer,
         config: &Config,
     ) -> Result<(String, Vec<u32>)> {
@@ -126,7 +126,7 @@ impl ChatTemplate {
     }
 
     /// The prompt's text; special tokens by their names.
-    fn render(&self, messages: &[Turn], special_token: &str) -> Result<String> {
+    fn render(&self, messages: &[ChatMessage], special_token: &str) -> Result<String> {
         if self.built_in
             && let Some((i, turn)) =
                 messages.iter().enumerate().find(|(_, turn)| !ROLES.contains(&turn.role.as_str()))
@@ -172,8 +172,8 @@ fn one_line(error: &minijinja::Error) -> String {
 mod tests {
     use super::*;
 
-    fn turns(messages: &[(&str, &str)]) -> Vec<Turn> {
-        messages.iter().map(|&(role, content)| Turn::new(role, content)).collect()
+    fn turns(messages: &[(&str, &str)]) -> Vec<ChatMessage> {
+        messages.iter().map(|&(role, content)| ChatMessage::new(role, content)).collect()
     }
 
     fn open(text: &str) -> Result<ChatTemplate> {
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn fable_has_one_of_its_own() {
-        let template = ChatTemplate::of(&Hornbook::open("fable").unwrap()).unwrap();
+        let template = ChatTemplate::for_model(&Hornbook::open("fable").unwrap()).unwrap();
         let start = "\"Good morning, grandmother,\" said the child.\n\n\
                      \"Good morning, my child,\" said the old woman. \"What is it that you wish to know?\"\n\n";
         let messages =

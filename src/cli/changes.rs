@@ -66,7 +66,7 @@ impl ChangesArgs {
     pub fn ready(&self, hornbook: &Hornbook, prompt: &[u32]) -> Result<Option<Changes>> {
         match &self.list()[..] {
             [] => Ok(None),
-            list => Changes::new(hornbook.model(), &hornbook.prompt(prompt)?, list).map(Some),
+            list => Changes::new(hornbook.model(), &hornbook.validate_prompt(prompt)?, list).map(Some),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! `hornbook chat`: a conversation with a model, at a terminal or through a pipe.
 
+mod chat_session;
 mod command;
 mod editor;
 mod file;
 mod input;
-mod talk;
 
 use super::is_closed_pipe;
 use super::machine::ModelArgs;
@@ -12,6 +12,7 @@ use super::sampling::SamplingArgs;
 use super::screen::Screen;
 use crate::chat::{ChatTemplate, Conversation};
 use crate::{Error, Hornbook, Result};
+use chat_session::{ChatSession, Next};
 use clap::Args;
 use editor::{Editor, Typed};
 use std::io::{IsTerminal, stdin, stdout};
@@ -19,12 +20,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use talk::{Next, Talk};
 
 /// The exit code of a program ended by a signal that no answer was there for.
 const INTERRUPTED: i32 = 130;
 
-/// Talk with a model
+/// ChatSession with a model
 ///
 /// At a terminal: Ctrl-C ends an answer, Ctrl-D the conversation, and /help lists the commands. Through a pipe every line
 /// is a message or a command, and nothing but the answers is written to standard output. A message of several lines stands
@@ -71,11 +71,11 @@ impl Chat {
         let template = self.template.as_deref().map(ChatTemplate::open).transpose()?; // before much is loaded
         let turns = self.load.as_deref().map(file::load).transpose()?;
         let hornbook = self.model.open()?;
-        let template = template.map_or_else(|| ChatTemplate::of(&hornbook), Ok)?;
+        let template = template.map_or_else(|| ChatTemplate::for_model(&hornbook), Ok)?;
         let options = self.sampling.options(self.model.kv_precision);
         let mut conversation = Conversation::new(&hornbook, template, options)?;
         if let Some(turns) = turns {
-            conversation.take_up(turns)?;
+            conversation.set_messages(turns)?;
         }
         if self.system.is_some() {
             conversation.set_system(self.system.as_deref())?;
@@ -94,7 +94,7 @@ impl Chat {
 /// Every line a message, until one cannot be answered or there are no more.
 fn through_pipe(conversation: Conversation) -> Result<()> {
     let plain = Screen { colour: false, ..Screen::new(None)? };
-    let mut talk = Talk::new(conversation, plain, Arc::default(), false);
+    let mut talk = ChatSession::new(conversation, plain, Arc::default(), false);
     for input in input::lines(stdin().lock()) {
         let (line, text) = input?;
         match talk.take(&text) {
@@ -120,7 +120,7 @@ fn at_terminal(hornbook: &Hornbook, conversation: Conversation, history: bool) -
     });
     greet(hornbook, &conversation, screen);
     let mut editor = Editor::new(screen, history)?;
-    let mut talk = Talk::new(conversation, screen, stop, true);
+    let mut talk = ChatSession::new(conversation, screen, stop, true);
     loop {
         prompted.store(true, Ordering::SeqCst);
         let typed = editor.read();
@@ -140,7 +140,7 @@ fn at_terminal(hornbook: &Hornbook, conversation: Conversation, history: bool) -
 
 /// Says whom one talks with.
 fn greet(hornbook: &Hornbook, conversation: &Conversation, screen: Screen) {
-    let (_, n_positions) = conversation.context();
+    let (_, n_positions) = conversation.context_usage();
     let taught = match conversation.template().is_built_in() {
         true => " It does not say how it was taught to converse, so it continues a transcript.",
         false => "",
@@ -149,8 +149,8 @@ fn greet(hornbook: &Hornbook, conversation: &Conversation, screen: Screen) {
     let greeting =
         format!("{name}, with a context of {n_positions} tokens.{taught} /help lists the commands.");
     eprint!("{}", screen.note(&greeting));
-    if !conversation.turns().is_empty() {
-        eprint!("{}", screen.note(&talk::so_far(conversation)));
+    if !conversation.messages().is_empty() {
+        eprint!("{}", screen.note(&chat_session::so_far(conversation)));
     }
     eprintln!();
 }

@@ -4,7 +4,7 @@ use super::bytes::parse_bytes;
 use super::kv::Kv;
 use super::{kernel, team};
 use crate::checkpoint::Checkpoint;
-use crate::engine::{EngineOptions, Turns};
+use crate::engine::{EngineOptions, FairLock};
 use crate::kernels::attention::AttentionKernel;
 use crate::model::Precision;
 use crate::server::ServerOptions;
@@ -80,7 +80,7 @@ impl Engines {
                 prefix_cache_bytes: self.prefix_cache,
                 prefill_chunk: self.prefill_chunk,
                 kv_precision: self.kv_precision.map(Into::into),
-                turns: Turns::default(),
+                fair_lock: FairLock::default(),
             },
             ..ServerOptions::default()
         }

@@ -59,7 +59,7 @@ impl Explain {
             return Ok(ExitCode::from(2));
         };
         let hornbook = self.model.open()?;
-        let tokens = hornbook.prompt(&prompt.ids(&hornbook)?)?;
+        let tokens = hornbook.validate_prompt(&prompt.ids(&hornbook)?)?;
         let n_layer = hornbook.config().n_layer;
         if let Some(layer) = self.layer.filter(|&layer| layer >= n_layer) {
             let (name, found) = ("--layer".into(), layer.to_string());

@@ -1,29 +1,29 @@
 //! `hornbook generate`: a prompt in, text out.
 
 mod args;
+mod batched;
 mod beams;
 mod changed;
-mod completions;
+mod completion_source;
+mod completion_writer;
 mod output;
-mod repeat;
-mod together;
-mod writing;
+mod repeat_until;
 
 pub use args::Generate;
 
 use super::stats::Stats;
 use super::{is_closed_pipe, prompt};
-use crate::engine::Completion;
-use crate::generate::{Context, Generation};
+use crate::engine::CompletionParams;
+use crate::generate::{ContextPolicy, Generation};
 use crate::model::Observer;
 use crate::{Error, Hornbook, Result};
+use batched::{BatchedCompletions, start_engine};
 use changed::Changed;
-use completions::InTurn;
+use completion_source::SequentialCompletions;
+use completion_writer::CompletionWriter;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use together::{Together, engine};
-use writing::Writing;
 
 /// The exit code of a program ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
@@ -71,28 +71,32 @@ impl Generate {
         let seed = options.sampling.seed;
         hornbook.plan(prompt, &options).map_err(|error| self.too_long(error))?;
         if let Some(pattern) = &self.repeat_until {
-            return self.repeat(pattern, hornbook, prompt, stats, flag);
+            return self.repeat_until_match(pattern, hornbook, prompt, stats, flag);
         }
         if let Some(changes) = self.changes.ready(&hornbook, prompt)? {
             let plain = hornbook.generate(prompt, &options)?;
             let generation = hornbook.generate_observed(prompt, &options, changes.clone())?;
-            let mut writing = Writing::new(self, &hornbook, prompt, changes, stats, flag)?;
+            let mut writer = CompletionWriter::new(self, &hornbook, prompt, changes, stats, flag)?;
             let changed = Changed::new(self, &hornbook, plain, &generation, flag)?;
-            return writing.all(&mut InTurn::new(self.reported(&hornbook, generation)), seed, Some(changed));
+            return writer.write_all(
+                &mut SequentialCompletions::new(self.reported(&hornbook, generation)),
+                seed,
+                Some(changed),
+            );
         }
         if self.n.get() > 1 && self.prompt_lookup.is_none() {
             let top_logprobs = self.top_logprobs(&hornbook);
             let jobs = (0..self.n.get() as u64).map(|first_stream| {
                 let options = options.clone();
-                Completion { options, first_stream, top_logprobs, ..Completion::default() }
+                CompletionParams { options, first_stream, top_logprobs, ..CompletionParams::default() }
             });
-            let engine = engine(hornbook, options.kv_precision)?;
-            let mut writing = Writing::new(self, engine.hornbook(), prompt, (), stats, flag)?;
-            return writing.all(&mut Together::new(&engine, prompt, jobs), seed, None);
+            let engine = start_engine(hornbook, options.kv_precision)?;
+            let mut writer = CompletionWriter::new(self, engine.hornbook(), prompt, (), stats, flag)?;
+            return writer.write_all(&mut BatchedCompletions::new(&engine, prompt, jobs), seed, None);
         }
-        let mut writing = Writing::new(self, &hornbook, prompt, (), stats, flag)?;
+        let mut writer = CompletionWriter::new(self, &hornbook, prompt, (), stats, flag)?;
         let generation = hornbook.generate(prompt, &options)?;
-        writing.all(&mut InTurn::new(self.reported(&hornbook, generation)), seed, None)
+        writer.write_all(&mut SequentialCompletions::new(self.reported(&hornbook, generation)), seed, None)
     }
 
     /// With what is to be reported and drafted.
@@ -114,7 +118,7 @@ impl Generate {
     /// A prompt that is too long has a way out.
     fn too_long(&self, error: Error) -> Error {
         match (&error, self.options().context) {
-            (Error::ContextOverflow { .. }, Context::Stop) => {
+            (Error::ContextOverflow { .. }, ContextPolicy::Stop) => {
                 Error::Message(format!("{error}; --context shift goes on from its end"))
             }
             _ => error,

@@ -92,7 +92,7 @@ impl Inspect {
         };
         let screen = Screen::new(self.width)?;
         let hornbook = self.model.open()?;
-        let ids = hornbook.prompt(&prompt.ids(&hornbook)?)?;
+        let ids = hornbook.validate_prompt(&prompt.ids(&hornbook)?)?;
         if self.html.is_some() && ids.len() > MOST_REPORTED {
             return Err(Error::Parameter {
                 name: "--html".into(),

@@ -3,7 +3,7 @@
 use super::kv::Kv;
 use super::{progress, team, write_line};
 use crate::checkpoint::Checkpoint;
-use crate::generate::perplexity::{Score, Windows, score};
+use crate::generate::perplexity::{Score, SlidingWindows, score};
 use crate::kernels::attention::KvPrecision;
 use crate::model::Precision;
 use crate::{Error, Hornbook, Result};
@@ -87,7 +87,7 @@ impl Perplexity {
 
         let shared = other.iter().chain([&hornbook]).map(|model| model.config().n_positions).min();
         let context = self.context.map_or(shared.unwrap_or_default(), NonZeroUsize::get);
-        let windows = Windows { context, stride: self.stride.map_or(context, NonZeroUsize::get) };
+        let windows = SlidingWindows { context, stride: self.stride.map_or(context, NonZeroUsize::get) };
         let bar = progress::bar(ids.len().saturating_sub(1));
         let start = Instant::now();
         let against = other.as_ref().map(Hornbook::model);
@@ -107,7 +107,7 @@ impl Perplexity {
     fn report(
         &self,
         hornbook: &Hornbook,
-        windows: Windows,
+        windows: SlidingWindows,
         score: Score,
         bytes: usize,
         seconds: f64,

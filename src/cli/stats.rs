@@ -1,7 +1,7 @@
 //! `--stats`: how long it took and what it used.
 
 use super::memory::Memory;
-use crate::generate::Drafted;
+use crate::generate::DraftStats;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub struct Stats {
     tokens: usize,
     /// Beam search and repeated attempts write nothing before they are over.
     search: Option<Duration>,
-    drafted: Drafted,
+    draft_stats: DraftStats,
     memory: Option<Memory>,
 }
 
@@ -31,7 +31,7 @@ impl Stats {
             prompt_tokens: 0,
             tokens: 0,
             search: None,
-            drafted: Drafted::default(),
+            draft_stats: DraftStats::default(),
             memory: None,
         }
     }
@@ -54,8 +54,8 @@ impl Stats {
     }
 
     /// All is written, and the model still there. What came of the drafts.
-    pub fn written(&mut self, drafted: Drafted) {
-        self.drafted = drafted;
+    pub fn written(&mut self, draft_stats: DraftStats) {
+        self.draft_stats = draft_stats;
         self.memory = Memory::now();
     }
 
@@ -93,12 +93,12 @@ impl fmt::Display for Stats {
         if let Some(search) = self.search {
             writeln!(f, "search        {:8.1} ms, {} tokens", ms(search), self.tokens)?;
         }
-        let Drafted { drafts, tokens, accepted } = self.drafted;
+        let DraftStats { drafts, drafted_tokens, accepted_tokens } = self.draft_stats;
         if drafts > 0 {
-            let passes = self.tokens.saturating_sub(1 + accepted);
+            let passes = self.tokens.saturating_sub(1 + accepted_tokens);
             writeln!(
                 f,
-                "drafted       {tokens:8} tokens in {drafts} of {passes} passes, {accepted} were written"
+                "drafted       {drafted_tokens:8} tokens in {drafts} of {passes} passes, {accepted_tokens} were written"
             )?;
         }
         if let Some(Memory { anonymous, file }) = self.memory {

@@ -1,27 +1,28 @@
-//! Many requests at once: one thread computes for all of them, a step at a time.
+//! The engine: continuous batching of many requests on one thread.
 //!
 //! ```text
-//! submit ─▶ door ─▶ requests, each with its sequences ─▶ seats ─▶ one forward pass ─▶ events ─▶ Stream
-//!        (bounded)                                    (in turns)  over all of them
+//! submit ─▶ submission queue ─▶ waiting sequences ─▶ batch slots ─▶ one forward pass ─▶ events ─▶ EventStream
+//!              (bounded)                          (fair, preemptive)  over all of them
 //! ```
 //!
-//! Reading GPT-2's weights costs the same for one token as for sixteen, so every pass takes one token of each sequence
-//! that is being written, and of those whose prompt is still unread a few more, never so many that the others wait. Who
-//! takes part is settled before every pass: requests come and go in between (`seats.rs`). What a sequence has in common
-//! with another, running or past, is copied instead of computed (`prefixes.rs`).
+//! Reading GPT-2's weights costs the same for one token as for sixteen, so every step computes one token of each sequence
+//! in decode, plus a bounded number of prompt tokens of the sequences in prefill (chunked prefill), so that prompts do not
+//! stall the others. The batch is reassembled before every step: requests are admitted, finish and are cancelled in
+//! between (`batch_slots.rs`). A prefix in common with another sequence, running or finished, is copied instead of
+//! computed (`prefix_cache.rs`).
 //!
-//! A request's tokens and logprobs are to the bit what [`Hornbook::generate`] gives for it alone, because the kernels
+//! A request's tokens and logprobs equal those of [`Hornbook::generate`] for it alone, bit for bit, because the kernels
 //! give the same bits for any batch.
 //!
 //! ```
-//! use hornbook::engine::{Completion, Engine, EngineOptions, Event, Kind, Request};
+//! use hornbook::engine::{CompletionParams, Engine, EngineOptions, Event, Request, RequestKind};
 //! use hornbook::{Hornbook, Options};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Engine::start(Hornbook::open("fable")?, EngineOptions::default())?;
 //! let prompt = engine.hornbook().encode("Once upon a time")?;
 //! let options = Options { max_tokens: Some(20), ..Options::default() };
-//! let completion = Completion { options, choices: 2, ..Completion::default() };
-//! let mut stream = engine.submit(Request { prompt, kind: Kind::Complete(completion) })?;
+//! let params = CompletionParams { options, choices: 2, ..CompletionParams::default() };
+//! let mut stream = engine.submit(Request { prompt, kind: RequestKind::Complete(params) })?;
 //! while let Some(event) = stream.blocking_next() {
 //!     if let Event::Token { choice, token } = event {
 //!         println!("{choice}: {}", token.text);
@@ -31,48 +32,48 @@
 //! # }
 //! ```
 
-mod door;
-mod prefixes;
-mod readings;
+mod batch_slots;
+mod fair_lock;
+mod logit_jobs;
+mod prefix_cache;
 mod request;
-mod seats;
+mod scheduler;
 mod sequence;
 mod statistics;
 mod stream;
-mod turns;
-mod worker;
+mod submission_queue;
 
-pub use request::{Completion, Kind, MAX_CHOICES, Refused, Request};
+pub use fair_lock::FairLock;
+pub use request::{CompletionParams, MAX_CHOICES, Request, RequestKind, SubmitError};
 pub use statistics::Statistics;
-pub use stream::{Event, ScoredToken, Stream};
-pub use turns::Turns;
+pub use stream::{Event, EventStream, ScoredToken};
 
 use crate::kernels::attention::KvPrecision;
 use crate::{Error, Hornbook, Result};
-use door::Door;
+use scheduler::Scheduler;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use worker::Worker;
+use submission_queue::SubmissionQueue;
 
-/// How much an engine does at once.
+/// Limits and settings of an engine.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Sequences that are computed together, at least one.
+    /// Maximum running sequences, at least one: the number of batch slots.
     pub max_concurrency: usize,
-    /// Sequences that may wait while that many are computed. A request that could begin at once is never refused,
-    /// however many sequences it has.
+    /// Maximum waiting sequences while all slots are taken. A request that could start at once is never rejected, however
+    /// many sequences it has.
     pub queue: usize,
-    /// Bytes that the keys and values of finished sequences may take, for those that begin alike; 0 keeps none.
+    /// Maximum bytes of the prefix cache, which holds keys and values of finished sequences; 0 disables it.
     pub prefix_cache_bytes: usize,
-    /// The most prompt tokens in a pass, at least one: those whose completions are running wait so long for the next
-    /// token.
+    /// Maximum prompt tokens per step, at least one. It bounds how long a prompt delays the next token of sequences in
+    /// decode.
     pub prefill_chunk: usize,
-    /// How keys and values are stored; none for [`Model::kv_precision`](crate::model::Model::kv_precision). One for all
-    /// requests, since they share them: that of [`Options`](crate::Options) has no say here.
+    /// Precision of the KV cache; none for [`Model::kv_precision`](crate::model::Model::kv_precision). It is one for all
+    /// requests, since they share prefixes: that of [`Options`](crate::Options) is ignored.
     pub kv_precision: Option<KvPrecision>,
-    /// Engines that are given clones of one `Turns` compute one after the other, a pass each, and so never ask for more
-    /// threads than there are cores.
-    pub turns: Turns,
+    /// Engines with clones of one `FairLock` run one step at a time between them, and so never use more threads than there
+    /// are cores.
+    pub fair_lock: FairLock,
 }
 
 impl Default for EngineOptions {
@@ -83,41 +84,41 @@ impl Default for EngineOptions {
             prefix_cache_bytes: 256 << 20,
             prefill_chunk: 64,
             kv_precision: None,
-            turns: Turns::default(),
+            fair_lock: FairLock::default(),
         }
     }
 }
 
-/// A model and the thread that computes with it. Dropping it fails what is still open and ends the thread.
+/// A model and its engine thread. Dropping it fails unfinished requests and ends the thread.
 pub struct Engine {
     hornbook: Arc<Hornbook>,
-    door: Arc<Door>,
+    queue: Arc<SubmissionQueue>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// Starts the thread, which sleeps until there is something to do.
+    /// Starts the engine thread, which sleeps until a request is submitted.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a number of 0 where at least 1 is needed, [`Error::Message`] where no thread can be
+    /// [`Error::Parameter`] for a `max_concurrency` or `prefill_chunk` of 0, [`Error::Message`] if the thread cannot be
     /// started.
     pub fn start(hornbook: Hornbook, options: EngineOptions) -> Result<Self> {
         for (name, value) in
             [("max_concurrency", options.max_concurrency), ("prefill_chunk", options.prefill_chunk)]
         {
             if value == 0 {
-                let (found, expected) = ("0".into(), "a whole number from 1 up".into());
+                let (found, expected) = ("0".into(), "an integer of at least 1".into());
                 return Err(Error::Parameter { name: name.into(), found, expected });
             }
         }
         let hornbook = Arc::new(hornbook);
-        let door = Arc::new(Door::new(options.max_concurrency, options.queue));
-        let worker = Worker::new(Arc::clone(&hornbook), options, Arc::clone(&door));
+        let queue = Arc::new(SubmissionQueue::new(options.max_concurrency, options.queue));
+        let scheduler = Scheduler::new(Arc::clone(&hornbook), options, Arc::clone(&queue));
         let thread = thread::Builder::new()
             .name("hornbook-engine".into())
-            .spawn(|| worker.work())
-            .map_err(|e| Error::Message(format!("the engine's thread cannot be started: {e}")))?;
-        Ok(Self { hornbook, door, thread: Some(thread) })
+            .spawn(|| scheduler.run())
+            .map_err(|e| Error::Message(format!("cannot start the engine thread: {e}")))?;
+        Ok(Self { hornbook, queue, thread: Some(thread) })
     }
 
     /// The model.
@@ -125,31 +126,31 @@ impl Engine {
         &self.hornbook
     }
 
-    /// Queues a request: all its sequences or none.
+    /// Submits all sequences of a request, or none.
     ///
     /// # Errors
-    /// Where it cannot be done, or not now; nothing is queued then.
-    pub fn submit(&self, request: Request) -> std::result::Result<Stream, Refused> {
+    /// [`SubmitError`] if the request is invalid or the engine does not accept it now.
+    pub fn submit(&self, request: Request) -> std::result::Result<EventStream, SubmitError> {
         let tasks = request.tasks(&self.hornbook)?;
-        self.door.enter(tasks)
+        self.queue.submit(tasks)
     }
 
-    /// What it has done so far and is doing now.
+    /// Returns the engine's counters and gauges.
     pub fn statistics(&self) -> Statistics {
-        self.door.statistics()
+        self.queue.statistics()
     }
 
-    /// Takes no more requests; those it has go on to their end.
+    /// Rejects new requests from now on; accepted ones are completed.
     pub fn close(&self) {
-        self.door.close();
+        self.queue.close();
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.door.quit();
+        self.queue.stop();
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // its panics were caught and told to whom they concern
+            let _ = thread.join(); // panics were caught and reported to the clients
         }
     }
 }

@@ -1,98 +1,97 @@
-//! What can be asked of the engine.
+//! Requests to the engine.
 
-use super::sequence::{Choice, Embedding, Task};
+use super::sequence::{CompletionTask, EmbeddingTask, Task};
 use crate::{Error, Hornbook, Options, Result};
 
-/// The most completions of a prompt that one request may ask for, as in OpenAI's API.
+/// Maximum completions of a prompt per request, as in OpenAI's API.
 pub const MAX_CHOICES: usize = 128;
 
-/// A prompt and what is to be made of it.
+/// A prompt and what to compute from it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Its tokens. None at all stands for the model's end-of-text token, after which a text begins.
+    /// Token ids of the prompt. An empty prompt stands for the model's end-of-text token, after which a text begins.
     pub prompt: Vec<u32>,
-    /// What is wanted.
-    pub kind: Kind,
+    /// The kind of result.
+    pub kind: RequestKind,
 }
 
-/// What a request wants.
+/// The kind of result a request asks for.
 #[derive(Clone, Debug)]
-pub enum Kind {
-    /// The prompt continued, scored, or both.
-    Complete(Completion),
-    /// The mean of the prompt's final hidden states, behind the last layer norm: `[n_embd]`.
+pub enum RequestKind {
+    /// Completions of the prompt, its scores, or both.
+    Complete(CompletionParams),
+    /// The mean of the prompt's final hidden states, after the last layer norm: `[n_embd]`.
     Embed,
 }
 
-/// How a prompt is continued.
+/// Parameters of a completion request.
 #[derive(Clone, Debug)]
-pub struct Completion {
-    /// How tokens are chosen and when a completion ends. With `max_tokens` 0 nothing is written. More than the context
-    /// has room for are cut down to that, as [`Hornbook::generate`] does. Its `kv_precision` has no say: see
-    /// [`EngineOptions`](super::EngineOptions).
+pub struct CompletionParams {
+    /// Sampling and stopping. With `max_tokens` 0 nothing is generated; a value beyond the context is reduced to what
+    /// fits, as in [`Hornbook::generate`]. Its `kv_precision` is ignored: see [`EngineOptions`](super::EngineOptions).
     pub options: Options,
     /// Completions of the prompt, 1 to [`MAX_CHOICES`]. The prompt is computed once.
     pub choices: usize,
-    /// Which of the seed's random numbers the first choice uses; the others use those that follow. Prompts that are sent
-    /// together start at different ones, so that equal prompts are not continued alike.
+    /// The random number stream of the first choice; the others use the following ones. Prompts that are sent together
+    /// use different streams, so that equal prompts get different completions.
     pub first_stream: u64,
-    /// The likeliest tokens reported with every token, at most the vocabulary.
+    /// Number of most likely tokens to report with every token, at most the vocabulary size.
     pub top_logprobs: usize,
-    /// Report the prompt's tokens too, each with its logprob, in one [`Event::Prompt`](super::Event::Prompt).
+    /// Whether to report the prompt's tokens with their logprobs, in one [`Event::Prompt`](super::Event::Prompt).
     pub score_prompt: bool,
 }
 
-impl Default for Completion {
-    /// One completion, nothing reported.
+impl Default for CompletionParams {
+    /// One completion, without logprobs of other tokens or of the prompt.
     fn default() -> Self {
         let options = Options::default();
         Self { options, choices: 1, first_stream: 0, top_logprobs: 0, score_prompt: false }
     }
 }
 
-/// Why a request was not taken.
+/// The reason a request was not accepted.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// Too many wait already; later there may be room.
-    #[error("too many requests are waiting already")]
+pub enum SubmitError {
+    /// The queue is full; a later attempt may succeed.
+    #[error("the request queue is full; retry later")]
     QueueFull,
-    /// The engine was closed.
-    #[error("the engine takes no more requests")]
+    /// The engine is closed.
+    #[error("the engine is shutting down and accepts no more requests")]
     Closed,
-    /// It can never be done.
+    /// The request is invalid.
     #[error(transparent)]
     Invalid(#[from] Error),
 }
 
 impl Request {
-    /// Its sequences, checked against the model.
+    /// The request's sequences, validated against the model.
     pub(super) fn tasks(&self, hornbook: &Hornbook) -> Result<Vec<Task>> {
-        let completion = match &self.kind {
-            Kind::Complete(completion) => completion,
-            Kind::Embed => {
-                let tokens = hornbook.prompt(&self.prompt)?;
-                return Ok(vec![Task::Embed(Embedding::new(tokens, hornbook.config().n_embd))]);
+        let params = match &self.kind {
+            RequestKind::Complete(params) => params,
+            RequestKind::Embed => {
+                let tokens = hornbook.validate_prompt(&self.prompt)?;
+                return Ok(vec![Task::Embed(EmbeddingTask::new(tokens, hornbook.config().n_embd))]);
             }
         };
-        let within = |name: &str, found: usize, least: usize, most: usize| match found {
-            n if (least..=most).contains(&n) => Ok(()),
+        let check_range = |name: &str, found: usize, min: usize, max: usize| match found {
+            n if (min..=max).contains(&n) => Ok(()),
             n => Err(Error::Parameter {
                 name: name.into(),
                 found: n.to_string(),
-                expected: format!("a whole number from {least} to {most}"),
+                expected: format!("an integer from {min} to {max}"),
             }),
         };
-        within("choices", completion.choices, 1, MAX_CHOICES)?;
-        within("top_logprobs", completion.top_logprobs, 0, hornbook.config().vocab_size)?;
-        let plan = hornbook.plan(&self.prompt, &completion.options)?;
-        if completion.score_prompt {
-            hornbook.prompt(plan.prompt())?; // whole: what is forgotten cannot be scored
+        check_range("choices", params.choices, 1, MAX_CHOICES)?;
+        check_range("top_logprobs", params.top_logprobs, 0, hornbook.config().vocab_size)?;
+        let plan = hornbook.plan(&self.prompt, &params.options)?;
+        if params.score_prompt {
+            hornbook.validate_prompt(plan.prompt())?; // a context shift would leave discarded tokens unscored
         }
-        let choice = |i| {
-            let writer = plan.writer(completion.first_stream.wrapping_add(i as u64));
-            let score_prompt = completion.score_prompt && i == 0;
-            Task::Write(Box::new(Choice::new(i, writer, completion.top_logprobs, score_prompt)))
+        let task = |i| {
+            let state = plan.start_completion(params.first_stream.wrapping_add(i as u64));
+            let score_prompt = params.score_prompt && i == 0;
+            Task::Complete(Box::new(CompletionTask::new(i, state, params.top_logprobs, score_prompt)))
         };
-        Ok((0..completion.choices).map(choice).collect())
+        Ok((0..params.choices).map(task).collect())
     }
 }

@@ -1,158 +1,166 @@
-//! A sequence of tokens, and what is wanted of the numbers the model finds for it.
+//! Sequences of tokens, and what is computed from the model's output for them.
 
 use super::stream::ScoredToken;
 use crate::Token;
-use crate::generate::Writer;
+use crate::generate::CompletionState;
 use crate::model::{KvCache, Observer, Site, Wanted};
 use ndarray::{ArrayViewMutD, Axis};
 use std::ops::Range;
 
-/// A sequence that has a seat: it takes part in passes through the model.
-pub(super) struct Seated {
+/// A sequence that holds a batch slot and takes part in forward passes.
+pub(super) struct RunningSequence {
     pub(super) task: Task,
-    /// Its tokens as far as they were computed.
+    /// Keys and values of the tokens computed so far.
     pub(super) cache: KvCache,
 }
 
-impl Seated {
-    /// Tokens that are known and not yet computed.
-    pub(super) fn left(&self) -> usize {
+impl RunningSequence {
+    /// Number of known tokens that are not yet computed.
+    pub(super) fn uncomputed(&self) -> usize {
         self.task.tokens().len() - self.cache.len()
     }
 }
 
-/// What a sequence is for.
+/// What to compute for a sequence.
 pub(super) enum Task {
-    Write(Box<Choice>),
-    Embed(Embedding),
+    Complete(Box<CompletionTask>),
+    Embed(EmbeddingTask),
 }
 
 /// One completion of a request.
-pub(super) struct Choice {
-    /// Which.
+pub(super) struct CompletionTask {
+    /// Index of the completion within its request.
     pub(super) index: usize,
-    pub(super) writer: Writer,
-    /// The likeliest tokens to report.
-    pub(super) alternatives: usize,
-    /// The prompt's tokens as far as they are scored, which the first is from the start; none where that is not wanted,
-    /// or done.
+    pub(super) state: CompletionState,
+    /// Number of most likely tokens to report.
+    pub(super) n_top_logprobs: usize,
+    /// The prompt's tokens scored so far, which include the first from the start; none if they are not to be scored, or
+    /// were delivered.
     pub(super) scored: Option<Vec<ScoredToken>>,
-    /// What the last step wrote.
-    pub(super) fresh: Option<Token>,
+    /// The token sampled in the last step.
+    pub(super) new_token: Option<Token>,
 }
 
 /// The mean of a prompt's final hidden states.
-pub(super) struct Embedding {
+pub(super) struct EmbeddingTask {
     tokens: Vec<u32>,
-    /// Their sum as far as they were seen, `[n_embd]`. In f64, and one by one in their order: chunks make no difference.
+    /// Sum of the hidden states computed so far, `[n_embd]`. In f64 and in token order, so that chunking of the prefill
+    /// makes no difference.
     sum: Vec<f64>,
-    seen: usize,
+    n_summed: usize,
 }
 
 impl Task {
-    /// The tokens known so far, those not yet computed included, but for what the model is to forget.
+    /// The known tokens, computed or not, without those discarded by a context shift.
     pub(super) fn tokens(&self) -> &[u32] {
         match self {
-            Task::Write(choice) => choice.writer.window(),
+            Task::Complete(completion) => completion.state.window(),
             Task::Embed(embedding) => &embedding.tokens,
         }
     }
 
-    /// The positions its cache needs.
+    /// Positions its KV cache needs.
     pub(super) fn positions(&self) -> usize {
         match self {
-            Task::Write(choice) => choice.writer.positions(),
+            Task::Complete(completion) => completion.state.max_positions(),
             Task::Embed(embedding) => embedding.tokens.len(),
         }
     }
 
-    /// The first tokens of which nothing is wanted but keys and values, so that those may be another sequence's.
-    pub(super) fn spare(&self) -> &[u32] {
+    /// The first tokens of which only keys and values are needed, so that another sequence's can be reused.
+    pub(super) fn reusable_prefix(&self) -> &[u32] {
         let tokens = self.tokens();
         match self {
-            Task::Write(choice) => {
-                let scored = choice.scored.as_ref().map_or(tokens.len(), Vec::len);
+            Task::Complete(completion) => {
+                let scored = completion.scored.as_ref().map_or(tokens.len(), Vec::len);
                 &tokens[..scored - 1]
             }
-            Task::Embed(embedding) => &tokens[..embedding.seen],
+            Task::Embed(embedding) => &tokens[..embedding.n_summed],
         }
     }
 
     /// Whether nothing is left to compute.
-    pub(super) fn is_done(&self) -> bool {
+    pub(super) fn is_finished(&self) -> bool {
         match self {
-            Task::Write(choice) => choice.scored.is_none() && choice.writer.finish_reason().is_some(),
-            Task::Embed(embedding) => embedding.seen == embedding.tokens.len(),
+            Task::Complete(completion) => {
+                completion.scored.is_none() && completion.state.finish_reason().is_some()
+            }
+            Task::Embed(embedding) => embedding.n_summed == embedding.tokens.len(),
         }
     }
 
-    /// Whether nothing was written yet.
+    /// Whether no token has been generated yet.
     pub(super) fn in_prompt(&self) -> bool {
         match self {
-            Task::Write(choice) => choice.writer.generated().is_empty(),
+            Task::Complete(completion) => completion.state.generated().is_empty(),
             Task::Embed(_) => true,
         }
     }
 
-    /// Whether its next tokens are the prompt's and to be scored.
-    pub(super) fn scores(&self) -> bool {
-        matches!(self, Task::Write(choice) if choice.scored.is_some())
+    /// Whether its next tokens are prompt tokens to be scored.
+    pub(super) fn is_scoring(&self) -> bool {
+        matches!(self, Task::Complete(completion) if completion.scored.is_some())
     }
 
-    /// Of which tokens logits are wanted when those up to `end` are computed.
+    /// The tokens whose logits are needed from a pass that computes the tokens before `end`.
     pub(super) fn wanted(&self, end: usize) -> Wanted {
         match self {
-            Task::Write(choice) if choice.scored.is_some() => Wanted::All,
-            Task::Write(choice) if end == choice.writer.window().len() => Wanted::Last,
+            Task::Complete(completion) if completion.scored.is_some() => Wanted::All,
+            Task::Complete(completion) if end == completion.state.window().len() => Wanted::Last,
             _ => Wanted::None,
         }
     }
 }
 
-impl Choice {
-    pub(super) fn new(index: usize, writer: Writer, alternatives: usize, score_prompt: bool) -> Self {
-        let first = ScoredToken { id: writer.tokens()[0], logprob: None, top_logprobs: vec![] };
-        Self { index, writer, alternatives, scored: score_prompt.then(|| vec![first]), fresh: None }
+impl CompletionTask {
+    pub(super) fn new(
+        index: usize,
+        state: CompletionState,
+        n_top_logprobs: usize,
+        score_prompt: bool,
+    ) -> Self {
+        let first = ScoredToken { id: state.tokens()[0], logprob: None, top_logprobs: vec![] };
+        Self { index, state, n_top_logprobs, scored: score_prompt.then(|| vec![first]), new_token: None }
     }
 }
 
-impl Embedding {
+impl EmbeddingTask {
     pub(super) fn new(tokens: Vec<u32>, n_embd: usize) -> Self {
-        Self { tokens, sum: vec![0.0; n_embd], seen: 0 }
+        Self { tokens, sum: vec![0.0; n_embd], n_summed: 0 }
     }
 
-    /// The tokens, and what looks at the hidden states of `rows` of a pass for it.
-    pub(super) fn look(&mut self, rows: Range<usize>) -> (&[u32], Look<'_>) {
-        (&self.tokens, Look { rows, sum: &mut self.sum, seen: &mut self.seen })
+    /// Returns the tokens and a pooler for the given `rows` of a pass.
+    pub(super) fn pooler(&mut self, rows: Range<usize>) -> (&[u32], MeanPooler<'_>) {
+        (&self.tokens, MeanPooler { rows, sum: &mut self.sum, n_summed: &mut self.n_summed })
     }
 
     pub(super) fn mean(&self) -> Vec<f32> {
-        self.sum.iter().map(|sum| (sum / self.seen as f64) as f32).collect()
+        self.sum.iter().map(|sum| (sum / self.n_summed as f64) as f32).collect()
     }
 }
 
-/// Adds up the final hidden states of some rows of a pass.
-pub(super) struct Look<'a> {
+/// Sums the final hidden states of some rows of a pass.
+pub(super) struct MeanPooler<'a> {
     rows: Range<usize>,
     sum: &'a mut [f64],
-    seen: &'a mut usize,
+    n_summed: &'a mut usize,
 }
 
-/// All who look at a pass.
-pub(super) struct Looks<'a>(pub(super) Vec<Look<'a>>);
+/// The poolers of all embeddings in a pass.
+pub(super) struct MeanPoolers<'a>(pub(super) Vec<MeanPooler<'a>>);
 
-impl Observer for Looks<'_> {
+impl Observer for MeanPoolers<'_> {
     fn wants(&self, site: Site) -> bool {
         site == Site::FinalNorm
     }
 
     fn see(&mut self, _: Site, hidden: ArrayViewMutD<'_, f32>) {
-        for Look { rows, sum, seen } in &mut self.0 {
+        for MeanPooler { rows, sum, n_summed } in &mut self.0 {
             for row in rows.clone() {
                 let row = hidden.index_axis(Axis(0), row);
                 sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
             }
-            **seen += rows.len();
+            **n_summed += rows.len();
         }
     }
 }

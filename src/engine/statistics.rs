@@ -1,30 +1,30 @@
-//! What an engine has done, in numbers.
+//! Counters and gauges of an engine.
 
-/// Counters since the start, and the present state. What a request adds is counted before its events can be read.
+/// Counters since the start, and gauges of the present state. Statistics are published before a step's events are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Sequences that are being computed.
+    /// Running sequences.
     pub running: usize,
-    /// Sequences that wait.
+    /// Waiting sequences.
     pub waiting: usize,
-    /// Bytes of keys and values of the sequences being computed.
+    /// Bytes of the running sequences' KV caches.
     pub kv_bytes: usize,
-    /// Passes through the model.
+    /// Forward passes.
     pub steps: u64,
-    /// `batch_sizes[n]` passes were over `n` sequences.
+    /// `batch_sizes[n]` forward passes had a batch of `n` sequences.
     pub batch_sizes: Vec<u64>,
-    /// Prompt tokens that went through the model.
+    /// Prompt tokens computed by the model.
     pub prompt_tokens_computed: u64,
-    /// Prompt tokens whose keys and values were there already, other requests' or earlier ones'.
+    /// Prompt tokens whose keys and values were copied from a running sequence or the prefix cache.
     pub prompt_tokens_cached: u64,
-    /// Tokens written.
+    /// Tokens generated.
     pub generated_tokens: u64,
-    /// Requests of which a part was there already.
+    /// Requests with at least one cached prompt token.
     pub prefix_cache_hits: u64,
-    /// Requests of which nothing was.
+    /// Requests without a cached prompt token.
     pub prefix_cache_misses: u64,
-    /// Finished sequences that are kept.
+    /// Sequences in the prefix cache.
     pub prefix_cache_entries: usize,
-    /// Bytes they take.
+    /// Bytes of the prefix cache.
     pub prefix_cache_bytes: usize,
 }

@@ -1,59 +1,59 @@
-//! What comes of a request, as it comes.
+//! The events of a request, streamed to whoever submitted it.
 
 use crate::{Error, FinishReason, Token};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// Something that has come of a request.
+/// A partial result of a request.
 #[derive(Debug)]
 pub enum Event {
-    /// The prompt's tokens, where they were to be scored: once, before any token of a completion.
+    /// The scored tokens of the prompt, if scoring was requested: once, before any token of a completion.
     Prompt(Vec<ScoredToken>),
-    /// A completion has grown by a token.
+    /// The next token of a completion.
     Token {
-        /// Which completion, counted from 0.
+        /// Index of the completion, counted from 0.
         choice: usize,
-        /// The token, its text as [`Generation`](crate::Generation) gives it: whole characters, stop strings cut off,
-        /// and what was held back with the last.
+        /// The token. Its text is as in [`Generation`](crate::Generation): whole characters, stop strings removed, and
+        /// held-back text with the last token.
         token: Token,
     },
     /// A completion has ended.
     Finished {
-        /// Which completion.
+        /// Index of the completion.
         choice: usize,
-        /// Why.
+        /// Finish reason.
         reason: FinishReason,
     },
     /// The embedding, `[n_embd]`.
     Embedding(Vec<f32>),
-    /// The engine failed; nothing more will come.
+    /// The engine failed; no event follows.
     Failed(Error),
 }
 
-/// A token of the prompt and how likely the model thought it.
+/// A token of the prompt with its logprob.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoredToken {
-    /// The token.
+    /// Token id.
     pub id: u32,
-    /// Its logprob after those before it; none for the first.
+    /// The token's logprob given the tokens before it; none for the first.
     pub logprob: Option<f32>,
-    /// The likeliest tokens in its place with their logprobs, as many as were asked for; none for the first.
+    /// The most likely tokens at this position with their logprobs, as many as requested; none for the first.
     pub top_logprobs: Vec<(u32, f32)>,
 }
 
-/// A request's events in their order. Dropping it cancels the request wherever it is: waiting, or being computed.
+/// A request's events, in order. Dropping it cancels the request, whether waiting or running.
 ///
-/// It never makes the engine wait. A reader who is slow finds the events of a whole request here, of which there are no
-/// more than `choices · (max_tokens + 1) + 1`.
+/// The engine never blocks on a slow reader: the stream buffers all events of the request, at most
+/// `choices · (max_tokens + 1) + 1`.
 #[derive(Debug)]
-pub struct Stream(UnboundedReceiver<Event>);
+pub struct EventStream(UnboundedReceiver<Event>);
 
-impl Stream {
-    /// The next event; none after the last.
+impl EventStream {
+    /// Returns the next event; none after the last.
     pub async fn next(&mut self) -> Option<Event> {
         self.0.recv().await
     }
 
-    /// The next event; none after the last. Not for asynchronous code, whose thread it would block.
+    /// Returns the next event; none after the last. Blocks the thread, so it is not for asynchronous code.
     ///
     /// # Panics
     /// Within a `tokio` runtime.
@@ -62,11 +62,11 @@ impl Stream {
     }
 }
 
-/// Where a request's events go.
-pub(super) type Events = UnboundedSender<Event>;
+/// The engine's end of an [`EventStream`].
+pub(super) type EventSender = UnboundedSender<Event>;
 
-/// A stream and its other end.
-pub(super) fn stream() -> (Events, Stream) {
+/// Creates a stream and the sender of its events.
+pub(super) fn channel() -> (EventSender, EventStream) {
     let (events, received) = unbounded_channel();
-    (events, Stream(received))
+    (events, EventStream(received))
 }

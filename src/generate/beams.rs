@@ -1,6 +1,6 @@
 //! Beam search: the model runs on all beams at once, each with its own past.
 
-use super::{Context, FinishReason, Hornbook, Options, Plan};
+use super::{ContextPolicy, FinishReason, Hornbook, Options, Plan};
 use crate::Result;
 use crate::model::{KvCache, Scratch, Segment, Wanted};
 use crate::sampling::{BeamParams, BeamSearch};
@@ -32,7 +32,7 @@ pub fn beam_search(
     options: &Options,
 ) -> Result<Vec<Beam>> {
     let Plan { prompt, sampling, max_tokens, .. } =
-        hornbook.plan(prompt, &Options { context: Context::Stop, ..options.clone() })?;
+        hornbook.plan(prompt, &Options { context: ContextPolicy::Stop, ..options.clone() })?;
     let (stop_ids, beams) = (sampling.stop_ids.clone(), params.num_beams);
     if max_tokens == 0 {
         let empty =

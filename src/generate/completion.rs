@@ -68,18 +68,18 @@ pub struct Logprobs {
 }
 
 /// A logprob as JSON can hold it: -9999 instead of minus infinity.
-pub fn finite(logprob: f32) -> f32 {
+pub fn finite_logprob(logprob: f32) -> f32 {
     logprob.max(-9999.0)
 }
 
 /// Where each token of a text begins, in characters, as the text is shown: what is no UTF-8 counts as it is replaced.
 #[derive(Clone, Debug, Default)]
-pub struct Offsets {
+pub struct TextOffsets {
     characters: Utf8Stream,
     complete: usize,
 }
 
-impl Offsets {
+impl TextOffsets {
     /// Goes on behind a token's bytes and says where they began.
     pub fn push(&mut self, bytes: &[u8]) -> usize {
         // A token that continues a character begins behind it.
@@ -96,11 +96,11 @@ impl Logprobs {
         tokenizer: &Tokenizer,
         id: u32,
         scored: Option<(f32, &[(u32, f32)])>,
-        offsets: &mut Offsets,
+        offsets: &mut TextOffsets,
     ) {
-        self.token_logprobs.push(scored.map(|(logprob, _)| finite(logprob)));
+        self.token_logprobs.push(scored.map(|(logprob, _)| finite_logprob(logprob)));
         self.top_logprobs.push(scored.map(|(logprob, top)| {
-            let named = |&(id, logprob): &(u32, f32)| (token_name(tokenizer, id), finite(logprob));
+            let named = |&(id, logprob): &(u32, f32)| (token_name(tokenizer, id), finite_logprob(logprob));
             top.iter().chain(&[(id, logprob)]).map(named).collect()
         }));
         self.tokens.push(token_name(tokenizer, id));
@@ -108,7 +108,7 @@ impl Logprobs {
     }
 
     /// Adds a step of a completion.
-    pub fn push_token(&mut self, tokenizer: &Tokenizer, token: &Token, offsets: &mut Offsets) {
+    pub fn push_token(&mut self, tokenizer: &Tokenizer, token: &Token, offsets: &mut TextOffsets) {
         self.push(tokenizer, token.id, Some((token.logprob, &token.top_logprobs)), offsets);
     }
 }
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn offsets_are_where_tokens_begin_in_the_text_that_is_shown() {
         let tokens: [&[u8]; 8] = [b"a", b"\xF0\x9F", b"\x98", b"\x80b", b"\x80", b"\x80c", b"\xE2", b"d"];
-        let (mut offsets, mut bytes) = (Offsets::default(), vec![]);
+        let (mut offsets, mut bytes) = (TextOffsets::default(), vec![]);
         for token in tokens {
             let shown = String::from_utf8_lossy(&bytes).chars().count();
             assert_eq!(offsets.push(token), shown, "{token:x?} behind {bytes:x?}");
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn no_logprob_is_more_than_json_can_hold() {
         for (logprob, shown) in [(f32::NEG_INFINITY, -9999.0), (f32::NAN, -9999.0), (-1.5, -1.5)] {
-            assert_eq!(finite(logprob), shown);
+            assert_eq!(finite_logprob(logprob), shown);
         }
     }
 }

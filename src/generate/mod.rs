@@ -14,17 +14,17 @@
 
 mod beams;
 pub mod completion;
+mod completion_state;
 mod context;
-mod lookup;
+mod generation;
 pub mod perplexity;
-mod tokens;
-mod writer;
+mod prompt_lookup;
 
 pub use beams::{Beam, beam_search};
-pub use context::Context;
-pub use lookup::Drafted;
-pub use tokens::Generation;
-pub use writer::{FinishReason, Plan, Token, Writer};
+pub use completion_state::{CompletionState, FinishReason, Plan, Token};
+pub use context::ContextPolicy;
+pub use generation::Generation;
+pub use prompt_lookup::DraftStats;
 
 use crate::checkpoint::{ChatFiles, Checkpoint, Config, TokenizerFiles};
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
@@ -53,7 +53,7 @@ pub struct Options {
     /// The most tokens to write; none means as many as the context has room for, or where it shifts, as many as come.
     pub max_tokens: Option<usize>,
     /// What is done at the end of the context.
-    pub context: Context,
+    pub context: ContextPolicy,
     /// Texts that end the completion; they are not part of it.
     pub stop: Vec<String>,
     /// How keys and values are stored; none for [`Model::kv_precision`].
@@ -65,7 +65,13 @@ impl Default for Options {
     /// loops, and without the least likely words.
     fn default() -> Self {
         let sampling = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
-        Self { sampling, max_tokens: Some(200), context: Context::Stop, stop: vec![], kv_precision: None }
+        Self {
+            sampling,
+            max_tokens: Some(200),
+            context: ContextPolicy::Stop,
+            stop: vec![],
+            kv_precision: None,
+        }
     }
 }
 
@@ -192,8 +198,8 @@ impl Hornbook {
     ///
     /// # Errors
     /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Message`] for nothing at all.
-    pub fn prompt(&self, prompt: &[u32]) -> Result<Vec<u32>> {
-        let (prompt, n_positions) = (self.beginning(prompt)?, self.config().n_positions);
+    pub fn validate_prompt(&self, prompt: &[u32]) -> Result<Vec<u32>> {
+        let (prompt, n_positions) = (self.resolve_prompt(prompt)?, self.config().n_positions);
         match prompt.len() {
             prompt_tokens if prompt_tokens > n_positions => {
                 Err(Error::ContextOverflow { prompt_tokens, n_positions })
@@ -203,7 +209,7 @@ impl Hornbook {
     }
 
     /// The same for a text of any length.
-    fn beginning(&self, prompt: &[u32]) -> Result<Vec<u32>> {
+    fn resolve_prompt(&self, prompt: &[u32]) -> Result<Vec<u32>> {
         let config = self.config();
         let first = config.bos_token_id.or(config.eos_token_ids.first().copied());
         let prompt = match (prompt, first) {
@@ -233,16 +239,16 @@ impl Hornbook {
         sampling.stop_ids.dedup();
         sampling.validate(vocab_size)?;
         let prompt = match options.context {
-            Context::Stop => self.prompt(prompt)?,
-            Context::Shift => self.beginning(prompt)?,
+            ContextPolicy::Stop => self.validate_prompt(prompt)?,
+            ContextPolicy::Shift => self.resolve_prompt(prompt)?,
         };
         let room = match options.context {
-            Context::Stop => n_positions - prompt.len(),
-            Context::Shift => usize::MAX,
+            ContextPolicy::Stop => n_positions - prompt.len(),
+            ContextPolicy::Shift => usize::MAX,
         };
         let max_tokens = options.max_tokens.unwrap_or(room).min(room);
-        let stopper = StopMatcher::new(options.stop.clone())?;
-        Ok(Plan { prompt, sampling, max_tokens, n_positions, stopper })
+        let stop_matcher = StopMatcher::new(options.stop.clone())?;
+        Ok(Plan { prompt, sampling, max_tokens, n_positions, stop_matcher })
     }
 
     fn session(&self, positions: usize, options: &Options) -> Session<'_> {

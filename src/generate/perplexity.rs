@@ -23,7 +23,7 @@ const CHUNK: usize = 32;
 
 /// How a text is cut up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Windows {
+pub struct SlidingWindows {
     /// Tokens a window holds.
     pub context: usize,
     /// Tokens from one window's start to the next; at most `context`.
@@ -39,7 +39,7 @@ pub struct Window {
     pub scored: usize,
 }
 
-impl Windows {
+impl SlidingWindows {
     /// The windows of a text of `n` tokens.
     pub fn of(self, n: usize) -> impl Iterator<Item = Window> {
         let read = n.saturating_sub(1); // the last token has no successor
@@ -100,7 +100,7 @@ pub fn score(
     model: &Model,
     against: Option<&Model>,
     ids: &[u32],
-    windows: Windows,
+    windows: SlidingWindows,
     kv_precision: impl Into<Option<KvPrecision>>,
     mut each: impl FnMut(usize),
 ) -> Result<Score> {
@@ -134,7 +134,7 @@ pub fn score(
                 let mut apart = vec![(0.0, false); end - first];
                 model.team().for_each_piece(&mut apart, 1, |t, apart| {
                     let row = t * vocab_size..(t + 1) * vocab_size;
-                    apart[0] = compare(&theirs[row.clone()], &held[row]);
+                    apart[0] = kl_divergence(&theirs[row.clone()], &held[row]);
                 });
                 kl += apart.iter().map(|(kl, _)| kl).sum::<f64>();
                 agreed += apart.iter().filter(|(_, same)| *same).count();
@@ -148,7 +148,7 @@ pub fn score(
     Ok(score)
 }
 
-fn check(model: &Model, against: Option<&Model>, ids: &[u32], windows: Windows) -> Result<()> {
+fn check(model: &Model, against: Option<&Model>, ids: &[u32], windows: SlidingWindows) -> Result<()> {
     let room = model.config().n_positions.min(against.map_or(usize::MAX, |other| other.config().n_positions));
     let within = |name: &str, n: usize, most: usize| match (1..=most).contains(&n) {
         true => Ok(()),
@@ -177,7 +177,7 @@ fn check(model: &Model, against: Option<&Model>, ids: &[u32], windows: Windows) 
 ///
 /// With d = p − q token by token, KL = Σ softmax(p) · d + ln Σ softmax(p) · e^(−d): where the two are close, nothing
 /// large is subtracted from anything large. In f64, as divergences of interest are below f32's resolution of a logit.
-pub fn compare(p: &[f32], q: &[f32]) -> (f64, bool) {
+pub fn kl_divergence(p: &[f32], q: &[f32]) -> (f64, bool) {
     let (best_p, best_q) = (best(p), best(q));
     let max = f64::from(p[best_p]);
     // A shift of all logits means nothing; this one keeps e^(−d) within range.
@@ -233,7 +233,7 @@ mod tests {
             [(2, 8, 8), (50, 8, 8), (50, 8, 3), (49, 8, 1), (9, 8, 4), (8, 8, 2), (10, 1, 1)]
         {
             let mut predicted = vec![0; n];
-            for Window { tokens, scored } in (Windows { context, stride }).of(n) {
+            for Window { tokens, scored } in (SlidingWindows { context, stride }).of(n) {
                 assert!(tokens.len() <= context && tokens.start <= scored && scored < tokens.end);
                 assert!(scored == tokens.start || tokens.end - scored <= stride || tokens.start == 0);
                 (scored..tokens.end).for_each(|t| predicted[t + 1] += 1);
@@ -244,13 +244,13 @@ mod tests {
                 "{n}, {context}, {stride}: {predicted:?}"
             );
         }
-        assert_eq!((Windows { context: 8, stride: 8 }).of(1).count(), 0);
+        assert_eq!((SlidingWindows { context: 8, stride: 8 }).of(1).count(), 0);
     }
 
     #[test]
     fn windows_that_follow_one_another_are_texts_of_their_own() {
         let (model, ids) = (fable(), ids(100));
-        let windows = Windows { context: 40, stride: 40 };
+        let windows = SlidingWindows { context: 40, stride: 40 };
         let found = score(&model, None, &ids, windows, KvPrecision::F32, |_| {}).unwrap();
         let by_hand: f64 =
             [0..41, 40..81, 80..100].map(|w| losses(&model, &ids[w]).iter().sum::<f64>()).iter().sum();
@@ -262,9 +262,9 @@ mod tests {
     fn windows_that_overlap_predict_their_last_tokens() {
         let (model, ids) = (fable(), ids(70));
         let mut told = 0;
-        let windows = Windows { context: 40, stride: 12 };
+        let windows = SlidingWindows { context: 40, stride: 12 };
         let found = score(&model, None, &ids, windows, KvPrecision::F32, |n| told += n).unwrap();
-        // Windows start at 0, 12, 24 and 36, and end before 40, 52, 64 and 69.
+        // SlidingWindows start at 0, 12, 24 and 36, and end before 40, 52, 64 and 69.
         let mut by_hand: f64 = losses(&model, &ids[0..41]).iter().sum();
         for (window, fresh) in [(12..53, 12), (24..65, 12), (36..70, 5)] {
             let losses = losses(&model, &ids[window]);
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_model_does_not_diverge_from_itself() {
         let (model, ids) = (fable(), ids(50));
-        let windows = Windows { context: 40, stride: 20 };
+        let windows = SlidingWindows { context: 40, stride: 20 };
         let found = score(&model, Some(&model), &ids, windows, KvPrecision::F32, |_| {}).unwrap();
         let Divergence { kl, top1_agreement } = found.divergence.unwrap();
         assert!(kl.abs() < 1e-12 && top1_agreement == 1.0, "{kl} {top1_agreement}");
@@ -294,18 +294,18 @@ mod tests {
             e.iter().map(|e| e / sum).collect()
         };
         let definition: f64 = softmax(&p).iter().zip(softmax(&q)).map(|(p, q)| p * (p / q).ln()).sum();
-        let (kl, same) = compare(&p, &q);
+        let (kl, same) = kl_divergence(&p, &q);
         assert!((kl - definition).abs() < 1e-9, "{kl}, by definition {definition}");
-        assert!(!same && compare(&p, &p).1);
+        assert!(!same && kl_divergence(&p, &p).1);
         let shifted: Vec<f32> = p.iter().map(|x| x + 16.0).collect();
-        assert!(compare(&p, &shifted).0.abs() < 1e-12, "a shift means nothing");
+        assert!(kl_divergence(&p, &shifted).0.abs() < 1e-12, "a shift means nothing");
     }
 
     #[test]
     fn what_cannot_be_scored_is_said() {
         let model = fable();
         let says = |ids: &[u32], context, stride| {
-            let windows = Windows { context, stride };
+            let windows = SlidingWindows { context, stride };
             score(&model, None, ids, windows, KvPrecision::F32, |_| {}).unwrap_err().to_string()
         };
         assert_eq!(says(&[1, 2], 513, 1), "--context: found 513, expected a whole number from 1 to 512");

@@ -31,7 +31,7 @@
 //! # }
 //! ```
 
-use crate::generate::perplexity::compare;
+use crate::generate::perplexity::kl_divergence;
 use crate::model::{Model, Observer, Session, Site};
 use crate::sampling::{LogSoftmax, top_logprobs};
 use crate::{Error, Result};
@@ -299,7 +299,7 @@ impl Effect {
         );
         let mut next: Vec<Shift> = ids.into_iter().map(|(id, _)| shift(id)).collect();
         next.sort_by(|a, b| b.before.total_cmp(&a.before));
-        Self { next, kl_divergence: compare(before, after).0 }
+        Self { next, kl_divergence: kl_divergence(before, after).0 }
     }
 }
 

@@ -13,8 +13,8 @@ use super::models::Served;
 use super::parameters::{Parameters, Send, whole};
 use super::submission::Submission;
 use crate::Error;
-use crate::chat::Turn;
-use crate::engine::{Completion, Kind, Refused, Request};
+use crate::chat::ChatMessage;
+use crate::engine::{CompletionParams, Request, RequestKind, SubmitError};
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -111,7 +111,7 @@ impl Body for ChatRequest {
 
 impl ChatRequest {
     /// The conversation, each message's text in one piece.
-    fn turns(&self) -> Result<Vec<Turn>, ApiError> {
+    fn turns(&self) -> Result<Vec<ChatMessage>, ApiError> {
         let messages = self.messages.as_deref().unwrap_or_default();
         if messages.is_empty() || messages.len() > MAX_MESSAGES {
             let (found, expected) = (messages.len(), format!("expected 1 to {MAX_MESSAGES} messages"));
@@ -129,7 +129,7 @@ impl ChatRequest {
                     parts.iter().filter_map(|part| part.text.as_deref()).collect()
                 }
             };
-            Ok(Turn { role: message.role.clone(), content, name: message.name.clone() })
+            Ok(ChatMessage { role: message.role.clone(), content, name: message.name.clone() })
         };
         messages.iter().enumerate().map(turn).collect()
     }
@@ -183,9 +183,13 @@ pub async fn create(
     let max_tokens = asked.unwrap_or(n_positions - prompt_tokens);
     options.max_tokens = Some(max_tokens);
     app.reserve(&call, prompt_tokens + n * max_tokens)?;
-    let completion =
-        Completion { options, choices: n, top_logprobs: top_logprobs.unwrap_or(0), ..Completion::default() };
-    let requests = vec![Request { prompt, kind: Kind::Complete(completion) }];
+    let completion = CompletionParams {
+        options,
+        choices: n,
+        top_logprobs: top_logprobs.unwrap_or(0),
+        ..CompletionParams::default()
+    };
+    let requests = vec![Request { prompt, kind: RequestKind::Complete(completion) }];
     let submission = Submission::start(&app, &served, requests, "messages")?;
     call.admitted(prompt_tokens);
     let object = if send == Send::Whole { "chat.completion" } else { "chat.completion.chunk" };
@@ -203,12 +207,12 @@ pub async fn create(
 }
 
 /// The conversation as the model reads it, as text and as tokens.
-async fn prompt(served: &Arc<Served>, turns: Vec<Turn>) -> Result<(String, Vec<u32>), ApiError> {
+async fn prompt(served: &Arc<Served>, turns: Vec<ChatMessage>) -> Result<(String, Vec<u32>), ApiError> {
     let served = Arc::clone(served);
     let encoded = tokio::task::spawn_blocking(move || {
         let tokenizer = served.tokenizer("messages")?;
-        served.template.prompt(&turns, tokenizer, served.config()).map_err(|error| match error {
-            Error::Parameter { .. } => ApiError::refused(Refused::Invalid(error), "messages"),
+        served.template.apply(&turns, tokenizer, served.config()).map_err(|error| match error {
+            Error::Parameter { .. } => ApiError::refused(SubmitError::Invalid(error), "messages"),
             error => ApiError::param("messages", error.to_string()),
         })
     });

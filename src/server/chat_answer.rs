@@ -6,7 +6,7 @@ use super::models::Served;
 use crate::Token;
 use crate::engine::Event;
 use crate::generate::FinishReason;
-use crate::generate::completion::{Usage, finite};
+use crate::generate::completion::{Usage, finite_logprob};
 use crate::tokenizer::Tokenizer;
 use serde::Serialize;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ pub struct NamedLogprob {
 impl NamedLogprob {
     fn new(tokenizer: &Tokenizer, id: u32, logprob: f32) -> Self {
         let bytes = tokenizer.token_bytes(id).to_vec();
-        Self { token: String::from_utf8_lossy(&bytes).into_owned(), logprob: finite(logprob), bytes }
+        Self { token: String::from_utf8_lossy(&bytes).into_owned(), logprob: finite_logprob(logprob), bytes }
     }
 }
 

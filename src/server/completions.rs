@@ -11,7 +11,7 @@ use super::parameters::{Parameters, Send, whole};
 use super::prompts::{MAX_PROMPTS, Prompt, Prompts};
 use super::submission::Submission;
 use super::{App, answer::Reply};
-use crate::engine::{Completion, Kind, Request};
+use crate::engine::{CompletionParams, Request, RequestKind};
 use crate::generate::completion::Choice;
 use axum::Extension;
 use axum::extract::{Path, State};
@@ -149,7 +149,7 @@ pub async fn create(
     app.reserve(&call, prompt_tokens + choices * asked.max_tokens)?;
     let request_of = |(i, prompt): (usize, &Prompt)| Request {
         prompt: prompt.ids.clone(),
-        kind: Kind::Complete(Completion {
+        kind: RequestKind::Complete(CompletionParams {
             options: options.clone(),
             choices: asked.best_of,
             first_stream: (i * asked.best_of) as u64,

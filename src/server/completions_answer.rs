@@ -5,7 +5,7 @@ use super::draft::Draft;
 use super::models::Served;
 use super::prompts::Prompt;
 use crate::engine::{Event, ScoredToken};
-use crate::generate::completion::{Choice, Logprobs, Offsets, Usage};
+use crate::generate::completion::{Choice, Logprobs, TextOffsets, Usage};
 use std::sync::Arc;
 
 /// The answer to a request for completions.
@@ -39,7 +39,7 @@ pub struct Prompted {
 #[derive(Default)]
 struct InTheMaking {
     draft: Draft,
-    offsets: Offsets,
+    offsets: TextOffsets,
     /// The first part has been sent, the prompt with it where it is echoed.
     begun: bool,
 }

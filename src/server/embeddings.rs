@@ -7,7 +7,7 @@ use super::json::{Body, Json};
 use super::log::Call;
 use super::prompts::{Prompt, Prompts};
 use super::submission::Submission;
-use crate::engine::{Event, Kind, Request};
+use crate::engine::{Event, Request, RequestKind};
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -112,7 +112,7 @@ pub async fn create(
     app.reserve(&call, tokens)?;
     let mut vectors: Vec<Vec<f32>> = vec![vec![]; prompts.len()];
     let requests =
-        prompts.into_iter().map(|prompt| Request { prompt: prompt.ids, kind: Kind::Embed }).collect();
+        prompts.into_iter().map(|prompt| Request { prompt: prompt.ids, kind: RequestKind::Embed }).collect();
     let mut submission = Submission::start(&app, &served, requests, "input")?;
     call.admitted(tokens);
     while let Some((index, event)) = submission.next().await? {

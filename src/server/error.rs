@@ -1,7 +1,7 @@
 //! What a client reads when it is refused: OpenAI's error object, with the status and headers its libraries act on.
 
 use crate::Error;
-use crate::engine::Refused;
+use crate::engine::SubmitError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -161,21 +161,21 @@ impl ApiError {
     }
 
     /// The model refused a request; `prompt` is what the API calls its tokens.
-    pub fn refused(refused: Refused, prompt: &str) -> Self {
+    pub fn refused(refused: SubmitError, prompt: &str) -> Self {
         match refused {
-            Refused::QueueFull => {
+            SubmitError::QueueFull => {
                 let message = "too many requests are waiting already; try again in a second".to_string();
                 Self::rate_limited("requests", message, Duration::from_secs(1))
             }
-            Refused::Closed => Self::closing(),
-            Refused::Invalid(Error::ContextOverflow { prompt_tokens, n_positions }) => {
+            SubmitError::Closed => Self::closing(),
+            SubmitError::Invalid(Error::ContextOverflow { prompt_tokens, n_positions }) => {
                 Self::context_length(prompt, n_positions, prompt_tokens, 0)
             }
-            Refused::Invalid(Error::Parameter { name, found, expected }) => {
+            SubmitError::Invalid(Error::Parameter { name, found, expected }) => {
                 Self::param(&name, format!("found {found}, expected {expected}"))
             }
-            Refused::Invalid(error @ Error::TokenId { .. }) => Self::param(prompt, error.to_string()),
-            Refused::Invalid(error) => Self::invalid(error.to_string()),
+            SubmitError::Invalid(error @ Error::TokenId { .. }) => Self::param(prompt, error.to_string()),
+            SubmitError::Invalid(error) => Self::invalid(error.to_string()),
         }
     }
 

@@ -80,7 +80,7 @@ impl Models {
             }
             let template = match &for_all {
                 Some(template) => Arc::clone(template),
-                None => Arc::new(ChatTemplate::of(engine.hornbook())?),
+                None => Arc::new(ChatTemplate::for_model(engine.hornbook())?),
             };
             models.served.push(Arc::new(Served { name, engine, template, created }));
         }

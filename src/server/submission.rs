@@ -6,7 +6,7 @@
 use super::error::ApiError;
 use super::models::Served;
 use super::{App, Phase};
-use crate::engine::{Event, Refused, Request};
+use crate::engine::{Event, Request, SubmitError};
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll, unfold};
 use std::collections::VecDeque;
@@ -53,7 +53,7 @@ impl Submission {
     }
 
     /// Sends prompts while there is room.
-    fn fill(&mut self) -> Result<(), Refused> {
+    fn fill(&mut self) -> Result<(), SubmitError> {
         while self.running.len() < self.most
             && let Some((prompt, request)) = self.waiting.front()
         {
@@ -65,7 +65,7 @@ impl Submission {
                     self.running.push(events.map(move |event| (prompt, event)).boxed());
                 }
                 // What runs already makes room when it ends.
-                Err(Refused::QueueFull) if !self.running.is_empty() => {
+                Err(SubmitError::QueueFull) if !self.running.is_empty() => {
                     self.most = self.running.len();
                 }
                 Err(refused) => return Err(refused),
@@ -82,7 +82,7 @@ impl Submission {
         loop {
             match self.fill() {
                 Ok(()) => {}
-                Err(Refused::QueueFull) => {
+                Err(SubmitError::QueueFull) => {
                     tokio::time::sleep(RETRY).await;
                     continue;
                 }

@@ -127,7 +127,7 @@ fn detail_11_no_logprob_is_infinite() {
     for top in &logprobs["top_logprobs"].as_array().unwrap()[1..] {
         assert!(top.as_object().unwrap().values().all(|score| score.is_f64()), "{top}");
     }
-    assert_eq!(hornbook::generate::completion::finite(f32::NEG_INFINITY), -9999.0);
+    assert_eq!(hornbook::generate::completion::finite_logprob(f32::NEG_INFINITY), -9999.0);
     drop(hornbook);
 }
 

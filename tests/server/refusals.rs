@@ -122,7 +122,7 @@ fn detail_23_errors_are_json_whatever_is_wrong() {
 #[test]
 fn detail_24_nothing_is_ever_a_409() {
     // Every refusal the server has a name for.
-    use hornbook::engine::Refused;
+    use hornbook::engine::SubmitError;
     use hornbook::server::error::ApiError;
     let refused = |refused| ApiError::refused(refused, "prompt");
     let errors = [
@@ -138,9 +138,9 @@ fn detail_24_nothing_is_ever_a_409() {
         (ApiError::too_large(1), 413),
         (ApiError::above_limit("x".into()), 429),
         (ApiError::internal("x"), 500),
-        (refused(Refused::QueueFull), 429),
-        (refused(Refused::Closed), 503),
-        (refused(Refused::Invalid(hornbook::Error::Message("x".into()))), 400),
+        (refused(SubmitError::QueueFull), 429),
+        (refused(SubmitError::Closed), 503),
+        (refused(SubmitError::Invalid(hornbook::Error::Message("x".into()))), 400),
     ];
     for (error, status) in errors {
         assert_eq!(error.status(), status, "{error:?}");

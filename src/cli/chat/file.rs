@@ -1,6 +1,6 @@
 //! A conversation in a file: JSON that one can read and write by hand.
 
-use crate::chat::Turn;
+use crate::chat::ChatMessage;
 use crate::replacement::Replacement;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -16,14 +16,14 @@ const EXPECTED: &str = r#"{"messages": [{"role": "user", "content": "..."}, ...]
 struct Saved<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     model: Option<Cow<'a, str>>,
-    messages: Cow<'a, [Turn]>,
+    messages: Cow<'a, [ChatMessage]>,
 }
 
 /// Writes a conversation, whole or not at all.
 ///
 /// # Errors
 /// [`Error::Io`], and [`Error::Message`] for what is no ordinary file.
-pub fn save(file: &Path, model: &str, turns: &[Turn]) -> Result<()> {
+pub fn save(file: &Path, model: &str, turns: &[ChatMessage]) -> Result<()> {
     let saved = Saved { model: Some(model.into()), messages: turns.into() };
     let json = serde_json::to_string_pretty(&saved).map_err(|error| Error::Message(error.to_string()))?;
     Replacement::of(file)?.write(format!("{json}\n").as_bytes())
@@ -33,7 +33,7 @@ pub fn save(file: &Path, model: &str, turns: &[Turn]) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`], and [`Error::Message`] for what is no conversation, with what is wrong and where.
-pub fn load(file: &Path) -> Result<Vec<Turn>> {
+pub fn load(file: &Path) -> Result<Vec<ChatMessage>> {
     let text =
         std::fs::read(file).map_err(|source| Error::Io { path: file.into(), action: "read", source })?;
     let mut json = serde_json::Deserializer::from_slice(&text);
@@ -59,7 +59,8 @@ mod tests {
     fn what_is_saved_can_be_read_by_people_and_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("talk.json");
-        let mut turns = vec![Turn::new("system", "Be \"brief\"."), Turn::new("user", "Hé\nthere")];
+        let mut turns =
+            vec![ChatMessage::new("system", "Be \"brief\"."), ChatMessage::new("user", "Hé\nthere")];
         turns[1].name = Some("Ann".into());
         save(&file, "fable", &turns).unwrap();
         assert_eq!(load(&file).unwrap(), turns);
@@ -71,7 +72,7 @@ mod tests {
         assert_eq!(load(&file).unwrap(), []);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         std::fs::write(&file, r#" [{"role": "user", "content": "Hi"}]"#).unwrap();
-        assert_eq!(load(&file).unwrap(), [Turn::new("user", "Hi")]);
+        assert_eq!(load(&file).unwrap(), [ChatMessage::new("user", "Hi")]);
         let error = save(folder.path(), "fable", &[]).unwrap_err().to_string();
         assert!(error.ends_with("is no ordinary file, expected one to write"), "{error}");
     }

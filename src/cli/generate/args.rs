@@ -1,12 +1,12 @@
 //! What can be asked of `hornbook generate`.
 
 use super::output::Form;
-use super::repeat::parse_pattern;
+use super::repeat_until::parse_pattern;
 use crate::cli::changes::ChangesArgs;
 use crate::cli::machine::ModelArgs;
 use crate::cli::prompt::PromptArgs;
 use crate::cli::sampling::SamplingArgs;
-use crate::generate::{Context, Options};
+use crate::generate::{ContextPolicy, Options};
 use crate::sampling::{BeamParams, EarlyStopping};
 use clap::{Args, ValueEnum, value_parser};
 use regex::Regex;
@@ -137,8 +137,8 @@ impl Generate {
     /// How to generate.
     pub fn options(&self) -> Options {
         let context = match self.context {
-            AtEnd::Stop => Context::Stop,
-            AtEnd::Shift => Context::Shift,
+            AtEnd::Stop => ContextPolicy::Stop,
+            AtEnd::Shift => ContextPolicy::Shift,
         };
         Options { context, ..self.sampling.options(self.model.kv_precision) }
     }

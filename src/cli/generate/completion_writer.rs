@@ -1,11 +1,11 @@
-//! Completions on their way to standard output, or into the JSON.
+//! CompletionSource on their way to standard output, or into the JSON.
 
 use super::changed::Changed;
-use super::completions::Completions;
+use super::completion_source::CompletionSource;
 use super::output::{self, Output};
 use super::{Generate, INTERRUPTED, Stats, decode};
-use crate::generate::completion::{Choice, Completion, Logprobs, Offsets};
-use crate::generate::{Context, FinishReason, Options};
+use crate::generate::completion::{Choice, Completion, Logprobs, TextOffsets};
+use crate::generate::{ContextPolicy, FinishReason, Options};
 use crate::model::{Observer, Session};
 use crate::sampling::{LogSoftmax, top_logprobs};
 use crate::{Hornbook, Result};
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What all completions of a prompt have in common.
-pub struct Writing<'a> {
+pub struct CompletionWriter<'a> {
     args: &'a Generate,
     options: Options,
     hornbook: &'a Hornbook,
@@ -22,14 +22,14 @@ pub struct Writing<'a> {
     /// Tokens of what the text begins with, at least one.
     prompt_tokens: usize,
     /// The prompt's part of the logprobs, where both are wanted, and where the completion begins.
-    echoed: (Option<Logprobs>, Offsets),
+    echoed: (Option<Logprobs>, TextOffsets),
     pub stats: &'a mut Stats,
     interrupted: &'a AtomicBool,
     /// Whether it was said what the end of the context meant.
     context_told: bool,
 }
 
-impl<'a> Writing<'a> {
+impl<'a> CompletionWriter<'a> {
     /// For a prompt that the model, as `see` changes it, was found able to continue.
     pub fn new(
         args: &'a Generate,
@@ -57,9 +57,9 @@ impl<'a> Writing<'a> {
     }
 
     /// Writes as many completions as were asked for, and the JSON with the seed that gives them again.
-    pub fn all(
+    pub fn write_all(
         &mut self,
-        completions: &mut impl Completions,
+        completions: &mut impl CompletionSource,
         seed: u64,
         changed: Option<Changed>,
     ) -> Result<ExitCode> {
@@ -73,12 +73,12 @@ impl<'a> Writing<'a> {
             if let (Some(changed), false) = (&changed, self.args.json) {
                 changed.show_before(index, self.args.output);
             }
-            choices.push(self.one(index, completions, &mut output)?);
+            choices.push(self.write_one(index, completions, &mut output)?);
             if self.is_interrupted() {
                 break;
             }
         }
-        self.stats.written(completions.drafted());
+        self.stats.written(completions.draft_stats());
         if self.args.json {
             let completion = Completion::new(self.hornbook.name(), choices, self.prompt_tokens, seed);
             output.json(&completion, changed.map(|changed| ("ablation", changed.json(self.hornbook))))?;
@@ -90,10 +90,10 @@ impl<'a> Writing<'a> {
     }
 
     /// Writes one completion as it comes.
-    fn one(
+    fn write_one(
         &mut self,
         index: usize,
-        completions: &mut impl Completions,
+        completions: &mut impl CompletionSource,
         output: &mut Output,
     ) -> Result<Choice> {
         let (mut logprobs, mut offsets) = self.echoed.clone();
@@ -139,11 +139,11 @@ impl<'a> Writing<'a> {
         let told = self.context_told;
         self.context_told |= cut || shifted;
         match self.options.context {
-            Context::Stop if cut && !told => eprintln!(
+            ContextPolicy::Stop if cut && !told => eprintln!(
                 "hornbook: the text ends where the model's context of {n_positions} tokens does; \
                  --context shift goes on"
             ),
-            Context::Shift if shifted && !told => eprintln!(
+            ContextPolicy::Shift if shifted && !told => eprintln!(
                 "hornbook: the text outgrew the model's context of {n_positions} tokens; each time that was full, \
                  it went on from the last {} alone",
                 (n_positions / 2).max(1)
@@ -164,8 +164,8 @@ fn echoed(
     prompt: &[u32],
     options: &Options,
     see: impl Observer,
-) -> Result<(Option<Logprobs>, Offsets)> {
-    let mut offsets = Offsets::default();
+) -> Result<(Option<Logprobs>, TextOffsets)> {
+    let mut offsets = TextOffsets::default();
     let Some(n) = args.logprobs else { return Ok((None, offsets)) };
     let tokenizer = hornbook.tokenizer()?;
     let mut logprobs = Logprobs::default();
@@ -176,7 +176,7 @@ fn echoed(
         return Ok((Some(logprobs), offsets));
     }
     logprobs.push(tokenizer, prompt[0], None, &mut offsets);
-    let prompt = hornbook.prompt(prompt)?; // with nothing forgotten
+    let prompt = hornbook.validate_prompt(prompt)?; // with nothing forgotten
     let mut session = Session::observed(hornbook.model(), prompt.len(), options.kv_precision, see);
     session.score(&prompt, |t, logits| {
         if let Some(&next) = prompt.get(t + 1) {

@@ -4,7 +4,7 @@ use super::command::{self, Command};
 use super::file;
 use super::input::{self, Input};
 use crate::Result;
-use crate::chat::{Answer, Conversation, Cost};
+use crate::chat::{Answer, AnswerStats, Conversation};
 use crate::cli::screen::Screen;
 use crate::cli::write_error;
 use crate::generate::FinishReason;
@@ -20,7 +20,7 @@ pub enum Next {
 }
 
 /// A conversation, and where it is shown.
-pub struct Talk<'h> {
+pub struct ChatSession<'h> {
     conversation: Conversation<'h>,
     screen: Screen,
     /// Set by whoever wants an answer to end.
@@ -31,7 +31,7 @@ pub struct Talk<'h> {
     dropped: usize,
 }
 
-impl<'h> Talk<'h> {
+impl<'h> ChatSession<'h> {
     pub fn new(conversation: Conversation<'h>, screen: Screen, stop: Arc<AtomicBool>, spaced: bool) -> Self {
         Self { conversation, screen, stop, spaced, dropped: 0 }
     }
@@ -44,7 +44,7 @@ impl<'h> Talk<'h> {
         let command = match input::read(text) {
             Input::Nothing => return Ok(Next::More),
             Input::Message(text) => {
-                let answer = self.conversation.say(text)?;
+                let answer = self.conversation.send(text)?;
                 show(answer, self.screen, &self.stop, self.spaced, &mut self.dropped)?;
                 return Ok(Next::More);
             }
@@ -75,12 +75,12 @@ impl<'h> Talk<'h> {
                 "the system message has changed".into()
             }
             Command::Save(path) => {
-                let turns = self.conversation.turns();
+                let turns = self.conversation.messages();
                 file::save(&path, self.conversation.model(), turns)?;
                 format!("{} in {}", turns_in_words(turns.len()), path.display())
             }
             Command::Load(path) => {
-                self.conversation.take_up(file::load(&path)?)?;
+                self.conversation.set_messages(file::load(&path)?)?;
                 self.dropped = 0;
                 so_far(&self.conversation)
             }
@@ -106,11 +106,11 @@ fn show(
     dropped: &mut usize,
 ) -> Result<()> {
     stop.store(false, Ordering::SeqCst);
-    if answer.dropped_turns() > *dropped {
-        let turns = turns_in_words(answer.dropped_turns());
+    if answer.dropped_messages() > *dropped {
+        let turns = turns_in_words(answer.dropped_messages());
         eprintln!("{}", screen.dim(&format!("the context is full: the oldest {turns} are left out")));
     }
-    *dropped = answer.dropped_turns();
+    *dropped = answer.dropped_messages();
     let mut out = stdout().lock();
     let mut write =
         |text: &str| out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(write_error);
@@ -126,7 +126,7 @@ fn show(
 
 /// How much of a conversation there is already.
 pub fn so_far(conversation: &Conversation) -> String {
-    format!("{} so far; say something, or /retry", turns_in_words(conversation.turns().len()))
+    format!("{} so far; say something, or /retry", turns_in_words(conversation.messages().len()))
 }
 
 fn turns_in_words(turns: usize) -> String {
@@ -135,21 +135,21 @@ fn turns_in_words(turns: usize) -> String {
 
 /// What the last answer cost, and how full the context is.
 fn stats(conversation: &Conversation) -> String {
-    let (used, n_positions) = conversation.context();
+    let (used, n_positions) = conversation.context_usage();
     let context =
-        format!("context  {used} of {n_positions} tokens, {}", turns_in_words(conversation.turns().len()));
+        format!("context  {used} of {n_positions} tokens, {}", turns_in_words(conversation.messages().len()));
     let seed = format!("seed     {}", conversation.options.sampling.seed);
-    let Some(cost) = conversation.cost() else {
+    let Some(cost) = conversation.last_stats() else {
         return format!("{context}\n{seed}\nnothing was answered yet");
     };
-    let Cost { prompt_tokens, reused_tokens, prefilled_tokens, tokens, finish_reason, .. } = cost;
+    let AnswerStats { prompt_tokens, reused_tokens, prefilled_tokens, tokens, finish_reason, .. } = cost;
     let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(", {rate:.1} tokens/s"));
     let end = match finish_reason {
         Some(FinishReason::Stop) => "ended by itself",
         Some(FinishReason::Length) => "cut at max_tokens or the context's end",
         None => "ended by Ctrl-C",
     };
-    let left_out = match cost.dropped_turns {
+    let left_out = match cost.dropped_messages {
         0 => String::new(),
         turns => format!(", the oldest {turns} left out"),
     };

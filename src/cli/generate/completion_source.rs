@@ -1,11 +1,11 @@
 //! Where completions come from: one generation after another, or many at once.
 
 use crate::Result;
-use crate::generate::{Drafted, FinishReason, Generation, Token};
+use crate::generate::{DraftStats, FinishReason, Generation, Token};
 use crate::model::Observer;
 
-/// Completions of a prompt in their order, whoever computes them and when.
-pub trait Completions {
+/// CompletionSource of a prompt in their order, whoever computes them and when.
+pub trait CompletionSource {
     /// Goes on to the next one.
     fn begin(&mut self) -> Result<()>;
 
@@ -21,24 +21,24 @@ pub trait Completions {
     fn finish_reason(&self) -> Option<FinishReason>;
 
     /// What came of drafts.
-    fn drafted(&self) -> Drafted {
-        Drafted::default()
+    fn draft_stats(&self) -> DraftStats {
+        DraftStats::default()
     }
 }
 
 /// One after the other.
-pub struct InTurn<'h, O> {
+pub struct SequentialCompletions<'h, O> {
     generation: Generation<'h, O>,
     begun: bool,
 }
 
-impl<'h, O: Observer> InTurn<'h, O> {
+impl<'h, O: Observer> SequentialCompletions<'h, O> {
     pub fn new(generation: Generation<'h, O>) -> Self {
         Self { generation, begun: false }
     }
 }
 
-impl<O: Observer> Completions for InTurn<'_, O> {
+impl<O: Observer> CompletionSource for SequentialCompletions<'_, O> {
     fn begin(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.begun, true) {
             false => Ok(()),
@@ -58,7 +58,7 @@ impl<O: Observer> Completions for InTurn<'_, O> {
         self.generation.finish_reason()
     }
 
-    fn drafted(&self) -> Drafted {
-        self.generation.drafted()
+    fn draft_stats(&self) -> DraftStats {
+        self.generation.draft_stats()
     }
 }

@@ -1,11 +1,11 @@
 //! `--repeat-until`: completions of one seed after the other, until one is as it should be.
 
-use super::completions::Completions;
-use super::together::{Together, engine};
-use super::writing::Writing;
+use super::batched::{BatchedCompletions, start_engine};
+use super::completion_source::CompletionSource;
+use super::completion_writer::CompletionWriter;
 use super::{Generate, INTERRUPTED, Stats};
 use crate::cli::progress;
-use crate::engine::Completion;
+use crate::engine::CompletionParams;
 use crate::generate::{FinishReason, Token};
 use crate::{Error, Hornbook, Result};
 use regex::Regex;
@@ -21,7 +21,7 @@ struct Found {
 
 impl Generate {
     /// Writes the first attempt, in the order of seeds, whose text matches; many are computed together.
-    pub(super) fn repeat(
+    pub(super) fn repeat_until_match(
         &self,
         pattern: &Regex,
         hornbook: Hornbook,
@@ -44,11 +44,11 @@ impl Generate {
         let jobs = (0..attempts).map(|attempt| {
             let mut options = options.clone();
             options.sampling.seed = seed(attempt);
-            Completion { options, top_logprobs, ..Completion::default() }
+            CompletionParams { options, top_logprobs, ..CompletionParams::default() }
         });
-        let engine = engine(hornbook, options.kv_precision)?;
-        let mut writing = Writing::new(self, engine.hornbook(), prompt, (), stats, interrupted)?;
-        let mut all = Together::new(&engine, prompt, jobs);
+        let engine = start_engine(hornbook, options.kv_precision)?;
+        let mut writer = CompletionWriter::new(self, engine.hornbook(), prompt, (), stats, interrupted)?;
+        let mut all = BatchedCompletions::new(&engine, prompt, jobs);
         let bar = progress::bar(self.attempts as usize);
         let mut tokens = 0;
         for attempt in 0..attempts {
@@ -67,8 +67,8 @@ impl Generate {
                 bar.finish_and_clear();
                 found.finish_reason = all.finish_reason();
                 drop(all); // the others are given up
-                writing.stats.searched(tokens);
-                let code = writing.all(&mut found, seed(attempt), None)?;
+                writer.stats.searched(tokens);
+                let code = writer.write_all(&mut found, seed(attempt), None)?;
                 eprintln!(
                     "hornbook: attempt {} of {attempts} matches; --seed {} writes it at once",
                     attempt + 1,
@@ -86,7 +86,7 @@ impl Generate {
     }
 }
 
-impl Completions for Found {
+impl CompletionSource for Found {
     fn begin(&mut self) -> Result<()> {
         Ok(())
     }

@@ -1,0 +1,148 @@
+//! Batch slots and the token budget: which sequences take part in the next step, and with how many tokens.
+//!
+//! Slots are allotted fairly between *requests*: the next free slot goes to the request with the fewest, and among equals
+//! to the one that came first. When none is free, a request with at least two slots more than a waiting one is preempted:
+//! it loses one slot, and that sequence resumes later from what it has computed. So a request of a hundred completions
+//! fills every slot while it is alone, and does not delay the next request.
+
+/// A change of the slots' allotment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SlotChange {
+    /// Run the next waiting sequence of the request with this index.
+    Admit(usize),
+    /// Preempt the last running sequence of the request with this index.
+    Preempt(usize),
+}
+
+/// A request's slots and demand for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SlotDemand {
+    /// Running sequences, one slot each.
+    pub(super) running: usize,
+    /// Whether a sequence of the request is ready to run.
+    pub(super) has_waiting: bool,
+}
+
+/// Returns the next change; none once the allotment is fair. `demands` are in order of arrival.
+pub(super) fn next_slot_change(demands: &[SlotDemand], slots: usize) -> Option<SlotChange> {
+    let waiting = demands.iter().enumerate().filter(|(_, demand)| demand.has_waiting);
+    let (to_admit, fewest) = waiting.min_by_key(|(_, demand)| demand.running)?;
+    if demands.iter().map(|demand| demand.running).sum::<usize>() < slots {
+        return Some(SlotChange::Admit(to_admit));
+    }
+    let (to_preempt, max) = demands.iter().enumerate().max_by_key(|(_, demand)| demand.running)?;
+    (max.running >= fewest.running + 2).then_some(SlotChange::Preempt(to_preempt))
+}
+
+/// Maximum tokens of a step that are scored: their logits take far more memory than they do.
+const MAX_SCORED_TOKENS: usize = 32;
+
+/// A running sequence's demand for tokens of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TokenDemand {
+    /// Tokens not yet computed, at least one.
+    pub(super) uncomputed: usize,
+    /// Whether they are to be scored.
+    pub(super) scored: bool,
+}
+
+/// Returns the number of tokens each sequence is scheduled for in `step`. A sequence with a single uncomputed token
+/// (decode) always gets it; the others (chunked prefill) share `token_budget`, round-robin token by token, starting with
+/// a different sequence each step.
+pub(super) fn schedule_tokens(demands: &[TokenDemand], token_budget: usize, step: usize) -> Vec<usize> {
+    let mut scheduled: Vec<usize> =
+        demands.iter().map(|demand| usize::from(demand.uncomputed == 1)).collect();
+    let prefilling: Vec<usize> = (0..demands.len()).filter(|&i| demands[i].uncomputed > 1).collect();
+    let (mut budget, mut scored_tokens) = (token_budget, 0);
+    let mut progress = true;
+    while progress {
+        progress = false;
+        for i in (0..prefilling.len()).map(|i| prefilling[(i + step) % prefilling.len()]) {
+            let TokenDemand { uncomputed, scored } = demands[i];
+            if budget > 0 && scheduled[i] < uncomputed && !(scored && scored_tokens == MAX_SCORED_TOKENS) {
+                scheduled[i] += 1;
+                budget -= 1;
+                scored_tokens += usize::from(scored);
+                progress = true;
+            }
+        }
+    }
+    scheduled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Applies changes until there are none; `waiting` counts each request's waiting sequences.
+    fn apply_all(running: &mut [usize], waiting: &mut [usize], slots: usize) -> Vec<SlotChange> {
+        let mut changes = vec![];
+        loop {
+            let demand = |(&running, &waiting)| SlotDemand { running, has_waiting: waiting > 0 };
+            let demands: Vec<SlotDemand> = running.iter().zip(&*waiting).map(demand).collect();
+            let Some(change) = next_slot_change(&demands, slots) else { return changes };
+            match change {
+                SlotChange::Admit(i) => (running[i], waiting[i]) = (running[i] + 1, waiting[i] - 1),
+                SlotChange::Preempt(i) => (running[i], waiting[i]) = (running[i] - 1, waiting[i] + 1),
+            }
+            changes.push(change);
+            assert!(running.iter().sum::<usize>() <= slots && changes.len() < 100);
+        }
+    }
+
+    #[test]
+    fn slots_are_allotted_round_robin_in_order_of_arrival() {
+        let (mut running, mut waiting) = ([0, 0, 0], [100, 1, 100]);
+        let changes = apply_all(&mut running, &mut waiting, 4);
+        let admitted = [0, 1, 2, 0].map(SlotChange::Admit);
+        assert_eq!(changes, admitted);
+        let (mut running, mut waiting) = ([0; 5], [1; 5]);
+        apply_all(&mut running, &mut waiting, 3);
+        assert_eq!(running, [1, 1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn request_with_many_slots_is_preempted_and_one_with_a_single_slot_is_not() {
+        let (mut running, mut waiting) = ([16, 0], [84, 1]);
+        let changes = apply_all(&mut running, &mut waiting, 16);
+        assert_eq!(changes, [SlotChange::Preempt(0), SlotChange::Admit(1)]);
+        assert_eq!(running, [15, 1]);
+        let (mut running, mut waiting) = ([16, 0, 0], [84, 100, 1]);
+        apply_all(&mut running, &mut waiting, 16);
+        assert_eq!((running, waiting), ([8, 7, 1], [92, 93, 0]));
+        let (mut running, mut waiting) = ([1, 1, 0], [5, 0, 1]);
+        assert_eq!(apply_all(&mut running, &mut waiting, 2), []);
+    }
+
+    fn unscored(uncomputed: usize) -> TokenDemand {
+        TokenDemand { uncomputed, scored: false }
+    }
+
+    #[test]
+    fn prefilling_sequences_share_the_budget_and_short_prompts_leave_theirs_to_long_ones() {
+        let demands = [unscored(1), unscored(500), unscored(1), unscored(10)];
+        assert_eq!(schedule_tokens(&demands, 64, 0), [1, 54, 1, 10]);
+        assert_eq!(schedule_tokens(&[unscored(500), unscored(500)], 64, 3), [32, 32]);
+        assert_eq!(schedule_tokens(&[unscored(3), unscored(2)], 64, 0), [3, 2]);
+        assert_eq!(schedule_tokens(&[unscored(1); 5], 1, 7), [1; 5]);
+    }
+
+    #[test]
+    fn budget_below_one_token_each_rotates_between_sequences() {
+        let mut total = [0; 3];
+        for step in 0..9 {
+            let scheduled = schedule_tokens(&[unscored(50); 3], 1, step);
+            assert_eq!(scheduled.iter().sum::<usize>(), 1);
+            total.iter_mut().zip(scheduled).for_each(|(total, n)| *total += n);
+        }
+        assert_eq!(total, [3; 3]);
+    }
+
+    #[test]
+    fn scored_tokens_are_limited_and_leave_budget_to_others() {
+        let scored = |uncomputed| TokenDemand { uncomputed, scored: true };
+        assert_eq!(schedule_tokens(&[scored(500)], 64, 0), [32]);
+        assert_eq!(schedule_tokens(&[scored(500), unscored(500), scored(500)], 64, 0), [16, 32, 16]);
+        assert_eq!(schedule_tokens(&[scored(500)], 7, 0), [7]);
+    }
+}

@@ -1,0 +1,69 @@
+//! Work on a step's logits: sampling the next tokens and scoring prompts.
+//!
+//! Sampling a token takes 50 to 100 µs at GPT-2's vocabulary, so sixteen of them in sequence would take longer than some
+//! forward passes. Each is a separate job, distributed over the model's threads.
+
+use super::sequence::CompletionTask;
+use super::stream::ScoredToken;
+use crate::Token;
+use crate::generate::CompletionState;
+use crate::kernels::rows::Rows;
+use crate::kernels::threads::Team;
+use crate::sampling::{LogSoftmax, top_logprobs};
+use crate::tokenizer::Tokenizer;
+use std::ops::Range;
+
+/// All jobs of one forward pass.
+#[derive(Default)]
+pub(super) struct LogitJobs<'a>(Vec<LogitJob<'a>>);
+
+enum LogitJob<'a> {
+    /// Sample the next token of a completion.
+    Sample {
+        logits: &'a [f32],
+        state: &'a mut CompletionState,
+        new_token: &'a mut Option<Token>,
+        n_top_logprobs: usize,
+    },
+    /// Compute the logprob of a prompt token.
+    Score { logits: &'a [f32], token: &'a mut ScoredToken, n_top_logprobs: usize },
+}
+
+impl<'a> LogitJobs<'a> {
+    /// Adds the jobs of `completion`, given the logits of its tokens `computed`, `[n_wanted, vocab_size]`.
+    pub(super) fn add(
+        &mut self,
+        completion: &'a mut CompletionTask,
+        computed: Range<usize>,
+        logits: Rows<'a>,
+    ) {
+        let CompletionTask { state, scored, new_token, n_top_logprobs, .. } = completion;
+        let n_top_logprobs = *n_top_logprobs;
+        if let Some(scored) = scored {
+            let (prompt, n_scored) = (state.prompt(), scored.len());
+            let scorable = computed.start + 1..prompt.len().min(computed.end + 1); // each by the logits before it
+            let token = |&id: &u32| ScoredToken { id, logprob: None, top_logprobs: vec![] };
+            scored.extend(prompt[scorable].iter().map(token));
+            for (row, token) in scored[n_scored..].iter_mut().enumerate() {
+                self.0.push(LogitJob::Score { logits: logits.row(row), token, n_top_logprobs });
+            }
+        }
+        if computed.end == state.window().len() && state.finish_reason().is_none() {
+            let logits = logits.row(logits.len() - 1);
+            self.0.push(LogitJob::Sample { logits, state, new_token, n_top_logprobs });
+        }
+    }
+
+    /// Runs all jobs.
+    pub(super) fn run(mut self, team: &Team, tokenizer: Option<&Tokenizer>) {
+        team.for_each_piece(&mut self.0, 1, |_, job| match &mut job[0] {
+            LogitJob::Sample { logits, state, new_token, n_top_logprobs } => {
+                **new_token = Some(state.step(logits, tokenizer, *n_top_logprobs));
+            }
+            LogitJob::Score { logits, token, n_top_logprobs } => {
+                token.logprob = Some(LogSoftmax::of(logits).at(logits[token.id as usize]));
+                token.top_logprobs = top_logprobs(logits, *n_top_logprobs);
+            }
+        });
+    }
+}

@@ -1,0 +1,280 @@
+//! The scheduler stepped manually, without a thread.
+
+use super::*;
+use crate::engine::stream::EventStream;
+use crate::engine::{CompletionParams, Request, RequestKind, SubmitError};
+use crate::kernels::attention::KvPrecision;
+use crate::model::Session;
+use crate::sampling::SamplingParams;
+use crate::{Options, Token};
+use futures_util::FutureExt;
+use std::collections::BTreeMap;
+
+/// A scheduler without a thread.
+struct ManualScheduler {
+    scheduler: Scheduler,
+    queue: Arc<SubmissionQueue>,
+}
+
+impl ManualScheduler {
+    fn new(options: EngineOptions) -> Self {
+        let queue = Arc::new(SubmissionQueue::new(options.max_concurrency, options.queue));
+        let hornbook = Arc::new(Hornbook::open("fable").unwrap());
+        Self { scheduler: Scheduler::new(hornbook, options, Arc::clone(&queue)), queue }
+    }
+
+    fn submit(&self, prompt: &[u32], params: &CompletionParams) -> EventStream {
+        self.try_submit(prompt, params).unwrap()
+    }
+
+    fn try_submit(
+        &self,
+        prompt: &[u32],
+        params: &CompletionParams,
+    ) -> std::result::Result<EventStream, SubmitError> {
+        let kind = RequestKind::Complete(params.clone());
+        let request = Request { prompt: prompt.to_vec(), kind };
+        self.queue.submit(request.tasks(&self.scheduler.hornbook).unwrap())
+    }
+
+    fn step(&mut self) {
+        let submissions = self.queue.drain(false).unwrap();
+        self.scheduler.admit(submissions);
+        self.scheduler.step().unwrap();
+    }
+
+    fn statistics(&self) -> Statistics {
+        self.queue.statistics()
+    }
+
+    fn run_until_idle(&mut self) {
+        while !self.scheduler.requests.is_empty() || self.statistics().waiting > 0 {
+            self.step();
+        }
+    }
+
+    /// The tokens of each choice as generated without an engine.
+    fn reference(&self, prompt: &[u32], params: &CompletionParams) -> BTreeMap<usize, Vec<Token>> {
+        let mut generation = self.scheduler.hornbook.generate(prompt, &params.options).unwrap();
+        let mut choice = |i| {
+            if i > 0 {
+                generation.restart().unwrap();
+            }
+            (i, generation.by_ref().map(|token| token.unwrap()).collect())
+        };
+        (0..params.choices).map(&mut choice).collect()
+    }
+}
+
+/// The events that have arrived, without waiting for more.
+fn pending_events(stream: &mut EventStream) -> Vec<Event> {
+    std::iter::from_fn(|| stream.next().now_or_never().flatten()).collect()
+}
+
+/// The tokens among events, by choice.
+fn tokens(events: Vec<Event>) -> BTreeMap<usize, Vec<Token>> {
+    let mut tokens: BTreeMap<usize, Vec<Token>> = BTreeMap::new();
+    for event in events {
+        if let Event::Token { choice, token } = event {
+            tokens.entry(choice).or_default().push(token);
+        }
+    }
+    tokens
+}
+
+fn params(max_tokens: usize, choices: usize) -> CompletionParams {
+    let sampling = SamplingParams { seed: 3, ..SamplingParams::default() };
+    let options = Options { sampling, max_tokens: Some(max_tokens), ..Options::default() };
+    CompletionParams { options, choices, ..CompletionParams::default() }
+}
+
+fn prompt(n: usize, salt: u32) -> Vec<u32> {
+    (0..n as u32).map(|i| (i * i * 31 + salt * 101) % 4095).collect()
+}
+
+fn options(max_concurrency: usize, prefill_chunk: usize) -> EngineOptions {
+    EngineOptions { max_concurrency, prefill_chunk, ..EngineOptions::default() }
+}
+
+#[test]
+fn long_prompt_delays_neither_running_sequences_nor_a_short_prompt() {
+    let mut manual = ManualScheduler::new(options(16, 64));
+    let mut running: Vec<EventStream> =
+        (0..7).map(|i| manual.submit(&prompt(5, i), &params(100, 1))).collect();
+    manual.step();
+    let mut long = manual.submit(&prompt(450, 8), &params(10, 1));
+    manual.step();
+    running.iter_mut().for_each(|stream| drop(pending_events(stream)));
+    // It needs less than half of the budget, so its first token comes after one step.
+    let mut short = manual.submit(&prompt(30, 9), &params(10, 1));
+    manual.step();
+    assert_eq!(pending_events(&mut short).len(), 1);
+    let mut steps = 1;
+    while pending_events(&mut long).is_empty() {
+        manual.step();
+        steps += 1;
+    }
+    // 64 tokens in its first step, 34 in that of the short prompt, 64 in every other.
+    assert_eq!(steps, 1 + (450 - 64 - 34usize).div_ceil(64));
+    for stream in &mut running {
+        assert_eq!(pending_events(stream).len(), steps, "one token per step");
+    }
+    assert_eq!(manual.statistics().batch_sizes[9], steps as u64);
+}
+
+#[test]
+fn cancelled_request_releases_slot_queue_place_and_memory() {
+    let mut manual = ManualScheduler::new(options(2, 16));
+    let neighbor = params(60, 1);
+    let mut kept = manual.submit(&prompt(9, 1), &neighbor);
+    let mut events = vec![];
+    for (steps, (running, waiting)) in [(1, (2, 1)), (2, (2, 1)), (9, (2, 1))] {
+        // One sequence in prefill (100 tokens in chunks of 16) or, later, in decode; and one in the queue.
+        let cancelled = manual.submit(&prompt(100, 2 + steps), &params(50, 1));
+        let queued = manual.submit(&prompt(5, 3), &params(50, 1));
+        let at_submission = manual.statistics();
+        for _ in 0..steps {
+            manual.step();
+        }
+        let before = manual.statistics();
+        assert_eq!((before.running, before.waiting), (running, waiting));
+        assert!(steps < 9 || before.generated_tokens > at_submission.generated_tokens + 9, "not in decode");
+        drop(queued);
+        manual.step();
+        assert_eq!((manual.statistics().running, manual.statistics().waiting), (2, 0));
+        drop(cancelled);
+        manual.step();
+        let after = manual.statistics();
+        assert_eq!((after.running, after.waiting), (1, 0));
+        assert!(after.kv_bytes < before.kv_bytes && after.prefix_cache_entries == 0);
+        events.extend(pending_events(&mut kept));
+    }
+    manual.run_until_idle();
+    events.extend(pending_events(&mut kept));
+    assert_eq!(tokens(events), manual.reference(&prompt(9, 1), &neighbor));
+    drop(kept);
+    let last = manual.submit(&prompt(9, 4), &params(60, 3));
+    manual.step();
+    drop(last);
+    manual.step();
+    let Statistics { running, waiting, kv_bytes, .. } = manual.statistics();
+    assert_eq!((running, waiting, kv_bytes), (0, 0, 0));
+}
+
+#[test]
+fn request_of_a_hundred_choices_does_not_block_others() {
+    for prefix_cache_bytes in [0, 4 << 20, 256 << 20] {
+        let limits = EngineOptions { prefix_cache_bytes, queue: 2, ..options(4, 64) };
+        let mut manual = ManualScheduler::new(limits);
+        let (many, few) = (params(12, 100), params(5, 1));
+        let mut hundred = manual.submit(&prompt(40, 1), &many);
+        let mut events = vec![];
+        for _ in 0..6 {
+            manual.step();
+        }
+        assert_eq!(manual.statistics().running, 4);
+        // Three more requests get a slot in the next step; the fifth waits in the queue.
+        let mut others: Vec<EventStream> = (2..6).map(|i| manual.submit(&prompt(6, i), &few)).collect();
+        manual.step();
+        let first: Vec<usize> = others.iter_mut().map(|stream| pending_events(stream).len()).collect();
+        assert_eq!(first, [1, 1, 1, 0]);
+        assert!(manual.try_submit(&[1], &params(1, 2)).is_err_and(|e| matches!(e, SubmitError::QueueFull)));
+        events.extend(pending_events(&mut hundred));
+        let before = events.len();
+        manual.step();
+        events.extend(pending_events(&mut hundred));
+        assert_eq!(events.len(), before + 1, "it keeps one slot");
+        manual.run_until_idle();
+        events.extend(pending_events(&mut hundred));
+        assert_eq!(tokens(events), manual.reference(&prompt(40, 1), &many), "{prefix_cache_bytes} bytes");
+        let rest = tokens(pending_events(&mut others[3]));
+        assert_eq!(rest, manual.reference(&prompt(6, 5), &few));
+        assert!(manual.statistics().prefix_cache_bytes <= prefix_cache_bytes);
+    }
+}
+
+#[test]
+fn choices_share_the_prompt_and_requests_share_prefixes() {
+    let mut manual = ManualScheduler::new(options(16, 64));
+    let text = prompt(100, 1);
+    let mut five = manual.submit(&text, &params(10, 5));
+    manual.run_until_idle();
+    assert_eq!(tokens(pending_events(&mut five)).len(), 5);
+    let first = manual.statistics();
+    assert_eq!(first.prompt_tokens_computed, 100 + 4, "each further choice computes the last prompt token");
+    assert_eq!((first.prefix_cache_hits, first.prefix_cache_misses, first.prompt_tokens_cached), (0, 1, 0));
+    assert_eq!(first.prefix_cache_entries, 5);
+
+    // The same prefix with a different continuation.
+    let other = [&text[..90], &prompt(20, 2)[..]].concat();
+    manual.submit(&other, &params(1, 1));
+    let _kept = manual.submit(&other, &params(10, 1));
+    manual.run_until_idle();
+    let second = manual.statistics();
+    assert_eq!((second.prefix_cache_hits, second.prompt_tokens_cached), (1, 90));
+    assert_eq!(second.prompt_tokens_computed, 104 + 20);
+
+    // A whole entry and one token more: the entry's own cache is continued, and returned longer.
+    let entries = second.prefix_cache_entries;
+    let generated = manual.reference(&other, &params(10, 1));
+    let longer: Vec<u32> = other.iter().copied().chain(generated[&0].iter().map(|token| token.id)).collect();
+    let _third = manual.submit(&longer, &params(10, 1));
+    manual.run_until_idle();
+    let third = manual.statistics();
+    assert_eq!((third.prompt_tokens_computed, third.prompt_tokens_cached), (125, 90 + 119));
+    assert_eq!(third.prefix_cache_entries, entries);
+
+    // A prefix of a running sequence is copied.
+    let text = prompt(60, 7);
+    let _fourth = manual.submit(&text, &params(30, 1));
+    manual.step();
+    let _fifth = manual.submit(&text, &params(30, 1));
+    manual.step();
+    assert_eq!(manual.statistics().prompt_tokens_cached, 209 + 59);
+}
+
+#[test]
+fn copying_long_prefixes_is_spread_over_several_steps() {
+    for (n, expected) in [(300, [1, 2, 3, 4, 5]), (100, [1, 4, 7, 7, 7])] {
+        let mut manual = ManualScheduler::new(options(7, 16)); // 256 copied tokens per step
+        let _stream = manual.submit(&prompt(n, 1), &params(20, 7));
+        (1..n.div_ceil(16)).for_each(|_| manual.step());
+        let running = expected.map(|_| {
+            manual.step();
+            manual.statistics().running
+        });
+        assert_eq!(running, expected, "{n} tokens");
+    }
+}
+
+#[test]
+fn panic_fails_open_requests_and_the_engine_recovers() {
+    let ManualScheduler { mut scheduler, queue } = ManualScheduler::new(options(4, 64));
+    // Keys and values of another model, which this one cannot continue.
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny-one-head");
+    let team = crate::kernels::threads::Team::new(1, crate::kernels::isa::Isa::Portable);
+    let tiny = Hornbook::new(crate::checkpoint::Checkpoint::from_folder(&folder).unwrap(), team).unwrap();
+    let mut session = Session::new(tiny.model(), 8, KvPrecision::F32);
+    session.feed(&[1, 2, 3]).unwrap();
+    scheduler.prefix_cache.insert(&[1, 2, 3], session.cache().fork(3, 8));
+
+    let submit = |hornbook: &Arc<Hornbook>, prompt: &[u32]| {
+        let request = Request { prompt: prompt.to_vec(), kind: RequestKind::Complete(params(5, 2)) };
+        queue.submit(request.tasks(hornbook).unwrap()).unwrap()
+    };
+    let hornbook = Arc::clone(&scheduler.hornbook);
+    let mut streams = [submit(&hornbook, &[9, 9]), submit(&hornbook, &[1, 2, 3, 4])];
+    let thread = std::thread::spawn(move || scheduler.run());
+    for stream in &mut streams {
+        let Some(Event::Failed(error)) = std::iter::from_fn(|| stream.blocking_next()).last() else {
+            panic!()
+        };
+        assert!(error.to_string().starts_with("the engine panicked during a step"), "{error}");
+    }
+    let mut again = submit(&hornbook, &[1, 2, 3, 4]);
+    let last = std::iter::from_fn(|| again.blocking_next()).last();
+    assert!(matches!(last, Some(Event::Finished { .. })));
+    assert_eq!(queue.statistics().running, 0);
+    queue.stop();
+    thread.join().unwrap();
+}

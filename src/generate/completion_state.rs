@@ -1,0 +1,160 @@
+//! The state of one completion: samples a token from logits, decodes it to text, and checks the stopping criteria. It is
+//! independent of where the logits come from: a session of one sequence, or the engine's batch.
+
+use super::context::ContextWindow;
+use crate::sampling::{Sampler, SamplingParams, StopMatcher, top_logprobs};
+use crate::tokenizer::{Tokenizer, Utf8Stream};
+
+/// A generated token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// Token id.
+    pub id: u32,
+    /// Text that is final with this token. Incomplete characters and possible stop strings are held back, so it may be
+    /// empty; the last token brings the rest, and the concatenation is the completion. Empty without a tokenizer.
+    pub text: String,
+    /// The token's logprob in the model's unmodified distribution (temperature 1, no filters).
+    pub logprob: f32,
+    /// The most likely tokens with their logprobs, as many as requested.
+    pub top_logprobs: Vec<(u32, f32)>,
+}
+
+/// The reason a completion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop string or an end-of-text token.
+    Stop,
+    /// `max_tokens` or the end of the context.
+    Length,
+}
+
+impl FinishReason {
+    /// The OpenAI API's spelling.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+        }
+    }
+}
+
+/// A prompt with its options, validated against a model: the common start of its completions.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(super) prompt: Vec<u32>,
+    pub(super) sampling: SamplingParams,
+    pub(super) max_tokens: usize,
+    /// The model's context.
+    pub(super) n_positions: usize,
+    /// In its initial state.
+    pub(super) stop_matcher: StopMatcher,
+}
+
+impl Plan {
+    /// The prompt's tokens, at least one.
+    pub fn prompt(&self) -> &[u32] {
+        &self.prompt
+    }
+
+    /// Starts a completion. Each `stream` of a seed is a separate sequence of random numbers.
+    pub fn start_completion(&self, stream: u64) -> CompletionState {
+        let mut tokens = Vec::with_capacity(self.prompt.len() + self.max_tokens.min(self.n_positions));
+        tokens.extend_from_slice(&self.prompt);
+        CompletionState {
+            sampler: Sampler::new(self.sampling.clone(), stream),
+            stop_matcher: self.stop_matcher.clone(),
+            utf8: Utf8Stream::new(),
+            tokens,
+            prompt_len: self.prompt.len(),
+            max_tokens: self.max_tokens,
+            n_positions: self.n_positions,
+            window: ContextWindow::new(self.n_positions, self.prompt.len()),
+            finish_reason: (self.max_tokens == 0).then_some(FinishReason::Length),
+        }
+    }
+}
+
+/// The state of one completion.
+#[derive(Clone, Debug)]
+pub struct CompletionState {
+    sampler: Sampler,
+    stop_matcher: StopMatcher,
+    utf8: Utf8Stream,
+    /// Tokens of the prompt and the completion.
+    tokens: Vec<u32>,
+    prompt_len: usize,
+    max_tokens: usize,
+    n_positions: usize,
+    window: ContextWindow,
+    finish_reason: Option<FinishReason>,
+}
+
+impl CompletionState {
+    /// The tokens of the prompt and of the completion so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The tokens in the model's context: all, or the last ones after a context shift. After each step they are those
+    /// before plus one, or a new window to be computed from its start.
+    pub fn window(&self) -> &[u32] {
+        &self.tokens[self.window.start..]
+    }
+
+    /// Number of tokens discarded by context shifts.
+    pub fn discarded(&self) -> usize {
+        self.window.start
+    }
+
+    /// Maximum positions of the KV cache. The last token's own keys and values are not needed.
+    pub fn max_positions(&self) -> usize {
+        self.prompt_len.saturating_add(self.max_tokens.saturating_sub(1)).min(self.n_positions)
+    }
+
+    /// The prompt's tokens.
+    pub fn prompt(&self) -> &[u32] {
+        &self.tokens[..self.prompt_len]
+    }
+
+    /// The completion's tokens so far, including an end-of-text token.
+    pub fn generated(&self) -> &[u32] {
+        &self.tokens[self.prompt_len..]
+    }
+
+    /// The finish reason; none while the completion is in progress.
+    pub fn finish_reason(&self) -> Option<FinishReason> {
+        self.finish_reason
+    }
+
+    /// Samples the next token from the last token's logits, `[vocab_size]`, and reports the `n_top_logprobs` most likely
+    /// tokens. The completion must not have ended.
+    pub fn step(&mut self, logits: &[f32], tokenizer: Option<&Tokenizer>, n_top_logprobs: usize) -> Token {
+        let (prompt, generated) = self.tokens.split_at(self.prompt_len);
+        let sampled = self.sampler.sample(logits, prompt, generated);
+        let top_logprobs = top_logprobs(logits, n_top_logprobs);
+        self.tokens.push(sampled.id);
+
+        let is_stop_id = self.sampler.params().stop_ids.contains(&sampled.id);
+        let mut text = String::new();
+        if let (Some(tokenizer), false) = (tokenizer, is_stop_id) {
+            text = self.stop_matcher.push(&self.utf8.push(tokenizer.token_bytes(sampled.id)));
+        }
+        if is_stop_id || self.stop_matcher.stopped() {
+            self.finish_reason = Some(FinishReason::Stop);
+        } else if self.generated().len() == self.max_tokens {
+            self.finish_reason = Some(FinishReason::Length);
+        }
+        match self.finish_reason {
+            Some(_) => text += &self.finish(),
+            None => self.window.shift_to_fit(self.tokens.len()),
+        }
+        Token { id: sampled.id, text, logprob: sampled.logprob, top_logprobs }
+    }
+
+    /// Ends the completion here and returns the held-back text.
+    pub fn finish(&mut self) -> String {
+        self.finish_reason.get_or_insert(FinishReason::Length);
+        let rest = self.utf8.finish();
+        self.stop_matcher.push(&rest) + &self.stop_matcher.finish()
+    }
+}
