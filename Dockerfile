@@ -1,16 +1,16 @@
 # syntax=docker/dockerfile:1
 
-# hornbook, statically linked, in an image with nothing else in it.
+# A statically linked hornbook in an otherwise empty image.
 #
 #   docker build --build-arg COMMIT="$(git rev-parse HEAD)" -t hornbook .
-#   docker run --rm -p 127.0.0.1:8080:8080 hornbook          OpenAI's API at http://127.0.0.1:8080/v1
+#   docker run --rm -p 127.0.0.1:8080:8080 hornbook          the OpenAI API at http://127.0.0.1:8080/v1
 #   docker run --rm -i hornbook generate "Once upon a time"
 #
-# As it stands it asks for no key: publish the port to this machine alone, as above, or bring keys:
+# By default no API key is required: publish the port on the loopback interface only, as above, or provide keys:
 #
 #   docker run -p 8080:8080 -v ./keys.toml:/keys.toml:ro hornbook serve --host 0.0.0.0 --keys /keys.toml
 #
-# Larger models go into the volume:
+# Models are downloaded into the volume:
 #
 #   docker run --rm -v hornbook-models:/models hornbook pull gpt2
 #   docker run --rm -v hornbook-models:/models -p 127.0.0.1:8080:8080 hornbook serve --host 0.0.0.0 --no-auth --model gpt2

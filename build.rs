@@ -1,5 +1,5 @@
-//! Tells the program which commit it was built from, where that can be known: from the environment, from what Cargo
-//! writes into a published crate, or from git.
+//! Sets `HORNBOOK_COMMIT` to the commit that is built, taken from the environment, from the metadata of a
+//! packaged crate or from git; empty where none of them knows it.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,22 +7,22 @@ use std::process::Command;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=HORNBOOK_COMMIT");
-    let named = std::env::var("HORNBOOK_COMMIT").ok().filter(|commit| !commit.is_empty());
-    let commit = named.or_else(published).or_else(checked_out);
+    let from_env = std::env::var("HORNBOOK_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let commit = from_env.or_else(packaged_commit).or_else(git_commit);
     let short = commit.map(|commit| commit.trim().chars().take(12).collect::<String>());
     println!("cargo::rustc-env=HORNBOOK_COMMIT={}", short.unwrap_or_default());
 }
 
-/// The commit of a crate that was packed by Cargo.
-fn published() -> Option<String> {
+/// The commit recorded by `cargo package`.
+fn packaged_commit() -> Option<String> {
     let info = std::fs::read_to_string(".cargo_vcs_info.json").ok()?;
     let hash = info.split("\"sha1\"").nth(1)?.split('"').nth(1)?;
     Some(hash.to_string())
 }
 
-/// The commit of a working tree, and a note to look again when another one is there.
-fn checked_out() -> Option<String> {
-    // In a tree within another one, git would speak of that.
+/// The commit checked out in the working tree; tells Cargo to rerun this script when it changes.
+fn git_commit() -> Option<String> {
+    // Without a repository of its own, the tree may lie within another one, whose commit git would report.
     if !Path::new(".git").exists() {
         return None;
     }

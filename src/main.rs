@@ -1,4 +1,4 @@
-//! The command line: parse, run, say what went wrong in one line.
+//! The command line: parses the arguments, runs the command and reports an error in one line.
 
 use hornbook::cli;
 use std::process::ExitCode;

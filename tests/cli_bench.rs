@@ -165,7 +165,7 @@ fn perplexity_says_what_it_cannot_do() {
     assert!(refused(&["perplexity", &text, "--context", "600"]).contains("from 1 to 512"));
     assert!(refused(&["perplexity", &text, "--context", "8", "--stride", "9"]).contains("--stride: found 9"));
     let binary = data("tiny-gelu-new/model.safetensors");
-    assert!(refused(&["perplexity", &binary]).contains("not UTF-8"));
+    assert!(refused(&["perplexity", &binary]).contains("invalid UTF-8"));
     let line = refused(&["perplexity", &text, "--against", &data("tiny-gelu-new")]);
     assert!(line.contains("expected the same 4096"), "{line}");
     hornbook(&["perplexity", "-"]).write_stdin("").assert().failure();

@@ -1,4 +1,4 @@
-//! What people do wrong and what happens to them, as a user meets it: one line that says what to do, never a panic.
+//! User errors: each is reported in one line that says what to do, never as a panic.
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +8,7 @@ use tempfile::tempdir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hornbook");
 
-fn prepared(mut command: Command) -> Command {
+fn isolated(mut command: Command) -> Command {
     command
         .env("HORNBOOK_CONFIG", "")
         .env_remove("HORNBOOK_ISA")
@@ -18,13 +18,13 @@ fn prepared(mut command: Command) -> Command {
 }
 
 fn hornbook(args: &[&str]) -> Command {
-    let mut command = prepared(Command::new(PROGRAM));
+    let mut command = isolated(Command::new(PROGRAM));
     command.args(args);
     command
 }
 
-/// The one line of a run that must fail.
-fn refused(command: &mut Command) -> String {
+/// The one line on standard error of a run that must fail.
+fn stderr_line(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();
     assert!(!status.success() && status.code().is_some() && stdout.is_empty(), "{command:?}: {stderr}");
@@ -40,8 +40,8 @@ fn data(folder: &str, file: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_misspelt_name_is_recognised() {
-    for (args, meant) in [
+fn misspelled_name_is_corrected_in_suggestion() {
+    for (args, suggestion) in [
         (&["generate", "Hi", "--temprature", "1"][..], "--temperature"),
         (&["generat", "Hi"], "generate"),
         (&["generate", "Hi", "--output", "tex"], "text"),
@@ -52,36 +52,36 @@ fn a_misspelt_name_is_recognised() {
         (&["keys", "ad", "alice"], "add"),
         (&["completions", "bsh"], "bash"),
     ] {
-        let line = refused(&mut hornbook(args));
-        assert!(line.contains(&format!("did you mean '{meant}'?")), "{args:?}: {line}");
+        let line = stderr_line(&mut hornbook(args));
+        assert!(line.contains(&format!("did you mean '{suggestion}'?")), "{args:?}: {line}");
     }
-    let line = refused(&mut hornbook(&["generate", "Hi", "--frobnicate"]));
-    assert!(!line.contains("did you mean") && line.contains("--help"), "{line}");
+    let line = stderr_line(&mut hornbook(&["generate", "Hi", "--frobnicate"]));
+    assert!(!line.contains("did you mean") && line.ends_with("; see 'hornbook generate --help'\n"), "{line}");
 }
 
 #[test]
-fn what_a_number_should_have_been_is_said() {
+fn invalid_number_error_names_expected_range() {
     for (args, expected) in [
         ("--temperature warm", "invalid value 'warm' for '--temperature <T>': expected a number;"),
-        ("--top-k many", "'--top-k <K>': expected a whole number;"),
-        ("--top-k=-1", "expected a whole number;"),
-        ("--prompt-ids 1,two", "invalid value 'two' for '--prompt-ids <IDS>': expected a whole number;"),
-        ("--threads 0", "invalid value '0' for '--threads <N>': expected a whole number from 1 up;"),
-        ("--max-tokens 99999999999999999999", "expected a smaller whole number;"),
-        ("--prompt-lookup 900", "expected a whole number from 1 to 128;"),
-        ("--repeat-until x --attempts 0", "expected a whole number from 1 up;"),
+        ("--top-k many", "'--top-k <K>': expected an integer;"),
+        ("--top-k=-1", "expected an integer;"),
+        ("--prompt-ids 1,two", "invalid value 'two' for '--prompt-ids <IDS>': expected an integer;"),
+        ("--threads 0", "invalid value '0' for '--threads <N>': expected an integer of at least 1;"),
+        ("--max-tokens 99999999999999999999", "expected a smaller integer;"),
+        ("--prompt-lookup 900", "expected an integer from 1 to 128;"),
+        ("--repeat-until x --attempts 0", "expected an integer of at least 1;"),
     ] {
         let args: Vec<&str> = ["generate"].into_iter().chain(args.split(' ')).collect();
-        let line = refused(&mut hornbook(&args));
+        let line = stderr_line(&mut hornbook(&args));
         assert!(line.contains(expected), "{args:?}: {line}");
     }
 }
 
 #[test]
-fn another_kind_of_model_is_named() {
+fn unsupported_model_folder_is_described() {
     let folder = tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
-    let run = || refused(&mut hornbook(&["generate", "Hi", "--model", path]));
+    let run = || stderr_line(&mut hornbook(&["generate", "Hi", "--model", path]));
     for (model_type, architecture) in
         [("llama", "LlamaForCausalLM"), ("bert", "BertModel"), ("gpt_neox", "GPTNeoX")]
     {
@@ -111,7 +111,7 @@ fn another_kind_of_model_is_named() {
 }
 
 #[test]
-fn text_from_windows_and_what_is_no_text() {
+fn crlf_text_is_accepted_and_invalid_utf8_rejected() {
     let run = |input: &[u8], args: &[&str]| {
         let mut child = hornbook(args)
             .stdin(Stdio::piped())
@@ -129,7 +129,7 @@ fn text_from_windows_and_what_is_no_text() {
     assert!(ok);
     for (args, from) in [(&story[..], "standard input"), (&["perplexity", "-"], "standard input")] {
         let (ok, stdout, stderr) = run(b"Once \xff\xfe upon", args);
-        let expected = format!("hornbook: {from}: found a byte that is not UTF-8 at 5, expected text\n");
+        let expected = format!("hornbook: {from}: found invalid UTF-8 at byte 5, expected UTF-8 text\n");
         assert!(!ok && stdout.is_empty() && stderr == expected, "{stderr}");
     }
     let (ok, stdout, _) = run("Once upon a time.\r\nThere was a king.\r\n".as_bytes(), &["perplexity", "-"]);
@@ -141,30 +141,30 @@ mod unix {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    /// Every file larger than so many KiB is as on a full disk.
-    fn on_a_small_disk(args: &[&str]) -> Command {
-        let mut command = prepared(Command::new("bash"));
+    /// Runs with a file size limit of 64 KiB, which acts like a full disk.
+    fn with_file_size_limit(args: &[&str]) -> Command {
+        let mut command = isolated(Command::new("bash"));
         command.args(["-c", r#"trap "" XFSZ; ulimit -f 64; exec "$@""#, "bash", PROGRAM]).args(args);
         command
     }
 
     #[test]
-    fn a_disk_that_fills_up_while_quantizing_keeps_nothing_of_it() {
+    fn quantize_on_full_disk_leaves_no_file() {
         let folder = tempdir().unwrap();
         let target = folder.path().join("small");
         let args = ["quantize", "fable", "--precision", "int8", "-o", target.to_str().unwrap()];
-        let line = refused(&mut on_a_small_disk(&args));
+        let line = stderr_line(&mut with_file_size_limit(&args));
         assert!(
             line.contains("small/model.safetensors") && line.contains("cannot write: File too large"),
             "{line}"
         );
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
-        let line = refused(&mut hornbook(&["quantize", "fable", "-p", "int8", "-o", "/dev/full"]));
+        let line = stderr_line(&mut hornbook(&["quantize", "fable", "-p", "int8", "-o", "/dev/full"]));
         assert!(line.contains("/dev/full: is no folder, expected one to write"), "{line}");
     }
 
     #[test]
-    fn output_that_goes_nowhere_is_said() {
+    fn full_output_device_is_reported() {
         let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         for args in [
             &["generate", "Hi", "--max-tokens", "2"][..],
@@ -187,7 +187,7 @@ mod unix {
     }
 
     #[test]
-    fn a_reader_that_has_enough_ends_every_command_quietly() {
+    fn closed_pipe_ends_every_command_without_error() {
         for args in [
             "show fable --card",
             "completions bash",
@@ -208,8 +208,8 @@ mod unix {
             "positions --json",
             "bench roofline --prompt 2 --depth 2 --repeat 1 --json",
         ] {
-            let mut shell = prepared(Command::new("bash"));
-            // The pipe is closed before anything is written to it.
+            let mut shell = isolated(Command::new("bash"));
+            // The pipe is closed before the command writes to it.
             let script = format!("set -o pipefail; (sleep 0.2; exec '{PROGRAM}' {args}) | true");
             let output = shell.args(["-c", &script]).output().unwrap();
             let stderr = String::from_utf8(output.stderr).unwrap();
@@ -219,14 +219,14 @@ mod unix {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_written_is_named() {
+    fn unwritable_folder_is_named() {
         let folder = tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
         let target = folder.path().join("new");
         let mut command = hornbook(&["quantize", "fable", "-p", "int8", "-o", target.to_str().unwrap()]);
         if fs::write(folder.path().join("x"), "").is_ok() {
-            // Root may write anywhere.
-            command = prepared(Command::new("setpriv"));
+            // Root can write anywhere.
+            command = isolated(Command::new("setpriv"));
             command.args([
                 "--reuid",
                 "65534",
@@ -241,18 +241,18 @@ mod unix {
             command.arg(&target);
             match command.output() {
                 Ok(output) if !String::from_utf8_lossy(&output.stderr).contains("setpriv") => {}
-                _ => return eprintln!("skipped: root may write anywhere, and there is no setpriv"),
+                _ => return eprintln!("skipped: root can write anywhere, and setpriv is not installed"),
             }
         }
-        let line = refused(&mut command);
+        let line = stderr_line(&mut command);
         assert!(line.contains("new: cannot create: Permission denied"), "{line}");
     }
 
-    /// Forty columns, by `script` of util-linux: nothing is wider, nothing panics.
+    /// On a terminal of 40 columns (`script` of util-linux) no line is wider and nothing panics.
     #[test]
-    fn a_narrow_terminal_is_enough() {
+    fn help_and_progress_fit_narrow_terminal() {
         let show = |args: &str| {
-            let mut script = prepared(Command::new("script"));
+            let mut script = isolated(Command::new("script"));
             script.args(["-qec", &format!("stty cols 40 rows 20; '{PROGRAM}' {args}"), "/dev/null"]);
             let output = script.env("NO_COLOR", "1").output().ok()?;
             let text = String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n");
@@ -260,7 +260,7 @@ mod unix {
             Some((output.status.success(), text))
         };
         let Some((ok, help)) = show("generate --help") else {
-            return eprintln!("skipped: there is no `script` of util-linux on this machine");
+            return eprintln!("skipped: `script` of util-linux is not installed");
         };
         assert!(ok);
         let options = help
@@ -274,7 +274,7 @@ mod unix {
         let target = folder.path().join("small");
         let (ok, bars) = show(&format!("quantize fable -p int8 -o {}", target.display())).unwrap();
         assert!(ok, "{bars}");
-        // The bar is drawn over itself: each state of it is a line of its own, and fits.
+        // The bar is redrawn in place: each state ends with a carriage return, and fits.
         let states = bars.split(['\r', '\n']).map(console_width);
         let drawn: Vec<usize> = states.collect();
         assert!(bars.contains("matrices quantized"), "{bars:?}");
@@ -284,7 +284,7 @@ mod unix {
         );
     }
 
-    /// Characters that take a column: those of no escape sequence.
+    /// Width in columns, without escape sequences.
     fn console_width(text: &str) -> usize {
         let mut parts = text.split('\u{1b}');
         let first = parts.next().unwrap_or_default().chars().count();

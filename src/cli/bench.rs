@@ -6,8 +6,8 @@ mod report;
 mod roofline;
 mod table;
 
-use super::kv::Kv;
-use super::{progress, team};
+use super::kv_precision::KvPrecisionArg;
+use super::{progress, thread_pool};
 use crate::Result;
 use crate::bench::{Cost, DECODE_STEPS, Limits, Phase, ReadBandwidth, Shape, Summary, measure};
 use crate::checkpoint::{Checkpoint, Config};
@@ -76,7 +76,7 @@ pub struct Bench {
 
     /// How keys and values are stored [default: f16 with bf16-dot, int8 and int4, else f32]
     #[arg(long, value_name = "PRECISION", value_enum)]
-    kv_precision: Option<Kv>,
+    kv_precision: Option<KvPrecisionArg>,
 
     /// One JSON object
     #[arg(long, conflicts_with = "csv")]
@@ -126,7 +126,7 @@ impl Bench {
             let name = precision.map_or_else(|| checkpoint.stored().name(), Precision::name);
             for (&threads, limits) in threads.iter().zip(&mut limits) {
                 bar.set_message(format!("{name}, making the model"));
-                let team = team(NonZeroUsize::new(threads))?;
+                let team = thread_pool(NonZeroUsize::new(threads))?;
                 let model = Model::with_precision(checkpoint.clone(), team, precision)?;
                 let kv_precision = self.kv_precision.map_or(model.kv_precision(), KvPrecision::from);
                 let cost = Cost::of(&model, kv_precision);

@@ -7,7 +7,7 @@ mod file;
 mod input;
 
 use super::is_closed_pipe;
-use super::machine::ModelArgs;
+use super::model_args::ModelArgs;
 use super::sampling::SamplingArgs;
 use super::screen::Screen;
 use crate::chat::{ChatTemplate, Conversation};
@@ -93,7 +93,7 @@ impl Chat {
 
 /// Every line a message, until one cannot be answered or there are no more.
 fn through_pipe(conversation: Conversation) -> Result<()> {
-    let plain = Screen { colour: false, ..Screen::new(None)? };
+    let plain = Screen { color: false, ..Screen::new(None)? };
     let mut talk = ChatSession::new(conversation, plain, Arc::default(), false);
     for input in input::lines(stdin().lock()) {
         let (line, text) = input?;

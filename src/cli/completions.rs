@@ -1,4 +1,5 @@
-//! `hornbook completions` and `hornbook man`: the same definitions, for a shell and for `man`.
+//! `hornbook completions` and `hornbook man`: shell completions and manual pages, generated from the
+//! definitions of the command line.
 
 use super::{Cli, write_line};
 use crate::{Error, Result};
@@ -8,7 +9,7 @@ use clap_mangen::Man;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Write a shell's completions
+/// Generate shell completions
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook completions bash > ~/.local/share/bash-completion/completions/hornbook
@@ -16,21 +17,21 @@ use std::process::ExitCode;
   hornbook completions fish > ~/.config/fish/completions/hornbook.fish
   hornbook completions powershell >> $PROFILE")]
 pub struct Completions {
-    /// The shell
+    /// Shell to generate completions for
     shell: Shell,
 }
 
-/// Write the manual's pages
+/// Generate manual pages
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook man | man -l -
   hornbook man generate | man -l -
-  hornbook man --dir ~/.local/share/man/man1   all pages")]
+  hornbook man --dir ~/.local/share/man/man1   write every page")]
 pub struct ManPages {
-    /// The subcommand to write about [default: the program as a whole]
+    /// Subcommand to document [default: hornbook itself]
     subcommand: Option<String>,
 
-    /// Write every page into this folder
+    /// Write every page to this folder
     #[arg(long, value_name = "DIR", conflicts_with = "subcommand")]
     dir: Option<PathBuf>,
 }
@@ -49,9 +50,9 @@ impl ManPages {
         let mut command = Cli::command();
         command.build();
         if let Some(folder) = self.dir {
-            let refused = |source| Error::Io { path: folder.clone(), action: "write", source };
-            std::fs::create_dir_all(&folder).map_err(refused)?;
-            clap_mangen::generate_to(command, &folder).map_err(refused)?;
+            let write_error = |source| Error::Io { path: folder.clone(), action: "write", source };
+            std::fs::create_dir_all(&folder).map_err(write_error)?;
+            clap_mangen::generate_to(command, &folder).map_err(write_error)?;
             return Ok(ExitCode::SUCCESS);
         }
         let command = match &self.subcommand {
@@ -72,7 +73,7 @@ impl ManPages {
         };
         let mut page = vec![];
         let written = Man::new(command).render(&mut page);
-        written.map_err(|source| Error::Io { path: "the page".into(), action: "write", source })?;
+        written.map_err(|source| Error::Io { path: "manual page".into(), action: "write", source })?;
         write_line(String::from_utf8_lossy(&page).trim_end())?;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,24 +1,25 @@
-//! `hornbook config`: which settings hold, and who made them.
+//! `hornbook config`: the settings in effect and the source of each.
 
-use super::settings::{KNOWN, Settings, Source, unknown_variables, user_file};
+use super::settings::{SETTINGS, Settings, Source, unknown_env_vars, user_config_file};
 use super::{Cli, write_json, write_line};
 use crate::{Error, Result};
 use clap::{Args, CommandFactory};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-/// Show the settings and where each comes from
+/// Show settings and where each value comes from
 ///
-/// A flag on the command line goes before an environment variable, that before hornbook.toml in this folder or the
-/// nearest above it, that before hornbook.toml in the user's configuration folder (~/.config/hornbook on Linux), and that
-/// before what is built in. A setting holds in every subcommand that has the option of its name.
+/// In order of precedence, a value comes from: a command-line option; an environment variable; the project's
+/// hornbook.toml, in this folder or the nearest parent that has one; the user's hornbook.toml, in the
+/// configuration folder (~/.config/hornbook on Linux); the built-in default. A setting applies to every
+/// subcommand that has an option of the same name.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook config
   HORNBOOK_TEMPERATURE=0.5 hornbook config
   hornbook config --json
 
-hornbook.toml, every line of which may be left out:
+hornbook.toml (every line is optional):
   model = \"gpt2\"
   precision = \"int8\"
   threads = 4
@@ -38,11 +39,11 @@ hornbook.toml, every line of which may be left out:
   max_tokens = 300
 
 Environment:
-  HORNBOOK_MODEL, HORNBOOK_TEMPERATURE, ...  a setting: its name in capitals
-  HORNBOOK_CONFIG  read this file instead of both; empty: none
-  HORNBOOK_ISA     portable, avx2, avx512 or amx: what to compute with")]
+  HORNBOOK_MODEL, HORNBOOK_TEMPERATURE, ...  any setting, by its name in capitals
+  HORNBOOK_CONFIG  read this file instead of the two above; empty: read none
+  HORNBOOK_ISA     force an instruction set: portable, avx2, avx512 or amx")]
 pub struct Config {
-    /// One JSON array
+    /// Print one JSON array
     #[arg(long)]
     json: bool,
 }
@@ -53,18 +54,18 @@ impl Config {
         let command = Cli::command();
         let mut rows = vec![["setting".to_string(), "value".into(), "from".into()]];
         let mut all = vec![];
-        for setting in &KNOWN {
+        for setting in &SETTINGS {
             let options =
                 command.find_subcommand("generate").into_iter().flat_map(clap::Command::get_arguments);
             let default =
                 options.filter(|arg| arg.get_id() == setting.key).flat_map(|arg| arg.get_default_values());
             let default = default.map(|value| value.to_string_lossy().into_owned()).next();
             let (value, from, source) = match settings.get(setting) {
-                Some((value, source)) => (Some(value.to_string()), shown(source), Some(source)),
+                Some((value, source)) => (Some(value.to_string()), source_text(source), Some(source)),
                 None => (default, "built-in".into(), None),
             };
-            all.push(json!({"setting": setting.name(), "value": value, "from": origin(source)}));
-            rows.push([setting.name(), value.unwrap_or_else(|| setting.otherwise.into()), from]);
+            all.push(json!({"setting": setting.name(), "value": value, "from": source_json(source)}));
+            rows.push([setting.name(), value.unwrap_or_else(|| setting.fallback.into()), from]);
         }
         if self.json {
             write_json(&Value::from(all))?;
@@ -74,27 +75,30 @@ impl Config {
             for row in &rows {
                 write_line(&format!("{:name$}  {:value$}  {}", row[0], row[1], row[2]))?;
             }
-            if let (true, Some(file)) = (settings.files.is_empty(), user_file()) {
-                eprintln!("hornbook: no hornbook.toml here or above, nor {}", file.display());
+            if let (true, Some(file)) = (settings.files.is_empty(), user_config_file()) {
+                eprintln!(
+                    "hornbook: no hornbook.toml in this folder or its parents, and no {}",
+                    file.display()
+                );
             }
         }
-        let known: Vec<String> = KNOWN.iter().map(|setting| setting.variable()).collect();
-        for name in unknown_variables() {
-            let similar = Error::did_you_mean(&name, known.iter().map(String::as_str));
-            eprintln!("hornbook: the environment has {name}, which is no setting{similar}");
+        let variables: Vec<String> = SETTINGS.iter().map(|setting| setting.variable()).collect();
+        for name in unknown_env_vars() {
+            let suggestion = Error::did_you_mean(&name, variables.iter().map(String::as_str));
+            eprintln!("hornbook: unknown environment variable {name}{suggestion}");
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn shown(source: &Source) -> String {
+fn source_text(source: &Source) -> String {
     match source {
         Source::Environment(name) => name.clone(),
         Source::File(path, line) => format!("{}:{line}", path.display()),
     }
 }
 
-fn origin(source: Option<&Source>) -> Value {
+fn source_json(source: Option<&Source>) -> Value {
     match source {
         None => json!({"kind": "built-in"}),
         Some(Source::Environment(name)) => json!({"kind": "environment", "name": name}),

@@ -1,8 +1,8 @@
 //! The models that are to answer many requests at once, and how: what `serve` and `batch` have in common.
 
-use super::bytes::parse_bytes;
-use super::kv::Kv;
-use super::{kernel, team};
+use super::byte_size::parse_byte_size;
+use super::kv_precision::KvPrecisionArg;
+use super::{attention_kernel, thread_pool};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{EngineOptions, FairLock};
 use crate::kernels::attention::AttentionKernel;
@@ -30,7 +30,7 @@ pub struct Engines {
     pub max_concurrency: usize,
 
     /// Memory for the keys and values of past requests, for those that begin alike, e.g. 256MiB; 0 keeps none
-    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_bytes, help_heading = "Many at once")]
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_byte_size, help_heading = "Many at once")]
     prefix_cache: usize,
 
     /// Prompt tokens computed between two steps of running completions
@@ -50,20 +50,20 @@ pub struct Engines {
     threads: Option<NonZeroUsize>,
 
     /// How attention is computed; hornbook bench attention measures them
-    #[arg(long, value_name = "NAME", value_parser = kernel::parser(), default_value = "flash", help_heading = "Machine")]
+    #[arg(long, value_name = "NAME", value_parser = attention_kernel::parser(), default_value = "flash", help_heading = "Machine")]
     attention: &'static dyn AttentionKernel,
 
     /// How keys and values are stored; f16 takes half of f32's memory, int8 a quarter [default: f16 with
     /// bf16-dot, int8 and int4, else f32]
     #[arg(long, value_name = "PRECISION", value_enum, help_heading = "Machine")]
-    kv_precision: Option<Kv>,
+    kv_precision: Option<KvPrecisionArg>,
 }
 
 impl Engines {
     /// Loads the models.
     pub fn open(&self) -> Result<Vec<Hornbook>> {
         let open = |model: &String| {
-            Hornbook::with_precision(Checkpoint::open(model)?, team(self.threads)?, self.precision)
+            Hornbook::with_precision(Checkpoint::open(model)?, thread_pool(self.threads)?, self.precision)
                 .map(|hornbook| hornbook.with_attention(self.attention))
         };
         self.model.iter().map(open).collect()

@@ -1,8 +1,8 @@
 //! `hornbook explain`: the forward pass as a walk.
 
-use super::machine::ModelArgs;
+use super::model_args::ModelArgs;
 use super::prompt::{self, PromptArgs};
-use super::screen::{Screen, columns, fit};
+use super::screen::{Screen, display_width, fit_to_width};
 use super::{is_closed_pipe, write_error, write_json};
 use crate::lens::label::label;
 use crate::lens::walk::{Step, walk};
@@ -55,7 +55,7 @@ impl Explain {
     pub(super) fn run(self) -> Result<ExitCode> {
         let screen = Screen::new(self.width)?;
         let Some(prompt) = self.prompt.read()? else {
-            eprint!("{}", prompt::what_to_type("explain", "a prompt to walk through"));
+            eprint!("{}", prompt::missing_input_hint("explain", "a prompt to walk through"));
             return Ok(ExitCode::from(2));
         };
         let hornbook = self.model.open()?;
@@ -185,10 +185,10 @@ impl Shown<'_> {
             let last = self.tokens.last().map_or(String::new(), |&id| self.label(id));
             text += &self.folded(&format!("head {}: {last} attends to  {}", attends.head, named.join("  ")));
         }
-        let name = step.best.iter().map(|&(id, _)| columns(&self.label(id))).max().unwrap_or(0);
+        let name = step.best.iter().map(|&(id, _)| display_width(&self.label(id))).max().unwrap_or(0);
         for &(id, x) in &step.best {
             let bar = self.screen.bar(if x <= 1.0 { x } else { 0.0 }, 30, false);
-            text += format!("{INDENT}{} {x:8.3}  {bar}", fit(&self.label(id), name)).trim_end();
+            text += format!("{INDENT}{} {x:8.3}  {bar}", fit_to_width(&self.label(id), name)).trim_end();
             text.push('\n');
         }
         text
@@ -233,8 +233,8 @@ impl Shown<'_> {
     fn folded(&self, text: &str) -> String {
         let (mut folded, mut line) = (String::new(), INDENT.to_string());
         for word in text.split_inclusive(' ') {
-            if columns(line.trim_end()) > INDENT.len()
-                && columns(&line) + columns(word.trim_end()) > self.screen.width
+            if display_width(line.trim_end()) > INDENT.len()
+                && display_width(&line) + display_width(word.trim_end()) > self.screen.width
             {
                 folded += line.trim_end();
                 folded.push('\n');

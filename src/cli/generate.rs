@@ -1,4 +1,4 @@
-//! `hornbook generate`: a prompt in, text out.
+//! `hornbook generate`: text from a prompt.
 
 mod args;
 mod batched;
@@ -32,22 +32,22 @@ impl Generate {
     pub(super) fn run(self) -> Result<ExitCode> {
         let mut stats = Stats::start();
         let Some(prompt) = self.prompt.read()? else {
-            eprint!("{}", prompt::what_to_type("generate", "a prompt to continue"));
+            eprint!("{}", prompt::missing_input_hint("generate", "a prompt"));
             return Ok(ExitCode::from(2));
         };
         let hornbook = self.model.open()?;
-        stats.loaded();
+        stats.model_loaded();
         let prompt = prompt.ids(&hornbook)?;
         if self.output.is_text() {
             hornbook.tokenizer()?;
         }
-        stats.prompt(prompt.len());
+        stats.set_prompt_len(prompt.len());
         let outcome = match self.beams {
             Some(_) => self.search(&hornbook, &prompt, &mut stats),
             None => self.sample(hornbook, &prompt, &mut stats),
         };
         let code = match outcome {
-            Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS, // as for `| head`
+            Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS, // as in `| head`
             outcome => outcome?,
         };
         if self.stats {
@@ -56,12 +56,13 @@ impl Generate {
         Ok(code)
     }
 
-    /// Samples completions: several at once, or where parts of the model are changed or tokens drafted, one after the
-    /// other.
+    /// Samples the completions: as a batch, or one after the other if parts of the model are changed or
+    /// tokens drafted.
     fn sample(&self, hornbook: Hornbook, prompt: &[u32], stats: &mut Stats) -> Result<ExitCode> {
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&interrupted);
-        // The first Ctrl-C ends the text, the second the program. Where no handler can be set, every one does.
+        // The first Ctrl-C ends the text, the second the program; without a handler, the first ends the
+        // program.
         let _ = ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::SeqCst) {
                 std::process::exit(i32::from(INTERRUPTED));
@@ -69,7 +70,7 @@ impl Generate {
         });
         let (options, flag) = (self.options(), &*interrupted);
         let seed = options.sampling.seed;
-        hornbook.plan(prompt, &options).map_err(|error| self.too_long(error))?;
+        hornbook.plan(prompt, &options).map_err(|error| self.suggest_context_shift(error))?;
         if let Some(pattern) = &self.repeat_until {
             return self.repeat_until_match(pattern, hornbook, prompt, stats, flag);
         }
@@ -79,7 +80,7 @@ impl Generate {
             let mut writer = CompletionWriter::new(self, &hornbook, prompt, changes, stats, flag)?;
             let changed = Changed::new(self, &hornbook, plain, &generation, flag)?;
             return writer.write_all(
-                &mut SequentialCompletions::new(self.reported(&hornbook, generation)),
+                &mut SequentialCompletions::new(self.configure(&hornbook, generation)),
                 seed,
                 Some(changed),
             );
@@ -96,11 +97,11 @@ impl Generate {
         }
         let mut writer = CompletionWriter::new(self, &hornbook, prompt, (), stats, flag)?;
         let generation = hornbook.generate(prompt, &options)?;
-        writer.write_all(&mut SequentialCompletions::new(self.reported(&hornbook, generation)), seed, None)
+        writer.write_all(&mut SequentialCompletions::new(self.configure(&hornbook, generation)), seed, None)
     }
 
-    /// With what is to be reported and drafted.
-    fn reported<'h, O: Observer>(
+    /// Applies `--logprobs` and `--prompt-lookup` to a generation.
+    fn configure<'h, O: Observer>(
         &self,
         hornbook: &Hornbook,
         generation: Generation<'h, O>,
@@ -110,23 +111,23 @@ impl Generate {
             .with_prompt_lookup(self.prompt_lookup.map_or(0, usize::from))
     }
 
-    /// The likeliest tokens to report.
+    /// Number of alternatives to report for each token.
     fn top_logprobs(&self, hornbook: &Hornbook) -> usize {
         self.logprobs.unwrap_or(0).min(hornbook.config().vocab_size)
     }
 
-    /// A prompt that is too long has a way out.
-    fn too_long(&self, error: Error) -> Error {
+    /// Adds a hint to the error for a prompt that is too long.
+    fn suggest_context_shift(&self, error: Error) -> Error {
         match (&error, self.options().context) {
             (Error::ContextOverflow { .. }, ContextPolicy::Stop) => {
-                Error::Message(format!("{error}; --context shift goes on from its end"))
+                Error::Message(format!("{error}; use --context shift to continue from its end"))
             }
             _ => error,
         }
     }
 }
 
-/// The text of tokens; empty without a tokenizer.
+/// Decodes token ids; empty without a tokenizer.
 fn decode(hornbook: &Hornbook, ids: &[u32]) -> String {
     hornbook.try_tokenizer().map_or_else(String::new, |tokenizer| tokenizer.decode(ids))
 }

@@ -1,6 +1,6 @@
 //! `hornbook heads`: which head does what.
 
-use super::machine::ModelArgs;
+use super::model_args::ModelArgs;
 use super::screen::Screen;
 use super::{progress, write_json, write_line};
 use crate::Result;
@@ -117,7 +117,10 @@ fn table(screen: Screen, scores: &[HeadScores]) -> String {
         let cells: String = Kind::ALL
             .iter()
             .map(|&kind| {
-                format!("    {}", screen.on_heat(&format!("{:7.3}", head.of(kind)), head.of(kind) as f32))
+                format!(
+                    "    {}",
+                    screen.on_heat_color(&format!("{:7.3}", head.of(kind)), head.of(kind) as f32)
+                )
             })
             .collect();
         let kind = head.kind().map_or("", Kind::name);

@@ -8,9 +8,9 @@ mod lens_table;
 mod strip;
 
 use super::changes::{COMPARED, ChangesArgs};
-use super::machine::ModelArgs;
+use super::model_args::ModelArgs;
 use super::prompt::{self, PromptArgs};
-use super::screen::{Screen, columns, fit};
+use super::screen::{Screen, display_width, fit_to_width};
 use super::{progress, write_json, write_line};
 use crate::lens::ablate::{Change, Effect, Outcome};
 use crate::lens::inspection::Settings;
@@ -87,7 +87,7 @@ pub struct Inspect {
 impl Inspect {
     pub(super) fn run(self) -> Result<ExitCode> {
         let Some(prompt) = self.prompt.read()? else {
-            eprint!("{}", prompt::what_to_type("inspect", "a text to look into"));
+            eprint!("{}", prompt::missing_input_hint("inspect", "a text to look into"));
             return Ok(ExitCode::from(2));
         };
         let screen = Screen::new(self.width)?;
@@ -176,7 +176,7 @@ fn drawn(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>, scre
     let n = seen.capture.len();
     let label = |id: u32| crate::lens::label(hornbook, id);
     let title = format!("{}: {} layers of {} heads", hornbook.name(), config.n_layer, config.n_head);
-    let title = fit(&title, columns(&title).min(screen.width)); // a folder can have a long name
+    let title = fit_to_width(&title, display_width(&title).min(screen.width)); // a folder can have a long name
     let mut sections = vec![
         screen.title(&title, &format!("{n} {}", if n == 1 { "token" } else { "tokens" })),
         strip::tokens(seen, screen, label),

@@ -1,16 +1,16 @@
-//! What the process holds in memory, where the system says (Linux).
+//! Resident memory of the process, on Linux.
 
 /// Resident bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// Memory of this process alone.
+    /// Anonymous memory: heap and stacks.
     pub anonymous: u64,
-    /// Pages of mapped files, the program's own included.
+    /// Resident pages of mapped files, those of the executable included.
     pub file: u64,
 }
 
 impl Memory {
-    /// The memory held now; none where the system does not say.
+    /// The memory resident now; `None` where the system does not report it.
     pub fn now() -> Option<Self> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
         let field = |name: &str| {

@@ -1,8 +1,9 @@
-//! The command line, one file a subcommand.
+//! The command line, one file per subcommand.
 
+mod attention_kernel;
 mod batch;
 mod bench;
-mod bytes;
+mod byte_size;
 mod changes;
 mod chat;
 mod completions;
@@ -13,11 +14,10 @@ mod generate;
 mod heads;
 mod health;
 mod inspect;
-mod kernel;
 mod keys;
-mod kv;
-mod machine;
+mod kv_precision;
 mod memory;
+mod model_args;
 mod models;
 mod perplexity;
 mod positions;
@@ -45,24 +45,24 @@ use std::io::{ErrorKind, Write, stdout};
 use std::num::{IntErrorKind, NonZeroUsize, ParseFloatError, ParseIntError};
 use std::process::ExitCode;
 
-/// GPT-2 on the CPU of this machine: no account, no download, output in a second.
+/// GPT-2 inference on the CPU, with a small model built in
 #[derive(Debug, Parser)]
 #[command(name = "hornbook", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = "Examples:
-  hornbook generate \"Once upon a time\"   continue a prompt with the built-in model
-  hornbook generate --help               all that can be asked of it, with examples
-  hornbook chat                          talk with a model
-  hornbook serve                         OpenAI's API on this machine
-  hornbook batch in.jsonl -o out.jsonl   a file of requests, as OpenAI's batches have them
-  hornbook explain \"Once upon a time\"    every step from text to the next token
-  hornbook tokens \"Once upon a time\"     how a text is cut into tokens
-  hornbook heads                         which attention head does what
-  hornbook positions                     how the model tells positions apart
-  hornbook inspect \"Once upon a time\"    what goes on inside
-  hornbook perplexity story.txt          how well the model predicts a text
-  hornbook bench                         how fast it is on this machine
-  hornbook pull gpt2                     a larger model, from the Hugging Face hub
-  hornbook quantize gpt2 -p int8 -o DIR  the same model in a quarter of the bytes")]
+  hornbook generate \"Once upon a time\"   generate text with the built-in model
+  hornbook generate --help               show all options, with more examples
+  hornbook chat                          chat with a model
+  hornbook serve                         serve the OpenAI API on this machine
+  hornbook batch in.jsonl -o out.jsonl   process a file of OpenAI batch requests
+  hornbook explain \"Once upon a time\"    walk through the computation of the next token
+  hornbook tokens \"Once upon a time\"     show how a text is tokenized
+  hornbook heads                         score attention heads (induction, previous token, ...)
+  hornbook positions                     compare position embeddings
+  hornbook inspect \"Once upon a time\"    show attention, logit lens and logit attribution
+  hornbook perplexity story.txt          measure perplexity on a text
+  hornbook bench                         measure tokens per second on this machine
+  hornbook pull gpt2                     download a model from the Hugging Face Hub
+  hornbook quantize gpt2 -p int8 -o DIR  quantize a model to a quarter of its size")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -93,23 +93,24 @@ enum Command {
     ManPages(completions::ManPages),
 }
 
-/// Reads a command line, with the settings as defaults.
+/// Parses a command line, with the settings as default values.
 ///
 /// # Errors
-/// The exit code, once it was said in one line what is wrong, or help or the version was shown.
+/// Returns the exit code after printing a one-line error, the help or the version.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, ExitCode> {
-    // As long as the program lives, like the rest of what clap shows.
+    // clap wants a `&'static str`: leaked once.
     let command = Cli::command().version(&*version::version().leak());
     let settings = Settings::load();
     let command = match &settings {
         Ok(settings) => settings.apply(command),
         Err(_) => command,
     };
-    let parsed = command.try_get_matches_from(arguments);
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let parsed = command.try_get_matches_from(&arguments);
     let cli = parsed.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
-    let cli = cli.map_err(|error| refuse(&error))?;
+    let cli = cli.map_err(|error| report_usage_error(&error, &arguments))?;
     match settings {
-        // These are for installing the program, wherever that is done.
+        // Both serve to install the program, and work whatever the settings are.
         Err(_) if matches!(cli.command, Command::Completions(_) | Command::ManPages(_)) => Ok(cli),
         Err(error) => {
             eprintln!("hornbook: {error}");
@@ -119,10 +120,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Resu
     }
 }
 
-/// Runs what was asked for.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// Whatever went wrong, to be shown in one line.
+/// Returns the subcommand's error, whose message is one line.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Generate(generate) => generate.run(),
@@ -148,24 +149,37 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// Says in one line what the command line got wrong; prints help and version as they are.
-fn refuse(error: &clap::Error) -> ExitCode {
+/// Prints a usage error in one line; prints help and version unchanged.
+fn report_usage_error(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let message = error.to_string();
     let Some(message) = message.strip_prefix("error: ") else {
         error.exit();
     };
-    // The first paragraph says what is wrong, the others how the command is used.
-    let wrong: Vec<&str> = message.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-    let mut wrong = wrong.join(" ");
+    // The first paragraph is the error, the others are tips and usage.
+    let problem: Vec<&str> = message.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let mut problem = problem.join(" ");
     if let (Some(reason), Some(number)) = (error.source(), expected_number(error)) {
-        wrong = wrong.replace(&format!(": {reason}"), &format!(": expected {number}"));
+        problem = problem.replace(&format!(": {reason}"), &format!(": expected {number}"));
     }
-    let meant = meant(error).map_or_else(|| ";".into(), |meant| format!("; did you mean '{meant}'?"));
-    eprintln!("hornbook: {wrong}{meant} --help says what can be asked");
+    let see = suggestion(error).map_or_else(|| "see".into(), |name| format!("did you mean '{name}'? See"));
+    eprintln!("hornbook: {problem}; {see} '{} --help'", command_path(arguments));
     ExitCode::from(2)
 }
 
-/// What a number should have been, where a value is none or the wrong one; the standard library says what it is not.
+/// The program and the subcommands named first, as `hornbook keys add`.
+fn command_path(arguments: &[OsString]) -> String {
+    let root = Cli::command();
+    let (mut command, mut path) = (&root, root.get_name().to_string());
+    for argument in arguments.iter().skip(1) {
+        let Some(subcommand) = command.find_subcommand(argument) else { break };
+        path += &format!(" {}", subcommand.get_name());
+        command = subcommand;
+    }
+    path
+}
+
+/// The number an option expects, where its value is not a number or out of range. The messages of the
+/// standard library do not name it.
 fn expected_number(error: &clap::Error) -> Option<String> {
     let reason = error.source()?;
     if reason.is::<ParseFloatError>() {
@@ -173,51 +187,51 @@ fn expected_number(error: &clap::Error) -> Option<String> {
     }
     if let Some(reason) = reason.downcast_ref::<ParseIntError>() {
         return Some(match reason.kind() {
-            IntErrorKind::Zero => "a whole number from 1 up".into(),
-            IntErrorKind::PosOverflow => "a smaller whole number".into(),
-            _ => "a whole number".into(),
+            IntErrorKind::Zero => "an integer of at least 1".into(),
+            IntErrorKind::PosOverflow => "a smaller integer".into(),
+            _ => "an integer".into(),
         });
     }
     let reason = reason.to_string();
     let (_, range) = reason.split_once(" is not in ")?;
-    let (least, most) = range.split_once("..=").or_else(|| range.split_once(".."))?;
-    Some(match most.parse::<u32>() {
-        Ok(most) if most < u32::MAX => format!("a whole number from {least} to {most}"),
-        _ => format!("a whole number from {least} up"),
+    let (min, max) = range.split_once("..=").or_else(|| range.split_once(".."))?;
+    Some(match max.parse::<u32>() {
+        Ok(max) if max < u32::MAX => format!("an integer from {min} to {max}"),
+        _ => format!("an integer of at least {min}"),
     })
 }
 
-/// The option, subcommand or value that clap takes a wrong one for.
-fn meant(error: &clap::Error) -> Option<&str> {
+/// The option, subcommand or value that clap suggests for a misspelled one.
+fn suggestion(error: &clap::Error) -> Option<&str> {
     let kinds = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
     kinds.into_iter().find_map(|kind| match error.get(kind)? {
-        ContextValue::String(meant) => Some(meant.as_str()),
+        ContextValue::String(name) => Some(name.as_str()),
         ContextValue::Strings(all) => all.first().map(String::as_str),
         _ => None,
     })
 }
 
-/// The most threads anyone has a use for; a larger number is a slip of the finger.
-const MOST_THREADS: usize = 1024;
+/// Upper bound of `--threads`; a larger number is a typing error.
+const MAX_THREADS: usize = 1024;
 
-/// The threads asked for, or one for each core, with the instruction set they compute with.
-fn team(threads: Option<NonZeroUsize>) -> Result<Team> {
+/// A pool of `threads`, or of one per core, with the instruction set in use.
+fn thread_pool(threads: Option<NonZeroUsize>) -> Result<Team> {
     match threads.map_or(0, NonZeroUsize::get) {
-        n if n > MOST_THREADS => Err(Error::Parameter {
+        n if n > MAX_THREADS => Err(Error::Parameter {
             name: "--threads".into(),
             found: n.to_string(),
-            expected: format!("at most {MOST_THREADS}"),
+            expected: format!("at most {MAX_THREADS}"),
         }),
         n => Ok(Team::new(n, Isa::choose()?)),
     }
 }
 
-/// What could not be written, as the crate's error.
+/// The error of a failed write to standard output.
 fn write_error(source: std::io::Error) -> Error {
     Error::Io { path: "standard output".into(), action: "write", source }
 }
 
-/// A line on standard output. A reader who has had enough, as `head`, ends the program quietly.
+/// Prints a line to standard output. A closed pipe, as of `| head`, is no error.
 fn write_line(line: &str) -> Result<()> {
     match writeln!(stdout().lock(), "{line}") {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -225,12 +239,12 @@ fn write_line(line: &str) -> Result<()> {
     }
 }
 
-/// A value on standard output, for a program to read.
+/// Prints a JSON value to standard output.
 fn write_json(value: &serde_json::Value) -> Result<()> {
     write_line(&format!("{value:#}"))
 }
 
-/// Whether a write failed because nobody reads any more.
+/// Whether a write failed because the reader closed the pipe.
 fn is_closed_pipe(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
 }

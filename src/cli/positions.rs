@@ -87,7 +87,7 @@ fn maps(screen: Screen, n: usize, both: [(&str, &Positions); 2]) -> String {
     let line = |row: &Vec<f64>| -> String {
         let field = |&similarity: &f64| {
             let share = similarity.max(0.0) as f32;
-            screen.on_heat(&shade(share).to_string(), share)
+            screen.on_heat_color(&shade(share).to_string(), share)
         };
         row.iter().map(field).collect()
     };

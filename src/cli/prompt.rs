@@ -1,59 +1,60 @@
-//! Where a prompt comes from: an argument, a file, token ids or standard input.
+//! The prompt: an argument, a file, token ids or standard input.
 
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use std::io::{IsTerminal, Read, stdin};
 use std::path::PathBuf;
 
-/// A prompt's options.
+/// The options for the prompt.
 #[derive(Args, Debug)]
 pub struct PromptArgs {
-    /// The text; without it, standard input is read
+    /// Prompt text [default: read from standard input]
     #[arg(group = "source", value_name = "PROMPT")]
     pub prompt: Option<String>,
 
-    /// Take the prompt from a file
+    /// Read the prompt from a file
     #[arg(long, value_name = "FILE", group = "source")]
     pub prompt_file: Option<PathBuf>,
 
-    /// Give the prompt as token ids, separated by commas
+    /// Prompt as comma-separated token ids
     #[arg(long, value_name = "IDS", group = "source", value_delimiter = ',')]
     pub prompt_ids: Option<Vec<u32>>,
 
-    /// Read <|endoftext|> and other special tokens in the prompt as such, not as text
+    /// Parse <|endoftext|> and other special tokens in the prompt
     #[arg(long)]
     pub special: bool,
 }
 
-/// A prompt, as given.
+/// A prompt as the user gave it.
 pub enum Prompt {
-    /// To be encoded, special tokens or not.
+    /// Text, and whether special tokens are parsed in it.
     Text(String, bool),
+    /// Token ids.
     Ids(Vec<u32>),
 }
 
-/// Said on a terminal where there is no prompt.
-pub fn what_to_type(subcommand: &str, need: &str) -> String {
+/// The hint for a subcommand run at a terminal without the input that it requires.
+pub fn missing_input_hint(subcommand: &str, input: &str) -> String {
     format!(
-        "hornbook {subcommand} needs {need}. Try:
+        "hornbook {subcommand} requires {input}. Examples:
   hornbook {subcommand} \"Once upon a time\"
   echo \"The little princess\" | hornbook {subcommand}
   hornbook {subcommand} --prompt-file story.txt
-More: hornbook {subcommand} --help
+See 'hornbook {subcommand} --help' for all options.
 "
     )
 }
 
 impl PromptArgs {
-    /// The prompt; none where there is nobody to ask for it.
+    /// Reads the prompt; `None` if there is none and standard input is a terminal.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that cannot be read, [`Error::Message`] for bytes that are no text.
+    /// [`Error::Io`] for a file that cannot be read, [`Error::Message`] for invalid UTF-8.
     pub fn read(&self) -> Result<Option<Prompt>> {
         if let Some(ids) = &self.prompt_ids {
             return Ok(Some(Prompt::Ids(ids.clone())));
         }
-        let (bytes, from) = match (&self.prompt, &self.prompt_file) {
+        let (bytes, path) = match (&self.prompt, &self.prompt_file) {
             (Some(text), _) => return Ok(Some(Prompt::Text(text.clone(), self.special))),
             (None, Some(file)) => (std::fs::read(file), file.clone()),
             (None, None) if stdin().is_terminal() => return Ok(None),
@@ -62,15 +63,15 @@ impl PromptArgs {
                 (stdin().read_to_end(&mut bytes).map(|_| bytes), "standard input".into())
             }
         };
-        let bytes = bytes.map_err(|source| Error::Io { path: from.clone(), action: "read", source })?;
+        let bytes = bytes.map_err(|source| Error::Io { path: path.clone(), action: "read", source })?;
         let mut text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             Error::Message(format!(
-                "{}: found a byte that is not UTF-8 at {at}, expected text",
-                from.display()
+                "{}: found invalid UTF-8 at byte {at}, expected UTF-8 text",
+                path.display()
             ))
         })?;
-        // The newline that ends a file is not part of what it says.
+        // The newline at the end of a file is not part of the prompt.
         if text.ends_with('\n') {
             text.pop();
             if text.ends_with('\r') {
@@ -82,10 +83,10 @@ impl PromptArgs {
 }
 
 impl Prompt {
-    /// The prompt's tokens.
+    /// Returns the prompt's token ids.
     ///
     /// # Errors
-    /// [`Error::Message`] for a text where the model has no tokenizer.
+    /// [`Error::Message`] for text if the model has no tokenizer.
     pub fn ids(self, hornbook: &Hornbook) -> Result<Vec<u32>> {
         match self {
             Prompt::Ids(ids) => Ok(ids),

@@ -1,45 +1,48 @@
-//! What there is to draw on: so many columns, with colours or without.
+//! Width and colors of the terminal, and the drawing primitives of tables, bars and heat maps.
 
 use crate::{Error, Result};
 use console::{Style, Term, measure_text_width, pad_str, truncate_str};
 
-/// Fewer columns hold no two tokens side by side.
-const NARROWEST: usize = 40;
-/// Where nobody says how wide.
-const USUAL: usize = 100;
+/// Fewer columns do not hold two tokens side by side.
+const MIN_WIDTH: usize = 40;
+/// The width if standard output is not a terminal.
+const DEFAULT_WIDTH: usize = 100;
 
-/// Colours of the 256 that terminals share, from nothing to everything: dark purple to pale yellow.
-const RAMP: [u8; 10] = [235, 53, 90, 126, 162, 204, 209, 215, 222, 229];
-/// From here on the ramp is light, and what is written on it has to be dark.
-const LIGHT: usize = 5;
-/// The same without colours.
+/// Color ramp for values from 0 to 1, dark purple to pale yellow, in the 256-color palette.
+const HEAT_RAMP: [u8; 10] = [235, 53, 90, 126, 162, 204, 209, 215, 222, 229];
+/// The first step of the ramp that is light enough to need dark text.
+const FIRST_LIGHT_STEP: usize = 5;
+/// The ramp without colors.
 const SHADES: [char; 5] = ['·', '░', '▒', '▓', '█'];
 const EIGHTHS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
-/// Columns and colours.
+/// Width in columns, and whether colors are used.
 #[derive(Clone, Copy, Debug)]
 pub struct Screen {
     pub width: usize,
-    pub colour: bool,
+    pub color: bool,
 }
 
 impl Screen {
-    /// As wide as was asked for, or as the terminal is.
+    /// A screen of the given width, or as wide as the terminal.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for a width below 40 columns.
     pub fn new(width: Option<usize>) -> Result<Self> {
-        if let Some(found) = width.filter(|&width| width < NARROWEST) {
+        if let Some(found) = width.filter(|&width| width < MIN_WIDTH) {
             return Err(Error::Parameter {
                 name: "--width".into(),
                 found: found.to_string(),
-                expected: format!("at least {NARROWEST}"),
+                expected: format!("at least {MIN_WIDTH}"),
             });
         }
-        let of_terminal = || Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
-        let width = width.or_else(of_terminal).unwrap_or(USUAL).max(NARROWEST);
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|no| !no.is_empty());
-        Ok(Self { width, colour: console::colors_enabled() && !refused })
+        let terminal_width = || Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+        let width = width.or_else(terminal_width).unwrap_or(DEFAULT_WIDTH).max(MIN_WIDTH);
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Ok(Self { width, color: console::colors_enabled() && !no_color })
     }
 
-    /// A section's title, and what is to be known about it.
+    /// A section's title with a note, on one line if both fit.
     pub fn title(self, title: &str, note: &str) -> String {
         let bold = self.bold(title);
         if measure_text_width(title) + 3 + measure_text_width(note) <= self.width {
@@ -48,7 +51,7 @@ impl Screen {
         format!("{bold}\n{}", self.note(note))
     }
 
-    /// A remark, folded into the width.
+    /// A note, wrapped to the width.
     pub fn note(self, note: &str) -> String {
         let mut lines = vec![String::new()];
         for word in note.split(' ') {
@@ -72,33 +75,34 @@ impl Screen {
         self.styled(text, Style::new().bold())
     }
 
-    /// Text on the colour of a share from 0 to 1; as it is without colours.
-    pub fn on_heat(self, text: &str, share: f32) -> String {
-        // The root lets small shares be told apart.
-        let step = ((share.clamp(0.0, 1.0).sqrt() * RAMP.len() as f32) as usize).min(RAMP.len() - 1);
-        let ink = if step < LIGHT { 255 } else { 16 };
-        self.styled(text, Style::new().color256(ink).on_color256(RAMP[step]))
+    /// Text on the heat color of a value from 0 to 1; plain text without colors.
+    pub fn on_heat_color(self, text: &str, value: f32) -> String {
+        // The square root spreads small values.
+        let step = (value.clamp(0.0, 1.0).sqrt() * HEAT_RAMP.len() as f32) as usize;
+        let step = step.min(HEAT_RAMP.len() - 1);
+        let foreground = if step < FIRST_LIGHT_STEP { 255 } else { 16 };
+        self.styled(text, Style::new().color256(foreground).on_color256(HEAT_RAMP[step]))
     }
 
-    /// A bar of a share of `columns`, from 0 to 1, for or against.
-    pub fn bar(self, share: f32, columns: usize, against: bool) -> String {
-        let eighths = (share.clamp(0.0, 1.0) * (columns * 8) as f32).round() as usize;
+    /// A bar that fills a fraction of `columns`, from 0 to 1, in the color of a negative or positive value.
+    pub fn bar(self, fraction: f32, columns: usize, negative: bool) -> String {
+        let eighths = (fraction.clamp(0.0, 1.0) * (columns * 8) as f32).round() as usize;
         let mut bar = "█".repeat(eighths / 8);
         bar.extend(EIGHTHS.get((eighths % 8).wrapping_sub(1)));
-        self.styled(&bar, Style::new().color256(if against { 203 } else { 75 }))
+        self.styled(&bar, Style::new().color256(if negative { 203 } else { 75 }))
     }
 
     fn styled(self, text: &str, style: Style) -> String {
-        match self.colour {
+        match self.color {
             true => style.force_styling(true).apply_to(text).to_string(),
             false => text.into(),
         }
     }
 }
 
-/// A block character for a share from 0 to 1.
-pub fn shade(share: f32) -> char {
-    match share {
+/// The block character for a value from 0 to 1.
+pub fn shade(value: f32) -> char {
+    match value {
         0.7.. => SHADES[4],
         0.4.. => SHADES[3],
         0.15.. => SHADES[2],
@@ -107,13 +111,13 @@ pub fn shade(share: f32) -> char {
     }
 }
 
-/// A label in exactly so many columns.
-pub fn fit(label: &str, columns: usize) -> String {
+/// Pads or truncates a label to a width in columns.
+pub fn fit_to_width(label: &str, columns: usize) -> String {
     pad_str(&truncate_str(label, columns, "…"), columns, console::Alignment::Left, None).into_owned()
 }
 
-/// How many columns a label takes.
-pub fn columns(label: &str) -> usize {
+/// The width of a label in columns.
+pub fn display_width(label: &str) -> usize {
     measure_text_width(label)
 }
 
@@ -122,8 +126,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_grow_by_eighths_of_a_column() {
-        let screen = Screen { width: 40, colour: false };
+    fn bar_has_resolution_of_an_eighth_column() {
+        let screen = Screen { width: 40, color: false };
         assert_eq!(screen.bar(0.0, 4, false), "");
         assert_eq!(screen.bar(1.0 / 32.0, 4, false), "▏");
         assert_eq!(screen.bar(0.5, 4, true), "██");
@@ -132,19 +136,19 @@ mod tests {
     }
 
     #[test]
-    fn labels_fit_whatever_they_hold() {
-        assert_eq!(fit("·cat", 6), "·cat  ");
-        assert_eq!(fit("·because", 5), "·bec…");
-        assert_eq!(columns(&fit("日本語日本語", 5)), 5);
+    fn label_is_padded_or_truncated_by_display_width() {
+        assert_eq!(fit_to_width("·cat", 6), "·cat  ");
+        assert_eq!(fit_to_width("·because", 5), "·bec…");
+        assert_eq!(display_width(&fit_to_width("日本語日本語", 5)), 5);
     }
 
     #[test]
-    fn colours_come_only_where_they_are_wanted() {
-        let plain = Screen { width: 80, colour: false };
-        assert_eq!(plain.on_heat("x", 0.5), "x");
+    fn escape_codes_appear_only_with_color() {
+        let plain = Screen { width: 80, color: false };
+        assert_eq!(plain.on_heat_color("x", 0.5), "x");
         assert_eq!(plain.title("a", "b"), "a   b\n");
-        let colour = Screen { width: 80, colour: true };
-        assert!(colour.on_heat("x", 0.5).starts_with("\x1b["));
-        assert_eq!(columns(&colour.on_heat("x", 0.5)), 1);
+        let colored = Screen { width: 80, color: true };
+        assert!(colored.on_heat_color("x", 0.5).starts_with("\x1b["));
+        assert_eq!(display_width(&colored.on_heat_color("x", 0.5)), 1);
     }
 }

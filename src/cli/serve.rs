@@ -1,6 +1,6 @@
 //! `hornbook serve`: OpenAI's API on this machine.
 
-use super::bytes::parse_bytes;
+use super::byte_size::parse_byte_size;
 use super::engines::Engines;
 use crate::engine::EngineOptions;
 use crate::server::{HttpLimits, Listening, Server, ServerOptions};
@@ -59,7 +59,7 @@ pub struct Serve {
     cors: Vec<String>,
 
     /// The largest request body, e.g. 8MiB
-    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = parse_bytes, help_heading = "Network")]
+    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = parse_byte_size, help_heading = "Network")]
     max_body: usize,
 
     /// How long requests may go on after Ctrl-C

@@ -1,21 +1,21 @@
-//! `--stats`: how long it took and what it used.
+//! `--stats`: timings, tokens per second and memory.
 
 use super::memory::Memory;
 use crate::generate::DraftStats;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// A run's clock.
+/// The timings of a run.
 #[derive(Debug)]
 pub struct Stats {
     start: Instant,
-    loaded: Duration,
+    load_time: Duration,
     first_token: Option<Duration>,
     last_token: Duration,
     prompt_tokens: usize,
     tokens: usize,
-    /// Beam search and repeated attempts write nothing before they are over.
-    search: Option<Duration>,
+    /// Duration of a beam search or of repeated attempts, which print nothing before they end.
+    search_time: Option<Duration>,
     draft_stats: DraftStats,
     memory: Option<Memory>,
 }
@@ -25,44 +25,44 @@ impl Stats {
     pub fn start() -> Self {
         Self {
             start: Instant::now(),
-            loaded: Duration::ZERO,
+            load_time: Duration::ZERO,
             first_token: None,
             last_token: Duration::ZERO,
             prompt_tokens: 0,
             tokens: 0,
-            search: None,
+            search_time: None,
             draft_stats: DraftStats::default(),
             memory: None,
         }
     }
 
-    /// The model is ready.
-    pub fn loaded(&mut self) {
-        self.loaded = self.start.elapsed();
+    /// Records that the model is loaded.
+    pub fn model_loaded(&mut self) {
+        self.load_time = self.start.elapsed();
     }
 
-    /// A prompt of so many tokens is about to be read.
-    pub fn prompt(&mut self, tokens: usize) {
+    /// Records the length of the prompt, before its prefill.
+    pub fn set_prompt_len(&mut self, tokens: usize) {
         self.prompt_tokens = tokens;
     }
 
-    /// A search is over, which found texts of so many tokens in all.
-    pub fn searched(&mut self, tokens: usize) {
+    /// Records the end of a search that generated `tokens` tokens in all.
+    pub fn search_finished(&mut self, tokens: usize) {
         self.tokens = tokens;
-        self.search = Some(self.start.elapsed().saturating_sub(self.loaded));
+        self.search_time = Some(self.start.elapsed().saturating_sub(self.load_time));
         self.memory = Memory::now();
     }
 
-    /// All is written, and the model still there. What came of the drafts.
-    pub fn written(&mut self, draft_stats: DraftStats) {
+    /// Records the end of generation, and the memory while the model is still loaded.
+    pub fn generation_finished(&mut self, draft_stats: DraftStats) {
         self.draft_stats = draft_stats;
         self.memory = Memory::now();
     }
 
-    /// A token was written.
-    pub fn token(&mut self) {
-        if self.search.is_some() {
-            return; // and found before
+    /// Records a generated token.
+    pub fn record_token(&mut self) {
+        if self.search_time.is_some() {
+            return; // counted by `search_finished`
         }
         self.tokens += 1;
         self.last_token = self.start.elapsed();
@@ -73,9 +73,9 @@ impl Stats {
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
-        writeln!(f, "load          {:8.1} ms", ms(self.loaded))?;
+        writeln!(f, "load          {:8.1} ms", ms(self.load_time))?;
         if let Some(first) = self.first_token {
-            let prefill = first.saturating_sub(self.loaded);
+            let prefill = first.saturating_sub(self.load_time);
             let rate = self.prompt_tokens as f64 / prefill.as_secs_f64();
             writeln!(f, "first token   {:8.1} ms after start", ms(first))?;
             writeln!(
@@ -90,7 +90,7 @@ impl fmt::Display for Stats {
                 writeln!(f, "per token     {:8.2} ms, {} tokens, {rate:.1} tokens/s", ms(each), self.tokens)?;
             }
         }
-        if let Some(search) = self.search {
+        if let Some(search) = self.search_time {
             writeln!(f, "search        {:8.1} ms, {} tokens", ms(search), self.tokens)?;
         }
         let DraftStats { drafts, drafted_tokens, accepted_tokens } = self.draft_stats;
@@ -98,14 +98,14 @@ impl fmt::Display for Stats {
             let passes = self.tokens.saturating_sub(1 + accepted_tokens);
             writeln!(
                 f,
-                "drafted       {drafted_tokens:8} tokens in {drafts} of {passes} passes, {accepted_tokens} were written"
+                "drafted       {drafted_tokens:8} tokens in {drafts} of {passes} forward passes, {accepted_tokens} accepted"
             )?;
         }
         if let Some(Memory { anonymous, file }) = self.memory {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             writeln!(
                 f,
-                "memory        {:8.1} MiB, and {:.1} MiB of mapped files",
+                "memory        {:8.1} MiB, plus {:.1} MiB of mapped files",
                 mib(anonymous),
                 mib(file)
             )?;

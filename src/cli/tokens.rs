@@ -1,7 +1,7 @@
 //! `hornbook tokens`: how a text is cut into tokens.
 
 use super::prompt::{self, Prompt, PromptArgs};
-use super::screen::{Screen, columns, fit};
+use super::screen::{Screen, display_width, fit_to_width};
 use super::{write_json, write_line};
 use crate::lens::label::label;
 use crate::tokenizer::Word;
@@ -48,7 +48,7 @@ impl Tokens {
     pub(super) fn run(self) -> Result<ExitCode> {
         let screen = Screen::new(self.width)?;
         let Some(prompt) = self.prompt.read()? else {
-            eprint!("{}", prompt::what_to_type("tokens", "a text to cut"));
+            eprint!("{}", prompt::missing_input_hint("tokens", "a text to cut"));
             return Ok(ExitCode::from(2));
         };
         let hornbook = Hornbook::open(&self.model)?;
@@ -109,14 +109,17 @@ impl Shown<'_> {
         let characters = tokenizer.decode(ids).chars().count();
         let mut text = self.row(&labels, "");
         text += &format!("{} tokens, {bytes} bytes, {characters} characters\n\n", ids.len());
-        let wide = labels.iter().map(|label| columns(label)).max().unwrap_or(0).clamp(5, LONGEST);
-        text += &format!("{}\n", self.screen.bold(&format!("    #      id  {}  bytes", fit("piece", wide))));
+        let wide = labels.iter().map(|label| display_width(label)).max().unwrap_or(0).clamp(5, LONGEST);
+        text += &format!(
+            "{}\n",
+            self.screen.bold(&format!("    #      id  {}  bytes", fit_to_width("piece", wide)))
+        );
         for (t, (&id, label)) in ids.iter().zip(&labels).enumerate() {
             let hex: Vec<String> =
                 tokenizer.token_bytes(id).iter().map(|byte| format!("{byte:02X}")).collect();
             let room = self.screen.width.saturating_sub(wide + 17).max(2);
-            let hex = fit(&hex.join(" "), room);
-            text += format!("{t:5} {id:7}  {}  {}", fit(label, wide), hex.trim_end()).trim_end();
+            let hex = fit_to_width(&hex.join(" "), room);
+            text += format!("{t:5} {id:7}  {}  {}", fit_to_width(label, wide), hex.trim_end()).trim_end();
             text.push('\n');
         }
         Ok(text)
@@ -138,7 +141,7 @@ impl Shown<'_> {
     fn row(&self, labels: &[String], why: &str) -> String {
         let (mut text, mut used) = (String::new(), 0);
         for (i, label) in labels.iter().enumerate() {
-            let wide = columns(label) + usize::from(i > 0);
+            let wide = display_width(label) + usize::from(i > 0);
             if used > 0 && used + wide > self.screen.width {
                 text.push('\n');
                 used = 0;
@@ -148,7 +151,7 @@ impl Shown<'_> {
             text += label;
             used += wide;
         }
-        if used + columns(why) > self.screen.width {
+        if used + display_width(why) > self.screen.width {
             text.push('\n');
         }
         text + &self.screen.dim(why) + "\n"

@@ -1,4 +1,4 @@
-//! `hornbook generate`, as a user types it.
+//! `hornbook generate` from the command line.
 
 mod prompts;
 mod refusals;
@@ -16,7 +16,7 @@ use std::time::Duration;
 const BINARY: &str = env!("CARGO_BIN_EXE_hornbook");
 const PROMPT: &str = "Once upon a time";
 
-/// `hornbook` and what follows it, without what the environment may say about it.
+/// `hornbook` with arguments, isolated from the environment's settings.
 fn hornbook(args: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command
@@ -33,8 +33,8 @@ pub fn generate(args: &[&str]) -> Command {
     command
 }
 
-/// What a run that must succeed writes to standard output; it says nothing besides.
-pub fn written(command: &mut Command) -> String {
+/// Standard output of a run that must succeed with nothing on standard error.
+pub fn stdout_of(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();
     assert!(status.success() && stderr.is_empty(), "{command:?}: {status}, {stderr}");
@@ -43,11 +43,11 @@ pub fn written(command: &mut Command) -> String {
 
 pub fn json(args: &[&str]) -> Value {
     let mut command = generate(args);
-    serde_json::from_str(&written(command.arg("--json"))).unwrap()
+    serde_json::from_str(&stdout_of(command.arg("--json"))).unwrap()
 }
 
-/// What a run that must fail says: not a panic, and one line.
-pub fn complaint(command: &mut Command) -> String {
+/// Standard error of a run that must fail without a panic and without output.
+pub fn stderr_of_failure(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();
     assert!(!status.success(), "{command:?} succeeds");
@@ -62,7 +62,7 @@ fn data(folder: &str) -> String {
     path.to_str().unwrap().to_string()
 }
 
-pub fn list(ids: &[u32]) -> String {
+pub fn comma_separated(ids: &[u32]) -> String {
     ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
@@ -70,7 +70,7 @@ pub fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// A folder with what a test needs to read.
+/// A temporary folder with one file.
 fn with_file(name: &str, content: &[u8]) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join(name);

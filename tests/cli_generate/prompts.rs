@@ -1,27 +1,27 @@
-//! What a text is continued from.
+//! Sources and tokenization of the prompt, and the end of the context.
 
-use super::{PROMPT, generate, ids, json, list, tiny, with_file, written};
+use super::{PROMPT, comma_separated, generate, ids, json, stdout_of, tiny, with_file};
 use serde_json::Value;
 
 #[test]
-fn a_prompt_comes_from_the_argument_a_file_or_standard_input() {
+fn prompt_from_argument_file_or_stdin_is_equivalent() {
     let settings = ["--temperature", "0", "--max-tokens", "12"];
-    let by_argument = written(generate(&[PROMPT]).args(settings));
-    assert!(by_argument.len() > 12 && by_argument.ends_with('\n'), "{by_argument:?}");
+    let from_argument = stdout_of(generate(&[PROMPT]).args(settings));
+    assert!(from_argument.len() > 12 && from_argument.ends_with('\n'), "{from_argument:?}");
     for ending in ["", "\n", "\r\n"] {
         let content = format!("{PROMPT}{ending}");
         let (_folder, file) = with_file("prompt.txt", content.as_bytes());
-        assert_eq!(written(generate(&["--prompt-file"]).arg(file).args(settings)), by_argument);
-        assert_eq!(written(generate(&settings).write_stdin(content)), by_argument);
+        assert_eq!(stdout_of(generate(&["--prompt-file"]).arg(file).args(settings)), from_argument);
+        assert_eq!(stdout_of(generate(&settings).write_stdin(content)), from_argument);
     }
-    let echoed = written(generate(&[PROMPT, "--echo"]).args(settings));
-    assert_eq!(echoed, format!("{PROMPT}{by_argument}"));
-    // Nothing at all is the beginning of a text.
-    assert!(written(generate(&settings).write_stdin("")).len() > 12);
+    let echoed = stdout_of(generate(&[PROMPT, "--echo"]).args(settings));
+    assert_eq!(echoed, format!("{PROMPT}{from_argument}"));
+    // An empty prompt starts a text from nothing.
+    assert!(stdout_of(generate(&settings).write_stdin("")).len() > 12);
 }
 
 #[test]
-fn a_special_token_is_text_unless_it_is_meant() {
+fn special_token_is_plain_text_without_special_flag() {
     let prompt = ["<|endoftext|>Once", "--max-tokens", "1"];
     let count = |args: &[&str]| json(args)["usage"]["prompt_tokens"].as_u64().unwrap();
     let special = count(&[&prompt[..], &["--special"]].concat());
@@ -30,13 +30,13 @@ fn a_special_token_is_text_unless_it_is_meant() {
 }
 
 #[test]
-fn a_model_without_a_tokenizer_runs_on_ids() {
+fn model_without_tokenizer_generates_from_ids() {
     let (folder, prompt, greedy) = tiny();
-    let prompt = list(&prompt);
+    let prompt = comma_separated(&prompt);
     let args = ["-m", &folder, "--prompt-ids", &prompt, "--output", "ids", "--temperature", "0"];
     let args = [&args[..], &["--max-tokens", "64"]].concat();
-    assert_eq!(written(&mut generate(&args)), format!("{}\n", list(&greedy)));
-    assert_eq!(written(generate(&args).arg("--echo")), format!("{prompt},{}\n", list(&greedy)));
+    assert_eq!(stdout_of(&mut generate(&args)), format!("{}\n", comma_separated(&greedy)));
+    assert_eq!(stdout_of(generate(&args).arg("--echo")), format!("{prompt},{}\n", comma_separated(&greedy)));
     let answer = json(&args);
     assert_eq!(
         (ids(&answer["choices"][0]["token_ids"]), &answer["choices"][0]["text"]),
@@ -45,11 +45,11 @@ fn a_model_without_a_tokenizer_runs_on_ids() {
 }
 
 #[test]
-fn a_text_ends_where_the_context_does() {
+fn generation_stops_at_context_end_with_one_note() {
     let (folder, ..) = tiny(); // 96 positions
-    let prompt = list(&[5; 90]);
+    let prompt = comma_separated(&[5; 90]);
     for (prompt, more, length) in
-        [(&prompt, &["--temperature", "0"][..], 6), (&list(&[5; 96]), &["-n", "3"], 0)]
+        [(&prompt, &["--temperature", "0"][..], 6), (&comma_separated(&[5; 96]), &["-n", "3"], 0)]
     {
         let args = ["-m", &folder, "--prompt-ids", prompt, "--output", "ids", "--json"];
         let output = generate(&[&args[..], more].concat()).output().unwrap();
@@ -60,16 +60,16 @@ fn a_text_ends_where_the_context_does() {
                 (&"length".into(), length)
             );
         }
-        // It is said once, and what can be done about it.
-        let said = String::from_utf8(output.stderr).unwrap();
+        // One note, which names the way out.
+        let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(
             output.status.success()
-                && said.contains("context of 96 tokens")
-                && said.contains("--context shift")
+                && stderr.contains("context of 96 tokens")
+                && stderr.contains("--context shift")
         );
-        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
-    // Nothing is said of a text that is as long as was wished.
+    // No note for a text that reached --max-tokens.
     let args = [
         "-m",
         &folder,

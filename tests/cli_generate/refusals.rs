@@ -1,16 +1,16 @@
-//! What cannot be done, in one line.
+//! Errors of `hornbook generate`, each in one line.
 
-use super::{complaint, generate, list, tiny, with_file};
+use super::{comma_separated, generate, stderr_of_failure, tiny, with_file};
 use assert_cmd::Command;
 
 #[test]
-fn what_cannot_be_done_is_said_in_one_line() {
+fn generate_failure_is_one_line_error() {
     let (tiny, ..) = tiny();
     let empty = tempfile::tempdir().unwrap();
     let empty = empty.path().to_str().unwrap();
     let (_folder, not_text) = with_file("prompt.txt", b"Once \xff upon");
     let not_text = not_text.to_str().unwrap();
-    let too_long = list(&[5; 97]);
+    let too_long = comma_separated(&[5; 97]);
     let long_text = "word ".repeat(600);
     let cases: &[(&[&str], &[&str])] = &[
         (&["Hi", "-m", "no-such-model"], &["'no-such-model' not found", "hornbook pull no-such-model"]),
@@ -43,27 +43,28 @@ fn what_cannot_be_done_is_said_in_one_line() {
         (&["Hi", "--beams", "2", "--length-penalty", "nan"], &["length_penalty: found NaN"]),
         (&["--prompt-file", "no-such-file.txt"], &["no-such-file.txt: cannot read"]),
         (&["--prompt-file", empty], &[empty, "cannot read"]),
-        (&["--prompt-file", not_text], &["prompt.txt", "not UTF-8 at 5"]),
+        (&["--prompt-file", not_text], &["prompt.txt", "invalid UTF-8 at byte 5"]),
     ];
     let no_cache = tempfile::tempdir().unwrap();
     let check = |command: &mut Command, parts: &[&str]| {
         command.env("HF_HUB_CACHE", no_cache.path());
-        let said = complaint(command);
-        let one_line = said.starts_with("hornbook: ") && said.ends_with('\n') && said.lines().count() == 1;
-        assert!(one_line, "{command:?}: {said}");
+        let stderr = stderr_of_failure(command);
+        let one_line =
+            stderr.starts_with("hornbook: ") && stderr.ends_with('\n') && stderr.lines().count() == 1;
+        assert!(one_line, "{command:?}: {stderr}");
         for part in parts {
-            assert!(said.contains(part), "{command:?}: {part:?} is not in {said}");
+            assert!(stderr.contains(part), "{command:?}: {part:?} is not in {stderr}");
         }
     };
     for (args, parts) in cases {
         check(&mut generate(args), parts);
     }
     check(generate(&["Hi"]).env("HORNBOOK_ISA", "foo"), &["HORNBOOK_ISA: found foo", "portable"]);
-    check(generate(&[]).write_stdin(&b"abc\xff"[..]), &["standard input", "not UTF-8 at 3"]);
+    check(generate(&[]).write_stdin(&b"abc\xff"[..]), &["standard input", "invalid UTF-8 at byte 3"]);
 }
 
 #[test]
-fn what_cannot_be_read_from_the_command_line_names_the_option() {
+fn generate_usage_error_names_option() {
     let cases: [(&[&str], &str); 11] = [
         (&["Hi", "--temperature", "warm"], "--temperature"),
         (&["Hi", "--top-p", ""], "--top-p"),
@@ -78,8 +79,11 @@ fn what_cannot_be_read_from_the_command_line_names_the_option() {
         (&["Hi", "--length-penalty", "1"], "--beams"),
     ];
     for (args, part) in cases {
-        let said = complaint(&mut generate(args));
-        assert!(said.starts_with("hornbook: ") && said.contains(part), "{args:?}: {part:?} is not in {said}");
-        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        let stderr = stderr_of_failure(&mut generate(args));
+        assert!(
+            stderr.starts_with("hornbook: ") && stderr.contains(part),
+            "{args:?}: {part:?} is not in {stderr}"
+        );
+        assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
     }
 }

@@ -1,11 +1,11 @@
-//! What happens to a running program, which not every system does the same way.
+//! Closed pipes, interrupts and terminals (Unix).
 
 use super::{BINARY, PROMPT};
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
-/// More than anyone waits for.
-fn endless() -> Child {
+/// A run that does not end by itself.
+fn spawn_endless() -> Child {
     Command::new(BINARY)
         .args(["generate", PROMPT, "-n", "100000"])
         .stdin(Stdio::null())
@@ -15,24 +15,24 @@ fn endless() -> Child {
         .unwrap()
 }
 
-fn said(child: &mut Child) -> String {
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    said
+fn stderr_of(child: &mut Child) -> String {
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    stderr
 }
 
 #[test]
-fn a_reader_that_has_enough_ends_it_quietly() {
-    let mut child = endless();
+fn closed_pipe_ends_generate_without_error() {
+    let mut child = spawn_endless();
     let mut five = [0; 5];
-    child.stdout.take().unwrap().read_exact(&mut five).unwrap(); // and closes the pipe
-    assert_eq!(said(&mut child), "");
+    child.stdout.take().unwrap().read_exact(&mut five).unwrap(); // the pipe is closed here
+    assert_eq!(stderr_of(&mut child), "");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
-fn an_interrupt_keeps_what_was_written() {
-    let mut child = endless();
+fn interrupt_keeps_text_generated_so_far() {
+    let mut child = spawn_endless();
     let mut stdout = child.stdout.take().unwrap();
     let mut text = vec![0; 5];
     stdout.read_exact(&mut text).unwrap();
@@ -41,20 +41,23 @@ fn an_interrupt_keeps_what_was_written() {
     stdout.read_to_end(&mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
     assert!(text.len() > 5 && text.ends_with('\n'), "{text:?}");
-    assert_eq!(said(&mut child), "");
+    assert_eq!(stderr_of(&mut child), "");
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
-/// `script` of util-linux gives it a terminal.
+/// Uses `script` of util-linux for a terminal.
 #[test]
-fn without_a_prompt_a_terminal_is_told_what_to_type() {
+fn generate_without_prompt_on_terminal_shows_hint() {
     let mut script = Command::new("script");
     script.args(["-qec", &format!("'{BINARY}' generate"), "/dev/null"]).stdin(Stdio::null());
     let output = match script.output() {
         Ok(output) if cfg!(target_os = "linux") => output,
         _ => return eprintln!("skipped: there is no `script` of util-linux on this machine"),
     };
-    let said = String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n");
-    assert!(said.contains("needs a prompt") && said.contains("hornbook generate \"Once upon"), "{said}");
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    let shown = String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n");
+    assert!(
+        shown.contains("requires a prompt") && shown.contains("hornbook generate \"Once upon"),
+        "{shown}"
+    );
+    assert_eq!(output.status.code(), Some(2), "{shown}");
 }

@@ -1,22 +1,22 @@
-//! What is written, and what decides it.
+//! The generated text and the options that determine it.
 
-use super::{PROMPT, generate, ids, json, list, tiny, written};
+use super::{PROMPT, comma_separated, generate, ids, json, stdout_of, tiny};
 use hornbook::kernels::isa::Isa;
 use serde_json::Value;
 use std::path::Path;
 
 #[test]
-fn a_seed_gives_the_same_text_whatever_computes_it() {
+fn seed_gives_same_text_with_any_isa_and_thread_count() {
     let args = [PROMPT, "--seed", "7", "--max-tokens", "40"];
-    let expected = written(&mut generate(&args));
+    let expected = stdout_of(&mut generate(&args));
     for threads in ["1", "2", "3"] {
-        assert_eq!(written(generate(&args).args(["--threads", threads])), expected, "{threads} threads");
+        assert_eq!(stdout_of(generate(&args).args(["--threads", threads])), expected, "{threads} threads");
     }
     for isa in Isa::available().iter().map(|isa| isa.name()).chain(["portable"]) {
-        assert_eq!(written(generate(&args).env("HORNBOOK_ISA", isa)), expected, "{isa}");
+        assert_eq!(stdout_of(generate(&args).env("HORNBOOK_ISA", isa)), expected, "{isa}");
     }
-    assert_ne!(written(&mut generate(&[PROMPT, "--seed", "8", "--max-tokens", "40"])), expected);
-    // Without one, each run is another text; the JSON says which seed brings it back.
+    assert_ne!(stdout_of(&mut generate(&[PROMPT, "--seed", "8", "--max-tokens", "40"])), expected);
+    // Without a seed each run differs; the JSON holds the seed that reproduces it.
     let (one, other) = (json(&[PROMPT, "--max-tokens", "40"]), json(&[PROMPT, "--max-tokens", "40"]));
     assert_ne!(one["choices"][0]["token_ids"], other["choices"][0]["token_ids"]);
     let again = json(&[PROMPT, "--max-tokens", "40", "--seed", &one["seed"].to_string()]);
@@ -24,7 +24,7 @@ fn a_seed_gives_the_same_text_whatever_computes_it() {
 }
 
 #[test]
-fn a_stop_string_cuts_exactly_where_it_begins() {
+fn stop_string_cuts_text_exactly_before_match() {
     let args = [PROMPT, "--temperature", "0", "--max-tokens", "60"];
     let whole = json(&args);
     let text = whole["choices"][0]["text"].as_str().unwrap();
@@ -40,16 +40,16 @@ fn a_stop_string_cuts_exactly_where_it_begins() {
     let (some, all) = (ids(&choice["token_ids"]), ids(&whole["choices"][0]["token_ids"]));
     assert!(some.len() < all.len() && all.starts_with(&some));
     let mut streamed = generate(&args);
-    let streamed = written(streamed.args(["--stop", &stop]));
+    let streamed = stdout_of(streamed.args(["--stop", &stop]));
     assert_eq!(streamed, if expected.ends_with('\n') { expected.into() } else { format!("{expected}\n") });
-    // What began like a stop string and was not is written after all.
+    // A text that only begins like the stop string is printed.
     let almost = format!("{}\u{1}", &text[middle..]);
     assert_eq!(json(&[&args[..], &["--stop", &almost]].concat())["choices"][0]["text"], text);
 }
 
 #[test]
-fn the_end_of_text_token_stops() {
-    // fable's end-of-text token, made by far the most likely.
+fn end_of_text_token_stops_generation() {
+    // A bias makes fable's end-of-text token by far the most likely.
     let answer = json(&[PROMPT, "--logit-bias", "4095=1000", "--temperature", "0"]);
     let choice = &answer["choices"][0];
     assert_eq!((&choice["finish_reason"], &choice["text"]), (&"stop".into(), &"".into()));
@@ -60,9 +60,9 @@ fn the_end_of_text_token_stops() {
 }
 
 #[test]
-fn several_completions_are_separated() {
+fn multiple_completions_are_separated_by_dashes() {
     let args = [PROMPT, "-n", "3", "--seed", "7", "--max-tokens", "10"];
-    let text = written(&mut generate(&args));
+    let text = stdout_of(&mut generate(&args));
     let parts: Vec<&str> = text.trim_end_matches('\n').split("\n---\n").collect();
     assert_eq!(parts.len(), 3, "{text}");
     let answer = json(&args);
@@ -74,19 +74,20 @@ fn several_completions_are_separated() {
 }
 
 #[test]
-fn beams_are_found_from_the_command_line() {
+fn beam_search_equals_reference_from_command_line() {
     let (folder, prompt, _) = tiny();
     let expected = std::fs::read(Path::new(&folder).join("expected.json")).unwrap();
     let expected: Value = serde_json::from_slice(&expected).unwrap();
     for search in expected["beam_search"]["searches"].as_array().unwrap() {
         let length_penalty = search["length_penalty"].to_string();
         let early_stopping = search["early_stopping"].to_string();
-        let prompt = list(&prompt);
+        let prompt = comma_separated(&prompt);
         let args = ["-m", &folder, "--prompt-ids", &prompt, "--output", "ids", "--beams", "4", "-n", "2"];
         let mut command = generate(&args);
         command.args(["--max-tokens", "24", "--length-penalty", &length_penalty]);
         command.args(["--early-stopping", early_stopping.trim_matches('"')]);
-        let best: Vec<String> = (0..2).map(|i| list(&ids(&search["sequences"][i])) + "\n").collect();
-        assert_eq!(written(&mut command), best.concat(), "{search}");
+        let best: Vec<String> =
+            (0..2).map(|i| comma_separated(&ids(&search["sequences"][i])) + "\n").collect();
+        assert_eq!(stdout_of(&mut command), best.concat(), "{search}");
     }
 }

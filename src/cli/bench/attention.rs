@@ -5,9 +5,9 @@ mod report;
 mod torch;
 
 use crate::bench::{AttentionLab, AttentionPhase, AttentionShape, ReadBandwidth, fma_peak};
-use crate::cli::kernel;
-use crate::cli::kv::Kv;
-use crate::cli::{progress, team};
+use crate::cli::attention_kernel;
+use crate::cli::kv_precision::KvPrecisionArg;
+use crate::cli::{progress, thread_pool};
 use crate::kernels::attention::{AttentionKernel, KERNELS, KvPrecision};
 use crate::kernels::isa::Isa;
 use crate::replacement::Replacement;
@@ -38,7 +38,7 @@ Environment:
   HORNBOOK_PYTHON  the Python that has torch, for --against torch [default: python3]")]
 pub struct Attention {
     /// The kernels [default: all]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = kernel::parser())]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = attention_kernel::parser())]
     kernels: Vec<&'static dyn AttentionKernel>,
 
     /// Tokens of a text
@@ -67,7 +67,7 @@ pub struct Attention {
 
     /// How keys and values are stored
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum, default_value = "f32")]
-    kv_precision: Vec<Kv>,
+    kv_precision: Vec<KvPrecisionArg>,
 
     /// Times to measure everything
     #[arg(long, value_name = "N", default_value = "9")]
@@ -116,7 +116,7 @@ impl Attention {
             given => given.iter().map(|n| n.get()).collect(),
         };
         let shapes = self.shapes()?;
-        let teams = threads.iter().map(|&n| team(NonZeroUsize::new(n))).collect::<Result<Vec<_>>>()?;
+        let teams = threads.iter().map(|&n| thread_pool(NonZeroUsize::new(n))).collect::<Result<Vec<_>>>()?;
         // Where there is none, that is said before anything is measured.
         let mut torch = self.against.map(|Against::Torch| Torch::start()).transpose()?;
 

@@ -4,9 +4,9 @@ mod report;
 
 use crate::bench::{ReadBandwidth, Shape, Step, roofline};
 use crate::checkpoint::Checkpoint;
-use crate::cli::kernel;
-use crate::cli::kv::Kv;
-use crate::cli::{progress, team};
+use crate::cli::attention_kernel;
+use crate::cli::kv_precision::KvPrecisionArg;
+use crate::cli::{progress, thread_pool};
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::model::{Model, Precision};
 use crate::replacement::Replacement;
@@ -46,12 +46,12 @@ pub struct Roofline {
     threads: Option<NonZeroUsize>,
 
     /// How attention is computed
-    #[arg(long, value_name = "NAME", value_parser = kernel::parser(), default_value = "flash")]
+    #[arg(long, value_name = "NAME", value_parser = attention_kernel::parser(), default_value = "flash")]
     attention: &'static dyn AttentionKernel,
 
     /// How keys and values are stored [default: f16 with bf16-dot, int8 and int4, else f32]
     #[arg(long, value_name = "PRECISION", value_enum)]
-    kv_precision: Option<Kv>,
+    kv_precision: Option<KvPrecisionArg>,
 
     /// Tokens of the prefill step [default: 512, or the model's context]
     #[arg(long, value_name = "N")]
@@ -86,7 +86,7 @@ impl Roofline {
         let name = checkpoint.name.clone();
         let precision = self.precision.map_or_else(|| checkpoint.stored().name(), Precision::name);
         let steps = self.steps(checkpoint.config.n_positions)?;
-        let team = team(self.threads)?;
+        let team = thread_pool(self.threads)?;
         let model = Model::with_precision(checkpoint, team, self.precision)?.with_attention(self.attention);
         let memory = ReadBandwidth::new()?;
         let bar = progress::bar(steps.len() * self.repeat.get());

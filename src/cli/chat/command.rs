@@ -1,6 +1,6 @@
 //! The commands of a conversation.
 
-use crate::cli::settings::{KNOWN, Setting};
+use crate::cli::settings::{SETTINGS, Setting};
 use crate::{Error, Options, Result};
 use rustyline::completion::unescape;
 use std::path::PathBuf;
@@ -129,7 +129,7 @@ fn escape() -> Option<char> {
 
 /// The settings `/set` knows, and `seed`.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
-    KNOWN.iter().filter(|setting| setting.table == Some("sampling"))
+    SETTINGS.iter().filter(|setting| setting.table == Some("sampling"))
 }
 
 /// Their names.
@@ -162,9 +162,9 @@ pub fn set(options: &mut Options, name: &str, value: Option<&str>) -> Result<Str
         return Err(Error::Message(format!("there is no setting '{name}'{meant} /set lists them")));
     };
     if let Some(value) = value {
-        setting.put(options, value).map_err(|expected| wrong(value, &expected))?;
+        setting.apply_to(options, value).map_err(|expected| wrong(value, &expected))?;
     }
-    Ok(format!("{name} {}", setting.value(options).unwrap_or_default()))
+    Ok(format!("{name} {}", setting.value_in(options).unwrap_or_default()))
 }
 
 /// All settings, one a line.

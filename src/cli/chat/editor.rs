@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     fn help() -> Help {
-        let screen = Screen { width: 80, colour: false };
+        let screen = Screen { width: 80, color: false };
         Help { screen, files: FilenameCompleter::new(), empty: Cell::new(true) }
     }
 

@@ -1,9 +1,9 @@
-//! What can be asked of `hornbook generate`.
+//! The options of `hornbook generate`.
 
-use super::output::Form;
+use super::output::OutputFormat;
 use super::repeat_until::parse_pattern;
 use crate::cli::changes::ChangesArgs;
-use crate::cli::machine::ModelArgs;
+use crate::cli::model_args::ModelArgs;
 use crate::cli::prompt::PromptArgs;
 use crate::cli::sampling::SamplingArgs;
 use crate::generate::{ContextPolicy, Options};
@@ -12,21 +12,21 @@ use clap::{Args, ValueEnum, value_parser};
 use regex::Regex;
 use std::num::NonZeroUsize;
 
-/// The longest draft: the logits of its tokens are all kept.
-const MOST_DRAFTED: i64 = 128;
+/// Upper bound of the draft length: the logits of every drafted token are kept.
+const MAX_DRAFT_LEN: i64 = 128;
 
-/// Continue a prompt
+/// Generate text from a prompt
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  hornbook generate \"Once upon a time\"                  another story each time
-  hornbook generate \"Once upon a time\" --seed 7 --echo  the same each time
-  hornbook generate \"Alice said\" --temperature 0        the likeliest token
-  hornbook generate \"Alice said\" --beams 4              the likeliest text found
+  hornbook generate \"Once upon a time\"                  a different story each time
+  hornbook generate \"Once upon a time\" --seed 7 --echo  the same story each time
+  hornbook generate \"Alice said\" --temperature 0        greedy decoding
+  hornbook generate \"Alice said\" --beams 4              beam search
   hornbook generate \"The king\" -n 3 --stop .            three sentences
-  hornbook generate \"The king\" --json --logprobs 2      as OpenAI's API answers
-  hornbook generate \"The king\" --ablate L0H3,mlp2       without these parts, and before
-  hornbook generate \"The king\" --scale L5H1=2           with twice of what a head brings
-  hornbook generate --prompt-file story.txt --stats     times and memory too
+  hornbook generate \"The king\" --json --logprobs 2      in the format of OpenAI's API
+  hornbook generate \"The king\" --ablate L0H3,mlp2       with these parts ablated, and without
+  hornbook generate \"The king\" --scale L5H1=2           with the output of a head doubled
+  hornbook generate --prompt-file story.txt --stats     with timings and memory
   hornbook generate \"The king\" --max-tokens 2000 --context shift
   hornbook generate \"The king\" --max-tokens 30 --repeat-until 'queen.*\\.'
   hornbook generate \"Round and round and round and\" --prompt-lookup --stats
@@ -34,8 +34,8 @@ const MOST_DRAFTED: i64 = 128;
   hornbook generate --model DIR --prompt-ids 15,3,7 --output ids
 
 Environment:
-  HORNBOOK_ISA           portable, avx2, avx512 or amx: what to compute with
-  HF_HUB_CACHE, HF_HOME  where the Hugging Face cache is")]
+  HORNBOOK_ISA           force an instruction set: portable, avx2, avx512 or amx
+  HF_HUB_CACHE, HF_HOME  location of the Hugging Face cache")]
 pub struct Generate {
     #[command(flatten)]
     pub prompt: PromptArgs,
@@ -46,15 +46,23 @@ pub struct Generate {
     #[command(flatten)]
     pub sampling: SamplingArgs,
 
-    /// Completions to write, computed together; in text, a line of --- separates them
-    #[arg(short, value_name = "N", default_value = "1", help_heading = "How much")]
+    /// Number of completions, generated as a batch and separated by --- in text output
+    #[arg(short, value_name = "N", default_value = "1", help_heading = "Length")]
     pub n: NonZeroUsize,
 
-    /// Instead of sampling, search for the most likely text, following B at a time; -n prints the best of them
-    #[arg(long, value_name = "B", help_heading = "Beam search", conflicts_with_all = ["logprobs", "stop", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed", "ablate", "scale"])]
+    /// Use beam search with B beams instead of sampling; -n sets how many of the results are printed
+    #[arg(
+        long,
+        value_name = "B",
+        help_heading = "Beam search",
+        conflicts_with_all = [
+            "logprobs", "stop", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed", "ablate",
+            "scale",
+        ],
+    )]
     pub beams: Option<NonZeroUsize>,
 
-    /// Above 0 favours long texts, below 0 short ones
+    /// Length penalty: above 0 favors longer texts, below 0 shorter ones
     #[arg(
         long,
         value_name = "L",
@@ -65,93 +73,134 @@ pub struct Generate {
     )]
     pub length_penalty: f32,
 
-    /// When to end the search once B texts are finished
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Early::False, help_heading = "Beam search", requires = "beams")]
-    pub early_stopping: Early,
+    /// When to stop once B beams are finished
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        default_value_t = EarlyStoppingArg::False,
+        help_heading = "Beam search",
+        requires = "beams",
+    )]
+    pub early_stopping: EarlyStoppingArg,
 
-    /// What to do where the text reaches the end of the model's context
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = AtEnd::Stop, help_heading = "Long text", conflicts_with = "beams")]
-    pub context: AtEnd,
+    /// What to do when the text reaches the end of the model's context
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        default_value_t = ContextFullArg::Stop,
+        help_heading = "Long context",
+        conflicts_with = "beams",
+    )]
+    pub context: ContextFullArg,
 
-    /// Write again, with the next seed each time, until the text matches a regular expression, and print that one
-    #[arg(long, value_name = "PATTERN", value_parser = parse_pattern, help_heading = "Long text", conflicts_with_all = ["n", "beams", "ablate", "scale", "prompt_lookup"])]
+    /// Generate again with the next seed until the text matches a regular expression, and print that text
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        value_parser = parse_pattern,
+        help_heading = "Retries",
+        conflicts_with_all = ["n", "beams", "ablate", "scale", "prompt_lookup"],
+    )]
     pub repeat_until: Option<Regex>,
 
-    /// The most attempts to find a match
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(1..), help_heading = "Long text", requires = "repeat_until")]
+    /// Maximum number of attempts for --repeat-until
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100,
+        value_parser = value_parser!(u32).range(1..),
+        help_heading = "Retries",
+        requires = "repeat_until",
+    )]
     pub attempts: u32,
 
-    /// Guess up to N tokens from what the text said before and compute them together [default N: 8]
+    /// Speculative decoding: draft up to N tokens by looking up repetitions in the text [default N: 8]
     ///
-    /// The text stays the same to the bit, whatever was guessed; where it repeats itself, as in copying, correcting or going
-    /// round in circles, it is written faster. On other text hardly anything is guessed and nothing is lost.
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "8", value_parser = value_parser!(u16).range(1..=MOST_DRAFTED), help_heading = "Long text", conflicts_with = "beams")]
+    /// The output is the same, bit for bit. Text that repeats itself, as when copying or editing, is
+    /// generated faster; on other text hardly any tokens are drafted and the speed is the same.
+    #[arg(
+        long,
+        value_name = "N",
+        num_args = 0..=1,
+        default_missing_value = "8",
+        value_parser = value_parser!(u16).range(1..=MAX_DRAFT_LEN),
+        help_heading = "Speculative decoding",
+        conflicts_with = "beams",
+    )]
     pub prompt_lookup: Option<u16>,
 
-    /// What is done to the model first
+    /// Interventions on the model
     #[command(flatten)]
     pub changes: ChangesArgs,
 
-    /// Print the prompt before its completion
+    /// Print the prompt before the completion
     #[arg(long, help_heading = "Output")]
     pub echo: bool,
 
-    /// What to print
-    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Text, help_heading = "Output")]
-    pub output: Form,
+    /// Output format
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t = OutputFormat::Text,
+        help_heading = "Output",
+    )]
+    pub output: OutputFormat,
 
-    /// One JSON object in the shape of OpenAI's completion, with each choice's token_ids and the seed besides
+    /// Print one JSON object in the format of OpenAI's completions, plus token_ids and seed
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 
-    /// Each token's logprob and the N most likely ones, in the JSON or on standard error
+    /// Print the logprobs of each token and its N most likely alternatives, in the JSON or on standard error
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub logprobs: Option<usize>,
 
-    /// Times, tokens a second and memory, on standard error
+    /// Print timings, tokens per second and memory on standard error
     #[arg(long, help_heading = "Output")]
     pub stats: bool,
 }
 
-/// What is done at the end of the context.
+/// What to do when the context is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AtEnd {
-    /// End the text there, and refuse a prompt that is longer
+pub enum ContextFullArg {
+    /// Stop generating; reject a prompt that does not fit
     Stop,
-    /// Go on from the last half alone, read again as if the text began there
+    /// Drop the older half, reevaluate the newer half as if the text began there, and continue
     Shift,
 }
 
-/// `transformers`' early_stopping.
+/// `early_stopping` of `transformers`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Early {
-    /// When the best running text would not beat the worst finished one if it ended now
+pub enum EarlyStoppingArg {
+    /// Stop when the best running beam, if it ended now, would not beat the worst finished one
     False,
-    /// At once
+    /// Stop at once
     True,
-    /// Only when no running text can beat the worst finished one any more
+    /// Stop only when no running beam can still beat the worst finished one
     Never,
 }
 
 impl Generate {
-    /// How to generate.
+    /// Returns the generation options.
     pub fn options(&self) -> Options {
         let context = match self.context {
-            AtEnd::Stop => ContextPolicy::Stop,
-            AtEnd::Shift => ContextPolicy::Shift,
+            ContextFullArg::Stop => ContextPolicy::Stop,
+            ContextFullArg::Shift => ContextPolicy::Shift,
         };
         Options { context, ..self.sampling.options(self.model.kv_precision) }
     }
 
-    /// How to search.
+    /// Returns the beam search parameters.
     pub fn beam_params(&self) -> BeamParams {
         BeamParams {
             num_beams: self.beams.map_or(1, NonZeroUsize::get),
             length_penalty: self.length_penalty,
             early_stopping: match self.early_stopping {
-                Early::False => EarlyStopping::WhenUnlikely,
-                Early::True => EarlyStopping::WhenFull,
-                Early::Never => EarlyStopping::WhenImpossible,
+                EarlyStoppingArg::False => EarlyStopping::WhenUnlikely,
+                EarlyStoppingArg::True => EarlyStopping::WhenFull,
+                EarlyStoppingArg::Never => EarlyStopping::WhenImpossible,
             },
         }
     }

@@ -19,7 +19,7 @@ impl Generate {
             });
         }
         let beams = beam_search(hornbook, prompt, params, &options)?;
-        stats.searched(beams.iter().map(|beam| beam.ids.len()).sum());
+        stats.search_finished(beams.iter().map(|beam| beam.ids.len()).sum());
         let mut output = Output::new(hornbook, self.output, self.json);
         let mut choices = vec![];
         for (index, beam) in beams.into_iter().take(self.n.get()).enumerate() {

@@ -1,7 +1,7 @@
 //! What a changed model writes, beside what the model as it is would have written.
 
 use super::Generate;
-use super::output::Form;
+use super::output::OutputFormat;
 use crate::cli::changes::{self, COMPARED};
 use crate::generate::{FinishReason, Generation};
 use crate::lens::ablate::{Changes, Effect, Outcome};
@@ -68,11 +68,11 @@ impl Changed {
     }
 
     /// What was written before, and a line that says that what follows was written after.
-    pub fn show_before(&self, index: usize, form: Form) {
+    pub fn show_before(&self, index: usize, form: OutputFormat) {
         let Written { ids, text, .. } = &self.before[index];
         let written = match form {
-            Form::Text => text.trim_end_matches('\n').to_string(),
-            Form::Ids => ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
+            OutputFormat::Text => text.trim_end_matches('\n').to_string(),
+            OutputFormat::Ids => ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
         };
         eprintln!("\n--- before\n{written}\n\n--- after");
     }

@@ -78,7 +78,7 @@ impl<'a> CompletionWriter<'a> {
                 break;
             }
         }
-        self.stats.written(completions.draft_stats());
+        self.stats.generation_finished(completions.draft_stats());
         if self.args.json {
             let completion = Completion::new(self.hornbook.name(), choices, self.prompt_tokens, seed);
             output.json(&completion, changed.map(|changed| ("ablation", changed.json(self.hornbook))))?;
@@ -102,7 +102,7 @@ impl<'a> CompletionWriter<'a> {
             output.prompt(self.given)?;
         }
         while let Some(token) = completions.token()? {
-            self.stats.token();
+            self.stats.record_token();
             if let (Some(logprobs), Some(tokenizer)) = (&mut logprobs, self.hornbook.try_tokenizer()) {
                 logprobs.push_token(tokenizer, &token, &mut offsets);
             }
@@ -118,7 +118,7 @@ impl<'a> CompletionWriter<'a> {
         }
         output.end(&text)?;
         if let (Some(logprobs), false) = (&logprobs, self.args.json) {
-            output::logprob_table(logprobs);
+            output::print_logprobs(logprobs);
         }
         let finish_reason = completions.finish_reason().unwrap_or(FinishReason::Length);
         self.tell_of_context(ids.len(), finish_reason);

@@ -1,4 +1,4 @@
-//! Where tokens go as they come: text, ids, or nowhere until the JSON is complete.
+//! Streaming output of a completion as text or token ids; with `--json`, nothing before the end.
 
 use crate::cli::write_error;
 use crate::generate::Token;
@@ -8,95 +8,96 @@ use clap::ValueEnum;
 use serde_json::Value;
 use std::io::{StdoutLock, Write, stdout};
 
-/// What is written.
+/// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    /// The text
+pub enum OutputFormat {
+    /// Text
     Text,
-    /// Token ids, separated by commas; needs no tokenizer
+    /// Comma-separated token ids; no tokenizer needed
     Ids,
 }
 
-impl Form {
+impl OutputFormat {
     pub fn is_text(self) -> bool {
-        self == Form::Text
+        self == OutputFormat::Text
     }
 }
 
 /// Standard output.
 pub struct Output<'h> {
     hornbook: &'h Hornbook,
-    form: Form,
-    /// All is in the JSON.
+    format: OutputFormat,
+    /// Nothing is streamed: everything goes into the JSON.
     silent: bool,
     out: StdoutLock<'static>,
-    first: bool,
+    /// Whether the next id is the first on its line.
+    first_id: bool,
 }
 
 impl<'h> Output<'h> {
-    pub fn new(hornbook: &'h Hornbook, form: Form, silent: bool) -> Self {
-        Self { hornbook, form, silent, out: stdout().lock(), first: true }
+    pub fn new(hornbook: &'h Hornbook, format: OutputFormat, silent: bool) -> Self {
+        Self { hornbook, format, silent, out: stdout().lock(), first_id: true }
     }
 
-    /// A completion's token, at once.
+    /// Writes and flushes a token of a completion.
     pub fn token(&mut self, token: &Token) -> Result<()> {
-        match self.form {
-            Form::Text => self.text(&token.text),
-            Form::Ids => self.ids(&[token.id]),
+        match self.format {
+            OutputFormat::Text => self.text(&token.text),
+            OutputFormat::Ids => self.ids(&[token.id]),
         }
     }
 
-    /// Text, at once.
+    /// Writes and flushes text; nothing in the format of ids.
     pub fn text(&mut self, text: &str) -> Result<()> {
-        if self.form == Form::Text && !text.is_empty() {
+        if self.format == OutputFormat::Text && !text.is_empty() {
             self.write(text)?;
         }
         Ok(())
     }
 
-    /// The prompt, before its completion.
+    /// Writes the prompt, before its completion.
     pub fn prompt(&mut self, ids: &[u32]) -> Result<()> {
-        match self.form {
-            Form::Text => self.write(&super::decode(self.hornbook, ids)),
-            Form::Ids => self.ids(ids),
+        match self.format {
+            OutputFormat::Text => self.write(&super::decode(self.hornbook, ids)),
+            OutputFormat::Ids => self.ids(ids),
         }
     }
 
-    /// The end of a completion.
+    /// Ends the line of a completion.
     pub fn end(&mut self, text: &str) -> Result<()> {
-        self.first = true;
-        match self.form {
-            Form::Text if text.ends_with('\n') => Ok(()),
+        self.first_id = true;
+        match self.format {
+            OutputFormat::Text if text.ends_with('\n') => Ok(()),
             _ => self.write("\n"),
         }
     }
 
-    /// Between two completions.
+    /// Writes the separator between two completions.
     pub fn separator(&mut self) -> Result<()> {
-        match self.form {
-            Form::Text => self.write("---\n"),
-            Form::Ids => Ok(()),
+        match self.format {
+            OutputFormat::Text => self.write("---\n"),
+            OutputFormat::Ids => Ok(()),
         }
     }
 
-    /// The whole answer, and what else there is to say.
-    pub fn json(&mut self, completion: &Completion, besides: Option<(&str, Value)>) -> Result<()> {
+    /// Writes the completion as JSON, with one more field if given.
+    pub fn json(&mut self, completion: &Completion, extra_field: Option<(&str, Value)>) -> Result<()> {
         let error = |error: serde_json::Error| Error::Message(error.to_string());
-        let json = match besides {
+        let json = match extra_field {
             None => serde_json::to_string_pretty(completion).map_err(error)?,
             Some((name, value)) => {
-                let mut answer = serde_json::to_value(completion).map_err(error)?;
-                answer[name] = value;
-                format!("{answer:#}")
+                let mut json = serde_json::to_value(completion).map_err(error)?;
+                json[name] = value;
+                format!("{json:#}")
             }
         };
         writeln!(self.out, "{json}").and_then(|()| self.out.flush()).map_err(write_error)
     }
 
-    /// Token ids, at once.
+    /// Writes and flushes token ids.
     pub fn ids(&mut self, ids: &[u32]) -> Result<()> {
         for id in ids {
-            let comma = if std::mem::take(&mut self.first) { "" } else { "," };
+            let comma = if std::mem::take(&mut self.first_id) { "" } else { "," };
             self.write(&format!("{comma}{id}"))?;
         }
         Ok(())
@@ -110,8 +111,8 @@ impl<'h> Output<'h> {
     }
 }
 
-/// The logprobs on standard error, one line a token.
-pub fn logprob_table(logprobs: &Logprobs) {
+/// Prints the logprobs on standard error, one line per token.
+pub fn print_logprobs(logprobs: &Logprobs) {
     for ((token, logprob), top) in
         logprobs.tokens.iter().zip(&logprobs.token_logprobs).zip(&logprobs.top_logprobs)
     {

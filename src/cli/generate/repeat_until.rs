@@ -67,7 +67,7 @@ impl Generate {
                 bar.finish_and_clear();
                 found.finish_reason = all.finish_reason();
                 drop(all); // the others are given up
-                writer.stats.searched(tokens);
+                writer.stats.search_finished(tokens);
                 let code = writer.write_all(&mut found, seed(attempt), None)?;
                 eprintln!(
                     "hornbook: attempt {} of {attempts} matches; --seed {} writes it at once",

@@ -1,6 +1,6 @@
 //! What comes next, and who speaks for it, as bars.
 
-use crate::cli::screen::{Screen, columns, fit};
+use crate::cli::screen::{Screen, display_width, fit_to_width};
 use crate::lens::Inspection;
 use crate::lens::surprise::LN_2;
 
@@ -17,14 +17,14 @@ pub fn candidates(seen: &Inspection, screen: Screen, label: impl Fn(u32) -> Stri
         libm::expf(reading.entropy).round().max(1.0)
     );
     let names: Vec<String> = reading.best.iter().map(|&(id, _)| label(id)).collect();
-    let name = names.iter().map(|name| columns(name)).max().unwrap_or(0).min(LONGEST);
+    let name = names.iter().map(|name| display_width(name)).max().unwrap_or(0).min(LONGEST);
     let room = screen.width - name - 11;
     let largest = reading.best.first().map_or(1.0, |best| libm::expf(best.1));
     let mut text = screen.title("Next token", &note);
     for ((_, logprob), label) in reading.best.iter().zip(names) {
         let p = libm::expf(*logprob);
         let bar = screen.bar(p / largest, room.min(50), false);
-        text += format!("{} {:>6.2} %  {bar}", fit(&label, name), 100.0 * p).trim_end();
+        text += format!("{} {:>6.2} %  {bar}", fit_to_width(&label, name), 100.0 * p).trim_end();
         text.push('\n');
     }
     text
@@ -46,17 +46,19 @@ pub fn contributions(seen: &Inspection, screen: Screen, label: impl Fn(u32) -> S
         last.logit - last.mean_logit
     );
     let target = label(last.target);
-    let target = fit(&target, columns(&target).min(LONGEST));
+    let target = fit_to_width(&target, display_width(&target).min(LONGEST));
     let mut text = screen.title(&format!("What speaks for {target}"), &note);
     let (name, room) = (11, screen.width - 23);
     for (part, amount) in all {
         let bar = screen.bar(amount.abs() / largest, room.min(50), amount < 0.0);
-        text += format!("{} {amount:>+7.2}  {bar}", fit(&part, name)).trim_end();
+        text += format!("{} {amount:>+7.2}  {bar}", fit_to_width(&part, name)).trim_end();
         text.push('\n');
     }
     if others > 0 {
-        text +=
-            &format!("{}\n", screen.dim(&format!("{} {rest:>+7.2}", fit(&format!("{others} others"), name))));
+        text += &format!(
+            "{}\n",
+            screen.dim(&format!("{} {rest:>+7.2}", fit_to_width(&format!("{others} others"), name)))
+        );
     }
     text
 }

@@ -1,6 +1,6 @@
 //! What `--ablate` and `--scale` did to the answer.
 
-use crate::cli::screen::{Screen, columns, fit};
+use crate::cli::screen::{Screen, display_width, fit_to_width};
 use crate::lens::ablate::Outcome;
 
 const LONGEST: usize = 16;
@@ -9,7 +9,7 @@ const LONGEST: usize = 16;
 pub fn before_and_after(outcome: &Outcome, screen: Screen, label: impl Fn(u32) -> String) -> String {
     let effect = &outcome.effect;
     let names: Vec<String> = effect.next.iter().map(|shift| label(shift.id)).collect();
-    let name = names.iter().map(|name| columns(name)).max().unwrap_or(0).min(LONGEST);
+    let name = names.iter().map(|name| display_width(name)).max().unwrap_or(0).min(LONGEST);
     let room = (screen.width - name - 18).min(50);
     let both = effect.next.iter().flat_map(|shift| [shift.before, shift.after]);
     let largest = both.fold(f32::MIN_POSITIVE, f32::max);
@@ -20,7 +20,7 @@ pub fn before_and_after(outcome: &Outcome, screen: Screen, label: impl Fn(u32) -
             [(&label[..], "before", shift.before, false), ("", "after", shift.after, true)]
         {
             let bar = screen.bar(p / largest, room, after);
-            text += format!("{} {when:6} {:>6.2} %  {bar}", fit(label, name), 100.0 * p).trim_end();
+            text += format!("{} {when:6} {:>6.2} %  {bar}", fit_to_width(label, name), 100.0 * p).trim_end();
             text.push('\n');
         }
     }

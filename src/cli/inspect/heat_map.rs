@@ -1,7 +1,7 @@
 //! One head's attention. A token sees none that come after it, so the map is a triangle, and each token's name stands at
 //! its end: the row to its left is what it attends to, the column below it who attends to it.
 
-use crate::cli::screen::{Screen, columns, fit, shade};
+use crate::cli::screen::{Screen, display_width, fit_to_width, shade};
 use crate::lens::Inspection;
 
 /// Columns for each token, where there is room for all: a number, a block, or half of one.
@@ -12,7 +12,7 @@ const LONGEST: usize = 12;
 pub fn attention(seen: &Inspection, screen: Screen, label: impl Fn(u32) -> String) -> String {
     let n = seen.capture.len();
     let labels: Vec<String> = seen.capture.tokens.iter().map(|&id| label(id)).collect();
-    let name = labels.iter().map(|label| columns(label)).max().unwrap_or(0).min(LONGEST);
+    let name = labels.iter().map(|label| display_width(label)).max().unwrap_or(0).min(LONGEST);
     let room = screen.width - name - 1;
     let cell = CELLS.into_iter().find(|cell| cell * n <= room).unwrap_or(1);
     let shown = n - n.min(room / cell)..n;
@@ -28,14 +28,14 @@ pub fn attention(seen: &Inspection, screen: Screen, label: impl Fn(u32) -> Strin
         for j in shown.start..=i {
             text += &drawn(screen, cell, pattern[[i, j]]);
         }
-        text += &format!(" {}\n", fit(&labels[i], name).trim_end());
+        text += &format!(" {}\n", fit_to_width(&labels[i], name).trim_end());
     }
     text
 }
 
 fn drawn(screen: Screen, cell: usize, share: f32) -> String {
     let percent = (100.0 * share).round() as u32;
-    let text = match (screen.colour, cell, percent) {
+    let text = match (screen.color, cell, percent) {
         (true, 4, 0) | (true, 2 | 1, _) => " ".repeat(cell),
         (true, ..) => format!("{percent:>3} "),
         (false, 4, 0) => format!("{}   ", shade(0.0)),
@@ -44,5 +44,5 @@ fn drawn(screen: Screen, cell: usize, share: f32) -> String {
         (false, 4, _) => format!("{}{percent:<2} ", shade(share)).replace('·', " "),
         (false, ..) => shade(share).to_string().repeat(cell),
     };
-    screen.on_heat(&text, share)
+    screen.on_heat_color(&text, share)
 }

@@ -1,6 +1,6 @@
 //! The logit lens as a table: downwards the depth, to the right the text.
 
-use crate::cli::screen::{Screen, columns, fit};
+use crate::cli::screen::{Screen, display_width, fit_to_width};
 use crate::lens::Inspection;
 
 /// Columns of the depth's name.
@@ -17,7 +17,7 @@ pub fn logit_lens(seen: &Inspection, screen: Screen, label: impl Fn(u32) -> Stri
     let mut room = screen.width - DEPTH;
     for t in (0..n).rev() {
         let answers =
-            (0..seen.lens.len()).filter_map(|depth| best(depth, t)).map(|(id, _)| columns(&label(id)));
+            (0..seen.lens.len()).filter_map(|depth| best(depth, t)).map(|(id, _)| display_width(&label(id)));
         let wide = answers.max().unwrap_or(0).clamp(4, LONGEST) + PERCENT;
         if wide + 1 > room {
             break;
@@ -36,21 +36,21 @@ pub fn logit_lens(seen: &Inspection, screen: Screen, label: impl Fn(u32) -> Stri
         ),
     };
     let mut text = screen.title("Logit lens", &note);
-    let mut header = fit("after", DEPTH);
+    let mut header = fit_to_width("after", DEPTH);
     for (t, wide) in (first..n).zip(&widths) {
-        header += &format!("{} ", fit(&label(seen.capture.tokens[t]), *wide));
+        header += &format!("{} ", fit_to_width(&label(seen.capture.tokens[t]), *wide));
     }
     text += &format!("{}\n", screen.bold(header.trim_end()));
     for depth in 0..seen.lens.len() {
         let mut line = match depth {
-            0 => fit("embed", DEPTH),
-            block => fit(&format!("block {}", block - 1), DEPTH),
+            0 => fit_to_width("embed", DEPTH),
+            block => fit_to_width(&format!("block {}", block - 1), DEPTH),
         };
         for (t, wide) in (first..n).zip(&widths) {
             let Some((id, logprob)) = best(depth, t) else { continue };
             let p = libm::expf(logprob);
-            let cell = format!("{}{:>4}%", fit(&label(id), wide - PERCENT), (100.0 * p).round());
-            line += &format!("{} ", screen.on_heat(&cell, p));
+            let cell = format!("{}{:>4}%", fit_to_width(&label(id), wide - PERCENT), (100.0 * p).round());
+            line += &format!("{} ", screen.on_heat_color(&cell, p));
         }
         text += &format!("{}\n", line.trim_end());
     }

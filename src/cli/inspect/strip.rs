@@ -1,6 +1,6 @@
 //! The tokens in a row, and how much each surprised the model.
 
-use crate::cli::screen::{Screen, columns, fit};
+use crate::cli::screen::{Screen, display_width, fit_to_width};
 use crate::lens::Inspection;
 use crate::lens::surprise::LN_2;
 
@@ -26,7 +26,7 @@ pub fn tokens(seen: &Inspection, screen: Screen, label: impl Fn(u32) -> String) 
     let mut used = screen.width;
     for (&id, bits) in seen.capture.tokens.iter().zip(&bits) {
         let label = label(id);
-        let wide = columns(&label).clamp(4, LONGEST);
+        let wide = display_width(&label).clamp(4, LONGEST);
         if used + wide + 1 > screen.width {
             rows.push((String::new(), String::new()));
             used = 0;
@@ -34,7 +34,7 @@ pub fn tokens(seen: &Inspection, screen: Screen, label: impl Fn(u32) -> String) 
         used += wide + 1;
         let Some((above, below)) = rows.last_mut() else { continue };
         let share = bits.map_or(0.0, |bits| bits / FULL);
-        *above += &format!("{} ", screen.on_heat(&fit(&label, wide), share * share));
+        *above += &format!("{} ", screen.on_heat_color(&fit_to_width(&label, wide), share * share));
         let bits = bits.map_or("–".into(), |bits| format!("{bits:.1}"));
         *below += &format!("{bits:<wide$} ");
     }

@@ -1,19 +1,19 @@
-//! The settings there are, and which values they take.
+//! The settings and the values they accept.
 
 use super::PREFIX;
 use crate::Options;
-use crate::cli::MOST_THREADS;
+use crate::cli::MAX_THREADS;
 use crate::model::Precision;
 
 /// A setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its name in a file and among clap's arguments.
+    /// Its key in a file, and the id of its clap argument.
     pub key: &'static str,
-    /// The table of the file it is in; none at the top.
+    /// Its table in a file; `None` at the top level.
     pub table: Option<&'static str>,
-    /// What holds where no option has a default to show.
-    pub otherwise: &'static str,
+    /// Shown by `hornbook config` if the option has no default value.
+    pub fallback: &'static str,
     kind: Kind,
 }
 
@@ -24,27 +24,27 @@ enum Kind {
     KvPrecision,
     Context,
     Threads,
-    /// A whole number from 0 up, and where it goes.
+    /// A nonnegative integer, and its place in the options.
     Count(fn(&mut Options) -> &mut usize),
-    /// A number within the sampler's bounds, and where it goes.
+    /// A number within the sampler's bounds, and its place in the options.
     Number(fn(&mut Options) -> &mut f32),
 }
 
-const fn machine(key: &'static str, otherwise: &'static str, kind: Kind) -> Setting {
-    Setting { key, table: None, otherwise, kind }
+const fn top_level(key: &'static str, fallback: &'static str, kind: Kind) -> Setting {
+    Setting { key, table: None, fallback, kind }
 }
 
-const fn sampling(key: &'static str, otherwise: &'static str, kind: Kind) -> Setting {
-    Setting { key, table: Some("sampling"), otherwise, kind }
+const fn sampling(key: &'static str, fallback: &'static str, kind: Kind) -> Setting {
+    Setting { key, table: Some("sampling"), fallback, kind }
 }
 
-/// All there are, in the order they are shown.
-pub static KNOWN: [Setting; 15] = [
-    machine("model", "", Kind::Model),
-    machine("precision", "as stored", Kind::Precision),
-    machine("threads", "one for each core", Kind::Threads),
-    machine("kv_precision", "by precision", Kind::KvPrecision),
-    machine("context", "", Kind::Context),
+/// All settings, in the order of `hornbook config`.
+pub static SETTINGS: [Setting; 15] = [
+    top_level("model", "", Kind::Model),
+    top_level("precision", "as stored", Kind::Precision),
+    top_level("threads", "one per core", Kind::Threads),
+    top_level("kv_precision", "depends on precision", Kind::KvPrecision),
+    top_level("context", "", Kind::Context),
     sampling("temperature", "", Kind::Number(|o| &mut o.sampling.temperature)),
     sampling("top_k", "", Kind::Count(|o| &mut o.sampling.top_k)),
     sampling("top_p", "", Kind::Number(|o| &mut o.sampling.top_p)),
@@ -58,59 +58,59 @@ pub static KNOWN: [Setting; 15] = [
 ];
 
 impl Setting {
-    /// The setting of a name, in a table or at the top.
+    /// Returns the setting with this key in this table, or at the top level.
     pub fn find(table: Option<&str>, key: &str) -> Option<&'static Setting> {
-        KNOWN.iter().find(|setting| setting.key == key && setting.table == table)
+        SETTINGS.iter().find(|setting| setting.key == key && setting.table == table)
     }
 
-    /// `sampling.temperature`
+    /// Returns the full name, as `sampling.temperature`.
     pub fn name(&self) -> String {
         self.table.map_or_else(|| self.key.into(), |table| format!("{table}.{}", self.key))
     }
 
-    /// `HORNBOOK_TEMPERATURE`
+    /// Returns the environment variable, as `HORNBOOK_TEMPERATURE`.
     pub fn variable(&self) -> String {
         format!("{PREFIX}{}", self.key.to_uppercase())
     }
 
-    /// Whether a file gives its value as a number.
+    /// Whether its value in a file is a number rather than a string.
     pub fn is_number(&self) -> bool {
         matches!(self.kind, Kind::Threads | Kind::Count(_) | Kind::Number(_))
     }
 
-    /// Whether an option would take the value.
+    /// Checks a value.
     ///
     /// # Errors
-    /// What was expected.
+    /// Returns what was expected.
     pub fn check(&self, text: &str) -> Result<(), String> {
         let ok = |ok: bool, expected: &str| if ok { Ok(()) } else { Err(expected.to_string()) };
         match self.kind {
-            Kind::Model => ok(!text.is_empty(), "a model's name or folder"),
+            Kind::Model => ok(!text.is_empty(), "a model name or folder"),
             Kind::Precision => {
                 text.parse::<Precision>().map(drop).map_err(|e| e.replacen("expected ", "", 1))
             }
             Kind::KvPrecision => ok(["f32", "f16", "int8"].contains(&text), "f32, f16 or int8"),
             Kind::Context => ok(["stop", "shift"].contains(&text), "stop or shift"),
             Kind::Threads => {
-                let threads = text.parse().is_ok_and(|n| (1..=MOST_THREADS).contains(&n));
-                ok(threads, &format!("a whole number from 1 to {MOST_THREADS}"))
+                let threads = text.parse().is_ok_and(|n| (1..=MAX_THREADS).contains(&n));
+                ok(threads, &format!("an integer from 1 to {MAX_THREADS}"))
             }
-            Kind::Count(_) | Kind::Number(_) => self.put(&mut Options::default(), text),
+            Kind::Count(_) | Kind::Number(_) => self.apply_to(&mut Options::default(), text),
         }
     }
 
-    /// Sets it among options, where it is one of theirs.
+    /// Sets the value in `options`, for a setting of sampling.
     ///
     /// # Errors
-    /// What was expected; the options are then as they were.
-    pub fn put(&self, options: &mut Options, text: &str) -> Result<(), String> {
+    /// Returns what was expected, and leaves the options unchanged.
+    pub fn apply_to(&self, options: &mut Options, text: &str) -> Result<(), String> {
         let mut changed = options.clone();
         match self.kind {
             Kind::Count(place) => {
-                *place(&mut changed) = text.parse().map_err(|_| "a whole number from 0 up")?
+                *place(&mut changed) = text.parse().map_err(|_| "an integer of at least 0")?
             }
             Kind::Number(place) => *place(&mut changed) = text.parse().map_err(|_| "a number")?,
-            _ => return Err("a setting of sampling".into()),
+            _ => return Err("a sampling setting".into()),
         }
         changed.sampling.validate(usize::MAX).map_err(|error| match error {
             crate::Error::Parameter { expected, .. } => expected,
@@ -120,8 +120,8 @@ impl Setting {
         Ok(())
     }
 
-    /// Its value among options, where it is one of theirs.
-    pub fn value(&self, options: &mut Options) -> Option<String> {
+    /// Returns the value in `options`, for a setting of sampling.
+    pub fn value_in(&self, options: &mut Options) -> Option<String> {
         match self.kind {
             Kind::Count(place) => Some(place(options).to_string()),
             Kind::Number(place) => Some(place(options).to_string()),
@@ -137,20 +137,20 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn every_setting_is_an_option_of_generate() {
+    fn every_setting_is_option_of_generate() {
         let command = Cli::command();
         let generate = command.find_subcommand("generate").unwrap();
-        for setting in &KNOWN {
+        for setting in &SETTINGS {
             let option = generate.get_arguments().find(|arg| arg.get_id() == setting.key);
             let default = option.unwrap_or_else(|| panic!("{}", setting.key)).get_default_values();
-            assert_eq!(default.is_empty(), !setting.otherwise.is_empty(), "{}", setting.key);
+            assert_eq!(default.is_empty(), !setting.fallback.is_empty(), "{}", setting.key);
         }
     }
 
     #[test]
-    fn values_are_held_to_the_options_bounds() {
+    fn setting_check_enforces_bounds_of_option() {
         let check =
-            |key: &str, text: &str| KNOWN.iter().find(|setting| setting.key == key).unwrap().check(text);
+            |key: &str, text: &str| SETTINGS.iter().find(|setting| setting.key == key).unwrap().check(text);
         for (key, text) in [
             ("model", "gpt2"),
             ("precision", "bf16-dot"),
@@ -165,18 +165,18 @@ mod tests {
             assert_eq!(check(key, text), Ok(()), "{key} {text}");
         }
         for (key, text, expected) in [
-            ("model", "", "a model's name or folder"),
+            ("model", "", "a model name or folder"),
             ("precision", "f8", "one of f32, f16, bf16, bf16-dot, int8, int4"),
-            ("threads", "0", "a whole number from 1 to 1024"),
-            ("threads", "1025", "a whole number from 1 to 1024"),
+            ("threads", "0", "an integer from 1 to 1024"),
+            ("threads", "1025", "an integer from 1 to 1024"),
             ("kv_precision", "int4", "f32, f16 or int8"),
             ("context", "2048", "stop or shift"),
             ("temperature", "-1", "a number from 0 up"),
             ("temperature", "warm", "a number"),
             ("top_p", "1.5", "a number from 0 to 1"),
             ("typical_p", "0", "a number above 0, up to 1"),
-            ("top_k", "-1", "a whole number from 0 up"),
-            ("top_k", "1.5", "a whole number from 0 up"),
+            ("top_k", "-1", "an integer of at least 0"),
+            ("top_k", "1.5", "an integer of at least 0"),
         ] {
             assert_eq!(check(key, text), Err(expected.to_string()), "{key} {text}");
         }
