@@ -1,6 +1,6 @@
 //! Long texts, drafts, and many completions at once, as a user types them.
 
-use crate::cli_generate::{complaint, generate, ids, json, list, tiny, written};
+use crate::cli_generate::{comma_separated, generate, ids, json, stderr_of_failure, stdout_of, tiny};
 use hornbook::generate::ContextPolicy;
 use hornbook::sampling::SamplingParams;
 use hornbook::{Hornbook, Options};
@@ -97,20 +97,20 @@ fn several_are_computed_together_and_each_is_what_it_is_alone() {
     assert!(reasons.contains(&&"stop".into()) && reasons.contains(&&"length".into()));
 
     // As text, in their order, each behind the prompt.
-    let text = written(&mut generate(&[&args[..9], &["--echo"]].concat()));
+    let text = stdout_of(&mut generate(&[&args[..9], &["--echo"]].concat()));
     let parts: Vec<&str> = text.strip_suffix('\n').unwrap().split("\n---\n").collect();
     assert_eq!(parts.len(), 70);
     for (part, (_, text, _)) in parts.iter().zip(&expected) {
         assert_eq!(*part, format!("{prompt}{text}").strip_suffix('\n').unwrap_or(&format!("{prompt}{text}")));
     }
     // None has anything to write.
-    assert_eq!(written(&mut generate(&["Hi", "-n", "3", "--max-tokens", "0"])), "\n---\n\n---\n\n");
+    assert_eq!(stdout_of(&mut generate(&["Hi", "-n", "3", "--max-tokens", "0"])), "\n---\n\n---\n\n");
 }
 
 #[test]
 fn a_text_goes_past_the_context_where_it_is_told_to() {
     let (folder, ..) = tiny(); // 96 positions
-    let prompt = list(&[5; 90]);
+    let prompt = comma_separated(&[5; 90]);
     let args =
         ["-m", &folder, "--prompt-ids", &prompt, "--output", "ids", "--logit-bias", "50=-inf", "--seed", "1"];
     let args = [&args[..], &["--max-tokens", "200", "--context", "shift"]].concat();
@@ -197,7 +197,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
         ),
     ];
     for (args, parts) in cases {
-        let said = complaint(&mut generate(args));
+        let said = stderr_of_failure(&mut generate(args));
         assert!(said.starts_with("hornbook: ") && said.lines().count() == 1, "{args:?}: {said}");
         for part in *parts {
             assert!(said.contains(part), "{args:?}: {part:?} is not in {said}");

@@ -18,15 +18,15 @@ use std::process::ExitCode;
 /// The exit code of a program ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
-/// Answer a file of requests, as OpenAI's batches have them
+/// Process a file of requests in the format of OpenAI's Batch API
 ///
-/// Each line of the input is a request to /v1/completions, /v1/chat/completions or /v1/embeddings, with an id that comes
-/// back with its answer. Many are computed together, and each answer is appended to the output when it is there, whatever
-/// the order. A run that was ended goes on where it stopped when the same command is given again: what the output holds is
-/// not asked again, and a line that was half written is.
+/// Each line of the input is a request to /v1/completions, /v1/chat/completions or /v1/embeddings, with a custom_id that is
+/// repeated in its response. Requests are batched, and each response is appended to the output as soon as it is complete, in
+/// any order. To resume an interrupted run, repeat the command: requests that already have a response are skipped, and an
+/// incomplete last line is redone.
 ///
-/// Nothing starts before every line of the input is found right. A request that the model cannot do, as one with a prompt
-/// too long, gets its error as the answer; the program says so at the end and exits with 1.
+/// Every line of the input is validated before anything runs. A request that fails, for example because its prompt is too
+/// long, gets an error as its response; the number of failures is reported at the end, and the exit code is 1.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook batch in.jsonl -o out.jsonl
@@ -35,14 +35,14 @@ const INTERRUPTED: i32 = 130;
 
 A line of in.jsonl:
   {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/completions\", \"body\": {\"prompt\": \"Once\", \"seed\": 1}}
-and its answer in out.jsonl:
+and its response in out.jsonl:
   {\"id\": \"batch_req_...\", \"custom_id\": \"a\", \"response\": {\"status_code\": 200, \"request_id\": \"...\", \"body\": {...}},
    \"error\": null}")]
 pub struct Batch {
-    /// The requests, one a line; - for standard input
+    /// Input file, one request per line; - for standard input
     input: PathBuf,
 
-    /// Where the answers go; - for standard output, from where no run can go on
+    /// Output file; - for standard output, which cannot be resumed
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 

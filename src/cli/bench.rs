@@ -20,69 +20,69 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 
-/// Measure tokens a second, beside the machine's limits
+/// Measure tokens per second and compare them with the limits of the machine
 ///
-/// Prefill reads a prompt; decode writes tokens one by one; batch decodes several sequences at once. Decode is limited
-/// by how fast memory can be read, prefill by multiply-adds. Both limits are measured again and again around what is
-/// measured, and the table gives the share of each that was reached. A model that fits in the cache can exceed the
-/// bandwidth of memory. Choosing tokens from their logits is not part of the times.
+/// Prefill processes a prompt, decode generates tokens one by one, and batch decodes several sequences together. Decode is
+/// bound by memory bandwidth, prefill by FMA throughput. Both limits are measured repeatedly between the other
+/// measurements, and the table shows the percentage of each limit that was reached. A model that fits in the cache can
+/// exceed the memory bandwidth. Sampling is not included in the times.
 #[derive(Args, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "Examples:
   hornbook bench                                          the built-in model
   hornbook bench --model gpt2                             a model of your own
-  hornbook bench --shape gpt2-xl --precision bf16         any size, without a download
+  hornbook bench --shape gpt2-xl --precision bf16         any size, without downloading it
   hornbook bench --shape gpt2 --precision f32,int8,int4 --threads 1,2,4
   hornbook bench --shape gpt2 --prompt 32,512 --depth 0,512 --batch 2,4,8 --csv > gpt2.csv
-  hornbook bench attention --help                         attention kernels beside one another
-  hornbook bench roofline --help                          where the time of a token goes"
+  hornbook bench attention --help                         compare attention kernels
+  hornbook bench roofline --help                          show where the time of a token is spent"
 )]
 pub struct Bench {
     #[command(subcommand)]
     subject: Option<Subject>,
 
-    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
+    /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
     #[arg(short, long, default_value = "fable", conflicts_with = "shape")]
     model: String,
 
-    /// Random weights of this shape instead: gpt2, gpt2-medium, gpt2-large or gpt2-xl
+    /// Use random weights of this model's shape: gpt2, gpt2-medium, gpt2-large or gpt2-xl
     #[arg(long, value_name = "NAME")]
     shape: Option<Shape>,
 
-    /// What to convert the weights to: f32, f16, bf16, bf16-dot, int8, int4 [default: f32 for a shape, a model's own]
+    /// Precisions to measure: f32, f16, bf16, bf16-dot, int8, int4 [default: f32 with --shape, otherwise as stored]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     precision: Vec<Precision>,
 
-    /// Numbers of threads to compute with [default: one for each core]
+    /// Numbers of threads to measure [default: one per core]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     threads: Vec<NonZeroUsize>,
 
-    /// Prompt lengths to prefill [default: 128,512]
+    /// Prompt lengths for prefill [default: 128,512]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     prompt: Vec<NonZeroUsize>,
 
-    /// Tokens that are there before decode begins [default: 32 and 7/8 of the context]
+    /// Context lengths at which decode starts [default: 32 and 7/8 of the context]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     depth: Vec<usize>,
 
-    /// Sequences to decode at once, each as deep as the first depth; 1 for none
+    /// Batch sizes for decode, at the first depth; 1 skips batching
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "8")]
     batch: Vec<NonZeroUsize>,
 
-    /// Times to measure everything
+    /// Number of repetitions
     #[arg(long, value_name = "N", default_value = "7")]
     repeat: NonZeroUsize,
 
-    /// How keys and values are stored [default: f16 with bf16-dot, int8 and int4, else f32]
+    /// Precision of the KV cache [default: f16 with bf16-dot, int8 and int4, otherwise f32]
     #[arg(long, value_name = "PRECISION", value_enum)]
     kv_precision: Option<KvPrecisionArg>,
 
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long, conflicts_with = "csv")]
     json: bool,
 
-    /// Comma-separated values, one line for each measurement
+    /// Print CSV, one line per measurement
     #[arg(long)]
     csv: bool,
 }

@@ -11,29 +11,29 @@ pub const COMPARED: usize = 5;
 /// What is done to a model before it runs.
 #[derive(Args, Clone, Debug)]
 pub struct ChangesArgs {
-    /// Take parts away: heads such as L5H1, MLPs such as mlp3, separated by commas
-    #[arg(long, value_name = "PARTS", value_delimiter = ',', help_heading = "What does a part do?")]
+    /// Ablate attention heads and MLPs, e.g. L5H1,mlp3
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', help_heading = "Interventions")]
     ablate: Vec<Part>,
 
-    /// What to leave in the place of what is taken away
+    /// Replacement for the output of ablated parts
     #[arg(
         long,
         value_name = "WHAT",
         value_enum,
         default_value_t = With::Zero,
         requires = "ablate",
-        help_heading = "What does a part do?"
+        help_heading = "Interventions"
     )]
     ablate_with: With,
 
-    /// Multiply what parts bring, after --ablate: L5H1=2,mlp3=0.5
+    /// Scale the outputs of heads and MLPs, e.g. L5H1=2,mlp3=0.5 (applied after --ablate)
     #[arg(
         long,
         value_name = "PART=S",
         value_delimiter = ',',
         value_parser = parse_scale,
         allow_hyphen_values = true,
-        help_heading = "What does a part do?"
+        help_heading = "Interventions"
     )]
     scale: Vec<(Part, f32)>,
 }
@@ -41,9 +41,9 @@ pub struct ChangesArgs {
 /// What an ablated part brings.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum With {
-    /// Nothing
+    /// Zeros
     Zero,
-    /// Its mean over the prompt's tokens
+    /// The mean output over the tokens of the prompt
     Mean,
 }
 

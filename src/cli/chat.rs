@@ -24,41 +24,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The exit code of a program ended by a signal that no answer was there for.
 const INTERRUPTED: i32 = 130;
 
-/// ChatSession with a model
+/// Chat with a model
 ///
-/// At a terminal: Ctrl-C ends an answer, Ctrl-D the conversation, and /help lists the commands. Through a pipe every line
-/// is a message or a command, and nothing but the answers is written to standard output. A message of several lines stands
-/// between """ and """, or has a backslash at the end of every line but the last.
+/// At a terminal, Ctrl-C stops an answer, Ctrl-D ends the conversation, and /help lists the commands. Through a pipe, every
+/// line is a message or a command, and only the answers are written to standard output. A message of several lines is
+/// enclosed in """, or has a backslash at the end of every line but the last.
 ///
-/// A model's folder says how it was taught to converse (chat_template.jinja or tokenizer_config.json, and stop_strings in
-/// generation_config.json); one that was not is given a transcript to continue. When the context is full, the oldest turns
-/// are left out, and it is said how many.
+/// The chat template is read from the model's folder (chat_template.jinja or tokenizer_config.json), stop strings from
+/// generation_config.json. A model without a template continues a transcript. When the context is full, the oldest turns
+/// are dropped, and a note says how many.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook chat                                          the built-in model
-  hornbook chat --system \"A wise owl answers.\" --seed 7  the same answers to the same messages
+  hornbook chat --system \"A wise owl answers.\" --seed 7  reproducible answers
   hornbook chat --model gpt2 --temperature 0.6           from the local cache
   printf 'Who are you?\\nAnd where do you live?\\n' | hornbook chat
   printf 'Who are you?\\n/save talk.json\\n' | hornbook chat
   printf 'And then?\\n' | hornbook chat --load talk.json
-  hornbook chat --model DIR --template chat.jinja        another template than the model's own")]
+  hornbook chat --model DIR --template chat.jinja        with another template")]
 pub struct Chat {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// What the model is told about how to answer
+    /// System prompt
     #[arg(long, value_name = "TEXT", help_heading = "Conversation")]
     system: Option<String>,
 
-    /// Go on with a conversation that /save wrote
+    /// Continue a conversation saved with /save
     #[arg(long, value_name = "FILE", help_heading = "Conversation")]
     load: Option<PathBuf>,
 
-    /// How messages become a prompt: a Jinja template as Hugging Face's tokenizers have it [default: the model's own, or a transcript]
+    /// Jinja chat template, as in Hugging Face tokenizers [default: the model's own, or a transcript]
     #[arg(long, value_name = "FILE", help_heading = "Conversation")]
     template: Option<PathBuf>,
 
-    /// Keep no history of what was typed
+    /// Do not save the input history
     #[arg(long, help_heading = "Conversation")]
     no_history: bool,
 

@@ -16,46 +16,45 @@ use std::path::PathBuf;
 /// Models, their names, and how much they do at once.
 #[derive(Args, Debug)]
 pub struct Engines {
-    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache (can be repeated)
+    /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache (repeatable)
     #[arg(short, long, default_value = "fable")]
     model: Vec<String>,
 
-    /// Another name of a model (can be repeated), e.g. text-davinci-002=gpt2. Where there is one model, it answers to
-    /// any name
+    /// Additional name of a model, e.g. text-davinci-002=gpt2 (repeatable); a single model accepts any name
     #[arg(long, value_name = "NAME=MODEL", value_parser = parse_alias)]
     alias: Vec<(String, String)>,
 
-    /// Sequences computed together
-    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_concurrency, value_parser = at_least_one, help_heading = "Many at once")]
+    /// Maximum number of sequences in a batch
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_concurrency, value_parser = at_least_one, help_heading = "Scheduling")]
     pub max_concurrency: usize,
 
-    /// Memory for the keys and values of past requests, for those that begin alike, e.g. 256MiB; 0 keeps none
-    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_byte_size, help_heading = "Many at once")]
+    /// Size of the prefix cache, which reuses the KV cache of earlier requests, e.g. 256MiB; 0 disables
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_byte_size, help_heading = "Scheduling")]
     prefix_cache: usize,
 
-    /// Prompt tokens computed between two steps of running completions
-    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().prefill_chunk, value_parser = at_least_one, help_heading = "Many at once")]
+    /// Maximum number of prompt tokens processed between two decode steps
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().prefill_chunk, value_parser = at_least_one, help_heading = "Scheduling")]
     prefill_chunk: usize,
 
-    /// How messages become a prompt: a Jinja template as Hugging Face's tokenizers have it [default: the model's own, or a transcript]
+    /// Jinja chat template, as in Hugging Face tokenizers [default: the model's own, or a transcript]
     #[arg(long, value_name = "FILE", help_heading = "Chat")]
     chat_template: Option<PathBuf>,
 
-    /// Convert the weights when loading: f32, f16, bf16, bf16-dot, int8 or int4 [default: as they are stored]
-    #[arg(long, value_name = "P", help_heading = "Machine")]
+    /// Convert the weights on load: f32, f16, bf16, bf16-dot, int8 or int4 [default: as stored]
+    #[arg(long, value_name = "P", help_heading = "Execution")]
     precision: Option<Precision>,
 
-    /// Threads to compute with; several models take turns [default: one for each core]
-    #[arg(long, value_name = "N", help_heading = "Machine")]
+    /// Number of threads, shared by all models [default: one per core]
+    #[arg(long, value_name = "N", help_heading = "Execution")]
     threads: Option<NonZeroUsize>,
 
-    /// How attention is computed; hornbook bench attention measures them
-    #[arg(long, value_name = "NAME", value_parser = attention_kernel::parser(), default_value = "flash", help_heading = "Machine")]
+    /// Attention kernel (compare them with hornbook bench attention)
+    #[arg(long, value_name = "NAME", value_parser = attention_kernel::parser(), default_value = "flash", help_heading = "Execution")]
     attention: &'static dyn AttentionKernel,
 
-    /// How keys and values are stored; f16 takes half of f32's memory, int8 a quarter [default: f16 with
-    /// bf16-dot, int8 and int4, else f32]
-    #[arg(long, value_name = "PRECISION", value_enum, help_heading = "Machine")]
+    /// Precision of the KV cache; f16 takes half the memory of f32, int8 a quarter [default: f16 with
+    /// bf16-dot, int8 and int4, otherwise f32]
+    #[arg(long, value_name = "PRECISION", value_enum, help_heading = "Execution")]
     kv_precision: Option<KvPrecisionArg>,
 }
 

@@ -17,15 +17,15 @@ use std::process::ExitCode;
 const NAMED: usize = 12;
 const INDENT: &str = "   ";
 
-/// Walk through the forward pass, from text to the next token
+/// Walk through the forward pass, from the text to the next token
 ///
-/// Each step says what it does, by what formula, on what shapes, with some of the last token's numbers, and what it took:
-/// medians of a few passes. Shown are the first block, or that of --layer, and a line for each of the others.
+/// For each step: a description, the formula, the shapes, some values of the last token, and the median time of a few
+/// passes. The first block, or that of --layer, is shown in full, the others in one line each.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook explain \"Once upon a time\"
-  hornbook explain \"Once upon a time\" --step       Enter goes on, q ends
-  hornbook explain \"Once upon a time\" --layer 3    one block alone
+  hornbook explain \"Once upon a time\" --step       wait for Enter after each step
+  hornbook explain \"Once upon a time\" --layer 3    one block only
   hornbook explain --model gpt2 \"The sea\" --json")]
 pub struct Explain {
     #[command(flatten)]
@@ -34,19 +34,19 @@ pub struct Explain {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Wait for Enter after each step; q ends
+    /// Wait for Enter after each step; q quits
     #[arg(long, conflicts_with = "json")]
     step: bool,
 
-    /// Show block N alone, from 0
+    /// Show only block N, counted from 0
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
 
-    /// Columns to write in [default: the terminal's, or 100]
+    /// Width in columns [default: that of the terminal, or 100]
     #[arg(long, value_name = "COLUMNS")]
     width: Option<usize>,
 
-    /// One JSON object, every step of every block
+    /// Print one JSON object with every step of every block
     #[arg(long)]
     json: bool,
 }
@@ -55,7 +55,7 @@ impl Explain {
     pub(super) fn run(self) -> Result<ExitCode> {
         let screen = Screen::new(self.width)?;
         let Some(prompt) = self.prompt.read()? else {
-            eprint!("{}", prompt::missing_input_hint("explain", "a prompt to walk through"));
+            eprint!("{}", prompt::missing_input_hint("explain", "a prompt"));
             return Ok(ExitCode::from(2));
         };
         let hornbook = self.model.open()?;

@@ -12,44 +12,45 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Find out which attention head does what
+/// Score attention heads: induction, previous token, duplicate token, first token
 ///
-/// Every head reads random tokens that are repeated once, and is scored by how much of its attention goes where a head
-/// of each kind would look: to the token before (previous), to the same token earlier (duplicate), to what followed it
-/// there (induction), or to the very first token, where heads look that have nothing to say. 1 is all of its attention.
+/// The model reads a random token sequence that is repeated once. A head's score for a kind is the mean attention weight
+/// on the position that this kind attends to: the token before (previous), the earlier occurrence of the same token
+/// (duplicate), the token after that occurrence (induction), or the first token of the sequence (first, the attention
+/// sink of idle heads). Scores are between 0 and 1.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook heads
   hornbook heads --sort previous
   hornbook heads --model gpt2 --html heads.html
   hornbook heads --json
-  hornbook generate \"The king\" --ablate L5H1     and what the text is without one")]
+  hornbook generate \"The king\" --ablate L5H1     generate without a head")]
 pub struct Heads {
-    /// The model
+    /// Model options
     #[command(flatten)]
     model: ModelArgs,
 
-    /// The kind whose heads come first
+    /// Sort by the score of this kind
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Sort::Induction)]
     sort: Sort,
 
-    /// Random tokens that are repeated [default: 64, or what the model has room for]
+    /// Length of the repeated sequence in tokens [default: 64, or what fits into the context]
     #[arg(long, value_name = "N")]
     length: Option<NonZeroUsize>,
 
-    /// Sequences to take the mean of
+    /// Number of random sequences to average over
     #[arg(long, value_name = "N", default_value = "8")]
     sequences: NonZeroUsize,
 
-    /// The number all chance comes from
+    /// Random seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 
-    /// Write a page for a browser as well: the scores as heat maps
+    /// Also write an HTML page with the scores as heat maps
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }

@@ -6,20 +6,20 @@ use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Ask a server whether it takes requests
+/// Check whether a server accepts requests
 ///
-/// Ends with status 0 if it does, with 1 and a line of why if not: for containers and scripts that wait for one.
+/// Exits with code 0 if it does, and with an error and code 1 if it does not. Meant for containers and scripts.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook health
   hornbook health http://127.0.0.1:8081
   until hornbook health; do sleep 1; done")]
 pub struct Health {
-    /// The server's address
+    /// URL of the server
     #[arg(default_value = "http://127.0.0.1:8080")]
     url: String,
 
-    /// How long to wait for an answer
+    /// Timeout in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }

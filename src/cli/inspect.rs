@@ -27,20 +27,19 @@ const BEST: usize = 10;
 /// The most tokens of a report: every head holds a number for each pair.
 const MOST_REPORTED: usize = 512;
 
-/// Look inside while a text is read
+/// Inspect the model on a text: attention, logit lens, logit attribution
 ///
-/// Shows the tokens and how much each surprised the model, the attention of one head (the one that looks hardest at single
-/// tokens in the text, unless another is named), what the model would answer if it stopped after each block (the logit
-/// lens), the likeliest next tokens, and which heads and MLPs speak for one of them. With --html all heads and all of
-/// this for every token go into one file for a browser.
+/// Shows the surprisal of each token, the attention weights of one head (by default the one with the highest saliency), the
+/// predictions decoded after each block (logit lens), the most likely next tokens, and the direct logit attribution of one
+/// of them to heads and MLPs. With --html, all heads and all tokens are written to one HTML file.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook inspect \"The cat sat on the mat because it\"
   hornbook inspect \"The cat sat on the mat because it\" --html report.html
-  hornbook inspect \"Once upon a time\" --layer 2 --head 1     one head's attention
-  hornbook inspect \"Once upon a\" --target \" time\"            what speaks for a token
-  hornbook inspect \"Once upon a\" --ablate L0H3,mlp2       without these parts
-  hornbook inspect --prompt-file story.txt --json            numbers for a program
+  hornbook inspect \"Once upon a time\" --layer 2 --head 1     attention of one head
+  hornbook inspect \"Once upon a\" --target \" time\"            attribution of another token
+  hornbook inspect \"Once upon a\" --ablate L0H3,mlp2       with these parts ablated
+  hornbook inspect --prompt-file story.txt --json            all values as JSON
   hornbook inspect --model gpt2 \"The sea\" --width 120
 
 Environment:
@@ -52,34 +51,34 @@ pub struct Inspect {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Show a head of this block, from 0 [default: the most telling head]
+    /// Show a head of this block, counted from 0 [default: that of the head with the highest saliency]
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
 
-    /// Show this head of the block, from 0
+    /// Show this head of the block, counted from 0
     #[arg(long, value_name = "N", requires = "layer")]
     head: Option<usize>,
 
-    /// Explain the logit of this token at the text's end, e.g. " dog" [default: the likeliest]
+    /// Attribute the logit of this next token, e.g. " dog" [default: the most likely]
     #[arg(long, value_name = "TEXT", conflicts_with = "target_id")]
     target: Option<String>,
 
-    /// The same, by its id
+    /// The same, by token id
     #[arg(long, value_name = "ID")]
     target_id: Option<u32>,
 
     #[command(flatten)]
     changes: ChangesArgs,
 
-    /// One JSON object with all numbers
+    /// Print one JSON object with all values
     #[arg(long, help_heading = "Output")]
     json: bool,
 
-    /// Write a report for a browser to this file, which needs no network
+    /// Write a self-contained HTML report to this file
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     html: Option<PathBuf>,
 
-    /// Columns to draw in, at least 40 [default: the terminal's, or 100]
+    /// Width in columns, at least 40 [default: that of the terminal, or 100]
     #[arg(long, value_name = "N", help_heading = "Output")]
     width: Option<usize>,
 }
@@ -87,7 +86,7 @@ pub struct Inspect {
 impl Inspect {
     pub(super) fn run(self) -> Result<ExitCode> {
         let Some(prompt) = self.prompt.read()? else {
-            eprint!("{}", prompt::missing_input_hint("inspect", "a text to look into"));
+            eprint!("{}", prompt::missing_input_hint("inspect", "a text"));
             return Ok(ExitCode::from(2));
         };
         let screen = Screen::new(self.width)?;

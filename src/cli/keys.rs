@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Give out keys for a server, and take them back
+/// Manage the API keys of a server
 ///
-/// The file holds names, limits and the keys' SHA-256, never a key. A running server notices every change at once.
+/// The key file stores names, limits and SHA-256 hashes, never the keys. A running server picks up changes at once.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples, of two tiers of 100 and 1000 requests a minute:
+#[command(after_help = "Examples, with tiers of 100 and 1000 requests per minute:
   hornbook keys add alice --rpm 100 --tpm 20000 --keys keys.toml
   hornbook keys add bob --rpm 1000 --keys keys.toml
   hornbook keys list --keys keys.toml
@@ -25,35 +25,35 @@ pub struct Keys {
 
 #[derive(Debug, Subcommand)]
 enum KeysCommand {
-    /// Make a key and print it, this once
+    /// Create a key and print it, once
     Add(Add),
-    /// Show the keys' names and limits
+    /// List the names and limits of the keys
     List(KeysFile),
-    /// Take a key back
+    /// Revoke a key
     Remove(Remove),
 }
 
 #[derive(Args, Debug)]
 struct KeysFile {
-    /// The file the keys are kept in
+    /// Key file
     #[arg(long, value_name = "FILE", default_value = "keys.toml")]
     keys: PathBuf,
 }
 
 #[derive(Args, Debug)]
 struct Add {
-    /// Whose key it is
+    /// Name of the key
     name: String,
 
-    /// Requests a minute [default: any number]
+    /// Limit of requests per minute [default: none]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rpm: Option<u64>,
 
-    /// Tokens a minute, of prompts and completions [default: any number]
+    /// Limit of tokens per minute, of prompts and completions [default: none]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     tpm: Option<u64>,
 
-    /// A model it is good for (can be repeated) [default: all]
+    /// Model that the key may use (repeatable) [default: all]
     #[arg(long, value_name = "MODEL")]
     model: Vec<String>,
 
@@ -63,7 +63,7 @@ struct Add {
 
 #[derive(Args, Debug)]
 struct Remove {
-    /// Whose key it is
+    /// Name of the key
     name: String,
 
     #[command(flatten)]

@@ -61,7 +61,7 @@ use std::process::ExitCode;
   hornbook inspect \"Once upon a time\"    show attention, logit lens and logit attribution
   hornbook perplexity story.txt          measure perplexity on a text
   hornbook bench                         measure tokens per second on this machine
-  hornbook pull gpt2                     download a model from the Hugging Face Hub
+  hornbook pull gpt2                     download a model from the Hugging Face hub
   hornbook quantize gpt2 -p int8 -o DIR  quantize a model to a quarter of its size")]
 pub struct Cli {
     #[command(subcommand)]

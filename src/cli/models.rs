@@ -10,33 +10,33 @@ use std::process::ExitCode;
 
 /// List the available models
 ///
-/// Lists the built-in model and the supported models in the Hugging Face cache.
+/// These are the built-in model and the supported models in the Hugging Face cache.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook models
   hornbook models --json
-  hornbook show gpt2                  details of one model")]
+  hornbook show gpt2                  show one of them")]
 pub struct Models {
-    /// Print a JSON array
+    /// Print one JSON array
     #[arg(long)]
     json: bool,
 }
 
-/// Show a model's shape, parameters, memory use and card
+/// Show the shape, parameters, memory and model card of a model
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook show fable
   hornbook show gpt2 --json
   hornbook show fable --card | less   the model card")]
 pub struct Show {
-    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
+    /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
     model: String,
 
     /// Print only the model card
     #[arg(long, conflicts_with = "json")]
     card: bool,
 
-    /// Print a JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -13,29 +13,29 @@ use std::process::ExitCode;
 const WIDEST: usize = 64;
 const GAP: usize = 3;
 
-/// Show how alike the position embeddings are
+/// Compare position embeddings with the sinusoidal formula
 ///
-/// Two heat maps side by side, positions downwards and to the right: how alike the rows are that the model has learned
-/// for its positions, and the rows of the sinusoidal formula of the first transformer. Darker is more alike.
+/// Two heat maps show the cosine similarity of each pair of positions: of the embeddings that the model has learned, and of
+/// the sinusoidal formula of the original transformer. Darker is more similar.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook positions
-  hornbook positions --first 64          only the first positions
+  hornbook positions --first 64          only the first 64 positions
   hornbook positions --model gpt2 --json")]
 pub struct PositionsArgs {
-    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
+    /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
     #[arg(short, long, default_value = "fable")]
     model: String,
 
-    /// Look at the first N positions [default: all of them]
+    /// Use only the first N positions [default: all]
     #[arg(long, value_name = "N")]
     first: Option<usize>,
 
-    /// One JSON object: both maps, 32 fields a side at most, and the means by distance
+    /// Print one JSON object: both maps, at most 32 by 32, and the means by distance
     #[arg(long)]
     json: bool,
 
-    /// Columns to write in [default: the terminal's, or 100]
+    /// Width in columns [default: that of the terminal, or 100]
     #[arg(long, value_name = "COLUMNS")]
     width: Option<usize>,
 }

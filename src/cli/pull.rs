@@ -13,7 +13,7 @@ use std::process::ExitCode;
 /// The model goes into the standard cache, which all programs that use the hub share. Files already in the cache are
 /// verified, not downloaded again; interrupted downloads resume when the command is run again. Sizes and SHA-256 hashes
 /// are compared with those the hub announces before the model can be used by name. Only safetensors and text files are
-/// downloaded, never pickles. Prints the model's folder.
+/// downloaded, never pickles. The path of the model is printed to standard output.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook pull gpt2                                 0.5 GB; gpt2-medium 1.5, gpt2-large 3.2, gpt2-xl 6.4
@@ -22,13 +22,13 @@ use std::process::ExitCode;
   hornbook pull gpt2 --revision 607a30d783dfa663caf39e06633721c8d4cfcd7e
 
 Environment:
-  HF_HUB_CACHE, HF_HOME    location of the cache [~/.cache/huggingface/hub]
+  HF_HUB_CACHE, HF_HOME    location of the cache [default: ~/.cache/huggingface/hub]
   HF_TOKEN, HF_TOKEN_PATH  access token, for private and gated models
-  HF_ENDPOINT              address of the hub [https://huggingface.co]
+  HF_ENDPOINT              address of the hub [default: https://huggingface.co]
   HF_HUB_OFFLINE           1: use the cache only, without network access
   HTTPS_PROXY, NO_PROXY    proxy settings")]
 pub struct Pull {
-    /// gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or the owner/name of a repository on the hub
+    /// Model: gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or the owner/name of a repository on the hub
     model: String,
 
     /// Branch, tag or commit

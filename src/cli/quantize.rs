@@ -10,29 +10,29 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Write a model with its weights quantized to 8 or 4 bits
+/// Quantize the weights of a model to int8 or int4
 ///
-/// The new folder holds ordinary safetensors that are memory-mapped, so the model loads at once, whereas --precision
-/// quantizes the weights on every load. Tokens and logprobs are the same either way. The file is renamed into place only
-/// when it is complete.
+/// The new folder holds a safetensors file that is memory-mapped, so that it opens at once, whereas --precision of other
+/// commands quantizes the weights on every load. Tokens and logprobs are the same either way. The file is written
+/// atomically.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook quantize gpt2 --precision int8 -o gpt2-int8
   hornbook generate --model gpt2-int8 \"The sea\"
   hornbook quantize ./my-gpt2 --precision int4 -o ./my-gpt2-int4 --force")]
 pub struct Quantize {
-    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
+    /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
     model: String,
 
     /// int8 (8 bits per weight) or int4 (4 bits, the LM head 8)
     #[arg(short, long)]
     precision: Precision,
 
-    /// Folder to write
+    /// Output folder
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 
-    /// Replace an existing model
+    /// Overwrite an existing model
     #[arg(long)]
     force: bool,
 }

@@ -16,10 +16,10 @@ use std::time::Duration;
 /// The exit code of a program ended by a second Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
-/// Serve OpenAI's API on this machine
+/// Serve models over an OpenAI-compatible HTTP API
 ///
-/// Programs written for OpenAI's API run unchanged: set OPENAI_API_BASE (older clients) or OPENAI_BASE_URL (newer ones)
-/// to the address this prints. On this machine alone no key is needed, and any will do.
+/// Programs written for the OpenAI API run unchanged: set OPENAI_API_BASE (older clients) or OPENAI_BASE_URL (newer
+/// clients) to the printed address. Local clients need no API key; any key is accepted.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook serve                                   the built-in model on http://127.0.0.1:8080
@@ -27,50 +27,51 @@ const INTERRUPTED: i32 = 130;
   hornbook serve --model fable --model gpt2        two models
   OPENAI_API_BASE=http://127.0.0.1:8080/v1 OPENAI_API_KEY=x python their_script.py
 
-For others, with keys of two tiers, 100 and 1000 requests a minute:
+On a network, with two keys limited to 100 and 1000 requests per minute:
   hornbook keys add alice --rpm 100 --keys keys.toml
   hornbook keys add bob --rpm 1000 --keys keys.toml
   hornbook serve --host 0.0.0.0 --keys keys.toml
 
-Before the models are loaded and while it ends it answers with status 503. Ctrl-C lets running requests end, for as long
-as --grace says; a second one ends them.")]
+While models are loaded and during shutdown the server responds with status 503. Ctrl-C shuts it down once running
+requests are finished, at the latest after --grace; a second Ctrl-C stops at once.")]
 pub struct Serve {
     #[command(flatten)]
     engines: Engines,
 
-    /// The address to listen on
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1", help_heading = "Network")]
     host: String,
 
-    /// The port to listen on; 0 takes a free one
+    /// Port to listen on; 0 selects a free port
     #[arg(long, default_value_t = 8080, help_heading = "Network")]
     port: u16,
 
-    /// Ask for keys, those of this file; see hornbook keys
+    /// Require an API key from this file (see hornbook keys)
     #[arg(long, value_name = "FILE", help_heading = "Network")]
     keys: Option<PathBuf>,
 
-    /// Let other machines in without a key
+    /// Accept requests from other machines without an API key
     #[arg(long, conflicts_with = "keys", help_heading = "Network")]
     no_auth: bool,
 
-    /// Let pages of this origin ask (can be repeated), e.g. https://example.com; * for any. Pages of this machine may
+    /// Allow requests from web pages of this origin, e.g. https://example.com, or * for any (repeatable); pages of
+    /// this machine are always allowed
     #[arg(long, value_name = "ORIGIN", help_heading = "Network")]
     cors: Vec<String>,
 
-    /// The largest request body, e.g. 8MiB
+    /// Maximum size of a request body, e.g. 8MiB
     #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = parse_byte_size, help_heading = "Network")]
     max_body: usize,
 
-    /// How long requests may go on after Ctrl-C
+    /// Time for running requests to finish after Ctrl-C, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Network")]
     grace: u64,
 
-    /// Sequences that may wait; requests beyond are refused with status 429
-    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().queue, help_heading = "Many at once")]
+    /// Maximum number of waiting sequences; further requests get status 429
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().queue, help_heading = "Scheduling")]
     queue: usize,
 
-    /// Write prompts to the log
+    /// Log prompts
     #[arg(long, help_heading = "Log")]
     log_prompts: bool,
 }

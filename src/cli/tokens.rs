@@ -13,33 +13,33 @@ use std::process::ExitCode;
 /// The widest a piece's column becomes.
 const LONGEST: usize = 24;
 
-/// Show how a text is cut into tokens
+/// Show how a text is tokenized
 ///
-/// A space is shown as ·, a line feed as ↵, and bytes that are no text on their own, such as half a character, as \xE2.
+/// A space is shown as ·, a line feed as ↵, and bytes that are not valid UTF-8, such as part of a character, as \xE2.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook tokens \"Once upon a time\"
-  hornbook tokens \"unbelievable\" --merges       how its bytes are joined, step by step
+  hornbook tokens \"unbelievable\" --merges       the BPE merges, step by step
   hornbook tokens \"naïve 😀\" --json
   hornbook tokens --prompt-file story.txt --model gpt2
-  hornbook tokens --prompt-ids 15,3,7           from ids back to text")]
+  hornbook tokens --prompt-ids 15,3,7           decode ids to text")]
 pub struct Tokens {
     #[command(flatten)]
     prompt: PromptArgs,
 
-    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
+    /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
     #[arg(short, long, default_value = "fable")]
     model: String,
 
-    /// Show every word's way from bytes to tokens
+    /// Show the BPE merges of every word
     #[arg(long, conflicts_with = "prompt_ids")]
     merges: bool,
 
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 
-    /// Columns to write in [default: the terminal's, or 100]
+    /// Width in columns [default: that of the terminal, or 100]
     #[arg(long, value_name = "COLUMNS")]
     width: Option<usize>,
 }
@@ -48,7 +48,7 @@ impl Tokens {
     pub(super) fn run(self) -> Result<ExitCode> {
         let screen = Screen::new(self.width)?;
         let Some(prompt) = self.prompt.read()? else {
-            eprint!("{}", prompt::missing_input_hint("tokens", "a text to cut"));
+            eprint!("{}", prompt::missing_input_hint("tokens", "a text"));
             return Ok(ExitCode::from(2));
         };
         let hornbook = Hornbook::open(&self.model)?;

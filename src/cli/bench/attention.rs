@@ -20,13 +20,13 @@ use std::process::ExitCode;
 use std::thread::available_parallelism;
 use torch::Torch;
 
-/// Measure attention kernels beside one another, the machine's limits and the formula
+/// Compare attention kernels: speed, memory and accuracy
 ///
-/// Every kernel computes the same random texts. Times are medians; of peak and of bandwidth are the shares of what the
-/// same threads reach in multiply-adds and in reading memory, measured first, that the operations and bytes which cannot
-/// be left out take. What fits in the processor's cache can exceed the bandwidth of memory. Scratch is the memory a
-/// kernel takes besides its input and output; errors are the largest against the formula in f64 (of a number, and of a
-/// mixture relative to its largest number).
+/// Every kernel runs on the same random inputs. Times are medians. "Of peak" and "of bandwidth" relate the FLOPs and bytes
+/// that attention requires to the peak FMA throughput and memory bandwidth of the same threads, measured first. Inputs that
+/// fit in the cache can exceed the memory bandwidth. Scratch is the memory a kernel uses in addition to its inputs and
+/// outputs. Errors are the largest differences from the formula in f64 (of one element, and of an output vector relative
+/// to its largest element).
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook bench attention
@@ -35,72 +35,72 @@ use torch::Torch;
   hornbook bench attention --against torch --threads 1,2 --csv > attention.csv
 
 Environment:
-  HORNBOOK_PYTHON  the Python that has torch, for --against torch [default: python3]")]
+  HORNBOOK_PYTHON  Python interpreter with PyTorch, for --against torch [default: python3]")]
 pub struct Attention {
-    /// The kernels [default: all]
+    /// Kernels to measure [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = attention_kernel::parser())]
     kernels: Vec<&'static dyn AttentionKernel>,
 
-    /// Tokens of a text
+    /// Sequence lengths in tokens
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "128,256,512,1024")]
     seq: Vec<NonZeroUsize>,
 
-    /// Heads
+    /// Number of attention heads
     #[arg(long, value_name = "N", default_value = "12")]
     heads: NonZeroUsize,
 
-    /// Numbers in a head's key
+    /// Head dimension
     #[arg(long, value_name = "N", default_value = "64")]
     head_dim: NonZeroUsize,
 
-    /// All tokens at once, or the last one after the others
+    /// Phases to measure
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum, default_value = "prefill,decode")]
     phase: Vec<Phase>,
 
-    /// Texts at once
+    /// Batch sizes in sequences
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
     batch: Vec<NonZeroUsize>,
 
-    /// Numbers of threads to compute with [default: one for each core]
+    /// Numbers of threads to measure [default: one per core]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     threads: Vec<NonZeroUsize>,
 
-    /// How keys and values are stored
+    /// Precision of the KV cache
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum, default_value = "f32")]
     kv_precision: Vec<KvPrecisionArg>,
 
-    /// Times to measure everything
+    /// Number of repetitions
     #[arg(long, value_name = "N", default_value = "9")]
     repeat: NonZeroUsize,
 
-    /// Measure PyTorch's scaled_dot_product_attention on the same shapes (those in f32), in turns with the kernels
+    /// Also measure PyTorch's scaled_dot_product_attention on the same f32 shapes, interleaved with the kernels
     #[arg(long, value_name = "WHAT", value_enum)]
     against: Option<Against>,
 
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long, conflicts_with = "csv")]
     json: bool,
 
-    /// Comma-separated values, one line for each measurement
+    /// Print CSV, one line per measurement
     #[arg(long)]
     csv: bool,
 
-    /// Draw times over lengths as a chart, too
+    /// Also write a chart of time over sequence length
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Phase {
-    /// Every token of a text at once
+    /// All tokens of a sequence at once
     Prefill,
-    /// The last token of a text
+    /// The last token of a sequence
     Decode,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Against {
-    /// PyTorch, in the Python that HORNBOOK_PYTHON names
+    /// PyTorch, run by the interpreter in HORNBOOK_PYTHON
     Torch,
 }
 

@@ -17,59 +17,59 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Take a prefill step and a decode step apart, operation by operation
+/// Profile a prefill step and a decode step by operation
 ///
-/// Each operation, all layers together: its time, the bytes and operations that it cannot do without, the limit that
-/// binds it (reading memory or multiply-adds, measured just before and after), what share of that limit it reaches, and
-/// its share of the step. Of several repetitions, the one of median length is shown. What passes from one operation to
-/// the next stays in the cache, so small operations can beat their limit; eight-bit products can beat that of f32.
+/// For each operation, summed over layers: its time, the bytes and FLOPs that it requires, the limit that bounds it (memory
+/// bandwidth or FMA throughput, measured just before and after), the percentage of that limit that it reaches, and the
+/// percentage of the step that it takes. Of several repetitions, the one with the median duration is shown. Activations
+/// stay in the cache between operations, so small operations can exceed their limit; int8 products can exceed that of f32.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook bench roofline
   hornbook bench roofline --shape gpt2 --prompt 512 --depth 1000 --svg roofline.svg
   hornbook bench roofline --model gpt2 --precision int8 --attention split-kv --json")]
 pub struct Roofline {
-    /// fable (built in), a checkpoint's folder, or a Hugging Face name in the local cache
+    /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
     #[arg(short, long, default_value = "fable", conflicts_with = "shape")]
     model: String,
 
-    /// Random weights of this shape instead: gpt2, gpt2-medium, gpt2-large or gpt2-xl
+    /// Use random weights of this model's shape: gpt2, gpt2-medium, gpt2-large or gpt2-xl
     #[arg(long, value_name = "NAME")]
     shape: Option<Shape>,
 
-    /// Convert the weights when loading: f32, f16, bf16, bf16-dot, int8 or int4 [default: as they are stored]
+    /// Convert the weights on load: f32, f16, bf16, bf16-dot, int8 or int4 [default: as stored]
     #[arg(long, value_name = "P")]
     precision: Option<Precision>,
 
-    /// Threads to compute with [default: one for each core]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 
-    /// How attention is computed
+    /// Attention kernel
     #[arg(long, value_name = "NAME", value_parser = attention_kernel::parser(), default_value = "flash")]
     attention: &'static dyn AttentionKernel,
 
-    /// How keys and values are stored [default: f16 with bf16-dot, int8 and int4, else f32]
+    /// Precision of the KV cache [default: f16 with bf16-dot, int8 and int4, otherwise f32]
     #[arg(long, value_name = "PRECISION", value_enum)]
     kv_precision: Option<KvPrecisionArg>,
 
-    /// Tokens of the prefill step [default: 512, or the model's context]
+    /// Prompt length of the prefill step in tokens [default: 512, or the model's context]
     #[arg(long, value_name = "N")]
     prompt: Option<NonZeroUsize>,
 
-    /// Tokens that are there before the decode step [default: 512, or all but one of the context]
+    /// Context length before the decode step in tokens [default: 512, or the model's context less one]
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
 
-    /// Times to take each step
+    /// Number of repetitions of each step
     #[arg(long, value_name = "N", default_value = "15")]
     repeat: NonZeroUsize,
 
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 
-    /// Draw the shares as bars, too
+    /// Also write a bar chart of the percentages
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
