@@ -20,13 +20,14 @@ const INTERRUPTED: i32 = 130;
 
 /// Process a file of requests in the format of OpenAI's Batch API
 ///
-/// Each line of the input is a request to /v1/completions, /v1/chat/completions or /v1/embeddings, with a custom_id that is
-/// repeated in its response. Requests are batched, and each response is appended to the output as soon as it is complete, in
-/// any order. To resume an interrupted run, repeat the command: requests that already have a response are skipped, and an
-/// incomplete last line is redone.
+/// Each line of the input is a request to /v1/completions, /v1/chat/completions or /v1/embeddings, with a
+/// custom_id that is repeated in its response. Requests are batched, and each response is appended to the
+/// output as soon as it is complete, in any order. To resume an interrupted run, repeat the command: requests
+/// that already have a response are skipped, and an incomplete last line is redone.
 ///
-/// Every line of the input is validated before anything runs. A request that fails, for example because its prompt is too
-/// long, gets an error as its response; the number of failures is reported at the end, and the exit code is 1.
+/// Every line of the input is validated before anything runs. A request that fails, for example because its
+/// prompt is too long, gets an error as its response; the number of failures is reported at the end, and the
+/// exit code is 1.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook batch in.jsonl -o out.jsonl
@@ -34,10 +35,10 @@ const INTERRUPTED: i32 = 130;
   hornbook batch - < in.jsonl | jq -r .response.body.choices[0].text
 
 A line of in.jsonl:
-  {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/completions\", \"body\": {\"prompt\": \"Once\", \"seed\": 1}}
+  {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/completions\", \"body\": {\"prompt\": \"Once\"}}
 and its response in out.jsonl:
-  {\"id\": \"batch_req_...\", \"custom_id\": \"a\", \"response\": {\"status_code\": 200, \"request_id\": \"...\", \"body\": {...}},
-   \"error\": null}")]
+  {\"id\": \"batch_req_...\", \"custom_id\": \"a\", \"error\": null,
+   \"response\": {\"status_code\": 200, \"request_id\": \"...\", \"body\": {...}}}")]
 pub struct Batch {
     /// Input file, one request per line; - for standard input
     input: PathBuf,

@@ -22,10 +22,11 @@ use std::thread::available_parallelism;
 
 /// Measure tokens per second and compare them with the limits of the machine
 ///
-/// Prefill processes a prompt, decode generates tokens one by one, and batch decodes several sequences together. Decode is
-/// bound by memory bandwidth, prefill by FMA throughput. Both limits are measured repeatedly between the other
-/// measurements, and the table shows the percentage of each limit that was reached. A model that fits in the cache can
-/// exceed the memory bandwidth. Sampling is not included in the times.
+/// Prefill processes a prompt, decode generates tokens one by one, and batch decodes several sequences
+/// together. Decode is bound by memory bandwidth, prefill by FMA throughput. Both limits are measured
+/// repeatedly between the other measurements, and the table shows the percentage of each limit that was
+/// reached. A model that fits in the cache can exceed the memory bandwidth. Sampling is not included in the
+/// times.
 #[derive(Args, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -50,7 +51,8 @@ pub struct Bench {
     #[arg(long, value_name = "NAME")]
     shape: Option<Shape>,
 
-    /// Precisions to measure: f32, f16, bf16, bf16-dot, int8, int4 [default: f32 with --shape, otherwise as stored]
+    /// Precisions to measure: f32, f16, bf16, bf16-dot, int8, int4 [default: f32 with --shape, otherwise as
+    /// stored]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     precision: Vec<Precision>,
 

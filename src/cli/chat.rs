@@ -26,13 +26,13 @@ const INTERRUPTED: i32 = 130;
 
 /// Chat with a model
 ///
-/// At a terminal, Ctrl-C stops an answer, Ctrl-D ends the conversation, and /help lists the commands. Through a pipe, every
-/// line is a message or a command, and only the answers are written to standard output. A message of several lines is
-/// enclosed in """, or has a backslash at the end of every line but the last.
+/// At a terminal, Ctrl-C stops an answer, Ctrl-D ends the conversation, and /help lists the commands. Through
+/// a pipe, every line is a message or a command, and only the answers are written to standard output. A
+/// message of several lines is enclosed in """, or has a backslash at the end of every line but the last.
 ///
-/// The chat template is read from the model's folder (chat_template.jinja or tokenizer_config.json), stop strings from
-/// generation_config.json. A model without a template continues a transcript. When the context is full, the oldest turns
-/// are dropped, and a note says how many.
+/// The chat template is read from the model's folder (chat_template.jinja or tokenizer_config.json), stop
+/// strings from generation_config.json. A model without a template continues a transcript. When the context
+/// is full, the oldest turns are dropped, and a note says how many.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook chat                                          the built-in model
@@ -112,8 +112,8 @@ fn at_terminal(hornbook: &Hornbook, conversation: Conversation, history: bool) -
     let screen = Screen::new(None)?;
     let (stop, prompted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (to_stop, at_prompt) = (Arc::clone(&stop), Arc::clone(&prompted));
-    // At the prompt Ctrl-C is a key like others, so that a signal comes from elsewhere. Where no handler can be set, every
-    // signal ends the program.
+    // At the prompt Ctrl-C is a key like others, so that a signal comes from elsewhere. Where no handler can
+    // be set, every signal ends the program.
     let _ = ctrlc::set_handler(move || match at_prompt.load(Ordering::SeqCst) {
         true => std::process::exit(INTERRUPTED),
         false => to_stop.store(true, Ordering::SeqCst),

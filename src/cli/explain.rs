@@ -19,8 +19,8 @@ const INDENT: &str = "   ";
 
 /// Walk through the forward pass, from the text to the next token
 ///
-/// For each step: a description, the formula, the shapes, some values of the last token, and the median time of a few
-/// passes. The first block, or that of --layer, is shown in full, the others in one line each.
+/// For each step: a description, the formula, the shapes, some values of the last token, and the median time
+/// of a few passes. The first block, or that of --layer, is shown in full, the others in one line each.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook explain \"Once upon a time\"

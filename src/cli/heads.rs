@@ -14,10 +14,10 @@ use std::process::ExitCode;
 
 /// Score attention heads: induction, previous token, duplicate token, first token
 ///
-/// The model reads a random token sequence that is repeated once. A head's score for a kind is the mean attention weight
-/// on the position that this kind attends to: the token before (previous), the earlier occurrence of the same token
-/// (duplicate), the token after that occurrence (induction), or the first token of the sequence (first, the attention
-/// sink of idle heads). Scores are between 0 and 1.
+/// The model reads a random token sequence that is repeated once. A head's score for a kind is the mean
+/// attention weight on the position that this kind attends to: the token before (previous), the earlier
+/// occurrence of the same token (duplicate), the token after that occurrence (induction), or the first token
+/// of the sequence (first, the attention sink of idle heads). Scores are between 0 and 1.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook heads
@@ -55,18 +55,18 @@ pub struct Heads {
     html: Option<PathBuf>,
 }
 
-/// By what heads are sorted.
+/// Sort order of the heads.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Sort {
-    /// By induction, the highest score first
+    /// Induction score, highest first
     Induction,
-    /// By attention to the token before
+    /// Previous-token score
     Previous,
-    /// By attention to the same token earlier
+    /// Duplicate-token score
     Duplicate,
-    /// By attention to the first token
+    /// First-token score
     First,
-    /// By layer and head
+    /// Layer and head
     Layer,
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 /// Check whether a server accepts requests
 ///
-/// Exits with code 0 if it does, and with an error and code 1 if it does not. Meant for containers and scripts.
+/// Exits with code 0 if it does, and with an error and code 1 if it does not. Meant for containers and
+/// scripts.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook health

@@ -29,9 +29,10 @@ const MOST_REPORTED: usize = 512;
 
 /// Inspect the model on a text: attention, logit lens, logit attribution
 ///
-/// Shows the surprisal of each token, the attention weights of one head (by default the one with the highest saliency), the
-/// predictions decoded after each block (logit lens), the most likely next tokens, and the direct logit attribution of one
-/// of them to heads and MLPs. With --html, all heads and all tokens are written to one HTML file.
+/// Shows the surprisal of each token, the attention weights of one head (by default the one with the highest
+/// saliency), the predictions decoded after each block (logit lens), the most likely next tokens, and the
+/// direct logit attribution of one of them to heads and MLPs. With --html, all heads and all tokens are
+/// written to one HTML file.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook inspect \"The cat sat on the mat because it\"
@@ -43,7 +44,8 @@ const MOST_REPORTED: usize = 512;
   hornbook inspect --model gpt2 \"The sea\" --width 120
 
 Environment:
-  NO_COLOR, CLICOLOR_FORCE=1  never colours, or into a pipe too")]
+  NO_COLOR=1        disable colors
+  CLICOLOR_FORCE=1  use colors even if the output is not a terminal")]
 pub struct Inspect {
     #[command(flatten)]
     prompt: PromptArgs,

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 /// Manage the API keys of a server
 ///
-/// The key file stores names, limits and SHA-256 hashes, never the keys. A running server picks up changes at once.
+/// The key file stores names, limits and SHA-256 hashes, never the keys. A running server picks up changes at
+/// once.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples, with tiers of 100 and 1000 requests per minute:
   hornbook keys add alice --rpm 100 --tpm 20000 --keys keys.toml

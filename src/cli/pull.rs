@@ -10,15 +10,16 @@ use std::process::ExitCode;
 
 /// Download a model from the Hugging Face hub
 ///
-/// The model goes into the standard cache, which all programs that use the hub share. Files already in the cache are
-/// verified, not downloaded again; interrupted downloads resume when the command is run again. Sizes and SHA-256 hashes
-/// are compared with those the hub announces before the model can be used by name. Only safetensors and text files are
-/// downloaded, never pickles. The path of the model is printed to standard output.
+/// The model goes into the standard cache, which all programs that use the hub share. Files already in the
+/// cache are verified, not downloaded again; interrupted downloads resume when the command is run again.
+/// Sizes and SHA-256 hashes are compared with those the hub announces before the model can be used by name.
+/// Only safetensors and text files are downloaded, never pickles. The path of the model is printed to
+/// standard output.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  hornbook pull gpt2                                 0.5 GB; gpt2-medium 1.5, gpt2-large 3.2, gpt2-xl 6.4
+  hornbook pull gpt2                                 0.5 GB (medium 1.5, large 3.2, xl 6.4)
   hornbook pull distilgpt2                           0.4 GB
-  hornbook pull roneneldan/TinyStories-33M           any owner/name; other architectures are rejected
+  hornbook pull roneneldan/TinyStories-33M           any GPT-2 model, as owner/name
   hornbook pull gpt2 --revision 607a30d783dfa663caf39e06633721c8d4cfcd7e
 
 Environment:
@@ -28,7 +29,8 @@ Environment:
   HF_HUB_OFFLINE           1: use the cache only, without network access
   HTTPS_PROXY, NO_PROXY    proxy settings")]
 pub struct Pull {
-    /// Model: gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or the owner/name of a repository on the hub
+    /// Model: gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or the owner/name of a repository on the
+    /// hub
     model: String,
 
     /// Branch, tag or commit

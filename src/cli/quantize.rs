@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Quantize the weights of a model to int8 or int4
 ///
-/// The new folder holds a safetensors file that is memory-mapped, so that it opens at once, whereas --precision of other
-/// commands quantizes the weights on every load. Tokens and logprobs are the same either way. The file is written
-/// atomically.
+/// The new folder holds a safetensors file that is memory-mapped, so that it opens at once, whereas
+/// --precision of other commands quantizes the weights on every load. Tokens and logprobs are the same either
+/// way. The file is written atomically.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook quantize gpt2 --precision int8 -o gpt2-int8

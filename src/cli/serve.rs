@@ -18,8 +18,8 @@ const INTERRUPTED: i32 = 130;
 
 /// Serve models over an OpenAI-compatible HTTP API
 ///
-/// Programs written for the OpenAI API run unchanged: set OPENAI_API_BASE (older clients) or OPENAI_BASE_URL (newer
-/// clients) to the printed address. Local clients need no API key; any key is accepted.
+/// Programs written for the OpenAI API run unchanged: set OPENAI_API_BASE (older clients) or OPENAI_BASE_URL
+/// (newer clients) to the printed address. Local clients need no API key; any key is accepted.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook serve                                   the built-in model on http://127.0.0.1:8080
@@ -32,8 +32,8 @@ On a network, with two keys limited to 100 and 1000 requests per minute:
   hornbook keys add bob --rpm 1000 --keys keys.toml
   hornbook serve --host 0.0.0.0 --keys keys.toml
 
-While models are loaded and during shutdown the server responds with status 503. Ctrl-C shuts it down once running
-requests are finished, at the latest after --grace; a second Ctrl-C stops at once.")]
+During startup and shutdown the server responds with status 503. Ctrl-C waits for running requests,
+for at most --grace seconds; a second Ctrl-C exits at once.")]
 pub struct Serve {
     #[command(flatten)]
     engines: Engines,
@@ -54,8 +54,8 @@ pub struct Serve {
     #[arg(long, conflicts_with = "keys", help_heading = "Network")]
     no_auth: bool,
 
-    /// Allow requests from web pages of this origin, e.g. https://example.com, or * for any (repeatable); pages of
-    /// this machine are always allowed
+    /// Allow requests from web pages of this origin, e.g. https://example.com, or * for any (repeatable);
+    /// pages of this machine are always allowed
     #[arg(long, value_name = "ORIGIN", help_heading = "Network")]
     cors: Vec<String>,
 
@@ -88,7 +88,8 @@ impl Serve {
         greet(&server, self.keys.is_some());
 
         let (stop, again) = (server.stopper(), AtomicBool::new(false));
-        // The first Ctrl-C ends the server, the second the program. Where no handler can be set, every one does.
+        // The first Ctrl-C ends the server, the second the program. Where no handler can be set, every one
+        // does.
         let _ = ctrlc::set_handler(move || {
             if again.swap(true, Ordering::SeqCst) {
                 std::process::exit(INTERRUPTED);

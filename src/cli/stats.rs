@@ -93,12 +93,12 @@ impl fmt::Display for Stats {
         if let Some(search) = self.search_time {
             writeln!(f, "search        {:8.1} ms, {} tokens", ms(search), self.tokens)?;
         }
-        let DraftStats { drafts, drafted_tokens, accepted_tokens } = self.draft_stats;
+        let DraftStats { drafts, drafted_tokens, accepted_tokens: accepted } = self.draft_stats;
         if drafts > 0 {
-            let passes = self.tokens.saturating_sub(1 + accepted_tokens);
+            let passes = self.tokens.saturating_sub(1 + accepted);
             writeln!(
                 f,
-                "drafted       {drafted_tokens:8} tokens in {drafts} of {passes} forward passes, {accepted_tokens} accepted"
+                "drafted       {drafted_tokens:8} tokens in {drafts} of {passes} forward passes, {accepted} accepted"
             )?;
         }
         if let Some(Memory { anonymous, file }) = self.memory {

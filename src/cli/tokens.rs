@@ -15,7 +15,8 @@ const LONGEST: usize = 24;
 
 /// Show how a text is tokenized
 ///
-/// A space is shown as ·, a line feed as ↵, and bytes that are not valid UTF-8, such as part of a character, as \xE2.
+/// A space is shown as ·, a line feed as ↵, and bytes that are not valid UTF-8, such as part of a character,
+/// as \xE2.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook tokens \"Once upon a time\"

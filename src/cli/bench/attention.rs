@@ -22,11 +22,11 @@ use torch::Torch;
 
 /// Compare attention kernels: speed, memory and accuracy
 ///
-/// Every kernel runs on the same random inputs. Times are medians. "Of peak" and "of bandwidth" relate the FLOPs and bytes
-/// that attention requires to the peak FMA throughput and memory bandwidth of the same threads, measured first. Inputs that
-/// fit in the cache can exceed the memory bandwidth. Scratch is the memory a kernel uses in addition to its inputs and
-/// outputs. Errors are the largest differences from the formula in f64 (of one element, and of an output vector relative
-/// to its largest element).
+/// Every kernel runs on the same random inputs. Times are medians. "Of peak" and "of bandwidth" relate the
+/// FLOPs and bytes that attention requires to the peak FMA throughput and memory bandwidth of the same
+/// threads, measured first. Inputs that fit in the cache can exceed the memory bandwidth. Scratch is the
+/// memory a kernel uses in addition to its inputs and outputs. Errors are the largest differences from the
+/// formula in f64 (of one element, and of an output vector relative to its largest element).
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook bench attention
@@ -73,7 +73,8 @@ pub struct Attention {
     #[arg(long, value_name = "N", default_value = "9")]
     repeat: NonZeroUsize,
 
-    /// Also measure PyTorch's scaled_dot_product_attention on the same f32 shapes, interleaved with the kernels
+    /// Also measure PyTorch's scaled_dot_product_attention on the same f32 shapes, interleaved with the
+    /// kernels
     #[arg(long, value_name = "WHAT", value_enum)]
     against: Option<Against>,
 

@@ -19,10 +19,11 @@ use std::process::ExitCode;
 
 /// Profile a prefill step and a decode step by operation
 ///
-/// For each operation, summed over layers: its time, the bytes and FLOPs that it requires, the limit that bounds it (memory
-/// bandwidth or FMA throughput, measured just before and after), the percentage of that limit that it reaches, and the
-/// percentage of the step that it takes. Of several repetitions, the one with the median duration is shown. Activations
-/// stay in the cache between operations, so small operations can exceed their limit; int8 products can exceed that of f32.
+/// For each operation, summed over layers: its time, the bytes and FLOPs that it requires, the limit that
+/// bounds it (memory bandwidth or FMA throughput, measured just before and after), the percentage of that
+/// limit that it reaches, and the percentage of the step that it takes. Of several repetitions, the one with
+/// the median duration is shown. Activations stay in the cache between operations, so small operations can
+/// exceed their limit; int8 products can exceed that of f32.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook bench roofline
