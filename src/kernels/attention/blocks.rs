@@ -29,7 +29,7 @@ impl AttentionKernel for Blocks {
     }
 
     fn description(&self) -> &'static str {
-        "the textbook, 64 queries at a time"
+        "textbook, in blocks of 64 queries"
     }
 
     fn attend(&self, params: &mut AttentionParams) {

@@ -39,7 +39,7 @@ impl AttentionKernel for SlidingWindow {
     }
 
     fn description(&self) -> &'static str {
-        "the last 256 tokens only: another function than the others"
+        "last 256 tokens only; results differ from the other kernels"
     }
 
     fn mask(&self) -> Mask {

@@ -24,7 +24,7 @@ impl AttentionKernel for Textbook {
     }
 
     fn description(&self) -> &'static str {
-        "the whole score matrix, as the formula is written"
+        "full score matrix, as the formula is written"
     }
 
     fn attend(&self, params: &mut AttentionParams) {

@@ -31,7 +31,7 @@ impl AttentionKernel for TwoPass {
     }
 
     fn description(&self) -> &'static str {
-        "all keys, then all values: one row of scores per query"
+        "one row of scores per query: all keys, then all values"
     }
 
     fn attend(&self, params: &mut AttentionParams) {
