@@ -1,6 +1,6 @@
 //! Every attention kernel with GPT-2's twelve heads, prefill and decode. `hornbook bench attention` measures more.
 
-use crate::{N_EMBD, numbers, team};
+use crate::{N_EMBD, pool, random_values};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use hornbook::kernels::attention::{KERNELS, KeyValues, KvPrecision, Segment, Segments, attention};
 use hornbook::kernels::rows::{Rows, RowsMut};
@@ -10,18 +10,19 @@ const HEAD_DIM: usize = N_EMBD / HEADS;
 const SCALE: f32 = 0.125;
 
 pub fn bench(c: &mut Criterion) {
-    let team = team();
+    let pool = pool();
     let mut group = c.benchmark_group("attention");
     // Queries at the end of so many positions.
     for (phase, n, seen) in
         [("prefill", 128, 128), ("prefill", 512, 512), ("decode", 1, 32), ("decode", 1, 1024)]
     {
-        let (q, k, v) = (numbers(n * N_EMBD), numbers(seen * N_EMBD), numbers(seen * N_EMBD));
+        let (q, k, v) =
+            (random_values(n * N_EMBD), random_values(seen * N_EMBD), random_values(seen * N_EMBD));
         let [q, k, v] = [&q, &k, &v].map(|x| Rows::dense(x, N_EMBD));
         let mut z = vec![0.0; n * N_EMBD];
         for precision in KvPrecision::ALL {
             let mut kv = KeyValues::new(HEADS, HEAD_DIM, seen, precision);
-            kv.append(&team, 0, k, v);
+            kv.append(&pool, 0, k, v);
             let segment = |_| Segment { first_row: 0, len: n, position: seen - n, kv: &kv };
             group.throughput(if phase == "prefill" {
                 // A score and a share of a value for each pair that the mask leaves, two operations a number each.
@@ -34,7 +35,7 @@ pub fn bench(c: &mut Criterion) {
                 group.bench_function(BenchmarkId::new(name, seen), |b| {
                     b.iter(|| {
                         let z = RowsMut::dense(&mut z, N_EMBD);
-                        attention(kernel, &team, q, Segments::new(1, &segment), SCALE, z)
+                        attention(kernel, &pool, q, Segments::new(1, &segment), SCALE, z)
                     });
                 });
             }

@@ -1,13 +1,13 @@
 //! The built-in model: a prompt, and tokens after it. `hornbook bench` measures other models and their limits.
 
-use crate::team;
+use crate::pool;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::model::{Model, Session};
 
 pub fn bench(c: &mut Criterion) {
-    let model = Model::new(Checkpoint::open("fable").expect("fable is built in"), team());
+    let model = Model::new(Checkpoint::open("fable").expect("fable is built in"), pool());
     let context = model.config().n_positions;
     let ids: Vec<u32> = (0..context as u32).map(|i| i * 61 % 4096).collect();
     let mut session = Session::new(&model, context, KvPrecision::F32);

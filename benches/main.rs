@@ -10,25 +10,25 @@ mod logits;
 mod observer;
 mod sampling;
 mod softmax;
-mod threads;
+mod thread_pool;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use half::{bf16, f16};
 use hornbook::kernels::elements::Elements;
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use std::time::Duration;
 
 /// GPT-2's width.
 const N_EMBD: usize = 768;
 
 /// All cores and the best instructions, or those HORNBOOK_ISA names.
-fn team() -> Team {
-    Team::new(0, Isa::choose().expect("HORNBOOK_ISA names an instruction set of this machine"))
+fn pool() -> ThreadPool {
+    ThreadPool::new(0, Isa::choose().expect("HORNBOOK_ISA names an instruction set of this machine"))
 }
 
 /// `n` numbers between -1 and 1.
-fn numbers(n: usize) -> Vec<f32> {
+fn random_values(n: usize) -> Vec<f32> {
     (1..=n as u32).map(|i| i.wrapping_mul(0x9e37_79b9) as i32 as f32 / (1u32 << 31) as f32).collect()
 }
 
@@ -41,7 +41,7 @@ struct Stored {
 
 impl Stored {
     fn new(n: usize) -> Self {
-        let f32 = numbers(n);
+        let f32 = random_values(n);
         let f16 = f32.iter().map(|&x| f16::from_f32(x)).collect();
         let bf16 = f32.iter().map(|&x| bf16::from_f32(x)).collect();
         Self { f32, f16, bf16 }
@@ -68,6 +68,6 @@ criterion_group! {
     config = settings();
     targets =
         linear::bench, layer_norm::bench, softmax::bench, activation::bench, attention::bench, logits::bench,
-        sampling::bench, threads::bench, end_to_end::bench, observer::bench
+        sampling::bench, thread_pool::bench, end_to_end::bench, observer::bench
 }
 criterion_main!(subjects);

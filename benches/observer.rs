@@ -6,7 +6,7 @@
 //! benchmark is what watching adds, the median of these pairs, which a busy machine moves far less than either time;
 //! `absent_again`, nobody against nobody, says how far off such a median may be.
 
-use crate::team;
+use crate::pool;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use hornbook::checkpoint::Checkpoint;
@@ -48,7 +48,7 @@ fn everything(_: Site, values: ArrayViewMutD<'_, f32>) {
 }
 
 pub fn bench(c: &mut Criterion) {
-    let model = Model::new(Checkpoint::open("fable").expect("fable is built in"), team());
+    let model = Model::new(Checkpoint::open("fable").expect("fable is built in"), pool());
     let mut group = c.benchmark_group("observer");
     group.throughput(Throughput::Elements(1)).sample_size(50).measurement_time(Duration::from_secs(4));
     group.bench_function("absent", |b| {

@@ -1,6 +1,6 @@
 //! Choosing a token from GPT-2's vocabulary.
 
-use crate::numbers;
+use crate::random_values;
 use criterion::Criterion;
 use hornbook::sampling::{Sampler, SamplingParams};
 
@@ -8,7 +8,7 @@ const VOCAB_SIZE: usize = 50257;
 
 pub fn bench(c: &mut Criterion) {
     // Logits as spread as a trained model's.
-    let logits: Vec<f32> = numbers(VOCAB_SIZE).iter().map(|x| x * x * x * 12.0).collect();
+    let logits: Vec<f32> = random_values(VOCAB_SIZE).iter().map(|x| x * x * x * 12.0).collect();
     let all = SamplingParams { temperature: 1.0, ..SamplingParams::default() };
     let ways = [
         ("greedy", SamplingParams { temperature: 0.0, ..all.clone() }),

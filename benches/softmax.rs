@@ -1,16 +1,16 @@
 //! Softmax over a context and over a vocabulary: the textbook form beside the fast one.
 
-use crate::{numbers, team};
+use crate::{pool, random_values};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use hornbook::kernels::softmax::{softmax, textbook};
+use hornbook::kernels::softmax::{reference, softmax};
 
 pub fn bench(c: &mut Criterion) {
-    let isa = team().isa();
+    let isa = pool().isa();
     let mut group = c.benchmark_group("softmax");
     for n in [1024, 50257] {
-        let x = numbers(n);
+        let x = random_values(n);
         group.throughput(Throughput::Elements(n as u64));
-        group.bench_function(BenchmarkId::new("textbook", n), |b| b.iter(|| textbook(&x)));
+        group.bench_function(BenchmarkId::new("textbook", n), |b| b.iter(|| reference(&x)));
         group.bench_function(BenchmarkId::new("fast", n), |b| {
             b.iter_batched_ref(|| x.clone(), |x| softmax(isa, x), BatchSize::LargeInput);
         });

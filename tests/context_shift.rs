@@ -6,7 +6,7 @@ use hornbook::engine::{CompletionParams, Engine, EngineOptions, Event, Request, 
 use hornbook::generate::ContextPolicy;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::Session;
 use hornbook::sampling::{Sampler, SamplingParams};
 use hornbook::{Error, FinishReason, Hornbook, Options, Token};
@@ -14,7 +14,7 @@ use hornbook::{Error, FinishReason, Hornbook, Options, Token};
 /// 96 positions; token 50 ends a text, and is ruled out below so that texts are long.
 fn tiny() -> Hornbook {
     let checkpoint = Checkpoint::from_folder(&data("tiny-gelu-new")).unwrap();
-    Hornbook::new(checkpoint, Team::new(2, Isa::available()[0])).unwrap()
+    Hornbook::new(checkpoint, ThreadPool::new(2, Isa::available()[0])).unwrap()
 }
 
 fn prompt(n: usize) -> Vec<u32> {
@@ -121,8 +121,8 @@ fn drafts_and_stop_strings_go_past_the_context_too() {
     }
     assert!(accepted > 1000, "{accepted}");
     // fable has 512 positions. What stops the text is behind them.
-    let team = Team::new(2, Isa::available()[0]);
-    let fable = Hornbook::new(Checkpoint::embedded().unwrap(), team).unwrap();
+    let pool = ThreadPool::new(2, Isa::available()[0]);
+    let fable = Hornbook::new(Checkpoint::embedded().unwrap(), pool).unwrap();
     let prompt = fable.encode(&"and round ".repeat(240)).unwrap();
     let options = shifting(SamplingParams { temperature: 0.0, ..SamplingParams::default() }, 120);
     let text = |options: &Options| -> String {

@@ -8,7 +8,7 @@ use hornbook::engine::{
 };
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::{KvCache, Model, Scratch, Segment, Session, Site, Wanted};
 use hornbook::sampling::{LogSoftmax, SamplingParams, top_logprobs};
 use hornbook::{FinishReason, Hornbook, Options, Token};
@@ -100,7 +100,7 @@ fn model(folder: &str, threads: usize) -> Hornbook {
         "fable" => Checkpoint::open(folder).unwrap(),
         tiny => Checkpoint::from_folder(&data(tiny)).unwrap(),
     };
-    Hornbook::new(checkpoint, Team::new(threads, Isa::available()[0])).unwrap()
+    Hornbook::new(checkpoint, ThreadPool::new(threads, Isa::available()[0])).unwrap()
 }
 
 fn fable(options: EngineOptions) -> Engine {

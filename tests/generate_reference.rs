@@ -6,7 +6,7 @@ use hornbook::checkpoint::Checkpoint;
 use hornbook::generate::beam_search;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::Session;
 use hornbook::sampling::{
     BeamParams, EarlyStopping, LogitsProcessors, Sampler, SamplingParams, log_softmax_at, top_logprobs,
@@ -87,7 +87,7 @@ fn expected<T: serde::de::DeserializeOwned>(folder: &str) -> T {
 
 fn open(folder: &Path, threads: usize) -> Hornbook {
     let checkpoint = Checkpoint::from_folder(folder).unwrap();
-    Hornbook::new(checkpoint, Team::new(threads, Isa::available()[0])).unwrap()
+    Hornbook::new(checkpoint, ThreadPool::new(threads, Isa::available()[0])).unwrap()
 }
 
 fn tiny(folder: &str) -> Hornbook {
@@ -340,7 +340,8 @@ fn threads_and_instruction_sets_change_nothing() {
         assert_eq!(sampled(&open(&folder, threads), &prompt, &seeded(3), 2), expected, "{threads} threads");
     }
     for isa in Isa::available() {
-        let hornbook = Hornbook::new(Checkpoint::from_folder(&folder).unwrap(), Team::new(2, isa)).unwrap();
+        let hornbook =
+            Hornbook::new(Checkpoint::from_folder(&folder).unwrap(), ThreadPool::new(2, isa)).unwrap();
         assert_eq!(sampled(&hornbook, &prompt, &seeded(3), 2), expected, "{isa}");
     }
 }

@@ -5,7 +5,7 @@ use crate::reference::{Reference, data};
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::lens::ablate::{Change, Changes, Edit, Effect, Part};
 use hornbook::lens::heads::{HeadScores, Kind, score};
 use hornbook::lens::positions::Positions;
@@ -24,7 +24,7 @@ fn checkpoint(folder: &str) -> Checkpoint {
 }
 
 fn model(folder: &str) -> Model {
-    Model::new(checkpoint(folder), Team::new(2, Isa::available()[0]))
+    Model::new(checkpoint(folder), ThreadPool::new(2, Isa::available()[0]))
 }
 
 /// `L1H0 zero,mlp0 x2`, as the script writes it.
@@ -76,7 +76,7 @@ fn a_changed_model_is_pytorchs() {
 fn every_new_token_is_written_with_the_change() {
     for folder in TINY {
         let reference = Reference::parts(folder);
-        let hornbook = Hornbook::new(checkpoint(folder), Team::new(1, Isa::available()[0])).unwrap();
+        let hornbook = Hornbook::new(checkpoint(folder), ThreadPool::new(1, Isa::available()[0])).unwrap();
         let ids = reference.ids();
         // Nothing ends a text here: the script's greedy decoding does not stop either.
         let sampling = SamplingParams { temperature: 0.0, min_tokens: 24, ..SamplingParams::default() };
@@ -100,7 +100,7 @@ fn every_new_token_is_written_with_the_change() {
 #[test]
 fn what_a_change_does_to_fable_is_what_pytorch_says() {
     let expected: Value = serde_json::from_slice(&std::fs::read(data("fable/parts.json")).unwrap()).unwrap();
-    let fable = Model::new(Checkpoint::open("fable").unwrap(), Team::new(2, Isa::available()[0]));
+    let fable = Model::new(Checkpoint::open("fable").unwrap(), ThreadPool::new(2, Isa::available()[0]));
     let ids: Vec<u32> = serde_json::from_value(expected["input_ids"].clone()).unwrap();
     let next = |see: Changes| {
         let mut session = Session::observed(&fable, ids.len(), KvPrecision::F32, see);

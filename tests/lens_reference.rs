@@ -6,7 +6,7 @@ use hornbook::Hornbook;
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::lens::inspection::Settings;
 use hornbook::lens::{Attribution, Capture, Inspection, Part};
 use hornbook::model::{KvCache, Model, Precision, Scratch, Segment, Site, Wanted};
@@ -20,7 +20,7 @@ fn open(folder: &str) -> Hornbook {
         "fable" => Checkpoint::open(folder).unwrap(),
         folder => Checkpoint::from_folder(&data(folder)).unwrap(),
     };
-    Hornbook::new(checkpoint, Team::new(2, Isa::available()[0])).unwrap()
+    Hornbook::new(checkpoint, ThreadPool::new(2, Isa::available()[0])).unwrap()
 }
 
 fn inspect(hornbook: &Hornbook, ids: &[u32]) -> Inspection {
@@ -106,9 +106,9 @@ fn the_parts_add_up_to_the_logit() {
         [("f32", 2e-5), ("f16", 2e-5), ("bf16", 2e-5), ("int8", 0.05), ("int4", 0.05), ("bf16-dot", 0.02)];
     for (precision, tolerance) in precisions {
         let precision: Precision = precision.parse().unwrap();
-        let team = Team::new(1, Isa::available()[0]);
+        let pool = ThreadPool::new(1, Isa::available()[0]);
         let checkpoint = Checkpoint::open("fable").unwrap();
-        let hornbook = Hornbook::with_precision(checkpoint, team, Some(precision)).unwrap();
+        let hornbook = Hornbook::with_precision(checkpoint, pool, Some(precision)).unwrap();
         let model = hornbook.model();
         let capture = Capture::of(model, &ids, KvPrecision::F32, &mut ()).unwrap();
         let attribution = Attribution::new(model);

@@ -5,7 +5,7 @@ use crate::reference::{Reference, data, folders};
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::{KvCache, Model, Observer, Scratch, Segment, Site, Wanted};
 use ndarray::{ArrayD, ArrayViewMutD};
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 const TOLERANCE: f32 = 1e-5;
 
 fn model(folder: &str, threads: usize, isa: Isa) -> Model {
-    Model::new(Checkpoint::from_folder(&data(folder)).unwrap(), Team::new(threads, isa))
+    Model::new(Checkpoint::from_folder(&data(folder)).unwrap(), ThreadPool::new(threads, isa))
 }
 
 /// All logits of a sequence, prefilled in chunks of at most `chunk` tokens.

@@ -3,7 +3,7 @@
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::{Model, Session};
 use hornbook::sampling::{Sampler, SamplingParams};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -59,18 +59,18 @@ fn allocations_of(counter: Counter, work: impl FnOnce()) -> usize {
 fn the_model_allocates_nothing_after_the_first_token() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny-gelu-new-bf16");
     for threads in [1, 2] {
-        let team = Team::new(threads, Isa::available()[0]);
+        let pool = ThreadPool::new(threads, Isa::available()[0]);
         let counter = new_counter();
         // Give it to every thread: each gets one of so many chunks if each takes long enough.
         let counted = Mutex::new(HashSet::new());
         while counted.lock().unwrap().len() < threads {
-            team.run(threads, |_| {
+            pool.run(threads, |_| {
                 COUNTER.set(Some(counter));
                 counted.lock().unwrap().insert(thread::current().id());
                 thread::sleep(Duration::from_millis(1));
             });
         }
-        let model = Model::new(Checkpoint::from_folder(&folder).unwrap(), team);
+        let model = Model::new(Checkpoint::from_folder(&folder).unwrap(), pool);
         for precision in KvPrecision::ALL {
             feed(&model, precision, counter);
         }
@@ -89,7 +89,7 @@ fn feed(model: &Model, precision: KvPrecision, counter: Counter) {
         }
     });
     // A thread that joins in gets its buffer with its first share of attention, whichever token that comes at.
-    let threads = model.team().threads();
+    let threads = model.pool().threads();
     assert!(found < threads, "{found} allocations for 85 tokens with {threads} threads, {precision:?}");
     assert!(sum.is_finite() && session.len() == 89);
 }

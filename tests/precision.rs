@@ -5,7 +5,7 @@ use hornbook::checkpoint::Checkpoint;
 use hornbook::generate::perplexity::{SlidingWindows, score};
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::{Model, Precision, Session};
 
 /// All logits of a sequence, given to the model `chunk` tokens at a time.
@@ -25,7 +25,7 @@ fn same_bits_for_any_team_chunk_and_instruction_set() {
         let ids = Reference::read(folder).ids();
         let model = |threads, isa, precision| {
             let checkpoint = Checkpoint::from_folder(&data(folder)).unwrap();
-            Model::with_precision(checkpoint, Team::new(threads, isa), Some(precision)).unwrap()
+            Model::with_precision(checkpoint, ThreadPool::new(threads, isa), Some(precision)).unwrap()
         };
         for precision in Precision::ALL {
             let portable = logits(&model(1, Isa::Portable, precision), &ids, ids.len(), None);
@@ -56,8 +56,8 @@ fn what_rounding_costs_fable() {
     let hornbook = hornbook::Hornbook::open("fable").unwrap();
     let ids = hornbook.encode(&text).unwrap();
     let loss = |precision, against: Option<&Model>| {
-        let team = Team::new(2, Isa::available()[0]);
-        let model = Model::with_precision(Checkpoint::embedded().unwrap(), team, Some(precision)).unwrap();
+        let pool = ThreadPool::new(2, Isa::available()[0]);
+        let model = Model::with_precision(Checkpoint::embedded().unwrap(), pool, Some(precision)).unwrap();
         let windows = SlidingWindows { context: 512, stride: 512 };
         score(&model, against, &ids, windows, KvPrecision::F32, |_| ()).unwrap()
     };
@@ -85,8 +85,8 @@ fn what_a_precision_takes_is_known_before_it_is_made() {
         for precision in Precision::ALL {
             let checkpoint = Checkpoint::from_folder(&data(folder)).unwrap();
             let announced = checkpoint.pass_bytes(precision.dtype());
-            let team = Team::new(1, Isa::available()[0]);
-            let model = Model::with_precision(checkpoint, team, Some(precision)).unwrap();
+            let pool = ThreadPool::new(1, Isa::available()[0]);
+            let model = Model::with_precision(checkpoint, pool, Some(precision)).unwrap();
             assert_eq!(announced, model.pass_bytes(), "{folder}, {precision}");
         }
     }
@@ -113,7 +113,8 @@ fn where_inputs_are_rounded_keys_and_values_are() {
     for precision in Precision::ALL {
         let checkpoint = Checkpoint::from_folder(&data("tiny-one-head")).unwrap();
         let model =
-            Model::with_precision(checkpoint, Team::new(1, Isa::available()[0]), Some(precision)).unwrap();
+            Model::with_precision(checkpoint, ThreadPool::new(1, Isa::available()[0]), Some(precision))
+                .unwrap();
         let rounds = matches!(precision, Precision::Bf16Dot | Precision::Int8 | Precision::Int4);
         let (kept, other) = match rounds {
             true => (KvPrecision::F16, KvPrecision::F32),

@@ -5,7 +5,7 @@ use hornbook::checkpoint::Checkpoint;
 use hornbook::generate::DraftStats;
 use hornbook::kernels::attention::{KERNELS, KvPrecision};
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::Precision;
 use hornbook::sampling::SamplingParams;
 use hornbook::{FinishReason, Hornbook, Options, Token};
@@ -14,8 +14,8 @@ use hornbook::{FinishReason, Hornbook, Options, Token};
 type Written = (Vec<(u32, String, u32, Vec<(u32, u32)>)>, Option<FinishReason>);
 
 fn fable(precision: Option<Precision>) -> Hornbook {
-    let team = Team::new(2, Isa::available()[0]);
-    Hornbook::with_precision(Checkpoint::embedded().unwrap(), team, precision).unwrap()
+    let pool = ThreadPool::new(2, Isa::available()[0]);
+    Hornbook::with_precision(Checkpoint::embedded().unwrap(), pool, precision).unwrap()
 }
 
 /// `n` completions with drafts of up to `most` tokens, and what came of these.
@@ -165,7 +165,7 @@ fn stop_strings_and_the_ends_of_text_and_context_are_where_they_were() {
     }
     // As long as there is room: 96 positions.
     let checkpoint = Checkpoint::from_folder(&data("tiny-gelu-new")).unwrap();
-    let tiny = Hornbook::new(checkpoint, Team::new(2, Isa::available()[0])).unwrap();
+    let tiny = Hornbook::new(checkpoint, ThreadPool::new(2, Isa::available()[0])).unwrap();
     let circle = [7, 8, 9].repeat(25);
     let options = Options { max_tokens: None, ..options };
     let (expected, _) = write(&tiny, &circle, &options, 1, 16);

@@ -7,7 +7,7 @@ use hornbook::Error;
 use hornbook::checkpoint::{Checkpoint, Dtype, Step};
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::{Model, Precision, Session};
 use safetensors::SafeTensors;
 use std::collections::HashMap;
@@ -22,7 +22,8 @@ fn quantize(checkpoint: &Checkpoint, precision: Precision, folder: &Path) -> usi
 }
 
 fn logits(checkpoint: Checkpoint, precision: Option<Precision>, ids: &[u32]) -> Vec<u32> {
-    let model = Model::with_precision(checkpoint, Team::new(2, Isa::available()[0]), precision).unwrap();
+    let model =
+        Model::with_precision(checkpoint, ThreadPool::new(2, Isa::available()[0]), precision).unwrap();
     let mut session = Session::new(&model, ids.len(), KvPrecision::F32);
     let mut bits = vec![];
     session.score(ids, |_, logits| bits.extend(logits.iter().map(|x| x.to_bits()))).unwrap();

@@ -3,7 +3,7 @@
 
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::sampling::SamplingParams;
 use hornbook::{Error, Hornbook, Options};
 use serde::Deserialize;
@@ -40,7 +40,9 @@ fn published() -> Published {
 /// The model, or none where this machine does not have it. One that is there but cannot be read is a failure.
 fn gpt2() -> Option<Hornbook> {
     match Checkpoint::open("gpt2") {
-        Ok(checkpoint) => Some(Hornbook::new(checkpoint, Team::new(0, Isa::choose().unwrap())).unwrap()),
+        Ok(checkpoint) => {
+            Some(Hornbook::new(checkpoint, ThreadPool::new(0, Isa::choose().unwrap())).unwrap())
+        }
         Err(missing @ Error::ModelNotFound { .. }) => {
             eprintln!("skipped: {missing}");
             None

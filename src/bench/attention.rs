@@ -8,7 +8,7 @@ use crate::kernels::attention::{
     AttentionKernel, KeyValues, KvPrecision, Mask, Segment, Segments, attention, reference,
 };
 use crate::kernels::rows::{Rows, RowsMut};
-use crate::kernels::threads::Team;
+use crate::kernels::thread_pool::ThreadPool;
 use std::time::Instant;
 
 /// Caches that decode reads in turn, where they take no more than [`MOST_BYTES`].
@@ -126,7 +126,7 @@ pub struct AttentionLab {
 
 impl AttentionLab {
     /// Random texts, the same every time.
-    pub fn new(team: &Team, shape: AttentionShape) -> Self {
+    pub fn new(pool: &ThreadPool, shape: AttentionShape) -> Self {
         let n_embd = shape.n_embd();
         let (mut k, mut v) = (vec![], vec![]);
         let pasts = (0..shape.layers()).rev().map(|layer| {
@@ -135,7 +135,7 @@ impl AttentionLab {
                 k = random(seed, shape.seq * n_embd);
                 v = random(seed + 1, shape.seq * n_embd);
                 let mut past = KeyValues::new(shape.heads, shape.head_dim, shape.seq, shape.kv_precision);
-                past.append(team, 0, Rows::dense(&k, n_embd), Rows::dense(&v, n_embd));
+                past.append(pool, 0, Rows::dense(&k, n_embd), Rows::dense(&v, n_embd));
                 past
             };
             let mut texts: Vec<_> = (0..shape.batch).rev().map(past).collect();
@@ -153,19 +153,19 @@ impl AttentionLab {
     pub fn measure(
         &mut self,
         kernel: &dyn AttentionKernel,
-        team: &Team,
+        pool: &ThreadPool,
         repeat: usize,
         mut each: impl FnMut(),
     ) -> AttentionMeasurement {
-        let scratch_bytes = self.sweep(kernel, team);
-        let (absolute_error, relative_error) = self.errors(kernel, team);
+        let scratch_bytes = self.sweep(kernel, pool);
+        let (absolute_error, relative_error) = self.errors(kernel, pool);
         let start = Instant::now();
-        self.sweep(kernel, team);
+        self.sweep(kernel, pool);
         let sweeps = (SAMPLE / start.elapsed().as_secs_f64()).ceil().max(1.0) as usize;
         let mut sample = || {
             let start = Instant::now();
             for _ in 0..sweeps {
-                self.sweep(kernel, team);
+                self.sweep(kernel, pool);
             }
             let seconds = start.elapsed().as_secs_f64() / (sweeps * self.shape.layers()) as f64;
             each();
@@ -176,17 +176,17 @@ impl AttentionLab {
     }
 
     /// One call for every layer; returns the scratch of the last.
-    fn sweep(&mut self, kernel: &dyn AttentionKernel, team: &Team) -> usize {
-        (0..self.shape.layers()).map(|layer| self.call(kernel, team, layer)).last().unwrap_or(0)
+    fn sweep(&mut self, kernel: &dyn AttentionKernel, pool: &ThreadPool) -> usize {
+        (0..self.shape.layers()).map(|layer| self.call(kernel, pool, layer)).last().unwrap_or(0)
     }
 
-    fn call(&mut self, kernel: &dyn AttentionKernel, team: &Team, layer: usize) -> usize {
+    fn call(&mut self, kernel: &dyn AttentionKernel, pool: &ThreadPool, layer: usize) -> usize {
         let (n, n_embd) = (self.shape.queries(), self.shape.n_embd());
         let position = self.shape.seq - n;
         let segment = |i: usize| Segment { first_row: i * n, len: n, position, kv: &self.pasts[layer][i] };
         let (segments, scale) = (Segments::new(self.shape.batch, &segment), self.scale());
         let (q, z) = (Rows::dense(&self.q, n_embd), RowsMut::dense(&mut self.z, n_embd));
-        attention(kernel, team, q, segments, scale, z)
+        attention(kernel, pool, q, segments, scale, z)
     }
 
     fn scale(&self) -> f32 {
@@ -194,8 +194,8 @@ impl AttentionLab {
     }
 
     /// The largest errors of some queries of the first text, the first and the last among them.
-    fn errors(&mut self, kernel: &dyn AttentionKernel, team: &Team) -> (f64, f64) {
-        self.call(kernel, team, 0);
+    fn errors(&mut self, kernel: &dyn AttentionKernel, pool: &ThreadPool) -> (f64, f64) {
+        self.call(kernel, pool, 0);
         let AttentionShape { seq, heads, head_dim, .. } = self.shape;
         let (n, n_embd) = (self.shape.queries(), self.shape.n_embd());
         let (k, v) = (Rows::dense(&self.k, n_embd), Rows::dense(&self.v, n_embd));
@@ -204,7 +204,8 @@ impl AttentionLab {
         let (mut absolute, mut relative) = (0.0f64, 0.0f64);
         for (row, head) in rows.flat_map(|row| (0..heads).map(move |head| (row, head))) {
             let seen = kernel.mask().visible(seq - n + row);
-            let [k, v] = [k, v].map(|x| x.columns(head * head_dim, head_dim).range(seen.start, seen.len()));
+            let [k, v] =
+                [k, v].map(|x| x.columns(head * head_dim, head_dim).row_range(seen.start, seen.len()));
             let at = row * n_embd + head * head_dim;
             let (expected, _) = reference(&self.q[at..][..head_dim], k, v, self.scale());
             let found = self.z[at..][..head_dim].iter().zip(&expected);
@@ -254,15 +255,15 @@ mod tests {
 
     #[test]
     fn every_kernel_is_measured_and_its_error_seen() {
-        let team = Team::new(2, Isa::available()[0]);
+        let pool = ThreadPool::new(2, Isa::available()[0]);
         for phase in [AttentionPhase::Prefill, AttentionPhase::Decode] {
             for (kv_precision, most) in
                 [(KvPrecision::F32, 1e-5), (KvPrecision::F16, 2e-3), (KvPrecision::Int8, 3e-2)]
             {
-                let mut lab = AttentionLab::new(&team, AttentionShape { kv_precision, ..shape(phase) });
+                let mut lab = AttentionLab::new(&pool, AttentionShape { kv_precision, ..shape(phase) });
                 for kernel in KERNELS.iter().copied() {
                     let mut repetitions = 0;
-                    let found = lab.measure(kernel, &team, 2, || repetitions += 1);
+                    let found = lab.measure(kernel, &pool, 2, || repetitions += 1);
                     assert!(repetitions == 2 && found.seconds.median > 0.0);
                     let what = format!("{} {kv_precision} {}", kernel.name(), found.absolute_error);
                     assert!(found.absolute_error > most / 1e3 && found.absolute_error < most, "{what}");

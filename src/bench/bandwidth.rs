@@ -3,7 +3,7 @@
 use crate::checkpoint::Memory;
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::threads::Team;
+use crate::kernels::thread_pool::ThreadPool;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::hint::black_box;
@@ -42,12 +42,12 @@ impl ReadBandwidth {
         Ok(Self { buffer, isa: Isa::available()[0] })
     }
 
-    /// Reads all of it a few times, on every thread of the team. Returns bytes a second.
-    pub fn measure(&self, team: &Team) -> f64 {
+    /// Reads all of it a few times, on every thread of the pool. Returns bytes a second.
+    pub fn measure(&self, pool: &ThreadPool) -> f64 {
         let start = Instant::now();
         for _ in 0..PASSES {
             // Each pass apart: of two threads in different passes the second would find in the cache what the first read.
-            team.run(self.buffer.len() / PIECE, |i| {
+            pool.run(self.buffer.len() / PIECE, |i| {
                 let piece = bytemuck::cast_slice(&self.buffer[i * PIECE..][..PIECE]);
                 black_box(self.isa.run(Sum(piece)));
             });
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_plausible_number_comes_out() {
-        let bandwidth = ReadBandwidth::new().unwrap().measure(&Team::new(2, Isa::Portable));
+        let bandwidth = ReadBandwidth::new().unwrap().measure(&ThreadPool::new(2, Isa::Portable));
         assert!((1e8..1e13).contains(&bandwidth), "{bandwidth} bytes/s");
     }
 }

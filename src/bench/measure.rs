@@ -59,7 +59,7 @@ pub struct Measurement {
     pub of_peak: Option<f64>,
 }
 
-/// The machine's limits as they were throughout a run, on one team of threads.
+/// The machine's limits as they were throughout a run, on one thread pool.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
     /// Bytes a second.
@@ -70,12 +70,12 @@ pub struct Limits {
 
 impl Limits {
     fn bandwidth(&mut self, memory: &ReadBandwidth, model: &Model) -> f64 {
-        self.bandwidths.push(memory.measure(model.team()));
+        self.bandwidths.push(memory.measure(model.pool()));
         self.bandwidths[self.bandwidths.len() - 1]
     }
 
     fn peak(&mut self, model: &Model) -> f64 {
-        self.peaks.push(fma_peak(model.team()));
+        self.peaks.push(fma_peak(model.pool()));
         self.peaks[self.peaks.len() - 1]
     }
 }
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
     use crate::bench::Shape;
     use crate::kernels::isa::Isa;
-    use crate::kernels::threads::Team;
+    use crate::kernels::thread_pool::ThreadPool;
 
     const TINY: Shape =
         Shape { name: "tiny", n_layer: 2, n_embd: 32, n_head: 2, n_positions: 64, vocab_size: 50 };
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn every_phase_is_measured_beside_its_limits() {
         let checkpoint = TINY.random().unwrap();
-        let model = Model::new(checkpoint, Team::new(2, Isa::available()[0]));
+        let model = Model::new(checkpoint, ThreadPool::new(2, Isa::available()[0]));
         let cost = Cost::of(&model, KvPrecision::F32);
         let memory = ReadBandwidth::new().unwrap();
         let mut limits = Limits::default();
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_run_ends_where_it_should() {
-        let model = Model::new(TINY.random().unwrap(), Team::new(1, Isa::Portable));
+        let model = Model::new(TINY.random().unwrap(), ThreadPool::new(1, Isa::Portable));
         let mut run = Run::new(&model, KvPrecision::F16, Phase::Batch { sequences: 2, depth: 5 }).unwrap();
         for _ in 0..2 {
             run.once().unwrap();

@@ -2,7 +2,7 @@
 
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::threads::Team;
+use crate::kernels::thread_pool::ThreadPool;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -11,14 +11,14 @@ const TURNS: usize = 20_000;
 /// Pieces for each thread.
 const PIECES: usize = 100;
 
-/// Multiplies and adds in registers on every thread of the team, with the machine's best instructions. Returns f32
+/// Multiplies and adds in registers on every thread of the pool, with the machine's best instructions. Returns f32
 /// operations a second; a fused multiply-add counts as two.
-pub fn fma_peak(team: &Team) -> f64 {
+pub fn fma_peak(pool: &ThreadPool) -> f64 {
     let isa = Isa::available()[0];
-    let pieces = PIECES * team.threads();
+    let pieces = PIECES * pool.threads();
     let start = Instant::now();
     let sums = isa.run(Chains { turns: 0 }).chains;
-    team.run(pieces, |_| {
+    pool.run(pieces, |_| {
         black_box(isa.run(Chains { turns: black_box(TURNS) }));
     });
     (pieces * TURNS * sums * LANES * 2) as f64 / start.elapsed().as_secs_f64()
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_plausible_number_comes_out() {
-        let peak = fma_peak(&Team::new(1, Isa::Portable));
+        let peak = fma_peak(&ThreadPool::new(1, Isa::Portable));
         assert!((1e7..1e13).contains(&peak), "{peak} operations/s");
     }
 }

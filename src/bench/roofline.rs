@@ -92,7 +92,7 @@ pub fn roofline(
     let params = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
     let sampler = Sampler::new(params, 0);
     let mut taker = Taker { model, cache, scratch, sampler, tokens, depth: step.depth };
-    let limits = || (memory.measure(model.team()), fma_peak(model.team()));
+    let limits = || (memory.measure(model.pool()), fma_peak(model.pool()));
 
     let before = limits();
     let (mut whole, mut apart) = (vec![], vec![]);
@@ -231,10 +231,10 @@ mod tests {
     use crate::bench::Cost;
     use crate::checkpoint::Checkpoint;
     use crate::kernels::isa::Isa;
-    use crate::kernels::threads::Team;
+    use crate::kernels::thread_pool::ThreadPool;
 
     fn fable() -> Model {
-        Model::new(Checkpoint::embedded().unwrap(), Team::new(2, Isa::available()[0]))
+        Model::new(Checkpoint::embedded().unwrap(), ThreadPool::new(2, Isa::available()[0]))
     }
 
     #[test]

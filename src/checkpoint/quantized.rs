@@ -17,7 +17,7 @@ use half::f16;
 use super::source::{Bytes, zeroed};
 use super::tensor::{Dtype, Tensor};
 use crate::kernels::elements::{Element, Elements};
-use crate::kernels::linear::{Matrix, Weights};
+use crate::kernels::linear::{Matrix, WeightMatrix};
 use crate::kernels::quantized::{Bf16Dot, Bytes64, Int4, Int8, Layout, PANEL_VECTORS, WeightFormat};
 use crate::kernels::simd::LANES;
 
@@ -79,18 +79,18 @@ impl Tensor {
     ///
     /// # Panics
     /// If the tensor is no matrix.
-    pub fn weight_matrix(&self) -> Weights<'_> {
+    pub fn weight_matrix(&self) -> WeightMatrix<'_> {
         let [rows, columns] = [self.shape()[0], self.shape()[1]];
         let lines = || bytemuck::cast_slice(&self.bytes);
         match (self.dtype(), &self.scales) {
             (Dtype::Int8, Some(scales)) => {
-                Weights::Int8(Int8::new(lines(), bytemuck::cast_slice(scales), rows, columns))
+                WeightMatrix::Int8(Int8::new(lines(), bytemuck::cast_slice(scales), rows, columns))
             }
             (Dtype::Int4, Some(scales)) => {
-                Weights::Int4(Int4::new(lines(), bytemuck::cast_slice(scales), rows, columns))
+                WeightMatrix::Int4(Int4::new(lines(), bytemuck::cast_slice(scales), rows, columns))
             }
-            (Dtype::Bf16Dot, _) => Weights::Bf16Dot(Bf16Dot::new(lines(), rows, columns)),
-            _ => Weights::Plain(Matrix::new(self.elements(), rows, columns)),
+            (Dtype::Bf16Dot, _) => WeightMatrix::Bf16Dot(Bf16Dot::new(lines(), rows, columns)),
+            _ => WeightMatrix::Plain(Matrix::new(self.elements(), rows, columns)),
         }
     }
 

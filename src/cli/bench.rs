@@ -128,8 +128,8 @@ impl Bench {
             let name = precision.map_or_else(|| checkpoint.stored().name(), Precision::name);
             for (&threads, limits) in threads.iter().zip(&mut limits) {
                 bar.set_message(format!("{name}, making the model"));
-                let team = thread_pool(NonZeroUsize::new(threads))?;
-                let model = Model::with_precision(checkpoint.clone(), team, precision)?;
+                let pool = thread_pool(NonZeroUsize::new(threads))?;
+                let model = Model::with_precision(checkpoint.clone(), pool, precision)?;
                 let kv_precision = self.kv_precision.map_or(model.kv_precision(), KvPrecision::from);
                 let cost = Cost::of(&model, kv_precision);
                 for &phase in &phases {

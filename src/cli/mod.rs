@@ -34,7 +34,7 @@ mod tokens;
 mod version;
 
 use crate::kernels::isa::Isa;
-use crate::kernels::threads::Team;
+use crate::kernels::thread_pool::ThreadPool;
 use crate::{Error, Result};
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -215,14 +215,14 @@ fn suggestion(error: &clap::Error) -> Option<&str> {
 const MAX_THREADS: usize = 1024;
 
 /// A pool of `threads`, or of one per core, with the instruction set in use.
-fn thread_pool(threads: Option<NonZeroUsize>) -> Result<Team> {
+fn thread_pool(threads: Option<NonZeroUsize>) -> Result<ThreadPool> {
     match threads.map_or(0, NonZeroUsize::get) {
         n if n > MAX_THREADS => Err(Error::Parameter {
             name: "--threads".into(),
             found: n.to_string(),
             expected: format!("at most {MAX_THREADS}"),
         }),
-        n => Ok(Team::new(n, Isa::choose()?)),
+        n => Ok(ThreadPool::new(n, Isa::choose()?)),
     }
 }
 

@@ -8,7 +8,7 @@ use super::stream::ScoredToken;
 use crate::Token;
 use crate::generate::CompletionState;
 use crate::kernels::rows::Rows;
-use crate::kernels::threads::Team;
+use crate::kernels::thread_pool::ThreadPool;
 use crate::sampling::{LogSoftmax, top_logprobs};
 use crate::tokenizer::Tokenizer;
 use std::ops::Range;
@@ -55,8 +55,8 @@ impl<'a> LogitJobs<'a> {
     }
 
     /// Runs all jobs.
-    pub(super) fn run(mut self, team: &Team, tokenizer: Option<&Tokenizer>) {
-        team.for_each_piece(&mut self.0, 1, |_, job| match &mut job[0] {
+    pub(super) fn run(mut self, pool: &ThreadPool, tokenizer: Option<&Tokenizer>) {
+        pool.for_each_chunk(&mut self.0, 1, |_, job| match &mut job[0] {
             LogitJob::Sample { logits, state, new_token, n_top_logprobs } => {
                 **new_token = Some(state.step(logits, tokenizer, *n_top_logprobs));
             }

@@ -212,11 +212,11 @@ impl Scheduler {
                 (Wanted::All, n) => *n,
             };
             if let (Task::Complete(completion), 1..) = (task, wanted) {
-                jobs.add(completion, computed, logits.range(row, wanted));
+                jobs.add(completion, computed, logits.row_range(row, wanted));
             }
             row += wanted;
         }
-        jobs.run(self.hornbook.model().team(), self.hornbook.try_tokenizer());
+        jobs.run(self.hornbook.model().pool(), self.hornbook.try_tokenizer());
     }
 
     /// Collects the outputs of every sequence, and removes finished ones.

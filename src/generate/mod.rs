@@ -29,7 +29,7 @@ pub use prompt_lookup::DraftStats;
 use crate::checkpoint::{ChatFiles, Checkpoint, Config, TokenizerFiles};
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::kernels::isa::Isa;
-use crate::kernels::threads::Team;
+use crate::kernels::thread_pool::ThreadPool;
 use crate::model::{Model, Observer, Precision, Session};
 use crate::sampling::{SamplingParams, StopMatcher};
 use crate::tokenizer::Tokenizer;
@@ -81,22 +81,26 @@ impl Hornbook {
     /// # Errors
     /// As [`Checkpoint::open`], and [`Error::Tokenizer`] for a tokenizer that is there but broken.
     pub fn open(model: &str) -> Result<Self> {
-        Self::new(Checkpoint::open(model)?, Team::new(0, Isa::choose()?))
+        Self::new(Checkpoint::open(model)?, ThreadPool::new(0, Isa::choose()?))
     }
 
-    /// A checkpoint on a team of threads.
+    /// A checkpoint on a thread pool.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] for a tokenizer that is there but broken.
-    pub fn new(checkpoint: Checkpoint, team: Team) -> Result<Self> {
-        Self::with_precision(checkpoint, team, None)
+    pub fn new(checkpoint: Checkpoint, pool: ThreadPool) -> Result<Self> {
+        Self::with_precision(checkpoint, pool, None)
     }
 
-    /// A checkpoint on a team of threads, its matrices converted to a precision; none leaves them as they are stored.
+    /// A checkpoint on a thread pool, its matrices converted to a precision; none leaves them as they are stored.
     ///
     /// # Errors
     /// As [`Hornbook::new`] and [`Model::with_precision`].
-    pub fn with_precision(checkpoint: Checkpoint, team: Team, precision: Option<Precision>) -> Result<Self> {
+    pub fn with_precision(
+        checkpoint: Checkpoint,
+        pool: ThreadPool,
+        precision: Option<Precision>,
+    ) -> Result<Self> {
         let tokenizer = match checkpoint.tokenizer_files()? {
             TokenizerFiles::Json { file, bytes } => Some(Tokenizer::from_json(&file, &bytes)?),
             TokenizerFiles::VocabMerges { vocab, merges } => {
@@ -110,7 +114,7 @@ impl Hornbook {
             chat_files: checkpoint.chat_files(),
             mapped_bytes: checkpoint.mapped_bytes(),
             owned_bytes: checkpoint.owned_bytes(),
-            model: Model::with_precision(checkpoint, team, precision)?,
+            model: Model::with_precision(checkpoint, pool, precision)?,
         })
     }
 

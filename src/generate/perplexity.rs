@@ -132,7 +132,7 @@ pub fn score(
                 theirs.clear();
                 other.score(&ids[first..end], |_, logits| theirs.extend_from_slice(logits))?;
                 let mut apart = vec![(0.0, false); end - first];
-                model.team().for_each_piece(&mut apart, 1, |t, apart| {
+                model.pool().for_each_chunk(&mut apart, 1, |t, apart| {
                     let row = t * vocab_size..(t + 1) * vocab_size;
                     apart[0] = kl_divergence(&theirs[row.clone()], &held[row]);
                 });
@@ -206,10 +206,10 @@ mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
     use crate::kernels::isa::Isa;
-    use crate::kernels::threads::Team;
+    use crate::kernels::thread_pool::ThreadPool;
 
     fn fable() -> Model {
-        Model::new(Checkpoint::open("fable").unwrap(), Team::new(2, Isa::available()[0]))
+        Model::new(Checkpoint::open("fable").unwrap(), ThreadPool::new(2, Isa::available()[0]))
     }
 
     /// The loss of each token after the first, all from the start of `ids`.

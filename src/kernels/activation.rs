@@ -31,7 +31,7 @@ const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 
 impl Activation {
     /// The formula as it stands, in f64.
-    pub fn of(self, x: f32) -> f32 {
+    pub fn reference(self, x: f32) -> f32 {
         let x = f64::from(x);
         let y = match self {
             Activation::GeluTanh => {
@@ -47,7 +47,7 @@ impl Activation {
 
     /// The fast form, for sixteen numbers.
     #[inline(always)]
-    pub fn of_lanes<S: Simd>(self, simd: S, x: S::F32s) -> S::F32s {
+    pub fn apply_lanes<S: Simd>(self, simd: S, x: S::F32s) -> S::F32s {
         let one = simd.splat(1.0);
         match self {
             Activation::GeluTanh => {
@@ -92,9 +92,9 @@ impl Kernel for Apply<'_> {
     fn run<S: Simd>(self, simd: S) {
         let (xs, tail) = self.1.as_chunks_mut::<LANES>();
         for x in xs {
-            simd.store(self.0.of_lanes(simd, simd.load(x)), x);
+            simd.store(self.0.apply_lanes(simd, simd.load(x)), x);
         }
-        simd.store_partial(self.0.of_lanes(simd, simd.load_partial(tail)), tail);
+        simd.store_partial(self.0.apply_lanes(simd, simd.load_partial(tail)), tail);
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
                 assert_eq!(ys, portable, "{f:?} on {isa}");
             }
             for (&x, &y) in xs.iter().zip(&portable) {
-                let truth = f.of(x);
+                let truth = f.reference(x);
                 let tolerance = 1e-6f32.max(x.abs() * 3e-7);
                 assert!((y - truth).abs() <= tolerance, "{f:?}({x}) = {y}, formula {truth}");
             }

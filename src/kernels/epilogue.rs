@@ -1,27 +1,33 @@
-//! What becomes of a sum once it is finished, while it is still in a register: bias, activation, residual.
+//! GEMM epilogues: bias, activation and residual addition, applied while the accumulator is still in a register.
 
 use super::activation::Activation;
 use super::simd::{LANES, Simd};
 
-/// What becomes of a finished sum.
+/// The operation applied to a finished accumulator `acc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// `y = sum + bias`
+pub enum Epilogue {
+    /// `y = acc + bias`
     Store,
-    /// `y = activation(sum + bias)`
+    /// `y = activation(acc + bias)`
     Activate(Activation),
-    /// `y += sum + bias`: the residual connection.
+    /// `y += acc + bias`, the residual connection.
     Add,
 }
 
-/// Adds the bias to up to sixteen finished sums and does with them what is to be done.
+/// Applies the epilogue to a vector of at most sixteen accumulators and writes the result to `y`.
 #[inline(always)]
-pub(super) fn finish<S: Simd>(simd: S, sum: S::F32s, bias: &[f32], then: Then, y: &mut [f32]) {
-    let biased = simd.add(sum, load(simd, bias));
-    let out = match then {
-        Then::Store => biased,
-        Then::Activate(f) => f.of_lanes(simd, biased),
-        Then::Add => simd.add(load(simd, y), biased),
+pub(super) fn apply_epilogue<S: Simd>(
+    simd: S,
+    acc: S::F32s,
+    bias: &[f32],
+    epilogue: Epilogue,
+    y: &mut [f32],
+) {
+    let biased = simd.add(acc, load(simd, bias));
+    let out = match epilogue {
+        Epilogue::Store => biased,
+        Epilogue::Activate(f) => f.apply_lanes(simd, biased),
+        Epilogue::Add => simd.add(load(simd, y), biased),
     };
     match y.as_mut_array::<LANES>() {
         Some(whole) => simd.store(out, whole),
@@ -29,7 +35,7 @@ pub(super) fn finish<S: Simd>(simd: S, sum: S::F32s, bias: &[f32], then: Then, y
     }
 }
 
-/// Sixteen numbers or fewer.
+/// Loads up to sixteen elements; missing lanes are zero.
 #[inline(always)]
 fn load<S: Simd>(simd: S, from: &[f32]) -> S::F32s {
     match from.as_array::<LANES>() {

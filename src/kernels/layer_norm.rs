@@ -9,10 +9,10 @@
 
 use super::rows::{Rows, RowsMut};
 use super::simd::{Kernel, LANES, Simd};
-use super::threads::Team;
+use super::thread_pool::ThreadPool;
 
 /// The formula as it stands, in f64.
-pub fn textbook(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> Vec<f32> {
+pub fn reference(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> Vec<f32> {
     let n = x.len() as f64;
     let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
     let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
@@ -24,17 +24,17 @@ pub fn textbook(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> Vec<f3
 }
 
 /// The fast form, every row of `x` to the same row of `y`.
-pub fn layer_norm(team: &Team, x: Rows, weight: &[f32], bias: &[f32], epsilon: f32, mut y: RowsMut) {
+pub fn layer_norm(pool: &ThreadPool, x: Rows, weight: &[f32], bias: &[f32], epsilon: f32, mut y: RowsMut) {
     assert_eq!((x.len(), x.width()), (y.len(), y.width()), "y has the shape of x");
     assert_eq!((weight.len(), bias.len()), (x.width(), x.width()), "weight and bias are [n_embd]");
     // A single row takes less time than handing it to another thread.
     const ROWS: usize = 8;
-    let y = y.share();
-    team.run(x.len().div_ceil(ROWS), |i| {
+    let y = y.as_disjoint();
+    pool.run(x.len().div_ceil(ROWS), |i| {
         for t in i * ROWS..x.len().min((i + 1) * ROWS) {
             // SAFETY: row `t` is this chunk's own.
-            let y = unsafe { y.part(t, 0, x.width()) };
-            team.isa().run(Row { x: x.row(t), weight, bias, epsilon, y });
+            let y = unsafe { y.row_slice(t, 0, x.width()) };
+            pool.isa().run(Row { x: x.row(t), weight, bias, epsilon, y });
         }
     });
 }
@@ -91,22 +91,23 @@ impl Kernel for Row<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::check::{assert_close, numbers};
     use crate::kernels::isa::Isa;
+    use crate::kernels::testing::{assert_close, random_values};
 
     #[test]
     fn fast_form_holds_to_the_formula_on_every_isa_and_any_team() {
         for width in [1, 5, 16, 20, 48, 100, 256, 768] {
             for n in [1, 3, 17] {
-                let (x, weight, bias) = (numbers(1, n * width), numbers(2, width), numbers(3, width));
+                let (x, weight, bias) =
+                    (random_values(1, n * width), random_values(2, width), random_values(3, width));
                 let rows = Rows::dense(&x, width);
                 let mut first: Option<Vec<f32>> = None;
                 for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
                     let mut y = vec![0.0; n * width];
-                    let team = Team::new(threads, isa);
-                    layer_norm(&team, rows, &weight, &bias, 1e-5, RowsMut::dense(&mut y, width));
+                    let pool = ThreadPool::new(threads, isa);
+                    layer_norm(&pool, rows, &weight, &bias, 1e-5, RowsMut::dense(&mut y, width));
                     for (t, y) in y.chunks(width).enumerate() {
-                        assert_close(y, &textbook(rows.row(t), &weight, &bias, 1e-5), 2e-6);
+                        assert_close(y, &reference(rows.row(t), &weight, &bias, 1e-5), 2e-6);
                     }
                     assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{isa}, {threads} threads");
                 }

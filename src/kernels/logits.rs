@@ -14,10 +14,10 @@
 
 use super::elements::{Element, Elements, load_partial};
 use super::linear::Matrix;
-use super::rows::{Rows, RowsMut, SharedRows};
+use super::microkernel::{block_range, with_mr};
+use super::rows::{DisjointRows, Rows, RowsMut};
 use super::simd::{Kernel, LANES, Simd};
-use super::threads::Team;
-use super::tile::{tile_range, with_rows};
+use super::thread_pool::ThreadPool;
 
 /// Table rows in one piece of work. The second-level cache holds them while all bands of tokens pass over them.
 const PIECE: usize = 64;
@@ -28,7 +28,7 @@ const FEW: usize = 8;
 const AHEAD: usize = 16 << 10;
 
 /// The formula with its sixteen partial sums, for one token and one row of the table.
-pub fn textbook(x: &[f32], row: &[f32]) -> f32 {
+pub fn reference(x: &[f32], row: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
     for (k, (x, w)) in x.iter().zip(row).enumerate() {
         lanes[k % LANES] = x.mul_add(*w, lanes[k % LANES]);
@@ -44,20 +44,20 @@ pub fn textbook(x: &[f32], row: &[f32]) -> f32 {
 }
 
 /// The fast form: `x` is `[n, n_embd]`, `table` `[vocab_size, n_embd]`, `y` `[n, vocab_size]`.
-pub fn logits(team: &Team, x: Rows, table: Matrix, mut y: RowsMut) {
+pub fn logits(pool: &ThreadPool, x: Rows, table: Matrix, mut y: RowsMut) {
     assert_eq!((x.width(), x.len()), (table.columns, y.len()), "x is [n, n_embd]");
     assert_eq!(y.width(), table.rows, "y is [n, vocab_size]");
     match table.elements {
-        Elements::F32(e) => of_elements(team, x, e, &mut y),
-        Elements::F16(e) => of_elements(team, x, e, &mut y),
-        Elements::Bf16(e) => of_elements(team, x, e, &mut y),
+        Elements::F32(e) => of_elements(pool, x, e, &mut y),
+        Elements::F16(e) => of_elements(pool, x, e, &mut y),
+        Elements::Bf16(e) => of_elements(pool, x, e, &mut y),
     }
 }
 
-fn of_elements<E: Element>(team: &Team, x: Rows, table: &[E], y: &mut RowsMut) {
-    let (tokens, vocab_size, isa) = (x.len(), y.width(), team.isa());
-    let y = y.share();
-    team.run(vocab_size.div_ceil(PIECE), |i| {
+fn of_elements<E: Element>(pool: &ThreadPool, x: Rows, table: &[E], y: &mut RowsMut) {
+    let (tokens, vocab_size, isa) = (x.len(), y.width(), pool.isa());
+    let y = y.as_disjoint();
+    pool.run(vocab_size.div_ceil(PIECE), |i| {
         let start = i * PIECE;
         let most = if tokens <= FEW { FEW } else { dot_tokens(isa.is_wide()) };
         for t in (0..tokens).step_by(most) {
@@ -77,7 +77,7 @@ const fn dot_tokens(wide: bool) -> usize {
 struct Band<'a, E> {
     x: Rows<'a>,
     table: &'a [E],
-    y: &'a SharedRows<'a>,
+    y: &'a DisjointRows<'a>,
     start: usize,
     rows: usize,
     t: usize,
@@ -118,12 +118,12 @@ impl<E: Element> Band<'_, E> {
     fn tiles<S: Simd, const R: usize>(&self, simd: S, row: usize) {
         let most = dot_tokens(S::WIDE);
         for i in 0..self.n.div_ceil(most) {
-            let (t, n) = tile_range(self.n, most, i);
+            let (t, n) = block_range(self.n, most, i);
             // The first tile is the one that would wait for memory.
             if i == 0 && (S::WIDE || self.x.len() <= FEW) {
-                with_rows!(n, M => self.dots::<S, M, R, true>(simd, row, self.t + t));
+                with_mr!(n, M => self.dots::<S, M, R, true>(simd, row, self.t + t));
             } else {
-                with_rows!(n, M => self.dots::<S, M, R, false>(simd, row, self.t + t));
+                with_mr!(n, M => self.dots::<S, M, R, false>(simd, row, self.t + t));
             }
         }
     }
@@ -165,7 +165,7 @@ impl<E: Element> Band<'_, E> {
         }
         for m in 0..M {
             // SAFETY: these rows of the table are this band's own, and so are their logits.
-            let y = unsafe { self.y.part(t + m, row, R) };
+            let y = unsafe { self.y.row_slice(t + m, row, R) };
             for r in 0..R {
                 y[r] = simd.reduce_add(acc[r][m]);
             }
@@ -176,15 +176,15 @@ impl<E: Element> Band<'_, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::check::numbers;
     use crate::kernels::isa::Isa;
+    use crate::kernels::testing::random_values;
     use half::{bf16, f16};
 
     #[test]
     fn fast_form_equals_the_textbook_bit_for_bit() {
         for (width, vocab) in [(8, 5), (16, 130), (20, 33), (48, 17), (100, 300), (256, 40)] {
             for n in [1, 2, 3, 4, 5, 8, 9] {
-                let (x, table) = (numbers(1, n * width), numbers(2, vocab * width));
+                let (x, table) = (random_values(1, n * width), random_values(2, vocab * width));
                 let f16s: Vec<f16> = table.iter().map(|&w| f16::from_f32(w)).collect();
                 let bf16s: Vec<bf16> = table.iter().map(|&w| bf16::from_f32(w)).collect();
                 let widened = [
@@ -196,13 +196,13 @@ mod tests {
                 for (elements, wide) in stored.into_iter().zip(widened) {
                     let expected: Vec<f32> = x
                         .chunks(width)
-                        .flat_map(|x| wide.chunks(width).map(move |row| textbook(x, row)))
+                        .flat_map(|x| wide.chunks(width).map(move |row| reference(x, row)))
                         .collect();
                     for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 2)]) {
                         let mut y = vec![0.0; n * vocab];
                         let rows = Rows::dense(&x, width);
                         let matrix = Matrix::new(elements, vocab, width);
-                        logits(&Team::new(threads, isa), rows, matrix, RowsMut::dense(&mut y, vocab));
+                        logits(&ThreadPool::new(threads, isa), rows, matrix, RowsMut::dense(&mut y, vocab));
                         assert_eq!(y, expected, "{width} x {vocab}, {n} tokens, {isa}");
                     }
                 }

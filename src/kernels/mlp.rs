@@ -1,72 +1,71 @@
-//! MLP: after attention has brought a token what it needs from the others, each token is thought about on its own:
-//! widened four times, bent, and narrowed again.
+//! MLP: after attention has gathered information from other tokens, the MLP processes each token by itself. It projects
+//! the vector up to four times its width, applies an activation, and projects it down again.
 //!
 //! ```text
 //! y += activation(x · W_fc + b_fc) · W_proj + b_proj
 //! ```
 //!
-//! `W_fc` is `[n_embd, n_inner]`, `W_proj` `[n_inner, n_embd]`: two thirds of a block's weights and of its work. Both
-//! products are [`linear`] layers, with the activation and the residual connection in their last step, so the MLP
-//! itself adds nothing but the order.
+//! `W_fc` is `[n_embd, n_inner]`, `W_proj` is `[n_inner, n_embd]`: two thirds of a block's weights and FLOPs. Both
+//! products are [`linear`] layers; the activation and the residual addition are their epilogues.
 
 use super::activation::Activation;
-use super::linear::{Then, Weights, linear};
+use super::linear::{Epilogue, WeightMatrix, linear};
 use super::rows::{Rows, RowsMut};
-use super::threads::Team;
+use super::thread_pool::ThreadPool;
 
 /// The weights of an MLP.
 #[derive(Clone, Copy, Debug)]
 pub struct Mlp<'a> {
     /// `[n_embd, n_inner]`
-    pub c_fc: Weights<'a>,
+    pub c_fc: WeightMatrix<'a>,
     /// `[n_inner]`
     pub c_fc_bias: &'a [f32],
-    /// What bends.
+    /// The activation between the two projections.
     pub activation: Activation,
     /// `[n_inner, n_embd]`
-    pub c_proj: Weights<'a>,
+    pub c_proj: WeightMatrix<'a>,
     /// `[n_embd]`
     pub c_proj_bias: &'a [f32],
 }
 
 impl Mlp<'_> {
-    /// The widened and bent tokens, `[n_tokens, n_inner]`.
-    pub fn widen(&self, team: &Team, x: Rows, hidden: RowsMut) {
-        linear(team, x, self.c_fc, self.c_fc_bias, Then::Activate(self.activation), hidden);
+    /// Computes `hidden = activation(x · W_fc + b_fc)`, `[n_tokens, n_inner]`.
+    pub fn c_fc_act(&self, pool: &ThreadPool, x: Rows, hidden: RowsMut) {
+        linear(pool, x, self.c_fc, self.c_fc_bias, Epilogue::Activate(self.activation), hidden);
     }
 
-    /// The widened tokens before they are bent.
-    pub fn widen_only(&self, team: &Team, x: Rows, hidden: RowsMut) {
-        linear(team, x, self.c_fc, self.c_fc_bias, Then::Store, hidden);
+    /// Computes the pre-activations, `hidden = x · W_fc + b_fc`.
+    pub fn c_fc(&self, pool: &ThreadPool, x: Rows, hidden: RowsMut) {
+        linear(pool, x, self.c_fc, self.c_fc_bias, Epilogue::Store, hidden);
     }
 
-    /// Bends them: after [`Mlp::widen_only`] they are what [`Mlp::widen`] makes, bit for bit.
-    pub fn bend(&self, team: &Team, mut hidden: RowsMut) {
+    /// Applies the activation in place. After [`Mlp::c_fc`], the result equals that of [`Mlp::c_fc_act`] bit for bit.
+    pub fn act(&self, pool: &ThreadPool, mut hidden: RowsMut) {
         for t in 0..hidden.len() {
-            self.activation.apply(team.isa(), hidden.row_mut(t));
+            self.activation.apply(pool.isa(), hidden.row_mut(t));
         }
     }
 
-    /// Narrows them again, into or onto `y`, `[n_tokens, n_embd]`.
-    pub fn narrow(&self, team: &Team, hidden: Rows, then: Then, y: RowsMut) {
-        linear(team, hidden, self.c_proj, self.c_proj_bias, then, y);
+    /// Applies the down-projection: `y = epilogue(hidden · W_proj + b_proj)`, `[n_tokens, n_embd]`.
+    pub fn c_proj(&self, pool: &ThreadPool, hidden: Rows, epilogue: Epilogue, y: RowsMut) {
+        linear(pool, hidden, self.c_proj, self.c_proj_bias, epilogue, y);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::check::{assert_close, numbers};
     use crate::kernels::elements::Elements;
     use crate::kernels::isa::Isa;
     use crate::kernels::linear::Matrix;
+    use crate::kernels::testing::{assert_close, random_values};
 
     #[test]
-    fn an_mlp_is_its_formula() {
+    fn mlp_matches_formula() {
         let (n, n_embd, n_inner) = (3, 12, 40);
-        let (fc, proj) = (numbers(1, n_embd * n_inner), numbers(2, n_embd * n_inner));
-        let (fc_bias, proj_bias) = (numbers(3, n_inner), numbers(4, n_embd));
-        let (x, before) = (numbers(5, n * n_embd), numbers(6, n * n_embd));
+        let (fc, proj) = (random_values(1, n_embd * n_inner), random_values(2, n_embd * n_inner));
+        let (fc_bias, proj_bias) = (random_values(3, n_inner), random_values(4, n_embd));
+        let (x, before) = (random_values(5, n * n_embd), random_values(6, n * n_embd));
         let mlp = Mlp {
             c_fc: Matrix::new(Elements::F32(&fc), n_embd, n_inner).into(),
             c_fc_bias: &fc_bias,
@@ -79,22 +78,22 @@ mod tests {
                 let (t, i) = (at / n_embd, at % n_embd);
                 let inner = |j: usize| {
                     let sum: f32 = (0..n_embd).map(|k| x[t * n_embd + k] * fc[k * n_inner + j]).sum();
-                    Activation::GeluTanh.of(sum + fc_bias[j])
+                    Activation::GeluTanh.reference(sum + fc_bias[j])
                 };
                 let sum: f32 = (0..n_inner).map(|j| inner(j) * proj[j * n_embd + i]).sum();
                 before[at] + sum + proj_bias[i]
             })
             .collect();
-        let team = Team::new(2, Isa::available()[0]);
+        let pool = ThreadPool::new(2, Isa::available()[0]);
         let (mut hidden, mut y) = (vec![0.0; n * n_inner], before);
-        mlp.widen(&team, Rows::dense(&x, n_embd), RowsMut::dense(&mut hidden, n_inner));
-        mlp.narrow(&team, Rows::dense(&hidden, n_inner), Then::Add, RowsMut::dense(&mut y, n_embd));
+        mlp.c_fc_act(&pool, Rows::dense(&x, n_embd), RowsMut::dense(&mut hidden, n_inner));
+        mlp.c_proj(&pool, Rows::dense(&hidden, n_inner), Epilogue::Add, RowsMut::dense(&mut y, n_embd));
         assert_close(&y, &expected, 1e-5);
 
-        let mut in_steps = vec![0.0; n * n_inner];
-        mlp.widen_only(&team, Rows::dense(&x, n_embd), RowsMut::dense(&mut in_steps, n_inner));
-        assert_ne!(in_steps, hidden);
-        mlp.bend(&team, RowsMut::dense(&mut in_steps, n_inner));
-        assert_eq!(in_steps, hidden);
+        let mut two_steps = vec![0.0; n * n_inner];
+        mlp.c_fc(&pool, Rows::dense(&x, n_embd), RowsMut::dense(&mut two_steps, n_inner));
+        assert_ne!(two_steps, hidden);
+        mlp.act(&pool, RowsMut::dense(&mut two_steps, n_inner));
+        assert_eq!(two_steps, hidden);
     }
 }

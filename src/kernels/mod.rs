@@ -1,18 +1,18 @@
-//! The operations a GPT-2 is made of, each in a file of its own: the formula, a textbook form as plain as the formula,
-//! a fast form, and tests that hold the second to the first.
+//! The operations of GPT-2, one per file: the formula, a `reference` as plain as the formula, a fast implementation, and
+//! tests that compare the two.
 //!
-//! In the order a token meets them: [`embedding`], [`positions`], then in every block [`layer_norm`],
-//! [`linear`], [`attention`] with its [`softmax`], [`mlp`] with its [`activation`], and at the end the head,
+//! In the order of the forward pass: [`embedding`], [`positions`], then in every block [`layer_norm`],
+//! [`linear`], [`attention`] with its [`softmax`], [`mlp`] with its [`activation`], and finally the LM head,
 //! [`logits`].
 //!
-//! Underneath: [`simd`] says what a vector is, [`isa`] chooses the instructions when the program runs, [`threads`]
-//! shares out the work. Kernels know slices, shapes and threads, and nothing of models.
+//! They build on [`simd`], the vector abstraction, [`isa`], the run-time choice of an instruction set, and
+//! [`thread_pool`]. Kernels know slices, shapes and threads, and nothing about models.
 //!
-//! # Same bits
-//! Every output is computed by one thread, in one order of additions that the formula fixes, with fused multiply-adds.
-//! Threads, batches, chunks and vector widths decide only who computes what and when.
+//! # Bitwise reproducibility
+//! Each output is computed by one thread, as fused multiply-adds in an order that the formula alone determines. Thread
+//! count, batch size, chunk size and vector width have no effect on the result.
 
-// An index that runs over a tile's registers, or over several slices at once, is the formula's own subscript.
+// Indices that run over register tiles, or over several slices at once, are the subscripts of the formulas.
 #![allow(clippy::needless_range_loop)]
 
 pub mod activation;
@@ -25,14 +25,14 @@ pub mod isa;
 pub mod layer_norm;
 pub mod linear;
 pub mod logits;
+mod microkernel;
 pub mod mlp;
 pub mod positions;
 pub mod quantized;
 pub mod rows;
 pub mod simd;
 pub mod softmax;
-pub mod threads;
-mod tile;
+pub mod thread_pool;
 
 #[cfg(test)]
-mod check;
+mod testing;

@@ -1,8 +1,8 @@
-//! Activations: one row of numbers a token.
+//! Row-major views of activations, one row per token.
 
-use super::threads::Disjoint;
+use super::thread_pool::DisjointSlice;
 
-/// A matrix of activations `[n, width]`, its rows `stride` numbers apart.
+/// A matrix of activations `[n, width]` whose rows start `stride` elements apart.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
     data: &'a [f32],
@@ -11,7 +11,7 @@ pub struct Rows<'a> {
     stride: usize,
 }
 
-/// The same, to write to.
+/// The mutable counterpart of [`Rows`].
 #[derive(Debug)]
 pub struct RowsMut<'a> {
     data: &'a mut [f32],
@@ -20,41 +20,41 @@ pub struct RowsMut<'a> {
     stride: usize,
 }
 
-/// The distance between rows of `width` numbers: an odd number of cache lines. Tiles read a dozen rows side by side,
-/// and rows a multiple of 4 KiB apart would all fall into the same few lines of the first-level cache.
+/// Returns the stride for rows of `width` elements: an odd number of cache lines. A register tile reads a dozen rows at
+/// once, and rows a multiple of 4 KiB apart would map to the same few sets of the L1 cache.
 pub fn row_stride(width: usize) -> usize {
     (width.div_ceil(16) * 16) | 16
 }
 
 impl<'a> Rows<'a> {
-    /// `n` rows in `data`. Panics where they do not fit.
+    /// Creates a view of `n` rows in `data`. Panics if they do not fit.
     pub fn new(data: &'a [f32], n: usize, width: usize, stride: usize) -> Self {
         assert!(width <= stride && (n == 0 || data.len() >= (n - 1) * stride + width));
         Self { data, n, width, stride }
     }
 
-    /// Rows that follow one another without a gap. Panics where `data` holds no whole number of them.
+    /// Creates a view of contiguous rows. Panics unless the length of `data` is a multiple of `width`.
     pub fn dense(data: &'a [f32], width: usize) -> Self {
         assert_eq!(data.len() % width, 0);
         Self::new(data, data.len() / width, width, width)
     }
 
-    /// How many rows.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.n
     }
 
-    /// Whether there is no row.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.n == 0
     }
 
-    /// Numbers in a row.
+    /// The number of elements in a row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Distance between rows.
+    /// The distance between the starts of consecutive rows, in elements.
     pub fn stride(&self) -> usize {
         self.stride
     }
@@ -73,7 +73,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The rows `start..start + n`.
-    pub fn range(&self, start: usize, n: usize) -> Rows<'a> {
+    pub fn row_range(&self, start: usize, n: usize) -> Rows<'a> {
         assert!(start + n <= self.n);
         let data = if n == 0 { self.data } else { &self.data[start * self.stride..] };
         Rows { data, n, ..*self }
@@ -81,34 +81,34 @@ impl<'a> Rows<'a> {
 }
 
 impl<'a> RowsMut<'a> {
-    /// `n` rows in `data`. Panics where they do not fit.
+    /// Creates a view of `n` rows in `data`. Panics if they do not fit.
     pub fn new(data: &'a mut [f32], n: usize, width: usize, stride: usize) -> Self {
         Rows::new(data, n, width, stride);
         Self { data, n, width, stride }
     }
 
-    /// Rows that follow one another without a gap.
+    /// Creates a view of contiguous rows. Panics unless the length of `data` is a multiple of `width`.
     pub fn dense(data: &'a mut [f32], width: usize) -> Self {
         let n = Rows::dense(data, width).len();
         Self::new(data, n, width, width)
     }
 
-    /// To read.
+    /// Reborrows the rows as read-only.
     pub fn as_rows(&self) -> Rows<'_> {
         Rows::new(self.data, self.n, self.width, self.stride)
     }
 
-    /// How many rows.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.n
     }
 
-    /// Whether there is no row.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.n == 0
     }
 
-    /// Numbers in a row.
+    /// The number of elements in a row.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -125,35 +125,35 @@ impl<'a> RowsMut<'a> {
         RowsMut { data: &mut self.data[skip..], width, ..self }
     }
 
-    /// The first row and all that is stored after it, and the distance between rows.
+    /// Returns the underlying slice, from the first row on, and the stride.
     pub fn into_parts(self) -> (&'a mut [f32], usize) {
         (self.data, self.stride)
     }
 
-    /// The same rows for threads that each write parts of their own.
-    pub(super) fn share(&mut self) -> SharedRows<'_> {
-        SharedRows { stride: self.stride, width: self.width, data: Disjoint::new(self.data) }
+    /// Returns a view through which several threads can write disjoint elements.
+    pub(super) fn as_disjoint(&mut self) -> DisjointRows<'_> {
+        DisjointRows { stride: self.stride, width: self.width, data: DisjointSlice::new(self.data) }
     }
 }
 
-/// Rows that several threads write at once, each its own columns or rows.
-pub(super) struct SharedRows<'a> {
-    data: Disjoint<'a, f32>,
+/// Rows that several threads write at once, each its own elements.
+pub(super) struct DisjointRows<'a> {
+    data: DisjointSlice<'a, f32>,
     stride: usize,
     width: usize,
 }
 
-impl SharedRows<'_> {
+impl DisjointRows<'_> {
     /// Columns `start..start + n` of row `i`.
     ///
     /// # Safety
-    /// No other thread may hold a part that overlaps.
+    /// While the returned slice lives, no other slice that overlaps it may exist.
     #[allow(clippy::mut_from_ref)]
     #[inline(always)]
-    pub(super) unsafe fn part(&self, i: usize, start: usize, n: usize) -> &mut [f32] {
+    pub(super) unsafe fn row_slice(&self, i: usize, start: usize, n: usize) -> &mut [f32] {
         debug_assert!(start + n <= self.width);
         let start = i * self.stride + start;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds this function's contract.
         unsafe { self.data.slice(start..start + n) }
     }
 }

@@ -11,7 +11,7 @@ use super::isa::Isa;
 use super::simd::{Kernel, LANES, Simd};
 
 /// The formula as it stands, in f64.
-pub fn textbook(x: &[f32]) -> Vec<f32> {
+pub fn reference(x: &[f32]) -> Vec<f32> {
     let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let e: Vec<f64> = x.iter().map(|&x| libm::exp(f64::from(x) - f64::from(max))).collect();
     let sum: f64 = e.iter().sum();
@@ -59,16 +59,16 @@ impl Kernel for Softmax<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::check::{assert_close, numbers};
+    use crate::kernels::testing::{assert_close, random_values};
 
     #[test]
     fn fast_form_holds_to_the_formula_on_every_isa() {
         for n in [1, 2, 15, 16, 17, 64, 100, 1000] {
             for scale in [0.1, 10.0, 300.0] {
-                let x: Vec<f32> = numbers(n as u64, n).iter().map(|x| x * scale).collect();
+                let x: Vec<f32> = random_values(n as u64, n).iter().map(|x| x * scale).collect();
                 let mut portable = x.clone();
                 softmax(Isa::Portable, &mut portable);
-                assert_close(&portable, &textbook(&x), 1e-6);
+                assert_close(&portable, &reference(&x), 1e-6);
                 for isa in Isa::available() {
                     let mut y = x.clone();
                     softmax(isa, &mut y);

@@ -233,10 +233,10 @@ mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
     use crate::kernels::isa::Isa;
-    use crate::kernels::threads::Team;
+    use crate::kernels::thread_pool::ThreadPool;
 
     fn fable() -> Model {
-        Model::new(Checkpoint::embedded().unwrap(), Team::new(1, Isa::available()[0]))
+        Model::new(Checkpoint::embedded().unwrap(), ThreadPool::new(1, Isa::available()[0]))
     }
 
     #[test]

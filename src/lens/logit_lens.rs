@@ -37,7 +37,7 @@ pub fn logit_lens(
             let tokens = i * CHUNK..i * CHUNK + readings.len();
             let rows = layer.slice(s![tokens.clone(), ..]);
             let logits = model.read_out(Rows::dense(rows.to_slice().unwrap_or_default(), n_embd));
-            model.team().for_each_piece(readings, 1, |t, reading| {
+            model.pool().for_each_chunk(readings, 1, |t, reading| {
                 let logits = &logits[t * vocab_size..][..vocab_size];
                 reading[0] = Reading::of(logits, best, targets[tokens.start + t]);
             });

@@ -71,7 +71,7 @@ pub fn readings(model: &Model, capture: &Capture, best: usize, after: Option<u32
     let rows: Vec<&[f32]> = capture.logits.rows().into_iter().filter_map(|row| row.to_slice()).collect();
     let targets = targets(&capture.tokens, after);
     let mut readings = vec![Reading::default(); rows.len()];
-    model.team().for_each_piece(&mut readings, 1, |t, reading| {
+    model.pool().for_each_chunk(&mut readings, 1, |t, reading| {
         reading[0] = Reading::of(rows[t], best, targets[t]);
     });
     readings

@@ -186,7 +186,7 @@ impl Walker<'_> {
         head.best = best(&self.logits);
         let mut probabilities = self.logits.clone();
         let start = Instant::now();
-        softmax(self.model.team().isa(), &mut probabilities);
+        softmax(self.model.pool().isa(), &mut probabilities);
         let seconds = start.elapsed().as_secs_f64();
         let title = "Scores become probabilities, and one token is drawn by them";
         let last = Step {
@@ -322,10 +322,10 @@ mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
     use crate::kernels::isa::Isa;
-    use crate::kernels::threads::Team;
+    use crate::kernels::thread_pool::ThreadPool;
 
     fn fable() -> Model {
-        Model::new(Checkpoint::embedded().unwrap(), Team::new(2, Isa::available()[0]))
+        Model::new(Checkpoint::embedded().unwrap(), ThreadPool::new(2, Isa::available()[0]))
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::Config;
 use crate::kernels::attention::{KeyValues, KvPrecision};
 use crate::kernels::rows::Rows;
-use crate::kernels::threads::Team;
+use crate::kernels::thread_pool::ThreadPool;
 
 /// The number of tokens two sequences begin with alike: whose keys and values are the same in both.
 pub fn common(a: &[u32], b: &[u32]) -> usize {
@@ -75,8 +75,8 @@ impl KvCache {
     }
 
     /// Stores new tokens' keys and values, `[n, n_embd]` each, behind those that are there.
-    pub(super) fn append(&mut self, team: &Team, layer: usize, k: Rows, v: Rows) {
-        self.layers[layer].append(team, self.len, k, v);
+    pub(super) fn append(&mut self, pool: &ThreadPool, layer: usize, k: Rows, v: Rows) {
+        self.layers[layer].append(pool, self.len, k, v);
     }
 
     /// Counts `n` tokens as stored, once every layer has them.

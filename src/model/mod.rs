@@ -36,12 +36,12 @@ use crate::kernels::attention::{
 use crate::kernels::elements::Elements;
 use crate::kernels::embedding::copy_row;
 use crate::kernels::layer_norm::layer_norm;
-use crate::kernels::linear::{Then, linear};
+use crate::kernels::linear::{Epilogue, linear};
 use crate::kernels::logits::logits;
 use crate::kernels::mlp::Mlp;
 use crate::kernels::positions::{add_position, sinusoidal};
 use crate::kernels::rows::{Rows, RowsMut};
-use crate::kernels::threads::Team;
+use crate::kernels::thread_pool::ThreadPool;
 use crate::{Error, Result};
 use ndarray::ArrayViewMutD;
 use observer::show;
@@ -54,34 +54,38 @@ pub struct Model {
     /// The position table, where the checkpoint has none of its own: `[n_positions, n_embd]`.
     sinusoidal: Option<Vec<f32>>,
     attention: &'static dyn AttentionKernel,
-    team: Team,
+    pool: ThreadPool,
 }
 
 impl Model {
     /// A model of a checkpoint's weights, used where they lie.
-    pub fn new(checkpoint: Checkpoint, team: Team) -> Self {
-        Self::made(checkpoint, team, None)
+    pub fn new(checkpoint: Checkpoint, pool: ThreadPool) -> Self {
+        Self::made(checkpoint, pool, None)
     }
 
     /// A model of a checkpoint's matrices converted to a precision; none leaves them as they are stored.
     ///
     /// # Errors
     /// [`Error::Parameter`] for another precision than that which the matrices were quantized to.
-    pub fn with_precision(checkpoint: Checkpoint, team: Team, precision: Option<Precision>) -> Result<Self> {
+    pub fn with_precision(
+        checkpoint: Checkpoint,
+        pool: ThreadPool,
+        precision: Option<Precision>,
+    ) -> Result<Self> {
         match (checkpoint.quantized(), precision) {
             (Some(stored), Some(wanted)) if wanted.dtype() != stored => Err(Error::Parameter {
                 name: "precision".into(),
                 found: wanted.to_string(),
                 expected: format!("{}, which '{}' was quantized to", stored.name(), checkpoint.name),
             }),
-            _ => Ok(Self::made(checkpoint, team, precision)),
+            _ => Ok(Self::made(checkpoint, pool, precision)),
         }
     }
 
-    fn made(checkpoint: Checkpoint, team: Team, precision: Option<Precision>) -> Self {
+    fn made(checkpoint: Checkpoint, pool: ThreadPool, precision: Option<Precision>) -> Self {
         let Checkpoint { config, weights, .. } = checkpoint;
         let sinusoidal = weights.wpe.is_none().then(|| sinusoidal(config.n_positions, config.n_embd));
-        Self { config, weights: ModelWeights::new(weights, precision), sinusoidal, attention: &Flash, team }
+        Self { config, weights: ModelWeights::new(weights, precision), sinusoidal, attention: &Flash, pool }
     }
 
     /// The same model with another way to compute attention than [`Flash`].
@@ -122,8 +126,8 @@ impl Model {
     }
 
     /// The threads.
-    pub fn team(&self) -> &Team {
-        &self.team
+    pub fn pool(&self) -> &ThreadPool {
+        &self.pool
     }
 
     /// Runs new tokens of any number of sequences through the model. Their keys and values join their caches, and the
@@ -176,7 +180,7 @@ impl Model {
         self.add(s.x.rows_mut(s.rows), Site::PosEmbed, see, |then, mut y| {
             for (t, position) in positions.clone().enumerate() {
                 match then {
-                    Then::Add => {
+                    Epilogue::Add => {
                         add_position(wpe, position, y.row_mut(t), s.normed.rows_mut(1).row_mut(0)); // + wpe[position]
                     }
                     _ => copy_row(wpe, position, y.row_mut(t)),
@@ -204,20 +208,20 @@ impl Model {
 
     /// One block: look around (attention), then think (MLP); each adds to what was there.
     fn block<O: Observer>(&self, layer: usize, batch: &mut [Segment], s: &mut Scratch, see: &mut O) {
-        let (w, team) = (&self.weights.blocks[layer], &self.team);
+        let (w, pool) = (&self.weights.blocks[layer], &self.pool);
         let n_embd = self.config.n_embd;
         show(see, Site::ResidPre(layer), s.x.rows_mut(s.rows));
 
         self.norm(s.x.rows(s.rows), &w.ln_1, s.normed.rows_mut(s.rows)); // [n_tokens, n_embd]
         see.ended(Operation::Ln1(layer));
         show(see, Site::Ln1(layer), s.normed.rows_mut(s.rows));
-        self.linear(s.normed.rows(s.rows), &w.c_attn, Then::Store, s.qkv.rows_mut(s.rows)); // [n_tokens, 3 * n_embd]
+        self.linear(s.normed.rows(s.rows), &w.c_attn, Epilogue::Store, s.qkv.rows_mut(s.rows)); // [n_tokens, 3 * n_embd]
         see.ended(Operation::CAttn(layer));
         self.show_qkv(layer, s, see);
         let (qkv, runs) = (s.qkv.rows(s.rows), &s.runs);
-        team.for_each_piece(batch, 1, |i, segment| {
-            let kv = qkv.range(runs[i].row, runs[i].n);
-            segment[0].cache.append(team, layer, kv.columns(n_embd, n_embd), kv.columns(2 * n_embd, n_embd));
+        pool.for_each_chunk(batch, 1, |i, segment| {
+            let kv = qkv.row_range(runs[i].row, runs[i].n);
+            segment[0].cache.append(pool, layer, kv.columns(n_embd, n_embd), kv.columns(2 * n_embd, n_embd));
         });
         see.ended(Operation::KvAppend(layer));
         if layer + 1 == self.config.n_layer && !O::LOOKS {
@@ -229,7 +233,7 @@ impl Model {
         let segment = |i: usize| batch[i].attention_segment(layer, &s.runs[i]);
         let (segments, scale) = (Segments::new(batch.len(), &segment), self.attention_scale(layer));
         self.show_patterns(layer, q, segments, scale, see);
-        attention(self.attention, team, q, segments, scale, s.z.rows_mut(s.rows)); // [n_tokens, n_embd], every head side by side
+        attention(self.attention, pool, q, segments, scale, s.z.rows_mut(s.rows)); // [n_tokens, n_embd], every head side by side
         see.ended(Operation::Attention(layer));
         show(see, Site::Z(layer), s.z.rows_mut(s.rows));
         self.add(s.x.rows_mut(s.rows), Site::AttnOut(layer), see, |then, y| {
@@ -251,16 +255,16 @@ impl Model {
             c_proj_bias: w.mlp_proj.bias(),
         };
         if O::LOOKS && see.wants(Site::Pre(layer)) {
-            mlp.widen_only(team, s.normed.rows(s.rows), s.hidden.rows_mut(s.rows)); // in two steps, to the same bits
+            mlp.c_fc(pool, s.normed.rows(s.rows), s.hidden.rows_mut(s.rows)); // in two steps, to the same bits
             show(see, Site::Pre(layer), s.hidden.rows_mut(s.rows));
-            mlp.bend(team, s.hidden.rows_mut(s.rows));
+            mlp.act(pool, s.hidden.rows_mut(s.rows));
         } else {
-            mlp.widen(team, s.normed.rows(s.rows), s.hidden.rows_mut(s.rows)); // [n_tokens, n_inner]
+            mlp.c_fc_act(pool, s.normed.rows(s.rows), s.hidden.rows_mut(s.rows)); // [n_tokens, n_inner]
         }
         see.ended(Operation::CFc(layer));
         show(see, Site::Post(layer), s.hidden.rows_mut(s.rows));
         self.add(s.x.rows_mut(s.rows), Site::MlpOut(layer), see, |then, y| {
-            mlp.narrow(team, s.hidden.rows(s.rows), then, y);
+            mlp.c_proj(pool, s.hidden.rows(s.rows), then, y);
         });
         see.ended(Operation::MlpProj(layer));
         s.qkv.take_over(&mut s.hidden);
@@ -283,17 +287,17 @@ impl Model {
     /// From the last layer norm's output to logits.
     fn unembed(&self, x: Rows, y: RowsMut) {
         match &self.weights.head {
-            Head::Table(table) => logits(&self.team, x, matrix(table), y),
-            Head::Rounded(layer) => self.linear(x, layer, Then::Store, y),
+            Head::Table(table) => logits(&self.pool, x, matrix(table), y),
+            Head::Rounded(layer) => self.linear(x, layer, Epilogue::Store, y),
         }
     }
 
     fn norm(&self, x: Rows, w: &LayerNormWeights, y: RowsMut) {
-        layer_norm(&self.team, x, w.weight.as_f32(), w.bias.as_f32(), self.config.layer_norm_epsilon, y);
+        layer_norm(&self.pool, x, w.weight.as_f32(), w.bias.as_f32(), self.config.layer_norm_epsilon, y);
     }
 
-    fn linear(&self, x: Rows, w: &Linear, then: Then, y: RowsMut) {
-        linear(&self.team, x, w.weight_matrix(), w.bias(), then, y);
+    fn linear(&self, x: Rows, w: &Linear, then: Epilogue, y: RowsMut) {
+        linear(&self.pool, x, w.weight_matrix(), w.bias(), then, y);
     }
 
     /// Adds a layer's output, or positions, to the residual stream; in two steps where someone looks at it, to the same bits.
@@ -302,14 +306,14 @@ impl Model {
         mut y: RowsMut,
         site: Site,
         see: &mut O,
-        mut layer: impl FnMut(Then, RowsMut),
+        mut layer: impl FnMut(Epilogue, RowsMut),
     ) {
         if !O::LOOKS || !see.wants(site) {
-            return layer(Then::Add, y);
+            return layer(Epilogue::Add, y);
         }
         let width = y.width();
         let mut out = vec![0.0; y.len() * width];
-        layer(Then::Store, RowsMut::dense(&mut out, width));
+        layer(Epilogue::Store, RowsMut::dense(&mut out, width));
         show(see, site, RowsMut::dense(&mut out, width));
         for (t, out) in out.chunks(width).enumerate() {
             y.row_mut(t).iter_mut().zip(out).for_each(|(y, out)| *y += out);
@@ -340,7 +344,7 @@ impl Model {
         if O::LOOKS && see.wants(Site::Pattern(layer)) {
             for segment in segments.iter() {
                 let shape = [self.config.n_head, segment.len, segment.position + segment.len];
-                let mut p = attention_weights(self.team.isa(), q, segment, scale, self.attention.mask());
+                let mut p = attention_weights(self.pool.isa(), q, segment, scale, self.attention.mask());
                 let p = ArrayViewMutD::from_shape(&shape[..], &mut p).expect("patterns have this shape");
                 see.see(Site::Pattern(layer), p);
             }

@@ -5,7 +5,7 @@
 //! nostalgebraist 2020).
 
 use super::Model;
-use crate::kernels::linear::{Then, linear};
+use crate::kernels::linear::{Epilogue, linear};
 use crate::kernels::rows::{Rows, RowsMut};
 
 impl Model {
@@ -66,7 +66,7 @@ impl Model {
         let mut results = vec![0.0; n_head * n_embd];
         let (w, no_bias) = (self.weights.blocks[layer].attn_proj.weight_matrix(), vec![0.0; n_embd]);
         let y = RowsMut::dense(&mut results, n_embd);
-        linear(&self.team, Rows::dense(&alone, n_embd), w, &no_bias, Then::Store, y);
+        linear(&self.pool, Rows::dense(&alone, n_embd), w, &no_bias, Epilogue::Store, y);
         results
     }
 

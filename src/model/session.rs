@@ -126,11 +126,11 @@ mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
     use crate::kernels::isa::Isa;
-    use crate::kernels::threads::Team;
+    use crate::kernels::thread_pool::ThreadPool;
 
     #[test]
     fn a_long_prompt_has_the_bits_of_a_single_pass() {
-        let model = Model::new(Checkpoint::embedded().unwrap(), Team::new(2, Isa::available()[0]));
+        let model = Model::new(Checkpoint::embedded().unwrap(), ThreadPool::new(2, Isa::available()[0]));
         for n in [PREFILL, PREFILL + 1, PREFILL + 44] {
             let ids: Vec<u32> = (0..n as u32).map(|i| i * 37 % model.config().vocab_size as u32).collect();
             let mut whole = Session::new(&model, n, None);

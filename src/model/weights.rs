@@ -141,7 +141,7 @@ impl Linear {
     }
 
     /// As the kernels take it.
-    pub(super) fn weight_matrix(&self) -> linear::Weights<'_> {
+    pub(super) fn weight_matrix(&self) -> linear::WeightMatrix<'_> {
         self.weight.weight_matrix()
     }
 

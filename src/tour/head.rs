@@ -24,7 +24,7 @@
 //! let logits = Session::new(fable.model(), 8, None).feed(&ids)?.to_vec();
 //! assert_eq!(logits.len(), 4096); // one for each token of the vocabulary
 //!
-//! let p = softmax::textbook(&logits);
+//! let p = softmax::reference(&logits);
 //! assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-4); // probabilities
 //!
 //! let (best, logprob) = top_logprobs(&logits, 1)[0];
@@ -34,7 +34,7 @@
 //! # }
 //! ```
 //!
-//! The textbook forms are [`logits::textbook`](crate::kernels::logits::textbook) and
-//! [`softmax::textbook`](crate::kernels::softmax::textbook). `hornbook perplexity` measures a model on a text.
+//! The textbook forms are [`logits::reference`](crate::kernels::logits::reference) and
+//! [`softmax::reference`](crate::kernels::softmax::reference). `hornbook perplexity` measures a model on a text.
 //!
 //! Next: [how a prediction becomes a text](super::sampling).

@@ -10,7 +10,7 @@
 //!   fetched is used many times ([`linear`](crate::kernels::linear));
 //! * **never storing what can be used at once**: attention without its score matrix
 //!   ([`attention`](crate::kernels::attention));
-//! * **threads** that share the outputs of an operation ([`threads`](crate::kernels::threads)).
+//! * **threads** that share the outputs of an operation ([`thread_pool`](crate::kernels::thread_pool)).
 //!
 //! There is a catch. Numbers in a computer are rounded at every step, so (a + b) + c need not be a + (b + c), and most
 //! fast programs give another result on another machine, with other threads, or in other company. Here every output is
@@ -27,12 +27,12 @@
 //! use hornbook::checkpoint::Checkpoint;
 //! use hornbook::kernels::isa::Isa;
 //! use hornbook::kernels::softmax;
-//! use hornbook::kernels::threads::Team;
+//! use hornbook::kernels::thread_pool::ThreadPool;
 //! use hornbook::model::{Model, Session};
 //! # fn main() -> hornbook::Result<()> {
 //! // The same bits from plain Rust on one thread, and from the best instructions on three.
 //! let logits = |threads: usize, isa: Isa| -> hornbook::Result<Vec<f32>> {
-//!     let model = Model::new(Checkpoint::open("fable")?, Team::new(threads, isa));
+//!     let model = Model::new(Checkpoint::open("fable")?, ThreadPool::new(threads, isa));
 //!     let mut session = Session::new(&model, 8, None);
 //!     Ok(session.feed(&[401, 17, 3000, 256, 9])?.to_vec())
 //! };
@@ -42,7 +42,7 @@
 //! let scores = [0.5, -1.0, 3.0, 2.0, 2.0];
 //! let mut fast = scores;
 //! softmax::softmax(Isa::available()[0], &mut fast);
-//! assert!(fast.iter().zip(softmax::textbook(&scores)).all(|(a, b)| (a - b).abs() < 1e-6));
+//! assert!(fast.iter().zip(softmax::reference(&scores)).all(|(a, b)| (a - b).abs() < 1e-6));
 //! # Ok(())
 //! # }
 //! ```

@@ -19,7 +19,7 @@
 //! use hornbook::lens::ablate::{Change, Changes, Edit, Effect};
 //! use hornbook::{Hornbook, Options};
 //! # fn main() -> hornbook::Result<()> {
-//! let gelu = |x| Activation::GeluTanh.of(x);
+//! let gelu = |x| Activation::GeluTanh.reference(x);
 //! assert!((gelu(3.0) - 3.0).abs() < 0.01 && gelu(-3.0).abs() < 0.01); // through, or held back
 //!
 //! // What is an MLP worth? Take the first one away, and see how far the prediction moves.
@@ -38,7 +38,7 @@
 //! ```
 //!
 //! The code is [`Mlp`](crate::kernels::mlp::Mlp), two [`linear`](crate::kernels::linear) layers around an
-//! [`Activation`](crate::kernels::activation::Activation), whose [`of`](crate::kernels::activation::Activation::of) is
+//! [`Activation`](crate::kernels::activation::Activation), whose [`reference`](crate::kernels::activation::Activation::reference) is
 //! the formula as it stands.
 //!
 //! Next: [what keeps the numbers in bounds](super::norm).

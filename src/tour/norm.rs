@@ -33,15 +33,15 @@
 //!
 //! // Layer norm brings any row back to the same size: here one, and a hundred times as much.
 //! let (ones, zeros) = (vec![1.0; 4], vec![0.0; 4]);
-//! let small = layer_norm::textbook(&[1.0, 2.0, 3.0, 6.0], &ones, &zeros, 1e-5);
-//! let large = layer_norm::textbook(&[100.0, 200.0, 300.0, 600.0], &ones, &zeros, 1e-5);
+//! let small = layer_norm::reference(&[1.0, 2.0, 3.0, 6.0], &ones, &zeros, 1e-5);
+//! let large = layer_norm::reference(&[100.0, 200.0, 300.0, 600.0], &ones, &zeros, 1e-5);
 //! assert!(small.iter().zip(&large).all(|(a, b)| (a - b).abs() < 1e-4));
 //! assert!(small.iter().sum::<f32>().abs() < 1e-5); // mean 0
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The textbook form is [`layer_norm::textbook`](crate::kernels::layer_norm::textbook); its file is the shortest whole
+//! The textbook form is [`layer_norm::reference`](crate::kernels::layer_norm::reference); its file is the shortest whole
 //! example of how an operation is made fast.
 //!
 //! Next: [how numbers become a prediction](super::head).

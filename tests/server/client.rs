@@ -3,7 +3,7 @@
 use hornbook::Hornbook;
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::server::{Listening, Server, ServerOptions};
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -90,7 +90,7 @@ pub fn open(model: &str) -> Hornbook {
     } else {
         model.to_string()
     };
-    Hornbook::new(Checkpoint::open(&model).unwrap(), Team::new(1, Isa::choose().unwrap())).unwrap()
+    Hornbook::new(Checkpoint::open(&model).unwrap(), ThreadPool::new(1, Isa::choose().unwrap())).unwrap()
 }
 
 /// Serves fable.

@@ -117,27 +117,27 @@ impl Attention {
             given => given.iter().map(|n| n.get()).collect(),
         };
         let shapes = self.shapes()?;
-        let teams = threads.iter().map(|&n| thread_pool(NonZeroUsize::new(n))).collect::<Result<Vec<_>>>()?;
+        let pools = threads.iter().map(|&n| thread_pool(NonZeroUsize::new(n))).collect::<Result<Vec<_>>>()?;
         // Where there is none, that is said before anything is measured.
         let mut torch = self.against.map(|Against::Torch| Torch::start()).transpose()?;
 
-        let bar = progress::bar(teams.len() * (1 + shapes.len() * kernels.len() * self.repeat.get()));
+        let bar = progress::bar(pools.len() * (1 + shapes.len() * kernels.len() * self.repeat.get()));
         bar.set_message("the machine's limits");
         let mut report = Report::new(Isa::choose()?, cores);
         let memory = ReadBandwidth::new()?;
-        for team in &teams {
-            report.limit(team.threads(), memory.measure(team), fma_peak(team));
+        for pool in &pools {
+            report.limit(pool.threads(), memory.measure(pool), fma_peak(pool));
             bar.inc(1);
         }
         drop(memory);
         for &shape in &shapes {
-            for team in &teams {
-                let threads = team.threads();
-                let mut lab = AttentionLab::new(team, shape);
+            for pool in &pools {
+                let threads = pool.threads();
+                let mut lab = AttentionLab::new(pool, shape);
                 for &kernel in &kernels {
                     let what = format!("{} {} {}", kernel.name(), shape.phase.name(), shape.seq);
                     bar.set_message(format!("{what}, {threads} threads"));
-                    let found = lab.measure(kernel, team, self.repeat.get(), || bar.inc(1));
+                    let found = lab.measure(kernel, pool, self.repeat.get(), || bar.inc(1));
                     report.rows.push(Row::of(kernel, shape, found, report.limits_of(threads)));
                 }
                 drop(lab);

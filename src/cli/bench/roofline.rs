@@ -87,8 +87,8 @@ impl Roofline {
         let name = checkpoint.name.clone();
         let precision = self.precision.map_or_else(|| checkpoint.stored().name(), Precision::name);
         let steps = self.steps(checkpoint.config.n_positions)?;
-        let team = thread_pool(self.threads)?;
-        let model = Model::with_precision(checkpoint, team, self.precision)?.with_attention(self.attention);
+        let pool = thread_pool(self.threads)?;
+        let model = Model::with_precision(checkpoint, pool, self.precision)?.with_attention(self.attention);
         let memory = ReadBandwidth::new()?;
         let bar = progress::bar(steps.len() * self.repeat.get());
         let kv = self.kv_precision.map_or(model.kv_precision(), KvPrecision::from);

@@ -252,8 +252,8 @@ fn panic_fails_open_requests_and_the_engine_recovers() {
     let ManualScheduler { mut scheduler, queue } = ManualScheduler::new(options(4, 64));
     // Keys and values of another model, which this one cannot continue.
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny-one-head");
-    let team = crate::kernels::threads::Team::new(1, crate::kernels::isa::Isa::Portable);
-    let tiny = Hornbook::new(crate::checkpoint::Checkpoint::from_folder(&folder).unwrap(), team).unwrap();
+    let pool = crate::kernels::thread_pool::ThreadPool::new(1, crate::kernels::isa::Isa::Portable);
+    let tiny = Hornbook::new(crate::checkpoint::Checkpoint::from_folder(&folder).unwrap(), pool).unwrap();
     let mut session = Session::new(tiny.model(), 8, KvPrecision::F32);
     session.feed(&[1, 2, 3]).unwrap();
     scheduler.prefix_cache.insert(&[1, 2, 3], session.cache().fork(3, 8));

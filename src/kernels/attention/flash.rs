@@ -25,9 +25,9 @@ use super::prefetch::Prefetcher;
 use crate::kernels::elements::Element;
 use crate::kernels::exp::{exp, exp_one};
 use crate::kernels::isa::Isa;
+use crate::kernels::microkernel::{StridedLhs, assert_mr, microkernel_with_prefetch, with_mr};
 use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::tile::{Factors, multiply_add_while, reaches, with_rows};
 
 /// Positions in a KV block: the scores of a query block fit in the L1 cache, and each query's maximum and
 /// rescaling are rarely computed (with 64 positions they took a third of the time).
@@ -89,7 +89,7 @@ impl<E: Element, const M: usize> Kernel for FlashKernel<'_, '_, E, M> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        reaches::<S, M>();
+        assert_mr::<S, M>();
         self.0.attend::<S, M>(simd, self.1);
     }
 }
@@ -97,7 +97,7 @@ impl<E: Element, const M: usize> Kernel for FlashKernel<'_, '_, E, M> {
 impl<'a, 'o, E: Element> FlashBlock<'a, 'o, E> {
     fn run(self, isa: Isa, p: &'a mut [[f32; LANES]]) {
         let p = p.as_chunks_mut().0;
-        with_rows!(self.q.len(), M => {
+        with_mr!(self.q.len(), M => {
             isa.run(FlashKernel::<'a, 'o, E, M>(self, p.as_mut_array().expect("M queries")))
         });
     }
@@ -163,9 +163,9 @@ impl<'a, 'o, E: Element> FlashBlock<'a, 'o, E> {
             }
         };
         let mut acc = [[simd.splat(0.0); V]; M];
-        let q = Factors { at: self.q.row(0).as_ptr(), row: self.q.stride(), step: 1 };
+        let q = StridedLhs { ptr: self.q.row(0).as_ptr(), row_stride: self.q.stride(), k_stride: 1 };
         // SAFETY: `q` has `M` rows of `head_dim` elements, and `keys` returns whole panels `[head_dim, 16]`.
-        unsafe { multiply_add_while(simd, q, self.q.width(), keys, &mut acc, prefetch) };
+        unsafe { microkernel_with_prefetch(simd, q, self.q.width(), keys, &mut acc, prefetch) };
         let scale = simd.splat(self.scale);
         for m in 0..M {
             for v in 0..V {
@@ -270,10 +270,10 @@ impl<'a, 'o, E: Element> FlashBlock<'a, 'o, E> {
                 acc[m][v] = simd.load(&self.acc[(panel + v) * M + m]);
             }
         }
-        let p = Factors { at: p.as_ptr().cast(), row: BLOCK, step: 1 };
+        let p = StridedLhs { ptr: p.as_ptr().cast(), row_stride: BLOCK, k_stride: 1 };
         // SAFETY: `p` has `M` rows of `BLOCK >= positions` weights, and the panels `positions` rows of
         // sixteen.
-        unsafe { multiply_add_while(simd, p, positions, values, &mut acc, prefetch) };
+        unsafe { microkernel_with_prefetch(simd, p, positions, values, &mut acc, prefetch) };
         for m in 0..M {
             for v in 0..V {
                 simd.store(acc[m][v], &mut self.acc[(panel + v) * M + m]);

@@ -8,9 +8,9 @@
 use super::KeyValues;
 use super::aligned_vec::AlignedVec;
 use crate::kernels::isa::Isa;
-use crate::kernels::rows::{Rows, RowsMut, SharedRows};
-use crate::kernels::threads::Team;
-use crate::kernels::tile::{tile_range, tile_rows};
+use crate::kernels::microkernel::{block_range, mr};
+use crate::kernels::rows::{DisjointRows, Rows, RowsMut};
+use crate::kernels::thread_pool::ThreadPool;
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
@@ -107,11 +107,11 @@ fn grow(buffer: &mut AlignedVec<f32>, len: usize) -> &mut [f32] {
 
 /// The parameters of one attention call: queries, keys and values, output, scale, threads and workspace.
 pub struct AttentionParams<'a, 's> {
-    team: &'a Team,
+    pool: &'a ThreadPool,
     q: Rows<'a>,
     segments: Segments<'s>,
     scale: f32,
-    out: SharedRows<'a>,
+    out: DisjointRows<'a>,
     /// The largest workspace that a thread used, in bytes.
     thread_workspace_bytes: AtomicUsize,
     /// The largest shared workspace, in bytes.
@@ -125,7 +125,7 @@ impl<'a, 's> AttentionParams<'a, 's> {
     /// # Panics
     /// Where the shapes do not match.
     pub fn new(
-        team: &'a Team,
+        pool: &'a ThreadPool,
         q: Rows<'a>,
         segments: Segments<'s>,
         scale: f32,
@@ -138,18 +138,26 @@ impl<'a, 's> AttentionParams<'a, 's> {
             assert!(segment.position + segment.len <= segment.kv.capacity());
         }
         let (thread_workspace_bytes, shared_workspace_bytes) = Default::default();
-        Self { team, q, segments, scale, out: out.share(), thread_workspace_bytes, shared_workspace_bytes }
+        Self {
+            pool,
+            q,
+            segments,
+            scale,
+            out: out.as_disjoint(),
+            thread_workspace_bytes,
+            shared_workspace_bytes,
+        }
     }
 
     /// Returns the threads.
-    pub fn team(&self) -> &Team {
-        self.team
+    pub fn pool(&self) -> &ThreadPool {
+        self.pool
     }
 
     /// Returns MR, the rows of the largest register tile of the instruction set in use: a query block of this
     /// size keeps its accumulators in registers.
     pub fn mr(&self) -> usize {
-        tile_rows(self.team.isa().is_wide())
+        mr(self.pool.isa().is_wide())
     }
 
     /// Returns the largest number of positions that a query of this call attends to.
@@ -188,11 +196,11 @@ impl<'a, 's> AttentionParams<'a, 's> {
         };
         let head_dim = segment.kv.head_dim();
         let (head, block) = (rest / blocks_per_head(&segment), rest % blocks_per_head(&segment));
-        let (first, n) = tile_range(segment.len, max_rows, block);
+        let (first, n) = block_range(segment.len, max_rows, block);
         QueryBlock {
             index,
-            isa: self.team.isa(),
-            q: self.q.range(segment.first_row + first, n).columns(head * head_dim, head_dim),
+            isa: self.pool.isa(),
+            q: self.q.row_range(segment.first_row + first, n).columns(head * head_dim, head_dim),
             kv: segment.kv,
             head,
             position: segment.position + first,
@@ -210,7 +218,7 @@ impl<'a, 's> AttentionParams<'a, 's> {
         work: impl Fn(&QueryBlock, &mut [f32], &mut OutputBlock) + Sync,
     ) {
         let params = &*self;
-        params.team.run(params.query_blocks(max_rows), |i| {
+        params.pool.run(params.query_blocks(max_rows), |i| {
             let block = params.query_block(max_rows, i);
             let first_column = block.head * block.q.width();
             let mut out = OutputBlock {
@@ -244,7 +252,7 @@ impl<'a, 's> AttentionParams<'a, 's> {
     /// Returns the bytes of workspace used so far, assuming that every thread processed a block.
     pub fn workspace_bytes(&self) -> usize {
         let per_thread = self.thread_workspace_bytes.load(Ordering::Relaxed);
-        per_thread * self.team.threads() + self.shared_workspace_bytes.load(Ordering::Relaxed)
+        per_thread * self.pool.threads() + self.shared_workspace_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -286,7 +294,7 @@ impl QueryBlock<'_> {
 
 /// The output rows of a query block, `[n, head_dim]`.
 pub struct OutputBlock<'a> {
-    out: &'a SharedRows<'a>,
+    out: &'a DisjointRows<'a>,
     first_row: usize,
     n: usize,
     first_column: usize,
@@ -300,6 +308,6 @@ impl OutputBlock<'_> {
         assert!(m < self.n);
         // SAFETY: these columns of these rows belong to this block alone: blocks do not overlap, and
         // `for_each_query_block` holds the parameters exclusively. `&mut self` lends one row at a time.
-        unsafe { self.out.part(self.first_row + m, self.first_column, self.width) }
+        unsafe { self.out.row_slice(self.first_row + m, self.first_column, self.width) }
     }
 }

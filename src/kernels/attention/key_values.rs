@@ -6,7 +6,7 @@
 
 use super::panels::Panels;
 use crate::kernels::rows::Rows;
-use crate::kernels::threads::Team;
+use crate::kernels::thread_pool::ThreadPool;
 use half::f16;
 use std::fmt;
 
@@ -143,9 +143,9 @@ impl KeyValues {
     }
 
     /// Stores the keys and values of the tokens from `position`; `k` and `v` are `[n, n_embd]`.
-    pub fn append(&mut self, team: &Team, position: usize, k: Rows, v: Rows) {
+    pub fn append(&mut self, pool: &ThreadPool, position: usize, k: Rows, v: Rows) {
         assert!(position + k.len() <= self.capacity && k.len() == v.len());
         assert_eq!((k.width(), v.width()), (self.n_head * self.head_dim, self.n_head * self.head_dim));
-        with_panels!(&mut self.storage, panels => panels.append(team, position, k, v));
+        with_panels!(&mut self.storage, panels => panels.append(pool, position, k, v));
     }
 }

@@ -45,7 +45,7 @@ pub use textbook::Textbook;
 pub use two_pass::TwoPass;
 
 use super::rows::{Rows, RowsMut};
-use super::threads::Team;
+use super::thread_pool::ThreadPool;
 
 /// The kernels that `--attention` accepts.
 pub static KERNELS: &[&dyn AttentionKernel] =
@@ -83,13 +83,13 @@ pub fn reference(q: &[f32], k: Rows, v: Rows, scale: f32) -> (Vec<f64>, Vec<f64>
 /// every segment are written. Returns the bytes of workspace that the kernel used.
 pub fn attention(
     kernel: &dyn AttentionKernel,
-    team: &Team,
+    pool: &ThreadPool,
     q: Rows,
     segments: Segments,
     scale: f32,
     mut out: RowsMut,
 ) -> usize {
-    let mut params = AttentionParams::new(team, q, segments, scale, &mut out);
+    let mut params = AttentionParams::new(pool, q, segments, scale, &mut out);
     kernel.attend(&mut params);
     params.workspace_bytes()
 }

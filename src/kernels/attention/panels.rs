@@ -1,4 +1,4 @@
-//! The layout of keys and values: panels of sixteen (see [`tile`](crate::kernels::tile)), keys sixteen
+//! The layout of keys and values: panels of sixteen (see [`microkernel`](crate::kernels::microkernel)), keys sixteen
 //! *positions* wide and values sixteen *dimensions* wide, so that scores and outputs use the same microkernel
 //! as a linear layer:
 //!
@@ -13,7 +13,7 @@ use super::aligned_vec::AlignedVec;
 use crate::kernels::elements::Element;
 use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::threads::Team;
+use crate::kernels::thread_pool::ThreadPool;
 use std::ops::Range;
 
 /// The largest magnitude in symmetric int8.
@@ -81,13 +81,13 @@ impl<E: Element> Panels<E> {
         copy(&mut self.value_scales, &other.value_scales, capacities, positions);
     }
 
-    pub(super) fn append(&mut self, team: &Team, position: usize, k: Rows, v: Rows) {
+    pub(super) fn append(&mut self, pool: &ThreadPool, position: usize, k: Rows, v: Rows) {
         let (head_dim, capacity) = (self.head_dim, self.capacity);
         let scale = |scales: &mut [f32], x: Rows| {
             for (h, scales) in scales.chunks_mut(capacity).enumerate() {
                 for t in 0..x.len() {
                     let x = &x.row(t)[h * head_dim..][..head_dim];
-                    let scale = team.isa().run(AbsMax(x)) / INT8_MAX;
+                    let scale = pool.isa().run(AbsMax(x)) / INT8_MAX;
                     // A subnormal scale has no finite reciprocal; the row is stored as zeros.
                     scales[position + t] = if scale < f32::MIN_POSITIVE { 0.0 } else { scale };
                 }
@@ -96,14 +96,14 @@ impl<E: Element> Panels<E> {
         scale(&mut self.key_scales, k);
         scale(&mut self.value_scales, v);
         let (key_scales, value_scales) = (&self.key_scales[..], &self.value_scales[..]);
-        team.for_each_piece(&mut self.data, head_len(head_dim, capacity), |h, data| {
+        pool.for_each_chunk(&mut self.data, head_len(head_dim, capacity), |h, data| {
             let [key_rows, value_rows] = [(k, key_scales), (v, value_scales)].map(|(x, scales)| {
                 let scales = scales.chunks(capacity).nth(h).unwrap_or(&[]);
                 HeadRows { x: x.columns(h * head_dim, head_dim), position, scales }
             });
             let (keys, values) = data.split_at_mut(capacity * head_dim);
-            team.isa().run(StoreKeys { keys, rows: key_rows });
-            team.isa().run(StoreValues { values, capacity, rows: value_rows });
+            pool.isa().run(StoreKeys { keys, rows: key_rows });
+            pool.isa().run(StoreValues { values, capacity, rows: value_rows });
         });
     }
 

@@ -11,9 +11,9 @@ use super::{KeyValues, QueryBlock};
 use crate::kernels::elements::Element;
 use crate::kernels::exp::exp;
 use crate::kernels::isa::Isa;
+use crate::kernels::microkernel::{StridedLhs, assert_mr, block_range, microkernel, mr, with_mr};
 use crate::kernels::rows::{Rows, RowsMut};
 use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::tile::{Factors, multiply_add, reaches, tile_range, tile_rows, with_rows};
 use std::ops::Range;
 
 impl QueryBlock<'_> {
@@ -25,9 +25,9 @@ impl QueryBlock<'_> {
         assert!(start + width <= capacity, "positions {start} to {} of {capacity}", start + width);
         with_panels!(&self.kv.storage, kv => {
             self.for_each_register_tile(|first, n| {
-                let q = self.q.range(first, n);
+                let q = self.q.row_range(first, n);
                 let (head, scale) = (self.head, self.scale);
-                with_rows!(n, M => {
+                with_mr!(n, M => {
                     self.isa.run(Scores::<_, M> { q, kv, head, start, scale, first, scores: &mut *scores });
                 });
             });
@@ -41,9 +41,9 @@ impl QueryBlock<'_> {
         assert!(acc.width() == self.kv.padded_head_dim() && start + p.width() <= self.kv.capacity());
         with_panels!(&self.kv.storage, kv => {
             self.for_each_register_tile(|first, n| {
-                let p = p.range(first, n);
+                let p = p.row_range(first, n);
                 let head = self.head;
-                with_rows!(n, M => {
+                with_mr!(n, M => {
                     self.isa.run(AccumulateValues::<_, M> { p, kv, head, start, first, acc: &mut *acc });
                 });
             });
@@ -53,9 +53,9 @@ impl QueryBlock<'_> {
     /// Splits the block's rows into register tiles; calls `tile` with the first row and the number of rows of
     /// each.
     fn for_each_register_tile(&self, mut tile: impl FnMut(usize, usize)) {
-        let mr = tile_rows(self.isa.is_wide());
+        let mr = mr(self.isa.is_wide());
         for i in 0..self.q.len().div_ceil(mr) {
-            let (first, n) = tile_range(self.q.len(), mr, i);
+            let (first, n) = block_range(self.q.len(), mr, i);
             tile(first, n);
         }
     }
@@ -85,7 +85,7 @@ impl<E: Element, const M: usize> Kernel for Scores<'_, '_, E, M> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        reaches::<S, M>();
+        assert_mr::<S, M>();
         let panels = self.scores.width() / LANES;
         let paired = if S::WIDE { panels / 2 * 2 } else { 0 };
         for panel in (0..paired).step_by(2) {
@@ -104,9 +104,9 @@ impl<E: Element, const M: usize> Scores<'_, '_, E, M> {
         let first = self.start / LANES + panel;
         let keys: [*const E; V] = std::array::from_fn(|v| self.kv.keys(self.head, first + v).as_ptr());
         let mut acc = [[simd.splat(0.0); V]; M];
-        let q = Factors { at: self.q.row(0).as_ptr(), row: self.q.stride(), step: 1 };
+        let q = StridedLhs { ptr: self.q.row(0).as_ptr(), row_stride: self.q.stride(), k_stride: 1 };
         // SAFETY: `q` has `M` rows of `head_dim` elements, and `keys` returns whole panels `[head_dim, 16]`.
-        unsafe { multiply_add(simd, q, self.q.width(), keys, &mut acc) };
+        unsafe { microkernel(simd, q, self.q.width(), keys, &mut acc) };
         for m in 0..M {
             let row = self.scores.row_mut(self.first + m)[panel * LANES..].as_chunks_mut().0;
             for v in 0..V {
@@ -136,7 +136,7 @@ impl<E: Element, const M: usize> Kernel for AccumulateValues<'_, '_, E, M> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        reaches::<S, M>();
+        assert_mr::<S, M>();
         let positions = self.p.width();
         if !E::SCALED {
             return self.block(simd, self.p.row(0).as_ptr(), self.p.stride(), 0..positions);
@@ -191,7 +191,9 @@ impl<E: Element, const M: usize> AccumulateValues<'_, '_, E, M> {
             }
         }
         // SAFETY: `p` has `M` rows of `n` weights, and the panels `n` rows of sixteen.
-        unsafe { multiply_add(simd, Factors { at: p, row: stride, step: 1 }, n, values, &mut acc) };
+        unsafe {
+            microkernel(simd, StridedLhs { ptr: p, row_stride: stride, k_stride: 1 }, n, values, &mut acc)
+        };
         for m in 0..M {
             let row = self.acc.row_mut(self.first + m)[panel * LANES..].as_chunks_mut().0;
             for v in 0..V {

@@ -43,7 +43,7 @@ impl AttentionKernel for SplitKv {
         let partial_len = block_rows * (params.padded_head_dim() + 2);
         let len = params.query_blocks(block_rows) * splits * partial_len;
         params.with_shared_workspace(len, |params, partials| {
-            params.team().for_each_piece(partials, partial_len, |i, partial| {
+            params.pool().for_each_chunk(partials, partial_len, |i, partial| {
                 let (block, split) = (params.query_block(block_rows, i / splits), i % splits);
                 attend(params, &block, split * SPLIT, partial);
             });

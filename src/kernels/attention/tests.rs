@@ -2,8 +2,8 @@
 //! counts.
 
 use super::*;
-use crate::kernels::check::numbers;
 use crate::kernels::isa::Isa;
+use crate::kernels::testing::random_values;
 
 struct Case {
     n: usize,
@@ -17,7 +17,7 @@ struct Case {
 impl Case {
     fn new(n: usize, n_head: usize, head_dim: usize) -> Self {
         let random = |seed, scale: f32| -> Vec<f32> {
-            numbers(seed, n * n_head * head_dim).iter().map(|x| x * scale).collect()
+            random_values(seed, n * n_head * head_dim).iter().map(|x| x * scale).collect()
         };
         Self { n, n_head, head_dim, q: random(1, 3.0), k: random(2, 3.0), v: random(3, 1.0) }
     }
@@ -30,15 +30,21 @@ impl Case {
         1.0 / (self.head_dim as f32).sqrt()
     }
 
-    fn key_values(&self, team: &Team, precision: KvPrecision) -> KeyValues {
+    fn key_values(&self, pool: &ThreadPool, precision: KvPrecision) -> KeyValues {
         let mut kv = KeyValues::new(self.n_head, self.head_dim, self.n, precision);
         let (k, v) = (Rows::dense(&self.k, self.width()), Rows::dense(&self.v, self.width()));
-        kv.append(team, 0, k, v);
+        kv.append(pool, 0, k, v);
         kv
     }
 
     /// Returns the output of a kernel that gets the queries in segments of `chunk`.
-    fn attend(&self, kernel: &dyn AttentionKernel, team: &Team, kv: &KeyValues, chunk: usize) -> Vec<f32> {
+    fn attend(
+        &self,
+        kernel: &dyn AttentionKernel,
+        pool: &ThreadPool,
+        kv: &KeyValues,
+        chunk: usize,
+    ) -> Vec<f32> {
         let mut out = vec![f32::NAN; self.q.len()];
         let segment = |i| {
             let first = i * chunk;
@@ -46,7 +52,7 @@ impl Case {
         };
         let segments = Segments::new(self.n.div_ceil(chunk), &segment);
         let (q, out_rows) = (Rows::dense(&self.q, self.width()), RowsMut::dense(&mut out, self.width()));
-        attention(kernel, team, q, segments, self.scale(), out_rows);
+        attention(kernel, pool, q, segments, self.scale(), out_rows);
         out
     }
 
@@ -60,7 +66,7 @@ impl Case {
             let [k, v] = [&k, &v].map(|x| Rows::dense(x, self.head_dim));
             for i in 0..self.n {
                 let (visible, offset) = (mask.visible(i), i * self.width() + h * self.head_dim);
-                let [k, v] = [k, v].map(|x| x.range(visible.start, visible.len()));
+                let [k, v] = [k, v].map(|x| x.row_range(visible.start, visible.len()));
                 let (row, p) = reference(&self.q[offset..][..self.head_dim], k, v, self.scale());
                 out[offset..][..self.head_dim].copy_from_slice(&row);
                 weights[(h * self.n + i) * self.n..][visible].copy_from_slice(&p);
@@ -96,14 +102,14 @@ fn every_kernel_matches_reference_with_identical_bits_on_every_isa_and_thread_co
     for (n, n_head, head_dim) in SHAPES {
         let case = Case::new(n, n_head, head_dim);
         for precision in KvPrecision::ALL {
-            let kv = case.key_values(&Team::new(1, Isa::Portable), precision);
+            let kv = case.key_values(&ThreadPool::new(1, Isa::Portable), precision);
             for kernel in KERNELS.iter().copied() {
                 let case_name = format!("{} on {n} x {n_head} x {head_dim}, {precision}", kernel.name());
                 let (expected, _) = case.reference(kernel.mask(), &kv);
                 let mut first: Option<Vec<f32>> = None;
                 for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
-                    let team = Team::new(threads, isa);
-                    let out = case.attend(kernel, &team, &kv, n);
+                    let pool = ThreadPool::new(threads, isa);
+                    let out = case.attend(kernel, &pool, &kv, n);
                     assert_close(&out, &expected, 1e-5, &case_name);
                     assert!(
                         *first.get_or_insert_with(|| out.clone()) == out,
@@ -119,13 +125,13 @@ fn every_kernel_matches_reference_with_identical_bits_on_every_isa_and_thread_co
 fn chunked_queries_give_identical_bits() {
     let case = Case::new(300, 3, 24);
     for isa in Isa::available() {
-        let team = Team::new(2, isa);
+        let pool = ThreadPool::new(2, isa);
         for precision in KvPrecision::ALL {
-            let kv = case.key_values(&team, precision);
+            let kv = case.key_values(&pool, precision);
             for kernel in KERNELS.iter().copied() {
-                let whole = case.attend(kernel, &team, &kv, case.n);
+                let whole = case.attend(kernel, &pool, &kv, case.n);
                 for chunk in [1, 7, 64] {
-                    let chunked = case.attend(kernel, &team, &kv, chunk);
+                    let chunked = case.attend(kernel, &pool, &kv, chunk);
                     assert!(chunked == whole, "{} on {isa}, {precision}, by {chunk}", kernel.name());
                 }
             }
@@ -138,9 +144,9 @@ fn stored_keys_and_values_are_within_rounding_of_their_precision() {
     let mut case = Case::new(70, 2, 20);
     case.k[20..40].fill(0.0); // an all-zero key
     case.v[40..60].iter_mut().for_each(|x| *x *= 1e-39);
-    let team = Team::new(2, Isa::available()[0]);
+    let pool = ThreadPool::new(2, Isa::available()[0]);
     for precision in KvPrecision::ALL {
-        let kv = case.key_values(&team, precision);
+        let kv = case.key_values(&pool, precision);
         assert_eq!((kv.precision(), kv.capacity()), (precision, 128));
         assert!(kv.bytes() >= 2 * 128 * precision.bytes_per_head(20));
         for h in 0..2 {
@@ -166,25 +172,25 @@ fn stored_keys_and_values_are_within_rounding_of_their_precision() {
 #[test]
 fn copied_key_values_give_identical_output() {
     let case = Case::new(90, 2, 24);
-    let team = Team::new(1, Isa::available()[0]);
+    let pool = ThreadPool::new(1, Isa::available()[0]);
     for precision in KvPrecision::ALL {
-        let kv = case.key_values(&team, precision);
+        let kv = case.key_values(&pool, precision);
         let mut copy = KeyValues::new(2, 24, 200, precision);
         copy.copy_from(&kv, 90);
-        assert!(case.attend(&Flash, &team, &copy, 90) == case.attend(&Flash, &team, &kv, 90), "{precision}");
+        assert!(case.attend(&Flash, &pool, &copy, 90) == case.attend(&Flash, &pool, &kv, 90), "{precision}");
     }
 }
 
 #[test]
 fn later_token_leaves_earlier_outputs_unchanged() {
     let case = Case::new(80, 1, 16);
-    let team = Team::new(1, Isa::available()[0]);
+    let pool = ThreadPool::new(1, Isa::available()[0]);
     for kernel in KERNELS.iter().copied() {
-        let mut kv = case.key_values(&team, KvPrecision::F32);
-        let before = case.attend(kernel, &team, &kv, 80);
-        let other = numbers(9, 16);
-        kv.append(&team, 79, Rows::dense(&other, 16), Rows::dense(&other, 16));
-        let after = case.attend(kernel, &team, &kv, 80);
+        let mut kv = case.key_values(&pool, KvPrecision::F32);
+        let before = case.attend(kernel, &pool, &kv, 80);
+        let other = random_values(9, 16);
+        kv.append(&pool, 79, Rows::dense(&other, 16), Rows::dense(&other, 16));
+        let after = case.attend(kernel, &pool, &kv, 80);
         assert_eq!(before[..79 * 16], after[..79 * 16], "{}", kernel.name());
         assert_ne!(before[79 * 16..], after[79 * 16..], "{}", kernel.name());
     }
@@ -195,7 +201,7 @@ fn attention_weights_match_reference() {
     let case = Case::new(90, 2, 20);
     for mask in [Mask::Causal, Mask::SlidingWindow(30)] {
         for (isa, precision) in Isa::available().into_iter().zip(KvPrecision::ALL) {
-            let kv = case.key_values(&Team::new(1, isa), precision);
+            let kv = case.key_values(&ThreadPool::new(1, isa), precision);
             let segment = Segment { first_row: 0, len: 90, position: 0, kv: &kv };
             let weights =
                 attention_weights(isa, Rows::dense(&case.q, case.width()), segment, case.scale(), mask);
@@ -219,13 +225,13 @@ fn kernel_names_are_unique_and_resolve() {
 #[test]
 fn reported_workspace_is_what_the_kernel_used() {
     let case = Case::new(256, 2, 16);
-    let team = Team::new(2, Isa::Portable);
-    let kv = case.key_values(&team, KvPrecision::F32);
+    let pool = ThreadPool::new(2, Isa::Portable);
+    let kv = case.key_values(&pool, KvPrecision::F32);
     let segment = |_| Segment { first_row: 0, len: 256, position: 0, kv: &kv };
     let workspace_bytes = |kernel: &dyn AttentionKernel| {
         let mut out = vec![0.0; case.q.len()];
         let (q, out) = (Rows::dense(&case.q, 32), RowsMut::dense(&mut out, 32));
-        attention(kernel, &team, q, Segments::new(1, &segment), 0.25, out)
+        attention(kernel, &pool, q, Segments::new(1, &segment), 0.25, out)
     };
     // Two threads, each with a score row of 272 elements and an accumulator of 16 for each of 256 queries.
     assert_eq!(workspace_bytes(&Textbook), 2 * 4 * 256 * (272 + 16));

@@ -1,33 +1,33 @@
-//! Linear layer: every output is a weighted sum of all inputs, plus a bias.
+//! Linear layer: each output is a weighted sum of all inputs, plus a bias.
 //!
 //! ```text
 //! y[t, j] = Σ_k x[t, k] · W[k, j] + b[j]
 //! ```
 //!
 //! `x` is `[n_tokens, in]`, `W` is `[in, out]` (GPT-2's Conv1D layout, as the checkpoint stores it), `y` is
-//! `[n_tokens, out]`. 2 · n_tokens · in · out operations over in · out weights: one token reads every weight for two
-//! operations, so decode waits for memory; five hundred tokens use every weight a thousand times, so prefill waits for
-//! the multipliers. Hence two fast forms: `stream.rs` reads the weights once, in the order they lie in memory; `tiles.rs`
-//! copies them panel by panel into the cache and works from there.
+//! `[n_tokens, out]`. The layer takes 2 · n_tokens · in · out FLOPs over in · out weights. One token uses each weight
+//! for two FLOPs, so decode is memory-bound; five hundred tokens use each weight for a thousand, so prefill is
+//! compute-bound. Hence two implementations: `gemv.rs` reads the weights once, in memory order; `gemm.rs` packs them
+//! into the cache, panel by panel, and multiplies from there.
 //!
-//! The inputs are cut into segments of a few hundred. Each segment's sum is one chain of fused multiply-adds in the
-//! order of k; the segments' sums are added up in their order, then the bias. Where the cuts are depends on the number
-//! of inputs alone, so one token or many, one thread or eight, any vector width: the same bits. The `[in, out]` layout
-//! makes that the fast order too: sixteen neighbouring outputs share every `x[k]`, and no sum ever runs across a vector.
+//! The inputs are split into K-blocks of a few hundred. The partial sum of a K-block is one chain of fused multiply-adds
+//! in the order of k; the partial sums are added in the order of the K-blocks, then the bias. The K-blocks depend only on
+//! the number of inputs, so the result is bitwise the same for any batch size, thread count and vector width. The
+//! `[in, out]` layout makes this order fast: sixteen adjacent outputs share every `x[k]`, and no horizontal sums occur.
 
-mod packed;
-mod segments;
-mod stream;
-mod tiles;
+mod gemm;
+mod gemv;
+mod k_blocks;
+mod pack;
 
 use super::elements::{Element, Elements};
-pub use super::epilogue::Then;
-use super::epilogue::finish;
+pub use super::epilogue::Epilogue;
+use super::epilogue::apply_epilogue;
 use super::quantized::{self, Bf16Dot, Int4, Int8};
 use super::rows::{Rows, RowsMut};
 use super::simd::{LANES, Simd};
-use super::threads::Team;
-use segments::segments;
+use super::thread_pool::ThreadPool;
+use k_blocks::k_blocks;
 use std::ops::Range;
 
 /// A weight matrix `[rows, columns]`, row-major.
@@ -35,20 +35,20 @@ use std::ops::Range;
 pub struct Matrix<'a> {
     /// The weights.
     pub elements: Elements<'a>,
-    /// Inputs.
+    /// The number of inputs.
     pub rows: usize,
-    /// Outputs.
+    /// The number of outputs.
     pub columns: usize,
 }
 
 impl<'a> Matrix<'a> {
-    /// A matrix of `rows · columns` elements. Panics where they are not as many.
+    /// Creates a matrix. Panics unless it has `rows · columns` elements.
     pub fn new(elements: Elements<'a>, rows: usize, columns: usize) -> Self {
         assert_eq!(elements.len(), rows * columns);
         Self { elements, rows, columns }
     }
 
-    /// The weight of input `k` for output `j`.
+    /// Returns the weight of input `k` for output `j`.
     pub fn weight(&self, k: usize, j: usize) -> f32 {
         match self.elements {
             Elements::F32(e) => e[k * self.columns + j],
@@ -58,85 +58,99 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// The weights of a layer, in any precision.
+/// The weight matrix of a layer, in any precision.
 #[derive(Clone, Copy, Debug)]
-pub enum Weights<'a> {
+pub enum WeightMatrix<'a> {
     /// f32, f16 or bf16.
     Plain(Matrix<'a>),
-    /// Eight bits.
+    /// 8-bit integers.
     Int8(Int8<'a>),
-    /// Four bits.
+    /// 4-bit integers.
     Int4(Int4<'a>),
-    /// bfloat16, inputs too.
+    /// bfloat16, multiplied with inputs rounded to bfloat16.
     Bf16Dot(Bf16Dot<'a>),
 }
 
-impl<'a> From<Matrix<'a>> for Weights<'a> {
+impl<'a> From<Matrix<'a>> for WeightMatrix<'a> {
     fn from(matrix: Matrix<'a>) -> Self {
-        Weights::Plain(matrix)
+        WeightMatrix::Plain(matrix)
     }
 }
 
-impl Weights<'_> {
-    /// The weight of input `k` for output `j`, as it is stored.
+impl WeightMatrix<'_> {
+    /// Returns the weight of input `k` for output `j`, converted from its stored form.
     pub fn weight(&self, k: usize, j: usize) -> f32 {
         match self {
-            Weights::Plain(w) => w.weight(k, j),
-            Weights::Int8(w) => w.weight(k, j),
-            Weights::Int4(w) => w.weight(k, j),
-            Weights::Bf16Dot(w) => w.weight(k, j),
+            WeightMatrix::Plain(w) => w.weight(k, j),
+            WeightMatrix::Int8(w) => w.weight(k, j),
+            WeightMatrix::Int4(w) => w.weight(k, j),
+            WeightMatrix::Bf16Dot(w) => w.weight(k, j),
         }
     }
 }
 
-/// The formula as it stands.
-pub fn textbook(x: Rows, w: Matrix, bias: &[f32], then: Then, y: &mut RowsMut) {
+/// The formula, with the sums in K-block order.
+pub fn reference(x: Rows, w: Matrix, bias: &[f32], epilogue: Epilogue, y: &mut RowsMut) {
     for t in 0..x.len() {
         for j in 0..w.columns {
             let chain = |k: Range<usize>| k.fold(0.0f32, |sum, k| x.row(t)[k].mul_add(w.weight(k, j), sum));
-            let sum = segments(w.rows).map(chain).reduce(|sum, segment| sum + segment).unwrap_or(0.0);
+            let sum = k_blocks(w.rows).map(chain).reduce(|sum, partial| sum + partial).unwrap_or(0.0);
             let y = &mut y.row_mut(t)[j];
-            match then {
-                Then::Store => *y = sum + bias[j],
-                Then::Activate(f) => *y = f.of(sum + bias[j]),
-                Then::Add => *y += sum + bias[j],
+            match epilogue {
+                Epilogue::Store => *y = sum + bias[j],
+                Epilogue::Activate(f) => *y = f.reference(sum + bias[j]),
+                Epilogue::Add => *y += sum + bias[j],
             }
         }
     }
 }
 
-/// The most tokens for which reading the weights in place beats copying them into the cache first: two groups of as many
-/// as a tile can have (at 16 tokens it takes five sixths of the time, at 35 as long or a quarter more).
-const STREAM_TOKENS: usize = 28;
+/// The maximum token count for which GEMV is faster than GEMM: two full row blocks of 14. (At 16 tokens GEMV takes five
+/// sixths of GEMM's time; at 35 as long, or a quarter more.)
+const MAX_GEMV_TOKENS: usize = 28;
 
-/// The fast form, for weights in any precision. Panics where the shapes do not fit together.
-pub fn linear<'a>(team: &Team, x: Rows, w: impl Into<Weights<'a>>, bias: &[f32], then: Then, mut y: RowsMut) {
+/// Computes `y = epilogue(x · w + bias)` for weights in any precision. Panics if the shapes do not match.
+pub fn linear<'a>(
+    pool: &ThreadPool,
+    x: Rows,
+    w: impl Into<WeightMatrix<'a>>,
+    bias: &[f32],
+    epilogue: Epilogue,
+    mut y: RowsMut,
+) {
     match w.into() {
-        Weights::Plain(w) => plain(team, x, w, bias, then, &mut y),
-        Weights::Int8(w) => quantized::linear(team, x, w, bias, then, &mut y),
-        Weights::Int4(w) => quantized::linear(team, x, w, bias, then, &mut y),
-        Weights::Bf16Dot(w) => quantized::linear(team, x, w, bias, then, &mut y),
+        WeightMatrix::Plain(w) => plain(pool, x, w, bias, epilogue, &mut y),
+        WeightMatrix::Int8(w) => quantized::linear(pool, x, w, bias, epilogue, &mut y),
+        WeightMatrix::Int4(w) => quantized::linear(pool, x, w, bias, epilogue, &mut y),
+        WeightMatrix::Bf16Dot(w) => quantized::linear(pool, x, w, bias, epilogue, &mut y),
     }
 }
 
-fn plain(team: &Team, x: Rows, w: Matrix, bias: &[f32], then: Then, y: &mut RowsMut) {
+fn plain(pool: &ThreadPool, x: Rows, w: Matrix, bias: &[f32], epilogue: Epilogue, y: &mut RowsMut) {
     assert_eq!((x.width(), x.len()), (w.rows, y.len()), "x is [n_tokens, in]");
     assert_eq!((y.width(), bias.len()), (w.columns, w.columns), "y is [n_tokens, out]");
     if x.is_empty() {
         return;
     }
     match w.elements {
-        Elements::F32(e) => of_elements(team, x, e, bias, then, y),
-        Elements::F16(e) => of_elements(team, x, e, bias, then, y),
-        Elements::Bf16(e) => of_elements(team, x, e, bias, then, y),
+        Elements::F32(e) => gemv_or_gemm(pool, x, e, bias, epilogue, y),
+        Elements::F16(e) => gemv_or_gemm(pool, x, e, bias, epilogue, y),
+        Elements::Bf16(e) => gemv_or_gemm(pool, x, e, bias, epilogue, y),
     }
 }
 
-fn of_elements<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], then: Then, y: &mut RowsMut) {
-    if x.len() <= STREAM_TOKENS {
-        stream::linear(team, x, w, bias, then, y);
+fn gemv_or_gemm<E: Element>(
+    pool: &ThreadPool,
+    x: Rows,
+    w: &[E],
+    bias: &[f32],
+    epilogue: Epilogue,
+    y: &mut RowsMut,
+) {
+    if x.len() <= MAX_GEMV_TOKENS {
+        gemv::linear(pool, x, w, bias, epilogue, y);
     } else {
-        tiles::linear(team, x, w, bias, then, y);
+        gemm::linear(pool, x, w, bias, epilogue, y);
     }
 }
 
@@ -144,30 +158,37 @@ fn of_elements<E: Element>(team: &Team, x: Rows, w: &[E], bias: &[f32], then: Th
 mod tests {
     use super::*;
     use crate::kernels::activation::Activation;
-    use crate::kernels::check::{assert_close, numbers};
     use crate::kernels::isa::Isa;
     use crate::kernels::rows::row_stride;
+    use crate::kernels::testing::{assert_close, random_values};
     use half::{bf16, f16};
 
-    /// Every form on every instruction set and team, for one shape: the textbook's bits.
-    fn check(n: usize, inputs: usize, outputs: usize, then: Then) {
-        let weights = numbers(1, inputs * outputs);
+    /// Asserts that every precision, instruction set and thread count reproduces the reference, for one shape.
+    fn check(n: usize, inputs: usize, outputs: usize, epilogue: Epilogue) {
+        let weights = random_values(1, inputs * outputs);
         let f16s: Vec<f16> = weights.iter().map(|&w| f16::from_f32(w)).collect();
         let bf16s: Vec<bf16> = weights.iter().map(|&w| bf16::from_f32(w)).collect();
-        let (bias, before) = (numbers(2, outputs), numbers(3, n * outputs));
+        let (bias, before) = (random_values(2, outputs), random_values(3, n * outputs));
         let stride = row_stride(inputs);
-        let data = numbers(4, n * stride);
+        let data = random_values(4, n * stride);
         let x = Rows::new(&data, n, inputs, stride);
         for elements in [Elements::F32(&weights), Elements::F16(&f16s), Elements::Bf16(&bf16s)] {
             let w = Matrix::new(elements, inputs, outputs);
             let mut expected = before.clone();
-            textbook(x, w, &bias, then, &mut RowsMut::dense(&mut expected, outputs));
+            reference(x, w, &bias, epilogue, &mut RowsMut::dense(&mut expected, outputs));
             let mut first: Option<Vec<f32>> = None;
             for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
                 let mut y = before.clone();
-                linear(&Team::new(threads, isa), x, w, &bias, then, RowsMut::dense(&mut y, outputs));
-                match then {
-                    Then::Activate(_) => assert_close(&y, &expected, 1e-5),
+                linear(
+                    &ThreadPool::new(threads, isa),
+                    x,
+                    w,
+                    &bias,
+                    epilogue,
+                    RowsMut::dense(&mut y, outputs),
+                );
+                match epilogue {
+                    Epilogue::Activate(_) => assert_close(&y, &expected, 1e-5),
                     _ => assert_eq!(y, expected, "{n} x {inputs} x {outputs}, {isa}, {threads} threads"),
                 }
                 assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{isa}, {threads} threads");
@@ -176,55 +197,56 @@ mod tests {
     }
 
     #[test]
-    fn fast_forms_equal_the_textbook_bit_for_bit() {
+    fn small_shapes_match_reference_bitwise() {
         for n in [1, 2, 3, 6, 8, 12, 13, 14, 15, 29, 42, 43, 47, 85] {
             for (inputs, outputs) in [(1, 1), (7, 5), (8, 16), (20, 60), (33, 70), (64, 192)] {
-                check(n, inputs, outputs, Then::Store);
+                check(n, inputs, outputs, Epilogue::Store);
             }
         }
     }
 
     #[test]
-    fn large_layers_are_cut_into_pieces() {
-        check(1, 24, 1200, Then::Store);
-        check(5, 24, 1200, Then::Add);
-        check(14, 20, 2400, Then::Add);
-        check(20, 24, 300, Then::Add);
-        check(42, 20, 1200, Then::Add);
-        check(50, 24, 300, Then::Add);
-        check(1, 600, 100, Then::Add);
-        check(3, 1040, 40, Then::Store);
-        check(15, 1040, 40, Then::Store);
-        check(43, 1040, 40, Then::Store);
-        check(90, 300, 40, Then::Add);
-        check(171, 1040, 20, Then::Store);
-        check(100, 1000, 20, Then::Add);
+    fn blocked_shapes_match_reference_bitwise() {
+        check(1, 24, 1200, Epilogue::Store);
+        check(5, 24, 1200, Epilogue::Add);
+        check(14, 20, 2400, Epilogue::Add);
+        check(20, 24, 300, Epilogue::Add);
+        check(42, 20, 1200, Epilogue::Add);
+        check(50, 24, 300, Epilogue::Add);
+        check(1, 600, 100, Epilogue::Add);
+        check(3, 1040, 40, Epilogue::Store);
+        check(15, 1040, 40, Epilogue::Store);
+        check(43, 1040, 40, Epilogue::Store);
+        check(90, 300, 40, Epilogue::Add);
+        check(171, 1040, 20, Epilogue::Store);
+        check(100, 1000, 20, Epilogue::Add);
     }
 
     #[test]
-    fn what_becomes_of_the_sum() {
+    fn epilogues_match_reference() {
         for n in [1, 17, 45] {
-            check(n, 20, 50, Then::Add);
-            check(n, 20, 50, Then::Activate(Activation::GeluTanh));
-            check(n, 20, 50, Then::Activate(Activation::Relu));
+            check(n, 20, 50, Epilogue::Add);
+            check(n, 20, 50, Epilogue::Activate(Activation::GeluTanh));
+            check(n, 20, 50, Epilogue::Activate(Activation::Relu));
         }
     }
 
     #[test]
-    fn tokens_do_not_depend_on_their_company() {
+    fn token_result_is_independent_of_batch() {
         let (inputs, outputs, n) = (48, 80, 60);
-        let (weights, bias, x) = (numbers(1, inputs * outputs), numbers(2, outputs), numbers(3, n * inputs));
+        let (weights, bias, x) =
+            (random_values(1, inputs * outputs), random_values(2, outputs), random_values(3, n * inputs));
         let w = Matrix::new(Elements::F32(&weights), inputs, outputs);
-        let team = Team::new(2, Isa::available()[0]);
+        let pool = ThreadPool::new(2, Isa::available()[0]);
         let run = |x: &[f32]| {
             let mut y = vec![0.0; x.len() / inputs * outputs];
-            linear(&team, Rows::dense(x, inputs), w, &bias, Then::Store, RowsMut::dense(&mut y, outputs));
+            linear(&pool, Rows::dense(x, inputs), w, &bias, Epilogue::Store, RowsMut::dense(&mut y, outputs));
             y
         };
-        let together = run(&x);
+        let batched = run(&x);
         for (size, name) in [(1, "alone"), (7, "by sevens"), (13, "by thirteens"), (31, "by thirty-ones")] {
-            let apart: Vec<f32> = x.chunks(size * inputs).flat_map(run).collect();
-            assert_eq!(apart, together, "{name}");
+            let split: Vec<f32> = x.chunks(size * inputs).flat_map(run).collect();
+            assert_eq!(split, batched, "{name}");
         }
     }
 }

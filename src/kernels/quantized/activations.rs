@@ -3,10 +3,10 @@
 //! One scale for a whole row would not do: a few of GPT-2's dimensions are a hundred times larger than the rest.
 
 use super::BLOCK;
+use crate::kernels::microkernel::RowBlocks;
 use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, ROUND_MAGIC, Simd};
-use crate::kernels::threads::{Disjoint, Team};
-use crate::kernels::tile::Tiles;
+use crate::kernels::thread_pool::{DisjointSlice, ThreadPool};
 use std::cell::RefCell;
 
 /// Sixty-four inputs of one token, rounded.
@@ -186,9 +186,9 @@ impl Block for QuantizedBlock {
 /// tile lie side by side so that a kernel finds all of them from one address: `[tiles, in / 64, height]`, of which a lower
 /// tile leaves the last of every `height` as they are.
 pub fn quantize<B: Block, C: Beside<B>>(
-    team: &Team,
+    pool: &ThreadPool,
     x: Rows,
-    tiles: Tiles,
+    tiles: RowBlocks,
     blocks: &mut Vec<B>,
     beside: Option<&mut Vec<C>>,
 ) {
@@ -201,21 +201,21 @@ pub fn quantize<B: Block, C: Beside<B>>(
     });
     // Fewer blocks take less time than handing them to another thread.
     const PIECE: usize = 48;
-    let in_tile = if tiles.count() < team.threads() { in_row.div_ceil(team.threads()) } else { in_row };
+    let in_tile = if tiles.count() < pool.threads() { in_row.div_ceil(pool.threads()) } else { in_row };
     let in_piece = in_tile.max(PIECE / height.max(1));
-    let (n_beside, beside) = (beside.len(), Disjoint::new(beside));
-    team.for_each_piece(&mut blocks[..n], in_piece * height, |i, blocks| {
+    let (n_beside, beside) = (beside.len(), DisjointSlice::new(beside));
+    pool.for_each_chunk(&mut blocks[..n], in_piece * height, |i, blocks| {
         let start = (i * in_piece * height).min(n_beside);
         // SAFETY: as the pieces of `blocks` do not overlap, these do not.
         let beside = unsafe { beside.slice(start..n_beside.min(start + blocks.len())) };
-        team.isa().run(Piece { x, tiles, first: i * in_piece, blocks, beside });
+        pool.isa().run(Piece { x, tiles, first: i * in_piece, blocks, beside });
     });
 }
 
 /// Some columns of blocks, from the one numbered `first` of all tiles' columns.
 struct Piece<'a, B, C> {
     x: Rows<'a>,
-    tiles: Tiles,
+    tiles: RowBlocks,
     first: usize,
     blocks: &'a mut [B],
     /// As many, or none.
@@ -234,7 +234,7 @@ impl<B: Block, C: Beside<B>> Kernel for Piece<'_, B, C> {
             // What is of one tile, row by row: inputs are read in the order they lie in memory.
             let (tile, column) = ((self.first + done) / in_row, (self.first + done) % in_row);
             let n = (in_row - column).min(columns - done);
-            let (token, rows) = self.tiles.tile(tile);
+            let (token, rows) = self.tiles.block(tile);
             for m in 0..rows {
                 let x = self.x.row(token + m)[column * BLOCK..].chunks(BLOCK).take(n);
                 for (x, i) in x.zip((done * height + m..).step_by(height)) {
@@ -261,12 +261,12 @@ impl<B: Block, C: Beside<B>> Kernel for Piece<'_, B, C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::check::numbers;
     use crate::kernels::isa::Isa;
+    use crate::kernels::testing::random_values;
 
     #[test]
     fn sixteen_at_a_time_rounds_as_the_formula_does() {
-        let mut x = numbers(1, 64 * 40 + 17);
+        let mut x = random_values(1, 64 * 40 + 17);
         x[100..164].fill(0.0);
         // Too small to be told from zero, and one of these not a number, as whole blocks and at the limit.
         x[640..704].fill(1e-38);
@@ -277,9 +277,9 @@ mod tests {
         for isa in Isa::available() {
             let (mut blocks, mut pairs): (Vec<QuantizedBlock>, Vec<Pairs>) = (vec![], vec![]);
             quantize(
-                &Team::new(1, isa),
+                &ThreadPool::new(1, isa),
                 Rows::dense(&x, x.len()),
-                Tiles::new(1, 1),
+                RowBlocks::new(1, 1),
                 &mut blocks,
                 Some(&mut pairs),
             );

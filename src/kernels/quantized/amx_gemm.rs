@@ -10,7 +10,7 @@
 use super::linear::Product;
 use super::{AHEAD, InTiles, Inputs, PANEL_VECTORS, PackedRow, WeightFormat};
 use crate::kernels::simd::{Amx, F32Tiles, I32Tiles, Kernel, Simd, TileRegisters};
-use crate::kernels::threads::Team;
+use crate::kernels::thread_pool::ThreadPool;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -49,9 +49,9 @@ thread_local! {
 
 impl<F: WeightFormat> Product<'_, F> {
     /// All of it.
-    pub(super) fn in_tiles(&self, team: &Team, amx: Amx) {
+    pub(super) fn in_tiles(&self, pool: &ThreadPool, amx: Amx) {
         let groups = self.w.layout().vectors().div_ceil(PANEL_VECTORS);
-        team.run(groups.div_ceil(GROUPS), |i| {
+        pool.run(groups.div_ceil(GROUPS), |i| {
             let task = i * GROUPS..groups.min((i + 1) * GROUPS);
             SCRATCH.with_borrow_mut(|scratch| {
                 let mut registers = amx.tile_registers();
@@ -104,7 +104,7 @@ impl<F: WeightFormat> Kernel for Groups<'_, F> {
                 }
             }
             for band in 0..tiles.count() {
-                let (row, tokens) = tiles.tile(band);
+                let (row, tokens) = tiles.block(band);
                 self.registers.configure(tokens);
                 let of_band = band * in_blocks * height..(band + 1) * in_blocks * height;
                 let x = Inputs { blocks: &inputs[of_band], beside: &[], height };

@@ -11,8 +11,8 @@
 
 use super::activations::QuantizedBlock;
 use super::{BLOCK, Bytes64, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
+use crate::kernels::microkernel::mr;
 use crate::kernels::simd::{LANES, ROUND_MAGIC, Simd};
-use crate::kernels::tile::tile_rows;
 use half::f16;
 use rayon::prelude::*;
 
@@ -126,7 +126,7 @@ fn best_scale(group: &[f32; GROUP]) -> f16 {
 impl WeightFormat for Int4<'_> {
     const PACKED_ROWS: usize = BLOCK / 8;
     /// Each has one more beside it, of the block's groups before.
-    const WIDE_SUMS: usize = tile_rows(true);
+    const WIDE_SUMS: usize = mr(true);
 
     type Input = QuantizedBlock;
     type Beside = ();

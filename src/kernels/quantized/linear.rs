@@ -6,43 +6,50 @@
 
 use super::activations::{Beside, Block, quantize};
 use super::{Inputs, Layout, PANEL_VECTORS, WeightFormat};
-use crate::kernels::epilogue::{Then, finish};
+use crate::kernels::epilogue::{Epilogue, apply_epilogue};
 use crate::kernels::isa::Isa;
-use crate::kernels::rows::{Rows, RowsMut, SharedRows};
+use crate::kernels::microkernel::{REDUCED_MR, RowBlocks, mr, with_mr};
+use crate::kernels::rows::{DisjointRows, Rows, RowsMut};
 use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::threads::Team;
-use crate::kernels::tile::{NARROW_ROWS, Tiles, tile_rows, with_rows};
+use crate::kernels::thread_pool::ThreadPool;
 use std::ops::Range;
 
 /// Vectors of outputs that one thread takes at a time.
 const TASK: usize = 8;
 /// Tokens in a tile where registers are few: two times as many as these have room for, since weights that have come from
 /// memory are worth more than sums that go to the cache and back once a block.
-const NARROW_TOKENS: usize = 2 * NARROW_ROWS;
+const NARROW_TOKENS: usize = 2 * REDUCED_MR;
 /// Blocks of inputs that a tile goes through with two vectors before it does with the next two: those of fourteen tokens,
 /// 13 KiB, stay in the first-level cache for all vectors of a task.
 const STRETCH: usize = 12;
 
 /// The unfinished sums of a tile and two vectors.
-type Sums = [[[f32; LANES]; tile_rows(true)]; PANEL_VECTORS];
+type Sums = [[[f32; LANES]; mr(true)]; PANEL_VECTORS];
 
 /// `x` is `[n_tokens, in]`, `y` is `[n_tokens, out]`. Panics where the shapes do not fit together.
-pub fn linear<F: WeightFormat>(team: &Team, x: Rows, w: F, bias: &[f32], then: Then, y: &mut RowsMut) {
+pub fn linear<F: WeightFormat>(
+    pool: &ThreadPool,
+    x: Rows,
+    w: F,
+    bias: &[f32],
+    epilogue: Epilogue,
+    y: &mut RowsMut,
+) {
     let Layout { rows, columns } = w.layout();
     assert_eq!((x.width(), bias.len(), y.width()), (rows, columns, columns), "x is [n_tokens, in]");
-    let (isa, y) = (team.isa(), y.share());
-    let tiles = Tiles::new(x.len(), most_tokens::<F>(isa, x.len()));
+    let (isa, y) = (pool.isa(), y.as_disjoint());
+    let tiles = RowBlocks::new(x.len(), most_tokens::<F>(isa, x.len()));
     F::Input::with_scratch(|blocks| {
         F::Beside::with_scratch(|beside| {
-            quantize(team, x, tiles, blocks, F::needs_beside(isa).then_some(&mut *beside));
-            let product = Product { tiles, blocks, beside, w, bias, then, y: &y };
+            quantize(pool, x, tiles, blocks, F::needs_beside(isa).then_some(&mut *beside));
+            let product = Product { tiles, blocks, beside, w, bias, epilogue, y: &y };
             #[cfg(target_arch = "x86_64")]
             if let Isa::Amx(amx) = isa
                 && super::amx_gemm::pays::<F>(x.len())
             {
-                return product.in_tiles(team, amx);
+                return product.in_tiles(pool, amx);
             }
-            team.run(w.layout().vectors().div_ceil(TASK), |i| product.task(isa, i));
+            pool.run(w.layout().vectors().div_ceil(TASK), |i| product.task(isa, i));
         });
     });
 }
@@ -52,21 +59,21 @@ fn most_tokens<F: WeightFormat>(isa: Isa, _tokens: usize) -> usize {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Amx(_) if super::amx_gemm::pays::<F>(_tokens) => super::amx_gemm::TOKENS,
-        _ if isa.is_wide() => tile_rows(true),
+        _ if isa.is_wide() => mr(true),
         _ => NARROW_TOKENS,
     }
 }
 
 /// All there is to do.
 pub(super) struct Product<'a, F: WeightFormat> {
-    pub(super) tiles: Tiles,
+    pub(super) tiles: RowBlocks,
     /// `[tiles, in / 64, height]`, and what is beside them.
     pub(super) blocks: &'a [F::Input],
     beside: &'a [F::Beside],
     pub(super) w: F,
     bias: &'a [f32],
-    then: Then,
-    y: &'a SharedRows<'a>,
+    epilogue: Epilogue,
+    y: &'a DisjointRows<'a>,
 }
 
 impl<F: WeightFormat> Product<'_, F> {
@@ -78,9 +85,9 @@ impl<F: WeightFormat> Product<'_, F> {
         let alone = self.tiles.count() == 1;
         let stretch = if alone { in_blocks } else { STRETCH };
         let mut sums: [Sums; TASK / PANEL_VECTORS] =
-            [[[[0.0; LANES]; tile_rows(true)]; PANEL_VECTORS]; TASK / PANEL_VECTORS];
+            [[[[0.0; LANES]; mr(true)]; PANEL_VECTORS]; TASK / PANEL_VECTORS];
         for tile in 0..self.tiles.count() {
-            let (row, n) = self.tiles.tile(tile);
+            let (row, n) = self.tiles.block(tile);
             let height = self.tiles.height();
             let of_tile = tile * in_blocks * height..(tile + 1) * in_blocks * height;
             let beside = self.beside.get(of_tile.clone()).unwrap_or(&[]);
@@ -89,7 +96,7 @@ impl<F: WeightFormat> Product<'_, F> {
                 let blocks = start..in_blocks.min(start + stretch);
                 for (vector, sums) in vectors.clone().step_by(PANEL_VECTORS).zip(&mut sums) {
                     let part = Part { all: self, x, row, alone, blocks: blocks.clone(), vector, sums };
-                    with_rows!(n, M => isa.run(Tile::<F, M>(part)));
+                    with_mr!(n, M => isa.run(Tile::<F, M>(part)));
                 }
             }
         }
@@ -103,8 +110,8 @@ impl<F: WeightFormat> Product<'_, F> {
         let bias = &self.bias[column..self.bias.len().min(column + LANES)];
         for (m, sums) in sums.iter().enumerate() {
             // SAFETY: these columns of these rows are the caller's own.
-            let y = unsafe { self.y.part(row + m, column, bias.len()) };
-            finish(simd, simd.mul(simd.load(sums), scale), bias, self.then, y);
+            let y = unsafe { self.y.row_slice(row + m, column, bias.len()) };
+            apply_epilogue(simd, simd.mul(simd.load(sums), scale), bias, self.epilogue, y);
         }
     }
 }
@@ -157,8 +164,8 @@ impl<F: WeightFormat, const M: usize> Kernel for Tile<'_, F, M> {
                     part.add::<S, M, 1>(simd, &blocks, v, 0);
                 } else {
                     let half = M.div_ceil(2);
-                    with_rows!(half, H => part.add::<S, H, 1>(simd, &blocks, v, 0));
-                    with_rows!(M - half, H => part.add::<S, H, 1>(simd, &blocks, v, half));
+                    with_mr!(half, H => part.add::<S, H, 1>(simd, &blocks, v, 0));
+                    with_mr!(M - half, H => part.add::<S, H, 1>(simd, &blocks, v, half));
                 }
             }
         }
@@ -172,7 +179,7 @@ impl<F: WeightFormat, const M: usize> Kernel for Tile<'_, F, M> {
 
 /// How many sums of a block stay in registers.
 const fn in_registers<S: Simd, F: WeightFormat>() -> usize {
-    if S::WIDE { F::WIDE_SUMS } else { NARROW_ROWS }
+    if S::WIDE { F::WIDE_SUMS } else { REDUCED_MR }
 }
 
 impl<F: WeightFormat> Part<'_, F> {
@@ -188,7 +195,7 @@ impl<F: WeightFormat> Part<'_, F> {
         if const { H > in_registers::<S, F>() } {
             unreachable!("{H} tokens");
         }
-        let so_far: &mut [[[f32; LANES]; tile_rows(true)]; V] =
+        let so_far: &mut [[[f32; LANES]; mr(true)]; V] =
             self.sums[v..v + V].as_mut_array().expect("V vectors");
         let mut sums = [[simd.splat(0.0); V]; H];
         if blocks.start > 0 {
@@ -213,7 +220,7 @@ impl<F: WeightFormat> Part<'_, F> {
     fn ask_for_outputs<S: Simd, const M: usize>(&self, simd: S) {
         for m in 0..M {
             // SAFETY: this column of these rows is this part's own.
-            let y = unsafe { self.all.y.part(self.row + m, self.vector * LANES, 1) };
+            let y = unsafe { self.all.y.row_slice(self.row + m, self.vector * LANES, 1) };
             for v in 0..PANEL_VECTORS {
                 simd.prefetch(y.as_ptr().wrapping_add(v * LANES));
             }
@@ -226,8 +233,8 @@ mod tests {
     use super::super::activations::QuantizedBlock;
     use super::super::{BLOCK, Bf16Dot, Bytes64, InTiles, Int4, Int8};
     use super::*;
-    use crate::kernels::check::{assert_close, numbers};
     use crate::kernels::isa::Isa;
+    use crate::kernels::testing::{assert_close, random_values};
     use half::{bf16, f16};
 
     /// The formula as it stands: rounded inputs times rounded weights, in f64.
@@ -249,7 +256,7 @@ mod tests {
 
     fn check<F: WeightFormat>(w: F, n: usize, weight: impl Fn(usize, usize) -> f32) {
         let Layout { rows, columns } = w.layout();
-        let (x, bias) = (numbers(2, n * rows), numbers(3, columns));
+        let (x, bias) = (random_values(2, n * rows), random_values(3, columns));
         let expected: Vec<f32> = x.chunks(rows).flat_map(|x| textbook(x, columns, &bias, &weight)).collect();
         same_everywhere(w, &x, &bias, &expected);
     }
@@ -261,8 +268,8 @@ mod tests {
         let mut first: [Option<Vec<f32>>; 2] = [None, None];
         for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
             let mut y = vec![0.0; x.len() / rows * columns];
-            let (team, rows_of_x) = (Team::new(threads, isa), Rows::dense(x, rows));
-            linear(&team, rows_of_x, w, bias, Then::Store, &mut RowsMut::dense(&mut y, columns));
+            let (pool, rows_of_x) = (ThreadPool::new(threads, isa), Rows::dense(x, rows));
+            linear(&pool, rows_of_x, w, bias, Epilogue::Store, &mut RowsMut::dense(&mut y, columns));
             assert_close(&y, expected, 1e-5);
             let first = first[usize::from(own(isa))].get_or_insert_with(|| y.clone());
             assert_eq!(first, &y, "{isa}, {threads} threads");
@@ -296,7 +303,7 @@ mod tests {
     #[test]
     fn int8_holds_to_the_formula_and_is_the_same_everywhere() {
         for (rows, columns) in SHAPES {
-            let weights = numbers(1, rows * columns);
+            let weights = random_values(1, rows * columns);
             let (lines, scales) = int8(rows, columns, |k, j| weights[k * columns + j]);
             let w = Int8::new(&lines, &scales, rows, columns);
             for (i, x) in weights.iter().enumerate() {
@@ -312,7 +319,7 @@ mod tests {
     #[test]
     fn int4_holds_to_the_formula_and_is_the_same_everywhere() {
         for (rows, columns) in SHAPES {
-            let weights = numbers(1, rows * columns);
+            let weights = random_values(1, rows * columns);
             let (lines, scales) = int4(rows, columns, |k, j| weights[k * columns + j]);
             let w = Int4::new(&lines, &scales, rows, columns);
             for (i, x) in weights.iter().enumerate() {
@@ -327,13 +334,13 @@ mod tests {
     #[test]
     fn bf16_pairs_hold_to_the_formula_and_are_the_same_everywhere() {
         for (rows, columns) in SHAPES {
-            let weights = numbers(1, rows * columns);
+            let weights = random_values(1, rows * columns);
             let mut lines = vec![[0; 64]; Bf16Dot::packed_len(rows, columns)];
             Bf16Dot::quantize(rows, columns, |k, j| weights[k * columns + j], &mut lines);
             let w = Bf16Dot::new(&lines, rows, columns);
             let round = |x: f32| f64::from(bf16::from_f32(x));
             for n in [1, 2, 5, 8, 14, 15, 31, 33, 70] {
-                let (x, bias) = (numbers(2, n * rows), numbers(3, columns));
+                let (x, bias) = (random_values(2, n * rows), random_values(3, columns));
                 let one = |x: &[f32], j: usize| {
                     let product = |(k, x): (usize, &f32)| round(*x) * round(weights[k * columns + j]);
                     x.iter().enumerate().map(product).sum::<f64>() as f32 + bias[j]
@@ -349,19 +356,20 @@ mod tests {
     #[test]
     fn a_token_alone_is_the_same_as_among_others() {
         let (rows, columns, n) = (320, 100, 45);
-        let (x, weights, bias) = (numbers(1, n * rows), numbers(2, rows * columns), numbers(3, columns));
+        let (x, weights, bias) =
+            (random_values(1, n * rows), random_values(2, rows * columns), random_values(3, columns));
         let mut lines = vec![[0; 64]; Bf16Dot::packed_len(rows, columns)];
         Bf16Dot::quantize(rows, columns, |k, j| weights[k * columns + j], &mut lines);
         let pairs = Bf16Dot::new(&lines, rows, columns);
         let (lines, scales) = int8(rows, columns, |k, j| weights[k * columns + j]);
         let bytes = Int8::new(&lines, &scales, rows, columns);
         for isa in Isa::available() {
-            let team = Team::new(2, isa);
+            let pool = ThreadPool::new(2, isa);
             let both = |x: &[f32]| {
                 let mut y = [vec![0.0; x.len() / rows * columns], vec![0.0; x.len() / rows * columns]];
                 let rows = Rows::dense(x, rows);
-                linear(&team, rows, pairs, &bias, Then::Store, &mut RowsMut::dense(&mut y[0], columns));
-                linear(&team, rows, bytes, &bias, Then::Store, &mut RowsMut::dense(&mut y[1], columns));
+                linear(&pool, rows, pairs, &bias, Epilogue::Store, &mut RowsMut::dense(&mut y[0], columns));
+                linear(&pool, rows, bytes, &bias, Epilogue::Store, &mut RowsMut::dense(&mut y[1], columns));
                 y
             };
             let all = both(&x);
@@ -376,11 +384,11 @@ mod tests {
     fn a_row_of_zeros_gives_the_bias_and_nan_gives_nan() {
         let (lines, scales) = int8(70, 20, |k, j| (k + j) as f32);
         let w = Int8::new(&lines, &scales, 70, 20);
-        let (bias, team) = (numbers(3, 20), Team::new(1, Isa::available()[0]));
+        let (bias, pool) = (random_values(3, 20), ThreadPool::new(1, Isa::available()[0]));
         let mut x = vec![0.0; 140];
         x[100] = f32::NAN;
         let mut y = vec![0.0; 40];
-        linear(&team, Rows::dense(&x, 70), w, &bias, Then::Store, &mut RowsMut::dense(&mut y, 20));
+        linear(&pool, Rows::dense(&x, 70), w, &bias, Epilogue::Store, &mut RowsMut::dense(&mut y, 20));
         assert_eq!(y[..20], bias);
         assert!(y[20..].iter().all(|y| y.is_nan()));
     }

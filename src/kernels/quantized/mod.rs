@@ -29,10 +29,10 @@ pub use int8::Int8;
 pub use linear::linear;
 
 use super::isa::Isa;
+use super::microkernel::mr;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{F32Tiles, I32Tiles};
 use super::simd::{LANES, Simd};
-use super::tile::tile_rows;
 use activations::{Beside, Block};
 
 /// Inputs that share a scale of the activations.
@@ -145,7 +145,7 @@ pub trait WeightFormat: Copy + Sync {
     const PACKED_ROWS: usize;
 
     /// How many sums of a block stay in registers where these are many.
-    const WIDE_SUMS: usize = PANEL_VECTORS * tile_rows(true);
+    const WIDE_SUMS: usize = PANEL_VECTORS * mr(true);
 
     /// Whether [`Simd::dot_bf16`] is used.
     const USES_BF16_DOT: bool = false;

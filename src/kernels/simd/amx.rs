@@ -90,7 +90,7 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// This thread's tile registers, released on drop. Tiles 0 to 3 are accumulators (tokens 0 to 15 in the first
+/// This thread's tile registers, released on drop. RowBlocks 0 to 3 are accumulators (tokens 0 to 15 in the first
 /// two), 4 and 5 hold activations, 6 and 7 weights.
 pub struct TileRegisters {
     /// Tokens the tiles are configured for, up to 32; 0 before the first configuration.
@@ -318,7 +318,7 @@ impl Drop for TileRegisters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::check::numbers;
+    use crate::kernels::testing::random_values;
     use half::bf16;
 
     /// The index of weight `(k, j)` in packed rows `[k / n, 2, 16, n]` of `n` adjacent inputs.
@@ -330,7 +330,8 @@ mod tests {
     fn amx_dot_bf16_sums_in_documented_order() {
         let Some(amx) = Amx::detect() else { return };
         let (blocks, height) = (3, 2 * TILE_ROWS);
-        let rounded = |seed, n| -> Vec<bf16> { numbers(seed, n).into_iter().map(bf16::from_f32).collect() };
+        let rounded =
+            |seed, n| -> Vec<bf16> { random_values(seed, n).into_iter().map(bf16::from_f32).collect() };
         let (x, w) = (rounded(1, blocks * height * 64), rounded(2, blocks * 64 * 2 * TILE_ROWS));
         let mut tiles = amx.tile_registers();
         for tokens in [32, 1, 16, 17, 5] {
@@ -366,7 +367,7 @@ mod tests {
     fn amx_dot_i8_is_exact() {
         let Some(amx) = Amx::detect() else { return };
         let bytes =
-            |seed, n| -> Vec<i8> { numbers(seed, n).into_iter().map(|x| (x * 127.0) as i8).collect() };
+            |seed, n| -> Vec<i8> { random_values(seed, n).into_iter().map(|x| (x * 127.0) as i8).collect() };
         let (stride, w) = (80, bytes(2, 64 * 2 * TILE_ROWS));
         let x = bytes(1, 2 * TILE_ROWS * stride);
         let mut tiles = amx.tile_registers();

@@ -21,7 +21,7 @@ pub struct Report {
 impl Report {
     pub fn new(name: String, precision: &str, model: &Model, kv: KvPrecision) -> Self {
         let (threads, isa, attention) =
-            (model.team().threads(), model.team().isa(), model.attention().name());
+            (model.pool().threads(), model.pool().isa(), model.attention().name());
         let plural = if threads == 1 { "" } else { "s" };
         let what = format!(
             "{name} in {precision}, keys and values in {kv}, {attention} attention; {}, {threads} thread{plural}, {isa}",

@@ -1,7 +1,7 @@
-//! What the kernels' tests share: numbers to compute with, and what counts as equal.
+//! Inputs and comparisons for the kernels' tests.
 
-/// `n` numbers between -1 and 1, the same for the same seed.
-pub(super) fn numbers(seed: u64, n: usize) -> Vec<f32> {
+/// Returns `n` values between -1 and 1, determined by the seed.
+pub(super) fn random_values(seed: u64, n: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -12,7 +12,7 @@ pub(super) fn numbers(seed: u64, n: usize) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-/// Every pair agrees to `tolerance`, absolute below 1 and relative above.
+/// Asserts that all pairs agree to `tolerance`: absolute for expected magnitudes below 1, relative above.
 pub(super) fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len());
     for (i, (f, e)) in found.iter().zip(expected).enumerate() {

@@ -1,9 +1,9 @@
 //! What it costs to share out a token's operations: rayon for each of them, one rayon broadcast for the whole token with
-//! a barrier after each, and Hornbook's team.
+//! a barrier after each, and Hornbook's pool.
 
 use criterion::{BenchmarkId, Criterion};
 use hornbook::kernels::isa::Isa;
-use hornbook::kernels::threads::Team;
+use hornbook::kernels::thread_pool::ThreadPool;
 use rayon::prelude::*;
 use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,9 +17,9 @@ const PIECES: usize = 4;
 pub fn bench(c: &mut Criterion) {
     let threads = available_parallelism().map_or(1, usize::from);
     let pieces = PIECES * threads;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-    let team = Team::new(threads, Isa::Portable);
-    let data: Vec<f32> = crate::numbers(1 << 16);
+    let rayon_pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+    let pool = ThreadPool::new(threads, Isa::Portable);
+    let data: Vec<f32> = crate::random_values(1 << 16);
     // Numbers added up in a piece: almost none, and some that take a microsecond or so.
     for (name, n) in [("of nothing", 16), ("of 64 KiB a piece", 1 << 14)] {
         let work = |piece: usize| {
@@ -33,14 +33,14 @@ pub fn bench(c: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter("rayon for each operation"), |b| {
             b.iter(|| {
                 for _ in 0..OPERATIONS {
-                    pool.install(|| (0..pieces).into_par_iter().for_each(work));
+                    rayon_pool.install(|| (0..pieces).into_par_iter().for_each(work));
                 }
             });
         });
         group.bench_function(BenchmarkId::from_parameter("one rayon broadcast"), |b| {
             b.iter(|| {
                 let barrier = Barrier::new(threads);
-                pool.broadcast(|thread| {
+                rayon_pool.broadcast(|thread| {
                     for operation in 0..OPERATIONS {
                         (thread.index()..pieces).step_by(threads).for_each(work);
                         barrier.wait(operation);
@@ -48,8 +48,8 @@ pub fn bench(c: &mut Criterion) {
                 });
             });
         });
-        group.bench_function(BenchmarkId::from_parameter("hornbook's team"), |b| {
-            b.iter(|| (0..OPERATIONS).for_each(|_| team.run(pieces, work)));
+        group.bench_function(BenchmarkId::from_parameter("hornbook's pool"), |b| {
+            b.iter(|| (0..OPERATIONS).for_each(|_| pool.run(pieces, work)));
         });
     }
 }

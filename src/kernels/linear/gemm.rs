@@ -1,0 +1,296 @@
+//! GEMM for many tokens: packs panels of the weights into the cache, then multiplies them with register tiles of tokens.
+//!
+//! Rows of `W` are kilobytes apart, so a register tile that read them in place would touch a new page at every k. Each
+//! thread therefore packs the columns it works on into panels `[KC, 16]`, converted to f32; the cost is small because
+//! all tokens use every panel. While one K-block is multiplied, the weights of the next are prefetched, so that
+//! arithmetic and memory transfers overlap.
+//!
+//! The blocking follows Goto and van de Geijn (2008). The inputs of a block of MC tokens and one K-block fit in the L2
+//! cache together with the thread's panels; all these panels are multiplied with them in turn, and each panel with all
+//! register tiles of the block. Accumulators wait in memory between K-blocks.
+
+use super::k_blocks::k_blocks;
+use super::pack::PackedLhs;
+use super::{Element, Epilogue, LANES, Rows, RowsMut, Simd, ThreadPool, apply_epilogue};
+use crate::kernels::elements::load_partial;
+use crate::kernels::microkernel::{RowBlocks, StridedLhs, assert_mr, block_range, microkernel, mr, with_mr};
+use crate::kernels::rows::DisjointRows;
+use crate::kernels::simd::{AlignedLanes, Kernel};
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Panels per register tile where there are 32 registers; one elsewhere.
+const MAX_NR_VECS: usize = 2;
+/// NC, the maximum columns of a column block, in panels: enough to reuse every input once it is in the L2 cache.
+const NC_PANELS: usize = 8;
+/// Column blocks per thread, if there are enough panels, to balance threads of unequal speed.
+const BLOCKS_PER_THREAD: usize = 4;
+/// MC, the maximum tokens of a block: a multiple of 14 and of 6, the two values of MR.
+const MC: usize = 84;
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
+/// Prefetch distance of panel packing, in rows of `W`.
+const PREFETCH_DISTANCE_ROWS: usize = 8;
+/// Steps of k between prefetches of the next weights.
+const PREFETCH_INTERVAL: usize = 16;
+
+/// A thread's buffers, reused between calls.
+#[derive(Default)]
+struct Buffers {
+    /// The packed panels of a K-block, `[n, KC, 16]`.
+    panels: Vec<AlignedLanes>,
+    /// The sums over the K-blocks so far, `[n, n_tokens, 16]`.
+    accumulators: Vec<AlignedLanes>,
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
+pub(super) fn linear<E: Element>(
+    pool: &ThreadPool,
+    x: Rows,
+    w: &[E],
+    bias: &[f32],
+    epilogue: Epilogue,
+    y: &mut RowsMut,
+) {
+    let (columns, isa) = (bias.len(), pool.isa());
+    let panels = columns.div_ceil(LANES);
+    let nc_panels =
+        panels.div_ceil(BLOCKS_PER_THREAD * pool.threads()).next_multiple_of(MAX_NR_VECS).min(NC_PANELS);
+    let (k_blocks, y) = (k_blocks(x.width()), y.as_disjoint());
+    let first = k_blocks.clone().next().unwrap_or(0..0);
+    let (tokens, row_blocks) = (x.len(), RowBlocks::new(x.len(), mr(isa.is_wide())));
+    PackedLhs::with(pool, x, row_blocks, |x| {
+        pool.run(panels.div_ceil(nc_panels), |i| {
+            let start = i * nc_panels * LANES;
+            let end = columns.min(start + nc_panels * LANES);
+            let n = (end - start).div_ceil(LANES).next_multiple_of(MAX_NR_VECS);
+            BUFFERS.with_borrow_mut(|buffers| {
+                for k_block in k_blocks.clone() {
+                    let (panels, accumulators) = buffers.resize(n * k_block.len(), n * tokens);
+                    // A thread usually processes adjacent column blocks in succession.
+                    let next = match k_blocks.clone().find(|next| next.start == k_block.end) {
+                        Some(next) => Prefetcher::new(w, columns, next, start..end),
+                        None => Prefetcher::new(w, columns, first.clone(), end..columns.min(2 * end - start)),
+                    };
+                    isa.run(PackPanels { w, columns, k_block: k_block.clone(), start, end, panels });
+                    isa.run(MacroKernel {
+                        x,
+                        k_block,
+                        panels,
+                        n,
+                        accumulators,
+                        bias,
+                        epilogue,
+                        y: &y,
+                        start,
+                        next,
+                    });
+                }
+            });
+        });
+    });
+}
+
+impl Buffers {
+    /// Returns buffers of the given numbers of vectors, with unspecified contents.
+    fn resize(&mut self, panels: usize, accumulators: usize) -> (&mut [AlignedLanes], &mut [AlignedLanes]) {
+        self.panels.resize(panels.max(self.panels.len()), AlignedLanes::ZERO);
+        self.accumulators.resize(accumulators.max(self.accumulators.len()), AlignedLanes::ZERO);
+        (&mut self.panels[..panels], &mut self.accumulators[..accumulators])
+    }
+}
+
+/// Prefetches the weights to be packed next, one cache line at a time and row by row: each row is on a page of its own,
+/// so going down the columns would cost a TLB miss per line.
+struct Prefetcher {
+    /// The first prefetched byte of the current row.
+    row: *const u8,
+    /// The next cache line of the current row.
+    line: usize,
+    /// Cache lines per row.
+    lines_per_row: usize,
+    /// Bytes between rows.
+    row_stride: usize,
+    /// Rows left, including the current one.
+    rows: usize,
+}
+
+impl Prefetcher {
+    /// Creates a prefetcher for a range of rows and columns of `w`, which has `width` columns.
+    fn new<E>(w: &[E], width: usize, rows: Range<usize>, columns: Range<usize>) -> Self {
+        // One more, as the columns may begin in the middle of a cache line.
+        let lines_per_row = (columns.len() * size_of::<E>()).div_ceil(CACHE_LINE) + 1;
+        let row = w.as_ptr().wrapping_add(rows.start * width + columns.start).cast();
+        let rows = if columns.is_empty() { 0 } else { rows.len() };
+        Self { row, line: 0, lines_per_row, row_stride: width * size_of::<E>(), rows }
+    }
+
+    /// The total number of cache lines to prefetch.
+    fn total_lines(&self) -> usize {
+        self.rows * self.lines_per_row
+    }
+
+    /// Prefetches the next cache line, if any is left.
+    #[inline(always)]
+    fn prefetch_line<S: Simd>(&mut self, simd: S) {
+        if self.rows == 0 {
+            return;
+        }
+        simd.prefetch(self.row.wrapping_add(self.line * CACHE_LINE));
+        self.line += 1;
+        if self.line == self.lines_per_row {
+            (self.row, self.line) = (self.row.wrapping_add(self.row_stride), 0);
+            self.rows -= 1;
+        }
+    }
+}
+
+/// Packs a K-block of the columns `start..end` of `w` into panels, `[n, KC, 16]`; missing columns are zero.
+struct PackPanels<'a, E> {
+    w: &'a [E],
+    columns: usize,
+    k_block: Range<usize>,
+    start: usize,
+    end: usize,
+    panels: &'a mut [AlignedLanes],
+}
+
+impl<E: Element> Kernel for PackPanels<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let depth = self.k_block.len();
+        let n = self.panels.len() / depth;
+        for (i, k) in self.k_block.enumerate() {
+            let row = &self.w[k * self.columns..][self.start..self.end];
+            let (vectors, tail) = row.as_chunks::<LANES>();
+            // The block's columns of a row are too few for the hardware prefetcher to detect a sequential read.
+            let prefetched = row.as_ptr().wrapping_add(PREFETCH_DISTANCE_ROWS * self.columns);
+            simd.prefetch(prefetched.wrapping_add(row.len() - 1));
+            for p in 0..n {
+                let lanes = match vectors.get(p) {
+                    Some(vector) => {
+                        simd.prefetch(prefetched.wrapping_add(p * LANES));
+                        E::load(simd, vector)
+                    }
+                    None if p == vectors.len() => load_partial(simd, tail),
+                    None => simd.splat(0.0),
+                };
+                simd.store(lanes, &mut self.panels[p * depth + i].0);
+            }
+        }
+    }
+}
+
+/// The macro-kernel: multiplies a K-block of all tokens with `n` panels, whose columns begin at `start`.
+struct MacroKernel<'a> {
+    x: PackedLhs<'a>,
+    k_block: Range<usize>,
+    /// `[n, KC, 16]`
+    panels: &'a [AlignedLanes],
+    n: usize,
+    /// `[n, n_tokens, 16]`
+    accumulators: &'a mut [AlignedLanes],
+    bias: &'a [f32],
+    epilogue: Epilogue,
+    y: &'a DisjointRows<'a>,
+    start: usize,
+    next: Prefetcher,
+}
+
+impl Kernel for MacroKernel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        if S::WIDE {
+            self.loops::<S, MAX_NR_VECS>(simd);
+        } else {
+            self.loops::<S, 1>(simd);
+        }
+    }
+}
+
+impl MacroKernel<'_> {
+    /// Loops over blocks of MC tokens, within them over groups of `NR_VECS` panels, within these over register tiles.
+    #[inline(always)]
+    fn loops<S: Simd, const NR_VECS: usize>(&mut self, simd: S) {
+        let tiles_per_mc = MC / mr(S::WIDE);
+        let tiles = self.x.row_blocks.count();
+        let prefetches = tiles * (self.n / NR_VECS) * self.k_block.len().div_ceil(PREFETCH_INTERVAL);
+        let lines_per_prefetch = self.next.total_lines().div_ceil(prefetches);
+        for mc_block in 0..tiles.div_ceil(tiles_per_mc) {
+            let (first, n) = block_range(tiles, tiles_per_mc, mc_block);
+            for panel in (0..self.n).step_by(NR_VECS) {
+                for tile in first..first + n {
+                    let (_, height) = self.x.row_blocks.block(tile);
+                    with_mr!(height, MR => self.tile::<S, MR, NR_VECS>(simd, tile, panel, lines_per_prefetch));
+                }
+            }
+        }
+    }
+
+    /// Multiplies a register tile of `MR` tokens with the `NR_VECS` panels from `panel`, and prefetches
+    /// `lines_per_prefetch` cache lines of the next weights every [`PREFETCH_INTERVAL`] steps of k.
+    #[inline(always)]
+    fn tile<S: Simd, const MR: usize, const NR_VECS: usize>(
+        &mut self,
+        simd: S,
+        tile: usize,
+        panel: usize,
+        lines_per_prefetch: usize,
+    ) {
+        assert_mr::<S, MR>();
+        let (token, x) = self.x.block(tile, self.k_block.clone());
+        let (depth, tokens) = (self.k_block.len(), self.accumulators.len() / self.n);
+        let x = x.as_chunks::<MR>().0;
+        let panels: [&[AlignedLanes]; NR_VECS] =
+            std::array::from_fn(|v| &self.panels[(panel + v) * depth..][..depth]);
+        let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
+        for k in (0..depth).step_by(PREFETCH_INTERVAL) {
+            for _ in 0..lines_per_prefetch {
+                self.next.prefetch_line(simd);
+            }
+            let x = &x[k..depth.min(k + PREFETCH_INTERVAL)];
+            let lhs = StridedLhs { ptr: x.as_ptr().cast(), row_stride: 1, k_stride: MR };
+            let panels = panels.map(|panel| panel[k..][..x.len()].as_ptr().cast::<f32>());
+            // SAFETY: `x` has the interleaved inputs of `MR` tokens, and each panel as many vectors.
+            unsafe { microkernel(simd, lhs, x.len(), panels, &mut acc) };
+        }
+        // Stores the accumulators before the epilogue: in a loop with further work, the compiler would keep them in
+        // memory from the start.
+        let first = self.k_block.start == 0;
+        for v in 0..NR_VECS {
+            let stored =
+                self.accumulators[(panel + v) * tokens + token..].first_chunk_mut::<MR>().expect("MR tokens");
+            for m in 0..MR {
+                if !first {
+                    acc[m][v] = simd.add(simd.load(&stored[m].0), acc[m][v]);
+                }
+                simd.store(acc[m][v], &mut stored[m].0);
+            }
+        }
+        if self.k_block.end == self.x.inputs {
+            for v in 0..NR_VECS {
+                let finished = &self.accumulators[(panel + v) * tokens + token..][..MR];
+                self.finish(simd, token, panel + v, finished);
+            }
+        }
+    }
+
+    /// Applies the epilogue to a panel's finished accumulators, one for each of the tokens from `token` on.
+    #[inline(always)]
+    fn finish<S: Simd>(&self, simd: S, token: usize, panel: usize, finished: &[AlignedLanes]) {
+        let column = self.start + panel * LANES;
+        let Some(bias) = self.bias.get(column..self.bias.len().min(column + LANES)) else { return };
+        for (m, acc) in finished.iter().enumerate() {
+            // SAFETY: only this chunk of work writes these columns.
+            let y = unsafe { self.y.row_slice(token + m, column, bias.len()) };
+            apply_epilogue(simd, simd.load(&acc.0), bias, self.epilogue, y);
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! GEMV and skinny GEMM for a few tokens: reads the weights once, in memory order.
+//!
+//! A thread takes a K-block, rows of `W`, and processes eight or sixteen rows at a time: it adds
+//! `x[k] · W[k, columns]` for all of them to the accumulators of the columns, which stay in the cache, before it stores
+//! these again. (Accumulators in registers would require going down the rows a few cache lines at a time, at two thirds
+//! of the speed.) Once all K-blocks are done, their partial sums are reduced.
+
+use super::k_blocks::k_blocks;
+use super::{Element, Epilogue, LANES, Rows, RowsMut, Simd, ThreadPool, apply_epilogue};
+use crate::kernels::elements::load_partial;
+use crate::kernels::microkernel::{REDUCED_MR, block_range, mr, with_mr};
+use crate::kernels::rows::DisjointRows;
+use crate::kernels::simd::{AlignedLanes, Kernel};
+use crate::kernels::thread_pool::DisjointSlice;
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Rows of `W` per pass over the accumulators. Rows are often a multiple of 4 KiB apart, and most L1 caches hold eight
+/// such cache lines.
+const K_UNROLL: usize = 8;
+/// Rows of `W` per pass where there are enough registers and loading and storing the accumulators is the bottleneck: a
+/// twentieth faster than eight rows for one token in f32, a sixth for eight tokens in 16 bits.
+const WIDE_K_UNROLL: usize = 16;
+/// The maximum accumulators of a chunk of work: 128 KiB, which stay in the L2 cache.
+const MAX_ACCUMULATORS: usize = 32 << 10;
+/// Outputs per chunk of the reduction.
+const OUTPUTS_PER_CHUNK: usize = 1024;
+
+thread_local! {
+    /// The calling thread's buffer for the partial sums of all K-blocks, reused between calls: `[k_blocks,
+    /// column_blocks]` of the accumulators of a [`PartialProduct`].
+    static PARTIALS: RefCell<Vec<AlignedLanes>> = const { RefCell::new(Vec::new()) };
+}
+
+pub(super) fn linear<E: Element>(
+    pool: &ThreadPool,
+    x: Rows,
+    w: &[E],
+    bias: &[f32],
+    epilogue: Epilogue,
+    y: &mut RowsMut,
+) {
+    let (tokens, columns) = (x.len(), bias.len());
+    let k_blocks = k_blocks(x.width());
+    let vectors = columns.div_ceil(LANES);
+    // More threads than K-blocks split the columns too.
+    let (n, column_splits) = (k_blocks.len(), pool.threads() / gcd(k_blocks.len(), pool.threads()));
+    let block_vectors = vectors.div_ceil(column_splits).min(MAX_ACCUMULATORS / LANES / tokens);
+    let column_blocks = vectors.div_ceil(block_vectors);
+    PARTIALS.with_borrow_mut(|partials| {
+        partials.resize((n * vectors * tokens).max(partials.len()), AlignedLanes::ZERO);
+        let partials = &mut partials[..n * vectors * tokens];
+        let shared = DisjointSlice::new(partials);
+        pool.run(n * column_blocks, |i| {
+            let (k_block, column_block) = (i / column_blocks, i % column_blocks);
+            let block = column_block * block_vectors..vectors.min((column_block + 1) * block_vectors);
+            let offset = k_block * vectors * tokens;
+            // SAFETY: each pair of K-block and column block is processed once, and their accumulators are disjoint.
+            let accumulators =
+                unsafe { shared.slice(offset + block.start * tokens..offset + block.end * tokens) };
+            let rows = k_blocks.clone().nth(k_block).expect("one of the K-blocks");
+            pool.isa().run(PartialProduct { x, w, columns, rows, start: block.start * LANES, accumulators });
+        });
+        let partials = &*partials;
+        let y = y.as_disjoint();
+        let chunk = (OUTPUTS_PER_CHUNK / LANES).div_ceil(tokens);
+        pool.run(vectors.div_ceil(chunk), |i| {
+            let vectors = i * chunk..vectors.min((i + 1) * chunk);
+            pool.isa().run(ReducePartials {
+                partials,
+                k_blocks: n,
+                tokens,
+                block_vectors,
+                bias,
+                epilogue,
+                y: &y,
+                vectors,
+            });
+        });
+    });
+}
+
+/// Whether the multiply-adds for this many tokens take longer than reading the weights.
+const fn is_compute_bound<E>(tokens: usize) -> bool {
+    size_of::<E>() == 2 && tokens > 4
+}
+
+/// The greatest common divisor.
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Splits the tokens into row blocks whose inputs are interleaved, at most as many as the largest register tile has
+/// rows. Yields each block's first token and length.
+fn row_blocks(tokens: usize) -> impl Iterator<Item = (usize, usize)> {
+    let max = mr(true);
+    (0..tokens.div_ceil(max)).map(move |i| block_range(tokens, max, i))
+}
+
+/// The product of all tokens with some rows of `W` and the columns from `start`. The accumulators are
+/// `[columns / 16, M, 16]` for each row block of `M` tokens.
+struct PartialProduct<'a, E> {
+    x: Rows<'a>,
+    w: &'a [E],
+    columns: usize,
+    rows: Range<usize>,
+    start: usize,
+    accumulators: &'a mut [AlignedLanes],
+}
+
+impl<E: Element> Kernel for PartialProduct<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        self.accumulators.fill(AlignedLanes::ZERO);
+        let tokens = self.x.len();
+        if S::WIDE && (tokens == 1 || is_compute_bound::<E>(tokens)) {
+            self.passes::<S, WIDE_K_UNROLL>(simd);
+        } else {
+            self.passes::<S, K_UNROLL>(simd);
+        }
+    }
+}
+
+impl<E: Element> PartialProduct<'_, E> {
+    /// Processes all rows, `KU` per pass and the remaining ones singly.
+    #[inline(always)]
+    fn passes<S: Simd, const KU: usize>(&mut self, simd: S) {
+        let end = self.rows.start + self.rows.len() / KU * KU;
+        for k in (self.rows.start..end).step_by(KU) {
+            self.pass::<S, KU>(simd, k);
+        }
+        for k in end..self.rows.end {
+            self.pass::<S, 1>(simd, k);
+        }
+    }
+
+    /// Adds the products of rows `k..k + KU` of `W`, one row block of tokens at a time. The first row block brings the
+    /// rows into the L2 cache, where the others find them.
+    #[inline(always)]
+    fn pass<S: Simd, const KU: usize>(&mut self, simd: S, k: usize) {
+        for (first, n) in row_blocks(self.x.len()) {
+            with_mr!(n, M => self.row_block::<S, M, KU>(simd, k, first));
+        }
+    }
+
+    /// Adds the products for the `M` tokens from `first`, one cache line of every row at a time.
+    #[inline(always)]
+    fn row_block<S: Simd, const M: usize, const KU: usize>(&mut self, simd: S, k: usize, first: usize) {
+        let vectors = self.accumulators.len() / self.x.len();
+        let (accumulators, _) = self.accumulators[first * vectors..][..M * vectors].as_chunks_mut::<M>();
+        let width = (vectors * LANES).min(self.columns - self.start);
+        let rows = &self.w[k * self.columns + self.start..][..(KU - 1) * self.columns + width];
+        // Interleaved, so that all inputs are addressed through one register.
+        let mut x = [[0.0; M]; KU];
+        for m in 0..M {
+            let row: &[f32; KU] = self.x.row(first + m)[k..k + KU].as_array().expect("KU inputs");
+            for d in 0..KU {
+                x[d][m] = row[d];
+            }
+        }
+        // A column block of a row is too short for the hardware prefetcher to detect a sequential read. Prefetching the
+        // next pass into L2, which sustains more outstanding requests than L1, keeps the memory busy.
+        let prefetch_distance = if first == 0 && k + 2 * KU <= self.rows.end { KU * self.columns } else { 0 };
+        let strip = RowStrip { columns: self.columns, rows, prefetch_distance };
+        let whole = width / LANES;
+        let mut v = 0;
+        if S::WIDE {
+            // Three vectors instead of two spread the loads of inputs and accumulators over more multiply-adds: a twentieth
+            // less time on one thread.
+            if const { is_compute_bound::<E>(M) && M < 10 } {
+                while v + 3 <= whole {
+                    strip.accumulate::<S, M, M, KU, 3>(simd, &x, 0, v, accumulators);
+                    v += 3;
+                }
+            }
+            // Two vectors of 16-bit weights fill one cache line of each row. Two adjacent lines would make the hardware
+            // prefetcher fetch more of the row before it is needed: an eighth slower in f32.
+            if const { size_of::<E>() == 2 } {
+                while v + 2 <= whole {
+                    strip.accumulate::<S, M, M, KU, 2>(simd, &x, 0, v, accumulators);
+                    v += 2;
+                }
+            }
+        }
+        while v < whole {
+            // As many tokens as fit in registers; the others find the same weights in the L1 cache.
+            let max = if S::WIDE { M } else { REDUCED_MR };
+            for i in 0..M.div_ceil(max) {
+                let (first, n) = block_range(M, max, i);
+                with_mr!(n, MR => strip.accumulate::<S, M, MR, KU, 1>(simd, &x, first, v, accumulators));
+            }
+            v += 1;
+        }
+        if let Some(accumulators) = accumulators.get_mut(whole) {
+            for d in 0..KU {
+                let w = load_partial(simd, &rows[d * self.columns..][whole * LANES..width]);
+                for m in 0..M {
+                    let sum = simd.mul_add(simd.splat(x[d][m]), w, simd.load(&accumulators[m].0));
+                    simd.store(sum, &mut accumulators[m].0);
+                }
+            }
+        }
+    }
+}
+
+/// A column block of `KU` rows of `W`, `columns` elements apart.
+struct RowStrip<'a, E> {
+    columns: usize,
+    rows: &'a [E],
+    /// In elements.
+    prefetch_distance: usize,
+}
+
+impl<E: Element> RowStrip<'_, E> {
+    /// Adds the products of `NR_VECS` vectors of columns from vector `v` and `MR` tokens of a row block, from its token
+    /// `first` on.
+    #[inline(always)]
+    fn accumulate<S: Simd, const M: usize, const MR: usize, const KU: usize, const NR_VECS: usize>(
+        &self,
+        simd: S,
+        x: &[[f32; M]; KU],
+        first: usize,
+        v: usize,
+        accumulators: &mut [[AlignedLanes; M]],
+    ) {
+        if const { MR > M || !S::WIDE && MR > REDUCED_MR } {
+            unreachable!("a register tile of {MR} rows");
+        }
+        let stored: &mut [[AlignedLanes; M]; NR_VECS] =
+            accumulators[v..v + NR_VECS].as_mut_array().expect("NR_VECS vectors");
+        let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
+        for m in 0..MR {
+            for i in 0..NR_VECS {
+                acc[m][i] = simd.load(&stored[i][first + m].0);
+            }
+        }
+        for d in 0..KU {
+            // SAFETY: `rows` holds whole vectors `v..v + NR_VECS` of `KU` rows, `columns` apart.
+            let weights = unsafe { self.rows.as_ptr().add(d * self.columns + v * LANES) };
+            if first == 0 {
+                for offset in (0..NR_VECS * LANES).step_by(64 / size_of::<E>()) {
+                    simd.prefetch(weights.wrapping_add(offset + self.prefetch_distance));
+                }
+            }
+            // Loads all weights before the first input: otherwise the compiler keeps the inputs for the second vector, and
+            // spills the accumulators.
+            let mut w = [simd.splat(0.0); NR_VECS];
+            for i in 0..NR_VECS {
+                // SAFETY: as above.
+                w[i] = E::load(simd, unsafe { &*weights.add(i * LANES).cast::<[E; LANES]>() });
+            }
+            let x: &[f32; MR] = x[d][first..first + MR].as_array().expect("MR tokens");
+            for m in 0..MR {
+                let x = simd.splat(x[m]);
+                for i in 0..NR_VECS {
+                    acc[m][i] = simd.mul_add(x, w[i], acc[m][i]);
+                }
+            }
+        }
+        for m in 0..MR {
+            for i in 0..NR_VECS {
+                simd.store(acc[m][i], &mut stored[i][first + m].0);
+            }
+        }
+    }
+}
+
+/// Reduces the partial sums of all K-blocks for some vectors of outputs, and applies the epilogue.
+struct ReducePartials<'a> {
+    partials: &'a [AlignedLanes],
+    k_blocks: usize,
+    tokens: usize,
+    /// Vectors per column block; the last one may have fewer.
+    block_vectors: usize,
+    bias: &'a [f32],
+    epilogue: Epilogue,
+    y: &'a DisjointRows<'a>,
+    vectors: Range<usize>,
+}
+
+impl Kernel for ReducePartials<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let k_block_len = self.partials.len() / self.k_blocks;
+        for vector in self.vectors {
+            let column = vector * LANES;
+            let bias = &self.bias[column..self.bias.len().min(column + LANES)];
+            let block_start = vector / self.block_vectors * self.block_vectors;
+            let block_vectors = self.block_vectors.min(k_block_len / self.tokens - block_start);
+            for (first, n) in row_blocks(self.tokens) {
+                let offset = block_start * self.tokens + first * block_vectors + (vector - block_start) * n;
+                for m in 0..n {
+                    let mut sum = simd.load(&self.partials[offset + m].0);
+                    for i in 1..self.k_blocks {
+                        sum = simd.add(sum, simd.load(&self.partials[i * k_block_len + offset + m].0));
+                    }
+                    // SAFETY: only this chunk of work writes these columns.
+                    let y = unsafe { self.y.row_slice(first + m, column, bias.len()) };
+                    apply_epilogue(simd, sum, bias, self.epilogue, y);
+                }
+            }
+        }
+    }
+}
