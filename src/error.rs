@@ -19,12 +19,12 @@ pub enum Error {
     },
 
     /// A model name that is neither a folder, nor built in, nor in the Hugging Face cache.
-    #[error("model '{name}' not found: {looked}; {hint}")]
+    #[error("model '{name}' not found: {searched}; {hint}")]
     ModelNotFound {
         /// What the user typed.
         name: String,
-        /// Where it was looked for.
-        looked: String,
+        /// Where it was searched for.
+        searched: String,
         /// How to put it there.
         hint: String,
     },
@@ -115,7 +115,7 @@ const ALIKE: f64 = 0.8;
 
 impl Error {
     /// The choice that was probably meant, where one is near what was given.
-    pub fn meant<'a>(given: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    pub fn closest_match<'a>(given: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
         let given = given.to_lowercase();
         let alike = |choice: &&str| strsim::jaro_winkler(&given, &choice.to_lowercase());
         let best = choices.into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
@@ -124,7 +124,8 @@ impl Error {
 
     /// `; did you mean 'gpt2'?`, or nothing where no choice is near what was given.
     pub fn did_you_mean<'a>(given: &str, choices: impl IntoIterator<Item = &'a str>) -> String {
-        Self::meant(given, choices).map_or_else(String::new, |meant| format!("; did you mean '{meant}'?"))
+        Self::closest_match(given, choices)
+            .map_or_else(String::new, |meant| format!("; did you mean '{meant}'?"))
     }
 }
 

@@ -29,6 +29,7 @@
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod atomic_file;
 pub mod bench;
 pub mod chat;
 pub mod checkpoint;
@@ -40,7 +41,6 @@ pub mod hub;
 pub mod kernels;
 pub mod lens;
 pub mod model;
-mod replacement;
 pub mod sampling;
 pub mod server;
 pub mod tokenizer;

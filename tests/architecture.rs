@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 /// What each module may know. What stands on top may know everything but its neighbours.
 const BELOW: [(&str, &[&str]); 9] = [
     ("error", &[]),
-    ("replacement", &["error"]),
+    ("atomic_file", &["error"]),
     ("kernels", &["error"]),
-    ("checkpoint", &["error", "replacement", "kernels"]),
+    ("checkpoint", &["error", "atomic_file", "kernels"]),
     ("tokenizer", &["error"]),
     ("sampling", &["error"]),
     ("model", &["error", "kernels", "checkpoint"]),

@@ -136,7 +136,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
             "Hi\n",
             "expected {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}, ...]}",
         ),
-        (&["--temperature", "-1"], "Hi\n", "temperature: found -1, expected a number from 0 up"),
+        (&["--temperature", "-1"], "Hi\n", "temperature: found -1, expected a non-negative number"),
         (&["--temprature", "1"], "Hi\n", "did you mean '--temperature'?"),
         (&[], "\n/load /no/talk.json\n", "standard input: line 2: /no/talk.json: cannot read"),
         (&[], "/sav x\n", "line 1: there is no command '/sav'; did you mean '/save'?"),

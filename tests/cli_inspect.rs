@@ -333,7 +333,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
         (&["--prompt-ids", &many], "the prompt is 513 tokens long, but the model's context is 512 tokens"),
         (&[CAT, "--model", "no/such/model"], "no/such/model"),
         (&[CAT, "--html", "/no/such/folder/report.html"], "/no/such/folder/report.html: cannot write"),
-        (&[CAT, "--html", "/"], "no ordinary file"),
+        (&[CAT, "--html", "/"], "not a regular file"),
     ];
     for (args, part) in cases {
         let output = inspect(args).output().unwrap();

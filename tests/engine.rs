@@ -84,7 +84,7 @@ impl Outcome {
             let mut session = Session::new(hornbook.model(), prompt.len(), options.kv_precision);
             let each = |t: usize, logits: &[f32]| {
                 if let Some(&id) = prompt.get(t + 1) {
-                    let logprob = LogSoftmax::of(logits).at(logits[id as usize]);
+                    let logprob = LogSoftmax::new(logits).logprob(logits[id as usize]);
                     all.push((id, Some(logprob.to_bits()), bits(&top_logprobs(logits, *n))));
                 }
             };
@@ -358,7 +358,7 @@ fn what_cannot_be_done_is_said_before_anything_is_queued() {
     assert_eq!(many, "top_logprobs: found 4097, expected a whole number from 0 to 4096");
     let mut hot = greedy(1);
     hot.options.sampling.temperature = -1.0;
-    assert_eq!(says(&[1], hot), "temperature: found -1, expected a number from 0 up");
+    assert_eq!(says(&[1], hot), "temperature: found -1, expected a non-negative number");
     let mut stop = greedy(1);
     stop.options.stop = vec![String::new()];
     assert!(says(&[1], stop).starts_with("stop: found an empty string"));

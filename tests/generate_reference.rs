@@ -9,7 +9,7 @@ use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::Session;
 use hornbook::sampling::{
-    BeamParams, EarlyStopping, LogitsProcessors, Sampler, SamplingParams, log_softmax_at, top_logprobs,
+    BeamParams, EarlyStopping, LogitsProcessors, Sampler, SamplingParams, token_logprob, top_logprobs,
 };
 use hornbook::{FinishReason, Generation, Hornbook, Options, Token};
 use serde::Deserialize;
@@ -152,11 +152,11 @@ fn beams_are_transformers() {
                 num_beams: beams.num_beams,
                 length_penalty: search.length_penalty,
                 early_stopping: match &search.early_stopping {
-                    Value::Bool(true) => EarlyStopping::WhenFull,
-                    Value::Bool(false) => EarlyStopping::WhenUnlikely,
+                    Value::Bool(true) => EarlyStopping::Immediate,
+                    Value::Bool(false) => EarlyStopping::Heuristic,
                     other => {
                         assert_eq!(other, "never");
-                        EarlyStopping::WhenImpossible
+                        EarlyStopping::Never
                     }
                 },
             };
@@ -286,7 +286,7 @@ fn fables_logprobs_of_a_text_are_transformers() {
     let mut found = vec![];
     let score = |t: usize, logits: &[f32]| {
         assert_eq!(t, found.len());
-        found.push(input_ids.get(t + 1).map(|&next| log_softmax_at(logits, next)));
+        found.push(input_ids.get(t + 1).map(|&next| token_logprob(logits, next)));
     };
     session.score(&input_ids, score).unwrap();
     assert_eq!(found.pop(), Some(None));

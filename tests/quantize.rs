@@ -4,7 +4,7 @@
 use crate::reference::{Reference, data};
 use assert_cmd::Command;
 use hornbook::Error;
-use hornbook::checkpoint::{Checkpoint, Dtype, Step};
+use hornbook::checkpoint::{Checkpoint, Dtype, QuantizeProgress};
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
@@ -89,9 +89,9 @@ fn an_interrupted_run_leaves_nothing_behind_and_the_old_model_in_place() {
     let original = Checkpoint::embedded().unwrap();
     quantize(&original, Precision::Int4, written.path());
     let before = fs::read(written.path().join("model.safetensors")).unwrap();
-    let stops: [fn(&Step) -> bool; 2] = [
-        |step| matches!(step, Step::Quantized(3, _)),
-        |step| matches!(step, Step::Written(done, of) if 2 * done > *of),
+    let stops: [fn(&QuantizeProgress) -> bool; 2] = [
+        |step| matches!(step, QuantizeProgress::Quantized(3, _)),
+        |step| matches!(step, QuantizeProgress::Written(done, of) if 2 * done > *of),
     ];
     for stop in stops {
         let go_on = |step| if stop(&step) { Err(Error::Message("stopped".into())) } else { Ok(()) };

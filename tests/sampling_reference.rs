@@ -31,9 +31,9 @@ fn options(options: &Map<String, Value>, stop_ids: &[u32]) -> (SamplingParams, B
             "length_penalty" => beam.length_penalty = number,
             "early_stopping" => {
                 beam.early_stopping = match value {
-                    Value::Bool(true) => EarlyStopping::WhenFull,
-                    Value::Bool(false) => EarlyStopping::WhenUnlikely,
-                    other if other == "never" => EarlyStopping::WhenImpossible,
+                    Value::Bool(true) => EarlyStopping::Immediate,
+                    Value::Bool(false) => EarlyStopping::Heuristic,
+                    other if other == "never" => EarlyStopping::Never,
                     other => panic!("early_stopping {other}"),
                 }
             }
@@ -149,7 +149,7 @@ fn beams_find_what_transformers_finds() {
             let grown = step.parents.iter().zip(&step.tokens);
             texts = grown.map(|(&parent, &token)| [&texts[parent][..], &[token]].concat()).collect();
         }
-        let found = beams.finish();
+        let found = beams.into_hypotheses();
         let context = format!("table {}, {:?}", search.table, search.options);
         assert_eq!(found.len(), beam.num_beams, "{context}");
         for (found, expected) in found.iter().zip(&search.hypotheses) {
@@ -181,7 +181,7 @@ fn greedy(table: &[Vec<f32>], prompt: &[u32], sampling: SamplingParams, max: usi
 #[test]
 fn a_search_of_no_tokens_finds_nothing_and_bad_options_are_named() {
     let none = BeamSearch::new(BeamParams::default(), SamplingParams::default(), &[1], 0).unwrap();
-    assert!(none.finish().is_empty());
+    assert!(none.into_hypotheses().is_empty());
     for (params, message) in [
         (
             BeamParams { num_beams: 1, ..Default::default() },
@@ -209,7 +209,7 @@ fn beams_survive_any_logits() {
         while let Some(step) = beams.step(&vec![row; n]) {
             n = step.tokens.len();
         }
-        for hypothesis in beams.finish() {
+        for hypothesis in beams.into_hypotheses() {
             assert!(!hypothesis.tokens.is_empty() && !hypothesis.score.is_nan());
         }
     }

@@ -29,7 +29,7 @@ fn json_and_vocab_with_merges_are_the_same_tokenizer() {
     for id in 0..4096 {
         assert_eq!(json.token_bytes(id), files.token_bytes(id));
     }
-    assert_eq!(json.id_of("<|endoftext|>"), Some(4095));
+    assert_eq!(json.token_to_id("<|endoftext|>"), Some(4095));
     assert_eq!(json.encode("Once upon a time", false).unwrap().len(), 4);
     proptest!(|(text in any::<String>(), special in any::<bool>())| {
         let text = format!("{text}<|endoftext|> Once, {text}");
@@ -118,7 +118,7 @@ fn a_malformed_tokenizer_json_is_refused_in_one_line() {
         ("/model/vocab/A", json!(4_000_000_000u32), r#"token "A": found id 4000000000"#),
         ("/model/vocab/A", json!(33), r#"id 33: found two tokens, "A" and "B", expected one"#),
         ("/model/merges/0", json!("a"), r#"merge "a": expected two tokens"#),
-        ("/model/merges/0", json!("a b c"), "expected two tokens with one space between"),
+        ("/model/merges/0", json!("a b c"), "expected two tokens separated by one space"),
         ("/model/merges/0", json!(["a"]), "expected a merge"),
         ("/model/merges/0", json!(["a", "b", "c"]), "expected a merge"),
         ("/model/merges/0", json!(7), "expected a merge"),
@@ -126,8 +126,8 @@ fn a_malformed_tokenizer_json_is_refused_in_one_line() {
         ("/model/dropout", json!(0.1), "model.dropout"),
         ("/model/continuing_subword_prefix", json!("##é"), r###"model.continuing_subword_prefix: found "##é""###),
         ("/model/end_of_word_suffix", json!("</w>"), r#"model.end_of_word_suffix: found "</w>""#),
-        ("/pre_tokenizer", Value::Null, "pre_tokenizer: expected one with ByteLevel"),
-        ("/pre_tokenizer", json!({"type": "Whitespace"}), "pre_tokenizer: expected one with ByteLevel"),
+        ("/pre_tokenizer", Value::Null, "pre_tokenizer: found none of type ByteLevel"),
+        ("/pre_tokenizer", json!({"type": "Whitespace"}), "pre_tokenizer: found none of type ByteLevel"),
         ("/pre_tokenizer", json!({"type": "Nonsense"}), ""),
         ("/added_tokens/0/id", json!(17), r#"id 17: found two tokens"#),
         ("/added_tokens/0/id", json!(4096), r#"added_tokens: "<|endoftext|>": found id 4096, expected 4095"#),

@@ -82,8 +82,8 @@ fn agrees(text: &str) {
 #[test]
 fn the_vocabulary_is_gpt2s() {
     assert_eq!(GPT2.vocab_size(), 50_257);
-    assert_eq!(GPT2.id_of("<|endoftext|>"), Some(50_256));
-    assert_eq!(GPT2.id_of("Ġthe"), Some(262));
+    assert_eq!(GPT2.token_to_id("<|endoftext|>"), Some(50_256));
+    assert_eq!(GPT2.token_to_id("Ġthe"), Some(262));
     let ids = GPT2.encode("Hello, I'm a language model,", false).unwrap();
     assert_eq!(ids, [15496, 11, 314, 1101, 257, 3303, 2746, 11]);
     for id in 0..RANKS {

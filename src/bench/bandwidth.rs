@@ -1,6 +1,6 @@
 //! Read bandwidth: how many bytes a second the threads can take in from memory.
 
-use crate::checkpoint::Memory;
+use crate::checkpoint::AlignedBuffer;
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::thread_pool::ThreadPool;
@@ -22,7 +22,7 @@ const SUMS: usize = 8;
 
 /// A buffer much larger than the caches, to be read over and over.
 pub struct ReadBandwidth {
-    buffer: Memory,
+    buffer: AlignedBuffer,
     isa: Isa,
 }
 
@@ -33,7 +33,7 @@ impl ReadBandwidth {
     /// [`Error::Message`] where there is not enough memory.
     pub fn new() -> Result<Self> {
         let bytes = LEAST.max(BEYOND_CACHE * last_level_cache().unwrap_or(0)).next_multiple_of(PIECE);
-        let mut buffer = Memory::zeroed(bytes).map_err(|error| {
+        let mut buffer = AlignedBuffer::zeroed(bytes).map_err(|error| {
             Error::Message(format!("no {bytes} bytes to measure bandwidth with: {error}"))
         })?;
         // Pages that were never written to are all the same page of zeros.

@@ -1,6 +1,6 @@
 //! Models of GPT-2's shapes with random weights, made in memory: speed does not depend on what a model has learnt.
 
-use crate::checkpoint::{Checkpoint, Memory};
+use crate::checkpoint::{AlignedBuffer, Checkpoint};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -73,7 +73,7 @@ impl Shape {
 
         // Padding is allowed, and puts the tensors on cache lines.
         let data = (8 + header.len()).next_multiple_of(ALIGNMENT);
-        let mut file = Memory::zeroed(data + end).map_err(|error| {
+        let mut file = AlignedBuffer::zeroed(data + end).map_err(|error| {
             Error::Message(format!("no {} bytes for a model of shape {}: {error}", data + end, self.name))
         })?;
         file[..8].copy_from_slice(&(data as u64 - 8).to_le_bytes());

@@ -5,7 +5,7 @@
 //! model's own template, or the user's, is Jinja as Hugging Face's tokenizers have it, with `messages`,
 //! `add_generation_prompt`, `bos_token` and `eos_token`.
 
-use crate::checkpoint::{Config, ModelTemplate};
+use crate::checkpoint::{Config, ModelChatTemplate};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Hornbook, Result};
 use minijinja::syntax::SyntaxConfig;
@@ -81,10 +81,10 @@ impl ChatTemplate {
     /// The model's own, or where it has none the transcript.
     ///
     /// # Errors
-    /// As [`ChatFiles::read`](crate::checkpoint::ChatFiles::read), and [`Error::Message`] for what is not Jinja.
+    /// As [`ChatTemplateFiles::read`](crate::checkpoint::ChatTemplateFiles::read), and [`Error::Message`] for what is not Jinja.
     pub fn for_model(hornbook: &Hornbook) -> Result<Self> {
-        match hornbook.chat_files().read()? {
-            Some(ModelTemplate { file, text, stop }) => Ok(Self { stop, ..Self::new(&file, text)? }),
+        match hornbook.chat_template_files().read()? {
+            Some(ModelChatTemplate { file, text, stop }) => Ok(Self { stop, ..Self::new(&file, text)? }),
             None => Self::transcript(),
         }
     }

@@ -8,7 +8,7 @@ use super::embedded;
 use crate::error::{Error, Result};
 
 /// The models that are also known without their owner, and the names the hub has for them.
-pub const KNOWN: [(&str, &str); 5] = [
+pub const HUB_ALIASES: [(&str, &str); 5] = [
     ("gpt2", "openai-community/gpt2"),
     ("gpt2-medium", "openai-community/gpt2-medium"),
     ("gpt2-large", "openai-community/gpt2-large"),
@@ -18,35 +18,35 @@ pub const KNOWN: [(&str, &str); 5] = [
 
 /// The folder of `model`, with the cache where the environment says it is.
 pub(super) fn locate(model: &str) -> Result<PathBuf> {
-    locate_in(model, hub_cache().as_deref())
+    locate_in(model, hub_cache_dir().as_deref())
 }
 
 /// The Hugging Face cache, where the environment says it is; none without a home folder.
-pub fn hub_cache() -> Option<PathBuf> {
-    hub_cache_by(|name| std::env::var_os(name))
+pub fn hub_cache_dir() -> Option<PathBuf> {
+    hub_cache_dir_by(|name| std::env::var_os(name))
 }
 
 /// The folder the cache is in by default, beside what else belongs to the hub.
-pub fn hub_home() -> Option<PathBuf> {
-    hub_home_by(|name| std::env::var_os(name))
+pub fn hf_home_dir() -> Option<PathBuf> {
+    hf_home_dir_by(|name| std::env::var_os(name))
 }
 
 /// A model's name as the hub has it: `openai-community/gpt2` for `gpt2`.
-pub fn full_name(model: &str) -> &str {
-    KNOWN.iter().find(|(short, _)| *short == model).map_or(model, |(_, full)| full)
+pub fn repo_id(model: &str) -> &str {
+    HUB_ALIASES.iter().find(|(short, _)| *short == model).map_or(model, |(_, full)| full)
 }
 
 /// The models of the cache that have a configuration: how a user types each, and its folder.
-pub fn cached() -> Vec<(String, PathBuf)> {
-    hub_cache().map(|cache| cached_in(&cache)).unwrap_or_default()
+pub fn cached_models() -> Vec<(String, PathBuf)> {
+    hub_cache_dir().map(|cache| cached_models_in(&cache)).unwrap_or_default()
 }
 
-fn cached_in(cache: &Path) -> Vec<(String, PathBuf)> {
+fn cached_models_in(cache: &Path) -> Vec<(String, PathBuf)> {
     let entries = std::fs::read_dir(cache).into_iter().flatten().flatten();
     let mut all: Vec<(String, PathBuf)> = entries
         .filter_map(|entry| {
             let name = entry.file_name().to_str()?.strip_prefix("models--")?.replacen("--", "/", 1);
-            let short = KNOWN.iter().find(|(_, full)| *full == name).map_or(&*name, |(short, _)| short);
+            let short = HUB_ALIASES.iter().find(|(_, full)| *full == name).map_or(&*name, |(short, _)| short);
             Some((short.to_string(), snapshot(&entry.path())?))
         })
         .collect();
@@ -61,9 +61,9 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
     if path.join("config.json").is_file() {
         return Ok(path.to_path_buf());
     }
-    let named = is_hub_name(model);
+    let named = is_repo_id(model);
     if let Some(cache) = cache.filter(|_| named) {
-        let folder = hub_names(model)
+        let folder = repo_ids(model)
             .iter()
             .find_map(|name| snapshot(&cache.join(format!("models--{}", name.replace('/', "--")))));
         if let Some(folder) = folder {
@@ -74,7 +74,7 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
 
-    let (looked, hint) = match cache {
+    let (searched, hint) = match cache {
         _ if !named => (
             "no such folder".to_string(),
             format!(
@@ -96,21 +96,21 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
             format!("set HF_HUB_CACHE, then `hornbook pull {model}`"),
         ),
     };
-    let cached = cache.map(cached_in).unwrap_or_default();
+    let cached = cache.map(cached_models_in).unwrap_or_default();
     let names = cached.iter().map(|(name, _)| name.as_str());
-    let known = KNOWN.iter().flat_map(|(short, full)| [*short, *full]);
-    let exists = KNOWN.iter().any(|(short, full)| [*short, *full].contains(&model));
-    let meant = Error::meant(model, names.chain(known).chain([embedded::NAME])).filter(|_| !exists);
+    let known = HUB_ALIASES.iter().flat_map(|(short, full)| [*short, *full]);
+    let exists = HUB_ALIASES.iter().any(|(short, full)| [*short, *full].contains(&model));
+    let meant = Error::closest_match(model, names.chain(known).chain([embedded::NAME])).filter(|_| !exists);
     let hint = match meant {
         Some(meant) if named => format!("did you mean '{meant}'? if not, {hint}"),
         Some(meant) => format!("{hint}; did you mean '{meant}'?"),
         None => hint,
     };
-    Err(Error::ModelNotFound { name: model.escape_debug().to_string(), looked, hint })
+    Err(Error::ModelNotFound { name: model.escape_debug().to_string(), searched, hint })
 }
 
 /// Whether `model` can be a name on the hub, `name` or `owner/name`, rather than a path.
-pub fn is_hub_name(model: &str) -> bool {
+pub fn is_repo_id(model: &str) -> bool {
     let mut parts = model.split('/');
     let plain = |part: &str| {
         !part.is_empty()
@@ -121,9 +121,9 @@ pub fn is_hub_name(model: &str) -> bool {
 }
 
 /// The names `model` may be cached under: as typed, then as the hub calls it now or called it once.
-fn hub_names(model: &str) -> Vec<&str> {
+fn repo_ids(model: &str) -> Vec<&str> {
     let mut names = vec![model];
-    for (short, full) in KNOWN {
+    for (short, full) in HUB_ALIASES {
         if model == short {
             names.push(full);
         } else if model == full {
@@ -135,12 +135,12 @@ fn hub_names(model: &str) -> Vec<&str> {
 
 /// Where `huggingface_hub` keeps what it downloads
 /// (<https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables>).
-fn hub_cache_by(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+fn hub_cache_dir_by(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let cache = variable("HF_HUB_CACHE").filter(|value| !value.is_empty()).map(PathBuf::from);
-    cache.or_else(|| Some(hub_home_by(variable)?.join("hub")))
+    cache.or_else(|| Some(hf_home_dir_by(variable)?.join("hub")))
 }
 
-fn hub_home_by(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+fn hf_home_dir_by(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let folder = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     folder("HF_HOME").or_else(|| {
         folder("XDG_CACHE_HOME")
@@ -191,7 +191,7 @@ mod tests {
     fn the_cache_is_where_the_environment_says() {
         let with = |set: &[(&str, &str)]| {
             let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-            hub_cache_by(move |name| Some(set.iter().find(|(k, _)| k == name)?.1.clone().into())).unwrap()
+            hub_cache_dir_by(move |name| Some(set.iter().find(|(k, _)| k == name)?.1.clone().into())).unwrap()
         };
         let home = ("HOME", "/home/me");
         let xdg = ("XDG_CACHE_HOME", "/xdg");

@@ -17,13 +17,13 @@
 //! - `parameters`: how many numbers are in which part, and how many bytes are they?
 //! - `write`: how does a quantized model become a folder?
 
-mod chat;
+mod aligned_buffer;
+mod chat_template;
 mod config;
 mod embedded;
 mod header;
 mod locate;
-mod memory;
-mod parameters;
+mod parameter_counts;
 mod quantized;
 mod shards;
 mod source;
@@ -35,17 +35,17 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use chat::{ChatFiles, ModelTemplate};
+pub use aligned_buffer::AlignedBuffer;
+pub use chat_template::{ChatTemplateFiles, ModelChatTemplate};
 pub use config::{Config, PositionEmbedding};
-pub use embedded::NAME as DEFAULT;
-pub use locate::{KNOWN, cached, full_name, hub_cache, hub_home, is_hub_name};
-pub use memory::Memory;
-pub use parameters::Parameters;
-pub use shards::shards_of;
+pub use embedded::NAME as DEFAULT_MODEL;
+pub use locate::{HUB_ALIASES, cached_models, hf_home_dir, hub_cache_dir, is_repo_id, repo_id};
+pub use parameter_counts::ParameterCounts;
+pub use shards::shard_files;
 pub use tensor::{Dtype, Tensor};
 pub use weights::{AttentionWeights, BlockWeights, LayerNormWeights, LinearWeights, MlpWeights, Weights};
 
-pub use write::Step;
+pub use write::QuantizeProgress;
 
 use crate::error::{Error, Result};
 use shards::Shards;
@@ -58,7 +58,7 @@ const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 const MAX_CARD_BYTES: u64 = 1 << 20;
 
 /// What belongs to a model beside its weights.
-pub const FILES: [&str; 8] = [
+pub const AUXILIARY_FILES: [&str; 8] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -186,8 +186,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Checkpoint::from_bytes`].
-    pub fn from_memory(config: &[u8], safetensors: Memory) -> Result<Checkpoint> {
-        Checkpoint::in_memory("memory", config, Source::Memory(Arc::new(safetensors)))
+    pub fn from_memory(config: &[u8], safetensors: AlignedBuffer) -> Result<Checkpoint> {
+        Checkpoint::in_memory("memory", config, Source::Buffer(Arc::new(safetensors)))
     }
 
     fn in_memory(name: &str, config: &[u8], safetensors: Source) -> Result<Checkpoint> {
@@ -241,11 +241,11 @@ impl Checkpoint {
     }
 
     /// Where the model may say how it was taught to converse.
-    pub fn chat_files(&self) -> ChatFiles {
+    pub fn chat_template_files(&self) -> ChatTemplateFiles {
         match (&self.folder, self.tokenizer_json) {
-            (Some(folder), _) => ChatFiles::Folder(folder.clone()),
-            (None, Some(_)) => ChatFiles::Embedded,
-            (None, None) => ChatFiles::None,
+            (Some(folder), _) => ChatTemplateFiles::Folder(folder.clone()),
+            (None, Some(_)) => ChatTemplateFiles::Embedded,
+            (None, None) => ChatTemplateFiles::None,
         }
     }
 
@@ -279,7 +279,7 @@ impl Checkpoint {
                 self.name
             )));
         };
-        let there = FILES.into_iter().filter(|name| folder.join(name).exists());
+        let there = AUXILIARY_FILES.into_iter().filter(|name| folder.join(name).exists());
         there
             .map(|name| Ok((name, Cow::Owned(read_file(&folder.join(name), MAX_TOKENIZER_BYTES)?))))
             .collect()

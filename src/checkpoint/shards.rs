@@ -152,7 +152,7 @@ fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
 ///
 /// # Errors
 /// [`Error::Io`] where it cannot be read, [`Error::Checkpoint`] where it is no such index.
-pub fn shards_of(index: &Path) -> Result<BTreeSet<String>> {
+pub fn shard_files(index: &Path) -> Result<BTreeSet<String>> {
     Ok(weight_map(index)?.into_values().collect())
 }
 

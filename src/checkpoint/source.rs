@@ -10,7 +10,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use rayon::prelude::*;
 
-use super::memory::{ALIGNMENT, Memory};
+use super::aligned_buffer::{ALIGNMENT, AlignedBuffer};
 use crate::error::{Error, Result};
 
 /// Bytes that one thread copies at a time.
@@ -26,7 +26,7 @@ pub(super) enum Source {
     /// What a caller gave us.
     Heap(Arc<Vec<u8>>),
     /// Bytes of our own.
-    Memory(Arc<Memory>),
+    Buffer(Arc<AlignedBuffer>),
 }
 
 impl Source {
@@ -54,7 +54,7 @@ impl Deref for Source {
             Source::Map(map) => map,
             Source::Static(bytes) => bytes,
             Source::Heap(bytes) => bytes,
-            Source::Memory(bytes) => bytes,
+            Source::Buffer(bytes) => bytes,
         }
     }
 }
@@ -86,7 +86,7 @@ impl Bytes {
 
     /// Moves bytes of our own into one stretch of memory, one after the other, each on a cache line. Most matrices are
     /// smaller than a huge page; together they fill many.
-    pub(super) fn gather(all: Vec<&mut Bytes>) {
+    pub(super) fn coalesce(all: Vec<&mut Bytes>) {
         let mut own: Vec<&mut Bytes> = all.into_iter().filter(|bytes| !bytes.is_view).collect();
         let lengths = own.iter().map(|bytes| bytes.len().next_multiple_of(ALIGNMENT));
         let mut memory = zeroed(lengths.sum());
@@ -100,7 +100,7 @@ impl Bytes {
             ranges.push(range);
             **bytes = Bytes { source: Source::Static(&[]), range: 0..0, is_view: false }; // gives its memory back
         }
-        let source = Source::Memory(Arc::new(memory));
+        let source = Source::Buffer(Arc::new(memory));
         for (bytes, range) in own.into_iter().zip(ranges) {
             *bytes = Bytes { source: source.clone(), range, is_view: false };
         }
@@ -112,17 +112,17 @@ impl Bytes {
     }
 }
 
-/// Memory, or the end of the program where there is none, as wherever else it asks for some.
-pub(super) fn zeroed(len: usize) -> Memory {
-    Memory::zeroed(len).unwrap_or_else(|_| {
+/// AlignedBuffer, or the end of the program where there is none, as wherever else it asks for some.
+pub(super) fn zeroed(len: usize) -> AlignedBuffer {
+    AlignedBuffer::zeroed(len).unwrap_or_else(|_| {
         std::alloc::handle_alloc_error(Layout::array::<u8>(len).expect("a length in bytes"))
     })
 }
 
-impl From<Memory> for Bytes {
-    fn from(memory: Memory) -> Bytes {
+impl From<AlignedBuffer> for Bytes {
+    fn from(memory: AlignedBuffer) -> Bytes {
         let range = 0..memory.len();
-        Bytes { source: Source::Memory(Arc::new(memory)), range, is_view: false }
+        Bytes { source: Source::Buffer(Arc::new(memory)), range, is_view: false }
     }
 }
 

@@ -111,7 +111,7 @@ impl Tensor {
     ///
     /// # Panics
     /// If they are quantized already, or are to be and are no matrix.
-    pub fn converted(self, dtype: Dtype) -> Tensor {
+    pub fn into_dtype(self, dtype: Dtype) -> Tensor {
         fn convert<T: Element>(from: Elements, to: &mut [u8]) {
             let to: &mut [T] = bytemuck::cast_slice_mut(to);
             match from {
@@ -186,9 +186,9 @@ impl Tensor {
     }
 
     /// Moves tensors that are not read in place next to one another, where huge pages hold them.
-    pub fn gather<'a>(tensors: impl IntoIterator<Item = &'a mut Tensor>) {
+    pub fn coalesce<'a>(tensors: impl IntoIterator<Item = &'a mut Tensor>) {
         let parts = |tensor: &'a mut Tensor| [Some(&mut tensor.bytes), tensor.scales.as_mut()];
-        Bytes::gather(tensors.into_iter().flat_map(parts).flatten().collect());
+        Bytes::coalesce(tensors.into_iter().flat_map(parts).flatten().collect());
     }
 
     /// How many numbers there are.
@@ -275,13 +275,13 @@ mod tests {
         let bytes = bytemuck::cast_slice::<f16, u8>(&f16s).to_vec();
         let len = bytes.len();
         let source = Source::Heap(Arc::new(bytes));
-        let wide = Tensor::new(&source, 0..len, Dtype::F16, vec![f16s.len()]).converted(Dtype::F32);
+        let wide = Tensor::new(&source, 0..len, Dtype::F16, vec![f16s.len()]).into_dtype(Dtype::F32);
         for (wide, narrow) in wide.as_f32().iter().zip(&f16s) {
             assert!(narrow.is_nan() && wide.is_nan() || f64::from(*wide) == narrow.to_f64());
         }
         let bf16s = [bf16::from_f32(1.0), bf16::from_f32(-3.0e38)];
         let source = Source::Heap(Arc::new(bytemuck::cast_slice::<bf16, u8>(&bf16s).to_vec()));
-        let wide = Tensor::new(&source, 0..4, Dtype::Bf16, vec![2]).converted(Dtype::F32);
+        let wide = Tensor::new(&source, 0..4, Dtype::Bf16, vec![2]).into_dtype(Dtype::F32);
         assert_eq!(wide.as_f32(), [1.0, bf16s[1].to_f32()]);
     }
 }

@@ -257,7 +257,7 @@ impl Reader<'_> {
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Tensor> {
-        Ok(self.tensor(name, &[len])?.converted(Dtype::F32))
+        Ok(self.tensor(name, &[len])?.into_dtype(Dtype::F32))
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {

@@ -10,8 +10,8 @@ use super::quantized::LAYOUT;
 use super::shards::SINGLE;
 use super::tensor::{Dtype, Tensor};
 use super::{Checkpoint, LinearWeights, Weights};
+use crate::atomic_file::AtomicFile;
 use crate::error::{Error, Result};
-use crate::replacement::Replacement;
 
 /// The data section and every tensor whose size allows it start on a cache line.
 const ALIGNMENT: usize = 64;
@@ -20,7 +20,7 @@ const PIECE: usize = 4 << 20;
 
 /// How far along the work is.
 #[derive(Clone, Copy, Debug)]
-pub enum Step {
+pub enum QuantizeProgress {
     /// A matrix was quantized, of so many.
     Quantized(usize, usize),
     /// So many bytes were written, of so many.
@@ -47,7 +47,7 @@ impl Checkpoint {
         &self,
         dtype: Dtype,
         folder: &Path,
-        mut go_on: impl FnMut(Step) -> Result<()>,
+        mut go_on: impl FnMut(QuantizeProgress) -> Result<()>,
     ) -> Result<usize> {
         if let Some(stored) = self.quantized() {
             let problem = format!("'{}' is quantized already, to {}", self.name, stored.name());
@@ -67,13 +67,13 @@ impl Checkpoint {
 
         fs::create_dir_all(folder).map_err(|source| io(folder, "create", source))?;
         let name = folder.join(SINGLE);
-        let new = Replacement::of(&name)?;
+        let new = AtomicFile::create(&name)?;
         let bytes = write(new.file(), &name, &entries, &mut go_on)?;
         for (name, content) in self.files()? {
             let path = folder.join(name);
             fs::write(&path, content).map_err(|source| io(&path, "write", source))?;
         }
-        new.finish()?;
+        new.commit()?;
         Ok(bytes)
     }
 }
@@ -83,7 +83,7 @@ impl Weights {
     fn quantized(
         &self,
         dtype: Dtype,
-        go_on: &mut impl FnMut(Step) -> Result<()>,
+        go_on: &mut impl FnMut(QuantizeProgress) -> Result<()>,
     ) -> Result<Vec<(String, Tensor)>> {
         let mut all = vec![("wte.weight".to_string(), self.wte.clone())];
         all.extend(self.wpe.iter().map(|wpe| ("wpe.weight".to_string(), wpe.clone())));
@@ -91,7 +91,7 @@ impl Weights {
         let mut rounded = |name: &str, make: &dyn Fn() -> Tensor, all: &mut Vec<(String, Tensor)>| {
             all.push((format!("{name}.weight"), make()));
             done += 1;
-            go_on(Step::Quantized(done, matrices))
+            go_on(QuantizeProgress::Quantized(done, matrices))
         };
         for (layer, block) in self.h.iter().enumerate() {
             for (name, norm) in [("ln_1", &block.ln_1), ("ln_2", &block.ln_2)] {
@@ -107,7 +107,7 @@ impl Weights {
             for (name, linear) in linears {
                 let name = format!("h.{layer}.{name}");
                 all.push((format!("{name}.bias"), linear.bias.clone()));
-                rounded(&name, &|| linear.weight.clone().converted(dtype), &mut all)?;
+                rounded(&name, &|| linear.weight.clone().into_dtype(dtype), &mut all)?;
             }
         }
         all.push(("ln_f.weight".to_string(), self.ln_f.weight.clone()));
@@ -146,7 +146,7 @@ fn write(
     file: &File,
     name: &Path,
     entries: &[Entry],
-    go_on: &mut impl FnMut(Step) -> Result<()>,
+    go_on: &mut impl FnMut(QuantizeProgress) -> Result<()>,
 ) -> Result<usize> {
     let mut header =
         Map::from_iter([("__metadata__".to_string(), json!({ "format": "pt", LAYOUT.0: LAYOUT.1 }))]);
@@ -167,7 +167,7 @@ fn write(
     for piece in entries.iter().flat_map(|entry| entry.bytes.chunks(PIECE)) {
         file.write_all(piece).map_err(refused)?;
         written += piece.len();
-        go_on(Step::Written(written, total))?;
+        go_on(QuantizeProgress::Written(written, total))?;
     }
     file.flush().map_err(refused)?;
     Ok(8 + header.len() + total)

@@ -125,7 +125,7 @@ impl Bench {
         let repetitions = precisions.len() * threads.len() * phases.len() * self.repeat.get();
         let bar = progress::bar(repetitions);
         for &precision in &precisions {
-            let name = precision.map_or_else(|| checkpoint.stored().name(), Precision::name);
+            let name = precision.map_or_else(|| checkpoint.stored_dtype().name(), Precision::name);
             for (&threads, limits) in threads.iter().zip(&mut limits) {
                 bar.set_message(format!("{name}, making the model"));
                 let pool = thread_pool(NonZeroUsize::new(threads))?;

@@ -15,7 +15,7 @@ pub struct ChangesArgs {
     #[arg(long, value_name = "PARTS", value_delimiter = ',', help_heading = "Interventions")]
     ablate: Vec<Part>,
 
-    /// Replacement for the output of ablated parts
+    /// AtomicFile for the output of ablated parts
     #[arg(
         long,
         value_name = "WHAT",

@@ -4,8 +4,8 @@ use super::model_args::ModelArgs;
 use super::screen::Screen;
 use super::{progress, write_json, write_line};
 use crate::Result;
+use crate::atomic_file::AtomicFile;
 use crate::lens::heads::{self, HeadScores, Kind};
-use crate::replacement::Replacement;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::num::NonZeroUsize;
@@ -82,7 +82,7 @@ impl Heads {
 
         if let Some(file) = &self.html {
             let page = heads::html(hornbook.name(), &scores)?;
-            Replacement::of(file)?.write(page.as_bytes())?;
+            AtomicFile::create(file)?.write_and_commit(page.as_bytes())?;
         }
         match self.json {
             true => {

@@ -12,11 +12,11 @@ use super::model_args::ModelArgs;
 use super::prompt::{self, PromptArgs};
 use super::screen::{Screen, display_width, fit_to_width};
 use super::{progress, write_json, write_line};
+use crate::atomic_file::AtomicFile;
 use crate::lens::ablate::{Change, Effect, Outcome};
 use crate::lens::inspection::Settings;
 use crate::lens::{Inspection, report};
 use crate::model::Session;
-use crate::replacement::Replacement;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use std::path::PathBuf;
@@ -121,7 +121,7 @@ impl Inspect {
 
         if let Some(file) = &self.html {
             let html = report::html(&hornbook, &seen, outcome.as_ref());
-            Replacement::of(file)?.write(html.as_bytes())?;
+            AtomicFile::create(file)?.write_and_commit(html.as_bytes())?;
             eprintln!(
                 "hornbook: {} ({:.0} KB) opens in any browser",
                 file.display(),

@@ -45,7 +45,7 @@ impl Models {
     pub(super) fn run(self) -> Result<ExitCode> {
         let mut models = vec![Checkpoint::embedded()?];
         let mut unsupported = vec![];
-        for (name, folder) in checkpoint::cached() {
+        for (name, folder) in checkpoint::cached_models() {
             match Checkpoint::from_folder(&folder) {
                 Ok(mut checkpoint) => {
                     checkpoint.name = name; // the folder is named after the commit
@@ -64,8 +64,8 @@ impl Models {
                     "{:width$}  {:>9}  {:>8.1} M  {:9}  {}",
                     model.name,
                     size(model.mapped_bytes()),
-                    model.parameters().total() as f64 / 1e6,
-                    model.stored().name(),
+                    model.parameter_counts().total() as f64 / 1e6,
+                    model.stored_dtype().name(),
                     location(model)
                 ))?;
             }
@@ -111,8 +111,8 @@ fn summary(model: &Checkpoint) -> Value {
     json!({
         "name": model.name,
         "bytes": model.mapped_bytes(),
-        "parameters": model.parameters().total(),
-        "precision": model.stored().name(),
+        "parameters": model.parameter_counts().total(),
+        "precision": model.stored_dtype().name(),
         "folder": model.folder,
     })
 }
@@ -142,7 +142,7 @@ fn kv_bytes(config: &Config, element_bytes: usize) -> usize {
 }
 
 fn parameter_groups(model: &Checkpoint) -> [(&'static str, usize); 6] {
-    let parameters = model.parameters();
+    let parameters = model.parameter_counts();
     [
         ("token embeddings", parameters.token_embeddings),
         ("position embeddings", parameters.position_embeddings),
@@ -167,7 +167,7 @@ fn shape(config: &Config) -> Value {
 fn table(model: &Checkpoint, has_card: bool) -> String {
     let config = &model.config;
     let Config { n_layer, n_embd, n_head, n_inner, n_positions, vocab_size, .. } = *config;
-    let total = model.parameters().total();
+    let total = model.parameter_counts().total();
     let mut text = format!(
         "name        {}\nwhere       {}\nsize        {}, {}\n\
          layers      {n_layer}\nwidth       {n_embd}, {n_head} heads of {}, MLP of {n_inner}\n\
@@ -175,7 +175,7 @@ fn table(model: &Checkpoint, has_card: bool) -> String {
         model.name,
         location(model),
         size(model.mapped_bytes()),
-        model.stored().name(),
+        model.stored_dtype().name(),
         n_embd / n_head,
     );
     if has_card {
@@ -190,7 +190,7 @@ fn table(model: &Checkpoint, has_card: bool) -> String {
     }
     text += "\nprecision      weights\n";
     for dtype in precisions(model) {
-        let stored = if dtype == model.stored() { "  as stored" } else { "" };
+        let stored = if dtype == model.stored_dtype() { "  as stored" } else { "" };
         text += &format!("{:9}  {:>11}{stored}\n", dtype.name(), size(model.weight_bytes(dtype)));
     }
     text += &format!(

@@ -40,7 +40,7 @@ pub struct Pull {
 
 impl Pull {
     pub(super) fn run(self) -> Result<ExitCode> {
-        if self.model == checkpoint::DEFAULT {
+        if self.model == checkpoint::DEFAULT_MODEL {
             eprintln!("hornbook: {} is built in, nothing to download", self.model);
             return Ok(ExitCode::SUCCESS);
         }
@@ -71,7 +71,7 @@ impl Pull {
             0 => "already in the cache".to_string(),
             bytes => format!("{:.1} MB downloaded", megabytes(bytes)),
         };
-        let parameters = checkpoint.parameters().total() as f64 / 1e6;
+        let parameters = checkpoint.parameter_counts().total() as f64 / 1e6;
         let model = if self.revision == DEFAULT_REVISION {
             self.model.clone()
         } else {

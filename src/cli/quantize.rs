@@ -1,7 +1,7 @@
 //! `hornbook quantize`: writes a model with quantized weights.
 
 use super::progress;
-use crate::checkpoint::{Checkpoint, Step};
+use crate::checkpoint::{Checkpoint, QuantizeProgress};
 use crate::model::Precision;
 use crate::{Error, Result};
 use clap::Args;
@@ -56,8 +56,8 @@ impl Quantize {
         let bar = progress::bar(0);
         let bytes = checkpoint.quantize(self.precision.dtype(), &self.output, |step| {
             let (message, done, total) = match step {
-                Step::Quantized(done, total) => ("matrices quantized", done, total),
-                Step::Written(done, total) => ("MB written", done >> 20, total >> 20),
+                QuantizeProgress::Quantized(done, total) => ("matrices quantized", done, total),
+                QuantizeProgress::Written(done, total) => ("MB written", done >> 20, total >> 20),
             };
             bar.set_message(message);
             bar.set_length(total as u64);

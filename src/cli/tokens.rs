@@ -4,7 +4,7 @@ use super::prompt::{self, Prompt, PromptArgs};
 use super::screen::{Screen, display_width, fit_to_width};
 use super::{write_json, write_line};
 use crate::lens::label::label;
-use crate::tokenizer::Word;
+use crate::tokenizer::PreToken;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ impl Tokens {
     }
 }
 
-fn report(hornbook: &Hornbook, ids: &[u32], words: Option<&[Word]>) -> Result<Value> {
+fn report(hornbook: &Hornbook, ids: &[u32], words: Option<&[PreToken]>) -> Result<Value> {
     let tokenizer = hornbook.tokenizer()?;
     let tokens = ids.iter().map(|&id| {
         let bytes = tokenizer.token_bytes(id);
@@ -88,8 +88,8 @@ fn report(hornbook: &Hornbook, ids: &[u32], words: Option<&[Word]>) -> Result<Va
         "tokens": tokens.collect::<Vec<_>>(),
     });
     if let Some(words) = words {
-        let merge = |merge: &crate::tokenizer::Merge| json!({"rank": merge.rank, "pair": merge.pair, "token": merge.token, "tokens": merge.tokens});
-        let word = |word: &Word| json!({"start": word.start, "merges": word.merges.iter().map(merge).collect::<Vec<_>>()});
+        let merge = |merge: &crate::tokenizer::MergeStep| json!({"rank": merge.rank, "pair": merge.pair, "token": merge.token, "tokens": merge.tokens});
+        let word = |word: &PreToken| json!({"start": word.initial_tokens, "merges": word.merges.iter().map(merge).collect::<Vec<_>>()});
         report["words"] = words.iter().map(word).collect();
     }
     Ok(report)
@@ -127,9 +127,9 @@ impl Shown<'_> {
     }
 
     /// A word's way from bytes to tokens.
-    fn word(&self, word: &Word) -> String {
+    fn word(&self, word: &PreToken) -> String {
         let labels = |ids: &[u32]| ids.iter().map(|&id| label(self.hornbook, id)).collect::<Vec<_>>();
-        let mut text = String::from("\n") + &self.row(&labels(&word.start), "");
+        let mut text = String::from("\n") + &self.row(&labels(&word.initial_tokens), "");
         for merge in &word.merges {
             let names = labels(&[merge.pair.0, merge.pair.1, merge.token]);
             let why = format!("   {} + {} → {} (merge {})", names[0], names[1], names[2], merge.rank);

@@ -61,7 +61,7 @@ impl<'a> LogitJobs<'a> {
                 **new_token = Some(state.step(logits, tokenizer, *n_top_logprobs));
             }
             LogitJob::Score { logits, token, n_top_logprobs } => {
-                token.logprob = Some(LogSoftmax::of(logits).at(logits[token.id as usize]));
+                token.logprob = Some(LogSoftmax::new(logits).logprob(logits[token.id as usize]));
                 token.top_logprobs = top_logprobs(logits, *n_top_logprobs);
             }
         });

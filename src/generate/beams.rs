@@ -4,7 +4,7 @@ use super::{ContextPolicy, FinishReason, Hornbook, Options, Plan};
 use crate::Result;
 use crate::model::{KvCache, Scratch, Segment, Wanted};
 use crate::sampling::{BeamParams, BeamSearch};
-use crate::tokenizer::Utf8Stream;
+use crate::tokenizer::Utf8Decoder;
 
 /// A finished hypothesis.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,13 +67,13 @@ pub fn beam_search(
         step = search.step(&logits);
     }
 
-    let hypotheses = search.finish();
+    let hypotheses = search.into_hypotheses();
     Ok(hypotheses
         .into_iter()
         .map(|hypothesis| {
             let ended = hypothesis.tokens.last().is_some_and(|id| stop_ids.contains(id));
             let shown = &hypothesis.tokens[..hypothesis.tokens.len() - usize::from(ended)];
-            let mut characters = Utf8Stream::new();
+            let mut characters = Utf8Decoder::new();
             let mut text = String::new();
             if let Some(tokenizer) = hornbook.try_tokenizer() {
                 shown.iter().for_each(|&id| text += &characters.push(tokenizer.token_bytes(id)));

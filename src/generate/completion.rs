@@ -1,7 +1,7 @@
 //! A finished completion in the shape of OpenAI's: `text_completion` with choices, logprobs and usage.
 
 use super::{FinishReason, Token};
-use crate::tokenizer::{Tokenizer, Utf8Stream};
+use crate::tokenizer::{Tokenizer, Utf8Decoder};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -75,7 +75,7 @@ pub fn finite_logprob(logprob: f32) -> f32 {
 /// Where each token of a text begins, in characters, as the text is shown: what is no UTF-8 counts as it is replaced.
 #[derive(Clone, Debug, Default)]
 pub struct TextOffsets {
-    characters: Utf8Stream,
+    characters: Utf8Decoder,
     complete: usize,
 }
 

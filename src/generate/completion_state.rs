@@ -3,7 +3,7 @@
 
 use super::context::ContextWindow;
 use crate::sampling::{Sampler, SamplingParams, StopMatcher, top_logprobs};
-use crate::tokenizer::{Tokenizer, Utf8Stream};
+use crate::tokenizer::{Tokenizer, Utf8Decoder};
 
 /// A generated token.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +63,7 @@ impl Plan {
         CompletionState {
             sampler: Sampler::new(self.sampling.clone(), stream),
             stop_matcher: self.stop_matcher.clone(),
-            utf8: Utf8Stream::new(),
+            utf8: Utf8Decoder::new(),
             tokens,
             prompt_len: self.prompt.len(),
             max_tokens: self.max_tokens,
@@ -79,7 +79,7 @@ impl Plan {
 pub struct CompletionState {
     sampler: Sampler,
     stop_matcher: StopMatcher,
-    utf8: Utf8Stream,
+    utf8: Utf8Decoder,
     /// Tokens of the prompt and the completion.
     tokens: Vec<u32>,
     prompt_len: usize,

@@ -26,7 +26,7 @@ pub use context::ContextPolicy;
 pub use generation::Generation;
 pub use prompt_lookup::DraftStats;
 
-use crate::checkpoint::{ChatFiles, Checkpoint, Config, TokenizerFiles};
+use crate::checkpoint::{ChatTemplateFiles, Checkpoint, Config, TokenizerFiles};
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::kernels::isa::Isa;
 use crate::kernels::thread_pool::ThreadPool;
@@ -40,7 +40,7 @@ pub struct Hornbook {
     name: String,
     model: Model,
     tokenizer: Option<Tokenizer>,
-    chat_files: ChatFiles,
+    chat_template_files: ChatTemplateFiles,
     mapped_bytes: usize,
     owned_bytes: usize,
 }
@@ -111,7 +111,7 @@ impl Hornbook {
         Ok(Self {
             name: checkpoint.name.clone(),
             tokenizer,
-            chat_files: checkpoint.chat_files(),
+            chat_template_files: checkpoint.chat_template_files(),
             mapped_bytes: checkpoint.mapped_bytes(),
             owned_bytes: checkpoint.owned_bytes(),
             model: Model::with_precision(checkpoint, pool, precision)?,
@@ -164,8 +164,8 @@ impl Hornbook {
     }
 
     /// Where the model may say how it was taught to converse.
-    pub fn chat_files(&self) -> &ChatFiles {
-        &self.chat_files
+    pub fn chat_template_files(&self) -> &ChatTemplateFiles {
+        &self.chat_template_files
     }
 
     /// A text's token ids; `<|endoftext|>` and the like are plain text.

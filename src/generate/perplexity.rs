@@ -123,7 +123,7 @@ pub fn score(
             held.clear();
             session.score(&ids[first..end], |t, logits| {
                 let next = ids[first + t + 1];
-                score.nats -= f64::from(LogSoftmax::of(logits).at(logits[next as usize]));
+                score.nats -= f64::from(LogSoftmax::new(logits).logprob(logits[next as usize]));
                 if against.is_some() {
                     held.extend_from_slice(logits);
                 }
@@ -217,7 +217,7 @@ mod tests {
         let mut losses = vec![];
         let mut session = Session::new(model, ids.len(), KvPrecision::F32);
         let score = |t: usize, logits: &[f32]| {
-            losses.push(-f64::from(LogSoftmax::of(logits).at(logits[ids[t + 1] as usize])));
+            losses.push(-f64::from(LogSoftmax::new(logits).logprob(logits[ids[t + 1] as usize])));
         };
         session.score(&ids[..ids.len() - 1], score).unwrap();
         losses

@@ -113,7 +113,7 @@ impl ErrorContext<'_> {
         let (repo, page) = (self.repo_and_revision(), format!("{}/{}", self.endpoint, self.repo_id));
         let similar = Error::did_you_mean(
             self.repo_id,
-            checkpoint::KNOWN.iter().flat_map(|(short, full)| [*short, *full]),
+            checkpoint::HUB_ALIASES.iter().flat_map(|(short, full)| [*short, *full]),
         );
         Error::Message(match status {
             401 if self.has_token => {

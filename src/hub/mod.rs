@@ -85,7 +85,7 @@ impl Hub {
         if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
             return Err(parameter("HF_ENDPOINT", endpoint, "an address such as https://huggingface.co"));
         }
-        let cache = checkpoint::hub_cache().ok_or_else(|| {
+        let cache = checkpoint::hub_cache_dir().ok_or_else(|| {
             Error::Message("found no home folder for the cache: set HF_HUB_CACHE to a folder".into())
         })?;
         let timeout = match text("HF_HUB_DOWNLOAD_TIMEOUT") {
@@ -97,7 +97,7 @@ impl Hub {
         };
         let token = text("HF_TOKEN").map(|token| token.trim().to_string()).or_else(|| {
             let file = variable("HF_TOKEN_PATH").map(PathBuf::from);
-            let file = file.or_else(|| Some(checkpoint::hub_home()?.join("token")));
+            let file = file.or_else(|| Some(checkpoint::hf_home_dir()?.join("token")));
             let token = std::fs::read_to_string(file.filter(|_| !is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN"))?);
             token.ok().map(|token| token.trim().to_string()).filter(|token| !token.is_empty())
         });
@@ -138,8 +138,8 @@ impl Hub {
     /// [`Error::Parameter`] for an invalid name.
     pub fn repo_id(&self, input: &str) -> Result<String> {
         let name = input.strip_prefix(&self.endpoint).map_or(input, |path| path.trim_matches('/'));
-        match checkpoint::is_hub_name(name) {
-            true => Ok(checkpoint::full_name(name).to_string()),
+        match checkpoint::is_repo_id(name) {
+            true => Ok(checkpoint::repo_id(name).to_string()),
             false => Err(parameter(
                 "the model's name",
                 format!("'{}'", input.escape_debug()),

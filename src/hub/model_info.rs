@@ -117,14 +117,14 @@ impl ModelInfo {
             };
             return Err(context.unsupported(&problem));
         };
-        let optional = checkpoint::FILES.into_iter().filter(|name| *name != CONFIG).chain([CARD]);
+        let optional = checkpoint::AUXILIARY_FILES.into_iter().filter(|name| *name != CONFIG).chain([CARD]);
         let names = [CONFIG].into_iter().chain(optional.filter(|name| has(name))).chain([weights]);
         names.map(|name| self.remote_file(name)).collect()
     }
 
     /// Returns the shards listed in an index.
     pub(super) fn shards(&self, index: &Path) -> Result<Vec<RemoteFile>> {
-        checkpoint::shards_of(index)?.iter().map(|name| self.remote_file(name)).collect()
+        checkpoint::shard_files(index)?.iter().map(|name| self.remote_file(name)).collect()
     }
 
     fn remote_file(&self, name: &str) -> Result<RemoteFile> {

@@ -284,11 +284,11 @@ pub struct Shift {
 impl Effect {
     /// Compares two predictions, logits `[vocab_size]` each, and names the `n` most likely tokens of both.
     pub fn of(before: &[f32], after: &[f32], n: usize) -> Self {
-        let (p, q) = (LogSoftmax::of(before), LogSoftmax::of(after));
+        let (p, q) = (LogSoftmax::new(before), LogSoftmax::new(after));
         let shift = |id: u32| Shift {
             id,
-            before: libm::expf(p.at(before[id as usize])),
-            after: libm::expf(q.at(after[id as usize])),
+            before: libm::expf(p.logprob(before[id as usize])),
+            after: libm::expf(q.logprob(after[id as usize])),
         };
         let [mut ids, others] = [before, after].map(|logits| top_logprobs(logits, n));
         ids.extend(

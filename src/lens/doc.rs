@@ -24,7 +24,7 @@ macro_rules! source {
 /// A file and its text.
 pub(super) type Source = (&'static str, &'static str);
 pub(super) const TOKENS: Source = source!("tokenizer/mod.rs");
-pub(super) const MERGES: Source = source!("tokenizer/merges.rs");
+pub(super) const MERGES: Source = source!("tokenizer/merge_steps.rs");
 pub(super) const EMBEDDING: Source = source!("kernels/embedding.rs");
 pub(super) const POSITIONS: Source = source!("kernels/positions.rs");
 pub(super) const LAYER_NORM: Source = source!("kernels/layer_norm.rs");

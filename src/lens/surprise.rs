@@ -50,16 +50,16 @@ impl Reading {
     /// # Panics
     /// Where `target` is not below `logits.len()`.
     pub fn of(logits: &[f32], n: usize, target: Option<u32>) -> Self {
-        let softmax = LogSoftmax::of(logits);
+        let softmax = LogSoftmax::new(logits);
         let share = |&logit: &f32| {
-            let logprob = f64::from(softmax.at(logit));
+            let logprob = f64::from(softmax.logprob(logit));
             if logprob == f64::NEG_INFINITY { 0.0 } else { -logprob * libm::exp(logprob) }
         };
         let entropy = logits.iter().map(share).sum::<f64>() as f32;
         let target = target.map(|id| {
             let logit = logits[id as usize];
             let rank = logits.iter().filter(|&&other| other > logit).count();
-            Target { id, logprob: softmax.at(logit), rank }
+            Target { id, logprob: softmax.logprob(logit), rank }
         });
         Self { best: top_logprobs(logits, n), entropy, target }
     }

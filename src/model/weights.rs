@@ -81,7 +81,7 @@ impl ModelWeights {
         };
         let blocks = self.blocks.iter_mut();
         let layers = blocks.flat_map(|b| [&mut b.c_attn, &mut b.attn_proj, &mut b.c_fc, &mut b.mlp_proj]);
-        Tensor::gather(layers.map(|layer| &mut layer.weight).chain([head]));
+        Tensor::coalesce(layers.map(|layer| &mut layer.weight).chain([head]));
     }
 }
 
@@ -167,7 +167,7 @@ impl Linear {
 /// A tensor in a precision, or as it is.
 fn stored_as(tensor: Tensor, precision: Option<Precision>) -> Tensor {
     match precision {
-        Some(precision) => tensor.converted(precision.dtype()),
+        Some(precision) => tensor.into_dtype(precision.dtype()),
         None => tensor,
     }
 }

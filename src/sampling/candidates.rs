@@ -1,17 +1,18 @@
-//! The tokens a draw may fall on, and the filters that thin them out: top-k, top-p, min-p, typical-p.
+//! The candidate tokens of one sampling step, and the logits warpers that filter them: temperature, top-k, top-p
+//! (nucleus sampling), min-p and typical-p.
 //!
-//! Candidates stay in id order, each with its score (over the temperature, the best at 0) and its weight, the
-//! exponential of that. A filter sees the probabilities among what the filters before it left, as in transformers.
-//! Nothing here sorts the vocabulary: where a filter needs the tokens down to some share of the probability, it
-//! halves its way to the boundary.
+//! Candidates stay in id order. Each has a score (the processed logit less the largest, divided by the temperature: at
+//! most 0) and a weight, `exp(score)`, its unnormalized probability. Each filter renormalizes over the candidates that
+//! the filters before it kept, as in transformers. Nothing here sorts the vocabulary: a filter that needs a cumulative
+//! probability finds its cutoff by quickselect.
 
-use super::select::Best;
 use super::softmax;
+use super::top_n::TopN;
 
-/// Candidates that are looked at together: as many as a few vector registers hold.
+/// Candidates tested together, as many as fit into a few vector registers.
 const BLOCK: usize = 16;
 
-/// What is left of the vocabulary.
+/// The tokens that are still candidates, in id order.
 #[derive(Clone, Debug, Default)]
 pub struct Candidates {
     ids: Vec<u32>,
@@ -19,24 +20,24 @@ pub struct Candidates {
     weights: Vec<f32>,
     /// The sum of the weights.
     total: f64,
-    best: Best,
-    ranked: Vec<Ranked>,
+    top_n: TopN,
+    ranked: Vec<RankedCandidate>,
 }
 
-/// A candidate where a filter has put it: lower ranks are kept first, and lower ids among equals.
+/// A candidate with its sort key: lower keys are kept first, and lower ids among equal keys.
 #[derive(Clone, Copy, Debug)]
-struct Ranked {
-    rank: f32,
+struct RankedCandidate {
+    key: f32,
     id: u32,
     weight: f32,
 }
 
 impl Candidates {
-    /// Starts from processed scores, `[vocab_size]`, of which at least one is possible. `top_k` keeps the k best and
-    /// what ties with the last of them; 0 keeps all. The temperature is above 0.
-    pub fn fill(&mut self, scores: &[f32], temperature: f32, top_k: usize) {
-        let max = softmax::max_tame(scores);
-        // Room for everything, so that a token with more candidates than any before allocates nothing.
+    /// Starts from processed logits, `[vocab_size]`, of which at least one is above negative infinity. `top_k` keeps
+    /// the k best and any that tie with the last of them; 0 keeps all. The temperature is above 0.
+    pub fn reset(&mut self, scores: &[f32], temperature: f32, top_k: usize) {
+        let max = softmax::max_logit(scores);
+        // Reserve for the whole vocabulary, so that later steps never allocate.
         self.ids.clear();
         self.ids.reserve(scores.len());
         self.scores.clear();
@@ -44,97 +45,99 @@ impl Candidates {
         self.ranked.clear();
         self.ranked.reserve(scores.len());
         if 0 < top_k && top_k < scores.len() {
-            self.best.reset(top_k);
-            self.best.look(0, scores);
-            let worst = self.best.worst();
+            self.top_n.reset(top_k);
+            self.top_n.scan(0, scores);
+            let kth = self.top_n.nth_score();
             for (block, scores) in scores.chunks(BLOCK).enumerate() {
-                if !scores.iter().fold(false, |any, &s| any | (s >= worst)) {
+                if !scores.iter().fold(false, |any, &s| any | (s >= kth)) {
                     continue;
                 }
-                for (i, score) in scores.iter().enumerate().filter(|(_, s)| **s >= worst) {
+                for (i, score) in scores.iter().enumerate().filter(|(_, s)| **s >= kth) {
                     self.ids.push((block * BLOCK + i) as u32);
-                    softmax::tempered(&[*score], max, temperature, &mut self.scores);
+                    softmax::apply_temperature(&[*score], max, temperature, &mut self.scores);
                 }
             }
         } else {
             self.ids.extend(0..scores.len() as u32);
-            softmax::tempered(scores, max, temperature, &mut self.scores);
+            softmax::apply_temperature(scores, max, temperature, &mut self.scores);
         }
         self.weights.clear();
         self.weights.reserve(scores.len());
-        softmax::weights(&self.scores, &mut self.weights);
+        softmax::exp_weights(&self.scores, &mut self.weights);
         self.total = softmax::sum(&self.weights);
     }
 
-    /// Keeps the fewest tokens, the best first, whose probabilities reach `p`; always the best one.
+    /// Keeps the smallest set of most probable tokens whose cumulative probability reaches `p`, at least one token
+    /// (Holtzman et al. 2020).
     pub fn top_p(&mut self, p: f32) {
         let target = f64::from(p) * self.total;
-        self.retain_at_least(self.floor(target) as f32);
-        self.rank(|score| -score);
-        let last = self.boundary(target);
-        self.retain(|id, score, _| (-score, id) <= (last.rank, last.id));
+        self.retain_at_least(self.weight_floor(target) as f32);
+        self.compute_keys(|score| -score);
+        let last = self.cutoff(target);
+        self.retain(|id, score, _| (-score, id) <= (last.key, last.id));
         self.total = softmax::sum(&self.weights);
     }
 
-    /// Keeps tokens at least `min_p` times as probable as the best.
+    /// Keeps tokens at least `min_p` times as probable as the most probable one.
     pub fn min_p(&mut self, min_p: f32) {
-        // The best token weighs 1, and neither top-k nor top-p ever drops it.
+        // The most probable token has weight 1, and neither top-k nor top-p drops it.
         self.retain_at_least(min_p);
         self.total = softmax::sum(&self.weights);
     }
 
-    /// Keeps the tokens whose surprise, `-ln p`, is nearest the expected surprise, until they reach `p`, and those that
-    /// tie with the last (Meister et al. 2022).
+    /// Locally typical sampling (Meister et al. 2022): keeps the tokens whose surprisal, `-ln p`, is nearest the
+    /// entropy, until their cumulative probability reaches `p`, and those that tie with the last.
     pub fn typical_p(&mut self, p: f32) {
-        // -ln p is ln(total) - score: the distance from the mean surprise is that from the mean score.
+        // -ln p = ln(total) - score: the distance of the surprisal from the entropy is that of the score from its mean.
         let mean = softmax::weighted_sum(&self.scores, &self.weights) / self.total;
-        let strangeness = |score: f32| (f64::from(score) - mean).abs() as f32;
+        let deviation = |score: f32| (f64::from(score) - mean).abs() as f32;
         let target = f64::from(p) * self.total;
-        // As far below the mean as the best score, 0, is above it, and down to the floor: what is stranger than that
-        // is all below the floor.
-        let lowest = libm::log(self.floor(target)).min(2.0 * mean) as f32;
+        // Keep at least the scores as close to the mean as the best one, 0, and all above the weight floor: the
+        // candidates dropped here deviate most and are all below the floor.
+        let lowest = libm::log(self.weight_floor(target)).min(2.0 * mean) as f32;
         self.retain(|_, score, _| score >= lowest);
-        self.rank(strangeness);
-        let last = self.boundary(target);
-        self.retain(|_, score, _| strangeness(score) <= last.rank);
+        self.compute_keys(deviation);
+        let last = self.cutoff(target);
+        self.retain(|_, score, _| deviation(score) <= last.key);
         self.total = softmax::sum(&self.weights);
     }
 
-    /// All tokens lighter than this together cannot weigh what is beyond `target`, so that the boundary is among the
-    /// others. At most half the best token's weight, lest rounding drop that.
-    fn floor(&self, target: f64) -> f64 {
+    /// A weight such that all candidates below it sum to less than `total - target`, so that the cutoff is among the
+    /// others. At most half the largest weight, lest rounding drop the best candidate.
+    fn weight_floor(&self, target: f64) -> f64 {
         ((self.total - target) / self.ids.len() as f64 * 0.5).clamp(f64::MIN_POSITIVE, 0.5)
     }
 
-    /// The candidate at which the weights, added up in id order, first exceed `u` times their sum. `u` is in `[0, 1)`.
-    pub fn draw(&self, u: f64) -> u32 {
+    /// Inverse-CDF sampling: the first candidate, in id order, whose cumulative probability exceeds `u`, which is in
+    /// `[0, 1)`.
+    pub fn sample(&self, u: f64) -> u32 {
         let target = u * self.total;
-        let mut below = 0.0;
+        let mut cumulative = 0.0;
         for (block, weights) in self.weights.chunks(BLOCK).enumerate() {
-            let in_block = softmax::sum(weights);
-            if below + in_block <= target {
-                below += in_block;
+            let block_sum = softmax::sum(weights);
+            if cumulative + block_sum <= target {
+                cumulative += block_sum;
                 continue;
             }
             for (i, &weight) in weights.iter().enumerate() {
-                below += f64::from(weight);
-                if below > target {
+                cumulative += f64::from(weight);
+                if cumulative > target {
                     return self.ids[block * BLOCK + i];
                 }
             }
         }
-        // `u * total` was rounded up to `total`: the last token that has any weight.
+        // `u * total` was rounded up to `total`: return the last candidate with a weight above 0.
         let last = self.weights.iter().rposition(|&w| w > 0.0);
         self.ids[last.unwrap_or(0)]
     }
 
-    /// What is left, in id order, each with its probability among what is left.
+    /// The remaining candidates, in id order, with their normalized probabilities.
     pub fn probabilities(&self) -> impl Iterator<Item = (u32, f64)> {
         let weights = self.ids.iter().zip(&self.weights);
         weights.map(|(&id, &w)| (id, f64::from(w) / self.total))
     }
 
-    /// Drops candidates; the total is the caller's to renew.
+    /// Keeps the candidates that `keep` accepts. The caller updates `total`.
     fn retain(&mut self, keep: impl Fn(u32, f32, f32) -> bool) {
         let mut kept = 0;
         for i in 0..self.ids.len() {
@@ -147,7 +150,7 @@ impl Candidates {
         self.truncate(kept);
     }
 
-    /// Drops candidates that weigh less, most of them a block at a time.
+    /// Drops candidates whose weight is below `floor`, a block at a time where a whole block is.
     fn retain_at_least(&mut self, floor: f32) {
         let mut kept = 0;
         for start in (0..self.ids.len()).step_by(BLOCK) {
@@ -173,11 +176,11 @@ impl Candidates {
         self.weights.truncate(len);
     }
 
-    /// Gives every candidate its rank, from its score.
-    fn rank(&mut self, rank: impl Fn(f32) -> f32) {
+    /// Fills `ranked` with every candidate and its sort key, computed from its score.
+    fn compute_keys(&mut self, key: impl Fn(f32) -> f32) {
         let weighted = self.scores.iter().zip(&self.weights);
-        let ranked = self.ids.iter().zip(weighted).map(|(&id, (&score, &weight))| Ranked {
-            rank: rank(score),
+        let ranked = self.ids.iter().zip(weighted).map(|(&id, (&score, &weight))| RankedCandidate {
+            key: key(score),
             id,
             weight,
         });
@@ -185,21 +188,22 @@ impl Candidates {
         self.ranked.extend(ranked);
     }
 
-    /// The candidate, going up in rank, at which the weights reach `target`; the last if they never do. Each step splits
-    /// what is left in the middle and weighs the better half, so that all together look at each candidate about twice.
-    /// The halves come in no particular order, which exact sums do not mind.
-    fn boundary(&mut self, target: f64) -> Ranked {
+    /// The candidate, in ascending order of keys, at which the cumulative weight reaches `target`; the last if it never
+    /// does. A weighted quickselect: each step partitions the remaining candidates at the median and sums the weights of
+    /// the lower half, about two visits to each candidate in all. Within a half the order is arbitrary, which does not
+    /// matter because the sums are exact.
+    fn cutoff(&mut self, target: f64) -> RankedCandidate {
         let mut open = &mut self.ranked[..];
-        let mut below = 0.0;
+        let mut cumulative = 0.0;
         while open.len() > 1 {
             let middle = open.len() / 2;
-            open.select_nth_unstable_by(middle, |a, b| a.rank.total_cmp(&b.rank).then(a.id.cmp(&b.id)));
+            open.select_nth_unstable_by(middle, |a, b| a.key.total_cmp(&b.key).then(a.id.cmp(&b.id)));
             let (better, worse) = open.split_at_mut(middle);
             let weight: f64 = better.iter().map(|r| f64::from(r.weight)).sum();
-            open = if below + weight >= target {
+            open = if cumulative + weight >= target {
                 better
             } else {
-                below += weight;
+                cumulative += weight;
                 worse
             };
         }
@@ -216,80 +220,80 @@ mod tests {
         candidates.probabilities().map(|(id, _)| id).collect()
     }
 
-    fn filled(scores: &[f32], top_k: usize) -> Candidates {
+    fn candidates(scores: &[f32], top_k: usize) -> Candidates {
         let mut candidates = Candidates::default();
-        candidates.fill(scores, 1.0, top_k);
+        candidates.reset(scores, 1.0, top_k);
         candidates
     }
 
     #[test]
-    fn top_k_keeps_ties_with_the_last() {
-        assert_eq!(kept(&filled(&[1.0, 3.0, 2.0, 2.0, 0.0], 2)), [1, 2, 3]);
-        assert_eq!(kept(&filled(&[1.0, 3.0], 9)), [0, 1]);
-        assert_eq!(kept(&filled(&[0.5; 40], 1)).len(), 40);
+    fn top_k_keeps_ties_with_kth() {
+        assert_eq!(kept(&candidates(&[1.0, 3.0, 2.0, 2.0, 0.0], 2)), [1, 2, 3]);
+        assert_eq!(kept(&candidates(&[1.0, 3.0], 9)), [0, 1]);
+        assert_eq!(kept(&candidates(&[0.5; 40], 1)).len(), 40);
     }
 
     #[test]
-    fn top_p_takes_the_lower_id_of_equals_and_at_least_one() {
+    fn top_p_breaks_ties_by_id_and_keeps_at_least_one() {
         for (p, expected) in [(0.0, 1), (0.25, 1), (0.3, 2), (0.5, 2), (0.75, 3), (0.9, 4)] {
-            let mut candidates = filled(&[0.0; 4], 0);
+            let mut candidates = candidates(&[0.0; 4], 0);
             candidates.top_p(p);
             assert_eq!(kept(&candidates), (0..expected).collect::<Vec<_>>(), "{p}");
         }
     }
 
     #[test]
-    fn a_draw_falls_on_tokens_in_proportion_and_never_on_the_impossible() {
+    fn sample_inverts_the_cdf_and_skips_impossible_tokens() {
         let ln = |p: f64| libm::log(p) as f32;
         let scores = [f32::NEG_INFINITY, ln(0.5), ln(0.25), f32::NEG_INFINITY, ln(0.25), f32::NAN];
-        let candidates = filled(&scores, 0);
+        let candidates = candidates(&scores, 0);
         for (u, id) in [(0.0, 1), (0.4999, 1), (0.5001, 2), (0.7499, 2), (0.7501, 4)] {
-            assert_eq!(candidates.draw(u), id, "{u}");
+            assert_eq!(candidates.sample(u), id, "{u}");
         }
-        assert_eq!(candidates.draw(1.0 - f64::EPSILON / 2.0), 4);
-        assert_eq!(candidates.draw(1.0), 4);
+        assert_eq!(candidates.sample(1.0 - f64::EPSILON / 2.0), 4);
+        assert_eq!(candidates.sample(1.0), 4);
     }
 
     proptest! {
-        /// Against the definitions, carried out by sorting everything.
+        /// Compares the filters with their definitions, computed by sorting.
         #[test]
-        fn filters_keep_what_their_definition_keeps(
+        fn filters_match_sorted_reference(
             scores in prop::collection::vec((-60i8..20).prop_map(|s| f32::from(s) / 5.0), 1..600),
             p in 0.01f32..1.0,
         ) {
-            let all = filled(&scores, 0);
+            let all = candidates(&scores, 0);
             let total: f64 = all.weights.iter().map(|&w| f64::from(w)).sum();
-            let reach = |order: &[usize]| {
+            let cutoff = |order: &[usize]| {
                 let mut sum = 0.0;
-                let reached = order.iter().position(|&i| {
+                let position = order.iter().position(|&i| {
                     sum += f64::from(all.weights[i]);
                     sum >= f64::from(p) * total
                 });
-                reached.unwrap_or(order.len() - 1)
+                position.unwrap_or(order.len() - 1)
             };
 
             let mut order: Vec<usize> = (0..scores.len()).collect();
             order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-            let mut expected: Vec<u32> = order[..=reach(&order)].iter().map(|&i| i as u32).collect();
+            let mut expected: Vec<u32> = order[..=cutoff(&order)].iter().map(|&i| i as u32).collect();
             expected.sort_unstable();
-            let mut top_p = filled(&scores, 0);
+            let mut top_p = candidates(&scores, 0);
             top_p.top_p(p);
             prop_assert_eq!(kept(&top_p), expected);
 
             let entropy: f64 = all.probabilities().map(|(_, p)| -p * libm::log(p)).sum();
-            let strange = |i: usize| (-libm::log(f64::from(all.weights[i]) / total) - entropy).abs();
-            order.sort_by(|&a, &b| strange(a).total_cmp(&strange(b)));
-            let last = strange(order[reach(&order)]);
-            let mut typical = filled(&scores, 0);
+            let deviation = |i: usize| (-libm::log(f64::from(all.weights[i]) / total) - entropy).abs();
+            order.sort_by(|&a, &b| deviation(a).total_cmp(&deviation(b)));
+            let last = deviation(order[cutoff(&order)]);
+            let mut typical = candidates(&scores, 0);
             typical.typical_p(p);
-            let found = kept(&typical);
+            let kept_ids = kept(&typical);
             for i in 0..scores.len() {
-                let is_kept = found.contains(&(i as u32));
-                // Rounding may decide only what is as good as on the boundary.
-                prop_assert!(is_kept == (strange(i) <= last) || (strange(i) - last).abs() < 2e-5);
+                let is_kept = kept_ids.contains(&(i as u32));
+                // Rounding may decide only candidates at the cutoff.
+                prop_assert!(is_kept == (deviation(i) <= last) || (deviation(i) - last).abs() < 2e-5);
             }
 
-            let mut min_p = filled(&scores, 0);
+            let mut min_p = candidates(&scores, 0);
             min_p.min_p(p);
             let expected = (0..scores.len()).filter(|&i| all.weights[i] >= p).map(|i| i as u32);
             prop_assert_eq!(kept(&min_p), expected.collect::<Vec<_>>());

@@ -1,18 +1,20 @@
 //! From logits to the next token.
 //!
-//! This module knows logits and token ids, nothing of the model or the text behind them. One order holds everywhere:
+//! This module handles logits and token ids only; it does not depend on the model or the tokenizer. The steps always run
+//! in this order:
 //!
-//! 1. logit bias, 2. repetition penalty, 3. presence and frequency penalties ([`penalties`]),
-//! 4. no repeated n-gram ([`ngram`]), 5. no stop token before `min_tokens` ([`processors`] is these five in a row);
-//! 6. temperature, where 0 takes the best token at once ([`sampler`]),
-//! 7. top-k, 8. top-p, 9. min-p, 10. typical-p ([`candidates`]), and a draw among what is left.
+//! - Logits processors ([`processors`]): 1. logit bias, 2. repetition penalty, 3. presence and frequency penalties
+//!   ([`penalties`]), 4. no repeated n-grams ([`ngram`]), 5. no stop token before `min_tokens`.
+//! - Logits warpers ([`candidates`]): 6. temperature, 7. top-k, 8. top-p, 9. min-p, 10. typical-p.
+//! - A random draw among the remaining candidates by inverse-CDF sampling ([`sampler`]). At temperature 0 the sampler
+//!   returns the best token after step 5 (greedy decoding).
 //!
-//! What transformers defines is done as its `LogitsProcessor`s do it, presence and frequency penalties as the OpenAI
-//! API does. The logprobs reported with a token ([`logprobs`]) are of the model's own distribution, before all this.
-//! Beam search ([`beam`]) draws nothing: it applies 1 to 5 to each beam's logprobs and keeps the best sums.
+//! The steps follow transformers' `LogitsProcessor`s, except for the presence and frequency penalties, which follow the
+//! OpenAI API. The logprobs reported with a token ([`logprobs`]) are those of the model's own distribution, before any of
+//! these steps. Beam search ([`beam`]) applies steps 1 to 5 to each beam's logprobs and keeps the best sums.
 //!
-//! The same seed gives the same tokens on every machine: exponentials are plain arithmetic (`softmax.rs`), logarithms
-//! and powers are the `libm` crate's, sums do not depend on their order, and the random numbers are ChaCha8's.
+//! A seed gives the same tokens on every machine: exponentials are IEEE 754 arithmetic (`softmax.rs`), logarithms and
+//! powers come from the `libm` crate, sums do not depend on their order, and the random number generator is ChaCha8.
 
 pub mod beam;
 pub mod candidates;
@@ -22,13 +24,13 @@ pub mod params;
 pub mod penalties;
 pub mod processors;
 pub mod sampler;
-mod select;
 mod softmax;
 pub mod stop;
+mod top_n;
 
-pub use beam::{BeamParams, BeamSearch, BeamStep, EarlyStopping, Hypothesis};
-pub use logprobs::{LogSoftmax, log_softmax_at, top_logprobs};
+pub use beam::{BeamHypothesis, BeamParams, BeamSearch, BeamStep, EarlyStopping};
+pub use logprobs::{LogSoftmax, token_logprob, top_logprobs};
 pub use params::SamplingParams;
 pub use processors::LogitsProcessors;
-pub use sampler::{Sampled, Sampler};
+pub use sampler::{SampledToken, Sampler};
 pub use stop::StopMatcher;

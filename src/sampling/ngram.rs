@@ -1,10 +1,10 @@
-//! No n-gram twice: the tokens that would complete one already in prompt and completion are ruled out.
+//! No repeated n-grams: bans tokens that would complete an n-gram already present in prompt and completion.
 //!
 //! Paulus et al. 2017, section 2.5; transformers' `NoRepeatNGramLogitsProcessor`. Every window of `n` tokens whose first
-//! `n - 1` are the last `n - 1` of the history bans its own last token; with `n` of 1 every token bans itself.
+//! `n - 1` tokens equal the last `n - 1` of the history bans its last token; with `n = 1` every past token is banned.
 
-/// Sets the logits of banned tokens to negative infinity. Costs one comparison of `n - 1` tokens at each position.
-pub fn no_repeat(logits: &mut [f32], n: usize, prompt: &[u32], generated: &[u32]) {
+/// Sets the logits of banned tokens to negative infinity. Compares up to `n - 1` tokens at each position of the history.
+pub fn ban_repeated_ngrams(logits: &mut [f32], n: usize, prompt: &[u32], generated: &[u32]) {
     let len = prompt.len() + generated.len();
     if n == 0 || len < n {
         return;
@@ -13,9 +13,9 @@ pub fn no_repeat(logits: &mut [f32], n: usize, prompt: &[u32], generated: &[u32]
         Some(i) => generated[i],
         None => prompt[i],
     };
-    let prefix = len + 1 - n; // where the n-gram that the next token ends begins
+    let prefix = len + 1 - n; // start of the n-gram that the next token would complete
     for end in n - 1..len {
-        // Backwards, as the last token differs most often.
+        // Backward, since the last token differs most often.
         if (1..n).all(|back| token(end - back) == token(prefix + n - 1 - back))
             && let Some(logit) = logits.get_mut(token(end) as usize)
         {
@@ -31,12 +31,12 @@ mod tests {
 
     fn banned(n: usize, prompt: &[u32], generated: &[u32]) -> Vec<u32> {
         let mut logits = [0.0; 4];
-        no_repeat(&mut logits, n, prompt, generated);
+        ban_repeated_ngrams(&mut logits, n, prompt, generated);
         (0..4).filter(|&id| logits[id as usize] < 0.0).collect()
     }
 
     #[test]
-    fn what_would_complete_a_known_ngram_is_banned() {
+    fn token_completing_seen_ngram_is_banned() {
         assert_eq!(banned(2, &[1, 2, 3], &[0, 1]), [2]);
         assert_eq!(banned(3, &[1, 2, 3, 1], &[2]), [3]);
         assert_eq!(banned(1, &[1], &[3]), [1, 3]);
@@ -45,9 +45,9 @@ mod tests {
     }
 
     proptest! {
-        /// The definition itself: a token is banned if it would make some n-gram come twice.
+        /// The definition: a token is banned if appending it would repeat an n-gram.
         #[test]
-        fn the_ban_is_the_definition(
+        fn banned_tokens_match_definition(
             history in prop::collection::vec(0u32..4, 0..24), cut in any::<prop::sample::Index>(), n in 1usize..5,
         ) {
             let (prompt, generated) = history.split_at(cut.index(history.len() + 1));

@@ -1,35 +1,36 @@
-//! What a user can ask of the sampler, and within which bounds.
+//! Sampling parameters and their ranges.
 
 use crate::{Error, Result};
 
-/// How the next token is chosen. The default leaves the model's distribution as it is.
+/// The parameters that determine how the next token is chosen. The default leaves the model's distribution unchanged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParams {
-    /// Logits are divided by this; 0 takes the best token, the lowest id among equals. Default 1.
+    /// The divisor of the logits; 0 is greedy decoding, the lowest id among ties. Default 1.
     pub temperature: f32,
-    /// Keep the k best tokens and any that tie with the last of them; 0 is off.
+    /// Keeps the k most probable tokens and any that tie with the last of them; 0 is off.
     pub top_k: usize,
-    /// Keep the best tokens whose probabilities first reach this sum, at least one; 1 is off.
+    /// Keeps the most probable tokens until their cumulative probability reaches this, at least one; 1 is off.
     pub top_p: f32,
-    /// Keep tokens at least this times as probable as the best; 0 is off.
+    /// Keeps tokens at least this many times as probable as the most probable one; 0 is off.
     pub min_p: f32,
-    /// Keep the tokens whose surprise is nearest the expected one until they reach this sum; 1 is off.
+    /// Keeps the tokens whose surprisal is nearest the entropy until their cumulative probability reaches this; 1 is
+    /// off.
     pub typical_p: f32,
     /// Divides the positive and multiplies the negative logits of tokens in prompt and completion; 1 is off.
     pub repetition_penalty: f32,
-    /// Taken off the logit of each token that is in the completion; 0 is off.
+    /// Subtracted from the logit of each token that occurs in the completion; 0 is off.
     pub presence_penalty: f32,
-    /// Taken off a token's logit once for each time it is in the completion; 0 is off.
+    /// Subtracted from a token's logit once per occurrence in the completion; 0 is off.
     pub frequency_penalty: f32,
-    /// No run of this many tokens comes twice in prompt and completion; 0 is off.
+    /// No n-gram of this size occurs twice in prompt and completion; 0 is off.
     pub no_repeat_ngram_size: usize,
-    /// Added to the logits of these ids; negative infinity rules one out.
+    /// Added to the logits of these token ids; negative infinity bans a token.
     pub logit_bias: Vec<(u32, f32)>,
-    /// The random numbers' seed.
+    /// The random seed.
     pub seed: u64,
-    /// Stop ids are ruled out until the completion has this many tokens.
+    /// Stop ids are banned until the completion has this many tokens.
     pub min_tokens: usize,
-    /// Ids that end a completion, the end-of-text token among them.
+    /// Token ids that end a completion, including the end-of-text token.
     pub stop_ids: Vec<u32>,
 }
 
@@ -54,12 +55,12 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    /// Holds every option to its range; penalties to OpenAI's, -2 to 2.
+    /// Checks that every parameter is within its range: for presence and frequency penalties, the OpenAI API's -2 to 2.
     ///
     /// # Errors
-    /// [`Error::Parameter`] naming the first option that is outside, [`Error::TokenId`] for an id the model lacks.
+    /// [`Error::Parameter`] naming the first parameter out of range, [`Error::TokenId`] for an id outside the vocabulary.
     pub fn validate(&self, vocab_size: usize) -> Result<()> {
-        let number = |name: &str, value: f32, ok: bool, expected: &str| match ok {
+        let check = |name: &str, value: f32, ok: bool, expected: &str| match ok {
             true => Ok(()),
             false => Err(Error::Parameter {
                 name: name.into(),
@@ -68,24 +69,24 @@ impl SamplingParams {
             }),
         };
         let t = self.temperature;
-        number("temperature", t, t >= 0.0 && t.is_finite(), "a number from 0 up")?;
-        let share = "a number from 0 to 1";
-        number("top_p", self.top_p, (0.0..=1.0).contains(&self.top_p), share)?;
-        number("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), share)?;
+        check("temperature", t, t >= 0.0 && t.is_finite(), "a non-negative number")?;
+        let probability = "a number from 0 to 1";
+        check("top_p", self.top_p, (0.0..=1.0).contains(&self.top_p), probability)?;
+        check("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), probability)?;
         let typical = self.typical_p;
-        let expected = "a number above 0, up to 1";
-        number("typical_p", typical, typical > 0.0 && typical <= 1.0, expected)?;
+        let expected = "a number above 0 and at most 1";
+        check("typical_p", typical, typical > 0.0 && typical <= 1.0, expected)?;
         let r = self.repetition_penalty;
-        number("repetition_penalty", r, r > 0.0 && r.is_finite(), "a number above 0")?;
+        check("repetition_penalty", r, r > 0.0 && r.is_finite(), "a positive number")?;
         for (name, penalty) in
             [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)]
         {
             let ok = (-2.0..=2.0).contains(&penalty);
-            number(name, penalty, ok, "a number from -2 to 2")?;
+            check(name, penalty, ok, "a number from -2 to 2")?;
         }
         for &(_, bias) in &self.logit_bias {
             let ok = bias < f32::INFINITY;
-            number("logit_bias", bias, ok, "a number, or -inf to rule the token out")?;
+            check("logit_bias", bias, ok, "a finite number, or -inf to ban the token")?;
         }
         let biased = self.logit_bias.iter().map(|&(id, _)| id);
         match biased.chain(self.stop_ids.iter().copied()).find(|&id| id as usize >= vocab_size) {
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_and_every_bound_are_valid() {
+    fn defaults_and_range_bounds_are_valid() {
         let off = SamplingParams::default();
         off.validate(10).unwrap();
         let edges = SamplingParams {
@@ -117,17 +118,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_is_named() {
+    fn out_of_range_parameter_is_named() {
         type Change = fn(&mut SamplingParams);
         let cases: [(Change, &str); 17] = [
-            (|p| p.temperature = -0.5, "temperature: found -0.5, expected a number from 0 up"),
+            (|p| p.temperature = -0.5, "temperature: found -0.5, expected a non-negative number"),
             (|p| p.temperature = f32::NAN, "temperature: found NaN"),
             (|p| p.temperature = f32::INFINITY, "temperature: found inf"),
             (|p| p.top_p = 1.5, "top_p: found 1.5, expected a number from 0 to 1"),
             (|p| p.top_p = f32::NAN, "top_p"),
             (|p| p.min_p = -0.1, "min_p"),
             (|p| p.min_p = f32::NAN, "min_p"),
-            (|p| p.typical_p = 0.0, "typical_p: found 0, expected a number above 0, up to 1"),
+            (|p| p.typical_p = 0.0, "typical_p: found 0, expected a number above 0 and at most 1"),
             (|p| p.typical_p = 1.1, "typical_p"),
             (|p| p.repetition_penalty = 0.0, "repetition_penalty"),
             (|p| p.repetition_penalty = f32::INFINITY, "repetition_penalty"),

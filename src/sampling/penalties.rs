@@ -1,22 +1,22 @@
-//! Logit bias, and penalties for what was said before.
+//! Logit bias, and penalties for tokens that occurred before.
 //!
-//! - *bias* (OpenAI `logit_bias`): `l[id] += bias`.
-//! - *repetition* (Keskar et al. 2019, CTRL; transformers' `RepetitionPenaltyLogitsProcessor`): once for each distinct
-//!   token of prompt and completion, `l[id] < 0 ? l[id] * r : l[id] / r`.
-//! - *presence* and *frequency* (OpenAI): `l[id] -= presence + frequency * count(id)` for each distinct token of the
-//!   completion alone; the prompt does not count.
+//! - *Bias* (OpenAI `logit_bias`): `l[id] += bias`.
+//! - *Repetition* (Keskar et al. 2019, CTRL; transformers' `RepetitionPenaltyLogitsProcessor`): for each distinct token
+//!   of prompt and completion, `l[id] < 0 ? l[id] * r : l[id] / r`.
+//! - *Presence* and *frequency* (OpenAI): `l[id] -= presence + frequency * count(id)` for each distinct token of the
+//!   completion; the prompt does not count.
 //!
-//! All cost time in the length of the history, never in the size of the vocabulary. Ids beyond the logits are passed
-//! over.
+//! The cost of each is linear in the length of the history and independent of the vocabulary's size. Token ids outside
+//! the logits are ignored.
 
-/// How often each token came, kept between calls so that nothing is allocated.
+/// Token counts, kept between calls so that nothing is allocated.
 #[derive(Clone, Debug, Default)]
-pub struct Counts {
-    /// One entry a token of the vocabulary; all zero between calls.
+pub struct TokenCounts {
+    /// One entry for each token of the vocabulary; all zero between calls.
     counts: Vec<u32>,
 }
 
-impl Counts {
+impl TokenCounts {
     /// Calls `visit(id, count)` once for each distinct token, in order of first appearance.
     fn visit_distinct(
         &mut self,
@@ -25,9 +25,9 @@ impl Counts {
         mut visit: impl FnMut(usize, u32),
     ) {
         self.counts.resize(vocab_size, 0);
-        let known = tokens.map(|id| id as usize).filter(|&id| id < vocab_size);
-        known.clone().for_each(|id| self.counts[id] += 1);
-        for id in known {
+        let in_vocab = tokens.map(|id| id as usize).filter(|&id| id < vocab_size);
+        in_vocab.clone().for_each(|id| self.counts[id] += 1);
+        for id in in_vocab {
             match std::mem::take(&mut self.counts[id]) {
                 0 => {}
                 count => visit(id, count),
@@ -37,7 +37,7 @@ impl Counts {
 }
 
 /// Adds each bias to its token's logit.
-pub fn logit_bias(logits: &mut [f32], bias: &[(u32, f32)]) {
+pub fn apply_logit_bias(logits: &mut [f32], bias: &[(u32, f32)]) {
     for &(id, bias) in bias {
         if let Some(logit) = logits.get_mut(id as usize) {
             *logit += bias;
@@ -45,8 +45,14 @@ pub fn logit_bias(logits: &mut [f32], bias: &[(u32, f32)]) {
     }
 }
 
-/// Makes every token of prompt and completion less likely (`penalty` above 1) or likelier (below).
-pub fn repetition(logits: &mut [f32], penalty: f32, prompt: &[u32], generated: &[u32], counts: &mut Counts) {
+/// Lowers (`penalty` above 1) or raises (below 1) the logit of each distinct token of prompt and completion.
+pub fn apply_repetition_penalty(
+    logits: &mut [f32],
+    penalty: f32,
+    prompt: &[u32],
+    generated: &[u32],
+    counts: &mut TokenCounts,
+) {
     let history = prompt.iter().chain(generated).copied();
     counts.visit_distinct(logits.len(), history, |id, _| {
         let logit = &mut logits[id];
@@ -54,13 +60,13 @@ pub fn repetition(logits: &mut [f32], penalty: f32, prompt: &[u32], generated: &
     });
 }
 
-/// OpenAI's presence and frequency penalties over the completion.
-pub fn presence_and_frequency(
+/// Subtracts OpenAI's presence and frequency penalties from the logits of the completion's tokens.
+pub fn apply_presence_and_frequency_penalties(
     logits: &mut [f32],
     presence: f32,
     frequency: f32,
     generated: &[u32],
-    counts: &mut Counts,
+    counts: &mut TokenCounts,
 ) {
     counts.visit_distinct(logits.len(), generated.iter().copied(), |id, count| {
         logits[id] -= presence + frequency * count as f32;
@@ -72,22 +78,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_distinct_token_is_visited_once_with_its_count_and_the_scratch_left_clean() {
-        let mut counts = Counts::default();
+    fn visit_distinct_counts_tokens_and_clears_counts() {
+        let mut counts = TokenCounts::default();
         for _ in 0..2 {
-            let mut seen = Vec::new();
+            let mut visited = Vec::new();
             let tokens = [3, 1, 3, 99, 3, 0];
-            counts.visit_distinct(5, tokens.into_iter(), |id, n| seen.push((id, n)));
-            assert_eq!(seen, [(3, 3), (1, 1), (0, 1)]);
+            counts.visit_distinct(5, tokens.into_iter(), |id, n| visited.push((id, n)));
+            assert_eq!(visited, [(3, 3), (1, 1), (0, 1)]);
         }
     }
 
     #[test]
-    fn openai_penalties_look_at_the_completion() {
+    fn openai_penalties_and_bias_adjust_logits() {
         let mut logits = [1.0, 1.0, -1.0];
-        presence_and_frequency(&mut logits, 0.5, 0.25, &[2, 0, 2], &mut Counts::default());
+        apply_presence_and_frequency_penalties(
+            &mut logits,
+            0.5,
+            0.25,
+            &[2, 0, 2],
+            &mut TokenCounts::default(),
+        );
         assert_eq!(logits, [0.25, 1.0, -2.0]);
-        logit_bias(&mut logits, &[(1, 2.0), (7, 1.0), (2, f32::NEG_INFINITY)]);
+        apply_logit_bias(&mut logits, &[(1, 2.0), (7, 1.0), (2, f32::NEG_INFINITY)]);
         assert_eq!(logits, [0.25, 3.0, f32::NEG_INFINITY]);
     }
 }

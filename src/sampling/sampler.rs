@@ -1,4 +1,4 @@
-//! One token from one position's logits.
+//! Sampling one token from one position's logits.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -8,27 +8,27 @@ use super::logprobs::LogSoftmax;
 use super::processors::LogitsProcessors;
 use super::{SamplingParams, softmax};
 
-/// A token that was chosen.
+/// A sampled token.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampled {
-    /// The token.
+pub struct SampledToken {
+    /// The token id.
     pub id: u32,
-    /// Its logprob in the model's own distribution: temperature 1, no penalties, no filters.
+    /// The logprob in the model's own distribution: temperature 1, no penalties, no filters.
     pub logprob: f32,
 }
 
-/// Chooses the tokens of one completion. Nothing is allocated after the first.
+/// Chooses the tokens of one completion. Allocates nothing after the first token.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     processors: LogitsProcessors,
     rng: ChaCha8Rng,
-    /// The logits as the processors leave them, `[vocab_size]`.
+    /// The processed logits, `[vocab_size]`.
     scores: Vec<f32>,
     candidates: Candidates,
 }
 
 impl Sampler {
-    /// A sampler for choice `stream` of a request: each stream of a seed is a sequence of random numbers of its own.
+    /// A sampler for choice `stream` of a request. Each stream of a seed is an independent sequence of random numbers.
     pub fn new(params: SamplingParams, stream: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(params.seed);
         rng.set_stream(stream);
@@ -40,33 +40,33 @@ impl Sampler {
         }
     }
 
-    /// The options it was made with.
+    /// The sampling parameters.
     pub fn params(&self) -> &SamplingParams {
         self.processors.params()
     }
 
-    /// Chooses the token that follows `prompt` and then `generated`, given its logits, `[vocab_size]`, at least one.
+    /// Chooses the token after `prompt` and `generated` from that position's logits, `[vocab_size]`, at least one.
     ///
-    /// Uses one random number, or none at temperature 0. Should every token be ruled out, the bans are lifted;
-    /// logits that are themselves all impossible count as equal.
-    pub fn sample(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> Sampled {
+    /// Uses one random number, or none at temperature 0. If the processors ban every token, the raw logits are used; if
+    /// those are all negative infinity or NaN, every token is equally probable.
+    pub fn sample(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> SampledToken {
         let id = if self.params().temperature == 0.0 {
             self.process(logits, prompt, generated);
-            best(&self.scores)
+            argmax(&self.scores)
         } else {
             let u = (self.rng.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64);
-            self.distribution(logits, prompt, generated).draw(u)
+            self.distribution(logits, prompt, generated).sample(u)
         };
-        let logprob = LogSoftmax::of(logits).at(logits[id as usize]);
-        Sampled { id, logprob }
+        let logprob = LogSoftmax::new(logits).logprob(logits[id as usize]);
+        SampledToken { id, logprob }
     }
 
-    /// The tokens a draw at this point may fall on, with their probabilities. The temperature must be above 0.
+    /// The candidate tokens of this position with their probabilities. The temperature must be above 0.
     pub fn distribution(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> &Candidates {
         self.process(logits, prompt, generated);
         let Self { processors, scores, candidates, .. } = self;
         let p = processors.params();
-        candidates.fill(scores, p.temperature, p.top_k);
+        candidates.reset(scores, p.temperature, p.top_k);
         if p.top_p < 1.0 {
             candidates.top_p(p.top_p);
         }
@@ -83,19 +83,19 @@ impl Sampler {
         self.scores.clear();
         self.scores.extend_from_slice(logits);
         self.processors.apply(&mut self.scores, prompt, generated);
-        let nothing_left = |scores: &[f32]| softmax::max_tame(scores) == f32::NEG_INFINITY;
-        if nothing_left(&self.scores) {
+        let all_banned = |scores: &[f32]| softmax::max_logit(scores) == f32::NEG_INFINITY;
+        if all_banned(&self.scores) {
             self.scores.copy_from_slice(logits);
-            if nothing_left(logits) {
+            if all_banned(logits) {
                 self.scores.fill(0.0);
             }
         }
     }
 }
 
-/// The best token, the lowest id among equals.
-fn best(scores: &[f32]) -> u32 {
-    let max = softmax::max_tame(scores);
+/// The token with the largest score, the lowest id among ties.
+fn argmax(scores: &[f32]) -> u32 {
+    let max = softmax::max_logit(scores);
     let first = scores.iter().position(|&s| s >= max);
-    first.expect("the processed scores hold a possible token") as u32
+    first.expect("a processed score above negative infinity") as u32
 }

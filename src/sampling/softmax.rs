@@ -1,25 +1,25 @@
-//! Exponentials and their sums, the same on every machine and in any order.
+//! Softmax weights and their sums, bit-identical on every machine and in any order.
 //!
 //! `exp(x) = 2^n * exp(r)` with `n` the nearest integer to `x / ln 2`, and a polynomial of degree 6 for `exp(r)`
-//! (coefficients from Cephes' `expf`; 2e-7 relative at most). Only additions, multiplications and shifts, each rounded
-//! as IEEE 754 says: the compiler may run it in lanes of any width, and the bits stay.
+//! (coefficients from Cephes' `expf`; relative error at most 2e-7). It uses only IEEE 754 additions and multiplications
+//! and integer shifts, so vectorization at any width gives the same bits.
 //!
-//! The largest score gives a weight of 1, and each weight is rounded to a multiple of 2^-36. Sums in f64 are then
-//! *exact* up to 2^17 weights, so that adding them block by block, sorted, or from left to right is the same number.
-//! What is lost is tokens less than 2^-37 (7e-12) times as probable as the best.
+//! The largest score has weight 1, and each weight is rounded to a multiple of 2^-36. f64 sums of up to 2^17 weights are
+//! then *exact*: summing blockwise, sorted or left to right gives the same value. Tokens less than 2^-37 (7e-12) times
+//! as probable as the best one get weight 0.
 //!
-//! Loops over a vocabulary are compiled for several instruction sets, of which the machine's best is taken.
+//! Loops over the vocabulary are compiled for several instruction sets and dispatched at run time.
 
 use multiversion::multiversion;
 
-/// Takes the place of what no arithmetic survives: NaN is as good as ruled out, infinity the largest finite number.
-pub fn tame(logit: f32) -> f32 {
+/// Replaces NaN with negative infinity, and positive infinity with the largest finite value.
+pub fn sanitize(logit: f32) -> f32 {
     if logit.is_nan() { f32::NEG_INFINITY } else { logit.min(f32::MAX) }
 }
 
-/// The largest of some scores once tame; negative infinity if there is nothing else.
+/// The largest score after [`sanitize`]; negative infinity if there is none above it.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
-pub fn max_tame(scores: &[f32]) -> f32 {
+pub fn max_logit(scores: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a }; // never NaN
     let mut lanes = [f32::NEG_INFINITY; 16];
     let (chunks, rest) = scores.as_chunks::<16>();
@@ -28,17 +28,17 @@ pub fn max_tame(scores: &[f32]) -> f32 {
             *lane = larger(*lane, x);
         }
     }
-    tame(lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger))
+    sanitize(lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger))
 }
 
-/// exp of a number that is at most 0, rounded to a multiple of 2^-36. Numbers above count as 0, NaN as impossible.
+/// `exp(x)` for x at most 0, rounded to a multiple of 2^-36. Returns 1 for positive x and 0 for NaN.
 #[inline(always)]
-pub fn weight(x: f32) -> f32 {
+pub fn exp_weight(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     // ln 2 in two parts: n * LN2_HIGH is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding 1.5 * 2^23 leaves no bits for a fraction: it rounds, and the low bits are the integer.
+    // Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
     let x = if x > -40.0 { x } else { -40.0 };
     let x = if x < 0.0 { x } else { 0.0 };
@@ -54,7 +54,7 @@ pub fn weight(x: f32) -> f32 {
     let exp_r = p * (r * r) + r + 1.0;
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
     let exp = exp_r * f32::from_bits(exponent << 23);
-    // From 2^-13 to 2^-12 an f32's last bit is 2^-36: adding 2^-13 rounds what is smaller, and larger numbers are
+    // Between 2^-13 and 2^-12 an f32's last bit is 2^-36: adding 2^-13 rounds smaller values, and larger values are
     // multiples already.
     const STEP: f32 = 1.0 / 8192.0;
     (exp + STEP) - STEP
@@ -73,7 +73,7 @@ pub fn sum(weights: &[f32]) -> f64 {
     lanes.iter().sum::<f64>() + rest.iter().map(|&w| f64::from(w)).sum::<f64>()
 }
 
-/// The sum of each score times its weight, in eight lanes whatever the machine. What weighs nothing counts nothing.
+/// The dot product of scores and weights, accumulated in eight lanes on every machine. Weights of 0 are skipped.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
 pub fn weighted_sum(scores: &[f32], weights: &[f32]) -> f64 {
     let product = |s: f32, w: f32| {
@@ -90,36 +90,36 @@ pub fn weighted_sum(scores: &[f32], weights: &[f32]) -> f64 {
     lanes.iter().sum::<f64>() + rest.sum::<f64>()
 }
 
-/// The sum of the weights of raw logits, `max` being the largest of them once tame.
+/// The sum of `exp(l - max)` over raw logits, where `max` is their [`max_logit`].
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
-pub fn sum_of_weights(logits: &[f32], max: f32) -> f64 {
-    // A block at a time, so that the weights never leave the cache.
+pub fn sum_exp(logits: &[f32], max: f32) -> f64 {
+    // Blockwise, so that the weights stay in L1.
     let mut weights = [0.0; 1024];
     logits
         .chunks(weights.len())
         .map(|block| {
             let weights = &mut weights[..block.len()];
             for (w, &l) in weights.iter_mut().zip(block) {
-                *w = weight(l - max);
+                *w = exp_weight(l - max);
             }
             sum(weights)
         })
         .sum()
 }
 
-/// Scores over the temperature, less `max`, the best of them: at most 0. NaN stays, infinity is 0.
+/// Appends `(s - max) / temperature` for every score, where `max` is the largest: at most 0. NaN stays, infinity gives 0.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
-pub fn tempered(scores: &[f32], max: f32, temperature: f32, out: &mut Vec<f32>) {
+pub fn apply_temperature(scores: &[f32], max: f32, temperature: f32, out: &mut Vec<f32>) {
     out.extend(scores.iter().map(|&s| match (s - max) / temperature {
         above if above > 0.0 => 0.0,
         score => score,
     }));
 }
 
-/// The weight of every score.
+/// Appends the weight of every score.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
-pub fn weights(scores: &[f32], out: &mut Vec<f32>) {
-    out.extend(scores.iter().map(|&s| weight(s)));
+pub fn exp_weights(scores: &[f32], out: &mut Vec<f32>) {
+    out.extend(scores.iter().map(|&s| exp_weight(s)));
 }
 
 #[cfg(test)]
@@ -128,16 +128,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn weights_are_exp_rounded_to_their_step() {
-        assert_eq!(weight(0.0), 1.0);
+    fn exp_weight_is_exp_rounded_to_step() {
+        assert_eq!(exp_weight(0.0), 1.0);
         for x in [-26.0, -41.0, -1e30, f32::NEG_INFINITY, f32::NAN] {
-            assert_eq!(weight(x), 0.0, "{x}");
+            assert_eq!(exp_weight(x), 0.0, "{x}");
         }
-        assert_eq!(weight(f32::INFINITY), 1.0);
+        assert_eq!(exp_weight(f32::INFINITY), 1.0);
         for i in 0..400_000 {
             let x = i as f32 * -1e-4;
             let exact = libm::exp(f64::from(x));
-            let w = f64::from(weight(x));
+            let w = f64::from(exp_weight(x));
             let step = 2f64.powi(-36);
             assert!((w - exact).abs() <= 2.4e-7 * exact + step / 2.0, "{x}: {w}, expected {exact}");
             assert_eq!((w / step).fract(), 0.0, "{x}");
@@ -148,12 +148,12 @@ mod tests {
     proptest! {
         #[test]
         fn sums_do_not_depend_on_order(mut xs in prop::collection::vec(-30f32..=0.0, 0..3000), seed in any::<u64>()) {
-            let weights = |xs: &[f32]| xs.iter().map(|&x| weight(x)).collect::<Vec<_>>();
+            let weights = |xs: &[f32]| xs.iter().map(|&x| exp_weight(x)).collect::<Vec<_>>();
             let total = sum(&weights(&xs));
-            prop_assert_eq!(sum_of_weights(&xs, 0.0), total);
+            prop_assert_eq!(sum_exp(&xs, 0.0), total);
             prop_assert_eq!(weights(&xs).iter().fold(0.0, |s, &w| s + f64::from(w)), total);
-            let turn = seed as usize % xs.len().max(1);
-            xs.rotate_left(turn);
+            let rotation = seed as usize % xs.len().max(1);
+            xs.rotate_left(rotation);
             xs.reverse();
             prop_assert_eq!(sum(&weights(&xs)), total);
             xs.sort_by(f32::total_cmp);

@@ -1,7 +1,7 @@
 //! Changing the keys' file: entries come and go, everything else in it stays as it was written, comments too.
 
 use super::keys::{Key, hash, parse, read};
-use crate::replacement::Replacement;
+use crate::atomic_file::AtomicFile;
 use crate::{Error, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -84,7 +84,7 @@ fn open(path: &Path) -> Result<DocumentMut> {
 fn write(path: &Path, document: &DocumentMut) -> Result<()> {
     let text = document.to_string();
     parse(path, &text)?;
-    Replacement::secret(path)?.write(text.as_bytes())
+    AtomicFile::create_private(path)?.write_and_commit(text.as_bytes())
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@
 //! // How "the" is joined from its bytes: first h+e, then t+he.
 //! let word = &tokenizer.merge_steps("the", false)?[0];
 //! let step = |ids: &[u32]| ids.iter().map(|&id| tokenizer.decode(&[id])).collect::<Vec<_>>();
-//! assert_eq!(step(&word.start), ["t", "h", "e"]);
+//! assert_eq!(step(&word.initial_tokens), ["t", "h", "e"]);
 //! assert_eq!(step(&word.merges[0].tokens), ["t", "he"]);
 //! assert_eq!(step(&word.merges[1].tokens), ["the"]);
 //! # Ok(())

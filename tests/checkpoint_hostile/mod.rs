@@ -1,6 +1,6 @@
 //! Whatever a checkpoint's files hold, the loader gives the right numbers or one clear line, and never panics.
 
-mod accepted;
-mod damaged;
-mod refused;
+mod corrupted;
+mod invalid;
 mod tiny;
+mod valid;

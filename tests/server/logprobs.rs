@@ -1,8 +1,8 @@
 //! Logprobs: whose, of what, in which shape.
 
 use super::client::{fable, open};
-use hornbook::sampling::{log_softmax_at, top_logprobs};
-use hornbook::tokenizer::Utf8Stream;
+use hornbook::sampling::{token_logprob, top_logprobs};
+use hornbook::tokenizer::Utf8Decoder;
 use serde_json::{Value, json};
 
 const PROMPT: &str = "Once upon a time, “there” was";
@@ -32,7 +32,7 @@ fn detail_08_echo_with_logprobs_scores_the_prompt_its_first_token_with_null() {
         session
             .score(&ids, |t, logits| {
                 let Some(&next) = ids.get(t + 1) else { return };
-                assert_eq!(scores[t + 1], Some(log_softmax_at(logits, next)));
+                assert_eq!(scores[t + 1], Some(token_logprob(logits, next)));
                 let top = logprobs["top_logprobs"][t + 1].as_object().unwrap();
                 assert!((3..=4).contains(&top.len()), "{top:?}");
                 let best = top_logprobs(logits, 1)[0].1;
@@ -65,7 +65,7 @@ fn detail_09_text_offsets_count_characters_from_the_start_of_the_prompt() {
     assert_eq!(offsets(&with)[ids.len()..], offsets(&without));
     assert_eq!(offsets(&without)[0], PROMPT.chars().count());
     let written: Vec<u32> = serde_json::from_value(without["token_ids"].clone()).unwrap();
-    let (mut stream, mut complete) = (Utf8Stream::new(), 0);
+    let (mut stream, mut complete) = (Utf8Decoder::new(), 0);
     for (&id, offset) in ids.iter().chain(&written).zip(offsets(&with)) {
         assert_eq!(offset, complete + stream.clone().finish().chars().count());
         complete += stream.push(tokenizer.token_bytes(id)).chars().count();

@@ -4,13 +4,13 @@ mod chart;
 mod report;
 mod torch;
 
+use crate::atomic_file::AtomicFile;
 use crate::bench::{AttentionLab, AttentionPhase, AttentionShape, ReadBandwidth, fma_peak};
 use crate::cli::attention_kernel;
 use crate::cli::kv_precision::KvPrecisionArg;
 use crate::cli::{progress, thread_pool};
 use crate::kernels::attention::{AttentionKernel, KERNELS, KvPrecision};
 use crate::kernels::isa::Isa;
-use crate::replacement::Replacement;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
 use report::{Report, Row};
@@ -151,7 +151,7 @@ impl Attention {
         bar.finish_and_clear();
         report.torch = torch.map(|torch| torch.version.clone());
         if let Some(file) = &self.svg {
-            Replacement::of(file)?.write(chart::svg(&report).as_bytes())?;
+            AtomicFile::create(file)?.write_and_commit(chart::svg(&report).as_bytes())?;
         }
         report.print(self.json, self.csv)?;
         Ok(ExitCode::SUCCESS)

@@ -41,7 +41,7 @@ impl Report {
         let model = json!({
             "name": checkpoint.name,
             "random_weights": random,
-            "parameters": checkpoint.parameters().total(),
+            "parameters": checkpoint.parameter_counts().total(),
             "n_layer": config.n_layer,
             "n_embd": config.n_embd,
             "n_head": config.n_head,

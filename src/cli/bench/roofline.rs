@@ -2,6 +2,7 @@
 
 mod report;
 
+use crate::atomic_file::AtomicFile;
 use crate::bench::{ReadBandwidth, Shape, Step, roofline};
 use crate::checkpoint::Checkpoint;
 use crate::cli::attention_kernel;
@@ -9,7 +10,6 @@ use crate::cli::kv_precision::KvPrecisionArg;
 use crate::cli::{progress, thread_pool};
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::model::{Model, Precision};
-use crate::replacement::Replacement;
 use crate::{Error, Result};
 use clap::Args;
 use report::Report;
@@ -85,7 +85,7 @@ impl Roofline {
             None => Checkpoint::open(&self.model)?,
         };
         let name = checkpoint.name.clone();
-        let precision = self.precision.map_or_else(|| checkpoint.stored().name(), Precision::name);
+        let precision = self.precision.map_or_else(|| checkpoint.stored_dtype().name(), Precision::name);
         let steps = self.steps(checkpoint.config.n_positions)?;
         let pool = thread_pool(self.threads)?;
         let model = Model::with_precision(checkpoint, pool, self.precision)?.with_attention(self.attention);
@@ -99,7 +99,7 @@ impl Roofline {
         }
         bar.finish_and_clear();
         if let Some(file) = &self.svg {
-            Replacement::of(file)?.write(report.svg().as_bytes())?;
+            AtomicFile::create(file)?.write_and_commit(report.svg().as_bytes())?;
         }
         report.print(self.json)?;
         Ok(ExitCode::SUCCESS)

@@ -268,7 +268,7 @@ mod tests {
             ),
             ("model", "gpt2", "there is no setting 'model'; /set lists them"),
             ("temperature", "warm", "temperature: found warm, expected a number"),
-            ("temperature", "-1", "temperature: found -1, expected a number from 0 up"),
+            ("temperature", "-1", "temperature: found -1, expected a non-negative number"),
             ("top_p", "2", "top_p: found 2, expected a number from 0 to 1"),
             ("top_k", "-1", "top_k: found -1, expected a whole number from 0 up"),
             ("seed", "x", "seed: found x, expected a whole number from 0 up"),

@@ -1,7 +1,7 @@
 //! A conversation in a file: JSON that one can read and write by hand.
 
+use crate::atomic_file::AtomicFile;
 use crate::chat::ChatMessage;
-use crate::replacement::Replacement;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -22,11 +22,11 @@ struct Saved<'a> {
 /// Writes a conversation, whole or not at all.
 ///
 /// # Errors
-/// [`Error::Io`], and [`Error::Message`] for what is no ordinary file.
+/// [`Error::Io`], and [`Error::Message`] if it is not a regular file.
 pub fn save(file: &Path, model: &str, turns: &[ChatMessage]) -> Result<()> {
     let saved = Saved { model: Some(model.into()), messages: turns.into() };
     let json = serde_json::to_string_pretty(&saved).map_err(|error| Error::Message(error.to_string()))?;
-    Replacement::of(file)?.write(format!("{json}\n").as_bytes())
+    AtomicFile::create(file)?.write_and_commit(format!("{json}\n").as_bytes())
 }
 
 /// Reads one: what [`save`] writes, or its messages alone, as programs hand them to OpenAI's API.
@@ -74,7 +74,7 @@ mod tests {
         std::fs::write(&file, r#" [{"role": "user", "content": "Hi"}]"#).unwrap();
         assert_eq!(load(&file).unwrap(), [ChatMessage::new("user", "Hi")]);
         let error = save(folder.path(), "fable", &[]).unwrap_err().to_string();
-        assert!(error.ends_with("is no ordinary file, expected one to write"), "{error}");
+        assert!(error.ends_with("is not a regular file, so it cannot be replaced"), "{error}");
     }
 
     #[test]

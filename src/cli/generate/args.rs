@@ -198,9 +198,9 @@ impl Generate {
             num_beams: self.beams.map_or(1, NonZeroUsize::get),
             length_penalty: self.length_penalty,
             early_stopping: match self.early_stopping {
-                EarlyStoppingArg::False => EarlyStopping::WhenUnlikely,
-                EarlyStoppingArg::True => EarlyStopping::WhenFull,
-                EarlyStoppingArg::Never => EarlyStopping::WhenImpossible,
+                EarlyStoppingArg::False => EarlyStopping::Heuristic,
+                EarlyStoppingArg::True => EarlyStopping::Immediate,
+                EarlyStoppingArg::Never => EarlyStopping::Never,
             },
         }
     }

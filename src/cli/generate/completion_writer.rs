@@ -180,7 +180,7 @@ fn echoed(
     let mut session = Session::observed(hornbook.model(), prompt.len(), options.kv_precision, see);
     session.score(&prompt, |t, logits| {
         if let Some(&next) = prompt.get(t + 1) {
-            let logprob = LogSoftmax::of(logits).at(logits[next as usize]);
+            let logprob = LogSoftmax::new(logits).logprob(logits[next as usize]);
             let scored = Some((logprob, &top_logprobs(logits, n)[..]));
             logprobs.push(tokenizer, next, scored, &mut offsets);
         }

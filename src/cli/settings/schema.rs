@@ -171,10 +171,10 @@ mod tests {
             ("threads", "1025", "an integer from 1 to 1024"),
             ("kv_precision", "int4", "f32, f16 or int8"),
             ("context", "2048", "stop or shift"),
-            ("temperature", "-1", "a number from 0 up"),
+            ("temperature", "-1", "a non-negative number"),
             ("temperature", "warm", "a number"),
             ("top_p", "1.5", "a number from 0 to 1"),
-            ("typical_p", "0", "a number above 0, up to 1"),
+            ("typical_p", "0", "a number above 0 and at most 1"),
             ("top_k", "-1", "an integer of at least 0"),
             ("top_k", "1.5", "an integer of at least 0"),
         ] {

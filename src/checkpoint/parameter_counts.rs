@@ -6,7 +6,7 @@ use super::{BlockWeights, Checkpoint, LayerNormWeights, LinearWeights};
 
 /// Learned numbers by the part they belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parameters {
+pub struct ParameterCounts {
     /// `wte`, one row a token.
     pub token_embeddings: usize,
     /// `wpe`, one row a position; none where positions are computed.
@@ -21,7 +21,7 @@ pub struct Parameters {
     pub head: usize,
 }
 
-impl Parameters {
+impl ParameterCounts {
     /// All together.
     pub fn total(&self) -> usize {
         let Self { token_embeddings, position_embeddings, attention, mlp, layer_norms, head } = self;
@@ -31,14 +31,14 @@ impl Parameters {
 
 impl Checkpoint {
     /// How many numbers the model learned, whatever they are stored in.
-    pub fn parameters(&self) -> Parameters {
+    pub fn parameter_counts(&self) -> ParameterCounts {
         let weights = &self.weights;
         let norm = |norm: &LayerNormWeights| norm.weight.len() + norm.bias.len();
         let linear = |linear: &LinearWeights| linear.weight.len() + linear.bias.len();
         let blocks = |part: &dyn Fn(&BlockWeights) -> usize| weights.h.iter().map(part).sum::<usize>();
         // A quantized file has the head beside the embeddings even where they are one.
         let head = weights.lm_head.as_ref().filter(|_| !self.config.tie_word_embeddings);
-        Parameters {
+        ParameterCounts {
             token_embeddings: weights.wte.len(),
             position_embeddings: weights.wpe.as_ref().map_or(0, Tensor::len),
             attention: blocks(&|block| linear(&block.attn.c_attn) + linear(&block.attn.c_proj)),
@@ -86,7 +86,7 @@ impl Checkpoint {
     }
 
     /// The precision the matrices are stored in.
-    pub fn stored(&self) -> Dtype {
+    pub fn stored_dtype(&self) -> Dtype {
         self.quantized().unwrap_or(self.weights.wte.dtype())
     }
 }
@@ -97,8 +97,8 @@ mod tests {
 
     #[test]
     fn fables_parts_are_those_of_its_shape() {
-        let parameters = Checkpoint::embedded().unwrap().parameters();
-        let expected = Parameters {
+        let parameters = Checkpoint::embedded().unwrap().parameter_counts();
+        let expected = ParameterCounts {
             token_embeddings: 4096 * 256,
             position_embeddings: 512 * 256,
             attention: 6 * (256 * 768 + 768 + 256 * 256 + 256),

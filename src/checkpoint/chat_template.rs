@@ -16,7 +16,7 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 
 /// Where a model may say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChatFiles {
+pub enum ChatTemplateFiles {
     /// In the program, beside fable.
     Embedded,
     /// In its folder.
@@ -27,7 +27,7 @@ pub enum ChatFiles {
 
 /// A model's own chat template.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelTemplate {
+pub struct ModelChatTemplate {
     /// The file it is in, for messages.
     pub file: PathBuf,
     /// Jinja, as transformers has it.
@@ -67,20 +67,20 @@ enum Stop {
     Several(Vec<String>),
 }
 
-impl ChatFiles {
+impl ChatTemplateFiles {
     /// The template: `chat_template.jinja`, else what `tokenizer_config.json` has, else none; with the `stop_strings` of
     /// `generation_config.json`.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Checkpoint`] for a file that is there and cannot be understood.
-    pub fn read(&self) -> Result<Option<ModelTemplate>> {
+    pub fn read(&self) -> Result<Option<ModelChatTemplate>> {
         let folder = match self {
             Self::None => return Ok(None),
             Self::Embedded => {
                 let file = Path::new(embedded::NAME).join(TEMPLATE);
                 let text = embedded::CHAT_TEMPLATE.to_string();
                 let stop = stop_strings(Path::new(GENERATION_CONFIG), embedded::GENERATION_CONFIG)?;
-                return Ok(Some(ModelTemplate { file, text, stop }));
+                return Ok(Some(ModelChatTemplate { file, text, stop }));
             }
             Self::Folder(folder) => folder,
         };
@@ -108,7 +108,7 @@ impl ChatFiles {
             true => stop_strings(&config, &read_file(&config, MAX_BYTES)?)?,
             false => vec![],
         };
-        Ok(Some(ModelTemplate { file, text, stop }))
+        Ok(Some(ModelChatTemplate { file, text, stop }))
     }
 }
 
@@ -143,21 +143,21 @@ mod tests {
     fn a_folder_says_it_in_either_file() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, content: &str| fs::write(folder.path().join(name), content).unwrap();
-        let read = || ChatFiles::Folder(folder.path().into()).read();
+        let read = || ChatTemplateFiles::Folder(folder.path().into()).read();
         assert_eq!(read().unwrap(), None);
         write(TOKENIZER_CONFIG, r#"{"model_max_length": 1024}"#);
         assert_eq!(read().unwrap(), None);
         for named in [r#""A""#, r#"[{"name": "rag", "template": "B"}, {"name": "default", "template": "A"}]"#]
         {
             write(TOKENIZER_CONFIG, &format!(r#"{{"chat_template": {named}}}"#));
-            let ModelTemplate { file, text, stop } = read().unwrap().unwrap();
+            let ModelChatTemplate { file, text, stop } = read().unwrap().unwrap();
             assert_eq!((file, text.as_str(), stop), (folder.path().join(TOKENIZER_CONFIG), "A", vec![]));
         }
         write(TEMPLATE, "C");
         for (given, expected) in [(r#""x""#, vec!["x"]), (r#"["x", "y"]"#, vec!["x", "y"]), ("null", vec![])]
         {
             write(GENERATION_CONFIG, &format!(r#"{{"do_sample": true, "stop_strings": {given}}}"#));
-            let ModelTemplate { file, text, stop } = read().unwrap().unwrap();
+            let ModelChatTemplate { file, text, stop } = read().unwrap().unwrap();
             assert_eq!((file, text.as_str()), (folder.path().join(TEMPLATE), "C"));
             assert_eq!(stop, expected);
         }
@@ -175,21 +175,21 @@ mod tests {
             (GENERATION_CONFIG, r#"{"stop_strings": [""]}"#, "stop_strings: found an empty string"),
         ] {
             fs::write(folder.path().join(name), content).unwrap();
-            let read = ChatFiles::Folder(folder.path().into()).read();
+            let read = ChatTemplateFiles::Folder(folder.path().into()).read();
             match read {
                 Ok(template) => assert!(expected.is_empty() && template.is_some(), "{content}"),
                 Err(error) => assert!(error.to_string().contains(expected), "{error}"),
             }
         }
         fs::write(folder.path().join(TEMPLATE), b"\xFF").unwrap();
-        let error = ChatFiles::Folder(folder.path().into()).read().unwrap_err().to_string();
+        let error = ChatTemplateFiles::Folder(folder.path().into()).read().unwrap_err().to_string();
         assert!(error.contains("chat_template.jinja: found a byte that is not UTF-8"), "{error}");
     }
 
     #[test]
     fn fable_says_it_too() {
-        let ModelTemplate { text, stop, .. } = ChatFiles::Embedded.read().unwrap().unwrap();
+        let ModelChatTemplate { text, stop, .. } = ChatTemplateFiles::Embedded.read().unwrap().unwrap();
         assert!(text.contains("asked the child") && stop == ["\""]);
-        assert_eq!(ChatFiles::None.read().unwrap(), None);
+        assert_eq!(ChatTemplateFiles::None.read().unwrap(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Memory of our own for weights, on cache lines, and in huge pages where the system offers them: a page of 2 MiB takes
+//! AlignedBuffer of our own for weights, on cache lines, and in huge pages where the system offers them: a page of 2 MiB takes
 //! as long to look up as one of 4 KiB, and decode walks through all of them for every token.
 
 use std::ops::{Deref, DerefMut};
@@ -12,7 +12,7 @@ const LARGE: usize = 1 << 20;
 
 /// Bytes that nothing else holds.
 #[derive(Debug)]
-pub struct Memory(Held);
+pub struct AlignedBuffer(Held);
 
 #[derive(Debug)]
 enum Held {
@@ -24,7 +24,7 @@ enum Held {
     Pages(MmapMut),
 }
 
-impl Memory {
+impl AlignedBuffer {
     /// `len` zeros.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Memory {
     }
 }
 
-impl Deref for Memory {
+impl Deref for AlignedBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -54,7 +54,7 @@ impl Deref for Memory {
     }
 }
 
-impl DerefMut for Memory {
+impl DerefMut for AlignedBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
             Held::Heap { bytes, start } => &mut bytes[*start..],
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn zeros_on_a_cache_line() {
         for len in [0, 1, 63, 64, 1000, LARGE - 1, LARGE, 3 * LARGE + 5] {
-            let mut memory = Memory::zeroed(len).unwrap();
+            let mut memory = AlignedBuffer::zeroed(len).unwrap();
             assert_eq!(memory.len(), len);
             assert!(memory.as_ptr().addr().is_multiple_of(ALIGNMENT));
             assert!(memory.iter().all(|&byte| byte == 0));
