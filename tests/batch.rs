@@ -1,4 +1,4 @@
-//! `hornbook batch`, as a user types it.
+//! The command `hornbook batch`.
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ fn batch(args: &[&str], input: &Path, output: &Path) -> Command {
     command
 }
 
-/// A run that must do all it was asked.
+/// Runs a batch that must succeed; returns its stderr.
 fn run(args: &[&str], input: &Path, output: &Path) -> String {
     let Output { status, stdout, stderr } = batch(args, input, output).output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();
@@ -23,11 +23,11 @@ fn run(args: &[&str], input: &Path, output: &Path) -> String {
     stderr
 }
 
-/// The one line of a run that must fail, after the one that says how far an earlier run has come.
-fn fails(args: &[&str], input: &Path, output: &Path) -> String {
+/// Runs a batch that must fail; returns its one error line, without the note on resuming.
+fn run_failing(args: &[&str], input: &Path, output: &Path) -> String {
     let Output { status, stderr, .. } = batch(args, input, output).output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();
-    let lines: Vec<&str> = stderr.lines().filter(|line| !line.contains(" requests are done, ")).collect();
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.contains(" requests done, ")).collect();
     assert!(status.code() == Some(1) && lines.len() == 1, "{stderr}");
     lines[0].into()
 }
@@ -36,7 +36,7 @@ fn request(id: &str, url: &str, body: Value) -> String {
     json!({"custom_id": id, "method": "POST", "url": url, "body": body}).to_string() + "\n"
 }
 
-/// Completions of different lengths, each with its own seed.
+/// Requests for completions of different lengths, each with its own seed.
 fn completions(n: usize) -> String {
     let body = |i: usize| {
         let prompt = if i.is_multiple_of(2) { "Once upon a time" } else { "The king" };
@@ -46,8 +46,8 @@ fn completions(n: usize) -> String {
     (0..n).map(|i| request(&format!("request-{i}"), "/v1/completions", body(i))).collect()
 }
 
-/// The lines of an output, each a whole answer, by their ids, none of which may come twice.
-fn answers(output: &str) -> BTreeMap<String, Value> {
+/// Parses all lines of an output; returns the responses by their ids, which must be unique.
+fn responses(output: &str) -> BTreeMap<String, Value> {
     assert!(output.ends_with('\n'));
     let mut all = BTreeMap::new();
     for line in output.lines() {
@@ -57,86 +57,90 @@ fn answers(output: &str) -> BTreeMap<String, Value> {
         assert!(value["id"].as_str().unwrap().starts_with("batch_req_") && value["error"].is_null());
         assert!(value["response"]["request_id"].as_str().unwrap().starts_with("req_"));
         let id = value["custom_id"].as_str().unwrap().to_string();
-        assert!(all.insert(id, value["response"].clone()).is_none(), "twice: {line}");
+        assert!(all.insert(id, value["response"].clone()).is_none(), "duplicate: {line}");
     }
     all
 }
 
-/// What does not change from one run to the next.
-fn content(output: &str) -> BTreeMap<String, (Value, Value)> {
-    let of = |response: Value| (response["body"]["choices"].clone(), response["body"]["usage"].clone());
-    answers(output).into_iter().map(|(id, response)| (id, of(response))).collect()
+/// Returns the parts of all responses that are the same in every run.
+fn reproducible_content(output: &str) -> BTreeMap<String, (Value, Value)> {
+    let choices_and_usage =
+        |response: Value| (response["body"]["choices"].clone(), response["body"]["usage"].clone());
+    responses(output).into_iter().map(|(id, response)| (id, choices_and_usage(response))).collect()
 }
 
 #[test]
-fn answers_are_the_servers_and_do_not_depend_on_what_is_computed_together() {
+fn responses_equal_the_servers_and_do_not_depend_on_batching() {
     let folder = tempfile::tempdir().unwrap();
-    let (input, together, alone) =
-        (folder.path().join("in.jsonl"), folder.path().join("together"), folder.path().join("alone"));
+    let (input, batched, unbatched) =
+        (folder.path().join("in.jsonl"), folder.path().join("batched"), folder.path().join("unbatched"));
     write(&input, completions(24)).unwrap();
-    assert_eq!(run(&[], &input, &together), "");
-    run(&["--max-concurrency", "1", "--prefix-cache", "0", "--threads", "1"], &input, &alone);
-    let found = content(&read_to_string(&together).unwrap());
-    assert_eq!((found.len(), &found), (24, &content(&read_to_string(&alone).unwrap())));
+    assert_eq!(run(&[], &input, &batched), "");
+    run(&["--max-concurrency", "1", "--prefix-cache", "0", "--threads", "1"], &input, &unbatched);
+    let found = reproducible_content(&read_to_string(&batched).unwrap());
+    assert_eq!((found.len(), &found), (24, &reproducible_content(&read_to_string(&unbatched).unwrap())));
     let choices = found["request-2"].0.as_array().unwrap();
     assert_eq!((choices.len(), &choices[0]["finish_reason"]), (3, &json!("length")));
 
-    // The same as the server's, word for word but for ids and times.
+    // The same as the server's responses, except ids and times.
     let server = crate::server::client::fable();
     let first: Value = serde_json::from_str(completions(3).lines().nth(2).unwrap()).unwrap();
-    let answer = server.post("/v1/completions", first["body"].clone()).ok();
-    let here = &answers(&read_to_string(&together).unwrap())["request-2"]["body"];
+    let response = server.post("/v1/completions", first["body"].clone()).ok();
+    let here = &responses(&read_to_string(&batched).unwrap())["request-2"]["body"];
     for field in ["object", "model", "choices", "usage", "system_fingerprint"] {
-        assert_eq!(answer[field], here[field], "{field}");
+        assert_eq!(response[field], here[field], "{field}");
     }
 }
 
 #[test]
-fn a_killed_run_goes_on_without_a_line_lost_or_repeated() {
+fn killed_run_resumes_without_lost_or_duplicate_lines() {
     let folder = tempfile::tempdir().unwrap();
-    let (input, output, whole) =
-        (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"), folder.path().join("whole"));
+    let (input, output, uninterrupted) = (
+        folder.path().join("in.jsonl"),
+        folder.path().join("out.jsonl"),
+        folder.path().join("uninterrupted"),
+    );
     write(&input, completions(90)).unwrap();
     let mut kills = 0;
-    for least in [3, 20] {
+    for min_lines in [3, 20] {
         let mut child =
             batch(&["--max-concurrency", "4"], &input, &output).stderr(Stdio::piped()).spawn().unwrap();
         let start = Instant::now();
-        while read_to_string(&output).map_or(0, |text| text.lines().count()) < least {
+        while read_to_string(&output).map_or(0, |text| text.lines().count()) < min_lines {
             assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
             std::thread::sleep(Duration::from_millis(2));
         }
-        child.kill().unwrap(); // SIGKILL: nothing can be put in order
+        child.kill().unwrap(); // SIGKILL, so that nothing is cleaned up
         child.wait().unwrap();
-        let left = read_to_string(&output).unwrap();
-        if left.lines().count() < 90 {
+        let partial = read_to_string(&output).unwrap();
+        if partial.lines().count() < 90 {
             kills += 1;
         }
-        // As when the power had gone in the middle of a line, wherever the kill fell.
-        let half = left.lines().next().unwrap();
-        write(&output, format!("{}{}", &left[..=left.rfind('\n').unwrap()], &half[..half.len() / 2]))
+        // Appends half a line, as after a power failure.
+        let line = partial.lines().next().unwrap();
+        write(&output, format!("{}{}", &partial[..=partial.rfind('\n').unwrap()], &line[..line.len() / 2]))
             .unwrap();
     }
-    assert!(kills > 0, "both runs had ended before they were killed");
+    assert!(kills > 0, "both runs finished before they were killed");
     let done = read_to_string(&output).unwrap().lines().count() - 1;
-    let said = run(&[], &input, &output);
+    let note = run(&[], &input, &output);
     assert!(
-        said.starts_with(&format!("hornbook: {done} of 90 requests are done, {} are left", 90 - done)),
-        "{said}"
+        note.starts_with(&format!("hornbook: {done} of 90 requests done, {} remaining", 90 - done)),
+        "{note}"
     );
-    run(&["--max-concurrency", "2"], &input, &whole);
-    let found = content(&read_to_string(&output).unwrap());
-    assert_eq!((found.len(), found), (90, content(&read_to_string(&whole).unwrap())));
+    run(&["--max-concurrency", "2"], &input, &uninterrupted);
+    let found = reproducible_content(&read_to_string(&output).unwrap());
+    assert_eq!((found.len(), found), (90, reproducible_content(&read_to_string(&uninterrupted).unwrap())));
 
-    // With nothing left, nothing is done and nothing loaded.
+    // With no requests remaining, no model is loaded.
     let before = read_to_string(&output).unwrap();
-    let said = run(&["--model", "no-such-model"], &input, &output);
-    assert!(said.contains("90 of 90 requests are done, 0 are left"), "{said}");
+    let note = run(&["--model", "no-such-model"], &input, &output);
+    assert!(note.contains("90 of 90 requests done, 0 remaining"), "{note}");
     assert_eq!(read_to_string(&output).unwrap(), before);
 }
 
 #[test]
-fn all_three_kinds_are_answered_and_a_refusal_is_an_answer() {
+fn all_endpoints_get_responses_and_errors_are_responses() {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
     let chat = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4});
@@ -149,10 +153,10 @@ fn all_three_kinds_are_answered_and_a_refusal_is_an_answer() {
         request("many", "/v1/completions", json!({"prompt": vec!["The"; 200], "max_tokens": 1})),
     ];
     write(&input, lines.concat()).unwrap();
-    let line = fails(&[], &input, &output);
+    let line = run_failing(&[], &input, &output);
     let name = output.display().to_string();
-    assert!(line.starts_with(&format!("hornbook: {name}: 2 of 6 requests were refused, \"")), "{line}");
-    let found = answers(&read_to_string(&output).unwrap());
+    assert!(line.starts_with(&format!("hornbook: {name}: 2 of 6 requests failed, the first: \"")), "{line}");
+    let found = responses(&read_to_string(&output).unwrap());
     let status = |id: &str| found[id]["status_code"].as_u64().unwrap();
     assert_eq!(
         ["words", "talk", "vector", "long", "wrong", "many"].map(status),
@@ -163,60 +167,61 @@ fn all_three_kinds_are_answered_and_a_refusal_is_an_answer() {
     assert_eq!(found["long"]["body"]["error"]["code"], "context_length_exceeded");
     assert_eq!(found["wrong"]["body"]["error"]["param"], "temperature");
     assert_eq!(found["many"]["body"]["choices"].as_array().unwrap().len(), 200);
-    // A refusal is no less final; a line that is taken out is asked again.
+    // A failed request is not repeated; a request whose line was removed is.
     let text = read_to_string(&output).unwrap();
-    assert!(fails(&[], &input, &output).contains("2 of 6 requests were refused"));
+    assert!(run_failing(&[], &input, &output).contains("2 of 6 requests failed"));
     assert_eq!(read_to_string(&output).unwrap(), text);
     let kept: String =
         text.lines().filter(|line| !line.contains("\"long\"")).map(|l| l.to_string() + "\n").collect();
     write(&output, &kept).unwrap();
-    fails(&[], &input, &output);
+    run_failing(&[], &input, &output);
     let again = read_to_string(&output).unwrap();
     assert!(again.starts_with(&kept) && again.lines().count() == 6, "{again}");
 }
 
 #[test]
-fn what_is_wrong_is_said_before_anything_is_done() {
+fn invalid_input_fails_before_any_request_runs() {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
-    let good = request("a", "/v1/completions", json!({"prompt": "A", "max_tokens": 1}));
-    for (lines, part) in [
-        (format!("{good}{{\"custom_id\""), "in.jsonl: line 2: found no JSON (EOF"),
-        (format!("{good}{good}"), "in.jsonl: line 2: custom_id: found \"a\", which line 1 has"),
-        (good.replace("POST", "GET"), "in.jsonl: line 1: method: found \"GET\", expected \"POST\""),
+    let valid = request("a", "/v1/completions", json!({"prompt": "A", "max_tokens": 1}));
+    for (lines, expected) in [
+        (format!("{valid}{{\"custom_id\""), "in.jsonl: line 2: not valid JSON (EOF"),
+        (format!("{valid}{valid}"), "in.jsonl: line 2: custom_id: found \"a\", already used in line 1"),
+        (valid.replace("POST", "GET"), "in.jsonl: line 1: method: found \"GET\", expected \"POST\""),
         (
-            good.replace("/v1/completions", "/v1/images"),
+            valid.replace("/v1/completions", "/v1/images"),
             "in.jsonl: line 1: url: found \"/v1/images\", expected",
         ),
-        (String::new(), "in.jsonl: found no request, expected one a line"),
+        (String::new(), "in.jsonl: found no requests, expected one per line"),
     ] {
         write(&input, lines).unwrap();
-        let line = fails(&[], &input, &output);
-        assert!(line.contains(part) && !output.exists(), "{part}: {line}");
+        let line = run_failing(&[], &input, &output);
+        assert!(line.contains(expected) && !output.exists(), "{expected}: {line}");
     }
-    write(&input, &good).unwrap();
+    write(&input, &valid).unwrap();
     assert!(
-        fails(&["--model", "no-such-model"], &input, &output).contains("model 'no-such-model' not found")
+        run_failing(&["--model", "no-such-model"], &input, &output)
+            .contains("model 'no-such-model' not found")
     );
-    assert!(fails(&[], &folder.path().join("none"), &output).contains("none: cannot read"));
-    assert!(fails(&[], &input, &folder.path().join("no/out")).contains("out: cannot open"));
-    // What is somebody else's is not touched, the input least of all.
-    for text in ["Dear diary,\nnothing happened.\n", "Dear diary", good.as_str()] {
+    assert!(run_failing(&[], &folder.path().join("none"), &output).contains("none: cannot read"));
+    assert!(run_failing(&[], &input, &folder.path().join("no/out")).contains("out: cannot open"));
+    // A file with other content is not modified, nor is the input.
+    for text in ["Dear diary,\nnothing happened.\n", "Dear diary", valid.as_str()] {
         write(&output, text).unwrap();
-        let line = fails(&[], &input, &output);
-        assert!(line.contains("no answer of a batch; choose another --output"), "{line}");
+        let line = run_failing(&[], &input, &output);
+        assert!(line.contains("not a batch response; choose another --output"), "{line}");
         assert_eq!(read_to_string(&output).unwrap(), text);
     }
-    assert!(fails(&[], &input, &input).contains("no answer of a batch"));
-    // Two runs do not write to one file.
+    assert!(run_failing(&[], &input, &input).contains("not a batch response"));
+    // Two runs cannot write to the same file.
     write(&output, "").unwrap();
-    let held = std::fs::File::open(&output).unwrap();
-    held.lock().unwrap();
-    assert!(fails(&[], &input, &output).contains("out.jsonl: another run is writing to it"));
+    let locked = std::fs::File::open(&output).unwrap();
+    locked.lock().unwrap();
+    assert!(run_failing(&[], &input, &output).contains("out.jsonl: another run is writing to it"));
 }
 
 #[test]
-fn it_reads_from_and_writes_to_pipes() {
+fn pipes_work_as_input_and_output() {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("in.jsonl");
     write(&input, completions(30)).unwrap();
@@ -232,8 +237,8 @@ fn it_reads_from_and_writes_to_pipes() {
     };
     let Output { status, stdout, stderr } = piped(Stdio::piped()).wait_with_output().unwrap();
     assert!(status.success() && stderr.is_empty(), "{}", String::from_utf8_lossy(&stderr));
-    assert_eq!(answers(&String::from_utf8(stdout).unwrap()).len(), 30);
-    // Whoever has seen enough may go, as `head` does.
+    assert_eq!(responses(&String::from_utf8(stdout).unwrap()).len(), 30);
+    // A reader may close the pipe early, as `head` does.
     let mut child = piped(Stdio::piped());
     let mut line = String::new();
     let mut reader = BufReader::with_capacity(1, child.stdout.take().unwrap());
@@ -241,7 +246,7 @@ fn it_reads_from_and_writes_to_pipes() {
     drop(reader);
     let Output { status, stderr, .. } = child.wait_with_output().unwrap();
     assert!(status.success() && stderr.is_empty(), "{}", String::from_utf8_lossy(&stderr));
-    assert_eq!(answers(&line).len(), 1);
-    let wrong = batch(&[], Path::new("-"), Path::new("-")).output().unwrap();
-    assert!(String::from_utf8(wrong.stderr).unwrap().contains("standard input: found no request"));
+    assert_eq!(responses(&line).len(), 1);
+    let empty_input = batch(&[], Path::new("-"), Path::new("-")).output().unwrap();
+    assert!(String::from_utf8(empty_input.stderr).unwrap().contains("standard input: found no requests"));
 }

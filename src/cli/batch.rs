@@ -1,21 +1,21 @@
-//! `hornbook batch`: a file of requests in, a file of answers out.
+//! `hornbook batch`: a file of requests in, a file of responses out.
 
 mod input;
 mod output;
 
-use super::engines::Engines;
+use super::engine_args::EngineArgs;
 use super::{is_closed_pipe, progress};
 use crate::server::HttpLimits;
 use crate::server::ServerOptions;
-use crate::server::in_process::InProcess;
+use crate::server::in_process::InProcessServer;
 use crate::{Error, Result};
 use clap::Args;
-use input::Line;
+use input::BatchRequest;
 use output::Output;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The exit code of a program ended by Ctrl-C.
+/// Exit code after Ctrl-C: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
 
 /// Process a file of requests in the format of OpenAI's Batch API
@@ -48,48 +48,49 @@ pub struct Batch {
     output: PathBuf,
 
     #[command(flatten)]
-    engines: Engines,
+    engines: EngineArgs,
 }
 
 impl Batch {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let lines = input::read(&self.input)?;
-        let (mut output, mut tally) = Output::open(&self.output, &self.input, &lines)?;
-        let left: Vec<&Line> = lines.iter().filter(|line| !tally.has(&line.custom_id)).collect();
-        if left.len() < lines.len() {
+        let requests = input::read(&self.input)?;
+        let (mut output, mut progress) = Output::open(&self.output, &self.input, &requests)?;
+        let remaining: Vec<&BatchRequest> =
+            requests.iter().filter(|request| !progress.is_done(&request.custom_id)).collect();
+        if remaining.len() < requests.len() {
             eprintln!(
-                "hornbook: {} of {} requests are done, {} are left",
-                lines.len() - left.len(),
-                lines.len(),
-                left.len()
+                "hornbook: {} of {} requests done, {} remaining",
+                requests.len() - remaining.len(),
+                requests.len(),
+                remaining.len()
             );
         }
-        if !left.is_empty() {
-            // Whatever is half written when it is interrupted is cut off by the next run.
+        if !remaining.is_empty() {
+            // The next run removes a line that is incomplete at the interruption.
             let _ = ctrlc::set_handler(|| std::process::exit(INTERRUPTED));
-            // Nobody else waits for these models, and a line may be as long as the file.
+            // No limits on queue and body: there are no other clients, and a line may be as long as the file.
             let options = ServerOptions {
-                http: HttpLimits { max_body: usize::MAX, ..HttpLimits::default() },
+                http: HttpLimits { max_body_bytes: usize::MAX, ..HttpLimits::default() },
                 ..self.engines.options(usize::MAX)
             };
-            let models = InProcess::start(self.engines.open()?, options)?;
-            let bar = progress::bar(left.len());
-            let requests = left.iter().map(|line| (line.url.clone(), line.body.clone()));
-            let done = models.answer_all(requests, self.engines.max_concurrency, |i, answer| {
-                bar.suspend(|| output.append(&left[i].custom_id, &answer))?;
-                tally.count(&left[i].custom_id, answer.status, &answer.body);
+            let server = InProcessServer::start(self.engines.open()?, options)?;
+            let bar = progress::bar(remaining.len());
+            let posts = remaining.iter().map(|request| (request.url.clone(), request.body.clone()));
+            let result = server.post_all(posts, self.engines.max_concurrency, |i, response| {
+                bar.suspend(|| output.append(&remaining[i].custom_id, &response))?;
+                progress.record(&remaining[i].custom_id, response.status, &response.body);
                 bar.inc(1);
                 Ok(())
             });
             bar.finish_and_clear();
-            match done {
-                Err(error) if is_closed_pipe(&error) => return Ok(ExitCode::SUCCESS), // as for `| head`
-                done => done?,
+            match result {
+                Err(error) if is_closed_pipe(&error) => return Ok(ExitCode::SUCCESS), // as with `| head`
+                result => result?,
             }
         }
-        match tally.refused() {
+        match progress.failure_summary() {
             None => Ok(ExitCode::SUCCESS),
-            Some(refused) => Err(Error::Message(format!("{}: {refused}", output.name()))),
+            Some(summary) => Err(Error::Message(format!("{}: {summary}", output.name()))),
         }
     }
 }

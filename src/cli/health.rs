@@ -1,4 +1,4 @@
-//! `hornbook health`: whether a server answers.
+//! `hornbook health`: readiness check of a server.
 
 use super::write_line;
 use crate::{Error, Result};
@@ -34,11 +34,13 @@ impl Health {
         match agent.get(format!("{url}/health")).call() {
             Ok(_) => write_line("ok")?,
             Err(ureq::Error::StatusCode(503)) => {
-                return Err(Error::Message(format!("{url} is shutting down (503)")));
+                return Err(Error::Message(format!(
+                    "{url} is not ready: loading its models or shutting down (503)"
+                )));
             }
             Err(error) => {
-                let why = error.to_string().replace('\n', " ");
-                return Err(Error::Message(format!("{url} does not answer: {why}")));
+                let reason = error.to_string().replace('\n', " ");
+                return Err(Error::Message(format!("{url} did not respond: {reason}")));
             }
         }
         Ok(ExitCode::SUCCESS)

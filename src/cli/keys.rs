@@ -1,4 +1,4 @@
-//! `hornbook keys`: who may ask a server.
+//! `hornbook keys`: API keys of a server.
 
 use crate::Result;
 use crate::cli::write_line;
@@ -78,7 +78,7 @@ impl Keys {
             KeysCommand::List(file) => list(&file)?,
             KeysCommand::Remove(Remove { name, file }) => {
                 key_file::remove(&file.keys, &name)?;
-                eprintln!("hornbook: {name}'s key is no longer good");
+                eprintln!("hornbook: removed key '{name}'");
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -92,16 +92,16 @@ impl Add {
         let entry = Key { requests_per_minute: rpm, tokens_per_minute: tpm, models, ..Key::named(&name) };
         let key = key_file::add(&file.keys, &entry)?;
         write_line(&key)?;
-        eprintln!("hornbook: this is {name}'s key; it is kept nowhere and will not be shown again");
+        eprintln!("hornbook: created key '{name}'; it is not stored and will not be shown again");
         Ok(())
     }
 }
 
 fn list(file: &KeysFile) -> Result<()> {
     let limit =
-        |limit: Option<u64>, of: &str| limit.map_or(String::new(), |n| format!("  {n} {of} a minute"));
+        |limit: Option<u64>, unit: &str| limit.map_or(String::new(), |n| format!("  {n} {unit} per minute"));
     for key in keys::read(&file.keys)? {
-        let models = key.models.map_or(String::new(), |models| format!("  {} only", models.join(", ")));
+        let models = key.models.map_or(String::new(), |models| format!("  models: {}", models.join(", ")));
         let requests = limit(key.requests_per_minute, "requests");
         write_line(&format!("{:16}{requests}{}{models}", key.name, limit(key.tokens_per_minute, "tokens")))?;
     }

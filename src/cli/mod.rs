@@ -8,7 +8,7 @@ mod changes;
 mod chat;
 mod completions;
 mod config;
-mod engines;
+mod engine_args;
 mod explain;
 mod generate;
 mod heads;

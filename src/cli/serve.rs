@@ -1,9 +1,9 @@
-//! `hornbook serve`: OpenAI's API on this machine.
+//! `hornbook serve`: an OpenAI-compatible API server.
 
 use super::byte_size::parse_byte_size;
-use super::engines::Engines;
+use super::engine_args::EngineArgs;
 use crate::engine::EngineOptions;
-use crate::server::{HttpLimits, Listening, Server, ServerOptions};
+use crate::server::{BoundServer, HttpLimits, Server, ServerOptions};
 use crate::{Error, Result};
 use clap::Args;
 use std::io::{IsTerminal, Write};
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The exit code of a program ended by a second Ctrl-C.
+/// Exit code after a second Ctrl-C: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
 
 /// Serve models over an OpenAI-compatible HTTP API
@@ -36,7 +36,7 @@ During startup and shutdown the server responds with status 503. Ctrl-C waits fo
 for at most --grace seconds; a second Ctrl-C exits at once.")]
 pub struct Serve {
     #[command(flatten)]
-    engines: Engines,
+    engines: EngineArgs,
 
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1", help_heading = "Network")]
@@ -78,27 +78,26 @@ pub struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<ExitCode> {
-        // Where another subscriber is set already, it has what is logged.
+        // Has no effect if a subscriber is already installed.
         let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let _ = log.with_ansi(std::io::stderr().is_terminal() && !plain).try_init();
-        // The port first: one that is taken is known before much is loaded, and whoever waits is told so.
-        let listening = Listening::start(self.options()?)?;
-        let server = listening.serve(self.engines.open()?)?;
-        greet(&server, self.keys.is_some());
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let _ = log.with_ansi(std::io::stderr().is_terminal() && !no_color).try_init();
+        // Listen first: an occupied port is reported before models are loaded, and health checks get a response.
+        let bound = BoundServer::bind(self.options()?)?;
+        let server = bound.serve(self.engines.open()?)?;
+        print_greeting(&server, self.keys.is_some());
 
-        let (stop, again) = (server.stopper(), AtomicBool::new(false));
-        // The first Ctrl-C ends the server, the second the program. Where no handler can be set, every one
-        // does.
+        let (shut_down, interrupted) = (server.shutdown_handle(), AtomicBool::new(false));
+        // The first Ctrl-C shuts the server down, the second exits. Without a handler, the first one exits.
         let _ = ctrlc::set_handler(move || {
-            if again.swap(true, Ordering::SeqCst) {
+            if interrupted.swap(true, Ordering::SeqCst) {
                 std::process::exit(INTERRUPTED);
             }
-            stop();
-            // Whoever started the server may be gone, and their end of the pipe with them.
+            shut_down();
+            // Ignores errors: stderr may be a closed pipe.
             let _ = writeln!(
                 std::io::stderr(),
-                "hornbook: no more requests are taken; those that run may end (Ctrl-C again ends them)"
+                "hornbook: shutting down; waiting for running requests to finish (press Ctrl-C again to exit now)"
             );
         });
         server.wait();
@@ -108,46 +107,46 @@ impl Serve {
     fn options(&self) -> Result<ServerOptions> {
         Ok(ServerOptions {
             address: self.address()?,
-            keys: self.keys.clone(),
+            key_file: self.keys.clone(),
             no_auth: self.no_auth,
-            cors: self.cors.clone(),
+            cors_origins: self.cors.clone(),
             log_prompts: self.log_prompts,
-            http: HttpLimits { max_body: self.max_body, ..HttpLimits::default() },
-            grace: Duration::from_secs(self.grace),
+            http: HttpLimits { max_body_bytes: self.max_body, ..HttpLimits::default() },
+            grace_period: Duration::from_secs(self.grace),
             ..self.engines.options(self.queue)
         })
     }
 
-    /// Where to listen: an address, or a name the system knows one for.
+    /// Resolves `--host` and `--port` to a socket address.
     fn address(&self) -> Result<SocketAddr> {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(SocketAddr::new(ip, self.port));
         }
-        let found = (host, self.port).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-        found.ok_or_else(|| Error::Parameter {
+        let resolved = (host, self.port).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+        resolved.ok_or_else(|| Error::Parameter {
             name: "--host".into(),
             found: self.host.clone(),
-            expected: "an address such as 127.0.0.1, or a name that has one".into(),
+            expected: "an IP address such as 127.0.0.1, or a resolvable host name".into(),
         })
     }
 }
 
-/// Says where it is, what it serves, and what to type.
-fn greet(server: &Server, keys: bool) {
-    let names = server.names();
-    let own = names.iter().filter(|(name, model)| name == model).map(|(name, model)| {
-        let aliases = names.iter().filter(|(alias, of)| of == model && alias != model);
+/// Prints the address, the models, and an example request.
+fn print_greeting(server: &Server, requires_key: bool) {
+    let names = server.model_names();
+    let models = names.iter().filter(|(name, model)| name == model).map(|(name, model)| {
+        let aliases = names.iter().filter(|(alias, target)| target == model && alias != model);
         let aliases: Vec<&str> = aliases.map(|(alias, _)| alias.as_str()).collect();
-        if aliases.is_empty() { name.clone() } else { format!("{name} (also {})", aliases.join(", ")) }
+        if aliases.is_empty() { name.clone() } else { format!("{name} (aliases: {})", aliases.join(", ")) }
     });
-    let own: Vec<String> = own.collect();
+    let models: Vec<String> = models.collect();
     let address = server.address();
     let model = names.first().map_or("", |(name, _)| name);
-    let key = if keys { " -H 'Authorization: Bearer YOUR_KEY'" } else { "" };
+    let auth_header = if requires_key { " -H 'Authorization: Bearer YOUR_KEY'" } else { "" };
     eprintln!(
-        "hornbook: serving {} at http://{address}/v1; try\n  curl http://{address}/v1/completions{key} -d \
+        "hornbook: serving {} at http://{address}/v1; try\n  curl http://{address}/v1/completions{auth_header} -d \
          '{{\"model\": \"{model}\", \"prompt\": \"Once upon a time\", \"max_tokens\": 50}}'",
-        own.join(", ")
+        models.join(", ")
     );
 }

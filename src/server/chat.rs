@@ -1,16 +1,16 @@
-//! `/v1/chat/completions`: a conversation, and what comes next in it. What is answered is in [`chat_answer`].
+//! `/v1/chat/completions`: request and handler. The response is in [`chat_response`].
 //!
-//! [`chat_answer`]: super::chat_answer
+//! [`chat_response`]: super::chat_response
 
-use super::App;
-use super::answer::{Reply, respond};
-use super::chat_answer::{Chat, ChatChoice};
-use super::completions::asks_for_structure;
+use super::AppState;
+use super::chat_response::{ChatChoice, ChatResponseBuilder};
+use super::completions::is_not_text_format;
 use super::error::{ApiError, ErrorBody};
-use super::json::{Body, Json, Unsupported, asks, read};
-use super::log::Call;
-use super::models::Served;
-use super::parameters::{Parameters, Send, whole};
+use super::json::{Json, RequestBody, Unsupported, from_value, is_set};
+use super::models::ServedModel;
+use super::parameters::{Parameters, ResponseMode, integer_in_range};
+use super::request_context::RequestContext;
+use super::response::{CompletionResponse, respond};
 use super::submission::Submission;
 use crate::Error;
 use crate::chat::ChatMessage;
@@ -23,53 +23,53 @@ use serde_json::Value;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// The most alternatives to a token.
+/// Maximum number of alternatives per token.
 const MAX_TOP_LOGPROBS: usize = 20;
-/// The most messages.
+/// Maximum number of messages.
 const MAX_MESSAGES: usize = 2048;
 
-/// A request. Each field may be left out or null, but for `messages`; unknown ones are ignored.
+/// A chat completion request. All fields but `messages` may be absent or null; unknown fields are ignored.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct ChatRequest {
-    /// The model; the one in the path comes before it.
+    /// The model; a model in the path takes precedence.
     model: Option<String>,
     /// The conversation so far.
     messages: Option<Vec<Message>>,
-    /// Whether each token's logprob is wanted. They are the model's own: temperature 1, nothing filtered.
+    /// Whether to return each token's logprob: the model's own, at temperature 1 and without filters.
     logprobs: Option<bool>,
-    /// Alternatives with each, 0 to 20.
+    /// Number of alternatives per token, 0 to 20; requires `logprobs`.
     top_logprobs: Option<i64>,
     #[serde(flatten)]
     parameters: Parameters,
 }
 
-/// A message.
+/// A message of the conversation.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct Message {
     /// `system`, `developer`, `user` or `assistant`.
     role: String,
-    /// What is said.
+    /// The text of the message.
     #[serde(default)]
     content: Option<Content>,
-    /// Who says it.
+    /// Name of the author.
     #[serde(default)]
     name: Option<String>,
 }
 
-/// A text, or parts of one.
+/// A text, or a list of parts.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a string or a list of parts")]
 pub enum Content {
     /// A text.
     Text(String),
-    /// Parts of a text.
+    /// A list of parts, which are concatenated.
     Parts(Vec<Part>),
 }
 
-/// A part of a message.
+/// A part of a message's content.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct Part {
-    /// `text`
+    /// Part type; only `text` is supported.
     #[serde(rename = "type")]
     kind: String,
     /// The text.
@@ -78,111 +78,125 @@ pub struct Part {
 }
 
 fn is_not_auto(choice: &Value) -> bool {
-    asks(choice) && !matches!(choice.as_str(), Some("auto" | "none"))
+    is_set(choice) && !matches!(choice.as_str(), Some("auto" | "none"))
 }
 
-fn asks_for_more_than_text(modalities: &Value) -> bool {
-    asks(modalities) && *modalities != serde_json::json!(["text"])
+fn is_not_text_only(modalities: &Value) -> bool {
+    is_set(modalities) && *modalities != serde_json::json!(["text"])
 }
 
-impl Body for ChatRequest {
+impl RequestBody for ChatRequest {
     const UNSUPPORTED: &'static [Unsupported] = &[
-        ("tools", asks),
+        ("tools", is_set),
         ("tool_choice", is_not_auto),
-        ("functions", asks),
+        ("functions", is_set),
         ("function_call", is_not_auto),
-        ("response_format", asks_for_structure),
-        ("audio", asks),
-        ("modalities", asks_for_more_than_text),
-        ("prediction", asks),
-        ("web_search_options", asks),
-        ("grammar", asks),
-        ("json_schema", asks),
-        ("guided_json", asks),
-        ("guided_regex", asks),
-        ("guided_choice", asks),
-        ("guided_grammar", asks),
+        ("response_format", is_not_text_format),
+        ("audio", is_set),
+        ("modalities", is_not_text_only),
+        ("prediction", is_set),
+        ("web_search_options", is_set),
+        ("grammar", is_set),
+        ("json_schema", is_set),
+        ("guided_json", is_set),
+        ("guided_regex", is_set),
+        ("guided_choice", is_set),
+        ("guided_grammar", is_set),
     ];
 
-    fn check(value: &Value) -> Result<(), ApiError> {
-        read::<Parameters>(value).map(drop)
+    fn validate(value: &Value) -> Result<(), ApiError> {
+        from_value::<Parameters>(value).map(drop)
     }
 }
 
 impl ChatRequest {
-    /// The conversation, each message's text in one piece.
-    fn turns(&self) -> Result<Vec<ChatMessage>, ApiError> {
+    /// Returns the conversation, with the parts of each message concatenated.
+    ///
+    /// # Errors
+    /// 400 for no messages or too many, and for parts that are not text.
+    fn chat_messages(&self) -> Result<Vec<ChatMessage>, ApiError> {
         let messages = self.messages.as_deref().unwrap_or_default();
         if messages.is_empty() || messages.len() > MAX_MESSAGES {
             let (found, expected) = (messages.len(), format!("expected 1 to {MAX_MESSAGES} messages"));
-            return Err(ApiError::param("messages", format!("found {found}, {expected}")));
+            return Err(ApiError::invalid_param("messages", format!("found {found}, {expected}")));
         }
-        let turn = |(i, message): (usize, &Message)| {
+        let to_chat_message = |(i, message): (usize, &Message)| {
             let content = match &message.content {
                 None => String::new(),
                 Some(Content::Text(text)) => text.clone(),
                 Some(Content::Parts(parts)) => {
                     if let Some(j) = parts.iter().position(|part| part.kind != "text") {
                         let message = format!("found {:?}, expected \"text\"", parts[j].kind);
-                        return Err(ApiError::param(&format!("messages[{i}].content[{j}].type"), message));
+                        return Err(ApiError::invalid_param(
+                            &format!("messages[{i}].content[{j}].type"),
+                            message,
+                        ));
                     }
                     parts.iter().filter_map(|part| part.text.as_deref()).collect()
                 }
             };
             Ok(ChatMessage { role: message.role.clone(), content, name: message.name.clone() })
         };
-        messages.iter().enumerate().map(turn).collect()
+        messages.iter().enumerate().map(to_chat_message).collect()
     }
 
-    /// How many alternatives to each token, where logprobs are wanted.
+    /// Returns the number of alternatives per token, or `None` without logprobs.
     fn top_logprobs(&self) -> Result<Option<usize>, ApiError> {
-        let top = whole("top_logprobs", self.top_logprobs, 0..=MAX_TOP_LOGPROBS)?;
+        let top = integer_in_range("top_logprobs", self.top_logprobs, 0..=MAX_TOP_LOGPROBS)?;
         match (self.logprobs.unwrap_or(false), top) {
             (true, top) => Ok(Some(top.unwrap_or(0))),
-            (false, Some(_)) => Err(ApiError::param(
+            (false, Some(_)) => Err(ApiError::invalid_param(
                 "top_logprobs",
-                "found a number, expected none where logprobs is not true",
+                "found a number, expected none unless logprobs is true",
             )),
             (false, None) => Ok(None),
         }
     }
 }
 
-/// Answer in a conversation.
+/// Create a chat completion.
 #[utoipa::path(post, path = "/v1/chat/completions", request_body = ChatRequest, responses(
-    (status = 200, body = Reply<ChatChoice>, description = "The answer; with `stream`, server-sent events with deltas"),
-    (status = "4XX", body = ErrorBody, description = "What is wrong"),
+    (status = 200, body = CompletionResponse<ChatChoice>, description = "The chat completion; with `stream`, server-sent events with deltas"),
+    (status = "4XX", body = ErrorBody, description = "The error"),
 ))]
 pub async fn create(
-    State(app): State<Arc<App>>,
-    Extension(call): Extension<Arc<Call>>,
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
     engine: Option<Path<String>>,
     Json(request): Json<ChatRequest>,
 ) -> Result<Response, ApiError> {
-    let key = call.key();
-    let (served, name) =
-        app.models.find(engine.as_deref().map(String::as_str), request.model.as_deref(), key.as_deref())?;
-    call.asks_for(&name);
-    let (send, n) = (request.parameters.send()?, request.parameters.n()?);
-    let (asked, _) = request.parameters.max_tokens()?;
+    let key = context.key();
+    let (served, name) = app.models.resolve(
+        engine.as_deref().map(String::as_str),
+        request.model.as_deref(),
+        key.as_deref(),
+    )?;
+    context.set_model(&name);
+    let (mode, n) = (request.parameters.response_mode()?, request.parameters.n()?);
+    let (requested_max_tokens, _) = request.parameters.max_tokens()?;
     let top_logprobs = request.top_logprobs()?;
     let mut options = request.parameters.options(served.config().vocab_size, 0)?;
     options.stop.extend_from_slice(served.template.stop());
-    let (text, prompt) = prompt(&served, request.turns()?).await?;
+    let (text, prompt) = apply_template(&served, request.chat_messages()?).await?;
     if app.log_prompts {
-        call.prompt(text);
+        context.set_prompt(text);
     }
 
     let n_positions = served.config().n_positions;
     let prompt_tokens = prompt.len().max(1);
-    // Without a limit of its own an answer may go on to the end of the context, where there must be room for one token.
-    let least = asked.unwrap_or(1);
-    if prompt_tokens.saturating_add(least) > n_positions {
-        return Err(ApiError::context_length("messages", n_positions, prompt_tokens, least));
+    // Without max_tokens the completion may fill the context, which must have room for one token.
+    let min_completion = requested_max_tokens.unwrap_or(1);
+    if prompt_tokens.saturating_add(min_completion) > n_positions {
+        return Err(ApiError::context_length_exceeded(
+            "messages",
+            n_positions,
+            prompt_tokens,
+            min_completion,
+        ));
     }
-    let max_tokens = asked.unwrap_or(n_positions - prompt_tokens);
+    let max_tokens = requested_max_tokens.unwrap_or(n_positions - prompt_tokens);
     options.max_tokens = Some(max_tokens);
-    app.reserve(&call, prompt_tokens + n * max_tokens)?;
+    app.reserve(&context, prompt_tokens + n * max_tokens)?;
     let completion = CompletionParams {
         options,
         choices: n,
@@ -191,29 +205,32 @@ pub async fn create(
     };
     let requests = vec![Request { prompt, kind: RequestKind::Complete(completion) }];
     let submission = Submission::start(&app, &served, requests, "messages")?;
-    call.admitted(prompt_tokens);
-    let object = if send == Send::Whole { "chat.completion" } else { "chat.completion.chunk" };
-    let answer = Chat {
-        reply: Reply::new("chatcmpl", object, &name, None),
-        deltas: Reply::new("chatcmpl", object, &name, None),
-        trims: served.template.trims(),
+    context.set_prompt_tokens(prompt_tokens);
+    let object = if mode == ResponseMode::Complete { "chat.completion" } else { "chat.completion.chunk" };
+    let builder = ChatResponseBuilder {
+        response: CompletionResponse::new("chatcmpl", object, &name, None),
+        chunk: CompletionResponse::new("chatcmpl", object, &name, None),
+        trim_start: served.template.trims(),
         served,
         prompt_tokens,
         choices: (0..n).map(|_| Default::default()).collect(),
-        logprobs: top_logprobs.is_some(),
-        usage: matches!(send, Send::Stream { usage: true }),
+        include_logprobs: top_logprobs.is_some(),
+        include_usage: matches!(mode, ResponseMode::Stream { include_usage: true }),
     };
-    respond(call, answer, submission, send).await
+    respond(context, builder, submission, mode).await
 }
 
-/// The conversation as the model reads it, as text and as tokens.
-async fn prompt(served: &Arc<Served>, turns: Vec<ChatMessage>) -> Result<(String, Vec<u32>), ApiError> {
+/// Applies the chat template, on a blocking thread; returns the prompt as text and as tokens.
+async fn apply_template(
+    served: &Arc<ServedModel>,
+    messages: Vec<ChatMessage>,
+) -> Result<(String, Vec<u32>), ApiError> {
     let served = Arc::clone(served);
     let encoded = tokio::task::spawn_blocking(move || {
         let tokenizer = served.tokenizer("messages")?;
-        served.template.apply(&turns, tokenizer, served.config()).map_err(|error| match error {
-            Error::Parameter { .. } => ApiError::refused(SubmitError::Invalid(error), "messages"),
-            error => ApiError::param("messages", error.to_string()),
+        served.template.apply(&messages, tokenizer, served.config()).map_err(|error| match error {
+            Error::Parameter { .. } => ApiError::from_submit_error(SubmitError::Invalid(error), "messages"),
+            error => ApiError::invalid_param("messages", error.to_string()),
         })
     });
     encoded.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))

@@ -1,16 +1,16 @@
-//! `/v1/completions`: what is asked, checked field by field. What is answered is in [`completions_answer`].
+//! `/v1/completions`: request and handler. The response is in [`completions_response`].
 //!
-//! [`completions_answer`]: super::completions_answer
+//! [`completions_response`]: super::completions_response
 
-use super::answer::respond;
-use super::completions_answer::Completions;
+use super::completions_response::CompletionsResponseBuilder;
 use super::error::{ApiError, ErrorBody};
-use super::json::{Body, Json, Unsupported, asks, read};
-use super::log::Call;
-use super::parameters::{Parameters, Send, whole};
+use super::json::{Json, RequestBody, Unsupported, from_value, is_set};
+use super::parameters::{Parameters, ResponseMode, integer_in_range};
 use super::prompts::{MAX_PROMPTS, Prompt, Prompts};
+use super::request_context::RequestContext;
+use super::response::respond;
 use super::submission::Submission;
-use super::{App, answer::Reply};
+use super::{AppState, response::CompletionResponse};
 use crate::engine::{CompletionParams, Request, RequestKind};
 use crate::generate::completion::Choice;
 use axum::Extension;
@@ -21,154 +21,163 @@ use serde_json::Value;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// Tokens where `max_tokens` is not given, as in OpenAI's API.
+/// Default of `max_tokens`, as in OpenAI's API.
 const DEFAULT_MAX_TOKENS: usize = 16;
-/// The most alternatives to a token.
+/// Maximum number of alternatives per token.
 const MAX_LOGPROBS: usize = 5;
-/// The most choices to take the best from.
+/// Maximum of `best_of`.
 const MAX_BEST_OF: usize = 20;
 
-/// A request. Each field may be left out or null, which is the same; unknown ones are ignored.
+/// A completion request. All fields may be absent or null, which is the same; unknown fields are ignored.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct CompletionRequest {
-    /// The model; the one in the path comes before it.
+    /// The model; a model in the path takes precedence.
     model: Option<String>,
-    /// What to continue. Default: the beginning of a text.
+    /// The prompt or prompts. Default: the end-of-text token, after which a text begins.
     prompt: Option<Prompts>,
-    /// Write this many per prompt and keep the `n` with the highest mean logprob.
+    /// Number of completions to generate per prompt, of which the `n` with the highest mean logprob are returned.
     best_of: Option<i64>,
-    /// Logprobs with this many alternatives, 0 to 5. They are the model's own: temperature 1, nothing filtered.
+    /// Return logprobs with this many alternatives, 0 to 5: the model's own, at temperature 1 and without filters.
     logprobs: Option<i64>,
-    /// Begin the text with the prompt; with `logprobs`, its tokens have theirs.
+    /// Return the prompt before the completion; with `logprobs`, the prompt's tokens have logprobs too.
     echo: Option<bool>,
-    /// Hornbook's own: each choice's token ids.
+    /// Hornbook extension: return each choice's token ids.
     return_token_ids: Option<bool>,
     #[serde(flatten)]
     parameters: Parameters,
 }
 
-/// Whether a response format is another than text.
-pub fn asks_for_structure(format: &Value) -> bool {
+/// Returns whether a `response_format` is another one than text.
+pub fn is_not_text_format(format: &Value) -> bool {
     !format.is_null() && format.get("type").and_then(Value::as_str) != Some("text")
 }
 
-impl Body for CompletionRequest {
+impl RequestBody for CompletionRequest {
     const UNSUPPORTED: &'static [Unsupported] = &[
-        ("suffix", asks),
-        ("response_format", asks_for_structure),
-        ("tools", asks),
-        ("functions", asks),
-        ("grammar", asks),
-        ("json_schema", asks),
-        ("guided_json", asks),
-        ("guided_regex", asks),
-        ("guided_choice", asks),
-        ("guided_grammar", asks),
-        ("use_beam_search", asks),
-        ("prompt_logprobs", asks),
+        ("suffix", is_set),
+        ("response_format", is_not_text_format),
+        ("tools", is_set),
+        ("functions", is_set),
+        ("grammar", is_set),
+        ("json_schema", is_set),
+        ("guided_json", is_set),
+        ("guided_regex", is_set),
+        ("guided_choice", is_set),
+        ("guided_grammar", is_set),
+        ("use_beam_search", is_set),
+        ("prompt_logprobs", is_set),
     ];
 
-    fn check(value: &Value) -> Result<(), ApiError> {
-        read::<Parameters>(value).map(drop)
+    fn validate(value: &Value) -> Result<(), ApiError> {
+        from_value::<Parameters>(value).map(drop)
     }
 }
 
-/// The counts and switches of a request, in their ranges.
-struct Asked {
+/// Validated fields of a request.
+struct ValidatedFields {
     n: usize,
     best_of: usize,
     max_tokens: usize,
     logprobs: Option<usize>,
-    send: Send,
+    mode: ResponseMode,
 }
 
 impl CompletionRequest {
-    fn checked(&self) -> Result<Asked, ApiError> {
-        let send = self.parameters.send()?;
+    fn validated(&self) -> Result<ValidatedFields, ApiError> {
+        let mode = self.parameters.response_mode()?;
         let n = self.parameters.n()?;
-        let best_of = whole("best_of", self.best_of, 1..=MAX_BEST_OF)?.unwrap_or(n);
+        let best_of = integer_in_range("best_of", self.best_of, 1..=MAX_BEST_OF)?.unwrap_or(n);
         if best_of < n {
-            return Err(ApiError::param(
+            return Err(ApiError::invalid_param(
                 "best_of",
                 format!("found {best_of}, expected at least n, which is {n}"),
             ));
         }
-        if best_of > n && send != Send::Whole {
-            let message =
-                "found more than n, expected no more where stream is true: which are best is known last";
-            return Err(ApiError::param("best_of", message));
+        if best_of > n && mode != ResponseMode::Complete {
+            let message = "found more than n, expected n with stream: the best are known only at the end";
+            return Err(ApiError::invalid_param("best_of", message));
         }
         let max_tokens = self.parameters.max_tokens()?.0.unwrap_or(DEFAULT_MAX_TOKENS);
-        let logprobs = whole("logprobs", self.logprobs, 0..=MAX_LOGPROBS)?;
-        Ok(Asked { n, best_of, max_tokens, logprobs, send })
+        let logprobs = integer_in_range("logprobs", self.logprobs, 0..=MAX_LOGPROBS)?;
+        Ok(ValidatedFields { n, best_of, max_tokens, logprobs, mode })
     }
 }
 
-/// Continue one prompt or several.
+/// Create completions of one or more prompts.
 #[utoipa::path(post, path = "/v1/completions", request_body = CompletionRequest, responses(
-    (status = 200, body = Reply<Choice>, description = "The completions; with `stream`, server-sent events of the same shape"),
-    (status = "4XX", body = ErrorBody, description = "What is wrong"),
+    (status = 200, body = CompletionResponse<Choice>, description = "The completions; with `stream`, server-sent events of the same shape"),
+    (status = "4XX", body = ErrorBody, description = "The error"),
 ))]
 pub async fn create(
-    State(app): State<Arc<App>>,
-    Extension(call): Extension<Arc<Call>>,
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
     engine: Option<Path<String>>,
     Json(request): Json<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let key = call.key();
-    let (served, name) =
-        app.models.find(engine.as_deref().map(String::as_str), request.model.as_deref(), key.as_deref())?;
-    call.asks_for(&name);
-    let asked = request.checked()?;
-    let options = request.parameters.options(served.config().vocab_size, asked.max_tokens)?;
-    if asked.logprobs.is_some() {
+    let key = context.key();
+    let (served, name) = app.models.resolve(
+        engine.as_deref().map(String::as_str),
+        request.model.as_deref(),
+        key.as_deref(),
+    )?;
+    context.set_model(&name);
+    let fields = request.validated()?;
+    let options = request.parameters.options(served.config().vocab_size, fields.max_tokens)?;
+    if fields.logprobs.is_some() {
         served.tokenizer("logprobs")?;
     }
     let echo = request.echo.unwrap_or(false);
     let prompts = match request.prompt {
-        Some(prompts) => prompts.read(&served, "prompt").await?,
+        Some(prompts) => prompts.encode(&served, "prompt").await?,
         None => vec![Prompt { ids: vec![], text: String::new() }],
     };
-    let choices = prompts.len() * asked.best_of;
+    let choices = prompts.len() * fields.best_of;
     if choices > MAX_PROMPTS {
-        let message =
-            format!("found {choices} completions of all prompts together, expected at most {MAX_PROMPTS}");
-        return Err(ApiError::param(if asked.best_of > asked.n { "best_of" } else { "n" }, message));
+        let message = format!("found {choices} completions over all prompts, expected at most {MAX_PROMPTS}");
+        return Err(ApiError::invalid_param(
+            if fields.best_of > fields.n { "best_of" } else { "n" },
+            message,
+        ));
     }
     let n_positions = served.config().n_positions;
     if let Some(prompt) =
-        prompts.iter().find(|prompt| prompt.tokens().saturating_add(asked.max_tokens) > n_positions)
+        prompts.iter().find(|prompt| prompt.token_count().saturating_add(fields.max_tokens) > n_positions)
     {
-        return Err(ApiError::context_length("prompt", n_positions, prompt.tokens(), asked.max_tokens));
+        return Err(ApiError::context_length_exceeded(
+            "prompt",
+            n_positions,
+            prompt.token_count(),
+            fields.max_tokens,
+        ));
     }
     if app.log_prompts {
-        call.prompt(prompts.iter().map(|prompt| prompt.text.as_str()).collect::<Vec<_>>().join("\n"));
+        context.set_prompt(prompts.iter().map(|prompt| prompt.text.as_str()).collect::<Vec<_>>().join("\n"));
     }
 
-    let prompt_tokens = prompts.iter().map(Prompt::tokens).sum();
-    app.reserve(&call, prompt_tokens + choices * asked.max_tokens)?;
-    let request_of = |(i, prompt): (usize, &Prompt)| Request {
+    let prompt_tokens = prompts.iter().map(Prompt::token_count).sum();
+    app.reserve(&context, prompt_tokens + choices * fields.max_tokens)?;
+    let engine_request = |(i, prompt): (usize, &Prompt)| Request {
         prompt: prompt.ids.clone(),
         kind: RequestKind::Complete(CompletionParams {
             options: options.clone(),
-            choices: asked.best_of,
-            first_stream: (i * asked.best_of) as u64,
-            top_logprobs: asked.logprobs.unwrap_or(0),
-            score_prompt: echo && asked.logprobs.is_some(),
+            choices: fields.best_of,
+            first_stream: (i * fields.best_of) as u64,
+            top_logprobs: fields.logprobs.unwrap_or(0),
+            score_prompt: echo && fields.logprobs.is_some(),
         }),
     };
-    let requests = prompts.iter().enumerate().map(request_of).collect();
+    let requests = prompts.iter().enumerate().map(engine_request).collect();
     let submission = Submission::start(&app, &served, requests, "prompt")?;
-    call.admitted(prompt_tokens);
-    let answer = Completions {
-        reply: Reply::new("cmpl", "text_completion", &name, None),
-        prompts: prompts.into_iter().map(|prompt| (prompt, asked.best_of).into()).collect(),
+    context.set_prompt_tokens(prompt_tokens);
+    let builder = CompletionsResponseBuilder {
+        response: CompletionResponse::new("cmpl", "text_completion", &name, None),
+        prompts: prompts.into_iter().map(|prompt| (prompt, fields.best_of).into()).collect(),
         served,
-        n: asked.n,
+        n: fields.n,
         echo,
-        logprobs: asked.logprobs.is_some(),
-        token_ids: request.return_token_ids.unwrap_or(false),
-        usage: matches!(asked.send, Send::Stream { usage: true }),
+        include_logprobs: fields.logprobs.is_some(),
+        include_token_ids: request.return_token_ids.unwrap_or(false),
+        include_usage: matches!(fields.mode, ResponseMode::Stream { include_usage: true }),
     };
-    respond(call, answer, submission, asked.send).await
+    respond(context, builder, submission, fields.mode).await
 }

@@ -1,8 +1,8 @@
-//! Connections: taken while the server is there, served within bounds, ended in peace.
+//! Accepting connections, serving them within the HTTP limits, and graceful shutdown.
 
 use super::error::ApiError;
-use super::routes::{plain, router};
-use super::{App, HttpLimits, Phase};
+use super::routes::{normalize_path, router};
+use super::{AppState, HttpLimits, Phase};
 use crate::{Error, Result};
 use axum::Router;
 use axum::http::Request;
@@ -23,115 +23,119 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
-/// How long answers that were cut may take to be sent.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long to wait where no connection can be taken, as when there are too many open files, and for the request of one
-/// that was taken just before the end.
-const BREATH: Duration = Duration::from_millis(100);
+/// How long to wait for the responses of aborted requests to be flushed.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause after a failed `accept`, such as with too many open files.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Pause before draining, so that connections just accepted can send their request and get a response.
+const DRAIN_DELAY: Duration = Duration::from_millis(100);
 
-/// Listens.
+/// Binds a listener to the address.
+///
+/// # Errors
+/// [`Error::Message`] if the address is in use, [`Error::Io`] if it cannot be bound for another reason.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
         ErrorKind::AddrInUse => Error::Message(format!(
-            "{address} is in use by another program, perhaps another hornbook; choose another with --port"
+            "{address} is already in use, perhaps by another hornbook; choose another port with --port"
         )),
         _ => Error::Io { path: address.to_string().into(), action: "listen", source },
     })
 }
 
-/// Serves until the server is to end, and then until everything has, or the grace period. Before there is anything to
-/// serve, and once it is to end, whoever comes is told to come back.
+/// Serves until shutdown begins, then until all requests have finished or the grace period is over. Before the models are
+/// loaded and during shutdown, new requests get 503.
 pub async fn serve(
     listener: TcpListener,
-    app: Arc<OnceLock<Arc<App>>>,
+    app: Arc<OnceLock<Arc<AppState>>>,
     http: HttpLimits,
     phase: watch::Sender<Phase>,
-    grace: Duration,
+    grace_period: Duration,
 ) {
-    let entrance = Entrance {
+    let acceptor = Acceptor {
         listener,
         http,
-        places: Arc::new(Semaphore::new(http.max_connections)),
-        desk: Desk { app, routes: Arc::default() },
+        permits: Arc::new(Semaphore::new(http.max_connections)),
+        dispatcher: Dispatcher { app, router: Arc::default() },
     };
-    let (early, late) = (GracefulShutdown::new(), GracefulShutdown::new());
-    let mut changes = phase.subscribe();
+    let (connections, late_connections) = (GracefulShutdown::new(), GracefulShutdown::new());
+    let mut phase_changes = phase.subscribe();
     tokio::select! {
-        never = entrance.take_in(&early, true) => match never {},
-        _ = changes.wait_for(|phase| *phase != Phase::Open) => {}
+        never = acceptor.accept_loop(&connections, true) => match never {},
+        _ = phase_changes.wait_for(|phase| *phase != Phase::Serving) => {}
     }
-    if let Some(app) = entrance.desk.app.get() {
+    if let Some(app) = acceptor.dispatcher.app.get() {
         app.models.served().iter().for_each(|served| served.engine.close());
     }
-    let over = async {
-        sleep(BREATH).await; // those who have just come in say what they want, and are told
-        let ended = early.shutdown();
-        tokio::pin!(ended);
-        if timeout(grace, &mut ended).await.is_err() {
-            tracing::warn!("the grace period is over; what still runs is cut off");
-            phase.send_replace(Phase::Cut);
-            let _ = timeout(LAST_WORDS, &mut ended).await;
+    let drained = async {
+        sleep(DRAIN_DELAY).await;
+        let closed = connections.shutdown();
+        tokio::pin!(closed);
+        if timeout(grace_period, &mut closed).await.is_err() {
+            tracing::warn!("the grace period is over; aborting the requests that still run");
+            phase.send_replace(Phase::Aborting);
+            let _ = timeout(FLUSH_TIMEOUT, &mut closed).await;
         }
     };
     tokio::select! {
-        () = over => {}
-        never = entrance.take_in(&late, false) => match never {},
+        () = drained => {}
+        never = acceptor.accept_loop(&late_connections, false) => match never {},
     }
-    drop(entrance);
-    let _ = timeout(LAST_WORDS, late.shutdown()).await;
+    drop(acceptor);
+    let _ = timeout(FLUSH_TIMEOUT, late_connections.shutdown()).await;
 }
 
-/// Where connections come in.
-struct Entrance {
+/// Accepts connections, as many as there are permits.
+struct Acceptor {
     listener: TcpListener,
     http: HttpLimits,
-    places: Arc<Semaphore>,
-    desk: Desk,
+    permits: Arc<Semaphore>,
+    dispatcher: Dispatcher,
 }
 
-impl Entrance {
-    /// Takes connections, each served on its own, for one request or as many as it likes.
-    async fn take_in(&self, graceful: &GracefulShutdown, keep_alive: bool) -> Infallible {
+impl Acceptor {
+    /// Accepts connections and spawns a task for each; with `keep_alive` a connection serves several requests.
+    async fn accept_loop(&self, graceful: &GracefulShutdown, keep_alive: bool) -> Infallible {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(self.http.header_time).keep_alive(keep_alive);
+        http.timer(TokioTimer::new()).header_read_timeout(self.http.header_timeout).keep_alive(keep_alive);
         loop {
-            let place = Arc::clone(&self.places).acquire_owned().await;
+            let permit = Arc::clone(&self.permits).acquire_owned().await;
             let Ok((stream, _)) = self.listener.accept().await else {
-                sleep(BREATH).await;
+                sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             };
-            let _ = stream.set_nodelay(true); // tokens are small and wanted at once; without it they come late
+            let _ = stream.set_nodelay(true); // Nagle's algorithm would delay streamed tokens
             let mut stream = TimeoutStream::new(stream);
-            stream.set_write_timeout(Some(self.http.write_time));
-            let desk = self.desk.clone();
-            let service = service_fn(move |request| desk.clone().answer(request));
+            stream.set_write_timeout(Some(self.http.write_timeout));
+            let dispatcher = self.dispatcher.clone();
+            let service = service_fn(move |request| dispatcher.clone().dispatch(request));
             let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
-            let watched = graceful.watch(connection);
+            let connection = graceful.watch(connection);
             tokio::spawn(async move {
-                let _ = watched.await; // a client that goes away, or one that was not understood and has been told
-                drop(place);
+                let _ = connection.await; // errors: the client disconnected, or sent invalid HTTP and got a 400
+                drop(permit);
             });
         }
     }
 }
 
-/// Where a request goes first.
+/// Passes requests to the router, or rejects them while the models are loading.
 #[derive(Clone)]
-struct Desk {
-    app: Arc<OnceLock<Arc<App>>>,
-    routes: Arc<OnceLock<Router>>,
+struct Dispatcher {
+    app: Arc<OnceLock<Arc<AppState>>>,
+    router: Arc<OnceLock<Router>>,
 }
 
-impl Desk {
-    async fn answer(self, mut request: Request<Incoming>) -> std::result::Result<Response, Infallible> {
+impl Dispatcher {
+    async fn dispatch(self, mut request: Request<Incoming>) -> std::result::Result<Response, Infallible> {
         let Some(app) = self.app.get() else {
             return Ok(ApiError::loading().into_response());
         };
-        let routes = self.routes.get_or_init(|| router(Arc::clone(app)));
-        // Every request's path is put into its plain form before it is routed.
-        if let Some(uri) = plain(request.uri()) {
+        let router = self.router.get_or_init(|| router(Arc::clone(app)));
+        // Before routing, since middleware of the router runs after it.
+        if let Some(uri) = normalize_path(request.uri()) {
             *request.uri_mut() = uri;
         }
-        routes.clone().oneshot(request).await
+        router.clone().oneshot(request).await
     }
 }

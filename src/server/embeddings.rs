@@ -1,11 +1,11 @@
-//! `/v1/embeddings`: the mean of a text's final hidden states, as numbers or as their bytes in base64.
+//! `/v1/embeddings`: the mean of a text's final hidden states, as floats or base64.
 
-use super::App;
-use super::answer::{json, text};
+use super::AppState;
 use super::error::{ApiError, ErrorBody};
-use super::json::{Body, Json};
-use super::log::Call;
+use super::json::{Json, RequestBody};
 use super::prompts::{Prompt, Prompts};
+use super::request_context::RequestContext;
+use super::response::{json_response, to_json};
 use super::submission::Submission;
 use crate::engine::{Event, Request, RequestKind};
 use axum::Extension;
@@ -17,22 +17,22 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// A request. Each field may be left out or null, but for `input`.
+/// An embedding request. All fields but `input` may be absent or null.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct EmbeddingRequest {
-    /// The model; the one in the path comes before it.
+    /// The model; a model in the path takes precedence.
     model: Option<String>,
-    /// One text or several.
+    /// The text or texts to embed.
     input: Option<Prompts>,
-    /// `float` (the default) or `base64`, which is little-endian f32.
+    /// `float` (the default), or `base64` of little-endian f32.
     encoding_format: Option<String>,
-    /// The width of the embeddings, which is the model's and cannot be another.
+    /// Embedding size; must be the model's `n_embd`.
     dimensions: Option<i64>,
 }
 
-impl Body for EmbeddingRequest {}
+impl RequestBody for EmbeddingRequest {}
 
-/// The answer.
+/// An embedding response.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Embeddings {
     object: &'static str,
@@ -41,7 +41,7 @@ pub struct Embeddings {
     usage: PromptUsage,
 }
 
-/// One text's.
+/// The embedding of one text.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Embedding {
     object: &'static str,
@@ -49,72 +49,80 @@ pub struct Embedding {
     embedding: Vector,
 }
 
-/// `[n_embd]`
+/// An embedding vector, `[n_embd]`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Vector {
-    /// As numbers.
+    /// As floats.
     Float(Vec<f32>),
-    /// As bytes.
+    /// As little-endian f32 in base64.
     Base64(String),
 }
 
-/// Tokens counted.
+/// Token usage.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PromptUsage {
     prompt_tokens: usize,
     total_tokens: usize,
 }
 
-/// Embed one text or several.
+/// Create embeddings of one or more texts.
 #[utoipa::path(post, path = "/v1/embeddings", request_body = EmbeddingRequest, responses(
-    (status = 200, body = Embeddings, description = "One for each text"),
-    (status = "4XX", body = ErrorBody, description = "What is wrong"),
+    (status = 200, body = Embeddings, description = "One embedding per text"),
+    (status = "4XX", body = ErrorBody, description = "The error"),
 ))]
 pub async fn create(
-    State(app): State<Arc<App>>,
-    Extension(call): Extension<Arc<Call>>,
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
     engine: Option<Path<String>>,
     Json(request): Json<EmbeddingRequest>,
 ) -> Result<Response, ApiError> {
-    let key = call.key();
-    let (served, name) =
-        app.models.find(engine.as_deref().map(String::as_str), request.model.as_deref(), key.as_deref())?;
-    call.asks_for(&name);
+    let key = context.key();
+    let (served, name) = app.models.resolve(
+        engine.as_deref().map(String::as_str),
+        request.model.as_deref(),
+        key.as_deref(),
+    )?;
+    context.set_model(&name);
     let base64 = match request.encoding_format.as_deref() {
         None | Some("float") => false,
         Some("base64") => true,
         Some(other) => {
             let message = format!("found {other:?}, expected \"float\" or \"base64\"");
-            return Err(ApiError::param("encoding_format", message));
+            return Err(ApiError::invalid_param("encoding_format", message));
         }
     };
     let n_embd = served.config().n_embd;
-    if let Some(dimensions) = request.dimensions.filter(|&wanted| usize::try_from(wanted) != Ok(n_embd)) {
-        let message = format!("found {dimensions}, expected {n_embd}, which is the model's width");
-        return Err(ApiError::param("dimensions", message));
+    if let Some(dimensions) =
+        request.dimensions.filter(|&dimensions| usize::try_from(dimensions) != Ok(n_embd))
+    {
+        let message = format!("found {dimensions}, expected {n_embd}, the model's embedding size");
+        return Err(ApiError::invalid_param("dimensions", message));
     }
     let Some(input) = request.input else {
-        return Err(ApiError::param("input", "found nothing, expected a text or several"));
+        return Err(ApiError::invalid_param("input", "missing, expected one or more texts"));
     };
-    let prompts = input.read(&served, "input").await?;
+    let prompts = input.encode(&served, "input").await?;
     let n_positions = served.config().n_positions;
     if prompts.iter().any(|prompt| prompt.ids.is_empty()) {
-        return Err(ApiError::param("input", "found an empty string, expected some text"));
+        return Err(ApiError::invalid_param(
+            "input",
+            "found an empty string, expected at least one character",
+        ));
     }
-    if let Some(prompt) = prompts.iter().find(|prompt| prompt.tokens() > n_positions) {
-        return Err(ApiError::context_length("input", n_positions, prompt.tokens(), 0));
+    if let Some(prompt) = prompts.iter().find(|prompt| prompt.token_count() > n_positions) {
+        return Err(ApiError::context_length_exceeded("input", n_positions, prompt.token_count(), 0));
     }
     if app.log_prompts {
-        call.prompt(prompts.iter().map(|prompt| prompt.text.as_str()).collect::<Vec<_>>().join("\n"));
+        context.set_prompt(prompts.iter().map(|prompt| prompt.text.as_str()).collect::<Vec<_>>().join("\n"));
     }
-    let tokens = prompts.iter().map(Prompt::tokens).sum();
-    app.reserve(&call, tokens)?;
+    let tokens = prompts.iter().map(Prompt::token_count).sum();
+    app.reserve(&context, tokens)?;
     let mut vectors: Vec<Vec<f32>> = vec![vec![]; prompts.len()];
     let requests =
         prompts.into_iter().map(|prompt| Request { prompt: prompt.ids, kind: RequestKind::Embed }).collect();
     let mut submission = Submission::start(&app, &served, requests, "input")?;
-    call.admitted(tokens);
+    context.set_prompt_tokens(tokens);
     while let Some((index, event)) = submission.next().await? {
         match event {
             Event::Embedding(vector) => vectors[index] = vector,
@@ -134,5 +142,5 @@ pub async fn create(
     };
     let data = vectors.into_iter().enumerate().map(embedding).collect();
     let usage = PromptUsage { prompt_tokens: tokens, total_tokens: tokens };
-    Ok(json(text(&Embeddings { object: "list", data, model: name, usage })).into_response())
+    Ok(json_response(to_json(&Embeddings { object: "list", data, model: name, usage })).into_response())
 }

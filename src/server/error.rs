@@ -1,4 +1,4 @@
-//! What a client reads when it is refused: OpenAI's error object, with the status and headers its libraries act on.
+//! Rejections: OpenAI's error object, with the status and headers that its client libraries act on.
 
 use crate::Error;
 use crate::engine::SubmitError;
@@ -8,30 +8,30 @@ use serde::Serialize;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// A refusal. All of it is sent, as `{"error": {"message", "type", "param", "code"}}`.
+/// An error response, sent as `{"error": {"message", "type", "param", "code"}}`.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     status: StatusCode,
     body: ErrorObject,
-    /// After which time another try makes sense.
+    /// Delay after which the client may retry.
     retry_after: Option<Duration>,
-    /// No try will ever make sense, although the status says so.
-    hopeless: bool,
-    /// Nothing else will be answered on this connection.
-    last: bool,
+    /// Retrying can never succeed, although the status suggests it.
+    should_not_retry: bool,
+    /// The connection is closed after this response.
+    close_connection: bool,
 }
 
-/// The inner object. All four keys are always there.
+/// The inner object. All four keys are always present.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ErrorObject {
-    /// What is wrong, for a person.
+    /// Error message for a person.
     pub message: String,
-    /// Its kind: `invalid_request_error`, `requests`, `tokens` or `server_error`.
+    /// Error type: `invalid_request_error`, `requests`, `tokens` or `server_error`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// The field that is wrong.
+    /// The invalid request field.
     pub param: Option<String>,
-    /// What is wrong, for a program.
+    /// Error code for a program.
     pub code: Option<&'static str>,
 }
 
@@ -46,7 +46,7 @@ const INVALID: &str = "invalid_request_error";
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         let body = ErrorObject { message: message.into(), kind, param: None, code: None };
-        Self { status, body, retry_after: None, hopeless: false, last: false }
+        Self { status, body, retry_after: None, should_not_retry: false, close_connection: false }
     }
 
     fn code(mut self, code: &'static str) -> Self {
@@ -54,25 +54,31 @@ impl ApiError {
         self
     }
 
-    /// 400: the request cannot be understood.
+    /// 400: the request is malformed.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, INVALID, message)
     }
 
     /// 400: a field is missing, malformed or out of range.
-    pub fn param(param: &str, message: impl AsRef<str>) -> Self {
+    pub fn invalid_param(param: &str, message: impl AsRef<str>) -> Self {
         let mut error = Self::invalid(format!("{param}: {}", message.as_ref()));
         error.body.param = Some(param.to_string());
         error
     }
 
-    /// 400: a field that is known, would change the answer, and is not supported.
-    pub fn unsupported(param: &str) -> Self {
-        Self::param(param, "this server does not support it; leave it out").code("unsupported_parameter")
+    /// 400: a known field that would change the response and is not supported.
+    pub fn unsupported_param(param: &str) -> Self {
+        Self::invalid_param(param, "not supported by this server; remove it from the request")
+            .code("unsupported_parameter")
     }
 
-    /// 400: prompt and completion do not fit the model's context together.
-    pub fn context_length(param: &str, n_positions: usize, prompt: usize, completion: usize) -> Self {
+    /// 400: prompt and completion together exceed the model's context length.
+    pub fn context_length_exceeded(
+        param: &str,
+        n_positions: usize,
+        prompt: usize,
+        completion: usize,
+    ) -> Self {
         let mut error = Self::invalid(format!(
             "This model's maximum context length is {n_positions} tokens, however you requested {} tokens \
              ({prompt} in your prompt; {completion} for the completion). \
@@ -84,7 +90,7 @@ impl ApiError {
         error
     }
 
-    /// 401: no key, or one that nobody was given.
+    /// 401: no API key, or an unknown one.
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, INVALID, message).code("invalid_api_key")
     }
@@ -95,7 +101,7 @@ impl ApiError {
             .code("unknown_url")
     }
 
-    /// 404: no such model, or not for this key.
+    /// 404: no such model, or the key may not use it.
     pub fn model_not_found(name: &str) -> Self {
         let message = format!("The model `{name}` does not exist or you do not have access to it.");
         let mut error = Self::new(StatusCode::NOT_FOUND, INVALID, message).code("model_not_found");
@@ -103,36 +109,36 @@ impl ApiError {
         error
     }
 
-    /// 405: the path is there, the method is not.
+    /// 405: the path exists, but not for this method.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let message = format!("Not allowed to {method} on {path}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, message).code("method_not_supported")
     }
 
-    /// 408: the body did not arrive in time.
+    /// 408: the request body did not arrive in time.
     pub fn timeout() -> Self {
-        let message = "the request's body did not arrive in time";
+        let message = "the request body did not arrive in time";
         Self::new(StatusCode::REQUEST_TIMEOUT, INVALID, message).code("request_timeout")
     }
 
-    /// 413: the body is too large.
-    pub fn too_large(limit: usize) -> Self {
-        let message = format!("the request's body is too large, expected at most {limit} bytes");
+    /// 413: the request body is too large.
+    pub fn body_too_large(limit: usize) -> Self {
+        let message = format!("the request body is too large, expected at most {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, message).code("request_too_large")
     }
 
-    /// 429: a limit is reached; `kind` is "requests" or "tokens".
+    /// 429: a rate limit is reached; `kind` is "requests" or "tokens".
     pub fn rate_limited(kind: &'static str, message: String, retry_after: Duration) -> Self {
         let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, kind, message).code("rate_limit_exceeded");
         error.retry_after = Some(retry_after);
         error
     }
 
-    /// 429: one request alone asks for more than a minute's tokens.
-    pub fn above_limit(message: String) -> Self {
+    /// 429: a single request needs more tokens than the limit per minute.
+    pub fn exceeds_rate_limit(message: String) -> Self {
         let mut error =
             Self::new(StatusCode::TOO_MANY_REQUESTS, "tokens", message).code("rate_limit_exceeded");
-        error.hopeless = true;
+        error.should_not_retry = true;
         error
     }
 
@@ -142,52 +148,54 @@ impl ApiError {
         error
     }
 
-    /// 503: the server has no models yet.
+    /// 503: the models are still loading.
     pub fn loading() -> Self {
         Self::unavailable("the server is loading its models; try again in a second", Duration::from_secs(1))
     }
 
-    /// 503: the server is about to end.
-    pub fn closing() -> Self {
+    /// 503: the server is shutting down.
+    pub fn shutting_down() -> Self {
         let message = "the server is shutting down; try again once it is back";
         let mut error = Self::unavailable(message, Duration::from_secs(5));
-        error.last = true;
+        error.close_connection = true;
         error
     }
 
-    /// 500: what cannot be blamed on the request.
+    /// 500: an error that is not the client's fault.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 
-    /// The model refused a request; `prompt` is what the API calls its tokens.
-    pub fn refused(refused: SubmitError, prompt: &str) -> Self {
-        match refused {
+    /// The error for a request that the engine rejected; `prompt_param` is the request field its tokens came from.
+    pub fn from_submit_error(error: SubmitError, prompt_param: &str) -> Self {
+        match error {
             SubmitError::QueueFull => {
-                let message = "too many requests are waiting already; try again in a second".to_string();
+                let message = "the request queue is full; try again in a second".to_string();
                 Self::rate_limited("requests", message, Duration::from_secs(1))
             }
-            SubmitError::Closed => Self::closing(),
+            SubmitError::Closed => Self::shutting_down(),
             SubmitError::Invalid(Error::ContextOverflow { prompt_tokens, n_positions }) => {
-                Self::context_length(prompt, n_positions, prompt_tokens, 0)
+                Self::context_length_exceeded(prompt_param, n_positions, prompt_tokens, 0)
             }
             SubmitError::Invalid(Error::Parameter { name, found, expected }) => {
-                Self::param(&name, format!("found {found}, expected {expected}"))
+                Self::invalid_param(&name, format!("found {found}, expected {expected}"))
             }
-            SubmitError::Invalid(error @ Error::TokenId { .. }) => Self::param(prompt, error.to_string()),
+            SubmitError::Invalid(error @ Error::TokenId { .. }) => {
+                Self::invalid_param(prompt_param, error.to_string())
+            }
             SubmitError::Invalid(error) => Self::invalid(error.to_string()),
         }
     }
 
-    /// The status it is sent with.
+    /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The JSON, as a stream that has already begun carries it.
+    /// Returns the error object as JSON, as an SSE event of a started stream carries it.
     pub fn json(&self) -> String {
         let body = ErrorBody { error: &self.body };
-        serde_json::to_string(&body).unwrap_or_default() // strings only
+        serde_json::to_string(&body).unwrap_or_default() // cannot fail: strings only
     }
 }
 
@@ -199,16 +207,16 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(wait) = self.retry_after {
-            // The old client reads whole seconds, the new one prefers milliseconds.
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        if let Some(delay) = self.retry_after {
+            // openai 0.28 reads seconds, newer clients prefer milliseconds.
+            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, seconds.max(1).into());
-            headers.insert("retry-after-ms", (wait.as_millis() as u64).max(1).into());
+            headers.insert("retry-after-ms", (delay.as_millis() as u64).max(1).into());
         }
-        if self.last {
+        if self.close_connection {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        if self.hopeless {
+        if self.should_not_retry {
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
         response
@@ -221,17 +229,17 @@ mod tests {
     use serde_json::{Value, json};
 
     #[test]
-    fn all_four_keys_are_always_there() {
+    fn error_object_always_has_all_four_keys() {
         let value: Value = serde_json::from_str(&ApiError::invalid("no").json()).unwrap();
         let expected = json!({"message": "no", "type": "invalid_request_error", "param": null, "code": null});
         assert_eq!(value, json!({"error": expected}));
-        let value: Value = serde_json::from_str(&ApiError::unsupported("suffix").json()).unwrap();
+        let value: Value = serde_json::from_str(&ApiError::unsupported_param("suffix").json()).unwrap();
         assert_eq!(value["error"]["param"], "suffix");
         assert_eq!(value["error"]["code"], "unsupported_parameter");
     }
 
     #[test]
-    fn a_wait_is_told_in_whole_seconds_and_in_milliseconds() {
+    fn retry_delay_is_sent_in_seconds_and_milliseconds() {
         let error = ApiError::rate_limited("requests", "slow down".into(), Duration::from_millis(1200));
         let response = error.into_response();
         assert_eq!(response.headers()["retry-after"], "2");
@@ -239,6 +247,9 @@ mod tests {
         let response = ApiError::rate_limited("tokens", String::new(), Duration::ZERO).into_response();
         assert_eq!(response.headers()["retry-after"], "1");
         assert!(!response.headers().contains_key("x-should-retry"));
-        assert_eq!(ApiError::above_limit(String::new()).into_response().headers()["x-should-retry"], "false");
+        assert_eq!(
+            ApiError::exceeds_rate_limit(String::new()).into_response().headers()["x-should-retry"],
+            "false"
+        );
     }
 }

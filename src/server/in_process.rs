@@ -1,7 +1,7 @@
-//! The same routes without a network, for requests that are there already.
+//! In-process server: the same routes without a network, for batch requests.
 
-use super::routes::{plain, router};
-use super::{Checked, Phase, ServerOptions};
+use super::routes::{normalize_path, router};
+use super::{LoadedOptions, Phase, ServerOptions};
 use crate::{Error, Hornbook, Result};
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -12,77 +12,83 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-/// Models and the routes to them.
-pub struct InProcess {
-    routes: Router,
+/// Models behind the HTTP router, without a listener.
+pub struct InProcessServer {
+    router: Router,
     runtime: Runtime,
-    /// Nothing is to end before it is done; its requests hold the other side.
+    /// Kept alive so that the phase stays `Serving`; requests hold receivers.
     _phase: watch::Sender<Phase>,
 }
 
-/// What a request was answered.
+/// Response to a posted request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// The status, as HTTP has it.
+pub struct InProcessResponse {
+    /// HTTP status.
     pub status: u16,
-    /// As in the `x-request-id` header.
+    /// Request id, as in the `x-request-id` header.
     pub request_id: String,
-    /// The body: JSON, unless a stream was asked for.
+    /// Response body: JSON, or SSE events for a streaming request.
     pub body: String,
 }
 
-impl InProcess {
-    /// Models at work. What the options say of the network has no meaning here, and there are no keys.
+impl InProcessServer {
+    /// Starts an engine for each model. Network options are ignored, and no API keys are required.
     ///
     /// # Errors
-    /// [`Error::Parameter`] and [`Error::Message`] for options and names that do not go together, [`Error::Io`] for a
+    /// [`Error::Parameter`] and [`Error::Message`] for invalid or conflicting options and names, [`Error::Io`] for a
     /// file that cannot be read.
     pub fn start(models: Vec<Hornbook>, options: ServerOptions) -> Result<Self> {
-        let phase = watch::Sender::new(Phase::Open);
-        let app = Checked::new(ServerOptions { keys: None, ..options })?.app(models, phase.subscribe())?;
+        let phase = watch::Sender::new(Phase::Serving);
+        let app = LoadedOptions::new(ServerOptions { key_file: None, ..options })?
+            .into_app_state(models, phase.subscribe())?;
         let runtime = Builder::new_current_thread().enable_time().build();
         let runtime =
-            runtime.map_err(|error| Error::Message(format!("the requests cannot be run: {error}")))?;
-        Ok(Self { routes: router(app), runtime, _phase: phase })
+            runtime.map_err(|error| Error::Message(format!("cannot start the request runtime: {error}")))?;
+        Ok(Self { router: router(app), runtime, _phase: phase })
     }
 
-    /// Posts requests, each a path and a body, so many `at_once`, and hands over every answer when it is there, with the
-    /// request's number; the first error ends it.
+    /// Posts requests, each a path and a body, with up to `concurrency` of them in flight, and calls `on_response` with each
+    /// response and the request's index, in order of completion. The first error ends it.
     ///
     /// # Errors
-    /// Those of `each`.
+    /// Those of `on_response`, and [`Error::Message`] if a response body cannot be read.
     ///
     /// # Panics
-    /// Within a `tokio` runtime.
-    pub fn answer_all(
+    /// If called within a `tokio` runtime.
+    pub fn post_all(
         &self,
         requests: impl IntoIterator<Item = (Uri, String)>,
-        at_once: usize,
-        mut each: impl FnMut(usize, Answer) -> Result<()>,
+        concurrency: usize,
+        mut on_response: impl FnMut(usize, InProcessResponse) -> Result<()>,
     ) -> Result<()> {
-        let answers = requests
+        let responses = requests
             .into_iter()
             .enumerate()
-            .map(|(i, (path, body))| async move { (i, self.answer(&path, body).await) });
+            .map(|(i, (path, body))| async move { (i, self.post(&path, body).await) });
         self.runtime.block_on(async {
-            let mut answers = iter(answers).buffer_unordered(at_once.max(1));
-            while let Some((i, answer)) = answers.next().await {
-                each(i, answer?)?;
+            let mut responses = iter(responses).buffer_unordered(concurrency.max(1));
+            while let Some((i, response)) = responses.next().await {
+                on_response(i, response?)?;
             }
             Ok(())
         })
     }
 
-    async fn answer(&self, path: &Uri, body: String) -> Result<Answer> {
+    async fn post(&self, path: &Uri, body: String) -> Result<InProcessResponse> {
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = plain(path).unwrap_or_else(|| path.clone());
-        let answered: std::result::Result<_, Infallible> = self.routes.clone().oneshot(request).await;
-        let (head, body) = answered.unwrap_or_else(|never| match never {}).into_parts();
-        let failed = |error: String| Error::Message(format!("{path}: the answer broke off: {error}"));
-        let body = to_bytes(body, usize::MAX).await.map_err(|error| failed(error.to_string()))?;
-        let body = String::from_utf8(body.into()).map_err(|error| failed(error.to_string()))?;
+        *request.uri_mut() = normalize_path(path).unwrap_or_else(|| path.clone());
+        let response: std::result::Result<_, Infallible> = self.router.clone().oneshot(request).await;
+        let (head, body) = response.unwrap_or_else(|never| match never {}).into_parts();
+        let read_error =
+            |error: String| Error::Message(format!("{path}: cannot read the response body: {error}"));
+        let body = to_bytes(body, usize::MAX).await.map_err(|error| read_error(error.to_string()))?;
+        let body = String::from_utf8(body.into()).map_err(|error| read_error(error.to_string()))?;
         let request_id = head.headers.get("x-request-id").and_then(|id| id.to_str().ok());
-        Ok(Answer { status: head.status.as_u16(), request_id: request_id.unwrap_or_default().into(), body })
+        Ok(InProcessResponse {
+            status: head.status.as_u16(),
+            request_id: request_id.unwrap_or_default().into(),
+            body,
+        })
     }
 }

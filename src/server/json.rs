@@ -1,6 +1,6 @@
-//! A request's body: any Content-Type, one JSON object, and a refusal that names the field.
+//! JSON extractor: any Content-Type, one JSON object, and rejections that name the field.
 
-use super::App;
+use super::AppState;
 use super::error::ApiError;
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
@@ -9,25 +9,28 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// A request's body, read and checked against its type.
+/// Extractor of a JSON request body.
 pub struct Json<T>(pub T);
 
-/// A field's name, and what says whether a value of it asks for anything.
+/// An unsupported field: its name, and a predicate for values that would change the response.
 pub type Unsupported = (&'static str, fn(&Value) -> bool);
 
-/// What a body can be read as.
-pub trait Body: DeserializeOwned {
-    /// Fields that would change the answer and are not supported.
+/// A type that a request body deserializes to.
+pub trait RequestBody: DeserializeOwned {
+    /// Known fields that are not supported.
     const UNSUPPORTED: &'static [Unsupported] = &[];
 
-    /// Checks parts of the object that are types of their own, so that a refusal can name their fields.
-    fn check(_: &Value) -> Result<(), ApiError> {
+    /// Validates flattened parts of the object first, so that errors can name their fields.
+    ///
+    /// # Errors
+    /// 400 that names the field.
+    fn validate(_: &Value) -> Result<(), ApiError> {
         Ok(())
     }
 }
 
-/// Whether a value asks for something: neither null nor false nor empty.
-pub fn asks(value: &Value) -> bool {
+/// Returns whether a value is set: not null, false, zero or empty.
+pub fn is_set(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Bool(on) => *on,
@@ -38,19 +41,25 @@ pub fn asks(value: &Value) -> bool {
     }
 }
 
-/// A value as a type; an error names the field, as far in as it can.
-pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
+/// Deserializes a value; errors name the field by its path.
+///
+/// # Errors
+/// 400 that names the field.
+pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         match path.as_str() {
             "." | "?" => ApiError::invalid(error.inner().to_string()),
-            path => ApiError::param(path, error.inner().to_string()),
+            path => ApiError::invalid_param(path, error.inner().to_string()),
         }
     })
 }
 
-/// Bytes as the body of a request.
-pub fn parse<T: Body>(bytes: &[u8]) -> Result<T, ApiError> {
+/// Parses a request body.
+///
+/// # Errors
+/// 400 for anything but one JSON object with valid and supported fields.
+pub fn parse<T: RequestBody>(bytes: &[u8]) -> Result<T, ApiError> {
     if bytes.trim_ascii().is_empty() {
         return Err(ApiError::invalid("the body is empty, expected a JSON object"));
     }
@@ -59,36 +68,39 @@ pub fn parse<T: Body>(bytes: &[u8]) -> Result<T, ApiError> {
     let Value::Object(fields) = &value else {
         return Err(ApiError::invalid("the body is not a JSON object"));
     };
-    for (name, asks) in T::UNSUPPORTED {
-        if fields.get(*name).is_some_and(asks) {
-            return Err(ApiError::unsupported(name));
+    for (name, is_used) in T::UNSUPPORTED {
+        if fields.get(*name).is_some_and(is_used) {
+            return Err(ApiError::unsupported_param(name));
         }
     }
-    T::check(&value)?;
-    read(&value)
+    T::validate(&value)?;
+    from_value(&value)
 }
 
-impl<T: Body> FromRequest<Arc<App>> for Json<T> {
+impl<T: RequestBody> FromRequest<Arc<AppState>> for Json<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &Arc<AppState>) -> Result<Self, ApiError> {
         let limits = &app.http;
-        let told = request.headers().get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
-        if told.is_some_and(|bytes: u64| bytes > limits.max_body as u64) {
-            return Err(ApiError::too_large(limits.max_body));
+        let content_length =
+            request.headers().get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
+        if content_length.is_some_and(|bytes: u64| bytes > limits.max_body_bytes as u64) {
+            return Err(ApiError::body_too_large(limits.max_body_bytes));
         }
-        let body = to_bytes(request.into_body(), limits.max_body);
-        match tokio::time::timeout(limits.body_time, body).await {
+        let body = to_bytes(request.into_body(), limits.max_body_bytes);
+        match tokio::time::timeout(limits.body_timeout, body).await {
             Err(_) => Err(ApiError::timeout()),
             Ok(Ok(bytes)) => parse(&bytes).map(Json),
-            Ok(Err(error)) if is_too_long(&error) => Err(ApiError::too_large(limits.max_body)),
+            Ok(Err(error)) if is_length_limit_error(&error) => {
+                Err(ApiError::body_too_large(limits.max_body_bytes))
+            }
             Ok(Err(error)) => Err(ApiError::invalid(format!("the body could not be read: {error}"))),
         }
     }
 }
 
-/// Whether reading ended at the limit rather than at the connection's end.
-fn is_too_long(error: &axum::Error) -> bool {
+/// Returns whether reading the body failed because it exceeds the size limit.
+fn is_length_limit_error(error: &axum::Error) -> bool {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = source {
         if error.is::<http_body_util::LengthLimitError>() {
@@ -107,37 +119,37 @@ mod tests {
     #[derive(Debug, Deserialize)]
     #[serde(default)]
     #[derive(Default)]
-    struct Asked {
+    struct TestRequest {
         n: Option<i64>,
         names: Option<Vec<String>>,
     }
 
-    impl Body for Asked {
-        const UNSUPPORTED: &'static [Unsupported] = &[("suffix", asks)];
+    impl RequestBody for TestRequest {
+        const UNSUPPORTED: &'static [Unsupported] = &[("suffix", is_set)];
     }
 
     fn message(body: &str) -> String {
-        let error = parse::<Asked>(body.as_bytes()).unwrap_err();
+        let error = parse::<TestRequest>(body.as_bytes()).unwrap_err();
         serde_json::from_str::<Value>(&error.json()).unwrap()["error"]["message"].as_str().unwrap().into()
     }
 
     #[test]
-    fn every_field_may_be_null_absent_or_unknown() {
-        let asked: Asked =
-            parse(br#"{"n": null, "names": ["a"], "what": {"is": "this"}, "suffix": ""}"#).unwrap();
-        assert_eq!((asked.n, asked.names), (None, Some(vec!["a".to_string()])));
-        assert_eq!(parse::<Asked>(b"{}").unwrap().n, None);
+    fn null_absent_and_unknown_fields_are_accepted() {
+        let request: TestRequest =
+            parse(br#"{"n": null, "names": ["a"], "unknown": {"a": 1}, "suffix": ""}"#).unwrap();
+        assert_eq!((request.n, request.names), (None, Some(vec!["a".to_string()])));
+        assert_eq!(parse::<TestRequest>(b"{}").unwrap().n, None);
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_body_error_names_the_field() {
         assert!(
             message(r#"{"n": "two"}"#).starts_with("n: invalid type: string \"two\""),
             "{}",
             message(r#"{"n": "two"}"#)
         );
         assert!(message(r#"{"names": ["a", 3]}"#).starts_with("names[1]: invalid type"));
-        assert!(message(r#"{"suffix": "."}"#).starts_with("suffix: this server does not support it"));
+        assert!(message(r#"{"suffix": "."}"#).starts_with("suffix: not supported by this server"));
         assert!(message("{").starts_with("the body is not JSON: EOF"));
         assert!(message("{} {}").starts_with("the body is not JSON: trailing"));
         assert_eq!(message("[1]"), "the body is not a JSON object");

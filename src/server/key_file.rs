@@ -1,4 +1,4 @@
-//! Changing the keys' file: entries come and go, everything else in it stays as it was written, comments too.
+//! Editing the key file: adding and removing entries while preserving comments and formatting.
 
 use super::keys::{Key, hash, parse, read};
 use crate::atomic_file::AtomicFile;
@@ -9,20 +9,19 @@ use std::io::ErrorKind;
 use std::path::Path;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
-/// What every key begins with, so that one is known when seen.
+/// Prefix of every key, which makes leaked keys easy to find.
 const PREFIX: &str = "sk-hornbook-";
 
-/// Makes a key and adds its entry to the file, which need not be there yet. `entry` has everything but the hash. The key
-/// is nowhere but in the answer.
+/// Creates a key and adds its entry to the file, which is created if needed. `entry` has everything but the hash. The
+/// key itself is only returned, never stored.
 ///
 /// # Errors
-/// [`Error::Message`] for a name that is taken or a file that cannot be understood, [`Error::Io`] where it cannot be
-/// read or written.
+/// [`Error::Message`] for a duplicate name or an invalid file, [`Error::Io`] if it cannot be read or written.
 pub fn add(path: &Path, entry: &Key) -> Result<String> {
     let mut document = open(path)?;
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)
-        .map_err(|error| Error::Message(format!("the system gives no random numbers: {error}")))?;
+        .map_err(|error| Error::Message(format!("cannot get random bytes from the system: {error}")))?;
     let key = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
 
     let mut table = Table::new();
@@ -40,37 +39,34 @@ pub fn add(path: &Path, entry: &Key) -> Result<String> {
     }
     let keys = document.entry("key").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
     let Some(keys) = keys.as_array_of_tables_mut() else {
-        return Err(Error::Message(format!(
-            "{}: key: expected entries that begin with [[key]]",
-            path.display()
-        )));
+        return Err(Error::Message(format!("{}: key: expected an array of tables, [[key]]", path.display())));
     };
     keys.push(table);
     write(path, &document)?;
     Ok(key)
 }
 
-/// Removes an entry.
+/// Removes a key's entry.
 ///
 /// # Errors
-/// As [`add`], and where there is no such entry.
+/// As [`add`], and [`Error::Message`] if there is no such entry.
 pub fn remove(path: &Path, name: &str) -> Result<()> {
     read(path)?;
     let mut document = open(path)?;
     let keys = document.get_mut("key").and_then(Item::as_array_of_tables_mut);
-    let found = keys.and_then(|keys| {
-        let named = |table: &Table| table.get("name").and_then(Item::as_str) == Some(name);
-        let at = keys.iter().position(named)?;
-        keys.remove(at);
+    let removed = keys.and_then(|keys| {
+        let has_name = |table: &Table| table.get("name").and_then(Item::as_str) == Some(name);
+        let index = keys.iter().position(has_name)?;
+        keys.remove(index);
         Some(())
     });
-    if found.is_none() {
-        return Err(Error::Message(format!("{}: no key is called '{name}'", path.display())));
+    if removed.is_none() {
+        return Err(Error::Message(format!("{}: no key named '{name}'", path.display())));
     }
     write(path, &document)
 }
 
-/// The file as it is written; nothing where there is none.
+/// Reads and validates the file; an empty document if it does not exist.
 fn open(path: &Path) -> Result<DocumentMut> {
     let text = match std::fs::read_to_string(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
@@ -80,7 +76,7 @@ fn open(path: &Path) -> Result<DocumentMut> {
     text.parse().map_err(|error| Error::Message(format!("{}: {error}", path.display())))
 }
 
-/// Puts the new file in the old one's place, whole or not at all, and only if a server would take it.
+/// Replaces the file atomically, after validating the new content.
 fn write(path: &Path, document: &DocumentMut) -> Result<()> {
     let text = document.to_string();
     parse(path, &text)?;
@@ -92,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_come_and_go_and_comments_stay() {
+    fn adding_and_removing_keys_preserves_comments() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.toml");
         let alice = Key { requests_per_minute: Some(100), ..Key::named("alice") };
@@ -111,10 +107,10 @@ mod tests {
         assert_eq!(keys[0], Key { sha256: hash(&key), ..alice });
         assert_eq!((&keys[1].models, keys[1].tokens_per_minute), (&bob.models, Some(5)));
 
-        let taken = add(&path, &Key::named("bob")).unwrap_err().to_string();
-        assert!(taken.contains("'bob': found two"), "{taken}");
+        let duplicate = add(&path, &Key::named("bob")).unwrap_err().to_string();
+        assert!(duplicate.contains("'bob': found two"), "{duplicate}");
         remove(&path, "bob").unwrap();
-        assert!(remove(&path, "bob").unwrap_err().to_string().ends_with("no key is called 'bob'"));
+        assert!(remove(&path, "bob").unwrap_err().to_string().ends_with("no key named 'bob'"));
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("# ours\n") && read(&path).unwrap().len() == 1, "{text}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -122,7 +118,7 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn only_the_owner_reads_a_new_file() {
+    fn new_key_file_is_readable_by_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.toml");
@@ -131,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_understood_is_left_alone() {
+    fn invalid_key_file_is_not_modified() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.toml");
         for text in ["key = 3", "[[key]", "other = 1"] {

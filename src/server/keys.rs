@@ -1,4 +1,4 @@
-//! Who may ask: the keys' file, read anew whenever it changes.
+//! API keys: the keyring, reloaded whenever the key file changes.
 //!
 //! ```toml
 //! [[key]]
@@ -9,8 +9,7 @@
 //! models = ["gpt2"]
 //! ```
 //!
-//! It holds hashes alone: whoever reads it cannot use the keys. A limit that is left out is none, and without `models`
-//! a key is good for all.
+//! The file contains hashes, not keys. A missing limit means unlimited, and without `models` a key may use all models.
 
 use super::error::ApiError;
 use crate::{Error, Result};
@@ -23,29 +22,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 use subtle::{Choice, ConstantTimeEq};
 
-/// A key's entry.
+/// An entry of the key file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
-    /// Whose it is; what logs and messages call it.
+    /// Name of the key, shown in logs and messages.
     pub name: String,
-    /// The SHA-256 of the key, in hexadecimal.
+    /// SHA-256 of the key, in hexadecimal.
     pub sha256: String,
-    /// Requests it may make in a minute.
+    /// Limit of requests per minute.
     pub requests_per_minute: Option<u64>,
-    /// Tokens, of prompts and completions, it may use in a minute.
+    /// Limit of prompt and completion tokens per minute.
     pub tokens_per_minute: Option<u64>,
-    /// The models it may use, by the names they are served or asked for by.
+    /// Models the key may use, by name or alias.
     pub models: Option<Vec<String>>,
 }
 
 impl Key {
-    /// A key without limits, and without a hash that anything could have.
+    /// Creates an entry without limits, with an empty hash that matches no key.
     pub fn named(name: &str) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
 
-    /// Whether it may use the model called by any of these names.
+    /// Returns whether the key may use a model with any of these names.
     pub fn may_use(&self, names: &[&str]) -> bool {
         self.models.as_ref().is_none_or(|models| models.iter().any(|model| names.contains(&model.as_str())))
     }
@@ -58,10 +57,10 @@ struct KeyFile {
     key: Vec<Key>,
 }
 
-/// Reads a keys' file.
+/// Reads and validates a key file.
 ///
 /// # Errors
-/// [`Error::Io`], and [`Error::Message`] that names the entry and field that is wrong.
+/// [`Error::Io`], or [`Error::Message`] that names the invalid entry and field.
 pub fn read(path: &Path) -> Result<Vec<Key>> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
         path: path.into(),
@@ -72,20 +71,24 @@ pub fn read(path: &Path) -> Result<Vec<Key>> {
 }
 
 pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Key>> {
-    let wrong = |problem: String| Error::Message(format!("{}: {problem}", path.display()));
+    let invalid = |problem: String| Error::Message(format!("{}: {problem}", path.display()));
     let file: KeyFile = toml_edit::de::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
-        wrong(format!("line {line}: {}", error.message().replace('\n', " ")))
+        invalid(format!("line {line}: {}", error.message().replace('\n', " ")))
     })?;
     for (i, key) in file.key.iter().enumerate() {
         if key.name.is_empty() || key.name.chars().any(char::is_control) {
-            return Err(wrong(format!("key {}: name: found {:?}, expected some text", i + 1, key.name)));
+            return Err(invalid(format!(
+                "key {}: name: found {:?}, expected a non-empty name without control characters",
+                i + 1,
+                key.name
+            )));
         }
         if file.key[..i].iter().any(|other| other.name == key.name) {
-            return Err(wrong(format!("key '{}': found two of that name, expected one", key.name)));
+            return Err(invalid(format!("key '{}': found two keys with this name, expected one", key.name)));
         }
         if key.sha256.len() != 64 || !key.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(wrong(format!(
+            return Err(invalid(format!(
                 "key '{}': sha256: found {:?}, expected 64 hexadecimal digits",
                 key.name, key.sha256
             )));
@@ -94,40 +97,40 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Key>> {
     Ok(file.key)
 }
 
-/// The SHA-256 of a key, in hexadecimal.
+/// Returns the SHA-256 of a key, in hexadecimal.
 pub fn hash(key: &str) -> String {
     Sha256::digest(key.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}"); // a String takes anything
+        let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
         hex
     })
 }
 
-/// The keys of a file as it is now.
+/// The keys of a key file, reloaded when the file changes.
 #[derive(Debug)]
 pub struct Keyring {
     path: PathBuf,
-    loaded: Mutex<Loaded>,
+    cache: Mutex<KeyCache>,
 }
 
 #[derive(Debug)]
-struct Loaded {
-    version: Option<Version>,
+struct KeyCache {
+    version: Option<FileVersion>,
     keys: Arc<Vec<Arc<Key>>>,
 }
 
-/// What tells one state of a file from another.
+/// Metadata by which a change of the file is detected.
 #[derive(Debug, PartialEq)]
-struct Version {
+struct FileVersion {
     modified: Option<SystemTime>,
     bytes: u64,
-    /// A file that was put in another's place.
+    /// Changes when the file is replaced.
     #[cfg(unix)]
     inode: u64,
 }
 
-fn version(path: &Path) -> Option<Version> {
+fn file_version(path: &Path) -> Option<FileVersion> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some(Version {
+    Some(FileVersion {
         modified: metadata.modified().ok(),
         bytes: metadata.len(),
         #[cfg(unix)]
@@ -136,37 +139,37 @@ fn version(path: &Path) -> Option<Version> {
 }
 
 impl Keyring {
-    /// The keys of a file, which must be valid to begin with.
+    /// Opens a key file, which must be valid.
     ///
     /// # Errors
     /// As [`read`].
     pub fn open(path: &Path) -> Result<Self> {
-        let version = version(path);
+        let version = file_version(path);
         let keys = Arc::new(read(path)?.into_iter().map(Arc::new).collect());
-        Ok(Self { path: path.into(), loaded: Mutex::new(Loaded { version, keys }) })
+        Ok(Self { path: path.into(), cache: Mutex::new(KeyCache { version, keys }) })
     }
 
-    /// The keys as the file has them now. While it cannot be read, those it had before.
+    /// Returns the current keys. While the file is unreadable or invalid, the last valid ones stay in use.
     fn keys(&self) -> Arc<Vec<Arc<Key>>> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = version(&self.path);
-        if version != loaded.version {
-            loaded.version = version;
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = file_version(&self.path);
+        if version != cache.version {
+            cache.version = version;
             match read(&self.path) {
                 Ok(keys) => {
-                    tracing::info!(keys = keys.len(), file = %self.path.display(), "keys read");
-                    loaded.keys = Arc::new(keys.into_iter().map(Arc::new).collect());
+                    tracing::info!(keys = keys.len(), file = %self.path.display(), "key file reloaded");
+                    cache.keys = Arc::new(keys.into_iter().map(Arc::new).collect());
                 }
-                Err(error) => tracing::error!("{error}; the keys read before stay in force"),
+                Err(error) => tracing::error!("{error}; keeping the keys loaded before"),
             }
         }
-        Arc::clone(&loaded.keys)
+        Arc::clone(&cache.keys)
     }
 
-    /// Whose key a request carries.
+    /// Authenticates a request by its bearer token.
     ///
     /// # Errors
-    /// 401 where it carries none or a wrong one.
+    /// 401 for a missing or unknown key.
     pub fn authenticate(&self, headers: &HeaderMap) -> std::result::Result<Arc<Key>, ApiError> {
         let bearer = |value: &str| {
             let (scheme, key) = value.split_once(' ')?;
@@ -180,16 +183,16 @@ impl Keyring {
             ));
         };
         let hash = hash(&given);
-        // Every entry is looked at, each in the same time, so that nothing can be learnt from how long it takes.
+        // Constant-time comparison with every entry, so that the timing reveals nothing about the hashes.
         let keys = self.keys();
-        let mut found = None;
+        let mut matched = None;
         for key in keys.iter() {
-            let same: Choice = key.sha256.to_ascii_lowercase().as_bytes().ct_eq(hash.as_bytes());
-            if bool::from(same) {
-                found = Some(key);
+            let is_equal: Choice = key.sha256.to_ascii_lowercase().as_bytes().ct_eq(hash.as_bytes());
+            if bool::from(is_equal) {
+                matched = Some(key);
             }
         }
-        found.cloned().ok_or_else(|| ApiError::unauthorized("Incorrect API key provided."))
+        matched.cloned().ok_or_else(|| ApiError::unauthorized("Incorrect API key provided."))
     }
 }
 
@@ -197,8 +200,8 @@ impl Keyring {
 mod tests {
     use super::*;
 
-    fn entry(name: &str, key: &str, more: &str) -> String {
-        format!("[[key]]\nname = \"{name}\"\nsha256 = \"{}\"\n{more}\n", hash(key))
+    fn entry(name: &str, key: &str, extra: &str) -> String {
+        format!("[[key]]\nname = \"{name}\"\nsha256 = \"{}\"\n{extra}\n", hash(key))
     }
 
     fn bearer(value: &str) -> HeaderMap {
@@ -208,9 +211,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_with_its_limits() {
-        let more = "requests_per_minute = 100\ntokens_per_minute = 5\nmodels = [\"gpt2\"]";
-        let keys = parse(Path::new("k"), &(entry("a", "x", more) + &entry("b", "y", ""))).unwrap();
+    fn key_file_entries_have_limits_and_models() {
+        let extra = "requests_per_minute = 100\ntokens_per_minute = 5\nmodels = [\"gpt2\"]";
+        let keys = parse(Path::new("k"), &(entry("a", "x", extra) + &entry("b", "y", ""))).unwrap();
         assert_eq!((keys[0].requests_per_minute, keys[0].tokens_per_minute), (Some(100), Some(5)));
         assert!(
             keys[0].may_use(&["fable", "gpt2"]) && !keys[0].may_use(&["fable"]) && keys[1].may_use(&["z"])
@@ -220,40 +223,41 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_in_a_file_is_one_line_that_says_where() {
-        let says = |text: &str| parse(Path::new("keys.toml"), text).unwrap_err().to_string();
+    fn invalid_key_file_is_one_line_error_with_location() {
+        let error = |text: &str| parse(Path::new("keys.toml"), text).unwrap_err().to_string();
         assert!(
-            says("\n[[key]]\nname = 3").starts_with("keys.toml: line 3: "),
+            error("\n[[key]]\nname = 3").starts_with("keys.toml: line 3: "),
             "{}",
-            says("\n[[key]]\nname = 3")
+            error("\n[[key]]\nname = 3")
         );
-        assert!(says(&entry("a", "x", "rpm = 3")).contains("rpm"));
-        assert!(says("[[key]]\nname = \"a\"\nsha256 = \"abc\"").contains("key 'a': sha256: found \"abc\""));
-        assert!(says(&(entry("a", "x", "") + &entry("a", "y", ""))).contains("two of that name"));
-        assert!(says(&entry("", "x", "")).contains("name: found \"\""));
+        assert!(error(&entry("a", "x", "rpm = 3")).contains("rpm"));
+        assert!(error("[[key]]\nname = \"a\"\nsha256 = \"abc\"").contains("key 'a': sha256: found \"abc\""));
+        assert!(error(&(entry("a", "x", "") + &entry("a", "y", ""))).contains("two keys with this name"));
+        assert!(error(&entry("", "x", "")).contains("name: found \"\""));
         for text in ["[[key", "key = 3", "x", "[[key]]\nname = \"a\"", "\u{0}"] {
-            assert!(!says(text).contains('\n'), "{}", says(text));
+            assert!(!error(text).contains('\n'), "{}", error(text));
         }
     }
 
     #[test]
-    fn a_changed_file_holds_at_once_and_a_broken_one_changes_nothing() {
+    fn changed_key_file_is_reloaded_and_invalid_one_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.toml");
         std::fs::write(&path, entry("a", "one", "")).unwrap();
         let keyring = Keyring::open(&path).unwrap();
-        let name = |header: &str| keyring.authenticate(&bearer(header)).map(|key| key.name.clone());
-        assert_eq!(name("Bearer one").unwrap(), "a");
-        assert_eq!(name("bearer  one").unwrap(), "a");
+        let authenticated_name =
+            |header: &str| keyring.authenticate(&bearer(header)).map(|key| key.name.clone());
+        assert_eq!(authenticated_name("Bearer one").unwrap(), "a");
+        assert_eq!(authenticated_name("bearer  one").unwrap(), "a");
         for wrong in ["Bearer two", "Basic one", "one", "Bearer ", "Bearer on"] {
-            assert_eq!(name(wrong).unwrap_err().status(), 401, "{wrong}");
+            assert_eq!(authenticated_name(wrong).unwrap_err().status(), 401, "{wrong}");
         }
         std::fs::write(&path, entry("b", "number two", "")).unwrap();
-        assert_eq!(name("Bearer number two").unwrap(), "b");
-        assert!(name("Bearer one").is_err());
+        assert_eq!(authenticated_name("Bearer number two").unwrap(), "b");
+        assert!(authenticated_name("Bearer one").is_err());
         std::fs::write(&path, "[[key]").unwrap();
-        assert_eq!(name("Bearer number two").unwrap(), "b");
+        assert_eq!(authenticated_name("Bearer number two").unwrap(), "b");
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(name("Bearer number two").unwrap(), "b");
+        assert_eq!(authenticated_name("Bearer number two").unwrap(), "b");
     }
 }

@@ -1,7 +1,7 @@
-//! `/metrics`: what the server has done, in Prometheus's text format
+//! `/metrics`: counters, gauges and histograms in the Prometheus text format
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
-use super::App;
+use super::AppState;
 use crate::engine::Statistics;
 use axum::extract::State;
 use axum::http::header;
@@ -11,58 +11,58 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Upper bounds of the histograms' buckets, in seconds.
-const BOUNDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
-/// Over less time than this a speed is noise.
-const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
+/// Upper bounds of the histogram buckets, in seconds.
+const BUCKET_BOUNDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+/// Minimum time between two samples of the tokens per second; over less it is noise.
+const MIN_RATE_WINDOW: Duration = Duration::from_secs(1);
 
-/// What is counted here; the engines count for themselves.
+/// Request metrics; the engines keep their own statistics.
 #[derive(Debug, Default)]
 pub struct Metrics(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// By route and status.
+    /// Finished requests by route and status.
     requests: BTreeMap<(String, String), u64>,
     first_token: Histogram,
     duration: Histogram,
-    /// When a model's tokens were last counted, how many there were, and what speed came of it.
-    speeds: BTreeMap<String, (Instant, u64, f64)>,
+    /// By model: time and token count of the last sample, and the tokens per second then.
+    rates: BTreeMap<String, (Instant, u64, f64)>,
 }
 
 #[derive(Debug, Default)]
 struct Histogram {
-    counts: [u64; BOUNDS.len()],
-    all: u64,
+    buckets: [u64; BUCKET_BOUNDS.len()],
+    count: u64,
     sum: f64,
 }
 
 impl Histogram {
-    fn add(&mut self, value: f64) {
-        let counts = self.counts.iter_mut().zip(BOUNDS);
-        counts.filter(|(_, bound)| value <= *bound).for_each(|(count, _)| *count += 1);
-        self.all += 1;
+    fn observe(&mut self, value: f64) {
+        let buckets = self.buckets.iter_mut().zip(BUCKET_BOUNDS);
+        buckets.filter(|(_, bound)| value <= *bound).for_each(|(count, _)| *count += 1);
+        self.count += 1;
         self.sum += value;
     }
 
-    fn write(&self, page: &mut Page, name: &str, help: &str) {
+    fn write(&self, page: &mut Exposition, name: &str, help: &str) {
         page.family(name, "histogram", help);
-        for (count, bound) in self.counts.iter().zip(BOUNDS) {
+        for (count, bound) in self.buckets.iter().zip(BUCKET_BOUNDS) {
             page.sample(&format!("{name}_bucket"), &[("le", &bound.to_string())], *count as f64);
         }
-        page.sample(&format!("{name}_bucket"), &[("le", "+Inf")], self.all as f64);
+        page.sample(&format!("{name}_bucket"), &[("le", "+Inf")], self.count as f64);
         page.sample(&format!("{name}_sum"), &[], self.sum);
-        page.sample(&format!("{name}_count"), &[], self.all as f64);
+        page.sample(&format!("{name}_count"), &[], self.count as f64);
     }
 }
 
-/// The text as it grows.
+/// The exposition text under construction.
 #[derive(Default)]
-struct Page(String);
+struct Exposition(String);
 
-impl Page {
+impl Exposition {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}"); // a String takes anything
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}"); // writing to a String cannot fail
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
@@ -74,28 +74,37 @@ impl Page {
     }
 }
 
-type Reading = fn(&Statistics) -> f64;
+type StatisticsValue = fn(&Statistics) -> f64;
 
-/// What each engine tells.
-const OF_ENGINES: [(&str, &str, &str, Reading); 12] = [
-    ("sequences_running", "gauge", "Sequences being computed.", |s| s.running as f64),
-    ("sequences_waiting", "gauge", "Sequences in the queue.", |s| s.waiting as f64),
-    ("kv_bytes", "gauge", "Bytes of keys and values of running sequences.", |s| s.kv_bytes as f64),
-    ("prompt_tokens_total", "counter", "Prompt tokens computed.", |s| s.prompt_tokens_computed as f64),
-    ("prompt_tokens_cached_total", "counter", "Prompt tokens found in the prefix cache.", |s| {
+/// Metrics of each engine: name, type, help and value.
+const ENGINE_METRICS: [(&str, &str, &str, StatisticsValue); 12] = [
+    ("sequences_running", "gauge", "Number of sequences in the running batch.", |s| s.running as f64),
+    ("sequences_waiting", "gauge", "Number of sequences waiting in the queue.", |s| s.waiting as f64),
+    ("kv_bytes", "gauge", "KV cache size of the running sequences in bytes.", |s| s.kv_bytes as f64),
+    ("prompt_tokens_total", "counter", "Number of prompt tokens computed.", |s| {
+        s.prompt_tokens_computed as f64
+    }),
+    ("prompt_tokens_cached_total", "counter", "Number of prompt tokens reused from the prefix cache.", |s| {
         s.prompt_tokens_cached as f64
     }),
-    ("generated_tokens_total", "counter", "Tokens written.", |s| s.generated_tokens as f64),
-    ("steps_total", "counter", "Passes through the model.", |s| s.steps as f64),
-    ("batch_size_sum_total", "counter", "Sequences of all passes; over steps, the mean batch size.", |s| {
-        s.batch_sizes.iter().enumerate().map(|(size, steps)| size as f64 * *steps as f64).sum()
-    }),
-    ("prefix_cache_hits_total", "counter", "Requests with a prefix in the cache.", |s| {
+    ("generated_tokens_total", "counter", "Number of generated tokens.", |s| s.generated_tokens as f64),
+    ("steps_total", "counter", "Number of forward passes.", |s| s.steps as f64),
+    (
+        "batch_size_sum_total",
+        "counter",
+        "Sum of the batch sizes of all forward passes; divide by steps_total for the mean.",
+        |s| s.batch_sizes.iter().enumerate().map(|(size, steps)| size as f64 * *steps as f64).sum(),
+    ),
+    ("prefix_cache_hits_total", "counter", "Number of requests that reused a cached prefix.", |s| {
         s.prefix_cache_hits as f64
     }),
-    ("prefix_cache_misses_total", "counter", "Requests without.", |s| s.prefix_cache_misses as f64),
-    ("prefix_cache_entries", "gauge", "Sequences in the prefix cache.", |s| s.prefix_cache_entries as f64),
-    ("prefix_cache_bytes", "gauge", "Bytes of the prefix cache.", |s| s.prefix_cache_bytes as f64),
+    ("prefix_cache_misses_total", "counter", "Number of requests without a cached prefix.", |s| {
+        s.prefix_cache_misses as f64
+    }),
+    ("prefix_cache_entries", "gauge", "Number of entries in the prefix cache.", |s| {
+        s.prefix_cache_entries as f64
+    }),
+    ("prefix_cache_bytes", "gauge", "Size of the prefix cache in bytes.", |s| s.prefix_cache_bytes as f64),
 ];
 
 impl Metrics {
@@ -103,69 +112,71 @@ impl Metrics {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request has its first token.
-    pub fn first_token(&self, after: Duration) {
-        self.counts().first_token.add(after.as_secs_f64());
+    /// Records the time to first token of a request.
+    pub fn observe_first_token(&self, elapsed: Duration) {
+        self.counts().first_token.observe(elapsed.as_secs_f64());
     }
 
-    /// A request is over.
-    pub fn request(&self, route: &str, status: Option<u16>, cancelled: bool, took: Duration) {
+    /// Records a finished or cancelled request.
+    pub fn observe_request(&self, route: &str, status: Option<u16>, cancelled: bool, duration: Duration) {
         let status = match status.filter(|_| !cancelled) {
             Some(status) => status.to_string(),
             None => "cancelled".into(),
         };
         let mut counts = self.counts();
         *counts.requests.entry((route.to_string(), status)).or_default() += 1;
-        counts.duration.add(took.as_secs_f64());
+        counts.duration.observe(duration.as_secs_f64());
     }
 
-    /// All of it, with what the engines tell by their models' names.
-    fn page(&self, engines: &[(&str, Statistics)]) -> String {
-        let (mut page, mut counts) = (Page::default(), self.counts());
-        page.family("hornbook_requests_total", "counter", "Requests that are over, by route and status.");
+    /// Renders all metrics, with the engines' statistics labeled by model name.
+    fn render(&self, engines: &[(&str, Statistics)]) -> String {
+        let (mut page, mut counts) = (Exposition::default(), self.counts());
+        page.family("hornbook_requests_total", "counter", "Number of finished requests by route and status.");
         for ((route, status), count) in &counts.requests {
             let labels = [("route", route.as_str()), ("status", status.as_str())];
             page.sample("hornbook_requests_total", &labels, *count as f64);
         }
-        let help = "From a request's arrival to its first token.";
+        let help = "Time from request arrival to the first token in seconds.";
         counts.first_token.write(&mut page, "hornbook_time_to_first_token_seconds", help);
-        let help = "From a request's arrival to its end.";
+        let help = "Time from request arrival to its end in seconds.";
         counts.duration.write(&mut page, "hornbook_request_duration_seconds", help);
-        for (name, kind, help, reading) in OF_ENGINES {
+        for (name, kind, help, value) in ENGINE_METRICS {
             let name = format!("hornbook_{name}");
             page.family(&name, kind, help);
             for (model, statistics) in engines {
-                page.sample(&name, &[("model", model)], reading(statistics));
+                page.sample(&name, &[("model", model)], value(statistics));
             }
         }
         let name = "hornbook_steps_by_batch_size_total";
-        page.family(name, "counter", "Passes through the model, by the sequences in them.");
+        page.family(name, "counter", "Number of forward passes by batch size.");
         for (model, statistics) in engines {
             for (size, steps) in statistics.batch_sizes.iter().enumerate().filter(|(_, steps)| **steps > 0) {
                 page.sample(name, &[("model", model), ("size", &size.to_string())], *steps as f64);
             }
         }
         let name = "hornbook_tokens_per_second";
-        page.family(name, "gauge", "Tokens written a second, since this page was last read.");
+        page.family(name, "gauge", "Generated tokens per second since the last scrape.");
         for (model, statistics) in engines {
-            let (now, written) = (Instant::now(), statistics.generated_tokens);
-            let (at, before, speed) = counts.speeds.entry(model.to_string()).or_insert((now, written, 0.0));
-            if now.duration_since(*at) >= SHORTEST_WINDOW {
-                let new = written.saturating_sub(*before) as f64 / now.duration_since(*at).as_secs_f64();
-                (*at, *before, *speed) = (now, written, new);
+            let (now, generated) = (Instant::now(), statistics.generated_tokens);
+            let (sampled_at, previous, rate) =
+                counts.rates.entry(model.to_string()).or_insert((now, generated, 0.0));
+            if now.duration_since(*sampled_at) >= MIN_RATE_WINDOW {
+                let new_rate = generated.saturating_sub(*previous) as f64
+                    / now.duration_since(*sampled_at).as_secs_f64();
+                (*sampled_at, *previous, *rate) = (now, generated, new_rate);
             }
-            page.sample(name, &[("model", model)], *speed);
+            page.sample(name, &[("model", model)], *rate);
         }
         page.0
     }
 }
 
-/// The page.
-#[utoipa::path(get, path = "/metrics", responses((status = 200, description = "Prometheus's text format")))]
-pub async fn show(State(app): State<Arc<App>>) -> impl IntoResponse {
+/// Export metrics.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, description = "Metrics in the Prometheus text format")))]
+pub async fn export(State(app): State<Arc<AppState>>) -> impl IntoResponse {
     let served = app.models.served().iter();
     let engines: Vec<_> = served.map(|served| (served.name.as_str(), served.engine.statistics())).collect();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.page(&engines))
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render(&engines))
 }
 
 #[cfg(test)]
@@ -173,14 +184,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_prometheus_text() {
+    fn metrics_have_the_prometheus_text_format() {
         let metrics = Metrics::default();
-        metrics.first_token(Duration::from_millis(30));
-        metrics.request("POST /completions", Some(200), false, Duration::from_secs(2));
-        metrics.request("POST /completions", Some(200), true, Duration::from_secs(2));
+        metrics.observe_first_token(Duration::from_millis(30));
+        metrics.observe_request("POST /completions", Some(200), false, Duration::from_secs(2));
+        metrics.observe_request("POST /completions", Some(200), true, Duration::from_secs(2));
         let statistics =
             Statistics { running: 3, steps: 5, batch_sizes: vec![0, 2, 3], ..Statistics::default() };
-        let page = metrics.page(&[("my \"own\"", statistics)]);
+        let page = metrics.render(&[("my \"own\"", statistics)]);
         for line in [
             "hornbook_requests_total{route=\"POST /completions\",status=\"200\"} 1",
             "hornbook_requests_total{route=\"POST /completions\",status=\"cancelled\"} 1",

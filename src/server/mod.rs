@@ -1,34 +1,35 @@
-//! OpenAI's API over HTTP, on models of one's own.
+//! OpenAI-compatible HTTP API.
 //!
 //! ```text
-//! connections ─▶ routes ─▶ headers ─▶ keys, limits ─▶ json ─▶ completions, chat, embeddings … ─▶ submission ─▶ engine
-//!                                                                     answer ◀── draft ◀──────── events ◀─┘
+//! connections ─▶ routes ─▶ middleware ─▶ keys, rate_limit ─▶ json ─▶ completions, chat, embeddings … ─▶ submission
+//!                                                                                                          │
+//!                                                   response ◀── choice_buffer ◀── events ◀── engine ◀─────┘
 //! ```
 //!
-//! A request's way in is a check at each step, and every refusal is OpenAI's error object ([`error`]). Its way out is
-//! the same for all: events become [`draft`]s of choices, which an [`answer`] sends whole or as they come. Nothing here
-//! computes; the [engines](crate::engine) do, on threads of their own, and two threads here pass bytes on.
+//! Each step on the way in can reject the request; every rejection is OpenAI's error object ([`error`]). On the way out,
+//! engine events are collected per choice ([`choice_buffer`]) and sent as one JSON object or as server-sent events
+//! ([`response`]). The [engines](crate::engine) compute on their own threads; the server's two threads only do I/O.
 
-pub mod answer;
 pub mod chat;
-pub mod chat_answer;
+pub mod chat_response;
+pub mod choice_buffer;
 pub mod completions;
-pub mod completions_answer;
+pub mod completions_response;
 mod connections;
-pub mod draft;
 pub mod embeddings;
 pub mod error;
-pub mod headers;
 pub mod in_process;
 pub mod json;
 pub mod key_file;
 pub mod keys;
-pub mod limits;
-pub mod log;
 pub mod metrics;
+pub mod middleware;
 pub mod models;
 pub mod parameters;
 pub mod prompts;
+pub mod rate_limit;
+pub mod request_context;
+pub mod response;
 pub mod routes;
 pub mod submission;
 pub mod tokenize;
@@ -38,10 +39,10 @@ use crate::engine::{Engine, EngineOptions};
 use crate::{Error, Hornbook, Result};
 use error::ApiError;
 use keys::Keyring;
-use limits::Limits;
-use log::Call;
 use metrics::Metrics;
-use models::Models;
+use models::ModelRegistry;
+use rate_limit::RateLimiter;
+use request_context::RequestContext;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -50,143 +51,146 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Threads that pass bytes on; the others are the models'.
-const THREADS: usize = 2;
+/// Threads of the HTTP runtime; the engines have their own.
+const HTTP_THREADS: usize = 2;
 
-/// What is served, to whom, and within which bounds.
+/// Server configuration: network, authentication, limits and engine options.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// Where to listen; port 0 takes a free one.
+    /// Address to listen on; port 0 takes a free port.
     pub address: SocketAddr,
-    /// Other names of models, each with the model's own.
+    /// Aliases: pairs of an alias and the name of a served model.
     pub aliases: Vec<(String, String)>,
-    /// The keys' file; without one no key is asked for.
-    pub keys: Option<PathBuf>,
-    /// Whether others than this machine may come without a key.
+    /// Key file; without one, requests need no API key.
+    pub key_file: Option<PathBuf>,
+    /// Whether to listen on a non-loopback address without API keys.
     pub no_auth: bool,
-    /// Origins of pages that may ask, besides those of this machine.
-    pub cors: Vec<String>,
-    /// How messages become a prompt; without a file, as each model says, or as a transcript.
+    /// Origins allowed by CORS, besides loopback ones; `*` allows any.
+    pub cors_origins: Vec<String>,
+    /// Chat template file; without one, each model's own template or a transcript.
     pub chat_template: Option<PathBuf>,
-    /// Whether prompts are written to the log.
+    /// Whether to write prompts to the log.
     pub log_prompts: bool,
-    /// How much the models do at once.
+    /// Engine options, the same for all models.
     pub engine: EngineOptions,
-    /// What a connection may take.
+    /// HTTP limits.
     pub http: HttpLimits,
-    /// How long requests may go on once the server is to end.
-    pub grace: Duration,
+    /// How long running requests may continue after shutdown begins.
+    pub grace_period: Duration,
 }
 
-/// What a connection may take of the server's memory and patience.
+/// Limits on the size, duration and number of HTTP connections.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpLimits {
-    /// Bytes of a request's body.
-    pub max_body: usize,
-    /// How long a request's headers may take, from the connection's beginning or the last answer: idle connections are
-    /// closed after it, too.
-    pub header_time: Duration,
-    /// How long a request's body may take.
-    pub body_time: Duration,
-    /// How long a client may leave what it was sent unread.
-    pub write_time: Duration,
-    /// Connections open together; others wait.
+    /// Maximum size of a request body in bytes.
+    pub max_body_bytes: usize,
+    /// Maximum time to receive a request's headers, counted from the start of the connection or the previous response;
+    /// also the idle timeout of keep-alive connections.
+    pub header_timeout: Duration,
+    /// Maximum time to receive a request's body.
+    pub body_timeout: Duration,
+    /// Maximum time a write to a client that does not read may block.
+    pub write_timeout: Duration,
+    /// Maximum number of open connections; further ones wait to be accepted.
     pub max_connections: usize,
 }
 
 impl Default for HttpLimits {
     fn default() -> Self {
         Self {
-            max_body: 8 << 20,
-            header_time: Duration::from_secs(60),
-            body_time: Duration::from_secs(30),
-            write_time: Duration::from_secs(60),
+            max_body_bytes: 8 << 20,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
             max_connections: 1024,
         }
     }
 }
 
 impl Default for ServerOptions {
-    /// Port 8080 of this machine, for nobody else.
+    /// Port 8080 on the loopback interface, without keys.
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
             aliases: vec![],
-            keys: None,
+            key_file: None,
             no_auth: false,
-            cors: vec![],
+            cors_origins: vec![],
             chat_template: None,
             log_prompts: false,
             engine: EngineOptions::default(),
             http: HttpLimits::default(),
-            grace: Duration::from_secs(30),
+            grace_period: Duration::from_secs(30),
         }
     }
 }
 
-/// What every request has at hand.
-pub struct App {
-    models: Models,
-    keys: Option<Keyring>,
-    limits: Arc<Limits>,
+/// State shared by all request handlers.
+pub struct AppState {
+    models: ModelRegistry,
+    keyring: Option<Keyring>,
+    rate_limiter: Arc<RateLimiter>,
     metrics: Arc<Metrics>,
-    cors: Vec<String>,
+    cors_origins: Vec<String>,
     log_prompts: bool,
     max_concurrency: usize,
     http: HttpLimits,
     phase: watch::Receiver<Phase>,
 }
 
-/// How far the server has come.
+/// Phase of the server's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// It takes requests.
-    Open,
-    /// Those it has go on.
+    /// New requests are accepted.
+    Serving,
+    /// New requests are rejected; running ones continue.
     Draining,
-    /// Those it still has end.
-    Cut,
+    /// Running requests are aborted.
+    Aborting,
 }
 
-impl App {
-    fn is_open(&self) -> bool {
-        *self.phase.borrow() == Phase::Open
+impl AppState {
+    fn is_serving(&self) -> bool {
+        *self.phase.borrow() == Phase::Serving
     }
 
-    /// Puts a request's tokens aside, where its key has a limit.
-    fn reserve(&self, call: &Call, tokens: usize) -> std::result::Result<(), ApiError> {
-        if let Some(key) = call.key() {
-            call.reserved(self.limits.tokens(&key, tokens as u64)?);
+    /// Reserves a request's tokens if its key has a token limit.
+    ///
+    /// # Errors
+    /// 429 if the limit is reached.
+    fn reserve(&self, context: &RequestContext, tokens: usize) -> std::result::Result<(), ApiError> {
+        if let Some(key) = context.key() {
+            context.set_reservation(self.rate_limiter.reserve_tokens(&key, tokens as u64)?);
         }
         Ok(())
     }
 }
 
-/// Options that have been looked into, and what they name read.
-struct Checked {
+/// Validated options with the files they name loaded.
+struct LoadedOptions {
     options: ServerOptions,
-    keys: Option<Keyring>,
+    keyring: Option<Keyring>,
     template: Option<ChatTemplate>,
 }
 
-impl Checked {
+impl LoadedOptions {
     fn new(options: ServerOptions) -> Result<Self> {
-        let keys = options.keys.as_deref().map(Keyring::open).transpose()?;
+        let keyring = options.key_file.as_deref().map(Keyring::open).transpose()?;
         let template = options.chat_template.as_deref().map(ChatTemplate::open).transpose()?;
-        Ok(Self { options, keys, template })
+        Ok(Self { options, keyring, template })
     }
 
-    /// The models at work, with what every request has at hand.
-    fn app(self, models: Vec<Hornbook>, phase: watch::Receiver<Phase>) -> Result<Arc<App>> {
-        let Self { options, keys, template } = self;
-        let engine = |hornbook| Engine::start(hornbook, options.engine.clone());
-        let engines = models.into_iter().map(engine).collect::<Result<_>>()?;
-        Ok(Arc::new(App {
-            models: Models::new(engines, &options.aliases, template)?,
-            keys,
-            limits: Arc::default(),
+    /// Starts an engine for each model and builds the shared state.
+    fn into_app_state(self, models: Vec<Hornbook>, phase: watch::Receiver<Phase>) -> Result<Arc<AppState>> {
+        let Self { options, keyring, template } = self;
+        let start_engine = |hornbook| Engine::start(hornbook, options.engine.clone());
+        let engines = models.into_iter().map(start_engine).collect::<Result<_>>()?;
+        Ok(Arc::new(AppState {
+            models: ModelRegistry::new(engines, &options.aliases, template)?,
+            keyring,
+            rate_limiter: Arc::default(),
             metrics: Arc::default(),
-            cors: options.cors,
+            cors_origins: options.cors_origins,
             log_prompts: options.log_prompts,
             max_concurrency: options.engine.max_concurrency,
             http: options.http,
@@ -195,104 +199,105 @@ impl Checked {
     }
 }
 
-/// A server that listens and has no models yet: everyone is told to come back. Dropping it ends it at once.
-pub struct Listening {
+/// A listening server without models: every request gets 503 with `Retry-After`. Dropping it stops it immediately.
+pub struct BoundServer {
     address: SocketAddr,
-    checked: Checked,
-    app: Arc<OnceLock<Arc<App>>>,
+    loaded: LoadedOptions,
+    app: Arc<OnceLock<Arc<AppState>>>,
     phase: watch::Sender<Phase>,
     connections: JoinHandle<()>,
     runtime: Runtime,
 }
 
-impl Listening {
-    /// Listens, before models are loaded: so that a port that is taken is known at once, and whoever waits for the server
-    /// can ask it.
+impl BoundServer {
+    /// Validates the options and listens, before any model is loaded, so that an occupied port is reported early and
+    /// health checks get a response.
     ///
     /// # Errors
-    /// [`Error::Parameter`] and [`Error::Message`] for options that do not go together, [`Error::Io`] for a file that
-    /// cannot be read or an address that cannot be listened on.
-    pub fn start(options: ServerOptions) -> Result<Self> {
+    /// [`Error::Parameter`] and [`Error::Message`] for invalid or conflicting options, [`Error::Io`] for a file that
+    /// cannot be read or an address that cannot be bound.
+    pub fn bind(options: ServerOptions) -> Result<Self> {
         let address = options.address;
-        if !address.ip().is_loopback() && options.keys.is_none() && !options.no_auth {
+        if !address.ip().is_loopback() && options.key_file.is_none() && !options.no_auth {
             return Err(Error::Message(format!(
-                "{address} can be reached from other machines, and nobody would need a key: \
-                 give --keys FILE (hornbook keys add makes one), or say --no-auth"
+                "{address} can be reached from other machines, and no API key would be required: pass --keys FILE \
+                 ('hornbook keys add' creates one), or --no-auth to serve without keys"
             )));
         }
-        let (http, grace) = (options.http, options.grace);
-        let checked = Checked::new(options)?;
+        let (http, grace_period) = (options.http, options.grace_period);
+        let loaded = LoadedOptions::new(options)?;
         let runtime = Builder::new_multi_thread()
-            .worker_threads(THREADS)
+            .worker_threads(HTTP_THREADS)
             .thread_name("hornbook-http")
             .enable_all()
             .build()
-            .map_err(|error| Error::Message(format!("the server's threads cannot be started: {error}")))?;
+            .map_err(|error| Error::Message(format!("cannot start the server's threads: {error}")))?;
         let listener = runtime.block_on(connections::listen(address))?;
         let address = listener.local_addr().unwrap_or(address);
-        let (app, phase) = (Arc::default(), watch::Sender::new(Phase::Open));
-        let serve = connections::serve(listener, Arc::clone(&app), http, phase.clone(), grace);
+        let (app, phase) = (Arc::default(), watch::Sender::new(Phase::Serving));
+        let serve = connections::serve(listener, Arc::clone(&app), http, phase.clone(), grace_period);
         let connections = runtime.spawn(serve);
-        Ok(Self { address, checked, app, phase, connections, runtime })
+        Ok(Self { address, loaded, app, phase, connections, runtime })
     }
 
-    /// Where it listens.
+    /// Returns the address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves models until it is told to stop.
+    /// Starts serving models.
     ///
     /// # Errors
-    /// [`Error::Message`] and [`Error::Parameter`] for names that do not go together.
+    /// [`Error::Message`] for a name used twice, [`Error::Parameter`] for an alias of an unknown model.
     pub fn serve(self, models: Vec<Hornbook>) -> Result<Server> {
-        let Self { address, checked, app: place, phase, connections, runtime } = self;
-        let app = checked.app(models, phase.subscribe())?;
-        let app = Arc::clone(place.get_or_init(|| app));
+        let Self { address, loaded, app: app_cell, phase, connections, runtime } = self;
+        let app = loaded.into_app_state(models, phase.subscribe())?;
+        let app = Arc::clone(app_cell.get_or_init(|| app));
         Ok(Server { address, app, phase, connections, runtime })
     }
 }
 
-/// A server that runs. Dropping it ends it at once.
+/// A running server. Dropping it stops it immediately.
 pub struct Server {
     address: SocketAddr,
-    app: Arc<App>,
+    app: Arc<AppState>,
     phase: watch::Sender<Phase>,
     connections: JoinHandle<()>,
     runtime: Runtime,
 }
 
 impl Server {
-    /// Where it listens.
+    /// Returns the address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Every name it answers to, with the model behind it.
-    pub fn names(&self) -> Vec<(String, String)> {
-        let pair = |(name, served): (&str, &Arc<models::Served>)| (name.to_string(), served.name.clone());
+    /// Returns every name a model is served under, aliases included, with the model's own name.
+    pub fn model_names(&self) -> Vec<(String, String)> {
+        let pair =
+            |(name, served): (&str, &Arc<models::ServedModel>)| (name.to_string(), served.name.clone());
         self.app.models.names().map(pair).collect()
     }
 
-    /// What ends it when called, from any thread: no more requests are taken, and those that run have the grace period
-    /// to end.
-    pub fn stopper(&self) -> impl Fn() + std::marker::Send + use<> {
+    /// Returns a function that starts the graceful shutdown, from any thread: new requests are rejected, and running ones
+    /// have the grace period to finish.
+    pub fn shutdown_handle(&self) -> impl Fn() + Send + use<> {
         let phase = self.phase.clone();
         move || {
             phase.send_if_modified(|phase| {
-                let open = *phase == Phase::Open;
-                if open {
+                let was_serving = *phase == Phase::Serving;
+                if was_serving {
                     *phase = Phase::Draining;
                 }
-                open
+                was_serving
             });
         }
     }
 
-    /// Waits until it has ended.
+    /// Waits until the server has shut down.
     pub fn wait(self) {
         let Self { connections, runtime, .. } = self;
-        let _ = runtime.block_on(connections); // it can only have been told to stop
+        let _ = runtime.block_on(connections); // a join error means that the task was aborted
         runtime.shutdown_background();
     }
 }

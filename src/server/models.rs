@@ -1,10 +1,10 @@
-//! The models that are served, and the names they answer to.
+//! Served models with their names and aliases, and the `/v1/models` and `/v1/engines` handlers.
 
-use super::App;
-use super::answer::object;
+use super::AppState;
 use super::error::ApiError;
 use super::keys::Key;
-use super::log::Call;
+use super::request_context::RequestContext;
+use super::response::json_object;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::Config;
 use crate::engine::Engine;
@@ -21,68 +21,69 @@ use std::time::{SystemTime, UNIX_EPOCH};
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A model that is served.
-pub struct Served {
-    /// The name it is served under.
+pub struct ServedModel {
+    /// Name the model is served under.
     pub name: String,
-    /// What computes it.
+    /// Engine that runs the model.
     pub engine: Engine,
-    /// How messages become a prompt.
+    /// Chat template.
     pub template: Arc<ChatTemplate>,
     created: u64,
 }
 
-impl Served {
-    /// The model.
+impl ServedModel {
+    /// Returns the model.
     pub fn hornbook(&self) -> &Hornbook {
         self.engine.hornbook()
     }
 
-    /// Its shape.
+    /// Returns the model's configuration.
     pub fn config(&self) -> &Config {
         self.hornbook().config()
     }
 
-    /// Its tokenizer, where text is asked for in field `param`.
+    /// Returns the tokenizer, which the field `param` needs.
     ///
     /// # Errors
-    /// 400 where it has none.
+    /// 400 if the model has none.
     pub fn tokenizer(&self, param: &str) -> Result<&Tokenizer, ApiError> {
         self.hornbook().try_tokenizer().ok_or_else(|| {
             let message = format!("the model `{}` has no tokenizer, expected token ids", self.name);
-            ApiError::param(param, message)
+            ApiError::invalid_param(param, message)
         })
     }
 }
 
-/// All models, and the other names they answer to.
-pub struct Models {
-    served: Vec<Arc<Served>>,
-    aliases: BTreeMap<String, Arc<Served>>,
+/// All served models and their aliases.
+pub struct ModelRegistry {
+    served: Vec<Arc<ServedModel>>,
+    aliases: BTreeMap<String, Arc<ServedModel>>,
 }
 
-impl Models {
-    /// Models by their names, and pairs of another name and the model's own; with a template for all, or each its own.
+impl ModelRegistry {
+    /// Registers models under their short names, and aliases as pairs of alias and model name. `template` overrides the
+    /// models' own chat templates.
     ///
     /// # Errors
-    /// [`Error::Message`] where a name is used twice or an alias leads nowhere.
+    /// [`Error::Message`] for a name used twice, [`Error::Parameter`] for an alias of an unknown model.
     pub fn new(
         engines: Vec<Engine>,
         aliases: &[(String, String)],
         template: Option<ChatTemplate>,
     ) -> Result<Self> {
-        let for_all = template.map(Arc::new);
+        let shared_template = template.map(Arc::new);
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut models = Self { served: vec![], aliases: BTreeMap::new() };
         for engine in engines {
             let name = short_name(engine.hornbook().name());
-            if models.named(&name).is_some() {
-                return Err(Error::Message(format!("two models are called '{name}', expected one")));
+            if models.get(&name).is_some() {
+                return Err(Error::Message(format!("two models are named '{name}', expected unique names")));
             }
-            let template = match &for_all {
+            let template = match &shared_template {
                 Some(template) => Arc::clone(template),
                 None => Arc::new(ChatTemplate::for_model(engine.hornbook())?),
             };
-            models.served.push(Arc::new(Served { name, engine, template, created }));
+            models.served.push(Arc::new(ServedModel { name, engine, template, created }));
         }
         for (alias, name) in aliases {
             let Some(served) = models.served.iter().find(|served| served.name == *name) else {
@@ -93,127 +94,146 @@ impl Models {
                     expected: format!("one of the models served: {}", names.join(", ")),
                 });
             };
-            if models.named(alias).is_some() {
-                return Err(Error::Message(format!("two models are called '{alias}', expected one")));
+            if models.get(alias).is_some() {
+                return Err(Error::Message(format!("two models are named '{alias}', expected unique names")));
             }
             models.aliases.insert(alias.clone(), Arc::clone(served));
         }
         Ok(models)
     }
 
-    /// All of them.
-    pub fn served(&self) -> &[Arc<Served>] {
+    /// Returns all served models.
+    pub fn served(&self) -> &[Arc<ServedModel>] {
         &self.served
     }
 
-    /// Every name and the model behind it, the models' own first.
-    pub fn names(&self) -> impl Iterator<Item = (&str, &Arc<Served>)> {
+    /// Returns all names with their models: the models' own names first, then the aliases.
+    pub fn names(&self) -> impl Iterator<Item = (&str, &Arc<ServedModel>)> {
         let own = self.served.iter().map(|served| (served.name.as_str(), served));
         own.chain(self.aliases.iter().map(|(alias, served)| (alias.as_str(), served)))
     }
 
-    fn named(&self, name: &str) -> Option<&Arc<Served>> {
-        self.names().find(|(known, _)| *known == name).map(|(_, served)| served)
+    fn get(&self, name: &str) -> Option<&Arc<ServedModel>> {
+        self.names().find(|(other, _)| *other == name).map(|(_, served)| served)
     }
 
-    /// A name as a path has it: the old client writes a space there as it would in a form.
-    fn in_path(&self, name: &str) -> String {
-        match self.named(name) {
+    /// Decodes a model name from a path: openai 0.28 encodes a space as `+`.
+    fn decode_path_name(&self, name: &str) -> String {
+        match self.get(name) {
             Some(_) => name.to_string(),
             None => name.replace('+', " "),
         }
     }
 
-    /// The model a request means, and what the request calls it: the name in the path before that in the body. Where
-    /// one model is served any name means it, and so does none.
+    /// Returns the requested model and the name the request uses for it. A name in the path takes precedence over one in
+    /// the body. If only one model is served, any name or none selects it.
     ///
     /// # Errors
-    /// 400 where a name is needed, 404 where it is not known or not for this key.
-    pub fn find(
+    /// 400 for a missing name, 404 for an unknown one or one that the key may not use.
+    pub fn resolve(
         &self,
         path: Option<&str>,
         body: Option<&str>,
         key: Option<&Key>,
-    ) -> Result<(Arc<Served>, String), ApiError> {
-        let only = match self.served.as_slice() {
-            [only] => Some(only),
+    ) -> Result<(Arc<ServedModel>, String), ApiError> {
+        let only_model = match self.served.as_slice() {
+            [model] => Some(model),
             _ => None,
         };
-        let in_path = path.map(|path| self.in_path(path));
-        let (name, served) = match (in_path.as_deref().or(body).filter(|name| !name.is_empty()), only) {
-            (Some(name), only) => (name, self.named(name).or(only)),
-            (None, Some(only)) => (only.name.as_str(), Some(only)),
-            (None, None) => return Err(ApiError::param("model", "found nothing, expected a model's name")),
+        let path_name = path.map(|path| self.decode_path_name(path));
+        let (name, served) = match (path_name.as_deref().or(body).filter(|name| !name.is_empty()), only_model)
+        {
+            (Some(name), only_model) => (name, self.get(name).or(only_model)),
+            (None, Some(model)) => (model.name.as_str(), Some(model)),
+            (None, None) => {
+                return Err(ApiError::invalid_param("model", "missing, expected a model name"));
+            }
         };
-        let allowed = |served: &&Arc<Served>| key.is_none_or(|key| key.may_use(&[&served.name, name]));
+        let allowed = |served: &&Arc<ServedModel>| key.is_none_or(|key| key.may_use(&[&served.name, name]));
         let served = served.filter(allowed).ok_or_else(|| ApiError::model_not_found(name))?;
         Ok((Arc::clone(served), name.to_string()))
     }
 }
 
-/// A folder's path is nobody's name for a model; its last part is.
+/// Returns the last component of a path, and any other model name unchanged.
 fn short_name(name: &str) -> String {
     let path = std::path::Path::new(name);
     let is_path = path.is_absolute() || name.starts_with('.') || path.join("config.json").is_file();
-    let full = if is_path { path.canonicalize().unwrap_or_else(|_| path.to_path_buf()) } else { path.into() };
-    match full.file_name().filter(|_| is_path) {
+    let resolved =
+        if is_path { path.canonicalize().unwrap_or_else(|_| path.to_path_buf()) } else { path.into() };
+    match resolved.file_name().filter(|_| is_path) {
         Some(last) => last.to_string_lossy().into_owned(),
         None => name.to_string(),
     }
 }
 
-fn model(name: &str, served: &Served) -> Value {
+fn model_object(name: &str, served: &ServedModel) -> Value {
     json!({"id": name, "object": "model", "created": served.created, "owned_by": "hornbook"})
 }
 
-fn engine(name: &str, _: &Served) -> Value {
+fn engine_object(name: &str, _: &ServedModel) -> Value {
     json!({"id": name, "object": "engine", "owner": "hornbook", "ready": true})
 }
 
-fn all(app: &App, call: &Call, shape: fn(&str, &Served) -> Value) -> Response {
-    let key = call.key();
-    let allowed = |name: &str, served: &Served| {
+fn list_response(
+    app: &AppState,
+    context: &RequestContext,
+    to_object: fn(&str, &ServedModel) -> Value,
+) -> Response {
+    let key = context.key();
+    let allowed = |name: &str, served: &ServedModel| {
         key.as_ref().is_none_or(|key| key.may_use(&[served.name.as_str(), name]))
     };
-    let listed = app.models.names().filter(|(name, served)| allowed(name, served));
-    let data: Vec<Value> = listed.map(|(name, served)| shape(name, served)).collect();
-    object(&json!({"object": "list", "data": data}))
+    let names = app.models.names().filter(|(name, served)| allowed(name, served));
+    let data: Vec<Value> = names.map(|(name, served)| to_object(name, served)).collect();
+    json_object(&json!({"object": "list", "data": data}))
 }
 
-fn one(app: &App, call: &Call, name: &str, shape: fn(&str, &Served) -> Value) -> Result<Response, ApiError> {
-    let name = app.models.in_path(name);
-    let known = app.models.named(&name).ok_or_else(|| ApiError::model_not_found(&name))?;
-    app.models.find(Some(&name), None, call.key().as_deref())?;
-    Ok(object(&shape(&name, known)))
+fn retrieve_response(
+    app: &AppState,
+    context: &RequestContext,
+    name: &str,
+    to_object: fn(&str, &ServedModel) -> Value,
+) -> Result<Response, ApiError> {
+    let name = app.models.decode_path_name(name);
+    let served = app.models.get(&name).ok_or_else(|| ApiError::model_not_found(&name))?;
+    app.models.resolve(Some(&name), None, context.key().as_deref())?;
+    Ok(json_object(&to_object(&name, served)))
 }
 
-/// The models, aliases among them.
-#[utoipa::path(get, path = "/v1/models", responses((status = 200, description = "Every name a model answers to")))]
-pub async fn list(State(app): State<Arc<App>>, Extension(call): Extension<Arc<Call>>) -> Response {
-    all(&app, &call, model)
+/// List the models and aliases.
+#[utoipa::path(get, path = "/v1/models", responses((status = 200, description = "All model names and aliases")))]
+pub async fn list(
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
+) -> Response {
+    list_response(&app, &context, model_object)
 }
 
-/// One model.
-#[utoipa::path(get, path = "/v1/models/{model}", params(("model" = String, Path, description = "Its name")),
-    responses((status = 200, description = "The model"), (status = 404, description = "There is none of that name")))]
-pub async fn show(
-    State(app): State<Arc<App>>,
-    Extension(call): Extension<Arc<Call>>,
+/// Retrieve a model.
+#[utoipa::path(get, path = "/v1/models/{model}", params(("model" = String, Path, description = "The model name")),
+    responses((status = 200, description = "The model"), (status = 404, description = "The model does not exist")))]
+pub async fn retrieve(
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
-    one(&app, &call, &name, model)
+    retrieve_response(&app, &context, &name, model_object)
 }
 
-/// The models, as they were listed when they were called engines.
-pub async fn list_engines(State(app): State<Arc<App>>, Extension(call): Extension<Arc<Call>>) -> Response {
-    all(&app, &call, engine)
+/// Lists the models in the format of the deprecated engines API.
+pub async fn list_engines(
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
+) -> Response {
+    list_response(&app, &context, engine_object)
 }
 
-/// One model, as an engine.
-pub async fn show_engine(
-    State(app): State<Arc<App>>,
-    Extension(call): Extension<Arc<Call>>,
+/// Retrieves a model in the format of the deprecated engines API.
+pub async fn retrieve_engine(
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
-    one(&app, &call, &name, engine)
+    retrieve_response(&app, &context, &name, engine_object)
 }

@@ -1,18 +1,18 @@
-//! What a request gives the model to read: one text or several, as text or as token ids.
+//! Prompts of a request: one or several, as text or as token ids.
 
 use super::error::ApiError;
-use super::models::Served;
+use super::models::ServedModel;
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// The most prompts of one request.
+/// Maximum number of prompts per request.
 pub const MAX_PROMPTS: usize = 2048;
 
-/// The one special token that is known by name: OpenAI's default prompt, after which a text begins.
+/// OpenAI's default prompt; the only prompt that is parsed as a special token.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// The four shapes.
+/// The four formats of a prompt field.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(
     untagged,
@@ -29,69 +29,73 @@ pub enum Prompts {
     IdLists(Vec<Vec<u32>>),
 }
 
-/// One of them, as the model reads it.
+/// A tokenized prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prompt {
-    /// Its tokens; none at all is the beginning of a text.
+    /// Token ids; empty for the beginning of a text.
     pub ids: Vec<u32>,
-    /// Its text; empty where the model has no tokenizer.
+    /// The text; empty if the model has no tokenizer.
     pub text: String,
 }
 
 impl Prompt {
-    /// How many tokens the model reads: it reads one where there is none.
-    pub fn tokens(&self) -> usize {
+    /// Returns the number of tokens computed: an empty prompt becomes one end-of-text token.
+    pub fn token_count(&self) -> usize {
         self.ids.len().max(1)
     }
 }
 
 impl Prompts {
-    /// The prompts of field `param`, on a thread that may take its time.
+    /// Tokenizes the prompts of the field `param`, on a blocking thread.
     ///
     /// # Errors
-    /// 400 for no prompt or too many, for text without a tokenizer, and for ids the model lacks.
-    pub async fn read(self, served: &Arc<Served>, param: &'static str) -> Result<Vec<Prompt>, ApiError> {
+    /// 400 for no prompts or too many, for text without a tokenizer, and for token ids outside the vocabulary.
+    pub async fn encode(
+        self,
+        served: &Arc<ServedModel>,
+        param: &'static str,
+    ) -> Result<Vec<Prompt>, ApiError> {
         let served = Arc::clone(served);
-        let read = tokio::task::spawn_blocking(move || self.read_all(&served, param));
-        read.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
+        let encoded = tokio::task::spawn_blocking(move || self.encode_all(&served, param));
+        encoded.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
     }
 
-    fn read_all(self, served: &Served, param: &str) -> Result<Vec<Prompt>, ApiError> {
+    fn encode_all(self, served: &ServedModel, param: &str) -> Result<Vec<Prompt>, ApiError> {
         let prompts: Vec<Result<Prompt, ApiError>> = match self {
-            Self::Text(text) => vec![encode(served, text, param)],
-            Self::Ids(ids) => vec![check(served, ids, param)],
+            Self::Text(text) => vec![encode_text(served, text, param)],
+            Self::Ids(ids) => vec![check_ids(served, ids, param)],
             Self::Texts(texts) if texts.len() <= MAX_PROMPTS => {
-                texts.into_iter().map(|text| encode(served, text, param)).collect()
+                texts.into_iter().map(|text| encode_text(served, text, param)).collect()
             }
             Self::IdLists(lists) if lists.len() <= MAX_PROMPTS => {
-                lists.into_iter().map(|ids| check(served, ids, param)).collect()
+                lists.into_iter().map(|ids| check_ids(served, ids, param)).collect()
             }
             Self::Texts(_) | Self::IdLists(_) => {
-                let message = format!("found more than {MAX_PROMPTS} of them, expected fewer");
-                return Err(ApiError::param(param, message));
+                let message = format!("found more than {MAX_PROMPTS} prompts, expected at most that many");
+                return Err(ApiError::invalid_param(param, message));
             }
         };
         match prompts.is_empty() {
-            true => Err(ApiError::param(param, "found an empty list, expected at least one")),
+            true => Err(ApiError::invalid_param(param, "found an empty list, expected at least one prompt")),
             false => prompts.into_iter().collect(),
         }
     }
 }
 
-fn encode(served: &Served, text: String, param: &str) -> Result<Prompt, ApiError> {
+fn encode_text(served: &ServedModel, text: String, param: &str) -> Result<Prompt, ApiError> {
     let tokenizer = served.tokenizer(param)?;
     let ids = tokenizer.encode(&text, text == END_OF_TEXT);
-    let ids = ids.map_err(|error| ApiError::param(param, error.to_string()))?;
+    let ids = ids.map_err(|error| ApiError::invalid_param(param, error.to_string()))?;
     Ok(Prompt { ids, text })
 }
 
-fn check(served: &Served, ids: Vec<u32>, param: &str) -> Result<Prompt, ApiError> {
+fn check_ids(served: &ServedModel, ids: Vec<u32>, param: &str) -> Result<Prompt, ApiError> {
     let vocab_size = served.config().vocab_size;
     if ids.is_empty() {
-        return Err(ApiError::param(param, "found an empty list, expected at least one token id"));
+        return Err(ApiError::invalid_param(param, "found an empty list, expected at least one token id"));
     }
     if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
-        return Err(ApiError::param(param, crate::Error::TokenId { id, vocab_size }.to_string()));
+        return Err(ApiError::invalid_param(param, crate::Error::TokenId { id, vocab_size }.to_string()));
     }
     let text = served.hornbook().try_tokenizer().map_or_else(String::new, |t| t.decode(&ids));
     Ok(Prompt { ids, text })

@@ -1,6 +1,6 @@
-//! Which path leads where. Every path is good with `/v1` before it and without, and however many slashes it has.
+//! The route table. Every path works with and without the `/v1` prefix, and with repeated slashes.
 
-use super::{App, chat, completions, embeddings, headers, metrics, models, tokenize};
+use super::{AppState, chat, completions, embeddings, metrics, middleware, models, tokenize};
 use axum::Router;
 use axum::http::{HeaderValue, Method, Uri};
 use axum::middleware::from_fn_with_state;
@@ -11,81 +11,80 @@ use std::sync::Arc;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer, ExposeHeaders};
 use utoipa::OpenApi;
 
-/// The description at `/openapi.json`.
+/// The OpenAPI description served at `/openapi.json`.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Hornbook", description = "OpenAI's API on a GPT-2 of your own."),
+    info(title = "Hornbook", description = "OpenAI-compatible API for GPT-2 models."),
     paths(
         completions::create,
         chat::create,
         embeddings::create,
         models::list,
-        models::show,
+        models::retrieve,
         tokenize::tokenize,
         tokenize::detokenize,
-        metrics::show,
+        metrics::export,
         health
     )
 )]
-struct Description;
+struct ApiDescription;
 
-/// All routes, with what goes around them.
-pub fn router(app: Arc<App>) -> Router {
-    let description = Description::openapi().to_json().unwrap_or_default();
-    let cors = cors(app.cors.clone());
+/// Returns the router with all routes and middleware.
+pub fn router(app: Arc<AppState>) -> Router {
+    let description = ApiDescription::openapi().to_json().unwrap_or_default();
     Router::new()
         .route("/completions", post(completions::create))
         .route("/chat/completions", post(chat::create))
         .route("/embeddings", post(embeddings::create))
         .route("/models", get(models::list))
-        .route("/models/{*model}", get(models::show)) // some names have slashes
+        .route("/models/{*model}", get(models::retrieve)) // model names may contain slashes
         .route("/engines", get(models::list_engines))
-        .route("/engines/{engine}", get(models::show_engine))
+        .route("/engines/{engine}", get(models::retrieve_engine))
         .route("/engines/{engine}/completions", post(completions::create))
         .route("/engines/{engine}/chat/completions", post(chat::create))
         .route("/engines/{engine}/embeddings", post(embeddings::create))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
-        .route("/metrics", get(metrics::show))
+        .route("/metrics", get(metrics::export))
         .route("/health", get(health))
-        .route("/openapi.json", get(async || super::answer::json(description)))
-        .fallback(headers::not_found)
-        .method_not_allowed_fallback(headers::method_not_allowed)
-        .layer(from_fn_with_state(Arc::clone(&app), headers::admit))
-        .layer(cors)
-        .layer(from_fn_with_state(Arc::clone(&app), headers::around))
+        .route("/openapi.json", get(async || super::response::json_response(description)))
+        .fallback(middleware::not_found)
+        .method_not_allowed_fallback(middleware::method_not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&app), middleware::authorize))
+        .layer(cors_layer(app.cors_origins.clone()))
+        .layer(from_fn_with_state(Arc::clone(&app), middleware::request_context))
         .with_state(app)
 }
 
-/// Whether the server is there and takes requests.
+/// Report whether the server is ready.
 #[utoipa::path(get, path = "/health", responses(
-    (status = 200, description = "It takes requests"),
-    (status = 503, description = "It is loading its models, or shutting down")))]
+    (status = 200, description = "The server accepts requests"),
+    (status = 503, description = "The server is loading its models or shutting down")))]
 async fn health() -> Response {
-    super::answer::object(&json!({"status": "ok"})) // where it does not, nobody comes so far
+    super::response::json_object(&json!({"status": "ok"})) // otherwise the request was already rejected with 503
 }
 
-/// Pages from this machine may ask, and those the operator names.
-fn cors(allowed: Vec<String>) -> CorsLayer {
-    let allowed = move |origin: &HeaderValue, _: &axum::http::request::Parts| {
+/// Returns a CORS layer that allows loopback origins and the configured ones.
+fn cors_layer(allowed: Vec<String>) -> CorsLayer {
+    let is_allowed = move |origin: &HeaderValue, _: &axum::http::request::Parts| {
         origin.to_str().is_ok_and(|origin| {
             is_loopback(origin) || allowed.iter().any(|allowed| allowed == "*" || allowed == origin)
         })
     };
     let names = ["x-request-id", "openai-processing-ms", "retry-after", "retry-after-ms"];
-    let limits = ["limit", "remaining", "reset"]
+    let rate_limits = ["limit", "remaining", "reset"]
         .into_iter()
-        .flat_map(|what| ["requests", "tokens"].map(|of| format!("x-ratelimit-{what}-{of}")));
-    let exposed = names.into_iter().map(String::from).chain(limits);
+        .flat_map(|field| ["requests", "tokens"].map(|resource| format!("x-ratelimit-{field}-{resource}")));
+    let exposed = names.into_iter().map(String::from).chain(rate_limits);
     CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(allowed))
+        .allow_origin(AllowOrigin::predicate(is_allowed))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request()) // Authorization and the clients' x-stainless-*
         .expose_headers(ExposeHeaders::list(exposed.filter_map(|name| name.try_into().ok())))
         .max_age(std::time::Duration::from_secs(3600))
 }
 
-/// Whether an origin is a page that this machine serves: `http://localhost:3000` and the like.
+/// Returns whether an origin is on a loopback address, such as `http://localhost:3000`.
 fn is_loopback(origin: &str) -> bool {
     let Some((_, host)) = origin.split_once("://") else { return false };
     let host = match host.strip_prefix('[') {
@@ -95,14 +94,15 @@ fn is_loopback(origin: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
-/// A request's path without what does not matter: `/v1//engines/` is `/engines`.
-pub fn plain(uri: &Uri) -> Option<Uri> {
-    let parts: Vec<&str> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
-    let parts = match parts.as_slice() {
+/// Returns the URI with its path normalized: without the `/v1` prefix and empty segments, so `/v1//engines/` becomes
+/// `/engines`. `None` if the result is not a valid URI.
+pub fn normalize_path(uri: &Uri) -> Option<Uri> {
+    let segments: Vec<&str> = uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
+    let segments = match segments.as_slice() {
         ["v1", rest @ ..] => rest,
         all => all,
     };
-    let mut path = format!("/{}", parts.join("/"));
+    let mut path = format!("/{}", segments.join("/"));
     if let Some(query) = uri.query() {
         path = format!("{path}?{query}");
     }
@@ -114,8 +114,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_the_same_with_v1_and_any_slashes() {
-        for (given, meant) in [
+    fn prefix_and_repeated_slashes_are_normalized_away() {
+        for (path, normalized) in [
             ("/v1/completions", "/completions"),
             ("/completions", "/completions"),
             ("/v1//engines/gpt2/completions", "/engines/gpt2/completions"),
@@ -125,12 +125,12 @@ mod tests {
             ("/v1/models?x=1", "/models?x=1"),
             ("http://host/v1/models", "/models"),
         ] {
-            assert_eq!(plain(&given.parse().unwrap()).unwrap().to_string(), meant, "{given}");
+            assert_eq!(normalize_path(&path.parse().unwrap()).unwrap().to_string(), normalized, "{path}");
         }
     }
 
     #[test]
-    fn only_this_machine_is_loopback() {
+    fn only_loopback_hosts_are_loopback_origins() {
         for origin in [
             "http://localhost",
             "http://localhost:3000",

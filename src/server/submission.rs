@@ -1,11 +1,11 @@
-//! The prompts of one request on their way through the engine.
+//! Submission of one request's prompts to the engine.
 //!
-//! The first is taken at once or refused. The others follow as there is room, so that a request with a hundred prompts
-//! neither fills the queue nor fails halfway. Dropping it cancels all that is left.
+//! The first prompt is accepted or rejected immediately. The others follow as the queue has room, so that a request with
+//! many prompts neither fills the queue nor fails halfway. Dropping a submission cancels all its prompts.
 
 use super::error::ApiError;
-use super::models::Served;
-use super::{App, Phase};
+use super::models::ServedModel;
+use super::{AppState, Phase};
 use crate::engine::{Event, Request, SubmitError};
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll, unfold};
@@ -14,29 +14,29 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long to wait for a place in a queue that is full of others' requests.
-const RETRY: Duration = Duration::from_millis(20);
+/// Interval between attempts to submit while the queue is full of other requests.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Prompts, and those of them that are being computed.
+/// The waiting and running prompts of a request.
 pub struct Submission {
-    served: Arc<Served>,
+    served: Arc<ServedModel>,
     waiting: VecDeque<(usize, Request)>,
     running: SelectAll<BoxStream<'static, (usize, Event)>>,
-    /// How many may run together.
-    most: usize,
+    /// Maximum number of prompts running at once.
+    max_running: usize,
     phase: watch::Receiver<Phase>,
-    /// What the API calls the tokens that are sent.
+    /// The request field the prompts came from.
     param: &'static str,
 }
 
 impl Submission {
-    /// Sends the first prompts.
+    /// Submits the first prompts.
     ///
     /// # Errors
-    /// As the engine refuses the first of them.
+    /// The engine's rejection of the first prompt.
     pub fn start(
-        app: &App,
-        served: &Arc<Served>,
+        app: &AppState,
+        served: &Arc<ServedModel>,
         requests: Vec<Request>,
         param: &'static str,
     ) -> Result<Self, ApiError> {
@@ -44,17 +44,17 @@ impl Submission {
             served: Arc::clone(served),
             waiting: requests.into_iter().enumerate().collect(),
             running: SelectAll::new(),
-            most: app.max_concurrency,
+            max_running: app.max_concurrency,
             phase: app.phase.clone(),
             param,
         };
-        submission.fill().map_err(|refused| ApiError::refused(refused, param))?;
+        submission.submit_waiting().map_err(|error| ApiError::from_submit_error(error, param))?;
         Ok(submission)
     }
 
-    /// Sends prompts while there is room.
-    fn fill(&mut self) -> Result<(), SubmitError> {
-        while self.running.len() < self.most
+    /// Submits waiting prompts while there is room.
+    fn submit_waiting(&mut self) -> Result<(), SubmitError> {
+        while self.running.len() < self.max_running
             && let Some((prompt, request)) = self.waiting.front()
         {
             let prompt = *prompt;
@@ -64,29 +64,29 @@ impl Submission {
                     let events = unfold(stream, |mut stream| async { Some((stream.next().await?, stream)) });
                     self.running.push(events.map(move |event| (prompt, event)).boxed());
                 }
-                // What runs already makes room when it ends.
+                // A running prompt makes room when it finishes.
                 Err(SubmitError::QueueFull) if !self.running.is_empty() => {
-                    self.most = self.running.len();
+                    self.max_running = self.running.len();
                 }
-                Err(refused) => return Err(refused),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// The next event and the prompt it belongs to; none after the last.
+    /// Returns the next event with the index of its prompt, or `None` after the last.
     ///
     /// # Errors
-    /// 503 where the server ends before the request does.
+    /// 503 if the server aborts the request at shutdown.
     pub async fn next(&mut self) -> Result<Option<(usize, Event)>, ApiError> {
         loop {
-            match self.fill() {
+            match self.submit_waiting() {
                 Ok(()) => {}
                 Err(SubmitError::QueueFull) => {
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(RETRY_INTERVAL).await;
                     continue;
                 }
-                Err(refused) => return Err(ApiError::refused(refused, self.param)),
+                Err(error) => return Err(ApiError::from_submit_error(error, self.param)),
             }
             if self.running.is_empty() {
                 return Ok(None);
@@ -97,7 +97,7 @@ impl Submission {
                         return Ok(next);
                     }
                 }
-                _ = self.phase.wait_for(|phase| *phase == Phase::Cut) => return Err(ApiError::closing()),
+                _ = self.phase.wait_for(|phase| *phase == Phase::Aborting) => return Err(ApiError::shutting_down()),
             }
         }
     }

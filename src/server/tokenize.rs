@@ -1,10 +1,10 @@
-//! `/tokenize` and `/detokenize`: what a text costs, and what token ids say.
+//! `/tokenize` and `/detokenize`: text to token ids and back.
 
-use super::App;
-use super::answer::object;
+use super::AppState;
 use super::error::ApiError;
-use super::json::{Body, Json};
-use super::log::Call;
+use super::json::{Json, RequestBody};
+use super::request_context::RequestContext;
+use super::response::json_object;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
@@ -13,72 +13,72 @@ use serde_json::json;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// A text.
+/// A request to tokenize a text.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct TokenizeRequest {
-    /// The model, where more than one is served.
+    /// The model; required if several are served.
     model: Option<String>,
-    /// The text; `content`, as llama.cpp calls it, is as good.
+    /// The text; llama.cpp's name `content` and `text` are accepted too.
     #[serde(alias = "content", alias = "text")]
     prompt: Option<String>,
-    /// Whether `<|endoftext|>` in the text is that one token.
+    /// Whether to parse `<|endoftext|>` in the text as the special token.
     special: Option<bool>,
 }
 
-/// Token ids.
+/// A request to decode token ids.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct DetokenizeRequest {
-    /// The model, where more than one is served.
+    /// The model; required if several are served.
     model: Option<String>,
-    /// The ids.
+    /// The token ids.
     tokens: Option<Vec<u32>>,
 }
 
-impl Body for TokenizeRequest {}
-impl Body for DetokenizeRequest {}
+impl RequestBody for TokenizeRequest {}
+impl RequestBody for DetokenizeRequest {}
 
-/// A text's token ids.
+/// Tokenize a text.
 #[utoipa::path(post, path = "/tokenize", request_body = TokenizeRequest,
-    responses((status = 200, description = "`tokens`, their `count`, and the model's context as `max_model_len`")))]
+    responses((status = 200, description = "`tokens`, their `count`, and the context length as `max_model_len`")))]
 pub async fn tokenize(
-    State(app): State<Arc<App>>,
-    Extension(call): Extension<Arc<Call>>,
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
     Json(request): Json<TokenizeRequest>,
 ) -> Result<Response, ApiError> {
-    let (served, name) = app.models.find(None, request.model.as_deref(), call.key().as_deref())?;
-    call.asks_for(&name);
+    let (served, name) = app.models.resolve(None, request.model.as_deref(), context.key().as_deref())?;
+    context.set_model(&name);
     let Some(text) = request.prompt else {
-        return Err(ApiError::param("prompt", "found nothing, expected a string"));
+        return Err(ApiError::invalid_param("prompt", "missing, expected a string"));
     };
     let special = request.special.unwrap_or(false);
     let max_model_len = served.config().n_positions;
-    // A long text keeps a thread busy; not one of those that serve others.
+    // On a blocking thread, since a long text takes a while.
     let encoded = tokio::task::spawn_blocking(move || {
         let tokenizer = served.tokenizer("prompt")?;
-        tokenizer.encode(&text, special).map_err(|error| ApiError::param("prompt", error.to_string()))
+        tokenizer.encode(&text, special).map_err(|error| ApiError::invalid_param("prompt", error.to_string()))
     });
     let tokens = encoded.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))?;
-    Ok(object(&json!({"count": tokens.len(), "max_model_len": max_model_len, "tokens": tokens})))
+    Ok(json_object(&json!({"count": tokens.len(), "max_model_len": max_model_len, "tokens": tokens})))
 }
 
-/// The text of token ids.
+/// Decode token ids.
 #[utoipa::path(post, path = "/detokenize", request_body = DetokenizeRequest,
-    responses((status = 200, description = "The text, as `prompt` and as `content`")))]
+    responses((status = 200, description = "The text, as `prompt` and `content`")))]
 pub async fn detokenize(
-    State(app): State<Arc<App>>,
-    Extension(call): Extension<Arc<Call>>,
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
     Json(request): Json<DetokenizeRequest>,
 ) -> Result<Response, ApiError> {
-    let (served, name) = app.models.find(None, request.model.as_deref(), call.key().as_deref())?;
-    call.asks_for(&name);
+    let (served, name) = app.models.resolve(None, request.model.as_deref(), context.key().as_deref())?;
+    context.set_model(&name);
     let Some(tokens) = request.tokens else {
-        return Err(ApiError::param("tokens", "found nothing, expected a list of token ids"));
+        return Err(ApiError::invalid_param("tokens", "missing, expected a list of token ids"));
     };
     let tokenizer = served.tokenizer("tokens")?;
     let vocab_size = served.config().vocab_size;
     if let Some(&id) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
-        return Err(ApiError::param("tokens", crate::Error::TokenId { id, vocab_size }.to_string()));
+        return Err(ApiError::invalid_param("tokens", crate::Error::TokenId { id, vocab_size }.to_string()));
     }
     let text = tokenizer.decode(&tokens);
-    Ok(object(&json!({"prompt": text, "content": text})))
+    Ok(json_object(&json!({"prompt": text, "content": text})))
 }

@@ -1,10 +1,15 @@
-//! A server in this process, and what a client sees of it.
+//! A server in this process and a client for it.
 
 use hornbook::Hornbook;
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::isa::Isa;
+<<<<<<< HEAD
 use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::server::{Listening, Server, ServerOptions};
+=======
+use hornbook::kernels::threads::Team;
+use hornbook::server::{BoundServer, Server, ServerOptions};
+>>>>>>> 4fa2ada (The server and its commands bear the names of axum, tower and OpenAI's API)
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,31 +18,31 @@ use std::time::{Duration, Instant};
 use ureq::Agent;
 use ureq::http::HeaderMap;
 
-/// Longer than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any operation in these tests takes.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A server that ends with the test.
-pub struct Running {
+/// A server that stops at the end of the test; dereferences to its client.
+pub struct TestServer {
     server: Server,
-    asked: Asked,
+    client: Client,
 }
 
-/// What can be asked of a server.
-pub struct Asked {
+/// An HTTP client of a server.
+pub struct Client {
     address: SocketAddr,
     agent: Agent,
     key: Option<String>,
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
@@ -46,13 +51,13 @@ impl Answer {
         self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers)).to_str().unwrap()
     }
 
-    /// The JSON of an answer that must be a success.
+    /// Returns the JSON of a response that must be a success.
     pub fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.text);
         self.json()
     }
 
-    /// Status, type, param and code of an answer that must be an error object.
+    /// Returns status, type, param and code of a response that must be an error object.
     pub fn error(&self) -> (u16, String, Option<String>, Option<String>) {
         assert_eq!(self.header("content-type"), "application/json", "{}", self.text);
         let body = self.json();
@@ -65,7 +70,7 @@ impl Answer {
         (self.status, text("type").unwrap(), text("param"), text("code"))
     }
 
-    /// The data of all events. The last must be `[DONE]`, which is left out.
+    /// Returns the data of all events but the last, which must be `[DONE]`.
     pub fn events(&self) -> Vec<Value> {
         assert_eq!(self.status, 200, "{}", self.text);
         assert_eq!(self.header("content-type"), "text/event-stream");
@@ -75,7 +80,7 @@ impl Answer {
     }
 }
 
-/// The data of events, each on a line of its own with a space before it, as the old client demands.
+/// Returns the data of all events, each on a line `data: …`, as openai 0.28 requires.
 pub fn data(text: &str) -> Vec<String> {
     let events = text.split("\n\n").filter(|event| !event.is_empty() && !event.starts_with(':'));
     events
@@ -93,25 +98,25 @@ pub fn open(model: &str) -> Hornbook {
     Hornbook::new(Checkpoint::open(&model).unwrap(), ThreadPool::new(1, Isa::choose().unwrap())).unwrap()
 }
 
-/// Serves fable.
-pub fn fable() -> Running {
+/// Starts a server with the embedded model.
+pub fn fable() -> TestServer {
     serve(&["fable"], |_| {})
 }
 
-/// Serves models on a free port.
-pub fn serve(models: &[&str], change: impl FnOnce(&mut ServerOptions)) -> Running {
+/// Starts a server on a free port.
+pub fn serve(models: &[&str], configure: impl FnOnce(&mut ServerOptions)) -> TestServer {
     let models = models.iter().map(|model| open(model)).collect();
     let mut options = ServerOptions { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..Default::default() };
-    change(&mut options);
-    let server = Listening::start(options).unwrap().serve(models).unwrap();
-    let asked = Asked::at(server.address());
-    Running { server, asked }
+    configure(&mut options);
+    let server = BoundServer::bind(options).unwrap().serve(models).unwrap();
+    let client = Client::new(server.address());
+    TestServer { server, client }
 }
 
-impl Running {
-    /// The same server, asked with a key.
+impl TestServer {
+    /// Sets the client's API key.
     pub fn with_key(mut self, key: &str) -> Self {
-        self.asked.key = Some(key.to_string());
+        self.client.key = Some(key.to_string());
         self
     }
 
@@ -119,23 +124,23 @@ impl Running {
         self.server
     }
 
-    pub fn stopper(&self) -> impl Fn() + Send + use<> {
-        self.server.stopper()
+    pub fn shutdown_handle(&self) -> impl Fn() + Send + use<> {
+        self.server.shutdown_handle()
     }
 }
 
-impl std::ops::Deref for Running {
-    type Target = Asked;
+impl std::ops::Deref for TestServer {
+    type Target = Client;
 
-    fn deref(&self) -> &Asked {
-        &self.asked
+    fn deref(&self) -> &Client {
+        &self.client
     }
 }
 
-impl Asked {
-    pub fn at(address: SocketAddr) -> Self {
+impl Client {
+    pub fn new(address: SocketAddr) -> Self {
         let config =
-            Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build();
+            Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build();
         Self { address, agent: config.into(), key: None }
     }
 
@@ -147,38 +152,38 @@ impl Asked {
         format!("http://{}{path}", self.address())
     }
 
-    fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
+    fn read_response(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Response {
         let mut response = response.unwrap();
         let text = response.body_mut().read_to_string().unwrap();
-        Answer { status: response.status().as_u16(), headers: response.headers().clone(), text }
+        Response { status: response.status().as_u16(), headers: response.headers().clone(), text }
     }
 
-    pub fn post(&self, path: &str, body: Value) -> Answer {
+    pub fn post(&self, path: &str, body: Value) -> Response {
         self.post_text(path, &body.to_string())
     }
 
-    pub fn post_text(&self, path: &str, body: &str) -> Answer {
+    pub fn post_text(&self, path: &str, body: &str) -> Response {
         let mut request = self.agent.post(self.url(path)).header("content-type", "application/json");
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        Self::answer(request.send(body))
+        Self::read_response(request.send(body))
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Response {
         let mut request = self.agent.get(self.url(path));
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        Self::answer(request.call())
+        Self::read_response(request.call())
     }
 
-    /// What is asked and answered byte for byte: a method and path, more headers, and a body.
-    pub fn raw(&self, start: &str, headers: &str, body: &str) -> Answer {
+    /// Sends a request as raw bytes: method and path, extra headers, and a body.
+    pub fn raw(&self, method_and_path: &str, headers: &str, body: &str) -> Response {
         let length =
             if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
         let mut stream = self.send(&format!(
-            "{start} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}{length}\r\n{body}"
+            "{method_and_path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}{length}\r\n{body}"
         ));
         let mut bytes = vec![];
         stream.read_to_end(&mut bytes).unwrap();
@@ -193,24 +198,24 @@ impl Asked {
                 ureq::http::HeaderValue::from_str(value).unwrap(),
             );
         }
-        Answer { status, headers, text: body.to_string() }
+        Response { status, headers, text: body.to_string() }
     }
 
-    /// A connection on which this has been sent.
+    /// Opens a connection and sends these bytes.
     pub fn send(&self, bytes: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.write_all(bytes.as_bytes()).unwrap();
         stream
     }
 
-    /// A connection on which this was posted.
-    pub fn begin(&self, path: &str, body: &Value) -> TcpStream {
+    /// Opens a connection and posts this body, without reading the response.
+    pub fn start_post(&self, path: &str, body: &Value) -> TcpStream {
         let body = body.to_string();
         self.send(&format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
     }
 
-    /// A number on the metrics page.
+    /// Returns the value of a metric.
     pub fn metric(&self, name: &str) -> f64 {
         let page = self.get("/metrics").text;
         let line =
@@ -218,17 +223,17 @@ impl Asked {
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    /// Waits until a number on the metrics page is as it should be.
-    pub fn wait_for(&self, name: &str, right: impl Fn(f64) -> bool) {
-        wait(name, || right(self.metric(name)));
+    /// Waits until a metric satisfies a condition.
+    pub fn wait_for(&self, name: &str, condition: impl Fn(f64) -> bool) {
+        wait(name, || condition(self.metric(name)));
     }
 }
 
-/// Waits until something is so.
-pub fn wait(what: &str, so: impl Fn() -> bool) {
+/// Waits until a condition is true.
+pub fn wait(name: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
-    while !so() {
-        assert!(start.elapsed() < PATIENCE, "{what} never became so");
+    while !condition() {
+        assert!(start.elapsed() < TIMEOUT, "timed out waiting for {name}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,4 +1,4 @@
-//! `hornbook serve` and `hornbook keys`, as a user types them.
+//! The commands `hornbook serve` and `hornbook keys`.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
@@ -10,8 +10,8 @@ fn hornbook(args: &[&str]) -> Command {
     command
 }
 
-/// The one line of a run that must fail.
-fn refused(args: &[&str]) -> String {
+/// Returns the one-line error of a command that must fail.
+fn error_line(args: &[&str]) -> String {
     let Output { status, stdout, stderr } = hornbook(args).output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();
     assert!(
@@ -21,7 +21,7 @@ fn refused(args: &[&str]) -> String {
     stderr
 }
 
-/// A server and the address it says it has.
+/// Starts a server and returns it with the address it prints.
 fn serve(args: &[&str]) -> (Child, String, BufReader<ChildStderr>) {
     let mut server = hornbook(&["serve", "--port", "0", "--threads", "1"])
         .args(args)
@@ -45,7 +45,7 @@ fn serve(args: &[&str]) -> (Child, String, BufReader<ChildStderr>) {
 }
 
 #[test]
-fn it_says_where_it_is_and_ends_on_ctrl_c() {
+fn serve_prints_its_address_and_stops_on_ctrl_c() {
     let aliases = [
         "--alias",
         "text-davinci-002=fable",
@@ -58,9 +58,9 @@ fn it_says_where_it_is_and_ends_on_ctrl_c() {
     ];
     let (mut server, address, mut lines) = serve(&aliases);
     let body = serde_json::json!({"model": "text-davinci-002", "prompt": "A secret", "max_tokens": 2});
-    let mut answer = ureq::post(format!("http://{address}/v1/completions")).send_json(body).unwrap();
-    let answer: serde_json::Value = answer.body_mut().read_json().unwrap();
-    assert_eq!(answer["model"], "text-davinci-002");
+    let mut response = ureq::post(format!("http://{address}/v1/completions")).send_json(body).unwrap();
+    let response: serde_json::Value = response.body_mut().read_json().unwrap();
+    assert_eq!(response["model"], "text-davinci-002");
     let mut logged = String::new();
     lines.read_line(&mut logged).unwrap();
     for part in [
@@ -81,7 +81,7 @@ fn it_says_where_it_is_and_ends_on_ctrl_c() {
     assert!(server.wait().unwrap().success());
     let mut rest = String::new();
     lines.read_to_string(&mut rest).unwrap();
-    assert!(rest.starts_with("hornbook: no more requests are taken"), "{rest}");
+    assert!(rest.starts_with("hornbook: shutting down"), "{rest}");
 
     let (server, address, mut lines) = serve(&["--log-prompts"]);
     let body = serde_json::json!({"prompt": "A secret", "max_tokens": 2});
@@ -89,7 +89,7 @@ fn it_says_where_it_is_and_ends_on_ctrl_c() {
     let mut logged = String::new();
     lines.read_line(&mut logged).unwrap();
     assert!(logged.contains("A secret"), "{logged}");
-    end(server);
+    kill(server);
 }
 
 #[cfg(unix)]
@@ -97,47 +97,47 @@ fn interrupt(server: &Child) {
     assert!(Command::new("kill").args(["-INT", &server.id().to_string()]).status().unwrap().success());
 }
 
-fn end(mut server: Child) {
+fn kill(mut server: Child) {
     server.kill().unwrap();
     server.wait().unwrap();
 }
 
 #[cfg(unix)]
 #[test]
-fn a_terminated_server_finishes_its_streams_and_sends_others_away() {
+fn sigterm_finishes_streams_and_rejects_new_requests() {
     let (mut server, address, mut lines) = serve(&["--grace", "60"]);
     let body = serde_json::json!({"prompt": "The", "max_tokens": 500, "n": 8, "stream": true, "logit_bias": {"4095": -100}});
     let mut running = ureq::post(format!("http://{address}/v1/completions")).send_json(body).unwrap();
     assert!(Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap().success());
-    let mut said = String::new();
-    lines.read_line(&mut said).unwrap();
-    assert!(said.starts_with("hornbook: no more requests are taken"), "{said}");
+    let mut notice = String::new();
+    lines.read_line(&mut notice).unwrap();
+    assert!(notice.starts_with("hornbook: shutting down"), "{notice}");
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let request = serde_json::json!({"prompt": "A", "max_tokens": 1});
-    let refused = agent.post(format!("http://{address}/v1/completions")).send_json(request).unwrap();
-    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].to_str().unwrap()), (503, "5"));
-    assert!(server.try_wait().unwrap().is_none(), "the stream has ended too early for this test");
+    let rejected = agent.post(format!("http://{address}/v1/completions")).send_json(request).unwrap();
+    assert_eq!((rejected.status().as_u16(), rejected.headers()["retry-after"].to_str().unwrap()), (503, "5"));
+    assert!(server.try_wait().unwrap().is_none(), "the stream finished too early for this test");
     let text = running.body_mut().read_to_string().unwrap();
     assert!(text.trim_end().ends_with("data: [DONE]"), "{}", &text[text.len().saturating_sub(200)..]);
     assert!(server.wait().unwrap().success());
 }
 
 #[test]
-fn bad_options_are_one_line() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
-    let line = refused(&["serve", "--port", &port]);
-    assert!(line.contains(&format!("127.0.0.1:{port} is in use by another program")), "{line}");
+fn invalid_option_is_one_line_error() {
+    let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = occupied.local_addr().unwrap().port().to_string();
+    let line = error_line(&["serve", "--port", &port]);
+    assert!(line.contains(&format!("127.0.0.1:{port} is already in use")), "{line}");
     for (args, part) in [
-        (&["serve", "--host", "0.0.0.0"][..], "nobody would need a key"),
+        (&["serve", "--host", "0.0.0.0"][..], "no API key would be required"),
         (&["serve", "--alias", "x=gpt9"], "alias: found x=gpt9, expected one of the models served: fable"),
         (&["serve", "--alias", "x"], "expected NAME=MODEL"),
         (&["serve", "--model", "no-such-model"], "model 'no-such-model' not found"),
-        (&["serve", "--model", "fable", "--model", "fable"], "two models are called 'fable'"),
+        (&["serve", "--model", "fable", "--model", "fable"], "two models are named 'fable'"),
         (&["serve", "--host", "no host"], "--host: found no host"),
         (&["serve", "--keys", "/no/such.toml"], "/no/such.toml: cannot read"),
         (&["serve", "--chat-template", "/no/such.jinja"], "/no/such.jinja: cannot read"),
-        (&["serve", "--max-concurrency", "0"], "expected a whole number from 1 up"),
+        (&["serve", "--max-concurrency", "0"], "expected an integer of at least 1"),
         (&["serve", "--prefix-cache", "lots"], "expected a number of bytes"),
         (&["serve", "--keys", "k", "--no-auth"], "cannot be used with"),
         (&["keys", "list", "--keys", "/no/such.toml"], "/no/such.toml: cannot read"),
@@ -146,13 +146,13 @@ fn bad_options_are_one_line() {
             "expected a whole number from 1 up",
         ),
     ] {
-        let line = refused(args);
+        let line = error_line(args);
         assert!(line.contains(part), "{part}: {line}");
     }
 }
 
 #[test]
-fn a_key_is_printed_once_and_opens_the_door() {
+fn added_key_is_printed_and_authenticates_until_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
     let file = path.to_str().unwrap();
@@ -166,20 +166,20 @@ fn a_key_is_printed_once_and_opens_the_door() {
     let listed = run(&["keys", "list"]);
     assert_eq!(listed.lines().count(), 2);
     assert!(
-        listed.contains("100 requests a minute  5000 tokens a minute  fable only")
+        listed.contains("100 requests per minute  5000 tokens per minute  models: fable")
             && !listed.contains(key.trim()),
         "{listed}"
     );
 
     let (server, address, _lines) = serve(&["--keys", file]);
-    let ask = |key: &str| {
+    let list_models = |key: &str| {
         ureq::get(format!("http://{address}/v1/models"))
             .header("authorization", format!("Bearer {}", key.trim()))
             .call()
     };
-    ask(&key).unwrap();
-    assert!(matches!(ask("wrong"), Err(ureq::Error::StatusCode(401))));
+    list_models(&key).unwrap();
+    assert!(matches!(list_models("wrong"), Err(ureq::Error::StatusCode(401))));
     run(&["keys", "remove", "alice"]);
-    assert!(matches!(ask(&key), Err(ureq::Error::StatusCode(401))));
-    end(server);
+    assert!(matches!(list_models(&key), Err(ureq::Error::StatusCode(401))));
+    kill(server);
 }

@@ -1,24 +1,24 @@
-//! Connections that come, go, stall, or ask for more than there is.
+//! Connections: disconnects, timeouts, CORS, overload and graceful shutdown.
 
-use super::client::{Asked, PATIENCE, fable, open, serve, wait};
-use hornbook::server::{Listening, ServerOptions};
+use super::client::{Client, TIMEOUT, fable, open, serve, wait};
+use hornbook::server::{BoundServer, ServerOptions};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Long enough to be interrupted.
-fn long(stream: bool) -> Value {
+/// A request that runs long enough to be interrupted.
+fn long_request(stream: bool) -> Value {
     json!({"prompt": "The", "max_tokens": 500, "stream": stream, "logit_bias": {"4095": -100}, "n": 4})
 }
 
 #[test]
-fn detail_25_a_client_that_goes_away_cancels_its_request_wherever_it_is() {
-    // While it is computed, streamed or not.
+fn client_disconnect_cancels_its_request() {
+    // While running, streamed or not.
     for stream in [true, false] {
         let server = fable();
-        let connection = server.begin("/v1/completions", &long(stream));
+        let connection = server.start_post("/v1/completions", &long_request(stream));
         server.wait_for("hornbook_sequences_running", |running| running == 4.0);
         drop(connection);
         server.wait_for("hornbook_sequences_running", |running| running == 0.0);
@@ -27,22 +27,22 @@ fn detail_25_a_client_that_goes_away_cancels_its_request_wherever_it_is() {
         let cancelled = "hornbook_requests_total{route=\"POST /completions\",status=\"cancelled\"}";
         assert_eq!(server.metric(cancelled), 1.0);
     }
-    // While it waits, and while its prompt is read, a token at a time.
+    // While waiting in the queue, and during prefill of one token at a time.
     for (concurrency, prefill_chunk) in [(1, 64), (2, 1)] {
         let server = serve(&["fable"], |options| {
             options.engine.max_concurrency = concurrency;
             options.engine.prefill_chunk = prefill_chunk;
         });
-        let first = server.begin(
+        let first = server.start_post(
             "/v1/completions",
             &json!({"prompt": "The", "max_tokens": 500, "stream": true, "logit_bias": {"4095": -100}}),
         );
         server.wait_for("hornbook_sequences_running", |running| running == 1.0);
-        let second = server.begin("/v1/completions", &json!({"prompt": vec![7; 500], "max_tokens": 1}));
-        let (what, count) = if concurrency == 1 { ("waiting", 1.0) } else { ("running", 2.0) };
-        server.wait_for(&format!("hornbook_sequences_{what}"), |n| n == count);
+        let second = server.start_post("/v1/completions", &json!({"prompt": vec![7; 500], "max_tokens": 1}));
+        let (state, count) = if concurrency == 1 { ("waiting", 1.0) } else { ("running", 2.0) };
+        server.wait_for(&format!("hornbook_sequences_{state}"), |n| n == count);
         drop(second);
-        server.wait_for(&format!("hornbook_sequences_{what}"), |n| n == count - 1.0);
+        server.wait_for(&format!("hornbook_sequences_{state}"), |n| n == count - 1.0);
         assert!(server.metric("hornbook_prompt_tokens_total") < 500.0);
         drop(first);
         server.wait_for("hornbook_sequences_running", |running| running == 0.0);
@@ -50,8 +50,8 @@ fn detail_25_a_client_that_goes_away_cancels_its_request_wherever_it_is() {
 }
 
 #[test]
-fn detail_25_pages_of_this_machine_may_ask_and_others_only_when_named() {
-    let server = serve(&["fable"], |options| options.cors = vec!["https://example.com".into()]);
+fn cors_allows_loopback_and_configured_origins_only() {
+    let server = serve(&["fable"], |options| options.cors_origins = vec!["https://example.com".into()]);
     let preflight = |origin: &str| {
         let headers = format!(
             "origin: {origin}\r\naccess-control-request-method: POST\r\n\
@@ -60,13 +60,13 @@ fn detail_25_pages_of_this_machine_may_ask_and_others_only_when_named() {
         server.raw("OPTIONS /v1/chat/completions", &headers, "")
     };
     for origin in ["http://localhost:3000", "http://127.0.0.1:8080", "https://example.com"] {
-        let answer = preflight(origin);
-        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, origin));
-        let allowed = answer.header("access-control-allow-headers");
+        let response = preflight(origin);
+        assert_eq!((response.status, response.header("access-control-allow-origin")), (200, origin));
+        let allowed = response.header("access-control-allow-headers");
         assert!(allowed.contains("authorization") && allowed.contains("x-stainless-lang"), "{allowed}");
-        assert!(answer.header("access-control-allow-methods").contains("POST"));
-        let answer = server.raw("POST /v1/completions", &format!("origin: {origin}\r\n"), "{");
-        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (400, origin));
+        assert!(response.header("access-control-allow-methods").contains("POST"));
+        let response = server.raw("POST /v1/completions", &format!("origin: {origin}\r\n"), "{");
+        assert_eq!((response.status, response.header("access-control-allow-origin")), (400, origin));
     }
     for origin in ["https://evil.com", "http://localhost.evil.com", "null"] {
         assert!(preflight(origin).headers.get("access-control-allow-origin").is_none(), "{origin}");
@@ -74,10 +74,10 @@ fn detail_25_pages_of_this_machine_may_ask_and_others_only_when_named() {
 }
 
 #[test]
-fn half_a_body_and_half_a_head_are_not_waited_for() {
+fn incomplete_headers_and_body_time_out() {
     let server = serve(&["fable"], |options| {
-        options.http.body_time = Duration::from_millis(200);
-        options.http.header_time = Duration::from_millis(200);
+        options.http.body_timeout = Duration::from_millis(200);
+        options.http.header_timeout = Duration::from_millis(200);
     });
     let mut text = String::new();
     let mut half =
@@ -88,16 +88,16 @@ fn half_a_body_and_half_a_head_are_not_waited_for() {
         let start = Instant::now();
         let mut idle = server.send(head);
         idle.read_to_end(&mut vec![]).unwrap();
-        assert!(start.elapsed() < PATIENCE);
+        assert!(start.elapsed() < TIMEOUT);
     }
-    // A connection that has asked once is closed when it idles, too.
+    // An idle keep-alive connection is closed too.
     let mut kept = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
     kept.read_to_end(&mut vec![]).unwrap();
     server.get("/health").ok();
 }
 
 #[test]
-fn many_clients_are_all_answered_or_refused() {
+fn simultaneous_clients_get_200_or_429() {
     let server = serve(&["fable"], |options| {
         options.engine.max_concurrency = 4;
         options.engine.queue = 8;
@@ -117,24 +117,24 @@ fn many_clients_are_all_answered_or_refused() {
 }
 
 #[test]
-fn a_slow_reader_keeps_nobody_waiting() {
+fn slow_reader_does_not_block_other_requests() {
     let server = fable();
-    let slow = server.begin("/v1/completions", &json!({"prompt": "The", "max_tokens": 500, "stream": true, "n": 8, "logprobs": 5, "logit_bias": {"4095": -100}}));
+    let slow = server.start_post("/v1/completions", &json!({"prompt": "The", "max_tokens": 500, "stream": true, "n": 8, "logprobs": 5, "logit_bias": {"4095": -100}}));
     server.post("/v1/completions", json!({"prompt": "The king", "max_tokens": 20})).ok();
     server.wait_for("hornbook_sequences_running", |running| running == 0.0);
     drop(slow);
 }
 
 #[test]
-fn a_client_that_never_reads_is_let_go() {
-    let server = serve(&["fable"], |options| options.http.write_time = Duration::from_millis(200));
-    // More than the system keeps for it.
-    let mut stalled = server.begin("/v1/embeddings", &json!({"input": vec!["A"; 2048]}));
-    let done = "hornbook_requests_total{route=\"POST /embeddings\",status=\"200\"}";
-    wait("the answer", || server.get("/metrics").text.contains(done));
+fn client_that_never_reads_is_disconnected() {
+    let server = serve(&["fable"], |options| options.http.write_timeout = Duration::from_millis(200));
+    // More than the socket buffers hold.
+    let mut stalled = server.start_post("/v1/embeddings", &json!({"input": vec!["A"; 2048]}));
+    let finished = "hornbook_requests_total{route=\"POST /embeddings\",status=\"200\"}";
+    wait("the response", || server.get("/metrics").text.contains(finished));
     std::thread::sleep(Duration::from_secs(1));
     let mut bytes = vec![];
-    let _ = stalled.read_to_end(&mut bytes); // short, or reset
+    let _ = stalled.read_to_end(&mut bytes); // end of file or reset
     let head = String::from_utf8_lossy(&bytes[..2000.min(bytes.len())]).to_lowercase();
     let length: usize =
         head.split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
@@ -142,26 +142,26 @@ fn a_client_that_never_reads_is_let_go() {
 }
 
 #[test]
-fn before_the_models_are_there_everyone_is_told_to_come_back() {
+fn requests_before_models_are_loaded_get_503() {
     let options = ServerOptions { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..Default::default() };
-    let listening = Listening::start(options).unwrap();
-    let server = Asked::at(listening.address());
-    for answer in [
+    let bound = BoundServer::bind(options).unwrap();
+    let server = Client::new(bound.address());
+    for response in [
         server.get("/health"),
         server.get("/metrics"),
         server.post("/v1/completions", json!({"prompt": "The"})),
         server.post("/no/such/path", json!({})),
     ] {
-        assert_eq!(answer.error(), (503, "server_error".into(), None, None));
-        assert_eq!((answer.header("retry-after"), answer.header("retry-after-ms")), ("1", "1000"));
-        assert!(answer.text.contains("loading its models"), "{}", answer.text);
+        assert_eq!(response.error(), (503, "server_error".into(), None, None));
+        assert_eq!((response.header("retry-after"), response.header("retry-after-ms")), ("1", "1000"));
+        assert!(response.text.contains("loading its models"), "{}", response.text);
     }
     let mut kept = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
     let mut head = [0; 12];
     kept.read_exact(&mut head).unwrap();
     assert_eq!(&head, b"HTTP/1.1 503");
-    let running = listening.serve(vec![open("fable")]).unwrap();
-    // On the same connection, too.
+    let running = bound.serve(vec![open("fable")]).unwrap();
+    // On the same connection.
     kept.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
     let mut rest = String::new();
     kept.read_to_string(&mut rest).unwrap();
@@ -172,65 +172,65 @@ fn before_the_models_are_there_everyone_is_told_to_come_back() {
 }
 
 #[test]
-fn shutting_down_lets_streams_end_and_refuses_what_is_new() {
+fn shutdown_finishes_streams_and_rejects_new_requests() {
     let server = fable();
     let mut kept = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
-    let mut running = server.begin("/v1/completions", &long(true));
+    let mut running = server.start_post("/v1/completions", &long_request(true));
     server.wait_for("hornbook_sequences_running", |running| running == 4.0);
     let address = server.address();
-    server.stopper()();
-    let (server, asked) = (server.server(), Asked::at(address));
-    let ended = std::thread::spawn(move || server.wait());
-    for answer in [
-        asked.post("/v1/completions", json!({"prompt": "The", "max_tokens": 1})),
-        asked.post("/v1/embeddings", json!({"input": "The"})),
-        asked.get("/health"),
-        asked.get("/v1/models"),
+    server.shutdown_handle()();
+    let (server, client) = (server.server(), Client::new(address));
+    let waiter = std::thread::spawn(move || server.wait());
+    for response in [
+        client.post("/v1/completions", json!({"prompt": "The", "max_tokens": 1})),
+        client.post("/v1/embeddings", json!({"input": "The"})),
+        client.get("/health"),
+        client.get("/v1/models"),
     ] {
-        assert_eq!(answer.error(), (503, "server_error".into(), None, None));
-        assert_eq!((answer.header("retry-after"), answer.header("connection")), ("5", "close"));
-        assert!(answer.text.contains("shutting down"), "{}", answer.text);
+        assert_eq!(response.error(), (503, "server_error".into(), None, None));
+        assert_eq!((response.header("retry-after"), response.header("connection")), ("5", "close"));
+        assert!(response.text.contains("shutting down"), "{}", response.text);
     }
     assert_eq!(
-        asked.metric("hornbook_sequences_running"),
+        client.metric("hornbook_sequences_running"),
         4.0,
-        "the stream has ended too early for this test"
+        "the stream finished too early for this test"
     );
     let mut text = String::new();
     running.read_to_string(&mut text).unwrap();
     assert!(text.contains("data: [DONE]"), "{}", &text[text.len().saturating_sub(200)..]);
-    ended.join().unwrap();
+    waiter.join().unwrap();
     assert!(std::net::TcpStream::connect(address).is_err());
     let _ = kept.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
     let mut rest = String::new();
-    let _ = kept.read_to_string(&mut rest); // closed, by one side or the other
+    let _ = kept.read_to_string(&mut rest); // closed by either side
     assert_eq!(rest.matches("HTTP/1.1 200").count(), 1, "{rest}");
 }
 
 #[test]
-fn what_outlasts_the_grace_period_is_told_and_cut() {
-    let server = serve(&["fable"], |options| options.grace = Duration::from_millis(50));
+fn requests_beyond_the_grace_period_are_aborted() {
+    let server = serve(&["fable"], |options| options.grace_period = Duration::from_millis(50));
     let body = json!({"prompt": vec!["The"; 200], "n": 10, "max_tokens": 500, "stream": true, "logit_bias": {"4095": -100}});
-    let mut streamed = server.begin("/v1/completions", &body);
-    let mut whole = server.begin("/v1/completions", &long(false));
+    let mut streamed = server.start_post("/v1/completions", &body);
+    let mut whole = server.start_post("/v1/completions", &long_request(false));
     server.wait_for("hornbook_sequences_running", |running| running >= 10.0);
-    server.stopper()();
+    server.shutdown_handle()();
     let start = Instant::now();
     server.server().wait();
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
-    let (mut events, mut answer) = (String::new(), String::new());
+    let (mut events, mut response) = (String::new(), String::new());
     let _ = streamed.read_to_string(&mut events);
-    let _ = whole.read_to_string(&mut answer);
+    let _ = whole.read_to_string(&mut response);
     assert!(
         events.contains("shutting down") && !events.contains("[DONE]"),
         "{}",
         &events[events.len().saturating_sub(300)..]
     );
-    assert!(answer.starts_with("HTTP/1.1 503") || answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(response.starts_with("HTTP/1.1 503") || response.starts_with("HTTP/1.1 200"), "{response}");
 }
 
-/// Values that a field may have, right and wrong.
-fn value() -> impl Strategy<Value = Value> {
+/// Valid and invalid field values.
+fn field_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -279,30 +279,30 @@ const PATHS: [&str; 5] =
     ["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize"];
 
 #[test]
-fn ten_thousand_random_bodies_are_answered_or_refused() {
+fn random_bodies_get_a_result_or_an_error_object() {
     let server = serve(&["fable"], |options| options.engine.queue = 1000);
     let config = ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() };
-    let body = prop::collection::hash_map(prop::sample::select(&FIELDS[..]), value(), 0..6);
-    let mut seen = std::collections::BTreeMap::new();
-    let seen_by = std::cell::RefCell::new(&mut seen);
+    let body = prop::collection::hash_map(prop::sample::select(&FIELDS[..]), field_value(), 0..6);
+    let mut status_counts = std::collections::BTreeMap::new();
+    let counts = std::cell::RefCell::new(&mut status_counts);
     proptest!(config, |(body in body, path in prop::sample::select(&PATHS[..]), cut in prop::option::weighted(0.1, 0usize..200))| {
         let mut fields: serde_json::Map<String, Value> = body.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
-        // Small enough that ten thousand of them are a matter of seconds.
+        // Short completions, so that the cases take seconds.
         if fields.get("max_tokens").is_none_or(|n| n.as_i64().is_none_or(|n| n > 4)) {
             fields.insert("max_tokens".into(), json!(2));
         }
         if fields.get("max_completion_tokens").is_some_and(|n| n.as_i64().is_some_and(|n| n > 4)) {
             fields.remove("max_completion_tokens");
         }
-        // What must be there is, more often than not.
-        for (path_of, field, good) in [
+        // Required fields are present in most cases.
+        for (required_by, field, valid) in [
             ("/v1/chat/completions", "messages", json!([{"role": "user", "content": "A"}])),
             ("/v1/embeddings", "input", json!("A")),
             ("/tokenize", "prompt", json!("A")),
             ("/detokenize", "tokens", json!([1])),
         ] {
-            if path == path_of && !fields.len().is_multiple_of(4) {
-                fields.insert(field.into(), good);
+            if path == required_by && !fields.len().is_multiple_of(4) {
+                fields.insert(field.into(), valid);
             }
         }
         let text = Value::Object(fields).to_string();
@@ -310,13 +310,13 @@ fn ten_thousand_random_bodies_are_answered_or_refused() {
             Some(cut) => text.chars().take(cut).collect(),
             None => text,
         };
-        let answer = server.post_text(path, &text);
-        prop_assert!([200, 400, 404].contains(&answer.status), "{} {text}: {}", answer.status, answer.text);
-        if answer.status != 200 {
-            answer.error();
+        let response = server.post_text(path, &text);
+        prop_assert!([200, 400, 404].contains(&response.status), "{} {text}: {}", response.status, response.text);
+        if response.status != 200 {
+            response.error();
         }
-        *seen_by.borrow_mut().entry(answer.status).or_insert(0) += 1;
+        *counts.borrow_mut().entry(response.status).or_insert(0) += 1;
     });
-    assert!(seen[&200] > 500 && seen[&400] > 500, "{seen:?}");
+    assert!(status_counts[&200] > 500 && status_counts[&400] > 500, "{status_counts:?}");
     wait("an idle engine", || server.metric("hornbook_sequences_running") == 0.0);
 }

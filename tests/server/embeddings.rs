@@ -1,4 +1,4 @@
-//! A text as a vector.
+//! Embeddings.
 
 use super::client::{fable, open};
 use base64::Engine as _;
@@ -6,21 +6,21 @@ use hornbook::model::{KvCache, Observer, Scratch, Segment, Session, Site, Wanted
 use serde_json::{Value, json};
 
 #[test]
-fn detail_25_embeddings_are_floats_or_base64_as_asked() {
+fn embeddings_are_floats_or_base64() {
     let server = fable();
     let hornbook = open("fable");
     let ask = |input: Value, format: Value| {
         server.post("/v1/embeddings", json!({"input": input, "encoding_format": format, "model": "ada"})).ok()
     };
     let floats = ask(json!(["The king", "A"]), json!("float"));
-    let coded = ask(json!(["The king", "A"]), json!("base64"));
+    let base64 = ask(json!(["The king", "A"]), json!("base64"));
     assert_eq!((&floats["object"], &floats["model"]), (&json!("list"), &json!("ada")));
     assert_eq!(floats["usage"], json!({"prompt_tokens": 3, "total_tokens": 3}));
-    let vector = |answer: &Value, i: usize| -> Vec<f32> {
-        serde_json::from_value(answer["data"][i]["embedding"].clone()).unwrap()
+    let vector = |response: &Value, i: usize| -> Vec<f32> {
+        serde_json::from_value(response["data"][i]["embedding"].clone()).unwrap()
     };
     for i in 0..2 {
-        let item = &coded["data"][i];
+        let item = &base64["data"][i];
         assert_eq!((&item["object"], &item["index"]), (&json!("embedding"), &json!(i)));
         let bytes =
             base64::engine::general_purpose::STANDARD.decode(item["embedding"].as_str().unwrap()).unwrap();
@@ -28,9 +28,9 @@ fn detail_25_embeddings_are_floats_or_base64_as_asked() {
         assert_eq!(decoded, vector(&floats, i));
     }
     assert_eq!(vector(&ask(json!("A"), Value::Null), 0), vector(&floats, 1));
-    // The mean of the hidden states that the model itself shows.
+    // The mean of the final hidden states, from an observer.
     let prompt = hornbook.encode("The king").unwrap();
-    let mut sum = Mean(vec![0.0; 256], 0);
+    let mut sum = HiddenStateSum(vec![0.0; 256], 0);
     let mut session = Session::new(hornbook.model(), prompt.len(), hornbook.model().kv_precision());
     session.feed(&prompt).unwrap();
     let mut cache = KvCache::new(hornbook.config(), prompt.len(), hornbook.model().kv_precision());
@@ -50,10 +50,10 @@ fn detail_25_embeddings_are_floats_or_base64_as_asked() {
     assert_eq!(long.error().3.as_deref(), Some("context_length_exceeded"));
 }
 
-/// Adds up final hidden states.
-struct Mean(Vec<f32>, usize);
+/// Sums final hidden states and counts them.
+struct HiddenStateSum(Vec<f32>, usize);
 
-impl Observer for Mean {
+impl Observer for HiddenStateSum {
     fn wants(&self, site: Site) -> bool {
         site == Site::FinalNorm
     }

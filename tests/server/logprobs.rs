@@ -1,4 +1,4 @@
-//! Logprobs: whose, of what, in which shape.
+//! Logprobs: values, offsets and formats.
 
 use super::client::{fable, open};
 use hornbook::sampling::{token_logprob, top_logprobs};
@@ -12,22 +12,22 @@ fn floats(value: &Value) -> Vec<Option<f32>> {
 }
 
 #[test]
-fn detail_08_echo_with_logprobs_scores_the_prompt_its_first_token_with_null() {
+fn echoed_prompt_has_logprobs_and_null_for_the_first_token() {
     let server = fable();
     let hornbook = open("fable");
     let ids = hornbook.encode(PROMPT).unwrap();
     let body =
         json!({"prompt": PROMPT, "echo": true, "logprobs": 3, "max_tokens": 4, "temperature": 0, "n": 2});
-    let answer = server.post("/v1/completions", body).ok();
-    for choice in answer["choices"].as_array().unwrap() {
+    let response = server.post("/v1/completions", body).ok();
+    for choice in response["choices"].as_array().unwrap() {
         let logprobs = &choice["logprobs"];
-        let written = answer["usage"]["completion_tokens"].as_u64().unwrap() as usize / 2;
+        let generated = response["usage"]["completion_tokens"].as_u64().unwrap() as usize / 2;
         for list in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
-            assert_eq!(logprobs[list].as_array().unwrap().len(), ids.len() + written, "{list}");
+            assert_eq!(logprobs[list].as_array().unwrap().len(), ids.len() + generated, "{list}");
         }
         let scores = floats(&logprobs["token_logprobs"]);
         assert_eq!((scores[0], &logprobs["top_logprobs"][0]), (None, &Value::Null));
-        // Each is what the model says of the token after those before it.
+        // Each is the model's log probability of the token given those before it.
         let mut session = hornbook::model::Session::new(hornbook.model(), ids.len(), None);
         session
             .score(&ids, |t, logits| {
@@ -41,16 +41,16 @@ fn detail_08_echo_with_logprobs_scores_the_prompt_its_first_token_with_null() {
             .unwrap();
         assert!(choice["text"].as_str().unwrap().starts_with(PROMPT));
     }
-    // As lm_eval asks: nothing is written, all is scored.
+    // As lm_eval does: score the prompt, generate nothing.
     let body = json!({"prompt": [ids], "echo": true, "logprobs": 1, "max_tokens": 0, "temperature": 0});
     let scored = server.post("/v1/completions", body).ok();
     let found = floats(&scored["choices"][0]["logprobs"]["token_logprobs"]);
-    assert_eq!(found, floats(&answer["choices"][0]["logprobs"]["token_logprobs"])[..ids.len()]);
+    assert_eq!(found, floats(&response["choices"][0]["logprobs"]["token_logprobs"])[..ids.len()]);
     assert_eq!(scored["choices"][0]["text"], PROMPT);
 }
 
 #[test]
-fn detail_09_text_offsets_count_characters_from_the_start_of_the_prompt() {
+fn text_offsets_count_characters_from_prompt_start() {
     let server = fable();
     let hornbook = open("fable");
     let (tokenizer, ids) = (hornbook.tokenizer().unwrap(), hornbook.encode(PROMPT).unwrap());
@@ -58,10 +58,11 @@ fn detail_09_text_offsets_count_characters_from_the_start_of_the_prompt() {
         let body = json!({"prompt": prompt, "echo": echo, "logprobs": 0, "max_tokens": 6, "seed": 1, "return_token_ids": true});
         server.post("/v1/completions", body).ok()["choices"][0].clone()
     };
-    let (with, without) = (ask(true, json!(PROMPT)), ask(false, json!(PROMPT)));
+    let (echoed, plain) = (ask(true, json!(PROMPT)), ask(false, json!(PROMPT)));
     let offsets = |choice: &Value| -> Vec<usize> {
         serde_json::from_value(choice["logprobs"]["text_offset"].clone()).unwrap()
     };
+<<<<<<< HEAD
     assert_eq!(offsets(&with)[ids.len()..], offsets(&without));
     assert_eq!(offsets(&without)[0], PROMPT.chars().count());
     let written: Vec<u32> = serde_json::from_value(without["token_ids"].clone()).unwrap();
@@ -69,8 +70,17 @@ fn detail_09_text_offsets_count_characters_from_the_start_of_the_prompt() {
     for (&id, offset) in ids.iter().chain(&written).zip(offsets(&with)) {
         assert_eq!(offset, complete + stream.clone().finish().chars().count());
         complete += stream.push(tokenizer.token_bytes(id)).chars().count();
+=======
+    assert_eq!(offsets(&echoed)[ids.len()..], offsets(&plain));
+    assert_eq!(offsets(&plain)[0], PROMPT.chars().count());
+    let generated: Vec<u32> = serde_json::from_value(plain["token_ids"].clone()).unwrap();
+    let (mut stream, mut n_chars) = (Utf8Stream::new(), 0);
+    for (&id, offset) in ids.iter().chain(&generated).zip(offsets(&echoed)) {
+        assert_eq!(offset, n_chars + stream.clone().finish().chars().count());
+        n_chars += stream.push(tokenizer.token_bytes(id)).chars().count();
+>>>>>>> 4fa2ada (The server and its commands bear the names of axum, tower and OpenAI's API)
     }
-    // A token that is part of a character is shown by its bytes.
+    // A token that is part of a character is named by its bytes.
     let quote = hornbook.encode("é“").unwrap();
     let parts: Vec<u32> =
         quote.into_iter().filter(|&id| str::from_utf8(tokenizer.token_bytes(id)).is_err()).collect();
@@ -81,7 +91,7 @@ fn detail_09_text_offsets_count_characters_from_the_start_of_the_prompt() {
 }
 
 #[test]
-fn detail_10_chat_logprobs_have_a_shape_of_their_own() {
+fn chat_logprobs_have_the_chat_format() {
     let server = fable();
     let ask = |top: Value| {
         let messages = json!([{"role": "user", "content": "Once upon"}]);
@@ -101,24 +111,24 @@ fn detail_10_chat_logprobs_have_a_shape_of_their_own() {
     }
     let text: Vec<u8> =
         content.iter().flat_map(|t| serde_json::from_value::<Vec<u8>>(t["bytes"].clone()).unwrap()).collect();
-    let said = choice["message"]["content"].as_str().unwrap();
-    assert!(String::from_utf8_lossy(&text).trim_start().starts_with(said));
+    let message = choice["message"]["content"].as_str().unwrap();
+    assert!(String::from_utf8_lossy(&text).trim_start().starts_with(message));
     assert!(choice["logprobs"].get("tokens").is_none());
-    // Without a number there are no alternatives, but there are logprobs.
+    // Without top_logprobs there are no alternatives.
     let plain = ask(Value::Null);
     assert_eq!(plain["logprobs"]["content"].as_array().unwrap().len(), content.len());
     assert_eq!(plain["logprobs"]["content"][0]["top_logprobs"], json!([]));
 }
 
 #[test]
-fn detail_11_no_logprob_is_infinite() {
+fn logprobs_are_finite() {
     let server = fable();
-    // Whatever is asked, every number in an answer is one.
+    // Whatever is asked, every number in an response is one.
     let hornbook = open("fable");
     let rare: Vec<u32> = (0..40).map(|i| i * 97 % 4096).collect();
     let body = json!({"prompt": rare, "echo": true, "logprobs": 5, "max_tokens": 8, "temperature": 2, "logit_bias": {"5": 100}});
-    let answer = server.post("/v1/completions", body).ok();
-    let logprobs = &answer["choices"][0]["logprobs"];
+    let response = server.post("/v1/completions", body).ok();
+    let logprobs = &response["choices"][0]["logprobs"];
     let scores = floats(&logprobs["token_logprobs"]);
     assert!(
         scores[1..].iter().all(|score| score.is_some_and(|score| (-9999.0..=0.0).contains(&score))),
@@ -132,18 +142,18 @@ fn detail_11_no_logprob_is_infinite() {
 }
 
 #[test]
-fn detail_12_logprobs_are_the_models_own_before_temperature_and_filters() {
+fn logprobs_are_before_temperature_and_filters() {
     let server = fable();
     let hornbook = open("fable");
     let ids = hornbook.encode("The king").unwrap();
     let mut session = hornbook::model::Session::new(hornbook.model(), 8, None);
     let logits = session.feed(&ids).unwrap().to_vec();
     let best = top_logprobs(&logits, 2);
-    // The second best is all that is left, at a temperature that changes everything.
+    // Bias and top_p leave only the second-best token.
     let body = json!({"prompt": "The king", "max_tokens": 1, "temperature": 0.1, "top_p": 0.1, "logprobs": 2,
         "logit_bias": {(best[1].0.to_string()): 50}, "presence_penalty": 1});
-    let answer = server.post("/v1/completions", body).ok();
-    let logprobs = &answer["choices"][0]["logprobs"];
+    let response = server.post("/v1/completions", body).ok();
+    let logprobs = &response["choices"][0]["logprobs"];
     assert_eq!(floats(&logprobs["token_logprobs"]), [Some(best[1].1)]);
     let name = hornbook::generate::completion::token_name(hornbook.tokenizer().unwrap(), best[0].0);
     assert_eq!(logprobs["top_logprobs"][0][&name].as_f64().unwrap() as f32, best[0].1);

@@ -1,15 +1,15 @@
-//! `hornbook serve`: the server in this process, asked over HTTP. What OpenAI's clients rely on is in the files named
-//! after its parts, one test for each of the details that others got wrong.
+//! The server in this process, tested over HTTP: one file per part of the API, one test per detail that OpenAI's clients
+//! rely on.
 
-mod answers;
 pub mod client;
 mod commands;
 mod connections;
 mod embeddings;
+mod errors;
 mod fields;
+mod generation;
 mod keys;
 mod logprobs;
-mod refusals;
 mod routes;
 mod streams;
 

@@ -1,11 +1,11 @@
-//! Where requests go, and which model answers.
+//! Routes and model selection.
 
 use super::client::{fable, open, serve};
 use super::ids;
 use serde_json::json;
 
 #[test]
-fn detail_01_routes_with_and_without_v1_and_under_engines() {
+fn routes_work_with_and_without_v1_and_under_engines() {
     let server = fable();
     let (text, chat) = (
         json!({"prompt": "The", "max_tokens": 1}),
@@ -30,24 +30,24 @@ fn detail_01_routes_with_and_without_v1_and_under_engines() {
         }
         assert_eq!(server.get(&format!("{base}/metrics")).status, 200);
     }
-    // An engine's name is percent-decoded, as the old client quotes it: a space as a plus.
+    // Engine names are percent-decoded; openai 0.28 encodes a space as `+`.
     let server = serve(&["fable"], |options| {
         options.aliases = vec![("a/b c".into(), "fable".into()), ("100%+".into(), "fable".into())];
     });
     for (path, name) in [("a%2Fb+c", "a/b c"), ("a%2fb%20c", "a/b c"), ("100%25%2B", "100%+")] {
         assert_eq!(server.get(&format!("/v1/engines/{path}")).ok()["id"], name);
-        let answer = server.post(&format!("/v1/engines/{path}/completions"), text.clone());
-        assert_eq!(answer.ok()["model"], name);
+        let response = server.post(&format!("/v1/engines/{path}/completions"), text.clone());
+        assert_eq!(response.ok()["model"], name);
     }
     assert_eq!(server.get("/v1/models/a/b%20c").ok()["id"], "a/b c");
 }
 
 #[test]
-fn detail_02_the_model_in_the_path_wins_and_any_name_means_the_only_model() {
+fn path_model_takes_precedence_and_any_name_selects_a_single_model() {
     let server = fable();
     for name in ["text-davinci-002", "gpt-3.5-turbo", "fable"] {
-        let answer = server.post("/v1/completions", json!({"model": name, "prompt": "A", "max_tokens": 1}));
-        assert_eq!(answer.ok()["model"], name);
+        let response = server.post("/v1/completions", json!({"model": name, "prompt": "A", "max_tokens": 1}));
+        assert_eq!(response.ok()["model"], name);
     }
     let body = json!({"model": "other", "prompt": "A", "max_tokens": 1});
     assert_eq!(server.post("/v1/engines/davinci/completions", body).ok()["model"], "davinci");
@@ -70,13 +70,13 @@ fn detail_02_the_model_in_the_path_wins_and_any_name_means_the_only_model() {
         ask("gpt-4").error(),
         (404, "invalid_request_error".into(), Some("model".into()), Some("model_not_found".into()))
     );
-    let nameless = two.post("/v1/completions", json!({"prompt": [1]}));
-    assert_eq!(nameless.error().2.as_deref(), Some("model"));
-    let listed = two.get("/v1/models").ok();
+    let without_model = two.post("/v1/completions", json!({"prompt": [1]}));
+    assert_eq!(without_model.error().2.as_deref(), Some("model"));
+    let list = two.get("/v1/models").ok();
     let names: Vec<&str> =
-        listed["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
+        list["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
     assert_eq!(
-        (listed["object"].as_str(), names),
+        (list["object"].as_str(), names),
         (Some("list"), vec!["fable", "tiny-gelu-new", "text-davinci-002"])
     );
     assert_eq!(two.get("/v1/models/text-davinci-002").ok()["object"], "model");
@@ -84,7 +84,7 @@ fn detail_02_the_model_in_the_path_wins_and_any_name_means_the_only_model() {
 }
 
 #[test]
-fn tokens_go_to_text_and_back() {
+fn tokenize_and_detokenize_round_trip() {
     let server = fable();
     let tokens = server.post("/tokenize", json!({"prompt": "The king <|endoftext|>"})).ok();
     assert_eq!(tokens["count"].as_u64().unwrap() as usize, ids(&tokens["tokens"]).len());
@@ -101,7 +101,7 @@ fn tokens_go_to_text_and_back() {
 }
 
 #[test]
-fn the_description_is_openapi() {
+fn openapi_json_describes_the_routes() {
     let description = fable().get("/openapi.json").ok();
     assert!(description["openapi"].as_str().unwrap().starts_with("3."));
     let request = &description["components"]["schemas"]["CompletionRequest"];

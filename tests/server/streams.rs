@@ -1,6 +1,6 @@
-//! Server-sent events: every chunk as clients expect it.
+//! Streaming: server-sent events and their chunks.
 
-use super::client::{Answer, Running, data, fable, open, serve};
+use super::client::{Response, TestServer, data, fable, open, serve};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 
@@ -9,14 +9,14 @@ fn text(chunks: &[Value], index: u64) -> String {
     choices.filter(|choice| choice["index"] == index).map(|choice| choice["text"].as_str().unwrap()).collect()
 }
 
-/// The same request as a stream and as a whole.
-fn both(server: &Running, mut body: Value) -> (Vec<Value>, Value) {
+/// Returns the chunks of a streamed request and the response of the same one unstreamed.
+fn streamed_and_complete(server: &TestServer, mut body: Value) -> (Vec<Value>, Value) {
     let whole = server.post("/v1/completions", body.clone()).ok();
     body["stream"] = json!(true);
     (server.post("/v1/completions", body).events(), whole)
 }
 
-/// What each choice's chunks are together, held to the whole answer.
+/// What each choice's chunks are together, held to the whole response.
 fn assert_same(chunks: &[Value], whole: &Value) {
     for choice in whole["choices"].as_array().unwrap() {
         let index = choice["index"].as_u64().unwrap();
@@ -36,51 +36,51 @@ fn assert_same(chunks: &[Value], whole: &Value) {
 }
 
 #[test]
-fn detail_13_stop_strings_are_found_across_tokens_and_never_leak() {
+fn stop_strings_across_tokens_are_found_and_never_streamed() {
     let server = fable();
-    let free = server
+    let unstopped = server
         .post("/v1/completions", json!({"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0}))
         .ok();
-    let free = free["choices"][0]["text"].as_str().unwrap().to_string();
-    let characters: Vec<char> = free.chars().collect();
+    let unstopped = unstopped["choices"][0]["text"].as_str().unwrap().to_string();
+    let characters: Vec<char> = unstopped.chars().collect();
     for (from, to) in [(20, 29), (33, 36), (50, 52)] {
         let stop: String = characters[from..to].iter().collect();
-        let expected = &free[..free.find(&stop).unwrap()];
+        let expected = &unstopped[..unstopped.find(&stop).unwrap()];
         let body = json!({"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0, "stop": ["never seen", stop]});
-        let (chunks, whole) = both(&server, body);
+        let (chunks, whole) = streamed_and_complete(&server, body);
         assert_eq!(
             (whole["choices"][0]["text"].as_str().unwrap(), &whole["choices"][0]["finish_reason"]),
             (expected, &json!("stop"))
         );
         assert_same(&chunks, &whole);
-        // Nothing that was sent had to be taken back.
-        let mut shown = String::new();
+        // No streamed text goes beyond the expected text.
+        let mut streamed = String::new();
         for chunk in &chunks {
-            shown += chunk["choices"][0]["text"].as_str().unwrap();
-            assert!(expected.starts_with(&shown), "{shown:?} {expected:?}");
+            streamed += chunk["choices"][0]["text"].as_str().unwrap();
+            assert!(expected.starts_with(&streamed), "{streamed:?} {expected:?}");
         }
     }
-    // What only looked like a stop string is sent at the end.
+    // Text held back as a possible stop string is sent at the end.
     let end: String = characters[characters.len() - 3..].iter().collect();
     let body =
         json!({"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0, "stop": format!("{end}~~")});
-    let (chunks, whole) = both(&server, body);
-    assert_eq!(whole["choices"][0]["text"], free);
+    let (chunks, whole) = streamed_and_complete(&server, body);
+    assert_eq!(whole["choices"][0]["text"], unstopped);
     assert_same(&chunks, &whole);
 }
 
 #[test]
-fn detail_14_no_chunk_has_half_a_character() {
+fn chunks_never_split_a_character() {
     let server = fable();
     let hornbook = open("fable");
     let tokenizer = hornbook.tokenizer().unwrap();
-    // Tokens that are parts of characters, made likely.
+    // Makes tokens that are parts of characters likely.
     let parts: Vec<u32> =
         (0..4096).filter(|&id| str::from_utf8(tokenizer.token_bytes(id)).is_err()).collect();
     let bias: serde_json::Map<String, Value> =
         parts.iter().take(120).map(|id| (id.to_string(), json!(20))).collect();
     let body = json!({"prompt": "The", "max_tokens": 60, "seed": 3, "logit_bias": bias, "logprobs": 0, "return_token_ids": true});
-    let (chunks, whole) = both(&server, body);
+    let (chunks, whole) = streamed_and_complete(&server, body);
     let ids: Vec<u32> = serde_json::from_value(whole["choices"][0]["token_ids"].clone()).unwrap();
     assert!(ids.iter().filter(|id| parts.contains(id)).count() > 10, "{ids:?}");
     assert_eq!(whole["choices"][0]["text"].as_str().unwrap(), tokenizer.decode(&ids));
@@ -92,28 +92,28 @@ fn detail_14_no_chunk_has_half_a_character() {
         })
         .collect();
     assert_eq!(streamed, ids);
-    // A whole character of several tokens comes in one piece, without U+FFFD.
+    // A character of several tokens decodes without U+FFFD.
     let quote = hornbook.encode("“").unwrap();
     assert_eq!(tokenizer.decode(&quote), "“");
 }
 
 #[test]
-fn every_token_is_streamed_where_ids_are_asked_for() {
+fn return_token_ids_streams_every_token() {
     for model in ["fable", "tiny-gelu-new"] {
         let server = serve(&[model], |_| {});
         let body = json!({"prompt": [1, 2, 3], "max_tokens": 6, "seed": 4, "ignore_eos": true, "return_token_ids": true});
-        let (chunks, whole) = both(&server, body);
+        let (chunks, whole) = streamed_and_complete(&server, body);
         let counts = chunks.iter().map(|chunk| chunk["choices"][0]["token_ids"].as_array().unwrap().len());
-        // The last tells that it is over, as soon as that is known.
+        // The finish reason is sent with the last token.
         assert_eq!(counts.filter(|count| *count > 0).collect::<Vec<_>>(), [1; 6], "{model}");
         assert_same(&chunks, &whole);
     }
 }
 
 #[test]
-fn detail_15_the_finish_reason_is_null_until_it_is_known() {
+fn finish_reason_is_null_until_the_last_chunk() {
     let server = fable();
-    let (chunks, whole) = both(
+    let (chunks, whole) = streamed_and_complete(
         &server,
         json!({"prompt": "The king", "max_tokens": 5, "seed": 1, "logit_bias": {"4095": -100}}),
     );
@@ -122,15 +122,17 @@ fn detail_15_the_finish_reason_is_null_until_it_is_known() {
     assert!(
         chunks.iter().all(|chunk| chunk["choices"][0].as_object().unwrap().contains_key("finish_reason"))
     );
-    // The token that ends a text is a stop; the end of the context is a length.
-    let (chunks, whole) =
-        both(&server, json!({"prompt": "The king", "max_tokens": 5, "logit_bias": {"4095": 100}}));
+    // The end-of-text token gives "stop", the end of the context "length".
+    let (chunks, whole) = streamed_and_complete(
+        &server,
+        json!({"prompt": "The king", "max_tokens": 5, "logit_bias": {"4095": 100}}),
+    );
     assert_eq!(
         (&whole["choices"][0]["finish_reason"], &whole["choices"][0]["text"]),
         (&json!("stop"), &json!(""))
     );
     assert_same(&chunks, &whole);
-    // A chat that writes nothing but one word goes on to the last position; one that must end does so at once.
+    // A chat that repeats one word runs to the end of the context; one biased to end-of-text stops at once.
     let word = open("fable").encode(" the").unwrap()[0].to_string();
     for (token, reason) in [(word.as_str(), "length"), ("4095", "stop")] {
         let chat = json!({"messages": [{"role": "user", "content": "a ".repeat(420)}], "logit_bias": {token: 100},
@@ -143,7 +145,7 @@ fn detail_15_the_finish_reason_is_null_until_it_is_known() {
 }
 
 #[test]
-fn detail_16_usage_is_a_chunk_of_its_own_and_only_where_asked_for() {
+fn usage_chunk_is_sent_only_if_requested() {
     let server = fable();
     let ask = |path: &str, mut body: Value, options: Value| {
         body["stream"] = json!(true);
@@ -184,10 +186,10 @@ fn detail_16_usage_is_a_chunk_of_its_own_and_only_where_asked_for() {
 }
 
 #[test]
-fn detail_17_choices_interleave_each_with_its_own_random_numbers_and_end() {
+fn choices_interleave_with_independent_random_numbers() {
     let server = fable();
     let body = json!({"prompt": ["The king", "A dog"], "n": 3, "max_tokens": 8, "seed": 9, "logprobs": 2, "echo": true});
-    let (chunks, whole) = both(&server, body);
+    let (chunks, whole) = streamed_and_complete(&server, body);
     assert_same(&chunks, &whole);
     let texts: Vec<String> = (0..6).map(|index| text(&chunks, index)).collect();
     assert!(texts[..3].iter().all(|text| text.starts_with("The king")));
@@ -205,7 +207,7 @@ fn detail_17_choices_interleave_each_with_its_own_random_numbers_and_end() {
     let mut sorted = ends.clone();
     sorted.sort();
     assert_eq!(sorted, [0, 1, 2, 3, 4, 5]);
-    // One id, one time, one model for all chunks, which are of the whole's shape.
+    // All chunks share id, time, model and object type.
     for chunk in &chunks {
         for key in ["id", "created", "model", "object"] {
             assert_eq!(chunk[key], chunks[0][key], "{key}");
@@ -216,7 +218,7 @@ fn detail_17_choices_interleave_each_with_its_own_random_numbers_and_end() {
 }
 
 #[test]
-fn a_chat_streams_deltas() {
+fn chat_stream_sends_deltas() {
     let server = fable();
     let mut body = json!({"messages": [{"role": "user", "content": "Once upon a time"}], "max_tokens": 12, "seed": 3, "n": 2, "logprobs": true, "top_logprobs": 1});
     let whole = server.post("/v1/chat/completions", body.clone()).ok();
@@ -234,32 +236,32 @@ fn a_chat_streams_deltas() {
             .filter(|c| c["index"] == choice["index"])
             .collect();
         assert_eq!(deltas[0]["delta"], json!({"role": "assistant", "content": ""}));
-        let (last, between) = deltas[1..].split_last().unwrap();
+        let (last, content) = deltas[1..].split_last().unwrap();
         assert_eq!((&last["delta"], &last["finish_reason"]), (&json!({}), &choice["finish_reason"]));
-        let said: String = between.iter().map(|c| c["delta"]["content"].as_str().unwrap()).collect();
-        assert_eq!(said, choice["message"]["content"].as_str().unwrap());
+        let text: String = content.iter().map(|c| c["delta"]["content"].as_str().unwrap()).collect();
+        assert_eq!(text, choice["message"]["content"].as_str().unwrap());
         let logprobs: Vec<&Value> =
-            between.iter().flat_map(|c| c["logprobs"]["content"].as_array().unwrap()).collect();
+            content.iter().flat_map(|c| c["logprobs"]["content"].as_array().unwrap()).collect();
         assert_eq!(logprobs, choice["logprobs"]["content"].as_array().unwrap().iter().collect::<Vec<_>>());
     }
 }
 
 #[test]
-fn the_first_token_is_sent_before_the_last_is_computed() {
+fn first_token_is_sent_before_generation_ends() {
     let server = fable();
     let body = json!({"prompt": "The", "max_tokens": 500, "stream": true, "logit_bias": {"4095": -100}});
-    let mut lines = BufReader::new(server.begin("/v1/completions", &body)).lines();
+    let mut lines = BufReader::new(server.start_post("/v1/completions", &body)).lines();
     lines.find(|line| line.as_ref().unwrap().starts_with("data: ")).unwrap().unwrap();
-    let written = server.metric("hornbook_generated_tokens_total");
-    assert!(written < 500.0, "{written}");
+    let generated = server.metric("hornbook_generated_tokens_total");
+    assert!(generated < 500.0, "{generated}");
 }
 
 #[test]
-fn every_event_is_a_line_of_data_and_a_blank_one() {
+fn every_event_is_one_data_line_and_a_blank_line() {
     let server = fable();
-    let answer: Answer =
+    let response: Response =
         server.post("/v1/completions", json!({"prompt": "The", "max_tokens": 3, "stream": true}));
-    let events = data(&answer.text);
-    assert_eq!(answer.text, events.iter().map(|data| format!("data: {data}\n\n")).collect::<String>());
-    assert_eq!(answer.header("cache-control"), "no-cache");
+    let events = data(&response.text);
+    assert_eq!(response.text, events.iter().map(|data| format!("data: {data}\n\n")).collect::<String>());
+    assert_eq!(response.header("cache-control"), "no-cache");
 }

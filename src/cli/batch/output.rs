@@ -1,10 +1,10 @@
-//! The answers of a batch, a line each, written whole; and what an earlier run has left of them.
+//! Batch output: one line per response, and resuming from the output of an earlier run.
 
-use super::input::Line;
+use super::input::BatchRequest;
 use crate::Error;
 use crate::cli::write_error;
-use crate::server::headers::random_id;
-use crate::server::in_process::Answer;
+use crate::server::in_process::InProcessResponse;
+use crate::server::middleware::random_id;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -14,20 +14,20 @@ use std::path::{Path, PathBuf};
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// How every line begins.
-const BEGINNING: &str = "{\"id\":\"batch_req_";
+/// Prefix of every output line.
+const LINE_PREFIX: &str = "{\"id\":\"batch_req_";
 
-/// Where the answers go: a file that can be taken up again, or a stream.
+/// Destination of the responses: a file, which can be resumed, or a stream.
 pub enum Output {
-    /// A file, locked while it is written.
+    /// A file, locked during the run.
     File(PathBuf, File),
-    /// Standard output, or a pipe or device.
+    /// Standard output, a pipe or a device.
     Stream(Box<dyn Write>),
 }
 
-/// A line as it is read again.
+/// An output line, as read when resuming.
 #[derive(Deserialize)]
-struct Done {
+struct OutputLine {
     #[serde(rename = "id")]
     _id: String,
     custom_id: String,
@@ -40,46 +40,47 @@ struct Response {
     body: Value,
 }
 
-/// The requests that are done.
+/// The finished requests, and how many failed.
 #[derive(Default)]
-pub struct Tally {
+pub struct Progress {
     done: HashSet<String>,
-    refused: usize,
-    /// The first that was refused.
-    first: Option<String>,
+    failed: usize,
+    /// Description of the first failed request.
+    first_failure: Option<String>,
 }
 
 impl Output {
-    /// Opens the output, and reads what an earlier run over the same input has left in it.
+    /// Opens the output and reads the responses of an earlier run over the same input.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Message`] where the file holds anything else, which is left as it is, or is being written.
-    pub fn open(path: &Path, input: &Path, lines: &[Line]) -> Result<(Self, Tally)> {
+    /// [`Error::Io`]; [`Error::Message`] if the file has other content, which is not modified, or another run is
+    /// writing to it.
+    pub fn open(path: &Path, input: &Path, requests: &[BatchRequest]) -> Result<(Self, Progress)> {
         if path == Path::new("-") {
-            return Ok((Self::Stream(Box::new(stdout())), Tally::default()));
+            return Ok((Self::Stream(Box::new(stdout())), Progress::default()));
         }
-        let failed = |action| move |source| Error::Io { path: path.into(), action, source };
+        let io_error = |action| move |source| Error::Io { path: path.into(), action, source };
         if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-            let stream = OpenOptions::new().write(true).open(path).map_err(failed("open"))?;
-            return Ok((Self::Stream(Box::new(stream)), Tally::default()));
+            let stream = OpenOptions::new().write(true).open(path).map_err(io_error("open"))?;
+            return Ok((Self::Stream(Box::new(stream)), Progress::default()));
         }
         let mut file =
-            OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed("open"))?;
-        // Where the system knows no locks, nobody is kept out.
+            OpenOptions::new().read(true).append(true).create(true).open(path).map_err(io_error("open"))?;
+        // Other errors are ignored: some file systems do not support locks.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(Error::Message(format!("{}: another run is writing to it", path.display())));
         }
         let mut bytes = vec![];
-        file.read_to_end(&mut bytes).map_err(failed("read"))?;
-        let (tally, good) = taken_up(&bytes, input, lines)
+        file.read_to_end(&mut bytes).map_err(io_error("read"))?;
+        let (progress, valid_len) = resume(&bytes, input, requests)
             .map_err(|problem| Error::Message(format!("{}: {problem}", path.display())))?;
-        if good < bytes.len() {
-            file.set_len(good as u64).map_err(failed("shorten"))?;
+        if valid_len < bytes.len() {
+            file.set_len(valid_len as u64).map_err(io_error("truncate"))?;
         }
-        Ok((Self::File(path.into(), file), tally))
+        Ok((Self::File(path.into(), file), progress))
     }
 
-    /// What messages call it.
+    /// Returns the name of the output in messages.
     pub fn name(&self) -> String {
         match self {
             Self::File(path, _) => path.display().to_string(),
@@ -87,15 +88,15 @@ impl Output {
         }
     }
 
-    /// Writes an answer, all of it at once.
+    /// Writes a response as one line.
     ///
     /// # Errors
     /// [`Error::Io`]
-    pub fn append(&mut self, custom_id: &str, answer: &Answer) -> Result<()> {
-        let Answer { status, request_id, body } = answer;
-        // The body goes through as the server wrote it.
+    pub fn append(&mut self, custom_id: &str, response: &InProcessResponse) -> Result<()> {
+        let InProcessResponse { status, request_id, body } = response;
+        // The body is copied verbatim, which preserves its number formatting.
         let line = format!(
-            "{BEGINNING}{}\",\"custom_id\":{},\"response\":{{\"status_code\":{status},\"request_id\":{},\
+            "{LINE_PREFIX}{}\",\"custom_id\":{},\"response\":{{\"status_code\":{status},\"request_id\":{},\
              \"body\":{body}}},\"error\":null}}\n",
             random_id(),
             Value::from(custom_id),
@@ -114,58 +115,58 @@ impl Output {
     }
 }
 
-/// What is done of `lines`, and how many bytes are whole lines.
-fn taken_up(bytes: &[u8], input: &Path, lines: &[Line]) -> Result<(Tally, usize), String> {
-    let asked: HashSet<&str> = lines.iter().map(|line| line.custom_id.as_str()).collect();
-    let good = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let mut tally = Tally::default();
-    for (number, text) in (1..).zip(bytes[..good].split_inclusive(|byte| *byte == b'\n')) {
-        let done: Done = serde_json::from_slice(text)
-            .map_err(|_| format!("line {number} is no answer of a batch; choose another --output"))?;
-        if !asked.contains(done.custom_id.as_str()) {
+/// Returns the progress of an earlier run, and the length of its complete lines in bytes.
+fn resume(bytes: &[u8], input: &Path, requests: &[BatchRequest]) -> Result<(Progress, usize), String> {
+    let known_ids: HashSet<&str> = requests.iter().map(|request| request.custom_id.as_str()).collect();
+    let valid_len = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let mut progress = Progress::default();
+    for (number, text) in (1..).zip(bytes[..valid_len].split_inclusive(|byte| *byte == b'\n')) {
+        let line: OutputLine = serde_json::from_slice(text)
+            .map_err(|_| format!("line {number} is not a batch response; choose another --output"))?;
+        if !known_ids.contains(line.custom_id.as_str()) {
             return Err(format!(
-                "line {number}: custom_id: found {:?}, which {} has not; choose another --output",
-                done.custom_id,
+                "line {number}: custom_id: found {:?}, which is not in {}; choose another --output",
+                line.custom_id,
                 input.display()
             ));
         }
-        let (status, body) = match done.response {
+        let (status, body) = match line.response {
             Some(response) => (response.status_code, response.body.to_string()),
             None => (0, String::new()),
         };
-        tally.count(&done.custom_id, status, &body);
+        progress.record(&line.custom_id, status, &body);
     }
-    // Half a line of ours may be cut off, anything else is somebody's.
-    let (half, beginning) = (&bytes[good..], BEGINNING.as_bytes());
-    let both = half.len().min(beginning.len());
-    match half[..both] == beginning[..both] {
-        true => Ok((tally, good)),
-        false => Err("the last line is no answer of a batch; choose another --output".into()),
+    // An incomplete last line may be truncated only if it is a response.
+    let (last_line, prefix) = (&bytes[valid_len..], LINE_PREFIX.as_bytes());
+    let len = last_line.len().min(prefix.len());
+    match last_line[..len] == prefix[..len] {
+        true => Ok((progress, valid_len)),
+        false => Err("the last line is not a batch response; choose another --output".into()),
     }
 }
 
-impl Tally {
-    /// Whether the request is done.
-    pub fn has(&self, custom_id: &str) -> bool {
+impl Progress {
+    /// Returns whether the request is done.
+    pub fn is_done(&self, custom_id: &str) -> bool {
         self.done.contains(custom_id)
     }
 
-    /// A request is done.
-    pub fn count(&mut self, custom_id: &str, status: u16, body: &str) {
+    /// Records a finished request.
+    pub fn record(&mut self, custom_id: &str, status: u16, body: &str) {
         if self.done.insert(custom_id.into()) && status != 200 {
-            self.refused += 1;
-            self.first.get_or_insert_with(|| {
+            self.failed += 1;
+            self.first_failure.get_or_insert_with(|| {
                 let body: Value = serde_json::from_str(body).unwrap_or_default();
-                let why = body["error"]["message"].as_str().unwrap_or("no reason is given");
-                format!("{custom_id:?} with status {status}: {}", why.replace('\n', " "))
+                let reason = body["error"]["message"].as_str().unwrap_or("no error message");
+                format!("{custom_id:?} with status {status}: {}", reason.replace('\n', " "))
             });
         }
     }
 
-    /// How many were refused and why the first was; none where none was.
-    pub fn refused(&self) -> Option<String> {
-        let first = self.first.as_ref()?;
-        Some(format!("{} of {} requests were refused, {first}", self.refused, self.done.len()))
+    /// Returns the number of failed requests and the reason of the first, or `None` if none failed.
+    pub fn failure_summary(&self) -> Option<String> {
+        let first = self.first_failure.as_ref()?;
+        Some(format!("{} of {} requests failed, the first: {first}", self.failed, self.done.len()))
     }
 }
 
@@ -173,40 +174,53 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn lines(ids: &[&str]) -> Vec<Line> {
-        let line =
-            |id: &&str| Line { custom_id: id.to_string(), url: "/x".parse().unwrap(), body: String::new() };
-        ids.iter().map(line).collect()
+    fn requests(ids: &[&str]) -> Vec<BatchRequest> {
+        let request = |id: &&str| BatchRequest {
+            custom_id: id.to_string(),
+            url: "/x".parse().unwrap(),
+            body: String::new(),
+        };
+        ids.iter().map(request).collect()
     }
 
-    fn done(id: &str, status: u16) -> String {
+    fn output_line(id: &str, status: u16) -> String {
         format!(
-            "{BEGINNING}1\",\"custom_id\":\"{id}\",\"response\":{{\"status_code\":{status},\"request_id\":\"r\",\
+            "{LINE_PREFIX}1\",\"custom_id\":\"{id}\",\"response\":{{\"status_code\":{status},\"request_id\":\"r\",\
              \"body\":{{\"error\":{{\"message\":\"no\"}}}}}},\"error\":null}}\n"
         )
     }
 
     #[test]
-    fn half_a_line_of_ours_is_cut_off_wherever_it_ends() {
-        let whole = done("a", 200) + &done("b", 400);
-        let last = done("c", 200);
+    fn incomplete_last_line_is_truncated() {
+        let complete = output_line("a", 200) + &output_line("b", 400);
+        let last = output_line("c", 200);
         for cut in 0..last.len() {
-            let text = whole.clone() + &last[..cut];
-            let (tally, good) = taken_up(text.as_bytes(), Path::new("in"), &lines(&["a", "b", "c"])).unwrap();
-            assert_eq!((good, tally.has("a"), tally.has("c")), (whole.len(), true, false), "{cut}");
-            assert_eq!(tally.refused().unwrap(), "1 of 2 requests were refused, \"b\" with status 400: no");
+            let text = complete.clone() + &last[..cut];
+            let (progress, valid_len) =
+                resume(text.as_bytes(), Path::new("in"), &requests(&["a", "b", "c"])).unwrap();
+            assert_eq!(
+                (valid_len, progress.is_done("a"), progress.is_done("c")),
+                (complete.len(), true, false),
+                "{cut}"
+            );
+            assert_eq!(
+                progress.failure_summary().unwrap(),
+                "1 of 2 requests failed, the first: \"b\" with status 400: no"
+            );
         }
     }
 
     #[test]
-    fn what_is_not_ours_is_left_alone() {
-        let says =
-            |text: &str| taken_up(text.as_bytes(), Path::new("in"), &lines(&["a"])).map(drop).unwrap_err();
-        assert_eq!(says("dear diary"), "the last line is no answer of a batch; choose another --output");
-        assert_eq!(says("{\"id\": 3"), "the last line is no answer of a batch; choose another --output");
+    fn output_with_other_content_is_rejected() {
+        let error =
+            |text: &str| resume(text.as_bytes(), Path::new("in"), &requests(&["a"])).map(drop).unwrap_err();
+        assert_eq!(error("dear diary"), "the last line is not a batch response; choose another --output");
+        assert_eq!(error("{\"id\": 3"), "the last line is not a batch response; choose another --output");
         let request = "{\"custom_id\":\"a\",\"method\":\"POST\",\"url\":\"/v1/completions\",\"body\":{}}\n";
-        assert!(says(&(done("a", 200) + request)).starts_with("line 2 is no answer of a batch"));
-        assert!(says(&(done("a", 200) + "\n")).starts_with("line 2 is no answer of a batch"));
-        assert!(says(&done("b", 200)).starts_with("line 1: custom_id: found \"b\", which in has not"));
+        assert!(error(&(output_line("a", 200) + request)).starts_with("line 2 is not a batch response"));
+        assert!(error(&(output_line("a", 200) + "\n")).starts_with("line 2 is not a batch response"));
+        assert!(
+            error(&output_line("b", 200)).starts_with("line 1: custom_id: found \"b\", which is not in in")
+        );
     }
 }

@@ -1,26 +1,26 @@
-//! What is refused, and how: statuses, headers and OpenAI's error object.
+//! Rejections: statuses, headers and OpenAI's error object.
 
 use super::client::{fable, serve};
 use serde_json::json;
 
-fn invalid(param: Option<&str>, code: Option<&str>) -> (u16, String, Option<String>, Option<String>) {
+fn invalid_request(param: Option<&str>, code: Option<&str>) -> (u16, String, Option<String>, Option<String>) {
     (400, "invalid_request_error".into(), param.map(String::from), code.map(String::from))
 }
 
 #[test]
-fn detail_19_context_overflow_is_a_400_before_the_stream_opens() {
+fn context_overflow_is_400_before_the_stream_starts() {
     let server = fable();
     for stream in [false, true] {
-        let answer = server
+        let response = server
             .post("/v1/completions", json!({"prompt": vec![5; 500], "max_tokens": 13, "stream": stream}));
-        assert_eq!(answer.error(), invalid(Some("prompt"), Some("context_length_exceeded")));
-        let message = answer.json()["error"]["message"].as_str().unwrap().to_string();
+        assert_eq!(response.error(), invalid_request(Some("prompt"), Some("context_length_exceeded")));
+        let message = response.json()["error"]["message"].as_str().unwrap().to_string();
         let expected = "This model's maximum context length is 512 tokens, however you requested 513 tokens (500 in your prompt; 13 for the completion).";
         assert!(message.starts_with(expected), "{message}");
         let long = json!({"messages": [{"role": "user", "content": "word ".repeat(600)}], "stream": stream});
         assert_eq!(
             server.post("/v1/chat/completions", long).error(),
-            invalid(Some("messages"), Some("context_length_exceeded"))
+            invalid_request(Some("messages"), Some("context_length_exceeded"))
         );
         let greedy = json!({"prompt": "A", "max_tokens": i64::MAX, "stream": stream, "n": 128});
         assert_eq!(
@@ -28,16 +28,16 @@ fn detail_19_context_overflow_is_a_400_before_the_stream_opens() {
             Some("context_length_exceeded")
         );
     }
-    // One less fits, and one prompt of several that does not is enough.
+    // One token fewer fits. A single overlong prompt among several is rejected.
     server.post("/v1/completions", json!({"prompt": vec![5; 500], "max_tokens": 12})).ok();
     let one_of_two = server.post("/v1/completions", json!({"prompt": [[5], vec![5; 512]], "max_tokens": 1}));
     assert_eq!(one_of_two.error().3.as_deref(), Some("context_length_exceeded"));
 }
 
 #[test]
-fn detail_22_every_answer_has_its_headers() {
+fn every_response_has_the_common_headers() {
     let server = fable();
-    let answers = [
+    let responses = [
         server.get("/health"),
         server.get("/nothing"),
         server.post("/v1/models", json!({})),
@@ -46,23 +46,23 @@ fn detail_22_every_answer_has_its_headers() {
         server.post("/v1/completions", json!({"prompt": "A", "max_tokens": 1, "stream": true})),
     ];
     let mut ids = vec![];
-    for answer in &answers {
-        assert_eq!(answer.header("x-request-id"), answer.header("request-id"));
-        ids.push(answer.header("x-request-id"));
+    for response in &responses {
+        assert_eq!(response.header("x-request-id"), response.header("request-id"));
+        ids.push(response.header("x-request-id"));
         assert_eq!(
-            (answer.header("openai-version"), answer.header("openai-organization")),
+            (response.header("openai-version"), response.header("openai-organization")),
             ("2020-10-01", "hornbook")
         );
-        answer.header("openai-processing-ms").parse::<u64>().unwrap();
+        response.header("openai-processing-ms").parse::<u64>().unwrap();
     }
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), answers.len(), "every request has an id of its own");
+    assert_eq!(ids.len(), responses.len(), "request ids are unique");
 }
 
 #[test]
-fn detail_23_errors_are_json_whatever_is_wrong() {
-    let server = serve(&["fable"], |options| options.http.max_body = 1000);
+fn every_error_is_a_json_error_object() {
+    let server = serve(&["fable"], |options| options.http.max_body_bytes = 1000);
     let unknown = server.get("/v1/nothing").error();
     assert_eq!((unknown.0, unknown.3.as_deref()), (404, Some("unknown_url")));
     assert_eq!(server.post("/v1/files", json!({})).error().0, 404);
@@ -80,34 +80,40 @@ fn detail_23_errors_are_json_whatever_is_wrong() {
         "{\"prompt\": \"\\ud800\"}",
         "{\"temperature\": 1e999}",
     ] {
-        assert_eq!(server.post_text("/v1/completions", body).error(), invalid(None, None), "{body}");
+        assert_eq!(server.post_text("/v1/completions", body).error(), invalid_request(None, None), "{body}");
     }
     assert_eq!(
         server.post("/v1/completions", json!({"max_tokens": "many"})).error(),
-        invalid(Some("max_tokens"), None)
+        invalid_request(Some("max_tokens"), None)
     );
     assert_eq!(
         server.post("/v1/completions", json!({"temperature": [1]})).error(),
-        invalid(Some("temperature"), None)
+        invalid_request(Some("temperature"), None)
     );
     assert_eq!(
         server.post("/v1/completions", json!({"logprobs": true})).error(),
-        invalid(Some("logprobs"), None)
+        invalid_request(Some("logprobs"), None)
     );
     assert_eq!(
         server.post("/v1/completions", json!({"logprobs": 6})).error(),
-        invalid(Some("logprobs"), None)
+        invalid_request(Some("logprobs"), None)
     );
-    assert_eq!(server.post("/v1/chat/completions", json!({})).error(), invalid(Some("messages"), None));
-    let roleless = json!({"messages": [{"content": "x"}]});
-    assert_eq!(server.post("/v1/chat/completions", roleless).error(), invalid(Some("messages[0]"), None));
-    // Curl's users leave the Content-Type to curl, or out.
+    assert_eq!(
+        server.post("/v1/chat/completions", json!({})).error(),
+        invalid_request(Some("messages"), None)
+    );
+    let without_role = json!({"messages": [{"content": "x"}]});
+    assert_eq!(
+        server.post("/v1/chat/completions", without_role).error(),
+        invalid_request(Some("messages[0]"), None)
+    );
+    // curl sends its own Content-Type, or none.
     let body = r#"{"prompt": "A", "max_tokens": 1}"#;
     for headers in ["", "content-type: application/x-www-form-urlencoded\r\n", "content-type: text/plain\r\n"]
     {
         server.raw("POST /v1/completions", headers, body).ok();
     }
-    // Too large, whether it says so or not.
+    // Too large, with and without Content-Length.
     let large = format!("{{\"prompt\": \"{}\"}}", "a".repeat(1000));
     assert_eq!(server.post_text("/v1/completions", &large).error().0, 413);
     let chunked = format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len());
@@ -120,27 +126,26 @@ fn detail_23_errors_are_json_whatever_is_wrong() {
 }
 
 #[test]
-fn detail_24_nothing_is_ever_a_409() {
-    // Every refusal the server has a name for.
+fn error_constructors_have_their_statuses_and_never_409() {
     use hornbook::engine::SubmitError;
     use hornbook::server::error::ApiError;
-    let refused = |refused| ApiError::refused(refused, "prompt");
+    let rejected = |error| ApiError::from_submit_error(error, "prompt");
     let errors = [
         (ApiError::invalid("x"), 400),
-        (ApiError::param("n", "x"), 400),
-        (ApiError::unsupported("n"), 400),
-        (ApiError::context_length("prompt", 1, 1, 1), 400),
+        (ApiError::invalid_param("n", "x"), 400),
+        (ApiError::unsupported_param("n"), 400),
+        (ApiError::context_length_exceeded("prompt", 1, 1, 1), 400),
         (ApiError::unauthorized("x"), 401),
         (ApiError::not_found("GET", "/"), 404),
         (ApiError::model_not_found("x"), 404),
         (ApiError::method_not_allowed("GET", "/"), 405),
         (ApiError::timeout(), 408),
-        (ApiError::too_large(1), 413),
-        (ApiError::above_limit("x".into()), 429),
+        (ApiError::body_too_large(1), 413),
+        (ApiError::exceeds_rate_limit("x".into()), 429),
         (ApiError::internal("x"), 500),
-        (refused(SubmitError::QueueFull), 429),
-        (refused(SubmitError::Closed), 503),
-        (refused(SubmitError::Invalid(hornbook::Error::Message("x".into()))), 400),
+        (rejected(SubmitError::QueueFull), 429),
+        (rejected(SubmitError::Closed), 503),
+        (rejected(SubmitError::Invalid(hornbook::Error::Message("x".into()))), 400),
     ];
     for (error, status) in errors {
         assert_eq!(error.status(), status, "{error:?}");
@@ -148,27 +153,27 @@ fn detail_24_nothing_is_ever_a_409() {
 }
 
 #[test]
-fn detail_21_a_full_queue_is_a_429_with_the_time_to_wait() {
+fn full_queue_is_429_with_retry_delay() {
     let server = serve(&["fable"], |options| {
         options.engine.max_concurrency = 1;
         options.engine.queue = 0;
     });
-    let busy = server.begin(
+    let busy = server.start_post(
         "/v1/completions",
         &json!({"prompt": "The", "max_tokens": 500, "stream": true, "logit_bias": {"4095": -100}}),
     );
     server.wait_for("hornbook_sequences_running", |running| running == 1.0);
     for stream in [false, true] {
-        let answer =
+        let response =
             server.post("/v1/completions", json!({"prompt": "The", "max_tokens": 1, "stream": stream}));
-        let (status, kind, _, code) = answer.error();
+        let (status, kind, _, code) = response.error();
         assert_eq!((status, kind.as_str(), code.as_deref()), (429, "requests", Some("rate_limit_exceeded")));
-        assert_eq!((answer.header("retry-after"), answer.header("retry-after-ms")), ("1", "1000"));
+        assert_eq!((response.header("retry-after"), response.header("retry-after-ms")), ("1", "1000"));
     }
     drop(busy);
     server.wait_for("hornbook_sequences_running", |running| running == 0.0);
     server.post("/v1/completions", json!({"prompt": "The", "max_tokens": 1})).ok();
-    // A request of its own that has more prompts than there is room for is none too many.
+    // A request with more prompts than the queue has room for is still accepted.
     let many =
         server.post("/v1/completions", json!({"prompt": ["A", "B", "C", "D", "E"], "max_tokens": 2, "n": 3}));
     assert_eq!(many.ok()["choices"].as_array().unwrap().len(), 15);

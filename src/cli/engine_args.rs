@@ -1,4 +1,4 @@
-//! The models that are to answer many requests at once, and how: what `serve` and `batch` have in common.
+//! Model and engine arguments shared by `serve` and `batch`.
 
 use super::byte_size::parse_byte_size;
 use super::kv_precision::KvPrecisionArg;
@@ -13,9 +13,9 @@ use clap::Args;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-/// Models, their names, and how much they do at once.
+/// Models, aliases and engine options.
 #[derive(Args, Debug)]
-pub struct Engines {
+pub struct EngineArgs {
     /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache (repeatable)
     #[arg(short, long, default_value = "fable")]
     model: Vec<String>,
@@ -25,7 +25,7 @@ pub struct Engines {
     alias: Vec<(String, String)>,
 
     /// Maximum number of sequences in a batch
-    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_concurrency, value_parser = at_least_one, help_heading = "Scheduling")]
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_concurrency, value_parser = parse_positive, help_heading = "Scheduling")]
     pub max_concurrency: usize,
 
     /// Size of the prefix cache, which reuses the KV cache of earlier requests, e.g. 256MiB; 0 disables
@@ -33,7 +33,7 @@ pub struct Engines {
     prefix_cache: usize,
 
     /// Maximum number of prompt tokens processed between two decode steps
-    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().prefill_chunk, value_parser = at_least_one, help_heading = "Scheduling")]
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().prefill_chunk, value_parser = parse_positive, help_heading = "Scheduling")]
     prefill_chunk: usize,
 
     /// Jinja chat template, as in Hugging Face tokenizers [default: the model's own, or a transcript]
@@ -58,7 +58,7 @@ pub struct Engines {
     kv_precision: Option<KvPrecisionArg>,
 }
 
-impl Engines {
+impl EngineArgs {
     /// Loads the models.
     pub fn open(&self) -> Result<Vec<Hornbook>> {
         let open = |model: &String| {
@@ -68,7 +68,7 @@ impl Engines {
         self.model.iter().map(open).collect()
     }
 
-    /// What is asked of them, with a queue of so many sequences; the rest as it is by default.
+    /// Returns server options with these arguments and a queue of `queue` sequences; the rest are defaults.
     pub fn options(&self, queue: usize) -> ServerOptions {
         ServerOptions {
             aliases: self.alias.clone(),
@@ -93,9 +93,9 @@ fn parse_alias(text: &str) -> std::result::Result<(String, String), String> {
     }
 }
 
-fn at_least_one(text: &str) -> std::result::Result<usize, String> {
-    let number = text.parse::<NonZeroUsize>().map_err(|_| "expected a whole number from 1 up")?;
-    Ok(number.get())
+fn parse_positive(text: &str) -> std::result::Result<usize, String> {
+    let value = text.parse::<NonZeroUsize>().map_err(|_| "expected an integer of at least 1")?;
+    Ok(value.get())
 }
 
 #[cfg(test)]
@@ -103,10 +103,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_alias_names_two() {
+    fn alias_is_split_at_the_first_equals_sign() {
         assert_eq!(parse_alias("a=b=c"), Ok(("a".into(), "b=c".into())));
-        for wrong in ["", "a", "a=", "=b"] {
-            assert!(parse_alias(wrong).is_err(), "{wrong}");
+        for invalid in ["", "a", "a=", "=b"] {
+            assert!(parse_alias(invalid).is_err(), "{invalid}");
         }
     }
 }

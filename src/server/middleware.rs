@@ -1,0 +1,119 @@
+//! Middleware: request context and response headers, authorization, and the fallback handlers.
+
+use super::AppState;
+use super::error::ApiError;
+use super::rate_limit::format_duration;
+use super::request_context::RequestContext;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+
+/// Paths that need no API key.
+const PUBLIC_PATHS: [&str; 2] = ["/health", "/openapi.json"];
+/// Path that is still served during shutdown.
+const METRICS_PATH: &str = "/metrics";
+
+/// Version of OpenAI's API, for the `openai-version` header.
+const OPENAI_VERSION: &str = "2020-10-01";
+
+/// Attaches a [`RequestContext`] with a new id to the request, and adds the common headers to the response.
+pub async fn request_context(State(app): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map_or("(unknown)", |path| path.as_str());
+    let route = format!("{} {path}", method_name(request.method()));
+    let context =
+        Arc::new(RequestContext::new(format!("req_{}", random_id()), route, Arc::clone(&app.metrics)));
+    request.extensions_mut().insert(Arc::clone(&context));
+    let mut response = next.run(request).await;
+    context.set_status(response.status().as_u16());
+    add_response_headers(response.headers_mut(), &app, &context);
+    response
+}
+
+/// Rejects requests during shutdown, authenticates the API key, and applies its request limit.
+pub async fn authorize(State(app): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map_or("", |path| path.as_str());
+    if !app.is_serving() && path != METRICS_PATH {
+        return ApiError::shutting_down().into_response();
+    }
+    let (Some(keys), false) = (&app.keyring, PUBLIC_PATHS.contains(&path)) else {
+        return next.run(request).await;
+    };
+    let key = match keys.authenticate(request.headers()) {
+        Ok(key) => key,
+        Err(error) => return error.into_response(),
+    };
+    if let Some(context) = request.extensions().get::<Arc<RequestContext>>() {
+        context.set_key(Arc::clone(&key));
+    }
+    // Only POST requests compute anything; GET is free.
+    if request.method() == Method::POST
+        && let Err(error) = app.rate_limiter.take_request(&key)
+    {
+        return error.into_response();
+    }
+    next.run(request).await
+}
+
+fn add_response_headers(headers: &mut HeaderMap, app: &AppState, context: &RequestContext) {
+    let mut set = |name: &'static str, text: &str| {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(name, value);
+        }
+    };
+    set("x-request-id", &context.id);
+    set("request-id", &context.id); // read by openai 0.28
+    set("openai-version", OPENAI_VERSION);
+    set("openai-processing-ms", &context.elapsed().as_millis().to_string());
+    let key = context.key();
+    set("openai-organization", key.as_ref().map_or("hornbook", |key| &key.name));
+    let Some(key) = key else { return };
+    for (resource, state) in app.rate_limiter.state(&key) {
+        let Some(state) = state else { continue };
+        for (field, value) in [
+            ("limit", state.limit.to_string()),
+            ("remaining", state.remaining.to_string()),
+            ("reset", format_duration(state.reset)),
+        ] {
+            let name = format!("x-ratelimit-{field}-{resource}");
+            if let (Ok(name), Ok(value)) =
+                (axum::http::HeaderName::try_from(name), HeaderValue::from_str(&value))
+            {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// Returns the name of a known method. Others become one label, since clients can invent any number of them.
+fn method_name(method: &Method) -> &str {
+    match *method {
+        Method::GET | Method::POST | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE => {
+            method.as_str()
+        }
+        _ => "(other)",
+    }
+}
+
+/// Returns 128 random bits in hexadecimal.
+pub fn random_id() -> String {
+    format!("{:016x}{:016x}", random_u64(), random_u64())
+}
+
+/// Returns a random number from the operating system.
+pub fn random_u64() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // Fallback: the standard library's random hash keys and the time.
+    getrandom::u64().unwrap_or_else(|_| RandomState::new().hash_one(std::time::Instant::now()))
+}
+
+/// Handles unknown paths.
+pub async fn not_found(request: Request) -> ApiError {
+    ApiError::not_found(method_name(request.method()), request.uri().path())
+}
+
+/// Handles known paths with an unsupported method.
+pub async fn method_not_allowed(request: Request) -> ApiError {
+    ApiError::method_not_allowed(method_name(request.method()), request.uri().path())
+}

@@ -1,0 +1,177 @@
+//! Responses built from engine events: one JSON object, or server-sent events.
+
+use super::error::ApiError;
+use super::middleware::random_id;
+use super::parameters::ResponseMode;
+use super::request_context::RequestContext;
+use super::submission::Submission;
+use crate::engine::Event;
+use crate::generate::completion::Usage;
+use axum::http::header;
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::unfold;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use utoipa::ToSchema;
+
+/// The fields that completions, chat completions and their chunks share.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CompletionResponse<C> {
+    /// Response id; the same in all chunks.
+    pub id: String,
+    /// Object type, such as `text_completion`.
+    pub object: &'static str,
+    /// Creation time, in seconds since 1970.
+    pub created: u64,
+    /// Model name, as given in the request.
+    pub model: String,
+    /// Program name and version.
+    pub system_fingerprint: &'static str,
+    /// The choices; in chunks, their deltas.
+    pub choices: Vec<C>,
+    /// Token usage. In chunks: absent unless requested, and null in all but the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Usage>)]
+    pub usage: Option<Option<Usage>>,
+}
+
+impl<C> CompletionResponse<C> {
+    /// Creates a response without choices, with a new id and the current time.
+    pub fn new(prefix: &str, object: &'static str, model: &str, usage: Option<Option<Usage>>) -> Self {
+        Self {
+            id: format!("{prefix}-{}", random_id()),
+            object,
+            created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            model: model.to_string(),
+            system_fingerprint: concat!("hornbook-", env!("CARGO_PKG_VERSION")),
+            choices: vec![],
+            usage,
+        }
+    }
+}
+
+impl<C: Serialize + Clone> CompletionResponse<C> {
+    /// Returns a copy of the response with these choices and usage, as JSON.
+    pub fn chunk_json(&self, choices: Vec<C>, usage: Option<Option<Usage>>) -> String {
+        let Self { id, object, created, model, system_fingerprint, .. } = self.clone();
+        to_json(&CompletionResponse { id, object, created, model, system_fingerprint, choices, usage })
+    }
+}
+
+/// Serializes a response object. The types sent here cannot fail to serialize.
+pub fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| ApiError::internal(error.to_string()).json())
+}
+
+/// Returns a response with a JSON body.
+pub fn json_response(body: String) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], body)
+}
+
+/// Returns a response with a JSON value as its body.
+pub fn json_object(value: &Value) -> Response {
+    json_response(value.to_string()).into_response()
+}
+
+/// Builds a response from engine events.
+pub trait ResponseBuilder: Sized + Send + 'static {
+    /// Adds an engine event of a prompt.
+    fn push_event(&mut self, prompt: usize, event: Event);
+
+    /// Returns the new content of the prompt's choices as chunks.
+    fn chunks(&mut self, prompt: usize) -> Vec<String>;
+
+    /// Returns the final chunk, with usage and no choices.
+    fn usage_chunk(&self) -> String;
+
+    /// Returns the complete response body.
+    fn into_body(self) -> String;
+}
+
+/// Runs a submission and responds in the requested mode.
+///
+/// # Errors
+/// Errors that occur before the first byte is sent; later ones become an SSE event.
+pub async fn respond(
+    context: Arc<RequestContext>,
+    mut builder: impl ResponseBuilder,
+    mut submission: Submission,
+    mode: ResponseMode,
+) -> Result<Response, ApiError> {
+    let ResponseMode::Stream { include_usage } = mode else {
+        while let Some((prompt, event)) = submission.next().await? {
+            context.record_event(&event);
+            match event {
+                Event::Failed(error) => return Err(ApiError::internal(error.to_string())),
+                event => builder.push_event(prompt, event),
+            }
+        }
+        return Ok(json_response(builder.into_body()).into_response());
+    };
+    context.stream_started();
+    let stream =
+        EventStream { context, builder, submission, include_usage, ready: VecDeque::new(), finished: false };
+    let events = unfold(stream, |mut stream| async {
+        let data = stream.next().await?;
+        Some((Ok::<_, Infallible>(sse::Event::default().data(data)), stream))
+    });
+    let mut response = Sse::new(events).keep_alive(KeepAlive::new()).into_response();
+    // Disables response buffering in nginx and other proxies.
+    response.headers_mut().insert("x-accel-buffering", header::HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// Stream of SSE events. Dropping it, as hyper does when the client disconnects, cancels the request.
+struct EventStream<B> {
+    context: Arc<RequestContext>,
+    builder: B,
+    submission: Submission,
+    include_usage: bool,
+    ready: VecDeque<String>,
+    finished: bool,
+}
+
+impl<B: ResponseBuilder> EventStream<B> {
+    /// Returns the data of the next event, or `None` after the last.
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(data) = self.ready.pop_front() {
+                return Some(data);
+            }
+            if self.finished {
+                return None;
+            }
+            match self.submission.next().await {
+                Ok(Some((_, Event::Failed(error)))) => self.fail(&ApiError::internal(error.to_string())),
+                Ok(Some((prompt, event))) => {
+                    self.context.record_event(&event);
+                    self.builder.push_event(prompt, event);
+                    self.ready.extend(self.builder.chunks(prompt));
+                }
+                Ok(None) => {
+                    self.finish();
+                    let usage = self.include_usage.then(|| self.builder.usage_chunk());
+                    self.ready.extend(usage.into_iter().chain(["[DONE]".to_string()]));
+                }
+                Err(error) => self.fail(&error),
+            }
+        }
+    }
+
+    /// Ends the stream after the events that are ready.
+    fn finish(&mut self) {
+        self.finished = true;
+        self.context.stream_finished();
+    }
+
+    /// Ends the stream with an error event; OpenAI's clients raise an exception for data with the key `error`.
+    fn fail(&mut self, error: &ApiError) {
+        self.finish();
+        self.ready.push_back(error.json());
+    }
+}
