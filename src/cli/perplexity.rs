@@ -82,7 +82,7 @@ impl Perplexity {
         let reference = reference.transpose()?;
         let tokenizer = hornbook.tokenizer()?;
         let ids = tokenizer.encode(&text, self.special)?;
-        // End-of-text tokens are no bytes of the text.
+        // End-of-text tokens contribute no bytes.
         let eos_ids = &hornbook.config().eos_token_ids;
         let text_ids = ids.iter().skip(1).filter(|id| !eos_ids.contains(id));
         let bytes: usize = text_ids.map(|&id| tokenizer.token_bytes(id).len()).sum();
@@ -140,7 +140,7 @@ impl Perplexity {
             "perplexity      {perplexity:10.4}\n\
              nats per token  {loss:10.4}\n\
              bits per byte   {}\n\
-             tokens          {:10}   predicted, in windows of {} with a stride of {}\n\
+             tokens          {:10}   scored, in windows of {} with stride {}\n\
              bytes           {bytes:10}\n\
              tokens/s        {speed:10.1}",
             bits_per_byte.map_or_else(|| format!("{:>10}", "-"), |bits| format!("{bits:10.4}")),
@@ -169,7 +169,10 @@ fn read_text(file: &Path) -> Result<String> {
     };
     let bytes = bytes.map_err(|source| Error::Io { path: path.into(), action: "read", source })?;
     String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        Error::Message(format!("{}: found invalid UTF-8 at byte {at}, expected UTF-8 text", path.display()))
+        let offset = error.utf8_error().valid_up_to();
+        Error::Message(format!(
+            "{}: found invalid UTF-8 at byte {offset}, expected UTF-8 text",
+            path.display()
+        ))
     })
 }

@@ -65,9 +65,9 @@ impl PromptArgs {
         };
         let bytes = bytes.map_err(|source| Error::Io { path: path.clone(), action: "read", source })?;
         let mut text = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
+            let offset = error.utf8_error().valid_up_to();
             Error::Message(format!(
-                "{}: found invalid UTF-8 at byte {at}, expected UTF-8 text",
+                "{}: found invalid UTF-8 at byte {offset}, expected UTF-8 text",
                 path.display()
             ))
         })?;

@@ -70,8 +70,9 @@ impl Settings {
                 let pairs = files.iter().zip(&entries);
                 pairs.flat_map(|(path, entries)| entries.iter().map(move |entry| (path, entry))).find_map(
                     |(path, entry)| {
-                        let Entry { setting: key, value, line } = entry;
-                        (key.key == setting.key).then(|| (value.clone(), Source::File(path.clone(), *line)))
+                        let Entry { setting: candidate, value, line } = entry;
+                        let source = || (value.clone(), Source::File(path.clone(), *line));
+                        (candidate.key == setting.key).then(source)
                     },
                 )
             };

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 pub struct Stats {
     start: Instant,
     load_time: Duration,
-    first_token: Option<Duration>,
-    last_token: Duration,
+    first_token_at: Option<Duration>,
+    last_token_at: Duration,
     prompt_tokens: usize,
     tokens: usize,
     /// Duration of a beam search or of repeated attempts, which print nothing before they end.
@@ -26,8 +26,8 @@ impl Stats {
         Self {
             start: Instant::now(),
             load_time: Duration::ZERO,
-            first_token: None,
-            last_token: Duration::ZERO,
+            first_token_at: None,
+            last_token_at: Duration::ZERO,
             prompt_tokens: 0,
             tokens: 0,
             search_time: None,
@@ -65,8 +65,8 @@ impl Stats {
             return; // counted by `search_finished`
         }
         self.tokens += 1;
-        self.last_token = self.start.elapsed();
-        self.first_token.get_or_insert(self.last_token);
+        self.last_token_at = self.start.elapsed();
+        self.first_token_at.get_or_insert(self.last_token_at);
     }
 }
 
@@ -85,9 +85,14 @@ impl fmt::Display for Stats {
                 self.prompt_tokens
             )?;
             if self.tokens > 1 {
-                let each = (self.last_token - first) / (self.tokens - 1) as u32;
-                let rate = 1.0 / each.as_secs_f64();
-                writeln!(f, "per token     {:8.2} ms, {} tokens, {rate:.1} tokens/s", ms(each), self.tokens)?;
+                let per_token = (self.last_token_at - first) / (self.tokens - 1) as u32;
+                let rate = 1.0 / per_token.as_secs_f64();
+                writeln!(
+                    f,
+                    "per token     {:8.2} ms, {} tokens, {rate:.1} tokens/s",
+                    ms(per_token),
+                    self.tokens
+                )?;
             }
         }
         if let Some(search) = self.search_time {
@@ -96,10 +101,8 @@ impl fmt::Display for Stats {
         let DraftStats { drafts, drafted_tokens, accepted_tokens: accepted } = self.draft_stats;
         if drafts > 0 {
             let passes = self.tokens.saturating_sub(1 + accepted);
-            writeln!(
-                f,
-                "drafted       {drafted_tokens:8} tokens in {drafts} of {passes} forward passes, {accepted} accepted"
-            )?;
+            write!(f, "drafted       {drafted_tokens:8} tokens in {drafts} of {passes} forward passes")?;
+            writeln!(f, ", {accepted} accepted")?;
         }
         if let Some(Memory { anonymous, file }) = self.memory {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

@@ -1,11 +1,11 @@
 //! `hornbook generate` from the command line.
 
+mod errors;
+mod generated_text;
+mod output;
 mod prompts;
-mod refusals;
-mod reports;
 #[cfg(unix)]
-mod running;
-mod texts;
+mod signals;
 
 use assert_cmd::Command;
 use serde_json::Value;

@@ -14,47 +14,47 @@ pub struct Setting {
     pub table: Option<&'static str>,
     /// Shown by `hornbook config` if the option has no default value.
     pub fallback: &'static str,
-    kind: Kind,
+    kind: ValueKind,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ValueKind {
     Model,
     Precision,
     KvPrecision,
     Context,
     Threads,
-    /// A nonnegative integer, and its place in the options.
+    /// A nonnegative integer, and its field of the options.
     Count(fn(&mut Options) -> &mut usize),
-    /// A number within the sampler's bounds, and its place in the options.
+    /// A number within the sampler's bounds, and its field of the options.
     Number(fn(&mut Options) -> &mut f32),
 }
 
-const fn top_level(key: &'static str, fallback: &'static str, kind: Kind) -> Setting {
+const fn top_level(key: &'static str, fallback: &'static str, kind: ValueKind) -> Setting {
     Setting { key, table: None, fallback, kind }
 }
 
-const fn sampling(key: &'static str, fallback: &'static str, kind: Kind) -> Setting {
+const fn sampling(key: &'static str, fallback: &'static str, kind: ValueKind) -> Setting {
     Setting { key, table: Some("sampling"), fallback, kind }
 }
 
 /// All settings, in the order of `hornbook config`.
 pub static SETTINGS: [Setting; 15] = [
-    top_level("model", "", Kind::Model),
-    top_level("precision", "as stored", Kind::Precision),
-    top_level("threads", "one per core", Kind::Threads),
-    top_level("kv_precision", "depends on precision", Kind::KvPrecision),
-    top_level("context", "", Kind::Context),
-    sampling("temperature", "", Kind::Number(|o| &mut o.sampling.temperature)),
-    sampling("top_k", "", Kind::Count(|o| &mut o.sampling.top_k)),
-    sampling("top_p", "", Kind::Number(|o| &mut o.sampling.top_p)),
-    sampling("min_p", "", Kind::Number(|o| &mut o.sampling.min_p)),
-    sampling("typical_p", "", Kind::Number(|o| &mut o.sampling.typical_p)),
-    sampling("repetition_penalty", "", Kind::Number(|o| &mut o.sampling.repetition_penalty)),
-    sampling("presence_penalty", "", Kind::Number(|o| &mut o.sampling.presence_penalty)),
-    sampling("frequency_penalty", "", Kind::Number(|o| &mut o.sampling.frequency_penalty)),
-    sampling("no_repeat_ngram_size", "", Kind::Count(|o| &mut o.sampling.no_repeat_ngram_size)),
-    sampling("max_tokens", "200", Kind::Count(|o| o.max_tokens.get_or_insert(200))),
+    top_level("model", "", ValueKind::Model),
+    top_level("precision", "as stored", ValueKind::Precision),
+    top_level("threads", "one per core", ValueKind::Threads),
+    top_level("kv_precision", "depends on precision", ValueKind::KvPrecision),
+    top_level("context", "", ValueKind::Context),
+    sampling("temperature", "", ValueKind::Number(|o| &mut o.sampling.temperature)),
+    sampling("top_k", "", ValueKind::Count(|o| &mut o.sampling.top_k)),
+    sampling("top_p", "", ValueKind::Number(|o| &mut o.sampling.top_p)),
+    sampling("min_p", "", ValueKind::Number(|o| &mut o.sampling.min_p)),
+    sampling("typical_p", "", ValueKind::Number(|o| &mut o.sampling.typical_p)),
+    sampling("repetition_penalty", "", ValueKind::Number(|o| &mut o.sampling.repetition_penalty)),
+    sampling("presence_penalty", "", ValueKind::Number(|o| &mut o.sampling.presence_penalty)),
+    sampling("frequency_penalty", "", ValueKind::Number(|o| &mut o.sampling.frequency_penalty)),
+    sampling("no_repeat_ngram_size", "", ValueKind::Count(|o| &mut o.sampling.no_repeat_ngram_size)),
+    sampling("max_tokens", "200", ValueKind::Count(|o| o.max_tokens.get_or_insert(200))),
 ];
 
 impl Setting {
@@ -75,7 +75,7 @@ impl Setting {
 
     /// Whether its value in a file is a number rather than a string.
     pub fn is_number(&self) -> bool {
-        matches!(self.kind, Kind::Threads | Kind::Count(_) | Kind::Number(_))
+        matches!(self.kind, ValueKind::Threads | ValueKind::Count(_) | ValueKind::Number(_))
     }
 
     /// Checks a value.
@@ -83,19 +83,19 @@ impl Setting {
     /// # Errors
     /// Returns what was expected.
     pub fn check(&self, text: &str) -> Result<(), String> {
-        let ok = |ok: bool, expected: &str| if ok { Ok(()) } else { Err(expected.to_string()) };
+        let require = |valid: bool, expected: &str| if valid { Ok(()) } else { Err(expected.to_string()) };
         match self.kind {
-            Kind::Model => ok(!text.is_empty(), "a model name or folder"),
-            Kind::Precision => {
+            ValueKind::Model => require(!text.is_empty(), "a model name or folder"),
+            ValueKind::Precision => {
                 text.parse::<Precision>().map(drop).map_err(|e| e.replacen("expected ", "", 1))
             }
-            Kind::KvPrecision => ok(["f32", "f16", "int8"].contains(&text), "f32, f16 or int8"),
-            Kind::Context => ok(["stop", "shift"].contains(&text), "stop or shift"),
-            Kind::Threads => {
-                let threads = text.parse().is_ok_and(|n| (1..=MAX_THREADS).contains(&n));
-                ok(threads, &format!("an integer from 1 to {MAX_THREADS}"))
+            ValueKind::KvPrecision => require(["f32", "f16", "int8"].contains(&text), "f32, f16 or int8"),
+            ValueKind::Context => require(["stop", "shift"].contains(&text), "stop or shift"),
+            ValueKind::Threads => {
+                let in_range = text.parse().is_ok_and(|n| (1..=MAX_THREADS).contains(&n));
+                require(in_range, &format!("an integer from 1 to {MAX_THREADS}"))
             }
-            Kind::Count(_) | Kind::Number(_) => self.apply_to(&mut Options::default(), text),
+            ValueKind::Count(_) | ValueKind::Number(_) => self.apply_to(&mut Options::default(), text),
         }
     }
 
@@ -106,10 +106,10 @@ impl Setting {
     pub fn apply_to(&self, options: &mut Options, text: &str) -> Result<(), String> {
         let mut changed = options.clone();
         match self.kind {
-            Kind::Count(place) => {
-                *place(&mut changed) = text.parse().map_err(|_| "an integer of at least 0")?
+            ValueKind::Count(field) => {
+                *field(&mut changed) = text.parse().map_err(|_| "an integer of at least 0")?
             }
-            Kind::Number(place) => *place(&mut changed) = text.parse().map_err(|_| "a number")?,
+            ValueKind::Number(field) => *field(&mut changed) = text.parse().map_err(|_| "a number")?,
             _ => return Err("a sampling setting".into()),
         }
         changed.sampling.validate(usize::MAX).map_err(|error| match error {
@@ -123,8 +123,8 @@ impl Setting {
     /// Returns the value in `options`, for a setting of sampling.
     pub fn value_in(&self, options: &mut Options) -> Option<String> {
         match self.kind {
-            Kind::Count(place) => Some(place(options).to_string()),
-            Kind::Number(place) => Some(place(options).to_string()),
+            ValueKind::Count(field) => Some(field(options).to_string()),
+            ValueKind::Number(field) => Some(field(options).to_string()),
             _ => None,
         }
     }
