@@ -1,5 +1,6 @@
-//! What Hornbook promises, one file a promise. One program, because linking every kernel takes longer than testing it;
-//! `cargo test --release -- cli_generate` runs one file's tests. Only the count of allocations needs a program of its own.
+//! The integration tests, one file per promise, in one program: linking takes longer than running them.
+//! `cargo test --release -- cli_generate` runs the tests of one file. Only the count of allocations needs a
+//! program of its own.
 
 mod architecture;
 mod batch;

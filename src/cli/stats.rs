@@ -74,7 +74,7 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
         writeln!(f, "load          {:8.1} ms", ms(self.load_time))?;
-        if let Some(first) = self.first_token {
+        if let Some(first) = self.first_token_at {
             let prefill = first.saturating_sub(self.load_time);
             let rate = self.prompt_tokens as f64 / prefill.as_secs_f64();
             writeln!(f, "first token   {:8.1} ms after start", ms(first))?;
