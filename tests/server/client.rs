@@ -3,13 +3,8 @@
 use hornbook::Hornbook;
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::isa::Isa;
-<<<<<<< HEAD
 use hornbook::kernels::thread_pool::ThreadPool;
-use hornbook::server::{Listening, Server, ServerOptions};
-=======
-use hornbook::kernels::threads::Team;
 use hornbook::server::{BoundServer, Server, ServerOptions};
->>>>>>> 4fa2ada (The server and its commands bear the names of axum, tower and OpenAI's API)
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

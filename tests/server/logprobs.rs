@@ -62,23 +62,13 @@ fn text_offsets_count_characters_from_prompt_start() {
     let offsets = |choice: &Value| -> Vec<usize> {
         serde_json::from_value(choice["logprobs"]["text_offset"].clone()).unwrap()
     };
-<<<<<<< HEAD
-    assert_eq!(offsets(&with)[ids.len()..], offsets(&without));
-    assert_eq!(offsets(&without)[0], PROMPT.chars().count());
-    let written: Vec<u32> = serde_json::from_value(without["token_ids"].clone()).unwrap();
-    let (mut stream, mut complete) = (Utf8Decoder::new(), 0);
-    for (&id, offset) in ids.iter().chain(&written).zip(offsets(&with)) {
-        assert_eq!(offset, complete + stream.clone().finish().chars().count());
-        complete += stream.push(tokenizer.token_bytes(id)).chars().count();
-=======
     assert_eq!(offsets(&echoed)[ids.len()..], offsets(&plain));
     assert_eq!(offsets(&plain)[0], PROMPT.chars().count());
     let generated: Vec<u32> = serde_json::from_value(plain["token_ids"].clone()).unwrap();
-    let (mut stream, mut n_chars) = (Utf8Stream::new(), 0);
+    let (mut decoder, mut n_chars) = (Utf8Decoder::new(), 0);
     for (&id, offset) in ids.iter().chain(&generated).zip(offsets(&echoed)) {
-        assert_eq!(offset, n_chars + stream.clone().finish().chars().count());
-        n_chars += stream.push(tokenizer.token_bytes(id)).chars().count();
->>>>>>> 4fa2ada (The server and its commands bear the names of axum, tower and OpenAI's API)
+        assert_eq!(offset, n_chars + decoder.clone().finish().chars().count());
+        n_chars += decoder.push(tokenizer.token_bytes(id)).chars().count();
     }
     // A token that is part of a character is named by its bytes.
     let quote = hornbook.encode("é“").unwrap();
