@@ -1,4 +1,4 @@
-//! Every precision gives the same bits everywhere, and stays near the weights it was made from.
+//! Every precision gives the same bits on every machine, and stays close to the original weights.
 
 use crate::reference::{Reference, data};
 use hornbook::checkpoint::Checkpoint;
@@ -8,7 +8,7 @@ use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::{Model, Precision, Session};
 
-/// All logits of a sequence, given to the model `chunk` tokens at a time.
+/// Returns the logits of a sequence as bits, computed `chunk` tokens at a time.
 fn logits(model: &Model, ids: &[u32], chunk: usize, kv: Option<KvPrecision>) -> Vec<u32> {
     let mut session = Session::new(model, ids.len(), kv);
     let mut bits = vec![];
@@ -19,8 +19,8 @@ fn logits(model: &Model, ids: &[u32], chunk: usize, kv: Option<KvPrecision>) -> 
 }
 
 #[test]
-fn same_bits_for_any_team_chunk_and_instruction_set() {
-    // Widths that are no multiple of a block or a vector, and a head of its own.
+fn logits_are_identical_for_any_thread_count_chunk_and_isa() {
+    // Widths that are not multiples of a block or a vector, and an untied LM head.
     for folder in ["tiny-gelu-tanh-unscaled", "tiny-relu-untied", "tiny-one-head"] {
         let ids = Reference::read(folder).ids();
         let model = |threads, isa, precision| {
@@ -30,7 +30,7 @@ fn same_bits_for_any_team_chunk_and_instruction_set() {
         for precision in Precision::ALL {
             let portable = logits(&model(1, Isa::Portable, precision), &ids, ids.len(), None);
             for isa in Isa::available() {
-                // Tiles add up bfloat16 in an order of their own; elsewhere and otherwise the bits are the same.
+                // AMX sums bf16 products in its own order; all other combinations give the same bits.
                 let expected = match (isa.name(), precision) {
                     ("amx", Precision::Bf16Dot) => logits(&model(1, isa, precision), &ids, ids.len(), None),
                     _ => portable.clone(),
@@ -41,7 +41,7 @@ fn same_bits_for_any_team_chunk_and_instruction_set() {
                         let found = logits(&model, &ids, chunk, None);
                         assert!(
                             found == expected,
-                            "{folder}, {precision}: {isa}, {threads} threads, by {chunk}"
+                            "{folder}, {precision}: {isa}, {threads} threads, chunks of {chunk}"
                         );
                     }
                 }
@@ -51,7 +51,7 @@ fn same_bits_for_any_team_chunk_and_instruction_set() {
 }
 
 #[test]
-fn what_rounding_costs_fable() {
+fn quantization_error_of_fable_is_bounded() {
     let text = std::fs::read_to_string(data("fable/text.txt")).unwrap();
     let hornbook = hornbook::Hornbook::open("fable").unwrap();
     let ids = hornbook.encode(&text).unwrap();
@@ -62,7 +62,8 @@ fn what_rounding_costs_fable() {
         score(&model, against, &ids, windows, KvPrecision::F32, |_| ()).unwrap()
     };
     let exact = loss(Precision::F32, None).loss();
-    // fable is stored in f16, so f32 and f16 are the same numbers. (bound on the loss, on the divergence)
+    // fable is stored in f16, so f32 and f16 have equal values. (bound on the loss, bound on the KL
+    // divergence)
     let bounds = [
         (Precision::F16, 0.0, 0.0),
         (Precision::Bf16, 0.005, 1e-4),
@@ -70,17 +71,21 @@ fn what_rounding_costs_fable() {
         (Precision::Int8, 0.01, 2e-3),
         (Precision::Int4, 0.04, 2e-2),
     ];
-    for (precision, on_loss, on_divergence) in bounds {
+    for (precision, loss_bound, kl_bound) in bounds {
         let score = loss(precision, Some(hornbook.model()));
-        let divergence = score.divergence.unwrap().kl;
-        assert!((score.loss() - exact).abs() <= on_loss, "{precision}: loss {} for {exact}", score.loss());
-        assert!(divergence <= on_divergence, "{precision}: divergence {divergence}");
-        assert_eq!(divergence > 0.0, precision != Precision::F16, "{precision}: is it in use?");
+        let kl = score.divergence.unwrap().kl;
+        assert!(
+            (score.loss() - exact).abs() <= loss_bound,
+            "{precision}: loss {}, expected {exact}",
+            score.loss()
+        );
+        assert!(kl <= kl_bound, "{precision}: KL divergence {kl}");
+        assert_eq!(kl > 0.0, precision != Precision::F16, "{precision}: not in use?");
     }
 }
 
 #[test]
-fn what_a_precision_takes_is_known_before_it_is_made() {
+fn announced_pass_bytes_match_the_model() {
     for folder in ["tiny-gelu-tanh-unscaled", "tiny-relu-untied", "tiny-one-head", "tiny-gelu-new-f16"] {
         for precision in Precision::ALL {
             let checkpoint = Checkpoint::from_folder(&data(folder)).unwrap();
@@ -93,7 +98,7 @@ fn what_a_precision_takes_is_known_before_it_is_made() {
 }
 
 #[test]
-fn what_rounding_keys_and_values_costs_fable() {
+fn kv_cache_quantization_error_of_fable_is_bounded() {
     let text = std::fs::read_to_string(data("fable/text.txt")).unwrap();
     let hornbook = hornbook::Hornbook::open("fable").unwrap();
     let ids = hornbook.encode(&text).unwrap();
@@ -102,26 +107,26 @@ fn what_rounding_keys_and_values_costs_fable() {
     let exact = loss(KvPrecision::F32);
     for (kv, bound) in [(KvPrecision::F16, 1e-4), (KvPrecision::Int8, 5e-3)] {
         let found = loss(kv);
-        assert!((found - exact).abs() <= bound, "{kv}: loss {found} for {exact}");
-        assert!(found != exact, "{kv}: is it in use?");
+        assert!((found - exact).abs() <= bound, "{kv}: loss {found}, expected {exact}");
+        assert!(found != exact, "{kv}: not in use?");
     }
 }
 
 #[test]
-fn where_inputs_are_rounded_keys_and_values_are() {
+fn kv_cache_defaults_to_f16_for_quantized_activations() {
     let ids = Reference::read("tiny-one-head").ids();
     for precision in Precision::ALL {
         let checkpoint = Checkpoint::from_folder(&data("tiny-one-head")).unwrap();
         let model =
-            Model::with_precision(checkpoint, ThreadPool::new(1, Isa::available()[0]), Some(precision))
-                .unwrap();
-        let rounds = matches!(precision, Precision::Bf16Dot | Precision::Int8 | Precision::Int4);
-        let (kept, other) = match rounds {
+            Model::with_precision(checkpoint, ThreadPool::new(1, Isa::available()[0]), Some(precision)).unwrap();
+        let quantizes_activations =
+            matches!(precision, Precision::Bf16Dot | Precision::Int8 | Precision::Int4);
+        let (default, other) = match quantizes_activations {
             true => (KvPrecision::F16, KvPrecision::F32),
             false => (KvPrecision::F32, KvPrecision::F16),
         };
-        let unasked = logits(&model, &ids, ids.len(), None);
-        assert_eq!(unasked, logits(&model, &ids, ids.len(), Some(kept)), "{precision}");
-        assert_ne!(unasked, logits(&model, &ids, ids.len(), Some(other)), "{precision}");
+        let found = logits(&model, &ids, ids.len(), None);
+        assert_eq!(found, logits(&model, &ids, ids.len(), Some(default)), "{precision}");
+        assert_ne!(found, logits(&model, &ids, ids.len(), Some(other)), "{precision}");
     }
 }

@@ -1,5 +1,5 @@
-//! `hornbook quantize`: the file it writes is the model that `--precision` makes, bit for bit, and nothing is lost when
-//! it cannot be written or read.
+//! `hornbook quantize`: the written model equals the one `--precision` quantizes on load, bit for bit, and
+//! failed writes and invalid files leave existing models unchanged.
 
 use crate::reference::{Reference, data};
 use assert_cmd::Command;
@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 use tempfile::tempdir;
 
-const BOTH: [Precision; 2] = [Precision::Int8, Precision::Int4];
+const PRECISIONS: [Precision; 2] = [Precision::Int8, Precision::Int4];
 
 fn quantize(checkpoint: &Checkpoint, precision: Precision, folder: &Path) -> usize {
     checkpoint.quantize(precision.dtype(), folder, |_| Ok(())).unwrap()
@@ -31,8 +31,9 @@ fn logits(checkpoint: Checkpoint, precision: Option<Precision>, ids: &[u32]) -> 
 }
 
 #[test]
-fn a_quantized_file_gives_the_bits_of_rounding_at_load() {
-    // Widths that are no multiple of a block or a vector, a head of its own, nn.Linear's layout, f16, shards.
+fn quantized_file_gives_same_bits_as_quantizing_on_load() {
+    // Widths that are not multiples of a block or a vector, an untied LM head, nn.Linear's layout, f16,
+    // shards.
     let folders = [
         "tiny-gelu-tanh-unscaled",
         "tiny-relu-untied",
@@ -44,7 +45,7 @@ fn a_quantized_file_gives_the_bits_of_rounding_at_load() {
     ];
     for folder in folders {
         let ids = Reference::read(folder).ids();
-        for precision in BOTH {
+        for precision in PRECISIONS {
             let original = Checkpoint::from_folder(&data(folder)).unwrap();
             let written = tempdir().unwrap();
             quantize(&original, precision, written.path());
@@ -58,8 +59,8 @@ fn a_quantized_file_gives_the_bits_of_rounding_at_load() {
 }
 
 #[test]
-fn weights_are_used_where_they_lie_on_cache_lines() {
-    for precision in BOTH {
+fn quantized_file_is_mapped_and_aligned_to_cache_lines() {
+    for precision in PRECISIONS {
         let written = tempdir().unwrap();
         let original = Checkpoint::embedded().unwrap();
         let bytes = quantize(&original, precision, written.path());
@@ -67,7 +68,7 @@ fn weights_are_used_where_they_lie_on_cache_lines() {
         assert_eq!(fs::metadata(&file).unwrap().len(), bytes as u64);
         let opened = Checkpoint::from_folder(written.path()).unwrap();
         assert_eq!(opened.owned_bytes(), 0);
-        // Other readers of the format understand the file.
+        // The safetensors crate reads the file.
         let content = fs::read(file).unwrap();
         let file = SafeTensors::deserialize(&content).unwrap();
         let blocks = match precision {
@@ -77,26 +78,26 @@ fn weights_are_used_where_they_lie_on_cache_lines() {
         let name = format!("h.0.attn.c_attn.weight.{precision}");
         assert_eq!(file.tensor(&name).unwrap().shape(), blocks);
         for (name, tensor) in file.tensors() {
-            let at = tensor.data().as_ptr().addr() - content.as_ptr().addr();
-            assert!(at.is_multiple_of(64), "{name} at {at}");
+            let offset = tensor.data().as_ptr().addr() - content.as_ptr().addr();
+            assert!(offset.is_multiple_of(64), "{name} at {offset}");
         }
     }
 }
 
 #[test]
-fn an_interrupted_run_leaves_nothing_behind_and_the_old_model_in_place() {
+fn interrupted_quantize_keeps_the_existing_model() {
     let written = tempdir().unwrap();
     let original = Checkpoint::embedded().unwrap();
     quantize(&original, Precision::Int4, written.path());
     let before = fs::read(written.path().join("model.safetensors")).unwrap();
     let stops: [fn(&QuantizeProgress) -> bool; 2] = [
         |step| matches!(step, QuantizeProgress::Quantized(3, _)),
-        |step| matches!(step, QuantizeProgress::Written(done, of) if 2 * done > *of),
+        |step| matches!(step, QuantizeProgress::Written(done, total) if 2 * done > *total),
     ];
     for stop in stops {
-        let go_on = |step| if stop(&step) { Err(Error::Message("stopped".into())) } else { Ok(()) };
-        let refusal = original.quantize(Dtype::Int8, written.path(), go_on).unwrap_err();
-        assert_eq!(refusal.to_string(), "stopped");
+        let on_step = |step| if stop(&step) { Err(Error::Message("stopped".into())) } else { Ok(()) };
+        let error = original.quantize(Dtype::Int8, written.path(), on_step).unwrap_err();
+        assert_eq!(error.to_string(), "stopped");
         let names: Vec<_> =
             fs::read_dir(written.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 5, "{names:?}");
@@ -110,8 +111,8 @@ fn hornbook(arguments: &[&str]) -> Command {
     command
 }
 
-/// The one line of a command that fails.
-fn refused(arguments: &[&str], expected: &str) {
+/// Checks that a command fails with one line that contains `expected`.
+fn assert_error_line(arguments: &[&str], expected: &str) {
     let output = hornbook(arguments).assert().failure().get_output().clone();
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!(line.trim_end().lines().count(), 1, "{line}");
@@ -119,50 +120,60 @@ fn refused(arguments: &[&str], expected: &str) {
 }
 
 #[test]
-fn the_command_line_writes_a_model_once_and_explains_what_it_refuses() {
+fn quantize_command_writes_a_model_and_rejects_invalid_arguments() {
     let folder = tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
     let (small, smaller, file) = (path("a/small"), path("smaller"), path("file"));
-    fs::write(&file, "no folder").unwrap();
+    fs::write(&file, "not a folder").unwrap();
     let quantize = ["quantize", "fable", "--precision", "int8", "-o"];
     hornbook(&[&quantize[..], &[&small]].concat()).assert().success();
 
-    let story = |model: &[&str]| {
+    let generate = |model: &[&str]| {
         let arguments = ["generate", "The king", "--seed", "1", "--max-tokens", "20"];
         hornbook(&[&arguments[..], model].concat()).assert().success().get_output().stdout.clone()
     };
-    let told = story(&["--model", "fable", "--precision", "int8"]);
-    assert_eq!(story(&["--model", &small]), told);
-    assert_eq!(story(&["--model", &small, "--precision", "int8"]), told);
+    let expected = generate(&["--model", "fable", "--precision", "int8"]);
+    assert_eq!(generate(&["--model", &small]), expected);
+    assert_eq!(generate(&["--model", &small, "--precision", "int8"]), expected);
 
-    refused(&[&quantize[..], &[&small]].concat(), "use --force to replace it");
+    assert_error_line(&[&quantize[..], &[&small]].concat(), "use --force to replace it");
     hornbook(&[&quantize[..], &[&small, "--force"]].concat()).assert().success();
-    refused(&["quantize", &small, "-p", "int4", "-o", &smaller], "is quantized already, to int8");
-    refused(&["quantize", &small, "-p", "int4", "-o", &small], "the model's own folder");
-    refused(&["quantize", "fable", "-p", "f16", "-o", &smaller], "found f16, expected int8 or int4");
-    refused(&["generate", "x", "--model", &small, "--precision", "f32"], "found f32, expected int8");
-    refused(&["quantize", "fable", "-p", "int8", "-o", &file], "file: is no folder, expected one to write");
+    assert_error_line(&["quantize", &small, "-p", "int4", "-o", &smaller], "is quantized already, to int8");
+    assert_error_line(&["quantize", &small, "-p", "int4", "-o", &small], "the model's own folder");
+    assert_error_line(
+        &["quantize", "fable", "-p", "f16", "-o", &smaller],
+        "found f16, expected int8 or int4",
+    );
+    assert_error_line(
+        &["generate", "x", "--model", &small, "--precision", "f32"],
+        "found f32, expected int8",
+    );
+    assert_error_line(
+        &["quantize", "fable", "-p", "int8", "-o", &file],
+        "file: is no folder, expected one to write",
+    );
     assert!(!Path::new(&smaller).exists());
 }
 
-/// The quantized file of a tiny model, its tensors changed by `change` before it is written again.
-fn opened_after(change: impl Fn(&mut Tensors, &mut HashMap<String, String>)) -> String {
+/// Quantizes a tiny model, applies `change` to the tensors of its file, and opens it; returns the error or
+/// "fine".
+fn open_after(change: impl Fn(&mut Tensors, &mut HashMap<String, String>)) -> String {
     let folder = tempdir().unwrap();
     let original = Checkpoint::from_folder(&data("tiny-one-head")).unwrap();
     quantize(&original, Precision::Int8, folder.path());
     let path = folder.path().join("model.safetensors");
     let content = fs::read(&path).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&content).unwrap();
-    let mut about = metadata.metadata().clone().unwrap();
+    let mut metadata = metadata.metadata().clone().unwrap();
     let file = SafeTensors::deserialize(&content).unwrap();
     let mut tensors: Tensors = (file.tensors().into_iter())
         .map(|(name, tensor)| (name, (tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec())))
         .collect();
-    change(&mut tensors, &mut about);
+    change(&mut tensors, &mut metadata);
     let views = tensors.iter().map(|(name, (dtype, shape, data))| {
         (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
     });
-    fs::write(&path, safetensors::serialize(views, Some(about)).unwrap()).unwrap();
+    fs::write(&path, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
     match Checkpoint::from_folder(folder.path()) {
         Ok(_) => "fine".into(),
         Err(error) => error.to_string(),
@@ -172,31 +183,34 @@ fn opened_after(change: impl Fn(&mut Tensors, &mut HashMap<String, String>)) -> 
 type Tensors = HashMap<String, (safetensors::Dtype, Vec<usize>, Vec<u8>)>;
 
 #[test]
-fn a_quantized_file_that_lies_is_refused_in_one_line() {
-    const LINES: &str = "h.0.mlp.c_fc.weight.int8";
+fn invalid_quantized_file_is_one_line_error() {
+    const WEIGHT: &str = "h.0.mlp.c_fc.weight.int8";
     const SCALE: &str = "h.0.mlp.c_fc.weight.scale";
-    assert_eq!(opened_after(|_, _| ()), "fine");
-    let refused = |change: &dyn Fn(&mut Tensors, &mut HashMap<String, String>), expected: &[&str]| {
-        let line = opened_after(change);
-        assert!(!line.contains('\n') && expected.iter().all(|part| line.contains(part)), "{line}");
+    assert_eq!(open_after(|_, _| ()), "fine");
+    let assert_rejected = |change: &dyn Fn(&mut Tensors, &mut HashMap<String, String>), expected: &[&str]| {
+        let line = open_after(change);
+        assert!(!line.contains('\n') && expected.iter().all(|text| line.contains(text)), "{line}");
     };
-    refused(&|_, about| about.clear(), &["found hornbook.layout none", "expected 1"]);
-    refused(&|_, about| _ = about.insert("hornbook.layout".into(), "2\n".into()), &["hornbook.layout 2\\n"]);
-    refused(&|tensors, _| _ = tensors.remove(LINES), &[LINES, "no such tensor"]);
-    refused(&|tensors, _| _ = tensors.remove(SCALE), &[SCALE, "no such tensor"]);
-    refused(
+    assert_rejected(&|_, metadata| metadata.clear(), &["found hornbook.layout none", "expected 1"]);
+    assert_rejected(
+        &|_, metadata| _ = metadata.insert("hornbook.layout".into(), "2\n".into()),
+        &["hornbook.layout 2\\n"],
+    );
+    assert_rejected(&|tensors, _| _ = tensors.remove(WEIGHT), &[WEIGHT, "no such tensor"]);
+    assert_rejected(&|tensors, _| _ = tensors.remove(SCALE), &[SCALE, "no such tensor"]);
+    assert_rejected(
         &|tensors, _| _ = tensors.remove("lm_head.weight.int8"),
         &["lm_head.weight.int8", "no such tensor"],
     );
-    refused(
-        &|tensors, _| tensors.get_mut(LINES).unwrap().0 = safetensors::Dtype::I8,
-        &[LINES, "dtype I8", "U8"],
+    assert_rejected(
+        &|tensors, _| tensors.get_mut(WEIGHT).unwrap().0 = safetensors::Dtype::I8,
+        &[WEIGHT, "dtype I8", "U8"],
     );
-    refused(&|tensors, _| tensors.get_mut(LINES).unwrap().1.swap(3, 5), &[LINES, "4, 16, 2]", "2, 16, 4]"]);
+    assert_rejected(&|tensors, _| tensors.get_mut(WEIGHT).unwrap().1.swap(3, 5), &[WEIGHT, "4, 16, 2]", "2, 16, 4]"]);
     let half = |tensors: &mut Tensors, _: &mut HashMap<String, String>| {
         let scale = tensors.get_mut(SCALE).unwrap();
         scale.0 = safetensors::Dtype::F16;
         scale.2.truncate(scale.2.len() / 2);
     };
-    refused(&half, &[SCALE, "dtype F16", "F32"]);
+    assert_rejected(&half, &[SCALE, "dtype F16", "F32"]);
 }

@@ -124,7 +124,7 @@ fn entries((name, tensor): &(String, Tensor)) -> Vec<Entry<'_>> {
         Some(parts) => parts
             .into_iter()
             .map(|part| Entry {
-                name: format!("{name}{}", part.ending),
+                name: format!("{name}{}", part.suffix),
                 dtype: part.dtype,
                 shape: part.shape,
                 bytes: part.bytes,

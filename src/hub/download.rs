@@ -1,7 +1,8 @@
 //! Downloads one file into the cache and verifies it.
 //!
-//! `hf-hub` resumes from the partial file `blobs/ETAG.part` of an earlier run and renames it when it is complete. It does
-//! not verify the content; this module compares the size and, where the hub announces one, the SHA-256.
+//! `hf-hub` resumes from the partial file `blobs/ETAG.part` of an earlier run and renames it when it is
+//! complete. It does not verify the content; this module compares the size and, where the hub announces one,
+//! the SHA-256.
 
 use std::fs::File;
 use std::io::Read;
@@ -80,8 +81,8 @@ impl hf_hub::api::Progress for EventSender {
 }
 
 impl Downloader {
-    /// Ensures that a file is present and verified. `on_progress` receives the number of bytes present; returns the number
-    /// of bytes received.
+    /// Ensures that a file is present and verified. `on_progress` receives the number of bytes present;
+    /// returns the number of bytes received.
     pub(super) fn run(
         &self,
         file: &RemoteFile,
@@ -139,8 +140,8 @@ impl Downloader {
         }
     }
 
-    /// Forwards the progress of a download until it ends; returns the bytes received. The first event of each response
-    /// counts the bytes of the partial file, which were present before.
+    /// Forwards the progress of a download until it ends; returns the bytes received. The first event of each
+    /// response counts the bytes of the partial file, which were present before.
     fn receive(
         &self,
         events: &Receiver<Event>,
@@ -192,7 +193,8 @@ fn attempt(
     source.download_with_progress(&file.name, events).map(drop).map_err(DownloadError::Api)
 }
 
-/// Makes the partial file of an earlier run shorter than the complete file: the hub rejects a range request for nothing.
+/// Makes the partial file of an earlier run shorter than the complete file: the hub rejects a range request
+/// for nothing.
 fn truncate_partial(partial: &Path, size: u64) -> std::io::Result<()> {
     match std::fs::metadata(partial) {
         Ok(metadata) if metadata.len() > size => std::fs::remove_file(partial),

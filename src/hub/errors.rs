@@ -69,8 +69,8 @@ impl ErrorContext<'_> {
                 self.endpoint
             )),
             DownloadError::Corrupt { found, expected } => Error::Message(format!(
-                "{name}: found {found}, expected {expected}; the corrupt file was removed: try again, and do not trust {} if \
-                 this repeats",
+                "{name}: found {found}, expected {expected}; the corrupt file was removed: try again, \
+                 and do not trust {} if this repeats",
                 self.endpoint
             )),
         }
@@ -81,8 +81,8 @@ impl ErrorContext<'_> {
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                 Error::Message(format!(
-                    "{}: cannot write: {source}; free some space and run the same command again to resume, or set \
-                     HF_HUB_CACHE to another disk",
+                    "{}: cannot write: {source}; free some space and run the same command again to \
+                     resume, or set HF_HUB_CACHE to another disk",
                     path.display()
                 ))
             }

@@ -1,9 +1,9 @@
-//! The Hugging Face hub: from a model's name to a complete, verified snapshot in the standard cache, which all programs
-//! that use the hub share.
+//! The Hugging Face hub: from a model's name to a complete, verified snapshot in the standard cache, which
+//! all programs that use the hub share.
 //!
-//! `hf-hub` implements the hub's addresses and the cache layout, and transfers the bytes. This module selects the files
-//! a GPT-2 needs (`model_info`) and verifies them (`download`): a ref is written only when all files of the snapshot
-//! have the announced sizes and hashes. Nothing else in Hornbook opens a connection.
+//! `hf-hub` implements the hub's addresses and the cache layout, and transfers the bytes. This module selects
+//! the files a GPT-2 needs (`model_info`) and verifies them (`download`): a ref is written only when all
+//! files of the snapshot have the announced sizes and hashes. Nothing else in Hornbook opens a connection.
 
 mod download;
 mod errors;
@@ -28,8 +28,9 @@ pub const DEFAULT_REVISION: &str = "main";
 /// The time without data after which a connection is closed, unless `HF_HUB_DOWNLOAD_TIMEOUT` sets another.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A hub client, configured by the environment: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`,
-/// `HF_HUB_OFFLINE`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`, `HF_HUB_DOWNLOAD_TIMEOUT`, and `HTTPS_PROXY` and its relatives.
+/// A hub client, configured by the environment: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN`,
+/// `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`, `HF_HUB_DOWNLOAD_TIMEOUT`, and
+/// `HTTPS_PROXY` and its relatives.
 #[derive(Debug)]
 pub struct Hub {
     endpoint: String,
@@ -151,8 +152,9 @@ impl Hub {
     /// Downloads the missing files of a revision into the cache and verifies all of them.
     ///
     /// # Errors
-    /// [`Error::Message`] for errors of the hub and unsupported models, [`Error::Config`] for a configuration that is not
-    /// a GPT-2's, [`Error::Io`] if the cache cannot be written. Partial files are kept, and the next call resumes them.
+    /// [`Error::Message`] for errors of the hub and unsupported models, [`Error::Config`] for a configuration
+    /// that is not a GPT-2's, [`Error::Io`] if the cache cannot be written. Partial files are kept, and the
+    /// next call resumes them.
     pub fn pull(
         &self,
         repo_id: &str,
@@ -207,7 +209,8 @@ impl Hub {
         Ok(Snapshot { folder, bytes: present, downloaded, commit: info.sha })
     }
 
-    /// Points the revision's ref at the commit. `hf-hub` also writes a ref named after each commit, which is removed.
+    /// Points the revision's ref at the commit. `hf-hub` also writes a ref named after each commit, which is
+    /// removed.
     fn write_ref(&self, repo: &Repo, commit: &str) -> Result<()> {
         let io_error = |source| Error::Io { path: self.cache.clone(), action: "write a ref in", source };
         let cache = Cache::new(self.cache.clone());

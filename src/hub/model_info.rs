@@ -90,7 +90,8 @@ impl ModelInfo {
         self.private || !matches!(self.gated, serde_json::Value::Bool(false) | serde_json::Value::Null)
     }
 
-    /// Returns the files a GPT-2 needs, the configuration first and the weights last; shards are listed in the index.
+    /// Returns the files a GPT-2 needs, the configuration first and the weights last; shards are listed in
+    /// the index.
     pub(super) fn files(&self, context: &ErrorContext) -> Result<Vec<RemoteFile>> {
         let has = |name: &str| self.siblings.iter().any(|sibling| sibling.rfilename == name);
         let model_type = self.config.as_ref().and_then(|config| config.model_type.as_deref());
@@ -110,9 +111,9 @@ impl ModelInfo {
             let problem = match unsupported {
                 None => format!("found neither {SINGLE} nor {INDEX}, expected the model's weights"),
                 Some(found) => format!(
-                    "found {found}, expected {SINGLE}: only safetensors are supported, because pickles can run \
-                     arbitrary code; convert the model at https://huggingface.co/spaces/safetensors/convert, or use \
-                     --revision refs/pr/N to pull the conversion's pull request"
+                    "found {found}, expected {SINGLE}: only safetensors are supported, because pickles can \
+                     run arbitrary code; convert the model at https://huggingface.co/spaces/safetensors/convert, \
+                     or use --revision refs/pr/N to pull the conversion's pull request"
                 ),
             };
             return Err(context.unsupported(&problem));

@@ -1,6 +1,6 @@
-//! `hornbook pull` against a server on this machine that answers as the Hugging Face hub does, and as it should not.
+//! `hornbook pull` against a local server that mimics the Hugging Face hub, with and without faults.
 
 mod errors;
-mod fake;
+mod fake_hub;
 mod faults;
 mod pull;

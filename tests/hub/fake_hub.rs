@@ -1,4 +1,5 @@
-//! A hub in this process: listings, redirects to another host, ETags, ranges, and everything that can go wrong.
+//! A fake hub in this process: model info, redirects to another host, ETags, range requests, and injected
+//! faults.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -17,27 +18,27 @@ use tempfile::TempDir;
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub const NAME: &str = "someone/tiny";
 
-/// How the hub behaves.
+/// The hub's behavior.
 #[derive(Clone, Default)]
-pub struct Behaviour {
-    /// Added to the listing, or put in place of what is there.
-    pub listing: BTreeMap<&'static str, Value>,
-    /// The SHA-256 that large files are said to have.
-    pub announced: Option<String>,
-    /// Statuses to answer with instead, one a request, by the end of the path; the last one stays where `forever`.
+pub struct Behavior {
+    /// Fields added to the model info, or replaced in it.
+    pub model_info: BTreeMap<&'static str, Value>,
+    /// The SHA-256 announced for large files.
+    pub announced_sha256: Option<String>,
+    /// Error statuses by path suffix, one per request; repeated if `repeat_statuses`.
     pub statuses: Vec<(&'static str, u16)>,
-    pub forever: bool,
-    /// Bytes after which the connection of a large file breaks, one a request.
-    pub cuts: Vec<usize>,
-    /// Answers a request behind the start with the whole file.
+    pub repeat_statuses: bool,
+    /// The number of bytes after which the connection of a large file breaks, one per request.
+    pub cut_after: Vec<usize>,
+    /// Answers range requests with the complete file.
     pub ignores_ranges: bool,
-    /// Sends the first half of a large file and then nothing.
-    pub falls_silent: bool,
+    /// Sends the first half of a large file, then stalls.
+    pub stalls: bool,
 }
 
-/// A request that came.
+/// A received request.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ReceivedRequest {
     pub path: String,
     pub host: String,
     pub range: Option<String>,
@@ -46,55 +47,55 @@ pub struct Seen {
 
 struct Shared {
     files: BTreeMap<String, Vec<u8>>,
-    behaviour: Mutex<Behaviour>,
-    seen: Mutex<Vec<Seen>>,
+    behavior: Mutex<Behavior>,
+    requests: Mutex<Vec<ReceivedRequest>>,
     port: u16,
 }
 
-/// The hub, and a cache of its own for the program that asks it.
-pub struct Fake {
+/// The hub, and an empty cache for the program under test.
+pub struct FakeHub {
     shared: Arc<Shared>,
     _runtime: tokio::runtime::Runtime,
     folder: TempDir,
 }
 
-impl Fake {
-    /// Of the files of one of the tests' models, and a card.
-    pub fn of(model: &str) -> Self {
+impl FakeHub {
+    /// Serves the files of a test model, and a model card.
+    pub fn with_model(model: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(model);
-        let served = |name: &str| name.starts_with("model") || name == "config.json";
+        let is_served = |name: &str| name.starts_with("model") || name == "config.json";
         let mut files: BTreeMap<String, Vec<u8>> = fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .map(|path| (path.file_name().unwrap().to_str().unwrap().to_string(), path))
-            .filter(|(name, _)| served(name))
+            .filter(|(name, _)| is_served(name))
             .map(|(name, path)| (name, fs::read(path).unwrap()))
             .collect();
         files.insert("README.md".into(), b"# A tiny model".to_vec());
-        files.insert("pytorch_model.bin".into(), b"never to be fetched".to_vec());
-        Self::with(files)
+        files.insert("pytorch_model.bin".into(), b"must not be downloaded".to_vec());
+        Self::with_files(files)
     }
 
-    pub fn with(files: BTreeMap<String, Vec<u8>>) -> Self {
+    pub fn with_files(files: BTreeMap<String, Vec<u8>>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared = Arc::new(Shared { files, behaviour: Mutex::default(), seen: Mutex::default(), port });
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let shared = Arc::new(Shared { files, behavior: Mutex::default(), requests: Mutex::default(), port });
+        let router = Router::new().fallback(respond).with_state(Arc::clone(&shared));
         runtime.spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { shared, _runtime: runtime, folder: tempfile::tempdir().unwrap() }
     }
 
-    pub fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
-        let mut behaviour = Behaviour::default();
-        change(&mut behaviour);
-        *self.shared.behaviour.lock().unwrap() = behaviour;
+    pub fn set_behavior(&self, change: impl FnOnce(&mut Behavior)) {
+        let mut behavior = Behavior::default();
+        change(&mut behavior);
+        *self.shared.behavior.lock().unwrap() = behavior;
     }
 
-    /// The requests since this was last asked.
-    pub fn seen(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.shared.seen.lock().unwrap())
+    /// Returns the requests since the last call.
+    pub fn take_requests(&self) -> Vec<ReceivedRequest> {
+        std::mem::take(&mut self.shared.requests.lock().unwrap())
     }
 
     pub fn port(&self) -> u16 {
@@ -109,27 +110,27 @@ impl Fake {
         self.folder.path().join("hub")
     }
 
-    /// The cache's folder of the repository.
+    /// The repository's folder in the cache.
     pub fn repository(&self) -> PathBuf {
         self.cache().join("models--someone--tiny")
     }
 
-    /// What was left of a large file.
-    pub fn parts(&self) -> Vec<u64> {
+    /// The sizes of the partial files in the cache.
+    pub fn partial_sizes(&self) -> Vec<u64> {
         let blobs = fs::read_dir(self.repository().join("blobs")).into_iter().flatten().flatten();
-        let parts =
+        let partial =
             blobs.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "part"));
-        parts.map(|part| part.metadata().unwrap().len()).collect()
+        partial.map(|file| file.metadata().unwrap().len()).collect()
     }
 
-    /// `hornbook`, whose hub and cache are these.
+    /// A `hornbook` command that uses this hub and this cache.
     pub fn hornbook(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hornbook"));
-        self.prepare(command.args(args));
+        self.set_environment(command.args(args));
         command
     }
 
-    pub fn prepare(&self, command: &mut Command) {
+    pub fn set_environment(&self, command: &mut Command) {
         for name in ["HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
             command.env_remove(name);
         }
@@ -138,28 +139,28 @@ impl Fake {
         command.env("HORNBOOK_CONFIG", "").stdin(Stdio::null());
     }
 
-    /// What a run that must succeed writes to standard output and to standard error.
-    pub fn pulled(&self) -> (String, String) {
+    /// Pulls the model; returns standard output and standard error.
+    pub fn pull(&self) -> (String, String) {
         let output = self.hornbook(&["pull", NAME]).output().unwrap();
-        let (stdout, stderr) = texts(&output);
+        let (stdout, stderr) = output_text(&output);
         assert!(output.status.success(), "{stderr}");
         (stdout, stderr)
     }
 
-    /// The one line of a run that must fail.
-    pub fn refused(&self, args: &[&str]) -> String {
-        refused(&mut self.hornbook(args))
+    /// Returns the one-line error of a command that must fail.
+    pub fn error_line(&self, args: &[&str]) -> String {
+        error_line(&mut self.hornbook(args))
     }
 }
 
-pub fn texts(output: &Output) -> (String, String) {
+pub fn output_text(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (text(&output.stdout), text(&output.stderr))
 }
 
-pub fn refused(command: &mut Command) -> String {
+pub fn error_line(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    let (stdout, stderr) = texts(&output);
+    let (stdout, stderr) = output_text(&output);
     let one_line = stderr.starts_with("hornbook: ") && stderr.trim_end().lines().count() == 1;
     assert!(
         !output.status.success() && output.status.code().is_some() && stdout.is_empty(),
@@ -177,40 +178,40 @@ fn is_large(name: &str) -> bool {
     name.ends_with(".safetensors") || name.ends_with(".bin")
 }
 
-async fn answer(State(hub): State<Arc<Shared>>, request: Request) -> Response<Body> {
+async fn respond(State(hub): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_string());
     let path = request.uri().path().to_string();
     let range = header("range");
-    hub.seen.lock().unwrap().push(Seen {
+    hub.requests.lock().unwrap().push(ReceivedRequest {
         path: path.clone(),
         host: header("host").unwrap_or_default(),
         range: range.clone(),
         token: header("authorization"),
     });
     let status = {
-        let mut behaviour = hub.behaviour.lock().unwrap();
-        let forever = behaviour.forever;
-        let at = behaviour.statuses.iter().position(|(end, _)| path.ends_with(end));
-        at.map(|at| if forever { behaviour.statuses[at].1 } else { behaviour.statuses.remove(at).1 })
+        let mut behavior = hub.behavior.lock().unwrap();
+        let repeat = behavior.repeat_statuses;
+        let at = behavior.statuses.iter().position(|(suffix, _)| path.ends_with(suffix));
+        at.map(|at| if repeat { behavior.statuses[at].1 } else { behavior.statuses.remove(at).1 })
     };
     if let Some(status) = status {
-        return plain(status, "no");
+        return text_response(status, "no");
     }
-    let behaviour = hub.behaviour.lock().unwrap().clone();
+    let behavior = hub.behavior.lock().unwrap().clone();
     let last = path.rsplit('/').next().unwrap().to_string();
     if path.starts_with("/api/models/") {
         return match path.starts_with("/api/models/someone/tiny/revision/") {
-            true => listing(&hub, &behaviour),
-            false => plain(404, "no such model"),
+            true => model_info(&hub, &behavior),
+            false => text_response(404, "no such model"),
         };
     }
-    let Some(content) = hub.files.get(&last) else { return plain(404, "no such file") };
+    let Some(content) = hub.files.get(&last) else { return text_response(404, "no such file") };
     let commit = Response::builder().header("x-repo-commit", COMMIT);
     if path.contains("/resolve/") && is_large(&last) {
-        // 127.0.0.1 and localhost are two hosts to a client.
-        let elsewhere = format!("http://localhost:{}/cdn/{last}", hub.port);
+        // To a client, 127.0.0.1 and localhost are two hosts.
+        let cdn_url = format!("http://localhost:{}/cdn/{last}", hub.port);
         let etag = format!("\"{}\"", sha256(content));
-        let redirect = commit.status(302).header("location", elsewhere).header("x-linked-etag", etag);
+        let redirect = commit.status(302).header("location", cdn_url).header("x-linked-etag", etag);
         return redirect.body(Body::empty()).unwrap();
     }
     if path.contains("/resolve/") {
@@ -219,48 +220,48 @@ async fn answer(State(hub): State<Arc<Shared>>, request: Request) -> Response<Bo
     let from =
         range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.split('-').next()?.parse().ok());
     let probe = range.as_deref() == Some("bytes=0-0");
-    let from = if behaviour.ignores_ranges && !probe { 0 } else { from.unwrap_or(0) };
+    let from = if behavior.ignores_ranges && !probe { 0 } else { from.unwrap_or(0) };
     if from >= content.len() {
-        return plain(416, "nothing is behind the end");
+        return text_response(416, "range not satisfiable");
     }
     let to = if probe { 1 } else { content.len() };
-    let piece = content[from..to].to_vec();
+    let body = content[from..to].to_vec();
     let response = commit
         .status(if from == 0 && !probe { 200 } else { 206 })
         .header("etag", format!("\"{}\"", &sha256(content)[..40]))
         .header("content-range", format!("bytes {from}-{}/{}", to - 1, content.len()))
-        .header(header::CONTENT_LENGTH, piece.len());
+        .header(header::CONTENT_LENGTH, body.len());
     if is_large(&last) && !probe {
-        if behaviour.falls_silent {
-            let half = Bytes::copy_from_slice(&piece[..piece.len() / 2]);
-            let silence = stream::once(async move { Ok::<_, std::io::Error>(half) }).chain(stream::pending());
-            return response.body(Body::from_stream(silence)).unwrap();
+        if behavior.stalls {
+            let half = Bytes::copy_from_slice(&body[..body.len() / 2]);
+            let stalled = stream::once(async move { Ok::<_, std::io::Error>(half) }).chain(stream::pending());
+            return response.body(Body::from_stream(stalled)).unwrap();
         }
         let cut = {
-            let mut behaviour = hub.behaviour.lock().unwrap();
-            (!behaviour.cuts.is_empty()).then(|| behaviour.cuts.remove(0))
+            let mut behavior = hub.behavior.lock().unwrap();
+            (!behavior.cut_after.is_empty()).then(|| behavior.cut_after.remove(0))
         };
         if let Some(cut) = cut {
-            let some = Bytes::copy_from_slice(&piece[..cut.min(piece.len())]);
-            let broken = stream::iter([Ok(some), Err(std::io::Error::other("the cable was cut"))]);
-            // What was sent must arrive before the connection ends.
-            let slowly = broken.then(|item| async move {
+            let first = Bytes::copy_from_slice(&body[..cut.min(body.len())]);
+            let broken = stream::iter([Ok(first), Err(std::io::Error::other("connection lost"))]);
+            // The data must arrive before the connection closes.
+            let delayed = broken.then(|item| async move {
                 if item.is_err() {
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 }
                 item
             });
-            return response.body(Body::from_stream(slowly)).unwrap();
+            return response.body(Body::from_stream(delayed)).unwrap();
         }
     }
-    response.body(Body::from(piece)).unwrap()
+    response.body(Body::from(body)).unwrap()
 }
 
-fn plain(status: u16, text: &'static str) -> Response<Body> {
+fn text_response(status: u16, text: &'static str) -> Response<Body> {
     Response::builder().status(StatusCode::from_u16(status).unwrap()).body(Body::from(text)).unwrap()
 }
 
-fn listing(hub: &Shared, behaviour: &Behaviour) -> Response<Body> {
+fn model_info(hub: &Shared, behavior: &Behavior) -> Response<Body> {
     let siblings: Vec<Value> = hub
         .files
         .iter()
@@ -268,21 +269,18 @@ fn listing(hub: &Shared, behaviour: &Behaviour) -> Response<Body> {
             let mut file =
                 json!({"rfilename": name, "size": content.len(), "blobId": &sha256(content)[..40]});
             if is_large(name) {
-                let hash = behaviour.announced.clone().unwrap_or_else(|| sha256(content));
+                let hash = behavior.announced_sha256.clone().unwrap_or_else(|| sha256(content));
                 file["lfs"] = json!({"sha256": hash, "size": content.len(), "pointerSize": 134});
             }
             file
         })
         .collect();
-    let mut listing = json!({
+    let mut info = json!({
         "id": NAME, "sha": COMMIT, "private": false, "gated": false, "siblings": siblings,
         "config": {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]},
     });
-    for (key, value) in &behaviour.listing {
-        listing[*key] = value.clone();
+    for (key, value) in &behavior.model_info {
+        info[*key] = value.clone();
     }
-    Response::builder()
-        .header("content-type", "application/json")
-        .body(Body::from(listing.to_string()))
-        .unwrap()
+    Response::builder().header("content-type", "application/json").body(Body::from(info.to_string())).unwrap()
 }
