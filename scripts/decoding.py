@@ -1,4 +1,4 @@
-"""Greedy search, beam search and logit processors as transformers defines them, near ties refused."""
+"""Greedy search, beam search and logit processors of transformers; near ties are rejected."""
 
 import numpy as np
 import torch
@@ -18,12 +18,18 @@ def f32(value):
 
 @torch.no_grad()
 def greedy(model, input_ids, n_tokens):
-    """New ids and the smallest distance between the best two logits of any step."""
+    """Returns the new ids and the smallest gap between the best two logits of any step."""
     settings = GenerationConfig(
-        do_sample=False, max_new_tokens=n_tokens, pad_token_id=0, return_dict_in_generate=True, output_logits=True
+        do_sample=False,
+        max_new_tokens=n_tokens,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        output_logits=True,
     )
     model.generation_config = GenerationConfig()  # no eos: never stop
-    out = model.generate(input_ids[None], generation_config=settings, attention_mask=torch.ones_like(input_ids[None]))
+    out = model.generate(
+        input_ids[None], generation_config=settings, attention_mask=torch.ones_like(input_ids[None])
+    )
     best = torch.stack(out.logits)[:, 0].topk(2, dim=-1).values
     gap = (best[:, 0] - best[:, 1]).min().item()
     return out.sequences[0, len(input_ids) :].tolist(), gap
@@ -31,7 +37,7 @@ def greedy(model, input_ids, n_tokens):
 
 @torch.no_grad()
 def beam_search(model, input_ids, eos, length_penalty, early_stopping):
-    """Four hypotheses, best first: [(new ids, score)]. NearTie if a candidate's rank is doubtful."""
+    """Returns four hypotheses, best first: [(new ids, score)]. NearTie if two candidates are too close."""
     settings = GenerationConfig(
         do_sample=False, num_beams=4, num_return_sequences=4, max_new_tokens=N_BEAM,
         length_penalty=length_penalty, early_stopping=early_stopping, eos_token_id=eos, pad_token_id=eos,
@@ -55,7 +61,7 @@ def beam_search(model, input_ids, eos, length_penalty, early_stopping):
     scores = out.sequences_scores.float()
     gaps.append((scores[:-1] - scores[1:]).min().item())
     if min(gaps) < BEAM_GAP:
-        raise NearTie(f"beam candidates {min(gaps):.1e} apart")
+        raise NearTie(f"beam candidates are {min(gaps):.1e} apart")
     new_ids = [row[len(input_ids) :].tolist() for row in out.sequences]
     cut = [ids[: ids.index(eos) + 1] if eos in ids else ids for ids in new_ids]
     return list(zip(cut, scores))
@@ -78,7 +84,7 @@ def all_beam_searches(model, input_ids, eos):
 
 
 def choose_eos(model, input_ids, avoid):
-    """The id that, taken as eos, ends some hypotheses and makes the searches differ most."""
+    """Returns the id that, used as eos, ends some hypotheses and makes the searches differ most."""
     best = None
     open_ended = beam_search(model, input_ids, model.config.vocab_size - 1, 1.0, False)
     for eos in sorted({id for ids, _ in open_ended for id in ids} - set(avoid)):
@@ -130,14 +136,14 @@ CHAIN = dict(
 
 
 def process(settings, history, logits):
-    """Apply the named processors in order; refuse a cut that a little noise would move."""
+    """Applies the named processors in order; NearTie if small noise would change the kept tokens."""
     chain = LogitsProcessorList(PROCESSORS[name](value) for name, value in settings.items())
     result = chain(history[None], logits[None].clone())[0]
     for seed in range(4):
         noise = np.random.default_rng(seed).standard_normal(len(logits)).astype(np.float32)
         noisy = chain(history[None], (logits + 1e-4 * torch.from_numpy(noise))[None])[0]
         if not torch.equal(noisy.isinf(), result.isinf()):
-            raise NearTie(f"{list(settings)} cuts at a near tie")
+            raise NearTie(f"{list(settings)} truncates at a near tie")
     return [None if value.isinf() else f32(value) for value in result]
 
 

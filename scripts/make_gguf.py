@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Write a GPT-2 checkpoint as GGUF with a tokenizer, for llama.cpp's servers.
 
-For measuring one beside `hornbook serve` with scripts/measure_server.py, which
-sends it prompts of words. A vocabulary smaller than the model's is filled up
-with tokens that no text has. Needs numpy and gguf.
+Allows benchmarking such a server with scripts/measure_server.py, which sends
+text prompts. A vocabulary smaller than the model's is padded with unused tokens.
+Needs numpy and gguf.
 """
 
 import argparse
@@ -20,7 +20,7 @@ EXAMPLES = """examples:
   python -m llama_cpp.server --model /tmp/random.gguf --n_ctx 1024 --interrupt_requests false --port 9000
   python scripts/measure_server.py --url http://127.0.0.1:9000/v1 --only throughput
 
-Unless told otherwise that server breaks a stream off when the next request comes; it computes one at a time.
+By default that server aborts a stream when the next request arrives; it processes one request at a time.
 """
 
 
@@ -30,9 +30,13 @@ def main():
     )
     parser.add_argument("checkpoint", type=Path, help="folder with config.json and float32 model.safetensors")
     parser.add_argument("tokenizer", type=Path, help="folder with vocab.json and merges.txt")
-    parser.add_argument("out", type=Path, metavar="OUT", help="the file to write")
+    parser.add_argument("out", type=Path, metavar="OUT", help="file to write")
     args = parser.parse_args()
-    needed = [(args.checkpoint, "config.json"), (args.tokenizer, "vocab.json"), (args.tokenizer, "merges.txt")]
+    needed = [
+        (args.checkpoint, "config.json"),
+        (args.tokenizer, "vocab.json"),
+        (args.tokenizer, "merges.txt"),
+    ]
     for folder, name in needed:
         if not (folder / name).is_file():
             sys.exit(f"{folder}: found no {name}")

@@ -1,25 +1,26 @@
 #!/usr/bin/env python3
-"""Write tests/data/*/parts.*: what parts of a model do, as PyTorch and transformers compute it.
+"""Write tests/data/*/parts.*: activations, ablations and head scores of the test models.
 
-Run by hand after make_reference.py, whose checkpoints it loads, with the
-versions of scripts/requirements.txt. Nothing of Hornbook takes part.
+PyTorch and transformers compute them, independently of Hornbook. Run by hand
+after make_reference.py, whose checkpoints it loads, with the versions of
+scripts/requirements.txt.
 
 tests/data/tiny-gelu-new/parts.safetensors, tests/data/tiny-gelu-inverse-layer/parts.safetensors
     input_ids          [n]            I64
-    position           [n, n_embd]    the rows of wpe that are added
+    position           [n, n_embd]    the rows of wpe
     ln_1.l, ln_2.l     [n, n_embd]    after the layer norms of block l
-    pre.l              [n, n_inner]   the MLP's inside before the activation
-    logits.CHANGE      [n, vocab]     logits after a change: "L1H0 zero", "mlp0 mean", "L1H1 x2", several
-                                      with commas. A head's change is made on its slice of the input of
-                                      c_proj, an MLP's on its output, by a hook; a mean is over the n tokens
-                                      of the unchanged model.
-    greedy.CHANGE      [24]           I64, new ids, every one computed with the change
-    heads.tokens       [m, t]         I64, random tokens twice in a row behind a first one
-    heads.KIND         [n_layer * n_head]  previous, duplicate, induction, first: mean attention to the
-                                      places of TransformerLens' detection patterns, over rows that have any
+    pre.l              [n, n_inner]   the MLP's pre-activations
+    logits.CHANGE      [n, vocab]     logits after an intervention: "L1H0 zero", "mlp0 mean", "L1H1 x2",
+                                      several separated by commas. A hook edits a head's slice of the
+                                      input of c_proj, or an MLP's output; a mean is over the n tokens of
+                                      the unmodified model.
+    greedy.CHANGE      [24]           I64, new ids, each computed with the intervention
+    heads.tokens       [m, t]         I64, a first token, then a random sequence twice
+    heads.KIND         [n_layer * n_head]  previous, duplicate, induction, first: mean attention weight on
+                                      TransformerLens' detection patterns, over non-empty rows
 tests/data/fable/parts.json
-    heads as above, changes with the KL divergence (nats) and the five best next tokens before with their
-    probabilities before and after, and the mean similarity of learned positions by distance.
+    heads as above; interventions with the KL divergence (nats) and the probabilities, before and after,
+    of the five most likely next tokens; the mean cosine similarity of position embeddings by distance.
 """
 
 import json
@@ -34,30 +35,41 @@ try:
 
     from make_reference import DATA, load_back, load_fable, write_json
 except ImportError as error:
-    sys.exit(f"make_parts_reference.py: {error.name} is missing: pip install -r scripts/requirements.txt")
+    sys.exit(
+        f"make_parts_reference.py: {error.name} is not installed: pip install -r scripts/requirements.txt"
+    )
 
 N_GREEDY = 24
 TINY = {
-    "tiny-gelu-new": ["L1H0 zero", "L0H3 mean", "L1H2 x2", "mlp1 zero", "mlp0 mean", "L0H1 zero,L1H3 mean,mlp0 x-0.5"],
+    "tiny-gelu-new": [
+        "L1H0 zero",
+        "L0H3 mean",
+        "L1H2 x2",
+        "mlp1 zero",
+        "mlp0 mean",
+        "L0H1 zero,L1H3 mean,mlp0 x-0.5",
+    ],
     "tiny-gelu-inverse-layer": ["L2H1 zero", "L0H2 mean", "mlp1 mean", "L1H0 zero,mlp2 x1.5"],
 }
 FABLE = ["L0H0 zero", "L1H3 zero", "L5H1 zero", "L3H2 mean", "L2H1 x2", "mlp0 zero", "mlp3 mean"]
 FABLE_PROMPT = "Once upon a time there was a king who had a"
 
 
-# --- Changes -----------------------------------------------------------------------
+# --- Interventions -----------------------------------------------------------------------
 
 
 def parse(changes):
     """'L1H0 zero,mlp0 x2' -> [(layer, head or None, 'zero' | 'mean' | factor)]"""
     for change in changes.split(","):
-        part, edit = change.split(" ")
-        layer, head = (int(part[3:]), None) if part.startswith("mlp") else map(int, part[1:].split("H"))
+        component, edit = change.split(" ")
+        layer, head = (
+            (int(component[3:]), None) if component.startswith("mlp") else map(int, component[1:].split("H"))
+        )
         yield layer, head, float(edit[1:]) if edit.startswith("x") else edit
 
 
-def place(model, layer, head):
-    """The module, whether its input or its output is meant, and the columns."""
+def site(model, layer, head):
+    """Returns the module, 'input' or 'output', and the columns."""
     block, width = model.transformer.h[layer], model.config.n_embd
     if head is None:
         return block.mlp, "output", slice(0, width)
@@ -66,33 +78,33 @@ def place(model, layer, head):
 
 
 def hook(module, where, function):
-    """Runs function on the tensor and returns what removes it again."""
+    """Applies function to the module's input or output; returns the hook's handle."""
     if where == "output":
         return module.register_forward_hook(lambda _module, _args, output: function(output))
     return module.register_forward_pre_hook(lambda _module, args: (function(args[0]), *args[1:]))
 
 
 @torch.no_grad()
-def mean_of(model, input_ids, module, where, columns):
-    seen = []
-    handle = hook(module, where, lambda x: seen.append(x[0, :, columns].clone()) or x)
+def mean_activation(model, input_ids, module, where, columns):
+    activations = []
+    handle = hook(module, where, lambda x: activations.append(x[0, :, columns].clone()) or x)
     model(input_ids[None])
     handle.remove()
-    return seen[0].double().mean(0).float()
+    return activations[0].double().mean(0).float()
 
 
-class Changed:
-    """The model with its changes, inside a with."""
+class Intervention:
+    """A context manager that applies interventions to a model."""
 
     def __init__(self, model, input_ids, changes):
         self.model, self.edits = model, []
         for layer, head, edit in parse(changes):
-            module, where, columns = place(model, layer, head)
-            value = mean_of(model, input_ids, module, where, columns) if edit == "mean" else edit
+            module, where, columns = site(model, layer, head)
+            value = mean_activation(model, input_ids, module, where, columns) if edit == "mean" else edit
             self.edits.append((module, where, columns, value))
 
     def __enter__(self):
-        def edited(columns, value):
+        def edit(columns, value):
             def function(x):
                 x = x.clone()
                 if isinstance(value, float):
@@ -103,7 +115,9 @@ class Changed:
 
             return function
 
-        self.handles = [hook(module, where, edited(columns, value)) for module, where, columns, value in self.edits]
+        self.handles = [
+            hook(module, where, edit(columns, value)) for module, where, columns, value in self.edits
+        ]
         return self.model
 
     def __exit__(self, *_):
@@ -119,7 +133,9 @@ def greedy(model, input_ids, n):
         gap = min(gap, (best.values[0] - best.values[1]).item())
         ids.append(best.indices[0].item())
     if gap < 1e-3:
-        raise RuntimeError(f"greedy's best two logits are {gap:.1e} apart; take another change")
+        raise RuntimeError(
+            f"the best two logits of greedy search are only {gap:.1e} apart; choose another intervention"
+        )
     return ids[len(input_ids) :]
 
 
@@ -127,7 +143,7 @@ def greedy(model, input_ids, n):
 
 
 def detection_patterns(tokens):
-    """TransformerLens' detection patterns (head_detector.py), and the first token's column."""
+    """Returns TransformerLens' detection patterns (head_detector.py), and the first token's column."""
     n = len(tokens)
     same = (tokens[:, None] == tokens[None, :]).float()
     duplicate = same.fill_diagonal_(0).tril()
@@ -142,16 +158,18 @@ def detection_patterns(tokens):
 def head_scores(model, sequences):
     sums, rows = {}, {}
     for tokens in sequences:
-        attention = torch.stack([a[0] for a in model(tokens[None], output_attentions=True).attentions]).double()
+        attention = torch.stack(
+            [a[0] for a in model(tokens[None], output_attentions=True).attentions]
+        ).double()
         for kind, pattern in detection_patterns(tokens).items():
-            has = pattern.sum(-1) > 0
-            paid = (attention * pattern).sum(-1)[..., has].sum(-1)  # [n_layer, n_head]
-            sums[kind] = sums.get(kind, 0) + paid
-            rows[kind] = rows.get(kind, 0) + has.sum().item()
+            nonempty = pattern.sum(-1) > 0
+            weight = (attention * pattern).sum(-1)[..., nonempty].sum(-1)  # [n_layer, n_head]
+            sums[kind] = sums.get(kind, 0) + weight
+            rows[kind] = rows.get(kind, 0) + nonempty.sum().item()
     return {kind: (total / rows[kind]).flatten().float() for kind, total in sums.items()}
 
 
-def repeated(vocab_size, first, length, n, seed):
+def repeated_sequences(vocab_size, first, length, n, seed):
     rng = np.random.default_rng(seed)
     choices = np.setdiff1d(np.arange(vocab_size), [first])
     halves = [rng.choice(choices, length, replace=False) for _ in range(n)]
@@ -169,23 +187,23 @@ def make_tiny(name):
     tensors, handles = {"input_ids": input_ids}, []
     tensors["position"] = model.transformer.wpe.weight[: len(input_ids)]
 
-    def keep(key):
+    def record(key):
         return lambda _module, _args, output: tensors.__setitem__(key, output[0].clone())
 
     for layer, block in enumerate(model.transformer.h):
         for key, module in (("ln_1", block.ln_1), ("ln_2", block.ln_2), ("pre", block.mlp.c_fc)):
-            handles.append(module.register_forward_hook(keep(f"{key}.{layer}")))
-    plain = model(input_ids[None]).logits[0]
+            handles.append(module.register_forward_hook(record(f"{key}.{layer}")))
+    original = model(input_ids[None]).logits[0]
     for handle in handles:
         handle.remove()
     for changes in TINY[name]:
-        with Changed(model, input_ids, changes) as changed:
+        with Intervention(model, input_ids, changes) as changed:
             logits = changed(input_ids[None]).logits[0]
-            if (logits - plain).abs().max() < 0.1:
-                raise RuntimeError(f"{name}: {changes} changes next to nothing")
+            if (logits - original).abs().max() < 0.1:
+                raise RuntimeError(f"{name}: {changes} has almost no effect")
             tensors[f"logits.{changes}"] = logits
             tensors[f"greedy.{changes}"] = torch.tensor(greedy(changed, input_ids, N_GREEDY))
-    sequences = repeated(config.vocab_size, config.eos_token_id, 20, 2, seed=1)
+    sequences = repeated_sequences(config.vocab_size, config.eos_token_id, 20, 2, seed=1)
     tensors["heads.tokens"] = sequences
     tensors |= {f"heads.{kind}": scores for kind, scores in head_scores(model, sequences).items()}
     tensors = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}
@@ -200,7 +218,7 @@ def make_fable():
     before = model(input_ids[None]).logits[0, -1].double().log_softmax(-1)
     changes = []
     for change in FABLE:
-        with Changed(model, input_ids, change) as changed:
+        with Intervention(model, input_ids, change) as changed:
             after = changed(input_ids[None]).logits[0, -1].double().log_softmax(-1)
         best = before.topk(5).indices
         changes.append(
@@ -211,11 +229,11 @@ def make_fable():
             }
         )
         print(f"fable: {change}: KL {changes[-1]['kl_divergence']:.4f}")
-    sequences = repeated(model.config.vocab_size, model.config.bos_token_id, 32, 2, seed=2)
+    sequences = repeated_sequences(model.config.vocab_size, model.config.bos_token_id, 32, 2, seed=2)
     scores = head_scores(model, sequences)
     wpe = torch.nn.functional.normalize(model.transformer.wpe.weight.double(), dim=-1)
-    similar = wpe @ wpe.T
-    positions = [[d, similar.diagonal(d).mean().item()] for d in (1, 2, 8, 64, 256)]
+    similarity = wpe @ wpe.T
+    positions = [[d, similarity.diagonal(d).mean().item()] for d in (1, 2, 8, 64, 256)]
     write_json(
         DATA / "fable" / "parts.json",
         {

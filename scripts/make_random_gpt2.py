@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Write a GPT-2 checkpoint of any published size with random weights.
 
-For measuring speed and memory where the real weights are not at hand: the
-shapes, names and layout are those of Hugging Face's `openai-community/gpt2`
-files; the text such a model writes is noise. Needs numpy alone. Tensors are
-made and written a slice at a time, so that even gpt2-xl needs little memory.
+For benchmarks of speed and memory without the real weights: shapes, names and
+layout are those of Hugging Face's `openai-community/gpt2` files; the generated
+text is noise. Needs only numpy. Tensors are generated and written in slices, so
+even gpt2-xl needs little memory.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 try:
     import numpy as np
 except ImportError:
-    sys.exit("make_random_gpt2.py: numpy is missing: pip install numpy")
+    sys.exit("make_random_gpt2.py: numpy is not installed: pip install numpy")
 
 EXAMPLES = """examples:
   python scripts/make_random_gpt2.py /tmp/gpt2
@@ -41,9 +41,9 @@ VALUES_PER_SLICE = 1 << 22
 
 
 def tensors(n_layer, n_embd):
-    """Every tensor in the order of the forward pass: (name, shape, mean, std)."""
+    """Yields all tensors in the order of the forward pass: (name, shape, mean, std)."""
     std = 0.02
-    # GPT-2 scales the residual projections so that their sum over the depth stays at std.
+    # GPT-2 scales the residual projections so that the residual stream's std does not grow with depth.
     residual_std = std / math.sqrt(2 * n_layer)
 
     def norm(name):
@@ -67,7 +67,7 @@ def tensors(n_layer, n_embd):
 
 
 def to_bytes(values, dtype):
-    """f32 values in the file's precision, rounded to nearest even, little-endian."""
+    """Converts f32 values to the file's precision, rounded to nearest even, little-endian."""
     if dtype == "bf16":  # numpy has no bfloat16: keep the upper half of each f32
         bits = values.view(np.uint32)
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
@@ -75,7 +75,7 @@ def to_bytes(values, dtype):
 
 
 def header(listing, dtype):
-    """The safetensors header, padded with spaces so that the data begins on 64 bytes."""
+    """Returns the safetensors header, padded with spaces to align the data to 64 bytes, and the data size."""
     tag, _, width = DTYPES[dtype]
     entries, offset = {"__metadata__": {"format": "pt"}}, 0
     for name, shape, _, _ in listing:
@@ -88,31 +88,31 @@ def header(listing, dtype):
 
 
 def write_weights(path, n_layer, n_embd, dtype, seed):
-    """The safetensors file, written tensor by tensor."""
+    """Writes the safetensors file tensor by tensor."""
     listing = list(tensors(n_layer, n_embd))
-    head, total = header(listing, dtype)
+    header_bytes, total = header(listing, dtype)
     rng = np.random.default_rng(seed)
     written = 0
     with open(path, "wb") as file:
-        file.write(head)
+        file.write(header_bytes)
         for name, shape, mean, std in listing:
-            left = math.prod(shape)
-            while left:
-                count = min(left, VALUES_PER_SLICE)
+            remaining = math.prod(shape)
+            while remaining:
+                count = min(remaining, VALUES_PER_SLICE)
                 if std:
                     values = rng.standard_normal(count, dtype=np.float32) * np.float32(std)
                 else:
                     values = np.full(count, mean, np.float32)
                 data = to_bytes(values, dtype)
                 file.write(data)
-                left -= count
+                remaining -= count
                 written += len(data)
             print(f"\r{100 * written // total:3}%  {name:<28}", end="", file=sys.stderr)
-    print(f"\r{path}: {(len(head) + total) / 1e6:,.0f} MB{'':<24}", file=sys.stderr)
+    print(f"\r{path}: {(len(header_bytes) + total) / 1e6:,.0f} MB{'':<24}", file=sys.stderr)
 
 
 def config(n_layer, n_embd, n_head, dtype):
-    """config.json as Hugging Face writes it for GPT-2."""
+    """Returns config.json as Hugging Face writes it for GPT-2."""
     return {
         "activation_function": "gelu_new",
         "architectures": ["GPT2LMHeadModel"],
@@ -137,7 +137,7 @@ def config(n_layer, n_embd, n_head, dtype):
 def copy_tokenizer(source, out):
     found = [source / name for name in TOKENIZER_FILES if (source / name).is_file()]
     if not found:
-        raise ValueError(f"{source}: no tokenizer here, expected {', '.join(TOKENIZER_FILES)}")
+        raise ValueError(f"{source}: found no tokenizer, expected {', '.join(TOKENIZER_FILES)}")
     for file in found:
         (out / file.name).write_bytes(file.read_bytes())
 
@@ -146,10 +146,12 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write (made if absent)")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write (created if missing)")
     parser.add_argument("--shape", choices=SHAPES, default="gpt2", help="published size (default: gpt2)")
-    parser.add_argument("--dtype", choices=DTYPES, default="f32", help="precision of the weights (default: f32)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same file (default: 0)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="f32", help="precision of the weights (default: f32)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="copy tokenizer files from this folder")
     args = parser.parse_args()
     try:

@@ -1,38 +1,38 @@
 #!/usr/bin/env python3
 """Write the reference outputs under tests/data that the Rust tests compare with.
 
-PyTorch and transformers compute them; nothing of Hornbook takes part. Run by
-hand with the versions of scripts/requirements.txt (torch 2.15.0, transformers
+PyTorch and transformers compute them, independently of Hornbook. Run by hand
+with the versions of scripts/requirements.txt (torch 2.15.0, transformers
 5.23.0); seeds are fixed, so a second run writes the same files.
 
-Each tests/data/tiny-* folder is a checkpoint with its answers beside it:
+Each tests/data/tiny-* folder is a checkpoint with its reference outputs:
 
 config.json, model.safetensors
     a two- or three-layer GPT-2 with weights large enough that attention and
-    logits are far from uniform, so that a wrong formula shows.
+    logits are far from uniform, so that a wrong formula is detected.
 reference.safetensors
     input_ids    [n]          I64, the prompt; everything below is F32
     hidden.0     [n, n_embd]  token embedding + position
-    hidden.L     [n, n_embd]  residual after block L (L = 1 .. n_layer), before ln_f
+    hidden.L     [n, n_embd]  residual stream after block L (L = 1 .. n_layer), before ln_f
     final_norm   [n, n_embd]  after ln_f (what transformers calls hidden_states[-1])
     logits       [n, vocab]
     q.l k.l v.l  [n_head, n, head_dim]  queries, keys, values of block l (l = 0 ..)
-    attention.l  [n_head, n, n]         attention pattern
-    z.l          [n, n_embd]  head outputs side by side, before attn.c_proj
+    attention.l  [n_head, n, n]         attention weights
+    z.l          [n, n_embd]  concatenated head outputs, the input of attn.c_proj
     mlp.l        [n, n_embd]  MLP output, after mlp.c_proj
 expected.json
-    input_ids, greedy (64 new ids, never stopping), greedy_min_gap (smallest
-    distance of the best two logits), and in the full folders:
+    input_ids, greedy (64 new ids, without eos), greedy_min_gap (smallest gap
+    between the best two logits), and in the full folders:
     beam_search: per length_penalty and early_stopping (false, true, "never") the
-        four hypotheses with their new ids (an ending eos included) and scores;
+        four hypotheses with their new ids (including a final eos) and scores;
     logits_processed: the last position's logits after one processor, whose
-        history is input_ids; null is minus infinity. `chain` applies several in
+        history is input_ids; null is -infinity. `chain` applies several in
         order: repetition, presence, frequency, n-gram, temperature, top-k,
         top-p, min-p, typical-p.
 
 The copies of tiny-gelu-new (-f16, -bf16, -linear, -sharded) hold the same model
-in another form. tests/data/fable holds the default model's expected.json;
-tests/data/real-gpt2.json is transcribed from published outputs, not made here.
+in another format. tests/data/fable holds the default model's expected.json;
+tests/data/real-gpt2.json is transcribed from published outputs.
 """
 
 import argparse
@@ -54,12 +54,12 @@ try:
     from tiny_gpt2 import TINY, NearTie, check_against_f64, check_not_flat, forward, make_model, make_prompt
     from tiny_gpt2 import rounded, sinusoidal
 except ImportError as error:
-    sys.exit(f"make_reference.py: {error.name} is missing: pip install -r scripts/requirements.txt")
+    sys.exit(f"make_reference.py: {error.name} is not installed: pip install -r scripts/requirements.txt")
 
 EXAMPLES = """examples:
   python scripts/make_reference.py            # everything
   python scripts/make_reference.py fable      # only tests/data/fable
-  python scripts/make_reference.py --check    # load the tiny-* folders again and compare
+  python scripts/make_reference.py --check    # reload the tiny-* folders and compare
 """
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,7 +72,11 @@ WITH_PREFIX = {"tiny-gelu-new", "tiny-relu-untied", "tiny-sinusoidal"}
 WITH_BUFFERS = {"tiny-gelu-new"}
 ROUNDED = {"f16": torch.float16, "bf16": torch.bfloat16}
 
-FABLE_PROMPTS = ("Once upon a time", "When the snow had melted,", '"Where are you going?" said the little fox.')
+FABLE_PROMPTS = (
+    "Once upon a time",
+    "When the snow had melted,",
+    '"Where are you going?" said the little fox.',
+)
 FABLE_TOKENS, FABLE_CONTEXT = 200, 512
 
 
@@ -80,7 +84,7 @@ FABLE_TOKENS, FABLE_CONTEXT = 200, 512
 
 
 def write_json(path, value):
-    """One key a line, one list item a line where the items are objects."""
+    """Writes one key per line, and one list item per line where the items are objects."""
 
     def lines(key, item):
         if isinstance(item, list) and item and isinstance(item[0], dict):
@@ -97,13 +101,13 @@ def write_tensors(path, tensors):
 
 
 def checkpoint_tensors(model, name):
-    """The model's tensors under the names this folder uses."""
+    """Returns the model's tensors under the names this folder uses."""
     tensors = {k: v.clone() for k, v in model.state_dict().items()}
     if model.config.tie_word_embeddings:
         del tensors["lm_head.weight"]
     if model.config.to_dict().get("position_embedding_type") == "sinusoidal":
         del tensors["transformer.wpe.weight"]
-    if name in WITH_BUFFERS:  # as old versions of transformers saved them: causal mask and its fill value
+    if name in WITH_BUFFERS:  # saved by old versions of transformers: causal mask and fill value
         n = model.config.n_positions
         mask = torch.ones(n, n).tril().view(1, 1, n, n)
         for layer, dtype in enumerate((torch.float32, torch.bool)):
@@ -115,7 +119,7 @@ def checkpoint_tensors(model, name):
 
 
 def make_tiny(name):
-    """One tiny checkpoint with all its answers; returns the model for the copies."""
+    """Writes one tiny checkpoint with its reference outputs; returns the model for the copies."""
     for seed in range(1000):
         model = make_model(TINY[name], seed)
         input_ids = make_prompt(model.config.vocab_size, seed)
@@ -125,10 +129,10 @@ def make_tiny(name):
             check_against_f64(model, reference)
             tokens, gap = greedy(model, input_ids, N_GREEDY)
             if gap < GREEDY_GAP or len(set(tokens)) < 12:
-                raise NearTie("greedy is doubtful or dull")
+                raise NearTie("greedy search has a near tie or too few distinct ids")
             for dtype in ROUNDED.values() if name == "tiny-gelu-new" else ():
                 if greedy(rounded(model, dtype).float(), input_ids, N_GREEDY)[1] < GREEDY_GAP:
-                    raise NearTie("greedy of the rounded weights is doubtful")
+                    raise NearTie("greedy search with rounded weights has a near tie")
             processed = all_processed(input_ids, reference["logits"][-1])
             eos, searches = choose_eos(model, input_ids, avoid=tokens)
             check_beams_against_f64(model, input_ids, eos, searches)
@@ -153,7 +157,7 @@ def make_tiny(name):
 
 
 def make_copy(suffix, model, input_ids):
-    """A folder beside tiny-gelu-new with input_ids, logits and greedy ids only; write the weights after."""
+    """Writes a copy of tiny-gelu-new with only input_ids, logits and greedy ids, without weights."""
     folder = DATA / f"tiny-gelu-new-{suffix}"
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(folder)
@@ -161,7 +165,7 @@ def make_copy(suffix, model, input_ids):
     write_tensors(folder / "reference.safetensors", {k: reference[k] for k in ("input_ids", "logits")})
     tokens, gap = greedy(model, input_ids, N_GREEDY)
     if gap < GREEDY_GAP:
-        raise RuntimeError(f"{folder.name}: greedy's best two logits are {gap:.1e} apart")
+        raise RuntimeError(f"{folder.name}: the best two logits of greedy search are only {gap:.1e} apart")
     expected = {"input_ids": input_ids.tolist(), "greedy": tokens, "greedy_min_gap": f32(gap)}
     write_json(folder / "expected.json", expected)
     print(f"{folder.name}: greedy gap {gap:.4f}")
@@ -169,16 +173,16 @@ def make_copy(suffix, model, input_ids):
 
 
 def make_rounded(model, input_ids, suffix):
-    """f16 or bf16 weights; the answers are float32 arithmetic on the rounded weights."""
-    narrow = rounded(model, ROUNDED[suffix])
-    folder = make_copy(suffix, copy.deepcopy(narrow).float(), input_ids)
-    narrow.config.dtype = ROUNDED[suffix]
-    narrow.config.save_pretrained(folder)
-    write_tensors(folder / "model.safetensors", checkpoint_tensors(narrow, folder.name))
+    """Writes f16 or bf16 weights; the outputs are float32 arithmetic on the rounded weights."""
+    low_precision = rounded(model, ROUNDED[suffix])
+    folder = make_copy(suffix, copy.deepcopy(low_precision).float(), input_ids)
+    low_precision.config.dtype = ROUNDED[suffix]
+    low_precision.config.save_pretrained(folder)
+    write_tensors(folder / "model.safetensors", checkpoint_tensors(low_precision, folder.name))
 
 
 def make_linear(model, input_ids):
-    """nanoGPT's form: nn.Linear weights [out, in], the tied head present, a minimal config.json."""
+    """Writes nanoGPT's format: nn.Linear weights [out, in], the tied LM head, a minimal config.json."""
     folder = make_copy("linear", model, input_ids)
     tensors = {k: v.clone() for k, v in model.state_dict().items()}
     for name in tensors:
@@ -191,7 +195,7 @@ def make_linear(model, input_ids):
 
 
 def make_sharded(model, input_ids):
-    """The same tensors in two files and their index."""
+    """Writes the same tensors as two shards and an index."""
     folder = make_copy("sharded", model, input_ids)
     tensors = checkpoint_tensors(model, folder.name)
     files = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -210,20 +214,24 @@ def load_fable():
 
 @torch.no_grad()
 def make_fable():
-    """Greedy continuations, one position's best logits, and the log-probability of each token of a text."""
+    """Writes greedy continuations, the top logits of one position, and the logprobs of a text."""
     model, tokenizer = load_fable()
     runs = []
     for prompt in FABLE_PROMPTS:
         input_ids = torch.tensor(tokenizer.encode(prompt).ids)
         tokens, gap = greedy(model, input_ids, FABLE_TOKENS)
         if gap < GREEDY_GAP:
-            raise RuntimeError(f"fable: {prompt!r}: greedy's best two logits are {gap:.1e} apart; change the prompt")
+            raise RuntimeError(
+                f"fable: {prompt!r}: greedy search has a near tie ({gap:.1e}); change the prompt"
+            )
         print(f"fable: {prompt!r}: greedy gap {gap:.5f}: {tokenizer.decode(tokens)[:60]!r}")
-        runs.append({"prompt": prompt, "input_ids": input_ids.tolist(), "greedy": tokens, "min_gap": f32(gap)})
+        runs.append(
+            {"prompt": prompt, "input_ids": input_ids.tolist(), "greedy": tokens, "min_gap": f32(gap)}
+        )
     last = model(torch.tensor([runs[0]["input_ids"]])).logits[0, -1].topk(20)
     top = [[token.item(), f32(logit)] for token, logit in zip(last.indices, last.values)]
 
-    # Held out of fable's training: Anna Sewell, Black Beauty (1877), chapter 18.
+    # Not in fable's training data: Anna Sewell, Black Beauty (1877), chapter 18.
     text_ids = torch.tensor(tokenizer.encode((DATA / "fable" / "text.txt").read_text()).ids[:FABLE_CONTEXT])
     if len(text_ids) < FABLE_CONTEXT:
         raise RuntimeError(f"tests/data/fable/text.txt has {len(text_ids)} tokens, expected {FABLE_CONTEXT}")
@@ -244,11 +252,11 @@ def make_fable():
     print(f"fable: mean nll {-logprobs.mean().item():.4f} over {len(logprobs)} tokens")
 
 
-# --- Reading back ------------------------------------------------------------------
+# --- Verification ------------------------------------------------------------------
 
 
 def load_back(folder):
-    """The folder as transformers loads it, with the two forms it does not know translated."""
+    """Loads a folder with transformers, converting the two formats it does not support."""
     if folder.name.endswith("-linear"):
         tensors = load_file(folder / "model.safetensors")
         for name in tensors:
@@ -273,8 +281,14 @@ def check():
         again = forward(model, stored["input_ids"])
         worst = max((again[k].float() - v.float()).abs().max().item() for k, v in stored.items())
         tokens, _ = greedy(model, stored["input_ids"], N_GREEDY)
-        if worst > 1e-4 or tokens != expected["greedy"] or stored["input_ids"].tolist() != expected["input_ids"]:
-            raise RuntimeError(f"{folder.name}: transformers disagrees with what is stored (by {worst:.1e})")
+        if (
+            worst > 1e-4
+            or tokens != expected["greedy"]
+            or stored["input_ids"].tolist() != expected["input_ids"]
+        ):
+            raise RuntimeError(
+                f"{folder.name}: transformers' outputs differ from the stored ones (by {worst:.1e})"
+            )
         print(f"{folder.name}: {len(stored)} tensors, largest difference {worst:.1e}, greedy equal")
 
 
@@ -282,8 +296,14 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"of: {', '.join(TINY)}, fable (default: all)")
-    parser.add_argument("--check", action="store_true", help="write nothing; load the tiny-* folders through transformers and compare")
+    parser.add_argument(
+        "what", nargs="*", metavar="WHAT", help=f"any of {', '.join(TINY)}, fable (default: all)"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; load the tiny-* folders with transformers and compare",
+    )
     args = parser.parse_args()
     for what in args.what:
         if what not in TINY and what != "fable":

@@ -1,11 +1,11 @@
-"""Write the reference outputs of tests/sampling_reference.rs: tests/data/warpers.json and tests/data/beam.json.
+"""Write the reference outputs of tests/sampling_reference.rs: warpers.json and beam.json in tests/data.
 
 Run by hand:  python scripts/make_sampling_reference.py
-Needs torch and transformers; both files hold the version of transformers that wrote them.
+Needs torch and transformers; both files record the version of transformers.
 
-No model is needed: processors and warpers run on made-up logits, and beam search runs on a model that is nothing but a
-table, logits = table[last token] + table[length] / 2, small enough to go into the file. (With the last token alone
-going round two loops in either order would be equally good, and rounding would choose.)
+No checkpoint is needed: processors and warpers run on random logits, and beam search runs on a lookup table,
+logits = table[last token] + table[length] / 2, small enough for the file. (With the last token alone, two
+cycles in either order would have equal scores, and rounding would decide.)
 """
 
 import json
@@ -21,8 +21,8 @@ DATA = pathlib.Path(__file__).parent.parent / "tests" / "data"
 EOS = 0
 
 
-def numbers(tensor):
-    """Floats with the fewest digits that read back as the same f32; -inf as null."""
+def to_json_floats(tensor):
+    """Returns floats with nine digits, which read back as the same f32; -inf as None."""
     return [None if x == float("-inf") else float(f"{x:.9g}") for x in tensor.tolist()]
 
 
@@ -39,8 +39,16 @@ CASES = [
     ("typical_p", [0.1, 0.5, 0.9, 0.99], lambda p: lp.TypicalLogitsWarper(p)),
 ]
 PROMPT_LEN = 8
-TOGETHER = {"repetition_penalty": 1.2, "no_repeat_ngram_size": 2, "min_tokens": 5, "temperature": 0.8, "top_k": 25,
-            "top_p": 0.9, "min_p": 0.01, "typical_p": 0.8}
+COMBINED = {
+    "repetition_penalty": 1.2,
+    "no_repeat_ngram_size": 2,
+    "min_tokens": 5,
+    "temperature": 0.8,
+    "top_k": 25,
+    "top_p": 0.9,
+    "min_p": 0.01,
+    "typical_p": 0.8,
+}
 
 
 def warpers():
@@ -49,11 +57,17 @@ def warpers():
         torch.manual_seed(seed)
         vocab = 48
         logits = torch.randn(vocab) * [1.0, 2.0, 4.0, 3.0][seed] - [0.0, 3.0, 30.0, -5.0][seed]
-        if seed == 3:  # ties, on the boundary of top-k too
+        if seed == 3:  # ties, also at the top-k boundary
             logits = logits.round()
         tokens = torch.randint(0, 9, (PROMPT_LEN + 4,))
-        inputs.append({"logits": numbers(logits), "prompt": tokens[:PROMPT_LEN].tolist(),
-                       "generated": tokens[PROMPT_LEN:].tolist(), "stop_ids": [EOS, 3]})
+        inputs.append(
+            {
+                "logits": to_json_floats(logits),
+                "prompt": tokens[:PROMPT_LEN].tolist(),
+                "generated": tokens[PROMPT_LEN:].tolist(),
+                "stop_ids": [EOS, 3],
+            }
+        )
 
         def run(options):
             scores = logits[None]
@@ -62,19 +76,27 @@ def warpers():
                     scores = make(options[name])(tokens[None], scores)
             kept = [i for i, s in enumerate(scores[0].tolist()) if s != float("-inf")]
             probabilities = scores[0].double().softmax(-1)[kept]
-            cases.append({"input": seed, "options": options, "kept": kept, "probabilities": numbers(probabilities)})
+            cases.append(
+                {
+                    "input": seed,
+                    "options": options,
+                    "kept": kept,
+                    "probabilities": to_json_floats(probabilities),
+                }
+            )
 
         for name, values, _ in CASES:
-            # Where whole groups tie, which of them top-p keeps is up to the sort.
+            # With ties, the tokens that top-p keeps depend on the sort.
             if seed == 3 and name == "top_p":
                 continue
             for value in values:
                 run({name: value})
-        run({k: v for k, v in TOGETHER.items() if not (seed == 3 and k == "top_p")})
+        run({k: v for k, v in COMBINED.items() if not (seed == 3 and k == "top_p")})
     return {"transformers": transformers.__version__, "inputs": inputs, "cases": cases}
 
 
 # Beam search
+
 
 class TableConfig(PretrainedConfig):
     model_type = "table"
@@ -103,15 +125,22 @@ class TableModel(PreTrainedModel, GenerationMixin):
 
 
 def search(model, prompt, options, num_return):
-    config = GenerationConfig(do_sample=False, use_cache=False, pad_token_id=EOS, return_dict_in_generate=True,
-                              output_scores=True, num_return_sequences=num_return, **options)
+    config = GenerationConfig(
+        do_sample=False,
+        use_cache=False,
+        pad_token_id=EOS,
+        return_dict_in_generate=True,
+        output_scores=True,
+        num_return_sequences=num_return,
+        **options,
+    )
     out = model.generate(torch.tensor([prompt]), generation_config=config)
     eos = options["eos_token_id"]
     eos = eos if isinstance(eos, list) else [eos]
     scores = out.sequences_scores.tolist() if options["num_beams"] > 1 else [None]
     hypotheses = []
     for row, score in zip(out.sequences.tolist(), scores):
-        tokens = row[len(prompt):]
+        tokens = row[len(prompt) :]
         for i, token in enumerate(tokens):
             if token in eos:
                 tokens = tokens[: i + 1]
@@ -126,9 +155,9 @@ def beam():
     for seed in range(4):
         torch.manual_seed(200 + seed)
         table = torch.randn(vocab, vocab) * [1.5, 2.0, 1.0, 2.5][seed]
-        table[:, EOS] += [0.6, 1.0, 0.3, 1.3][seed]  # ends are in reach, some early
+        table[:, EOS] += [0.6, 1.0, 0.3, 1.3][seed]  # eos is likely, sometimes early
         table = torch.tensor([[float(f"{x:.4f}") for x in row] for row in table.tolist()])
-        tables.append([numbers(row) for row in table])
+        tables.append([to_json_floats(row) for row in table])
         model = TableModel(TableConfig(vocab_size=vocab), table).eval()
         prompt = [5, 7 + seed]
 
@@ -140,18 +169,33 @@ def beam():
         for num_beams in [1, 2, 3, 4, 5]:
             for length_penalty in [0.8, 1.0, 1.2]:
                 for early_stopping in [False, True, "never"]:
-                    run(num_return=num_beams, num_beams=num_beams, length_penalty=length_penalty,
-                        early_stopping=early_stopping, max_new_tokens=12)
+                    run(
+                        num_return=num_beams,
+                        num_beams=num_beams,
+                        length_penalty=length_penalty,
+                        early_stopping=early_stopping,
+                        max_new_tokens=12,
+                    )
         for length_penalty in [-1.0, 0.0, 3.0]:
             for early_stopping in [False, "never"]:
-                run(num_return=3, num_beams=3, length_penalty=length_penalty, early_stopping=early_stopping,
-                    max_new_tokens=20)
+                run(
+                    num_return=3,
+                    num_beams=3,
+                    length_penalty=length_penalty,
+                    early_stopping=early_stopping,
+                    max_new_tokens=20,
+                )
         for extra in [
             {"repetition_penalty": 1.4},
             {"no_repeat_ngram_size": 2},
             {"min_new_tokens": 6},
             {"eos_token_id": [EOS, 4, 9]},
-            {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3, "min_new_tokens": 3, "eos_token_id": [EOS, 4]},
+            {
+                "repetition_penalty": 1.2,
+                "no_repeat_ngram_size": 3,
+                "min_new_tokens": 3,
+                "eos_token_id": [EOS, 4],
+            },
         ]:
             for num_beams in [1, 4]:
                 run(num_return=num_beams, num_beams=num_beams, max_new_tokens=16, **extra)

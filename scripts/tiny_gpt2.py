@@ -1,4 +1,4 @@
-"""Tiny GPT-2 models with random weights, and what their forward pass computes."""
+"""Tiny GPT-2 models with random weights, and the activations of their forward pass."""
 
 import copy
 
@@ -8,8 +8,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 N_PROMPT = 26
 
-# What distinguishes each folder from GPT-2's defaults. Shapes avoid powers of two
-# and multiples of 16 on purpose: that is where a kernel's tails live.
+# Each folder's differences from GPT-2's defaults. Shapes avoid powers of two and
+# multiples of 16 on purpose, to exercise the kernels' tails.
 TINY = {
     "tiny-gelu-new": dict(vocab_size=97, n_positions=96, n_embd=32, n_layer=2, n_head=4),
     "tiny-gelu-inverse-layer": dict(
@@ -37,7 +37,7 @@ TINY = {
 
 
 class NearTie(Exception):
-    """A choice so close that rounding could turn it: try the next seed."""
+    """A decision so close that rounding could change it: try the next seed."""
 
 
 def sinusoidal(n_positions, n_embd):
@@ -47,7 +47,7 @@ def sinusoidal(n_positions, n_embd):
 
 
 def make_model(settings, seed):
-    """A GPT-2 whose attention scores and logits have a spread of about 1.5 and 2.5."""
+    """Returns a GPT-2 whose attention scores and logits have a std of about 1.5 and 2.5."""
     config = GPT2Config(bos_token_id=0, eos_token_id=0, attn_implementation="eager", **settings)
     model = GPT2LMHeadModel(config).eval()
     rng = np.random.default_rng(seed)
@@ -59,7 +59,7 @@ def make_model(settings, seed):
     n_embd = config.n_embd
     with torch.no_grad():
         fill(model.transformer.wte.weight, 2.5 / n_embd**0.5)
-        fill(model.transformer.wpe.weight, 1.0)  # large, so that greedy does not settle into a loop
+        fill(model.transformer.wpe.weight, 1.0)  # large, so that greedy search does not loop
         if settings.get("position_embedding_type") == "sinusoidal":
             table = sinusoidal(config.n_positions, n_embd).astype(np.float32)
             model.transformer.wpe.weight.copy_(torch.from_numpy(table))
@@ -87,7 +87,7 @@ def rounded(model, dtype):
 
 
 def make_prompt(vocab_size, seed):
-    """Random ids, some repeated; the last has occurred twice before, so n-gram bans apply."""
+    """Returns random ids, some repeated; the last occurs twice before, so n-gram bans apply."""
     ids = np.random.default_rng([seed, 1]).integers(0, vocab_size, N_PROMPT)
     ids[[5, 11]] = ids[-1]
     ids[17] = ids[3]
@@ -96,47 +96,47 @@ def make_prompt(vocab_size, seed):
 
 @torch.no_grad()
 def forward(model, input_ids):
-    """Every named site of the forward pass, as listed at the top of this file."""
-    config, seen, hooks = model.config, {}, []
+    """Returns the activations of the forward pass, as listed in make_reference.py."""
+    config, sites, hooks = model.config, {}, []
 
-    def keep_qkv(layer):
+    def record_qkv(layer):
         def hook(_module, _args, output):
             for name, part in zip("qkv", output[0].split(config.n_embd, dim=-1)):
-                seen[f"{name}.{layer}"] = part.unflatten(-1, (config.n_head, -1)).transpose(0, 1)
+                sites[f"{name}.{layer}"] = part.unflatten(-1, (config.n_head, -1)).transpose(0, 1)
 
         return hook
 
-    def keep_input(name):
-        return lambda _module, args: seen.__setitem__(name, args[0][0])
+    def record_input(name):
+        return lambda _module, args: sites.__setitem__(name, args[0][0])
 
-    def keep_output(name):
-        return lambda _module, _args, output: seen.__setitem__(name, output[0])
+    def record_output(name):
+        return lambda _module, _args, output: sites.__setitem__(name, output[0])
 
     for layer, block in enumerate(model.transformer.h):
-        hooks.append(block.attn.c_attn.register_forward_hook(keep_qkv(layer)))
-        hooks.append(block.attn.c_proj.register_forward_pre_hook(keep_input(f"z.{layer}")))
-        hooks.append(block.mlp.register_forward_hook(keep_output(f"mlp.{layer}")))
-    hooks.append(model.transformer.ln_f.register_forward_pre_hook(keep_input(f"hidden.{config.n_layer}")))
+        hooks.append(block.attn.c_attn.register_forward_hook(record_qkv(layer)))
+        hooks.append(block.attn.c_proj.register_forward_pre_hook(record_input(f"z.{layer}")))
+        hooks.append(block.mlp.register_forward_hook(record_output(f"mlp.{layer}")))
+    hooks.append(model.transformer.ln_f.register_forward_pre_hook(record_input(f"hidden.{config.n_layer}")))
     out = model(input_ids[None], output_hidden_states=True, output_attentions=True)
     for hook in hooks:
         hook.remove()
 
     *before_norm, final_norm = out.hidden_states
-    seen.update({f"hidden.{i}": h[0] for i, h in enumerate(before_norm)})
-    seen.update({f"attention.{i}": a[0] for i, a in enumerate(out.attentions)})
-    seen.update(final_norm=final_norm[0], logits=out.logits[0], input_ids=input_ids)
-    return {name: tensor.clone().contiguous() for name, tensor in seen.items()}
+    sites.update({f"hidden.{i}": h[0] for i, h in enumerate(before_norm)})
+    sites.update({f"attention.{i}": a[0] for i, a in enumerate(out.attentions)})
+    sites.update(final_norm=final_norm[0], logits=out.logits[0], input_ids=input_ids)
+    return {name: tensor.clone().contiguous() for name, tensor in sites.items()}
 
 
 def check_not_flat(reference):
-    """Refuse a model whose answers a wrong formula might reproduce by chance."""
+    """Rejects a model whose outputs are nearly uniform: a wrong formula might reproduce them."""
     attention = torch.cat([v[:, -1].flatten() for k, v in reference.items() if k.startswith("attention")])
     if reference["logits"].std() < 1.0 or attention.max() < 3 / N_PROMPT:
-        raise NearTie("flat outputs")
+        raise NearTie("nearly uniform outputs")
 
 
 def widened(model):
-    """The model in float64, to see what rounding does. transformers' upcast form knows float32 only."""
+    """Returns the model in float64, without transformers' upcast, which supports only float32."""
     exact = copy.deepcopy(model).double()
     for block in exact.transformer.h:
         block.attn.reorder_and_upcast_attn = False
@@ -145,7 +145,7 @@ def widened(model):
 
 @torch.no_grad()
 def check_against_f64(model, reference):
-    """float32's own error must be far below the tolerance of the tests (1e-4)."""
+    """Checks that float32's own error is far below the tolerance of the tests (1e-4)."""
     exact = widened(model)(reference["input_ids"][None]).logits[0]
     error = ((reference["logits"] - exact).abs().max() / exact.abs().max()).item()
     if error > 1e-5:

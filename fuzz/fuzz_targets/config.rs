@@ -1,4 +1,4 @@
-//! Any bytes as a config.json: a configuration whose sizes hold together, or one line.
+//! Parses arbitrary bytes as config.json: the result is a consistent configuration or a one-line error.
 #![no_main]
 
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Any config.json, a zero byte, and any model.safetensors: weights of the shapes the configuration calls for, or one
-//! line. Every number is read, so that a view outside its file would show.
+//! Loads an arbitrary config.json, a zero byte and an arbitrary model.safetensors: the result is weights of the
+//! configured shapes or a one-line error. All elements are read, to detect views outside the file.
 #![no_main]
 
 use hornbook::checkpoint::Checkpoint;

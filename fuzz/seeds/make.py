@@ -1,6 +1,6 @@
-"""Writes the loader's seeds: tiny checkpoints of each precision, lineage and naming. Needs torch and safetensors.
+"""Writes the seeds: tiny checkpoints of each precision, layout and naming. Needs torch and safetensors.
 
-    python fuzz/seeds/make.py
+python fuzz/seeds/make.py
 """
 
 import json

@@ -1,7 +1,7 @@
-"""The engines that `compare_peers.py` measures, one file each.
+"""The engines that `compare_peers.py` benchmarks, one file each.
 
 An engine's file imports its package only when a worker prepares or loads a
-model, so that the comparison itself runs whatever is installed.
+model, so the comparison runs whichever packages are installed.
 """
 
 import importlib
@@ -17,11 +17,11 @@ ENGINES = {
 
 
 def engine(name):
-    """The module of an engine: PACKAGES, PRECISIONS, prepare(), Engine."""
+    """Returns an engine's module: PACKAGES, PRECISIONS, prepare(), Engine."""
     return importlib.import_module(f".{ENGINES[name]}", __package__)
 
 
 def missing(name):
-    """The pip packages that this engine needs and that are not installed."""
+    """Returns the pip packages that this engine requires and that are not installed."""
     packages = engine(name).PACKAGES
     return [pip for module, pip in packages.items() if importlib.util.find_spec(module) is None]

@@ -1,4 +1,4 @@
-"""The results as an SVG of labelled bars, one panel a workload; readable on light and dark pages."""
+"""The results as an SVG bar chart, one panel per workload, for light and dark pages."""
 
 from html import escape
 
@@ -6,7 +6,7 @@ from . import table
 
 WIDTH, MARGIN, GAP = 980, 16, 28
 BAR, STEP, HEADING = 13, 18, 20
-LABEL, FIGURE = 180, 52  # room left and right of the bars
+LABEL, VALUE = 180, 52  # margins left and right of the bars
 
 STYLE = """
   svg { color: #1f2328; font: 12px system-ui, sans-serif }
@@ -30,26 +30,26 @@ def text(x, y, content, **attributes):
 
 
 def panel(report, work, x, y, width):
-    """(elements, height) of one workload: its families, each with a bar an engine."""
+    """Returns (elements, height) of one workload: one bar per engine, grouped by precision family."""
     out = [text(x, y + 14, f"{work['title']}, tokens/s", class_="title")]
     bottom = y + 26
     results = [row["results"].get(work["key"]) for row in report["rows"]]
     longest = max((result["tokens_per_second"] for result in results if result), default=1)
     for family, members in table.rows(report):
-        shown = [row for row in members if work["key"] in row["results"]]
-        if not shown:
+        measured = [row for row in members if work["key"] in row["results"]]
+        if not measured:
             continue
         out.append(text(x, bottom + 13, family, class_="family"))
         bottom += HEADING
-        for row in sorted(shown, key=lambda row: -row["results"][work["key"]]["tokens_per_second"]):
-            figure = row["results"][work["key"]]["tokens_per_second"]
-            length = max(1, (width - LABEL - FIGURE) * figure / longest)
+        for row in sorted(measured, key=lambda row: -row["results"][work["key"]]["tokens_per_second"]):
+            rate = row["results"][work["key"]]["tokens_per_second"]
+            length = max(1, (width - LABEL - VALUE) * rate / longest)
             kind = ' class="own"' if row["engine"] == table.HORNBOOK else ""
             out.append(f"<g{kind}>")
             out.append(text(x + LABEL - 6, bottom + 11, table.label(row), text_anchor="end"))
-            place = f'x="{x + LABEL:.0f}" y="{bottom:.0f}"'
-            out.append(f'<rect {place} width="{length:.1f}" height="{BAR}" rx="2"/>')
-            out.append(text(x + LABEL + length + 5, bottom + 11, f"{figure:,.0f}"))
+            position = f'x="{x + LABEL:.0f}" y="{bottom:.0f}"'
+            out.append(f'<rect {position} width="{length:.1f}" height="{BAR}" rx="2"/>')
+            out.append(text(x + LABEL + length + 5, bottom + 11, f"{rate:,.0f}"))
             out.append("</g>")
             bottom += STEP
         bottom += 4
@@ -57,7 +57,7 @@ def panel(report, work, x, y, width):
 
 
 def render(report):
-    """The whole SVG: panels two by two, and the machine beneath."""
+    """Returns the SVG: two columns of panels, and the footnotes below."""
     width = (WIDTH - 2 * MARGIN - GAP) / 2
     body, y = [], MARGIN
     works = report["workloads"]

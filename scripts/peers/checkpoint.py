@@ -1,7 +1,7 @@
-"""The random checkpoint every engine runs, and what GPT-2 computes from it.
+"""The random checkpoint every engine runs, and its reference logits.
 
-The forward pass here is the plain formula in numpy: each engine's logits are
-held against it, so that a fast number of a wrongly converted model is noticed.
+The forward pass is a plain numpy reference: each engine's logits are compared
+with it, which detects a wrongly converted model.
 """
 
 import json
@@ -19,7 +19,7 @@ class Checkpoint:
         self.config = json.loads((self.folder / "config.json").read_text())
 
     def tensors(self):
-        """Name -> float32 array, mapped, not read."""
+        """Returns {name: float32 array}, memory-mapped."""
         import numpy as np
 
         path = self.folder / "model.safetensors"
@@ -35,7 +35,7 @@ class Checkpoint:
 
 
 def build(folder):
-    """Make the checkpoint unless it is there; a folder is complete or absent."""
+    """Creates the checkpoint unless it exists; a folder is either complete or absent."""
     import make_random_gpt2 as random_gpt2
 
     if not folder.is_dir():
@@ -50,7 +50,7 @@ def build(folder):
 
 
 def reference_logits(checkpoint, ids):
-    """Logits after the last of `ids`, by the textbook: float32 [vocab_size]."""
+    """Returns the reference logits after the last of `ids`: float32 [vocab_size]."""
     import numpy as np
 
     config, w = checkpoint.config, checkpoint.tensors()
@@ -67,16 +67,16 @@ def reference_logits(checkpoint, ids):
         return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
     n, heads = len(ids), config["n_head"]
-    future = np.triu(np.full((n, n), -np.inf, np.float32), 1)
+    causal_mask = np.triu(np.full((n, n), -np.inf, np.float32), 1)
     x = w["wte.weight"][ids] + w["wpe.weight"][:n]  # [n, n_embd]
     for i in range(config["n_layer"]):
         qkv = linear(layer_norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn")
         q, k, v = qkv.reshape(n, 3, heads, -1).transpose(1, 2, 0, 3)  # each [heads, n, head_dim]
-        scores = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]) + future
+        scores = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]) + causal_mask
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
-        mixed = (weights @ v).transpose(1, 0, 2).reshape(n, -1)
-        x = x + linear(mixed, f"h.{i}.attn.c_proj")
+        attn_out = (weights @ v).transpose(1, 0, 2).reshape(n, -1)
+        x = x + linear(attn_out, f"h.{i}.attn.c_proj")
         hidden = gelu(linear(layer_norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc"))
         x = x + linear(hidden, f"h.{i}.mlp.c_proj")
     return w["wte.weight"] @ layer_norm(x[-1], "ln_f")

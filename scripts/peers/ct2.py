@@ -1,17 +1,17 @@
-"""CTranslate2. Its Generator runs the whole loop; a callback tells when each token came."""
+"""CTranslate2. Its Generator runs the generation loop; a callback timestamps each token."""
 
 import time
 
-from .workload import Engine as Stepping
+from .workload import Engine as BaseEngine
 
 PACKAGES = {"ctranslate2": "ctranslate2", "numpy": "numpy"}
 PRECISIONS = {"f32": "float32", "int8": "int8"}
 
-END = "end"  # the random model's ids have no text: their names are made up
+END = "end"  # the random model has no tokenizer: ids serve as token names
 
 
 def prepare(checkpoint, folder, precision, path):
-    """The float32 model; int8 is made from it while loading."""
+    """Writes the float32 model; CTranslate2 quantizes it to int8 on load."""
     import numpy as np
     from ctranslate2.specs import TransformerDecoderModelSpec, common_spec
 
@@ -51,26 +51,30 @@ def prepare(checkpoint, folder, precision, path):
     spec.save(str(path))
 
 
-class Engine(Stepping):
+class Engine(BaseEngine):
     def __init__(self, path, precision, threads, config):
         import ctranslate2
 
         self.generator = ctranslate2.Generator(
-            str(path), device="cpu", compute_type=PRECISIONS[precision], inter_threads=1, intra_threads=threads
+            str(path),
+            device="cpu",
+            compute_type=PRECISIONS[precision],
+            inter_threads=1,
+            intra_threads=threads,
         )
 
     def generate(self, prompts, tokens):
         names = [[str(id) for id in prompt] for prompt in prompts]
-        seen, stamps = 0, []
+        count, stamps = 0, []
 
         def on_token(_):
-            nonlocal seen
-            seen += 1
-            if seen % len(prompts) == 0:
+            nonlocal count
+            count += 1
+            if count % len(prompts) == 0:
                 stamps.append(time.perf_counter())
             return False
 
-        begun = time.perf_counter()
+        start = time.perf_counter()
         results = self.generator.generate_batch(
             names,
             max_length=tokens,
@@ -79,7 +83,7 @@ class Engine(Stepping):
             include_prompt_in_result=False,
             callback=on_token,
         )
-        return [result.sequences_ids[0] for result in results], begun, stamps
+        return [result.sequences_ids[0] for result in results], start, stamps
 
     def logits(self, prompt):
         import numpy as np

@@ -1,9 +1,9 @@
-"""llama.cpp, through llama-cpp-python's bindings of its C interface."""
+"""llama.cpp, through the C API bindings of llama-cpp-python."""
 
 import ctypes
 import json
 
-from .workload import Engine as Stepping
+from .workload import Engine as BaseEngine
 
 PACKAGES = {"llama_cpp": "llama-cpp-python", "gguf": "gguf", "numpy": "numpy"}
 PRECISIONS = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
@@ -27,7 +27,7 @@ OTHER_TENSORS = {
 
 
 def prepare(checkpoint, folder, precision, path):
-    """Write F32 by `gguf`; every other precision is llama.cpp's own, of all matrices."""
+    """Writes F32 with `gguf`; llama.cpp quantizes all matrices to the other precisions."""
     import llama_cpp
 
     source = folder / "llama.cpp-f32.gguf"
@@ -41,13 +41,13 @@ def prepare(checkpoint, folder, precision, path):
     params = llama_cpp.llama_model_quantize_default_params()
     native = PRECISIONS[precision]
     params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{native}")
-    params.pure = True  # the tied head too, which is left at Q6_K otherwise
+    params.pure = True  # includes the tied LM head, which otherwise stays Q6_K
     if llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(params)):
         raise RuntimeError(f"llama_model_quantize could not write {native}")
 
 
 def write_f32(checkpoint, path, tokenizer=None):
-    """Write a checkpoint as GGUF; with the tokenizer of a folder, filled up to the vocabulary, where one is given."""
+    """Writes a checkpoint as GGUF, optionally with a folder's tokenizer, padded to the vocabulary size."""
     import gguf
     import numpy as np
 
@@ -72,7 +72,7 @@ def write_f32(checkpoint, path, tokenizer=None):
             _, layer, rest = name.split(".", 2)
             stem, kind = rest.rsplit(".", 1)
             target = f"blk.{layer}.{BLOCK_TENSORS[stem]}.{kind}"
-            if tensor.ndim == 2:  # ggml multiplies rows of [out, in]
+            if tensor.ndim == 2:  # ggml stores weights as [out, in]
                 tensor = tensor.T
         writer.add_tensor(target, np.ascontiguousarray(tensor))
     writer.write_header_to_file()
@@ -86,19 +86,23 @@ def add_tokenizer(writer, folder, vocab_size):
 
     ids = json.loads((folder / "vocab.json").read_text())
     tokens = {id: token for token, id in ids.items()}
-    merges = [line for line in (folder / "merges.txt").read_text().splitlines() if not line.startswith("#version")]
-    kinds = [gguf.TokenType.NORMAL if id in tokens else gguf.TokenType.UNUSED for id in range(vocab_size)]
-    kinds[ids[END_OF_TEXT]] = gguf.TokenType.CONTROL
+    merges = [
+        line for line in (folder / "merges.txt").read_text().splitlines() if not line.startswith("#version")
+    ]
+    token_types = [
+        gguf.TokenType.NORMAL if id in tokens else gguf.TokenType.UNUSED for id in range(vocab_size)
+    ]
+    token_types[ids[END_OF_TEXT]] = gguf.TokenType.CONTROL
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([tokens.get(id, f"[unused {id}]") for id in range(vocab_size)])
-    writer.add_token_types(kinds)
+    writer.add_token_types(token_types)
     writer.add_token_merges(merges)
     writer.add_bos_token_id(ids[END_OF_TEXT])
     writer.add_eos_token_id(ids[END_OF_TEXT])
 
 
-class Engine(Stepping):
+class Engine(BaseEngine):
     def __init__(self, path, precision, threads, config):
         import llama_cpp
 
@@ -120,7 +124,9 @@ class Engine(Stepping):
             self.contexts[sequences] = self.lib.llama_init_from_model(self.model, params)
         self.context = self.contexts[sequences]
         if not self.context or length > self.lib.llama_n_ctx_seq(self.context):
-            raise RuntimeError(f"llama.cpp: no context for {sequences} sequences of {length} tokens")
+            raise RuntimeError(
+                f"llama.cpp: cannot create a context for {sequences} sequences of {length} tokens"
+            )
 
     def start(self, prompts):
         self.lib.llama_memory_clear(self.lib.llama_get_memory(self.context), False)
@@ -136,7 +142,7 @@ class Engine(Stepping):
         return self.run([prompt])[0].copy()
 
     def run(self, rows):
-        """Append rows of one length; the logits after each, a view."""
+        """Appends rows of equal length; returns a view of the logits after each."""
         import numpy as np
 
         length, batch, last = len(rows[0]), self.batch, []

@@ -1,4 +1,4 @@
-"""What the numbers were measured on: processor, cores, memory's read bandwidth, versions."""
+"""The machine: processor, cores, memory read bandwidth, package versions."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from pathlib import Path
 
 WORKER = "bandwidth"
 
-READ_BYTES = 512 << 20  # well beyond any cache's size
+READ_BYTES = 512 << 20  # far larger than any cache
 INSTRUCTION_SETS = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8"),
     *("asimd", "asimddp", "i8mm", "bf16"),
@@ -17,17 +17,17 @@ INSTRUCTION_SETS = (
 
 
 def cores():
-    """The logical cores this process may use."""
+    """Returns the number of logical cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def cpu_facts():
-    """(name, instruction sets that matter here), as far as the system tells."""
+    """Returns (CPU name, relevant instruction sets), as far as the system reports them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine(), []
-    facts = dict([part.strip() for part in line.split(":", 1)] for line in lines if ":" in line)
+    facts = dict([field.strip() for field in line.split(":", 1)] for line in lines if ":" in line)
     flags = set(facts.get("flags", facts.get("Features", "")).split())
     return facts.get("model name", platform.machine()), [name for name in INSTRUCTION_SETS if name in flags]
 
@@ -44,7 +44,7 @@ def describe():
 
 
 def versions(packages):
-    """pip package -> version, of those installed."""
+    """Returns {pip package: version} of the installed packages."""
     found = {}
     for package in packages:
         try:
@@ -55,16 +55,16 @@ def versions(packages):
 
 
 def load():
-    """Programs that wanted a core over the last minute; 0 where the system does not tell."""
+    """Returns the one-minute load average; 0 where the system does not report it."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def read_bandwidth(threads):
-    """Bytes a second that `threads` threads read together, the best of a few passes.
+    """Returns the total read bandwidth of `threads` threads in bytes per second, the best of a few passes.
 
-    A dot product of a slice with itself reads each value once and does little
-    else. BLAS must run it on one thread: the worker's environment says so.
-    (`part @ part` would keep Python's lock, and one thread read at a time.)
+    A dot product of a slice with itself reads each value once and is memory
+    bound. The worker's environment limits BLAS to one thread. (`chunk @ chunk`
+    would hold the GIL and serialize the threads.)
     """
     import numpy as np
 
@@ -73,7 +73,7 @@ def read_bandwidth(threads):
     best = 0.0
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(6):
-            begun = time.perf_counter()
-            list(pool.map(lambda part: float(np.dot(part, part)), slices))
-            best = max(best, values.nbytes / (time.perf_counter() - begun))
+            start = time.perf_counter()
+            list(pool.map(lambda chunk: float(np.dot(chunk, chunk)), slices))
+            best = max(best, values.nbytes / (time.perf_counter() - start))
     return best

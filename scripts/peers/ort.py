@@ -1,19 +1,19 @@
-"""ONNX Runtime, on a graph of its own fused operators with the KV cache in place.
+"""ONNX Runtime, on a graph of its fused operators with an in-place KV cache.
 
-GroupQueryAttention with as many key heads as query heads is GPT-2's attention;
-past and present share one buffer, so that no step copies the cache.
+GroupQueryAttention with as many KV heads as query heads is GPT-2's attention;
+past and present share one buffer, so no step copies the cache.
 """
 
-from .workload import Engine as Stepping
+from .workload import Engine as BaseEngine
 
 PACKAGES = {"onnxruntime": "onnxruntime", "onnx": "onnx", "numpy": "numpy"}
 PRECISIONS = {"f32": "f32", "int8": "dynamic int8", "int4": "MatMulNBits 4"}
 
-BLOCK = 32  # values that share a scale in int4
+GROUP_SIZE = 32  # int4 weights per scale
 
 
 def prepare(checkpoint, folder, precision, path):
-    """The graph; int8 by onnxruntime's dynamic quantization, int4 by MatMulNBits, of every matrix."""
+    """Writes the graph; int8 by onnxruntime's dynamic quantization, int4 by MatMulNBits, for all matrices."""
     import onnx
 
     if precision in ("f32", "int4"):
@@ -31,23 +31,23 @@ def prepare(checkpoint, folder, precision, path):
     )
 
 
-def int4_blocks(weight):
-    """(packed uint8 [out, in / BLOCK, BLOCK / 2], scales f32 [out * in / BLOCK]) of a weight [in, out].
+def quantize_int4(weight):
+    """Quantizes a weight [in, out] to packed uint8 [out, in / GROUP_SIZE, GROUP_SIZE / 2] and scales f32.
 
-    The layout MatMulNBits documents: x = (q - 8) * scale, the even value in the low half of a byte.
+    The layout of MatMulNBits: x = (q - 8) * scale, the even value in the low nibble of a byte.
     """
     import numpy as np
 
-    blocks = np.ascontiguousarray(weight.T).reshape(weight.shape[1], -1, BLOCK)
-    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
-    scales = largest / -8  # the value of the largest magnitude is -8, exactly
-    steps = np.divide(blocks, scales, out=np.zeros_like(blocks), where=scales != 0)
+    groups = np.ascontiguousarray(weight.T).reshape(weight.shape[1], -1, GROUP_SIZE)
+    largest = np.take_along_axis(groups, np.abs(groups).argmax(-1, keepdims=True), -1)
+    scales = largest / -8  # maps the value of the largest magnitude to -8 exactly
+    steps = np.divide(groups, scales, out=np.zeros_like(groups), where=scales != 0)
     q = np.clip(np.rint(steps) + 8, 0, 15).astype(np.uint8)
     return q[..., 0::2] | q[..., 1::2] << 4, scales.reshape(-1)
 
 
 def graph(checkpoint, int4=False):
-    """GPT-2 with a KV cache as an ONNX model."""
+    """Builds GPT-2 with a KV cache as an ONNX model."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -55,7 +55,7 @@ def graph(checkpoint, int4=False):
     config, tensors = checkpoint.config, checkpoint.tensors()
     n_layer, n_embd, n_head = config["n_layer"], config["n_embd"], config["n_head"]
     nodes, weights = [], []
-    cache_shape = ["batch", n_head, "room", n_embd // n_head]
+    cache_shape = ["batch", n_head, "max_length", n_embd // n_head]
     inputs = [
         helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"]),
         helper.make_tensor_value_info("position_ids", TensorProto.INT64, ["length"]),
@@ -78,26 +78,28 @@ def graph(checkpoint, int4=False):
         return node(op, inputs, output, domain="com.microsoft", **attributes)
 
     def matmul(x, name, array, output):
-        """x times a weight [in, out]."""
+        """Multiplies x by a weight [in, out]."""
         if not int4:
             return node("MatMul", [x, weight(name, array)], output)
-        packed, scales = int4_blocks(array)
+        packed, scales = quantize_int4(array)
         operands = [x, weight(f"{name}.packed", packed), weight(f"{name}.scales", scales)]
         n_in, n_out = array.shape
-        # accuracy_level 4: activations in int8, the fastest form
-        return fused("MatMulNBits", operands, output, K=n_in, N=n_out, bits=4, block_size=BLOCK, accuracy_level=4)
+        # accuracy_level 4: int8 activations, the fastest mode
+        return fused(
+            "MatMulNBits", operands, output, K=n_in, N=n_out, bits=4, block_size=GROUP_SIZE, accuracy_level=4
+        )
 
     def linear(x, name):
         return matmul(x, name, tensors[f"{name}.weight"], f"{name}.product")
 
-    def norm_of(name):
+    def norm_weights(name):
         return [weight(f"{name}.weight"), weight(f"{name}.bias")]
 
     def add_and_norm(product, bias, residual, norm, output):
-        """residual + product + bias, and its layer norm, in one operator."""
+        """Computes residual + product + bias and its layer norm in one fused operator."""
         fused(
             "SkipLayerNormalization",
-            [product, residual, *norm_of(norm), weight(bias)],
+            [product, residual, *norm_weights(norm), weight(bias)],
             f"{output}.normed",
             more=["", "", output],
             epsilon=epsilon,
@@ -108,31 +110,33 @@ def graph(checkpoint, int4=False):
     node("Gather", [weight("wte.weight"), "input_ids"], "tokens")
     node("Gather", [weight("wpe.weight"), "position_ids"], "positions")
     x = node("Add", ["tokens", "positions"], "embedded")
-    normed = node("LayerNormalization", [x, *norm_of("h.0.ln_1")], "embedded.normed", epsilon=epsilon)
+    normed = node("LayerNormalization", [x, *norm_weights("h.0.ln_1")], "embedded.normed", epsilon=epsilon)
     for i in range(n_layer):
         h = f"h.{i}"
         product = linear(normed, f"{h}.attn.c_attn")
         qkv = node("Add", [product, weight(f"{h}.attn.c_attn.bias")], f"{h}.qkv")
         for name in "key", "value":
             inputs.append(helper.make_tensor_value_info(f"past.{i}.{name}", TensorProto.FLOAT, cache_shape))
-            outputs.append(helper.make_tensor_value_info(f"present.{i}.{name}", TensorProto.FLOAT, cache_shape))
-        mixed = fused(
+            outputs.append(
+                helper.make_tensor_value_info(f"present.{i}.{name}", TensorProto.FLOAT, cache_shape)
+            )
+        attn_out = fused(
             "GroupQueryAttention",
             [qkv, "", "", f"past.{i}.key", f"past.{i}.value", "last_index", "total_length"],
-            f"{h}.mixed",
+            f"{h}.attn_out",
             more=[f"present.{i}.key", f"present.{i}.value"],
             num_heads=n_head,
             kv_num_heads=n_head,
         )
-        product = linear(mixed, f"{h}.attn.c_proj")
-        x, normed = add_and_norm(product, f"{h}.attn.c_proj.bias", x, f"{h}.ln_2", f"{h}.middle")
+        product = linear(attn_out, f"{h}.attn.c_proj")
+        x, normed = add_and_norm(product, f"{h}.attn.c_proj.bias", x, f"{h}.ln_2", f"{h}.residual")
         product = linear(normed, f"{h}.mlp.c_fc")
         hidden = fused("FastGelu", [product, weight(f"{h}.mlp.c_fc.bias")], f"{h}.hidden")
         product = linear(hidden, f"{h}.mlp.c_proj")
-        following = f"h.{i + 1}.ln_1" if i + 1 < n_layer else "ln_f"
-        x, normed = add_and_norm(product, f"{h}.mlp.c_proj.bias", x, following, f"{h}.out")
+        next_norm = f"h.{i + 1}.ln_1" if i + 1 < n_layer else "ln_f"
+        x, normed = add_and_norm(product, f"{h}.mlp.c_proj.bias", x, next_norm, f"{h}.out")
     node("Gather", [normed, weight("last", np.array(-1))], "last_position", axis=1)
-    matmul("last_position", "head", tensors["wte.weight"].T, "logits")
+    matmul("last_position", "lm_head", tensors["wte.weight"].T, "logits")
 
     model = helper.make_model(
         helper.make_graph(nodes, "gpt2", inputs, outputs, weights),
@@ -143,7 +147,7 @@ def graph(checkpoint, int4=False):
     return model
 
 
-class Engine(Stepping):
+class Engine(BaseEngine):
     def __init__(self, path, precision, threads, config):
         import onnxruntime
 
@@ -159,7 +163,7 @@ class Engine(Stepping):
         heads = self.config["n_head"]
         shape = (sequences, heads, length, self.config["n_embd"] // heads)
         self.binding = self.session.io_binding()
-        self.cache = []  # the binding keeps addresses only
+        self.cache = []  # keeps the buffers alive: the binding stores only addresses
         for i in range(self.config["n_layer"]):
             for name in "key", "value":
                 buffer = self.runtime.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
@@ -184,7 +188,7 @@ class Engine(Stepping):
         return self.run([prompt])[0].copy()
 
     def run(self, rows):
-        """Logits after each row, [sequences, vocab_size]."""
+        """Returns the logits after each row, [sequences, vocab_size]."""
         import numpy as np
 
         end = self.position + len(rows[0])

@@ -1,17 +1,17 @@
-"""PyTorch through transformers: eager, with its KV cache, as a user would run it."""
+"""PyTorch through transformers: eager mode with its KV cache."""
 
-from .workload import Engine as Stepping
+from .workload import Engine as BaseEngine
 
 PACKAGES = {"torch": "torch", "transformers": "transformers", "numpy": "numpy"}
 PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "int8": "dynamic int8"}
 
 
 def prepare(checkpoint, folder, precision, path):
-    """transformers reads the checkpoint itself."""
+    """Links the checkpoint, which transformers reads directly."""
     path.symlink_to(checkpoint.folder.resolve(), target_is_directory=True)
 
 
-class Engine(Stepping):
+class Engine(BaseEngine):
     def __init__(self, path, precision, threads, config):
         import torch
         from transformers import GPT2LMHeadModel
@@ -22,7 +22,7 @@ class Engine(Stepping):
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.model = GPT2LMHeadModel.from_pretrained(path, dtype=dtype).eval()
         if precision == "int8":
-            self.model = quantized(self.model)
+            self.model = quantize(self.model)
 
     def start(self, prompts):
         self.cache = None
@@ -35,7 +35,7 @@ class Engine(Stepping):
         return self.run(rows).argmax(-1).tolist()
 
     def run(self, rows):
-        """Logits after each row, [sequences, vocab_size]."""
+        """Returns the logits after each row, [sequences, vocab_size]."""
         ids = self.torch.tensor(rows)
         output = self.model(input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
         self.cache = output.past_key_values
@@ -46,13 +46,13 @@ class Engine(Stepping):
         return self.run([prompt])[0].float().numpy()
 
 
-def quantized(model):
-    """Every linear layer and the head in dynamic int8."""
+def quantize(model):
+    """Quantizes all linear layers and the LM head to dynamic int8."""
     import torch
     from torch.ao.quantization import quantize_dynamic
     from transformers.pytorch_utils import Conv1D
 
-    # quantize_dynamic knows Linear; GPT-2's Conv1D is one with the weight transposed.
+    # quantize_dynamic supports only Linear; GPT-2's Conv1D is a Linear with a transposed weight.
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, Conv1D):

@@ -1,30 +1,30 @@
-"""From samples to medians, ratios and the table."""
+"""Medians, ratios and the result table."""
 
 from statistics import median
 
-# Precisions that move the same number of bytes compete with each other.
+# Precisions of the same weight size are compared with each other.
 FAMILIES = {"f32": ("f32",), "16 bit": ("f16", "bf16", "bf16-dot"), "int8": ("int8",), "int4": ("int4",)}
 
 HORNBOOK = "hornbook"
 
 
 def summary(samples):
-    """Median and spread of one cell; the spread is that of the middle half, over the median."""
+    """Returns the median and the spread (interquartile range / median) of one cell."""
     ordered = sorted(samples)
-    middle = median(ordered)
+    mid = median(ordered)
     low, high = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
-    return {"tokens_per_second": middle, "spread": (high - low) / middle, "samples": samples}
+    return {"tokens_per_second": mid, "spread": (high - low) / mid, "samples": samples}
 
 
 def rows(report):
-    """(family, row or None) in the table's order; a row is one engine in one precision."""
+    """Yields (family, rows) in the table's order; a row is one engine in one precision."""
     for family, precisions in FAMILIES.items():
         members = [row for row in report["rows"] if row["precision"] in precisions and row["results"]]
         yield family, sorted(members, key=lambda row: row["engine"] != HORNBOOK)
 
 
-def best_peers(members, key):
-    """The fastest peer's figure of a workload, and its row; (None, None) without one."""
+def best_peer(members, key):
+    """Returns the rate and the row of the fastest peer of a workload; (None, None) without one."""
     peers = [row for row in members if row["engine"] != HORNBOOK and key in row["results"]]
     if not peers:
         return None, None
@@ -33,18 +33,18 @@ def best_peers(members, key):
 
 
 def ratios(report):
-    """Hornbook's rows over the best peer of their family: [{precision, workload, ratio, peer}]."""
-    found = []
+    """Returns the ratios of Hornbook to the best peer of its family: [{precision, workload, ratio, peer}]."""
+    ratios = []
     for _, members in rows(report):
         for row in members:
             if row["engine"] != HORNBOOK:
                 continue
             for key, result in row["results"].items():
-                figure, peer = best_peers(members, key)
+                peer_rate, peer = best_peer(members, key)
                 if peer:
-                    of = {"precision": row["precision"], "workload": key, "peer": label(peer)}
-                    found.append(of | {"ratio": result["tokens_per_second"] / figure})
-    return found
+                    entry = {"precision": row["precision"], "workload": key, "peer": label(peer)}
+                    ratios.append(entry | {"ratio": result["tokens_per_second"] / peer_rate})
+    return ratios
 
 
 def label(row):
@@ -52,38 +52,40 @@ def label(row):
 
 
 def render(report):
-    """The table in Markdown, aligned for the terminal too; the best peer of each column is bold."""
+    """Returns the table in Markdown, aligned for the terminal; the best peer of each column is bold."""
     works = report["workloads"]
     grid = [["tokens/s", *(work["title"] for work in works)]]
-    against = {(r["precision"], r["workload"]): r for r in ratios(report)}
+    peer_ratios = {(r["precision"], r["workload"]): r for r in ratios(report)}
     for family, members in rows(report):
         for row in members:
             cells = [label(row)]
             for work in works:
                 result = row["results"].get(work["key"])
-                _, best = best_peers(members, work["key"])
+                _, best = best_peer(members, work["key"])
                 text = f"{result['tokens_per_second']:,.0f}" if result else "–"
                 cells.append(f"**{text}**" if result and best is row else text)
             grid.append(cells)
         for row in members:
-            if row["engine"] != HORNBOOK or not any((row["precision"], w["key"]) in against for w in works):
+            if row["engine"] != HORNBOOK or not any(
+                (row["precision"], w["key"]) in peer_ratios for w in works
+            ):
                 continue
             cells = [f"*{label(row)} / best {family} peer*"]
             for work in works:
-                ratio = against.get((row["precision"], work["key"]))
+                ratio = peer_ratios.get((row["precision"], work["key"]))
                 cells.append(f"*{ratio['ratio']:.2f} ×*" if ratio else "–")
             grid.append(cells)
     widths = [max(len(line[i]) for line in grid) for i in range(len(grid[0]))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    separator = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = []
-    for line in [grid[0], rule, *grid[1:]]:
+    for line in [grid[0], separator, *grid[1:]]:
         rest = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))
         lines.append("| " + " | ".join([line[0].ljust(widths[0]), *rest]) + " |")
     return "\n".join(lines)
 
 
 def footnotes(report):
-    """The machine, the versions and how steady the run was."""
+    """Returns the footnotes: machine, versions and variance."""
     machine, bandwidth = report["machine"], report["read_bandwidth"]
     sets = ", ".join(machine["instruction_sets"]) or "instruction sets unknown"
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
@@ -93,15 +95,15 @@ def footnotes(report):
         rounds += ", the last one interrupted"
     if report["quick"]:
         rounds += ", quick"
-    threads = f"{report['threads']} threads of {machine['cores']} cores"
+    threads = f"{report['threads']} threads on {machine['cores']} cores"
     lines = [f"{machine['cpu']} ({sets}), {threads}, {machine['system']}"]
     if bandwidth:
         low, high = min(bandwidth) / 1e9, max(bandwidth) / 1e9
-        middle = median(bandwidth) / 1e9
-        lines.append(f"read bandwidth {middle:.1f} GB/s ({low:.1f} to {high:.1f} over the rounds)")
+        mid = median(bandwidth) / 1e9
+        lines.append(f"read bandwidth {mid:.1f} GB/s ({low:.1f} to {high:.1f} over the rounds)")
     lines.append(f"GPT-2 124M shape, random weights; medians of {rounds}, {report['date']}")
     if spreads:
-        typical, most = median(spreads), max(spreads)
-        lines.append(f"spread of the samples' middle half: typically {typical:.0%}, {most:.0%} at most")
+        typical, worst = median(spreads), max(spreads)
+        lines.append(f"spread (interquartile range / median): typically {typical:.0%}, at most {worst:.0%}")
     lines.append(versions)
     return lines

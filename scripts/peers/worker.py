@@ -1,7 +1,7 @@
-"""An engine in a process of its own, spoken to in JSON lines.
+"""A worker process for one engine, with a JSON-lines protocol.
 
-One worker lives at a time: it loads its model, is measured, and ends, so that no
-other engine's threads spin and no other engine's memory is held meanwhile.
+Only one worker runs at a time: it loads its model, is measured, and exits, so no
+other engine's threads or memory interfere.
 """
 
 import contextlib
@@ -16,21 +16,21 @@ from pathlib import Path
 
 from . import engine, machine, workload
 
-LIMIT_SECONDS = 900  # for one request; preparing or one workload on a slow machine
+TIMEOUT_SECONDS = 900  # of one request: a conversion or a workload on a slow machine
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class WorkerFailed(Exception):
-    """What a worker said last, in one line."""
+    """A worker's error, one line."""
 
 
 class Worker:
-    """The comparison's end of the pipe; use it in a `with`."""
+    """The client side of the pipe; a context manager."""
 
     def __init__(self, name, threads):
         environment = {name: str(threads) for name in THREAD_VARIABLES}
-        # A peer must not meet a GPU or the network.
+        # Engines must use neither a GPU nor the network.
         environment |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         self.name = name
         self.stderr = tempfile.TemporaryFile()
@@ -56,63 +56,63 @@ class Worker:
         self.process.stdout.close()
         self.stderr.close()
 
-    def ask(self, **request):
-        """Send one request and wait for its answer; WorkerFailed where there is none."""
-        limit = threading.Timer(LIMIT_SECONDS, self.process.kill)
-        limit.start()
+    def request(self, **message):
+        """Sends one request and waits for its response; raises WorkerFailed without one."""
+        timer = threading.Timer(TIMEOUT_SECONDS, self.process.kill)
+        timer.start()
         try:
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
         except BrokenPipeError:
             line = b""
         finally:
-            in_time = limit.is_alive()
-            limit.cancel()
+            timed_out = not timer.is_alive()
+            timer.cancel()
         if not line:
-            raise WorkerFailed(self.last_words(in_time))
-        answer = json.loads(line)
-        if "error" in answer:
-            raise WorkerFailed(answer["error"])
-        return answer
+            raise WorkerFailed(self.failure(timed_out))
+        response = json.loads(line)
+        if "error" in response:
+            raise WorkerFailed(response["error"])
+        return response
 
-    def last_words(self, in_time):
-        if not in_time:
-            return f"no answer in {LIMIT_SECONDS} s"
+    def failure(self, timed_out):
+        if timed_out:
+            return f"no response within {TIMEOUT_SECONDS} s"
         self.stderr.seek(0)
         lines = self.stderr.read().decode(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return f"ended with status {self.process.wait()}" + (f": {said[-1]}" if said else "")
+        messages = [line.strip() for line in lines if line.strip()]
+        return f"exited with status {self.process.wait()}" + (f": {messages[-1]}" if messages else "")
 
 
 def serve(name):
-    """The worker's end: answer requests until stdin closes."""
-    # Packages print to stdout as they please; the pipe is kept from them.
+    """The worker side: handles requests until stdin closes."""
+    # Packages may print to stdout, so it is redirected to stderr and the pipe uses a duplicate.
     pipe = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    answers = bandwidth_answers() if name == machine.WORKER else engine_answers(engine(name))
+    handlers = bandwidth_handlers() if name == machine.WORKER else engine_handlers(engine(name))
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer = answers[request.pop("do")](**request)
-        except Exception as error:  # whatever a package raises, the comparison goes on without it
+            response = handlers[request.pop("command")](**request)
+        except Exception as error:  # a package may raise anything; the comparison continues without it
             first = str(error).strip().split("\n")[0]
-            answer = {"error": f"{type(error).__name__}: {first}"}
-        pipe.write(json.dumps(answer) + "\n")
+            response = {"error": f"{type(error).__name__}: {first}"}
+        pipe.write(json.dumps(response) + "\n")
 
 
-def bandwidth_answers():
+def bandwidth_handlers():
     return {"bandwidth": lambda threads: {"bytes_per_second": machine.read_bandwidth(threads)}}
 
 
-def engine_answers(module):
-    """What an engine's worker can be asked: prepare, then load, then measure."""
+def engine_handlers(module):
+    """Returns the commands of an engine's worker: prepare, load, measure."""
     from .checkpoint import Checkpoint
 
     loaded = {}
 
     def prepare(checkpoint, cache, precision, path):
-        """Convert the checkpoint; under another name until it is whole."""
+        """Converts the checkpoint to a temporary name and renames it when complete."""
         path = Path(path)
         partial = path.with_name("partial-" + path.name)
         if partial.is_dir() and not partial.is_symlink():
@@ -124,7 +124,7 @@ def engine_answers(module):
         return {}
 
     def load(path, precision, threads, config, prompt, reference):
-        """Load a converted model and hold its logits against the reference."""
+        """Loads a converted model and compares its logits with the reference."""
         import numpy as np
 
         loaded["engine"] = module.Engine(Path(path), precision, threads, config)
@@ -136,6 +136,8 @@ def engine_answers(module):
         return {"correlation": float(np.corrcoef(logits, expected)[0, 1])}
 
     def measure(work):
-        return {"samples": workload.measure(loaded["engine"], workload.Workload(**work), loaded["vocab_size"])}
+        return {
+            "samples": workload.measure(loaded["engine"], workload.Workload(**work), loaded["vocab_size"])
+        }
 
     return {"prepare": prepare, "load": load, "measure": measure}

@@ -1,4 +1,4 @@
-"""What is measured, and how: the same clock and the same checks for every engine."""
+"""The workloads, and the timing and checks common to all engines."""
 
 import random
 import time
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 @dataclass(frozen=True)
 class Workload:
-    """`sequences` prompts of `prompt` tokens, each continued by `tokens` tokens."""
+    """Generates `tokens` tokens for each of `sequences` prompts of `prompt` tokens."""
 
     key: str
     title: str
@@ -27,85 +27,85 @@ WORKLOADS = [
 
 
 def workloads(quick):
-    """The four workloads; quick ones generate fewer tokens, once."""
+    """Returns the four workloads; with `quick`, fewer tokens and one repetition."""
     if not quick:
         return WORKLOADS
     return [replace(w, tokens=min(w.tokens, 9), repeats=1) for w in WORKLOADS]
 
 
-class WrongCount(Exception):
-    """An engine did not do the work it was to be timed for."""
+class InvalidRun(Exception):
+    """An engine did not do the work that is timed."""
 
 
 class Engine:
-    """A loaded model that goes one token at a time.
+    """A loaded model that decodes one token per step.
 
-    Subclasses define `reserve`, `start`, `step` and `logits`. Greedy decoding:
-    every id returned is the argmax of that position's logits.
+    Subclasses define `reserve`, `start`, `step` and `logits`. Decoding is greedy:
+    each returned id is the argmax of that position's logits.
     """
 
     def reserve(self, sequences, length):
-        """Make room for `sequences` of `length` tokens; outside the clock."""
+        """Allocates the KV cache for `sequences` of `length` tokens; not timed."""
 
     def start(self, prompts):
-        """Run prompts of one length; the next id of each."""
+        """Runs prompts of equal length; returns the next id of each."""
         raise NotImplementedError
 
     def step(self, ids):
-        """Append one id to each sequence; the next id of each."""
+        """Appends one id to each sequence; returns the next id of each."""
         raise NotImplementedError
 
     def logits(self, prompt):
-        """Logits after the prompt's last token, float32 [vocab_size]."""
+        """Returns the logits after the prompt's last token, float32 [vocab_size]."""
         raise NotImplementedError
 
     def generate(self, prompts, tokens):
-        """(ids per sequence, when the clock started, when each step's tokens were known)."""
+        """Returns (ids per sequence, start time, time stamp of each step)."""
         self.reserve(len(prompts), len(prompts[0]) + tokens)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         columns = [self.start(prompts)]
         stamps = [time.perf_counter()]
         while len(columns) < tokens:
             columns.append(self.step(columns[-1]))
             stamps.append(time.perf_counter())
-        return [list(ids) for ids in zip(*columns, strict=True)], begun, stamps
+        return [list(ids) for ids in zip(*columns, strict=True)], start, stamps
 
 
 def prompts(count, length, vocab_size):
-    """Different prompts, the same for every engine."""
+    """Returns distinct random prompts, the same for every engine."""
     return [random.Random(s).choices(range(vocab_size - 1), k=length) for s in range(count)]
 
 
 def check(workload, ids, stamps, vocab_size):
-    """Raise WrongCount unless every sequence has every token, each with its own time."""
+    """Raises InvalidRun unless every sequence has all tokens and the time stamps increase."""
     title, tokens, sequences = workload.title, workload.tokens, workload.sequences
     lengths = [len(sequence) for sequence in ids]
     if lengths != [tokens] * sequences:
-        raise WrongCount(f"{title}: generated {lengths}, expected {tokens} for each of {sequences}")
+        raise InvalidRun(f"{title}: generated {lengths}, expected {tokens} for each of {sequences}")
     if len(stamps) != tokens or any(b <= a for a, b in zip(stamps, stamps[1:])):
-        raise WrongCount(f"{title}: {len(stamps)} steps, expected {tokens}, each after the one before")
+        raise InvalidRun(f"{title}: {len(stamps)} steps, expected {tokens} with increasing time stamps")
     if not all(0 <= id < vocab_size for sequence in ids for id in sequence):
-        raise WrongCount(f"{title}: a token id beyond the vocabulary of {vocab_size}")
+        raise InvalidRun(f"{title}: a token id outside the vocabulary of {vocab_size}")
 
 
 def measure(engine, workload, vocab_size):
-    """Tokens per second, one figure a repeat.
+    """Returns tokens per second, one sample per repetition.
 
-    Prefill is the time to the first next token; decode and batch are the steps
-    after it, so that neither counts the other's work.
+    Prefill is timed up to the first new token; decode and batch are timed from
+    there on, so neither includes the other's work.
     """
     samples = []
-    given = prompts(workload.sequences, workload.prompt, vocab_size)
+    batch = prompts(workload.sequences, workload.prompt, vocab_size)
     for _ in range(workload.repeats):
-        ids, begun, stamps = engine.generate(given, workload.tokens)
+        ids, start, stamps = engine.generate(batch, workload.tokens)
         check(workload, ids, stamps, vocab_size)
         if workload.phase == "prefill":
-            samples.append(workload.prompt / (stamps[0] - begun))
+            samples.append(workload.prompt / (stamps[0] - start))
         else:
             samples.append(workload.sequences * (workload.tokens - 1) / (stamps[-1] - stamps[0]))
     return samples
 
 
 def describe(workload):
-    """For the JSON."""
+    """Returns the workload as a dictionary for the JSON report."""
     return asdict(workload)
