@@ -1,5 +1,5 @@
-//! Loads an arbitrary config.json, a zero byte and an arbitrary model.safetensors: the result is weights of the
-//! configured shapes or a one-line error. All elements are read, to detect views outside the file.
+//! Loads an arbitrary config.json, a zero byte and an arbitrary model.safetensors: the result is weights of
+//! the configured shapes or a one-line error. All elements are read, to detect views outside the file.
 #![no_main]
 
 use hornbook::checkpoint::Checkpoint;
