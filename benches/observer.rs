@@ -11,7 +11,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::attention::KvPrecision;
-use hornbook::model::{KvCache, Model, Observer, Scratch, Segment, Site, Wanted};
+use hornbook::model::{KvCache, LogitsWanted, Model, Observer, Segment, Site, Workspace};
 use ndarray::ArrayViewMutD;
 use std::hint::black_box;
 use std::ops::Range;
@@ -24,21 +24,21 @@ type Group<'a> = BenchmarkGroup<'a, WallTime>;
 struct Blind;
 
 impl Observer for Blind {
-    fn wants(&self, _: Site) -> bool {
+    fn is_interested(&self, _: Site) -> bool {
         false
     }
 
-    fn see(&mut self, _: Site, _: ArrayViewMutD<'_, f32>) {}
+    fn observe(&mut self, _: Site, _: ArrayViewMutD<'_, f32>) {}
 }
 
 struct Outputs;
 
 impl Observer for Outputs {
-    fn wants(&self, site: Site) -> bool {
+    fn is_interested(&self, site: Site) -> bool {
         matches!(site, Site::Z(_))
     }
 
-    fn see(&mut self, _: Site, values: ArrayViewMutD<'_, f32>) {
+    fn observe(&mut self, _: Site, values: ArrayViewMutD<'_, f32>) {
         black_box(values.sum());
     }
 }
@@ -92,7 +92,7 @@ struct Pair {
 struct Pairs<'a> {
     model: &'a Model,
     cache: KvCache,
-    scratch: Scratch,
+    workspace: Workspace,
     ids: Vec<u32>,
 }
 
@@ -100,15 +100,16 @@ impl<'a> Pairs<'a> {
     fn new(model: &'a Model) -> Self {
         let ids: Vec<u32> = (0..=DEPTH as u32).map(|i| i * 61 % 4096).collect();
         let cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
-        let mut pairs = Self { model, cache, scratch: Scratch::new(), ids };
+        let mut pairs = Self { model, cache, workspace: Workspace::new(), ids };
         pairs.feed(0..DEPTH, &mut ());
         pairs
     }
 
     fn feed(&mut self, tokens: Range<usize>, see: &mut impl Observer) {
         self.cache.truncate(tokens.start);
-        let segment = Segment { tokens: &self.ids[tokens], cache: &mut self.cache, wanted: Wanted::Last };
-        self.model.forward(&mut [segment], &mut self.scratch, see).expect("tokens within the context");
+        let segment =
+            Segment { tokens: &self.ids[tokens], cache: &mut self.cache, logits: LogitsWanted::Last };
+        self.model.forward(&mut [segment], &mut self.workspace, see).expect("tokens within the context");
     }
 
     fn step(&mut self, see: &mut impl Observer) -> Duration {

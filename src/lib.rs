@@ -1,7 +1,7 @@
 //! **New here? Take the [tour]**: from a text to the next token in ten pages, for someone who knows what a matrix is and
 //! has never met a language model. [Tokens](tour::tokens) → [embedding](tour::embedding) →
-//! [positions](tour::positions) → [attention](tour::attention) → [MLP](tour::mlp) → [norm](tour::norm) →
-//! [head](tour::head) → [sampling](tour::sampling) → [cache](tour::cache) → [kernels](tour::kernels).
+//! [positions](tour::positions) → [attention](tour::attention) → [MLP](tour::mlp) → [layer norm](tour::layer_norm) →
+//! [LM head](tour::lm_head) → [sampling](tour::sampling) → [cache](tour::cache) → [kernels](tour::kernels).
 //!
 #![doc = include_str!("../README.md")]
 //!

@@ -4,7 +4,7 @@ use assert_cmd::Command;
 use console::{measure_text_width, strip_ansi_codes};
 use hornbook::Hornbook;
 use hornbook::lens::Inspection;
-use hornbook::lens::inspection::Settings;
+use hornbook::lens::inspection::InspectionOptions;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -56,10 +56,10 @@ fn data(html: &str) -> Value {
     serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap()
 }
 
-fn seen(settings: Settings) -> (Hornbook, Inspection) {
+fn seen(settings: InspectionOptions) -> (Hornbook, Inspection) {
     let hornbook = Hornbook::open("fable").unwrap();
     let ids = hornbook.encode(CAT).unwrap();
-    let seen = Inspection::of(&hornbook, &ids, settings, &mut (), |_| {}).unwrap();
+    let seen = Inspection::run(&hornbook, &ids, settings, &mut (), |_| {}).unwrap();
     (hornbook, seen)
 }
 
@@ -91,7 +91,7 @@ fn a_terminal_of_any_width_shows_all_sections() {
 
 #[test]
 fn what_is_drawn_is_what_was_computed() {
-    let (_, seen) = seen(Settings { best: 10, ..Settings::default() });
+    let (_, seen) = seen(InspectionOptions { best: 10, ..InspectionOptions::default() });
     let shown = written(&mut inspect(&[CAT, "--width", "100"]));
     let (layer, head) = (seen.shown.layer, seen.shown.head);
     assert!(shown.contains(&format!("L{layer}H{head}: a token gives")), "{shown}");
@@ -128,8 +128,13 @@ fn colours_are_for_terminals_that_want_them() {
 #[test]
 fn json_has_the_librarys_numbers() {
     let target = Hornbook::open("fable").unwrap().encode(" had").unwrap()[0];
-    let settings =
-        Settings { layer: Some(3), head: Some(1), target: Some(target), best: 10, ..Settings::default() };
+    let settings = InspectionOptions {
+        layer: Some(3),
+        head: Some(1),
+        target: Some(target),
+        best: 10,
+        ..InspectionOptions::default()
+    };
     let (_, seen) = seen(settings);
     let found = json(&[CAT, "--layer", "3", "--head", "1", "--target", " had"]);
     let same = |found: &Value, expected: &[f32], what: &str| {
@@ -222,7 +227,7 @@ fn a_report_asks_nothing_of_a_network_and_no_text_breaks_it() {
 
 #[test]
 fn a_report_holds_the_attention_that_was_computed() {
-    let (_, seen) = seen(Settings { best: 10, ..Settings::default() });
+    let (_, seen) = seen(InspectionOptions { best: 10, ..InspectionOptions::default() });
     let data = data(&report(&[CAT]));
     use base64::Engine as _;
     let packed =
@@ -260,12 +265,13 @@ fn a_report_of_twelve_by_twelve_heads_and_64_tokens_is_below_2_mb() {
 fn a_model_without_a_part_is_shown_beside_itself() {
     let plain = json(&[CAT]);
     let without = json(&[CAT, "--ablate", "mlp0", "--scale", "L5H1=2"]);
-    assert!(plain["ablation"].is_null());
-    let ablation = &without["ablation"];
-    assert_eq!(ablation["changes"], json!(["mlp0 zero", "L5H1 × 2"]));
-    assert!(ablation["kl_divergence"].as_f64().unwrap() > 1.0, "fable cannot read without its first MLP");
+    assert!(plain["intervention"].is_null());
+    let intervention = &without["intervention"];
+    assert_eq!(intervention["changes"], json!(["mlp0 zero", "L5H1 × 2"]));
+    assert!(intervention["kl_divergence"].as_f64().unwrap() > 1.0, "fable cannot read without its first MLP");
     let best = |answers: &Value| answers["answers"].as_array().unwrap().last().unwrap()["best"][0].clone();
-    let shift = |id: &Value| ablation["next"].as_array().unwrap().iter().find(|s| s["id"] == *id).cloned();
+    let shift =
+        |id: &Value| intervention["next"].as_array().unwrap().iter().find(|s| s["id"] == *id).cloned();
     for (answers, when) in [(&plain, "before"), (&without, "after")] {
         let best = best(answers);
         let shift = shift(&best["id"]).unwrap();
@@ -287,7 +293,7 @@ fn a_model_without_a_part_is_shown_beside_itself() {
     let page = data(&report(&[CAT, "--ablate", "mlp0"]));
     assert_eq!(page["changed"]["changes"], json!(["mlp0 zero"]));
     assert!((page["changed"]["kl"].as_f64().unwrap() - kl).abs() < 1e-4, "{kl}");
-    let alone = &json(&[CAT, "--ablate", "mlp0"])["ablation"]["next"];
+    let alone = &json(&[CAT, "--ablate", "mlp0"])["intervention"]["next"];
     let next = page["changed"]["next"].as_array().unwrap();
     assert!(next.len() >= 5 && next.len() == alone.as_array().unwrap().len());
     for (shift, alone) in next.iter().zip(alone.as_array().unwrap()) {
@@ -302,10 +308,10 @@ fn a_model_without_a_part_is_shown_beside_itself() {
 #[test]
 fn inspect_and_generate_say_the_same_of_a_change() {
     let change = [CAT, "--ablate", "L5H2,mlp3", "--ablate-with", "mean", "--scale", "L0H1=-0.5", "--json"];
-    let inspected = json(&change[..change.len() - 1])["ablation"].take();
+    let inspected = json(&change[..change.len() - 1])["intervention"].take();
     let mut generate = Command::new(env!("CARGO_BIN_EXE_hornbook"));
     let said = written(generate.arg("generate").args(change).args(["--max-tokens", "1"]));
-    let mut generated = serde_json::from_str::<Value>(&said).unwrap()["ablation"].take();
+    let mut generated = serde_json::from_str::<Value>(&said).unwrap()["intervention"].take();
     assert!(generated.as_object_mut().unwrap().remove("before").is_some(), "the text is generate's own");
     assert_eq!(inspected, generated);
     assert_eq!(inspected["changes"], json!(["L5H2 mean", "mlp3 mean", "L0H1 × -0.5"]));

@@ -52,29 +52,29 @@ fn an_ablated_model_writes_beside_the_model_as_it_is() {
 
     let report = json(&[&KING[..], &["--ablate", "mlp0"]].concat());
     assert_eq!(report["choices"][0]["text"].as_str().unwrap().trim_end(), after.trim_end());
-    let ablation = &report["ablation"];
-    assert_eq!(ablation["changes"], serde_json::json!(["mlp0 zero"]));
-    assert_eq!(ablation["before"][0]["text"].as_str().unwrap().trim_end(), plain.trim_end());
-    assert!(ablation["kl_divergence"].as_f64().unwrap() > 1.0);
-    let next = ablation["next"].as_array().unwrap();
+    let intervention = &report["intervention"];
+    assert_eq!(intervention["changes"], serde_json::json!(["mlp0 zero"]));
+    assert_eq!(intervention["before"][0]["text"].as_str().unwrap().trim_end(), plain.trim_end());
+    assert!(intervention["kl_divergence"].as_f64().unwrap() > 1.0);
+    let next = intervention["next"].as_array().unwrap();
     assert!(next.len() >= 5 && next.iter().all(|token| token["before"].is_f64() && token["after"].is_f64()));
-    assert!(json(&KING)["ablation"].is_null(), "nothing is said where nothing is changed");
+    assert!(json(&KING)["intervention"].is_null(), "nothing is said where nothing is changed");
 
     // Once as much is as much; the mean is not nothing; a scale of 0 is.
     let text = |args: &[&str]| json(&[&KING[..], args].concat());
     let once = text(&["--scale", "L5H1=1"]);
-    assert_eq!(once["ablation"]["kl_divergence"], 0.0);
-    let kl = |args: &[&str]| text(args)["ablation"]["kl_divergence"].as_f64().unwrap();
+    assert_eq!(once["intervention"]["kl_divergence"], 0.0);
+    let kl = |args: &[&str]| text(args)["intervention"]["kl_divergence"].as_f64().unwrap();
     let zero = kl(&["--ablate", "l2h1,MLP1"]);
     assert_eq!(zero, kl(&["--scale", "L2H1=0,mlp1=-0"]));
     assert_ne!(zero, kl(&["--ablate", "L2H1,mlp1", "--ablate-with", "mean"]));
     // Several completions, each beside its own.
     let several =
         json(&["generate", "The king", "-n", "2", "--seed", "4", "--max-tokens", "9", "--ablate", "L0H0"]);
-    assert_eq!(several["ablation"]["before"].as_array().unwrap().len(), 2);
+    assert_eq!(several["intervention"]["before"].as_array().unwrap().len(), 2);
     let plain = json(&["generate", "The king", "-n", "2", "--seed", "4", "--max-tokens", "9"]);
     for i in 0..2 {
-        assert_eq!(several["ablation"]["before"][i]["text"], plain["choices"][i]["text"]);
+        assert_eq!(several["intervention"]["before"][i]["text"], plain["choices"][i]["text"]);
     }
 }
 

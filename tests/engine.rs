@@ -9,7 +9,7 @@ use hornbook::engine::{
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
-use hornbook::model::{KvCache, Model, Scratch, Segment, Session, Site, Wanted};
+use hornbook::model::{KvCache, LogitsWanted, Model, Segment, Session, Site, Workspace};
 use hornbook::sampling::{LogSoftmax, SamplingParams, top_logprobs};
 use hornbook::{FinishReason, Hornbook, Options, Token};
 use std::time::{Duration, Instant};
@@ -258,8 +258,8 @@ fn embedding(model: &Model, tokens: &[u32]) -> Vec<f32> {
             }
         }
     };
-    let batch = &mut [Segment { tokens, cache: &mut cache, wanted: Wanted::None }];
-    model.forward(batch, &mut Scratch::new(), &mut see).unwrap();
+    let batch = &mut [Segment { tokens, cache: &mut cache, logits: LogitsWanted::None }];
+    model.forward(batch, &mut Workspace::new(), &mut see).unwrap();
     sum.iter().map(|sum| (sum / tokens.len() as f64) as f32).collect()
 }
 

@@ -7,9 +7,9 @@ use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
-use hornbook::lens::inspection::Settings;
-use hornbook::lens::{Attribution, Capture, Inspection, Part};
-use hornbook::model::{KvCache, Model, Precision, Scratch, Segment, Site, Wanted};
+use hornbook::lens::inspection::InspectionOptions;
+use hornbook::lens::{ActivationCache, Component, DirectLogitAttribution, Inspection};
+use hornbook::model::{KvCache, LogitsWanted, Model, Precision, Segment, Site, Workspace};
 use ndarray::ArrayViewMutD;
 
 const TOLERANCE: f32 = 1e-5;
@@ -24,8 +24,8 @@ fn open(folder: &str) -> Hornbook {
 }
 
 fn inspect(hornbook: &Hornbook, ids: &[u32]) -> Inspection {
-    let settings = Settings { best: 5, ..Settings::default() };
-    Inspection::of(hornbook, ids, settings, &mut (), |_| {}).unwrap()
+    let settings = InspectionOptions { best: 5, ..InspectionOptions::default() };
+    Inspection::run(hornbook, ids, settings, &mut (), |_| {}).unwrap()
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn capture_surprise_and_attribution_are_pytorchs() {
         check("hidden", seen.capture.residuals.iter().copied().collect());
         check("norms", seen.norms.iter().copied().collect());
         check("entropy", seen.readings.iter().map(|reading| reading.entropy).collect());
-        check("surprise", (1..seen.capture.len()).map(|t| seen.surprise(t).unwrap()).collect());
+        check("surprise", (1..seen.capture.len()).map(|t| seen.surprisal(t).unwrap()).collect());
         let targets: Vec<u32> = seen.contributions.iter().map(|c| c.target).collect();
         assert_eq!(targets, reference.whole("target"), "{folder}");
         check("logit", seen.contributions.iter().map(|c| c.logit).collect());
@@ -55,12 +55,12 @@ fn the_logit_lens_is_pytorchs_and_its_last_row_the_models_answer() {
         let reference = Reference::of(folder, "lens.safetensors");
         let hornbook = open(folder);
         let model = hornbook.model();
-        let capture = Capture::of(model, &reference.ids(), KvPrecision::F32, &mut ()).unwrap();
+        let capture = ActivationCache::capture(model, &reference.ids(), KvPrecision::F32, &mut ()).unwrap();
         let rows = hornbook::kernels::rows::Rows::dense(
             capture.residuals.as_slice().unwrap(),
             model.config().n_embd,
         );
-        let lens = model.read_out(rows);
+        let lens = model.unembed_residual(rows);
         reference.assert_close("lens", &lens, TOLERANCE, folder);
         let logits = capture.logits.as_slice().unwrap();
         assert_eq!(&lens[lens.len() - logits.len()..], logits, "{folder}: the same bits");
@@ -81,10 +81,10 @@ fn the_logit_lens_is_pytorchs_and_its_last_row_the_models_answer() {
 /// A pass that nobody watches.
 fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
     let mut cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
-    let mut scratch = Scratch::new();
-    let segment = Segment { tokens: ids, cache: &mut cache, wanted: Wanted::All };
-    model.forward(&mut [segment], &mut scratch, &mut ()).unwrap();
-    (0..ids.len()).flat_map(|t| scratch.logits().row(t).to_vec()).collect()
+    let mut workspace = Workspace::new();
+    let segment = Segment { tokens: ids, cache: &mut cache, logits: LogitsWanted::All };
+    model.forward(&mut [segment], &mut workspace, &mut ()).unwrap();
+    (0..ids.len()).flat_map(|t| workspace.logits().row(t).to_vec()).collect()
 }
 
 #[test]
@@ -110,13 +110,13 @@ fn the_parts_add_up_to_the_logit() {
         let checkpoint = Checkpoint::open("fable").unwrap();
         let hornbook = Hornbook::with_precision(checkpoint, pool, Some(precision)).unwrap();
         let model = hornbook.model();
-        let capture = Capture::of(model, &ids, KvPrecision::F32, &mut ()).unwrap();
-        let attribution = Attribution::new(model);
+        let capture = ActivationCache::capture(model, &ids, KvPrecision::F32, &mut ()).unwrap();
+        let attribution = DirectLogitAttribution::new(model);
         let parts = attribution.parts();
         assert_eq!(parts.len(), 2 + 6 * (4 + 2) + 1);
-        assert_eq!((parts[2], parts[2 + 4]), (Part::Head { layer: 0, head: 0 }, Part::AttnBias(0)));
+        assert_eq!((parts[2], parts[2 + 4]), (Component::Head { layer: 0, head: 0 }, Component::AttnBias(0)));
         for (token, target) in [(0, 17), (4, 300), (ids.len() - 1, 4095)] {
-            let found = attribution.of(&capture, token, target);
+            let found = attribution.attribute(&capture, token, target);
             let sum = |parts: &[f32]| parts.iter().map(|&x| f64::from(x)).sum::<f64>() as f32;
             let size = found.direct.iter().fold(0.0f32, |max, x| max.max(x.abs()));
             for (sum, whole) in
@@ -136,16 +136,16 @@ fn the_parts_add_up_to_the_logit() {
 fn what_is_captured_is_what_an_observer_made_of_it() {
     let ids = Reference::of("fable", "lens.safetensors").ids();
     let hornbook = open("fable");
-    let plain = Capture::of(hornbook.model(), &ids, KvPrecision::F32, &mut ()).unwrap();
+    let plain = ActivationCache::capture(hornbook.model(), &ids, KvPrecision::F32, &mut ()).unwrap();
     let mut silence = |site: Site, mut values: ArrayViewMutD<'_, f32>| {
         if site == Site::MlpOut(2) {
             values.fill(0.0);
         }
     };
-    let changed = Capture::of(hornbook.model(), &ids, KvPrecision::F32, &mut silence).unwrap();
+    let changed = ActivationCache::capture(hornbook.model(), &ids, KvPrecision::F32, &mut silence).unwrap();
     assert!(changed.mlp_out.outer_iter().nth(2).unwrap().iter().all(|&x| x == 0.0));
     assert_ne!(plain.logits, changed.logits);
-    let first = |capture: &Capture| capture.residuals.outer_iter().nth(2).unwrap().to_owned();
+    let first = |capture: &ActivationCache| capture.residuals.outer_iter().nth(2).unwrap().to_owned();
     assert_eq!(first(&plain), first(&changed), "what came before is the same");
 }
 
@@ -153,7 +153,7 @@ fn what_is_captured_is_what_an_observer_made_of_it() {
 fn a_rest_on_the_first_token_is_not_telling_and_a_find_is() {
     let ids = Reference::of("fable", "lens.safetensors").ids();
     let hornbook = open("fable");
-    let mut capture = Capture::of(hornbook.model(), &ids, KvPrecision::F32, &mut ()).unwrap();
+    let mut capture = ActivationCache::capture(hornbook.model(), &ids, KvPrecision::F32, &mut ()).unwrap();
     capture.patterns.fill(0.0);
     for i in 0..ids.len() {
         capture.patterns[[0, 0, i, 0]] = 1.0; // the first
@@ -161,33 +161,33 @@ fn a_rest_on_the_first_token_is_not_telling_and_a_find_is() {
         capture.patterns[[3, 2, i, i.min(2)]] = 0.4; // one other
         capture.patterns[[4, 2, i, i.min(2)]] = 0.3;
     }
-    let found = hornbook::lens::telling::most_telling(&capture, None);
+    let found = hornbook::lens::saliency::most_salient_head(&capture, None);
     assert_eq!((found.layer, found.head), (3, 2));
     let n = ids.len() as f32;
     assert!((found.score - 0.4 * (n - 4.0) / (n - 3.0)).abs() < 1e-6, "token 3 looks at the one before");
-    let of_layer = hornbook::lens::telling::most_telling(&capture, Some(4));
+    let of_layer = hornbook::lens::saliency::most_salient_head(&capture, Some(4));
     assert_eq!((of_layer.layer, of_layer.head), (4, 2));
-    assert_eq!(hornbook::lens::telling::most_telling(&capture, Some(0)).score, 0.0);
+    assert_eq!(hornbook::lens::saliency::most_salient_head(&capture, Some(0)).score, 0.0);
 }
 
 #[test]
 fn what_is_not_there_is_refused() {
     let hornbook = open("fable");
-    let refuse = |tokens: &[u32], settings: Settings| {
-        Inspection::of(&hornbook, tokens, settings, &mut (), |_| {}).unwrap_err().to_string()
+    let refuse = |tokens: &[u32], settings: InspectionOptions| {
+        Inspection::run(&hornbook, tokens, settings, &mut (), |_| {}).unwrap_err().to_string()
     };
-    let plain = Settings::default();
+    let plain = InspectionOptions::default();
     assert_eq!(refuse(&[], plain), "there is no token to look at");
     assert_eq!(
         refuse(&[1; 513], plain),
         "the prompt is 513 tokens long, but the model's context is 512 tokens"
     );
     assert_eq!(
-        refuse(&[1], Settings { layer: Some(6), ..plain }),
+        refuse(&[1], InspectionOptions { layer: Some(6), ..plain }),
         "--layer: found 6, expected a number from 0 to 5"
     );
     assert_eq!(
-        refuse(&[1], Settings { target: Some(4096), ..plain }),
+        refuse(&[1], InspectionOptions { target: Some(4096), ..plain }),
         "token id 4096 is outside the vocabulary (0 to 4095)"
     );
 }

@@ -17,7 +17,7 @@ mod contributing;
 mod engine;
 mod generate_reference;
 mod hub;
-mod lens_parts;
+mod lens_components;
 mod lens_reference;
 mod model_reference;
 mod precision;

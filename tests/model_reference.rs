@@ -6,7 +6,7 @@ use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
-use hornbook::model::{KvCache, Model, Observer, Scratch, Segment, Site, Wanted};
+use hornbook::model::{KvCache, LogitsWanted, Model, Observer, Segment, Site, Workspace};
 use ndarray::{ArrayD, ArrayViewMutD};
 use std::collections::BTreeMap;
 
@@ -20,12 +20,12 @@ fn model(folder: &str, threads: usize, isa: Isa) -> Model {
 /// All logits of a sequence, prefilled in chunks of at most `chunk` tokens.
 fn logits(model: &Model, ids: &[u32], chunk: usize, see: &mut impl Observer) -> Vec<f32> {
     let mut cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
-    let mut scratch = Scratch::new();
+    let mut workspace = Workspace::new();
     let mut all = vec![];
     for tokens in ids.chunks(chunk) {
-        let segment = Segment { tokens, cache: &mut cache, wanted: Wanted::All };
-        model.forward(&mut [segment], &mut scratch, see).unwrap();
-        let logits = scratch.logits();
+        let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::All };
+        model.forward(&mut [segment], &mut workspace, see).unwrap();
+        let logits = workspace.logits();
         (0..logits.len()).for_each(|t| all.extend(logits.row(t)));
     }
     all
@@ -35,7 +35,7 @@ fn logits(model: &Model, ids: &[u32], chunk: usize, see: &mut impl Observer) -> 
 struct Seen(BTreeMap<Site, ArrayD<f32>>);
 
 impl Observer for Seen {
-    fn see(&mut self, site: Site, values: ArrayViewMutD<'_, f32>) {
+    fn observe(&mut self, site: Site, values: ArrayViewMutD<'_, f32>) {
         assert!(self.0.insert(site, values.to_owned()).is_none(), "{site} seen twice");
     }
 }
@@ -128,23 +128,23 @@ fn same_bits_in_any_company() {
             all[(ids.len() - 1) * model.config().vocab_size..].to_vec()
         })
         .collect();
-    let mut scratch = Scratch::new();
+    let mut workspace = Workspace::new();
     let mut caches = [(); 3].map(|()| KvCache::new(model.config(), 32, KvPrecision::F32));
     let heads = [5, 7, 0]; // what each has cached before they meet
     for ((cache, ids), n) in caches.iter_mut().zip(sequences).zip(heads) {
-        let segment = Segment { tokens: &ids[..n], cache, wanted: Wanted::None };
-        model.forward(&mut [segment], &mut scratch, &mut ()).unwrap();
-        assert!(scratch.logits().is_empty());
+        let segment = Segment { tokens: &ids[..n], cache, logits: LogitsWanted::None };
+        model.forward(&mut [segment], &mut workspace, &mut ()).unwrap();
+        assert!(workspace.logits().is_empty());
     }
     let mut batch: Vec<Segment> = caches
         .iter_mut()
         .zip(sequences)
         .zip(heads)
-        .map(|((cache, ids), n)| Segment { tokens: &ids[n..], cache, wanted: Wanted::Last })
+        .map(|((cache, ids), n)| Segment { tokens: &ids[n..], cache, logits: LogitsWanted::Last })
         .collect();
-    model.forward(&mut batch, &mut scratch, &mut ()).unwrap();
+    model.forward(&mut batch, &mut workspace, &mut ()).unwrap();
     for (i, alone) in alone.iter().enumerate() {
-        assert!(bits(scratch.logits().row(i)) == bits(alone), "sequence {i}");
+        assert!(bits(workspace.logits().row(i)) == bits(alone), "sequence {i}");
     }
 }
 
@@ -174,8 +174,8 @@ fn too_many_tokens_and_unknown_ids_are_refused_and_nothing_is_cached() {
     let model = model("tiny-gelu-new", 1, Isa::available()[0]);
     let mut cache = KvCache::new(model.config(), 96, KvPrecision::F32);
     let mut refuse = |tokens: &[u32]| {
-        let segment = Segment { tokens, cache: &mut cache, wanted: Wanted::Last };
-        let error = model.forward(&mut [segment], &mut Scratch::new(), &mut ()).unwrap_err();
+        let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::Last };
+        let error = model.forward(&mut [segment], &mut Workspace::new(), &mut ()).unwrap_err();
         assert_eq!(cache.len(), 0);
         error.to_string()
     };

@@ -5,7 +5,7 @@
 use super::{Cost, ReadBandwidth, Summary, fma_peak};
 use crate::Result;
 use crate::kernels::attention::KvPrecision;
-use crate::model::{KvCache, Model, Scratch, Segment, Session, Wanted};
+use crate::model::{KvCache, LogitsWanted, Model, Segment, Session, Workspace};
 use std::time::Instant;
 
 /// Tokens decoded in one repetition, or as many as the context has room for.
@@ -165,7 +165,7 @@ impl Work {
 /// A phase, ready to run.
 enum Run<'m> {
     Prefill { session: Session<'m>, prompt: Vec<u32> },
-    Decode { model: &'m Model, caches: Vec<KvCache>, depth: usize, scratch: Scratch },
+    Decode { model: &'m Model, caches: Vec<KvCache>, depth: usize, workspace: Workspace },
 }
 
 impl<'m> Run<'m> {
@@ -179,11 +179,11 @@ impl<'m> Run<'m> {
             Phase::Batch { sequences, depth } => (sequences, depth),
         };
         let capacity = depth + steps(model.config().n_positions, depth);
-        let mut scratch = Scratch::new();
+        let mut workspace = Workspace::new();
         let mut first = KvCache::new(model.config(), capacity, kv_precision);
         for tokens in tokens(model, 0, depth).chunks(PREFILL) {
-            let segment = Segment { tokens, cache: &mut first, wanted: Wanted::None };
-            model.forward(&mut [segment], &mut scratch, &mut ())?;
+            let segment = Segment { tokens, cache: &mut first, logits: LogitsWanted::None };
+            model.forward(&mut [segment], &mut workspace, &mut ())?;
         }
         let mut caches = vec![first];
         for _ in 1..sequences {
@@ -191,7 +191,7 @@ impl<'m> Run<'m> {
             cache.copy_from(&caches[0]);
             caches.push(cache);
         }
-        Ok(Run::Decode { model, caches, depth, scratch })
+        Ok(Run::Decode { model, caches, depth, workspace })
     }
 
     fn once(&mut self) -> Result<()> {
@@ -200,17 +200,17 @@ impl<'m> Run<'m> {
                 session.truncate(0);
                 session.feed(prompt)?;
             }
-            Run::Decode { model, caches, depth, scratch } => {
+            Run::Decode { model, caches, depth, workspace } => {
                 caches.iter_mut().for_each(|cache| cache.truncate(*depth));
                 for step in 0..steps(model.config().n_positions, *depth) {
                     let next = tokens(model, *depth + step, caches.len());
                     let segment = |(cache, i): (_, usize)| Segment {
                         tokens: &next[i..=i],
                         cache,
-                        wanted: Wanted::Last,
+                        logits: LogitsWanted::Last,
                     };
                     let mut batch: Vec<_> = caches.iter_mut().zip(0..).map(segment).collect();
-                    model.forward(&mut batch, scratch, &mut ())?;
+                    model.forward(&mut batch, workspace, &mut ())?;
                 }
             }
         }

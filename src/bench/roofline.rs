@@ -8,7 +8,7 @@
 use super::{ReadBandwidth, fma_peak};
 use crate::Result;
 use crate::kernels::attention::KvPrecision;
-use crate::model::{KvCache, Model, Observer, Operation, Scratch, Segment, Site, Wanted};
+use crate::model::{KvCache, LogitsWanted, Model, Observer, Operation, Segment, Site, Workspace};
 use crate::sampling::{Sampler, SamplingParams};
 use ndarray::ArrayViewMutD;
 use std::time::Instant;
@@ -84,14 +84,14 @@ pub fn roofline(
     let ids: Vec<u32> = (0..step.depth + step.tokens).map(token).collect();
     let (past, tokens) = ids.split_at(step.depth);
     let mut cache = KvCache::new(model.config(), ids.len(), kv_precision);
-    let mut scratch = Scratch::new();
+    let mut workspace = Workspace::new();
     if !past.is_empty() {
-        let segment = Segment { tokens: past, cache: &mut cache, wanted: Wanted::None };
-        model.forward(&mut [segment], &mut scratch, &mut ())?;
+        let segment = Segment { tokens: past, cache: &mut cache, logits: LogitsWanted::None };
+        model.forward(&mut [segment], &mut workspace, &mut ())?;
     }
     let params = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
     let sampler = Sampler::new(params, 0);
-    let mut taker = Taker { model, cache, scratch, sampler, tokens, depth: step.depth };
+    let mut taker = Taker { model, cache, workspace, sampler, tokens, depth: step.depth };
     let limits = || (memory.measure(model.pool()), fma_peak(model.pool()));
 
     let before = limits();
@@ -141,7 +141,7 @@ pub fn roofline(
 struct Taker<'a> {
     model: &'a Model,
     cache: KvCache,
-    scratch: Scratch,
+    workspace: Workspace,
     sampler: Sampler,
     tokens: &'a [u32],
     depth: usize,
@@ -150,9 +150,9 @@ struct Taker<'a> {
 impl Taker<'_> {
     fn take(&mut self, see: &mut impl Observer) -> Result<()> {
         self.cache.truncate(self.depth);
-        let segment = Segment { tokens: self.tokens, cache: &mut self.cache, wanted: Wanted::Last };
-        self.model.forward(&mut [segment], &mut self.scratch, see)?;
-        self.sampler.sample(self.scratch.logits().row(0), self.tokens, &[]);
+        let segment = Segment { tokens: self.tokens, cache: &mut self.cache, logits: LogitsWanted::Last };
+        self.model.forward(&mut [segment], &mut self.workspace, see)?;
+        self.sampler.sample(self.workspace.logits().row(0), self.tokens, &[]);
         Ok(())
     }
 }
@@ -183,11 +183,11 @@ impl Stopwatch {
 }
 
 impl Observer for Stopwatch {
-    const LOOKS: bool = false;
+    const ENABLED: bool = false;
 
-    fn see(&mut self, _site: Site, _values: ArrayViewMutD<'_, f32>) {}
+    fn observe(&mut self, _site: Site, _values: ArrayViewMutD<'_, f32>) {}
 
-    fn ended(&mut self, operation: Operation) {
+    fn operation_finished(&mut self, operation: Operation) {
         self.note(What::Operation(operation));
     }
 }
@@ -220,7 +220,7 @@ fn cost(model: &Model, kv_precision: KvPrecision, step: Step, operation: Operati
             (goes_on(layer) * (inner + 2 * e), 2 * goes_on(layer) * inner * e, weights)
         }
         Operation::LnF => (2 * e, 8 * e, weights),
-        Operation::Head => (e + vocab_size, 2 * e * vocab_size, weights),
+        Operation::LmHead => (e + vocab_size, 2 * e * vocab_size, weights),
     };
     ((size_of::<f32>() * numbers + bytes) as f64, flops as f64)
 }
@@ -267,7 +267,7 @@ mod tests {
         let model = fable();
         let whole = Cost::of(&model, KvPrecision::F16);
         for step in [Step { tokens: 1, depth: 99 }, Step { tokens: 30, depth: 70 }] {
-            let matrices = Operation::of_pass(6).filter(|operation| {
+            let matrices = Operation::in_pass(6).filter(|operation| {
                 !matches!(
                     operation,
                     Operation::Embed | Operation::Ln1(_) | Operation::Ln2(_) | Operation::LnF
@@ -279,7 +279,7 @@ mod tests {
             let unused = 2 * (step.tokens - 1) * 256 * 256;
             assert_eq!(flops - unused as f64, whole.operations(step.tokens, step.depth));
         }
-        let bytes: usize = Operation::of_pass(6).map(|operation| model.weight_bytes(operation)).sum();
+        let bytes: usize = Operation::in_pass(6).map(|operation| model.weight_bytes(operation)).sum();
         assert_eq!(bytes, model.pass_bytes() + model.weight_bytes(Operation::Embed));
     }
 }

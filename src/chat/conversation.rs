@@ -2,7 +2,7 @@
 
 use super::{Answer, AnswerStats, ChatMessage, ChatTemplate};
 use crate::generate::ContextPolicy;
-use crate::model::{Session, common};
+use crate::model::{Session, common_prefix_len};
 use crate::{Error, Hornbook, Options, Result};
 
 /// The share of the context that an answer is to find free, where it may be that long.
@@ -141,7 +141,7 @@ impl<'h> Conversation<'h> {
             plan.start_completion(turns.iter().filter(|turn| turn.role == "assistant").count() as u64);
         let prompt = writer.prompt();
         // The last token is read again where all were: its logits are needed.
-        let reused = common(&self.read, prompt).min(prompt.len() - 1);
+        let reused = common_prefix_len(&self.read, prompt).min(prompt.len() - 1);
         let cost = AnswerStats::new(prompt.len(), reused, dropped_messages);
         self.session.truncate(reused);
         self.read.truncate(reused);

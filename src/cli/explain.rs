@@ -5,7 +5,7 @@ use super::prompt::{self, PromptArgs};
 use super::screen::{Screen, display_width, fit_to_width};
 use super::{is_closed_pipe, write_error, write_json};
 use crate::lens::label::label;
-use crate::lens::walk::{Step, walk};
+use crate::lens::walkthrough::{Step, walkthrough};
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use serde_json::json;
@@ -65,7 +65,7 @@ impl Explain {
             let (name, found) = ("--layer".into(), layer.to_string());
             return Err(Error::Parameter { name, found, expected: format!("0 to {}", n_layer - 1) });
         }
-        let mut steps = walk(hornbook.model(), &tokens)?;
+        let mut steps = walkthrough(hornbook.model(), &tokens)?;
         if let Some(layer) = self.layer {
             steps.retain(|step| step.layer == Some(layer));
         }

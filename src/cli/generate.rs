@@ -3,7 +3,7 @@
 mod args;
 mod batched;
 mod beams;
-mod changed;
+mod before_after;
 mod completion_source;
 mod completion_writer;
 mod output;
@@ -18,7 +18,7 @@ use crate::generate::{ContextPolicy, Generation};
 use crate::model::Observer;
 use crate::{Error, Hornbook, Result};
 use batched::{BatchedCompletions, start_engine};
-use changed::Changed;
+use before_after::BeforeAfter;
 use completion_source::SequentialCompletions;
 use completion_writer::CompletionWriter;
 use std::process::ExitCode;
@@ -74,15 +74,15 @@ impl Generate {
         if let Some(pattern) = &self.repeat_until {
             return self.repeat_until_match(pattern, hornbook, prompt, stats, flag);
         }
-        if let Some(changes) = self.changes.ready(&hornbook, prompt)? {
+        if let Some(interventions) = self.interventions.build(&hornbook, prompt)? {
             let plain = hornbook.generate(prompt, &options)?;
-            let generation = hornbook.generate_observed(prompt, &options, changes.clone())?;
-            let mut writer = CompletionWriter::new(self, &hornbook, prompt, changes, stats, flag)?;
-            let changed = Changed::new(self, &hornbook, plain, &generation, flag)?;
+            let generation = hornbook.generate_observed(prompt, &options, interventions.clone())?;
+            let mut writer = CompletionWriter::new(self, &hornbook, prompt, interventions, stats, flag)?;
+            let before_after = BeforeAfter::new(self, &hornbook, plain, &generation, flag)?;
             return writer.write_all(
                 &mut SequentialCompletions::new(self.configure(&hornbook, generation)),
                 seed,
-                Some(changed),
+                Some(before_after),
             );
         }
         if self.n.get() > 1 && self.prompt_lookup.is_none() {

@@ -5,7 +5,7 @@ use super::screen::Screen;
 use super::{progress, write_json, write_line};
 use crate::Result;
 use crate::atomic_file::AtomicFile;
-use crate::lens::heads::{self, HeadScores, Kind};
+use crate::lens::heads::{self, HeadKind, HeadScores};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::num::NonZeroUsize;
@@ -74,7 +74,8 @@ impl Heads {
     pub(super) fn run(self) -> Result<ExitCode> {
         let hornbook = self.model.open()?;
         let length = self.length.map(NonZeroUsize::get);
-        let sequences = heads::repeated(hornbook.model(), self.sequences.get(), length, self.seed)?;
+        let sequences =
+            heads::repeated_random_tokens(hornbook.model(), self.sequences.get(), length, self.seed)?;
         let bar = progress::bar(sequences.len());
         let scores = heads::score(hornbook.model(), &sequences, || bar.inc(1));
         bar.finish_and_clear();
@@ -99,32 +100,32 @@ impl Heads {
 
     fn sorted(&self, mut scores: Vec<HeadScores>) -> Vec<HeadScores> {
         let kind = match self.sort {
-            Sort::Induction => Kind::Induction,
-            Sort::Previous => Kind::Previous,
-            Sort::Duplicate => Kind::Duplicate,
-            Sort::First => Kind::First,
+            Sort::Induction => HeadKind::Induction,
+            Sort::Previous => HeadKind::Previous,
+            Sort::Duplicate => HeadKind::Duplicate,
+            Sort::First => HeadKind::First,
             Sort::Layer => return scores, // as they come
         };
-        scores.sort_by(|a, b| b.of(kind).total_cmp(&a.of(kind)));
+        scores.sort_by(|a, b| b.score(kind).total_cmp(&a.score(kind)));
         scores
     }
 }
 
 fn table(screen: Screen, scores: &[HeadScores]) -> String {
-    let names: String = Kind::ALL.iter().map(|kind| format!("{:>11}", kind.name())).collect();
+    let names: String = HeadKind::ALL.iter().map(|kind| format!("{:>11}", kind.name())).collect();
     let mut text = format!("{}\n", screen.bold(&format!("head   {names}   most like")));
     for head in scores {
         let name = format!("L{}H{}", head.layer, head.head);
-        let cells: String = Kind::ALL
+        let cells: String = HeadKind::ALL
             .iter()
             .map(|&kind| {
                 format!(
                     "    {}",
-                    screen.on_heat_color(&format!("{:7.3}", head.of(kind)), head.of(kind) as f32)
+                    screen.on_heat_color(&format!("{:7.3}", head.score(kind)), head.score(kind) as f32)
                 )
             })
             .collect();
-        let kind = head.kind().map_or("", Kind::name);
+        let kind = head.kind().map_or("", HeadKind::name);
         text += format!("{name:7}{cells}   {kind}").trim_end();
         text.push('\n');
     }

@@ -7,14 +7,14 @@ mod json;
 mod lens_table;
 mod strip;
 
-use super::changes::{COMPARED, ChangesArgs};
+use super::interventions::{COMPARED, InterventionArgs};
 use super::model_args::ModelArgs;
 use super::prompt::{self, PromptArgs};
 use super::screen::{Screen, display_width, fit_to_width};
 use super::{progress, write_json, write_line};
 use crate::atomic_file::AtomicFile;
-use crate::lens::ablate::{Change, Effect, Outcome};
-use crate::lens::inspection::Settings;
+use crate::lens::inspection::InspectionOptions;
+use crate::lens::intervention::{Effect, Intervention, Outcome};
 use crate::lens::{Inspection, report};
 use crate::model::Session;
 use crate::{Error, Hornbook, Result};
@@ -70,7 +70,7 @@ pub struct Inspect {
     target_id: Option<u32>,
 
     #[command(flatten)]
-    changes: ChangesArgs,
+    interventions: InterventionArgs,
 
     /// Print one JSON object with all values
     #[arg(long, help_heading = "Output")]
@@ -101,23 +101,23 @@ impl Inspect {
                 expected: format!("at most {MOST_REPORTED}"),
             });
         }
-        let settings = Settings {
+        let settings = InspectionOptions {
             layer: self.layer,
             head: self.head,
             target: self.target(&hornbook)?,
             best: BEST,
             kv_precision: self.model.kv_precision.map(Into::into),
         };
-        let changes = self.changes.ready(&hornbook, &ids)?;
+        let changes = self.interventions.build(&hornbook, &ids)?;
         let bar = progress::bar(ids.len() * (hornbook.config().n_layer + 1));
         let each = |n| bar.inc(n as u64);
         let seen = match changes {
-            None => Inspection::of(&hornbook, &ids, settings, &mut (), each),
-            Some(mut changes) => Inspection::of(&hornbook, &ids, settings, &mut changes, each),
+            None => Inspection::run(&hornbook, &ids, settings, &mut (), each),
+            Some(mut changes) => Inspection::run(&hornbook, &ids, settings, &mut changes, each),
         };
         bar.finish_and_clear();
         let seen = seen?;
-        let outcome = outcome(self.changes.list(), &hornbook, &seen, settings)?;
+        let outcome = outcome(self.interventions.list(), &hornbook, &seen, settings)?;
 
         if let Some(file) = &self.html {
             let html = report::html(&hornbook, &seen, outcome.as_ref());
@@ -156,10 +156,10 @@ impl Inspect {
 
 /// What the changes did to the answer at the text's end; none where nothing was changed.
 fn outcome(
-    changes: Vec<Change>,
+    changes: Vec<Intervention>,
     hornbook: &Hornbook,
     seen: &Inspection,
-    settings: Settings,
+    settings: InspectionOptions,
 ) -> Result<Option<Outcome>> {
     if changes.is_empty() {
         return Ok(None);
@@ -167,7 +167,7 @@ fn outcome(
     let tokens = &seen.capture.tokens;
     let mut plain = Session::new(hornbook.model(), tokens.len(), settings.kv_precision);
     let after = seen.capture.logits.row(tokens.len() - 1);
-    let effect = Effect::of(plain.feed(tokens)?, after.to_slice().unwrap_or_default(), COMPARED);
+    let effect = Effect::measure(plain.feed(tokens)?, after.to_slice().unwrap_or_default(), COMPARED);
     Ok(Some(Outcome { changes, effect }))
 }
 

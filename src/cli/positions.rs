@@ -3,7 +3,7 @@
 use super::screen::{Screen, shade};
 use super::{write_json, write_line};
 use crate::checkpoint::PositionEmbedding;
-use crate::lens::positions::Positions;
+use crate::lens::positions::PositionSimilarity;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use serde_json::json;
@@ -44,7 +44,10 @@ impl PositionsArgs {
     pub(super) fn run(self) -> Result<ExitCode> {
         let screen = Screen::new(self.width)?;
         let hornbook = Hornbook::open(&self.model)?;
-        let (own, formula) = (Positions::of(hornbook.model()), Positions::by_formula(hornbook.model()));
+        let (own, formula) = (
+            PositionSimilarity::from_model(hornbook.model()),
+            PositionSimilarity::sinusoidal(hornbook.model()),
+        );
         let n = self.first.unwrap_or(own.len());
         if !(2..=own.len()).contains(&n) {
             let (name, found) = ("--first".into(), n.to_string());
@@ -59,10 +62,10 @@ impl PositionsArgs {
         match self.json {
             true => {
                 let side = n.min(32);
-                let of = |positions: &Positions| {
+                let of = |positions: &PositionSimilarity| {
                     let by_distance = distances
                         .iter()
-                        .map(|&d| json!({"distance": d, "mean": positions.at_distance(n, d)}));
+                        .map(|&d| json!({"distance": d, "mean": positions.mean_at_distance(n, d)}));
                     json!({"map": positions.map(n, side, side), "by_distance": by_distance.collect::<Vec<_>>()})
                 };
                 let report = json!({"model": hornbook.name(), "positions": n, "kind": own_name, "own": of(&own), "formula": of(&formula)});
@@ -79,7 +82,7 @@ impl PositionsArgs {
 }
 
 /// Both maps; a character is twice as high as it is wide.
-fn maps(screen: Screen, n: usize, both: [(&str, &Positions); 2]) -> String {
+fn maps(screen: Screen, n: usize, both: [(&str, &PositionSimilarity); 2]) -> String {
     let columns = ((screen.width - GAP) / 2).min(WIDEST).min(n);
     let rows = columns.div_ceil(2);
     let [left, right] = both.map(|(_, positions)| positions.map(n, rows, columns));
@@ -98,12 +101,12 @@ fn maps(screen: Screen, n: usize, both: [(&str, &Positions); 2]) -> String {
 }
 
 /// Means by distance.
-fn table(screen: Screen, n: usize, distances: &[usize], both: [(&str, &Positions); 2]) -> String {
+fn table(screen: Screen, n: usize, distances: &[usize], both: [(&str, &PositionSimilarity); 2]) -> String {
     let note = format!("how alike two of the first {n} positions are, in the mean");
     let mut text = screen.title("By distance", &note);
     text += &format!("{}\n", screen.bold(&format!("distance  {:>12}  {:>12}", both[0].0, both[1].0)));
     for &distance in distances {
-        let [own, formula] = both.map(|(_, positions)| positions.at_distance(n, distance));
+        let [own, formula] = both.map(|(_, positions)| positions.mean_at_distance(n, distance));
         text += &format!("{distance:8}  {own:12.3}  {formula:12.3}\n");
     }
     text

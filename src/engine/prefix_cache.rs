@@ -4,7 +4,7 @@
 //! question. A token's keys and values depend only on the tokens before it, so the longest common prefix of two sequences
 //! is computed once.
 
-use crate::model::{KvCache, common};
+use crate::model::{KvCache, common_prefix_len};
 
 /// Finished sequences, bounded in bytes, with LRU eviction.
 pub(super) struct PrefixCache {
@@ -82,7 +82,8 @@ impl PrefixCache {
     /// Returns the longest cached prefix of `tokens`.
     pub(super) fn longest_match(&self, tokens: &[u32]) -> Option<PrefixMatch> {
         let entries = self.entries.iter().enumerate();
-        let matches = entries.map(|(i, entry)| PrefixMatch { entry: i, len: common(&entry.tokens, tokens) });
+        let matches =
+            entries.map(|(i, entry)| PrefixMatch { entry: i, len: common_prefix_len(&entry.tokens, tokens) });
         matches.filter(|prefix| prefix.len > 0).max_by_key(|prefix| prefix.len)
     }
 

@@ -8,7 +8,7 @@ use super::sequence::{MeanPoolers, RunningSequence, Task};
 use super::stream::{Event, EventSender};
 use super::submission_queue::{Permit, Submission, SubmissionQueue};
 use super::{EngineOptions, Statistics};
-use crate::model::{KvCache, Scratch, Segment, Wanted, common};
+use crate::model::{KvCache, LogitsWanted, Segment, Workspace, common_prefix_len};
 use crate::{Error, FinishReason, Hornbook, Result};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +26,7 @@ pub(super) struct Scheduler {
     /// In order of arrival.
     requests: Vec<RequestState>,
     prefix_cache: PrefixCache,
-    scratch: Scratch,
+    workspace: Workspace,
     statistics: Statistics,
 }
 
@@ -51,8 +51,8 @@ impl Scheduler {
         let batch_sizes = vec![0; options.max_concurrency + 1];
         let statistics = Statistics { batch_sizes, ..Statistics::default() };
         queue.publish(&statistics);
-        let (requests, scratch) = (vec![], Scratch::new());
-        Self { hornbook, options, queue, requests, prefix_cache, scratch, statistics }
+        let (requests, workspace) = (vec![], Workspace::new());
+        Self { hornbook, options, queue, requests, prefix_cache, workspace, statistics }
     }
 
     /// Runs until the engine is dropped.
@@ -61,7 +61,7 @@ impl Scheduler {
             // All state of unfinished requests is discarded; the model itself is immutable.
             self.fail_all("the engine panicked during a step (this is a bug); retry the request");
             self.prefix_cache = PrefixCache::new(self.options.prefix_cache_bytes);
-            self.scratch = Scratch::new();
+            self.workspace = Workspace::new();
         }
         let late = self.queue.shutdown();
         self.admit(late);
@@ -142,7 +142,8 @@ impl Scheduler {
     /// cache. Only the `first` sequence of a request counts in the statistics.
     fn cache_for(&mut self, task: &Task, first: bool) -> KvCache {
         let (tokens, positions) = (task.reusable_prefix(), task.positions());
-        let running = self.running().map(|s| (common(tokens, &s.task.tokens()[..s.cache.len()]), &s.cache));
+        let running =
+            self.running().map(|s| (common_prefix_len(tokens, &s.task.tokens()[..s.cache.len()]), &s.cache));
         let running = running.max_by_key(|(len, _)| *len).filter(|(len, _)| *len > 0);
         let cached = self.prefix_cache.longest_match(tokens);
         let cache = match (running, cached) {
@@ -184,21 +185,21 @@ impl Scheduler {
                     tokens
                 }
             };
-            batch.push(Segment { tokens: &tokens[new], cache, wanted });
+            batch.push(Segment { tokens: &tokens[new], cache, logits: wanted });
             row += n;
         }
         self.statistics.steps += 1;
         self.statistics.batch_sizes[batch.len()] += 1;
         let model = self.hornbook.model();
         match poolers.is_empty() {
-            true => model.forward(&mut batch, &mut self.scratch, &mut ()),
-            false => model.forward(&mut batch, &mut self.scratch, &mut MeanPoolers(poolers)),
+            true => model.forward(&mut batch, &mut self.workspace, &mut ()),
+            false => model.forward(&mut batch, &mut self.workspace, &mut MeanPoolers(poolers)),
         }
     }
 
     /// Samples and scores from the logits of the pass.
     fn process_logits(&mut self, scheduled: &[usize]) {
-        let logits = self.scratch.logits();
+        let logits = self.workspace.logits();
         let (mut jobs, mut row) = (LogitJobs::default(), 0);
         let running = self.requests.iter_mut().flat_map(|request| &mut request.running);
         for (RunningSequence { task, cache }, n) in running.zip(scheduled) {
@@ -207,9 +208,9 @@ impl Scheduler {
                 self.statistics.prompt_tokens_computed += *n as u64;
             }
             let wanted = match (task.wanted(computed.end), n) {
-                (Wanted::None, _) | (_, 0) => 0,
-                (Wanted::Last, _) => 1,
-                (Wanted::All, n) => *n,
+                (LogitsWanted::None, _) | (_, 0) => 0,
+                (LogitsWanted::Last, _) => 1,
+                (LogitsWanted::All, n) => *n,
             };
             if let (Task::Complete(completion), 1..) = (task, wanted) {
                 jobs.add(completion, computed, logits.row_range(row, wanted));

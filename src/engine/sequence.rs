@@ -3,7 +3,7 @@
 use super::stream::ScoredToken;
 use crate::Token;
 use crate::generate::CompletionState;
-use crate::model::{KvCache, Observer, Site, Wanted};
+use crate::model::{KvCache, LogitsWanted, Observer, Site};
 use ndarray::{ArrayViewMutD, Axis};
 use std::ops::Range;
 
@@ -103,11 +103,11 @@ impl Task {
     }
 
     /// The tokens whose logits are needed from a pass that computes the tokens before `end`.
-    pub(super) fn wanted(&self, end: usize) -> Wanted {
+    pub(super) fn wanted(&self, end: usize) -> LogitsWanted {
         match self {
-            Task::Complete(completion) if completion.scored.is_some() => Wanted::All,
-            Task::Complete(completion) if end == completion.state.window().len() => Wanted::Last,
-            _ => Wanted::None,
+            Task::Complete(completion) if completion.scored.is_some() => LogitsWanted::All,
+            Task::Complete(completion) if end == completion.state.window().len() => LogitsWanted::Last,
+            _ => LogitsWanted::None,
         }
     }
 }
@@ -150,11 +150,11 @@ pub(super) struct MeanPooler<'a> {
 pub(super) struct MeanPoolers<'a>(pub(super) Vec<MeanPooler<'a>>);
 
 impl Observer for MeanPoolers<'_> {
-    fn wants(&self, site: Site) -> bool {
+    fn is_interested(&self, site: Site) -> bool {
         site == Site::FinalNorm
     }
 
-    fn see(&mut self, _: Site, hidden: ArrayViewMutD<'_, f32>) {
+    fn observe(&mut self, _: Site, hidden: ArrayViewMutD<'_, f32>) {
         for MeanPooler { rows, sum, n_summed } in &mut self.0 {
             for row in rows.clone() {
                 let row = hidden.index_axis(Axis(0), row);

@@ -2,7 +2,7 @@
 
 use super::{ContextPolicy, FinishReason, Hornbook, Options, Plan};
 use crate::Result;
-use crate::model::{KvCache, Scratch, Segment, Wanted};
+use crate::model::{KvCache, LogitsWanted, Segment, Workspace};
 use crate::sampling::{BeamParams, BeamSearch};
 use crate::tokenizer::Utf8Decoder;
 
@@ -50,7 +50,7 @@ pub fn beam_search(
     let mut step = search.step(&[first]);
     // In the first step every beam continues the prompt itself.
     pasts[0].copy_from(session.cache());
-    let mut scratch = Scratch::new();
+    let mut workspace = Workspace::new();
     while let Some(next) = step {
         for (to, &parent) in spare.iter_mut().zip(&next.parents) {
             to.copy_from(&pasts[parent]);
@@ -59,11 +59,11 @@ pub fn beam_search(
         let mut batch: Vec<Segment> = pasts
             .iter_mut()
             .zip(next.tokens.chunks(1))
-            .map(|(cache, tokens)| Segment { tokens, cache, wanted: Wanted::Last })
+            .map(|(cache, tokens)| Segment { tokens, cache, logits: LogitsWanted::Last })
             .collect();
-        hornbook.model().forward(&mut batch, &mut scratch, &mut ())?;
+        hornbook.model().forward(&mut batch, &mut workspace, &mut ())?;
         let running = batch.len();
-        let logits: Vec<&[f32]> = (0..running).map(|i| scratch.logits().row(i)).collect();
+        let logits: Vec<&[f32]> = (0..running).map(|i| workspace.logits().row(i)).collect();
         step = search.step(&logits);
     }
 

@@ -12,17 +12,17 @@
 //! "A Mathematical Framework for Transformer Circuits".) What a part does *through later parts* is not in it: that is
 //! what taking the part out shows.
 //!
-//! A part that raises all logits alike changes no probability. [`Contributions::relative`] therefore leaves out what
+//! A part that raises all logits alike changes no probability. [`LogitAttribution::relative`] therefore leaves out what
 //! it gives the average token.
 
-use super::Capture;
+use super::ActivationCache;
 use crate::model::Model;
 use ndarray::s;
 use std::fmt;
 
 /// A part of the model that adds to the residual stream, or to the logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Part {
+pub enum Component {
     /// The token's row of `wte`.
     Embed,
     /// The position's row of `wpe`.
@@ -42,22 +42,22 @@ pub enum Part {
     NormBias,
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for Component {
     /// `L3H1`, `mlp3`, `embed`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Part::Embed => write!(f, "embed"),
-            Part::Position => write!(f, "position"),
-            Part::Head { layer, head } => write!(f, "L{layer}H{head}"),
-            Part::AttnBias(layer) => write!(f, "bias{layer}"),
-            Part::Mlp(layer) => write!(f, "mlp{layer}"),
-            Part::NormBias => write!(f, "ln_f"),
+            Component::Embed => write!(f, "embed"),
+            Component::Position => write!(f, "position"),
+            Component::Head { layer, head } => write!(f, "L{layer}H{head}"),
+            Component::AttnBias(layer) => write!(f, "bias{layer}"),
+            Component::Mlp(layer) => write!(f, "mlp{layer}"),
+            Component::NormBias => write!(f, "ln_f"),
         }
     }
 }
 
 /// How to attribute a model's logits.
-pub struct Attribution<'m> {
+pub struct DirectLogitAttribution<'m> {
     model: &'m Model,
     /// The head's mean row, `[n_embd]`.
     mean: Vec<f64>,
@@ -65,47 +65,51 @@ pub struct Attribution<'m> {
 
 /// What each part gives one token's logit.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Contributions {
+pub struct LogitAttribution {
     /// The token.
     pub target: u32,
     /// Its logit.
     pub logit: f32,
     /// The mean of all tokens' logits.
     pub mean_logit: f32,
-    /// What each part gives the token's logit, in the order of [`Attribution::parts`]. Their sum is the logit, up to
+    /// What each part gives the token's logit, in the order of [`DirectLogitAttribution::parts`]. Their sum is the logit, up to
     /// rounding; with weights that round their inputs (int8, int4, bf16-dot), up to that rounding.
     pub direct: Vec<f32>,
     /// The same less what the part gives the average token. Their sum is `logit − mean_logit`.
     pub relative: Vec<f32>,
 }
 
-impl<'m> Attribution<'m> {
+impl<'m> DirectLogitAttribution<'m> {
     /// Looks through the head once.
     pub fn new(model: &'m Model) -> Self {
-        Self { model, mean: model.mean_unembedding() }
+        Self { model, mean: model.mean_unembedding_row() }
     }
 
     /// The parts: embedding and position, then block by block the heads, their common bias and the MLP, and the last
     /// layer norm's bias.
-    pub fn parts(&self) -> Vec<Part> {
+    pub fn parts(&self) -> Vec<Component> {
         let config = self.model.config();
         let block = |layer| {
-            let heads = (0..config.n_head).map(move |head| Part::Head { layer, head });
-            heads.chain([Part::AttnBias(layer), Part::Mlp(layer)])
+            let heads = (0..config.n_head).map(move |head| Component::Head { layer, head });
+            heads.chain([Component::AttnBias(layer), Component::Mlp(layer)])
         };
         let blocks = (0..config.n_layer).flat_map(block);
-        [Part::Embed, Part::Position].into_iter().chain(blocks).chain([Part::NormBias]).collect()
+        [Component::Embed, Component::Position]
+            .into_iter()
+            .chain(blocks)
+            .chain([Component::NormBias])
+            .collect()
     }
 
     /// What each part gives the logit of `target` at a token of the text.
     ///
     /// # Panics
     /// Where there is no such token, in the text or in the vocabulary.
-    pub fn of(&self, capture: &Capture, token: usize, target: u32) -> Contributions {
+    pub fn attribute(&self, capture: &ActivationCache, token: usize, target: u32) -> LogitAttribution {
         let config = self.model.config();
         let (weight, bias) = self.model.ln_f();
         let x: Vec<f64> = capture.residuals.slice(s![config.n_layer, token, ..]).iter().map(widen).collect();
-        let row: Vec<f64> = self.model.unembedding(target).iter().map(widen).collect();
+        let row: Vec<f64> = self.model.unembedding_row(target).iter().map(widen).collect();
         let read = Readers {
             target: Reader::new(&row, weight, bias, &x, config.layer_norm_epsilon),
             mean: Reader::new(&self.mean, weight, bias, &x, config.layer_norm_epsilon),
@@ -121,14 +125,16 @@ impl<'m> Attribution<'m> {
             let z = capture.z.slice(s![layer, token, ..]);
             let heads = self.model.head_results(layer, z.to_slice().unwrap_or_default());
             let mlp_out = capture.mlp_out.slice(s![layer, token, ..]);
-            let parts =
-                heads.chunks(config.n_embd).chain([self.model.attn_bias(layer)]).chain(mlp_out.to_slice());
+            let parts = heads
+                .chunks(config.n_embd)
+                .chain([self.model.attn_proj_bias(layer)])
+                .chain(mlp_out.to_slice());
             all.extend(parts.map(|part| read.part(&part.iter().map(widen).collect::<Vec<f64>>())));
         }
         all.push((read.target.bias, read.mean.bias));
 
         let logits = capture.logits.row(token);
-        Contributions {
+        LogitAttribution {
             target,
             logit: logits[target as usize],
             mean_logit: (logits.iter().map(widen).sum::<f64>() / logits.len() as f64) as f32,

@@ -32,7 +32,7 @@ const TELLING: f64 = 0.2;
 
 /// A kind of head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum HeadKind {
     /// Attends to the token before.
     Previous,
     /// Attends to the same token earlier.
@@ -43,17 +43,18 @@ pub enum Kind {
     First,
 }
 
-impl Kind {
+impl HeadKind {
     /// All of them.
-    pub const ALL: [Kind; 4] = [Kind::Previous, Kind::Duplicate, Kind::Induction, Kind::First];
+    pub const ALL: [HeadKind; 4] =
+        [HeadKind::Previous, HeadKind::Duplicate, HeadKind::Induction, HeadKind::First];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Previous => "previous",
-            Kind::Duplicate => "duplicate",
-            Kind::Induction => "induction",
-            Kind::First => "first",
+            HeadKind::Previous => "previous",
+            HeadKind::Duplicate => "duplicate",
+            HeadKind::Induction => "induction",
+            HeadKind::First => "first",
         }
     }
 
@@ -61,10 +62,10 @@ impl Kind {
     fn places(self, tokens: &[u32], i: usize) -> Vec<usize> {
         let earlier = (0..i).filter(|&j| tokens[j] == tokens[i]);
         match self {
-            Kind::Previous => (1..=i).last().map(|i| i - 1).into_iter().collect(),
-            Kind::Duplicate => earlier.collect(),
-            Kind::Induction => earlier.map(|j| j + 1).collect(),
-            Kind::First => (1..=i).last().map(|_| 0).into_iter().collect(),
+            HeadKind::Previous => (1..=i).last().map(|i| i - 1).into_iter().collect(),
+            HeadKind::Duplicate => earlier.collect(),
+            HeadKind::Induction => earlier.map(|j| j + 1).collect(),
+            HeadKind::First => (1..=i).last().map(|_| 0).into_iter().collect(),
         }
     }
 }
@@ -76,31 +77,31 @@ pub struct HeadScores {
     pub layer: usize,
     /// Its number, from 0.
     pub head: usize,
-    /// Of [`Kind::Previous`].
+    /// Of [`HeadKind::Previous`].
     pub previous: f64,
-    /// Of [`Kind::Duplicate`].
+    /// Of [`HeadKind::Duplicate`].
     pub duplicate: f64,
-    /// Of [`Kind::Induction`].
+    /// Of [`HeadKind::Induction`].
     pub induction: f64,
-    /// Of [`Kind::First`].
+    /// Of [`HeadKind::First`].
     pub first: f64,
 }
 
 impl HeadScores {
     /// The score of a kind, from 0 to 1.
-    pub fn of(&self, kind: Kind) -> f64 {
+    pub fn score(&self, kind: HeadKind) -> f64 {
         match kind {
-            Kind::Previous => self.previous,
-            Kind::Duplicate => self.duplicate,
-            Kind::Induction => self.induction,
-            Kind::First => self.first,
+            HeadKind::Previous => self.previous,
+            HeadKind::Duplicate => self.duplicate,
+            HeadKind::Induction => self.induction,
+            HeadKind::First => self.first,
         }
     }
 
     /// The kind that most of its attention speaks for, where that is at least a fifth.
-    pub fn kind(&self) -> Option<Kind> {
-        let best = Kind::ALL.into_iter().max_by(|a, b| self.of(*a).total_cmp(&self.of(*b)))?;
-        (self.of(best) >= TELLING).then_some(best)
+    pub fn kind(&self) -> Option<HeadKind> {
+        let best = HeadKind::ALL.into_iter().max_by(|a, b| self.score(*a).total_cmp(&self.score(*b)))?;
+        (self.score(best) >= TELLING).then_some(best)
     }
 }
 
@@ -109,7 +110,12 @@ impl HeadScores {
 ///
 /// # Errors
 /// [`Error::Parameter`] for a length the model has no room or no tokens for.
-pub fn repeated(model: &Model, n: usize, length: Option<usize>, seed: u64) -> Result<Vec<Vec<u32>>> {
+pub fn repeated_random_tokens(
+    model: &Model,
+    n: usize,
+    length: Option<usize>,
+    seed: u64,
+) -> Result<Vec<Vec<u32>>> {
     let config = model.config();
     let known = |id: &u32| (*id as usize) < config.vocab_size;
     let first = config.bos_token_id.filter(known);
@@ -143,7 +149,7 @@ pub fn score(model: &Model, sequences: &[Vec<u32>], mut each: impl FnMut()) -> R
         Tally { n_head: model.config().n_head, shares: vec![[0.0; 4]; heads], ..Tally::default() };
     for tokens in sequences {
         for i in 0..tokens.len() {
-            let places = Kind::ALL.map(|kind| kind.places(tokens, i));
+            let places = HeadKind::ALL.map(|kind| kind.places(tokens, i));
             tally
                 .rows
                 .iter_mut()
@@ -157,17 +163,17 @@ pub fn score(model: &Model, sequences: &[Vec<u32>], mut each: impl FnMut()) -> R
         tally.places.clear();
         each();
     }
-    let mean = |sums: &[f64; 4], kind: Kind| match tally.rows[kind as usize] {
+    let mean = |sums: &[f64; 4], kind: HeadKind| match tally.rows[kind as usize] {
         0 => 0.0,
         rows => sums[kind as usize] / rows as f64,
     };
     let scores = tally.shares.iter().enumerate().map(|(i, sums)| HeadScores {
         layer: i / tally.n_head,
         head: i % tally.n_head,
-        previous: mean(sums, Kind::Previous),
-        duplicate: mean(sums, Kind::Duplicate),
-        induction: mean(sums, Kind::Induction),
-        first: mean(sums, Kind::First),
+        previous: mean(sums, HeadKind::Previous),
+        duplicate: mean(sums, HeadKind::Duplicate),
+        induction: mean(sums, HeadKind::Induction),
+        first: mean(sums, HeadKind::First),
     });
     Ok(scores.collect())
 }
@@ -185,11 +191,11 @@ struct Tally {
 }
 
 impl Observer for Tally {
-    fn wants(&self, site: Site) -> bool {
+    fn is_interested(&self, site: Site) -> bool {
         matches!(site, Site::Pattern(_))
     }
 
-    fn see(&mut self, site: Site, patterns: ArrayViewMutD<'_, f32>) {
+    fn observe(&mut self, site: Site, patterns: ArrayViewMutD<'_, f32>) {
         let Site::Pattern(layer) = site else { return };
         let &[n_head, n, width] = patterns.shape() else { return };
         for head in 0..n_head {
@@ -213,16 +219,16 @@ pub fn html(model: &str, heads: &[HeadScores]) -> Result<String> {
     page.set_auto_escape_callback(|_| AutoEscape::Html);
     let sizes = |size: fn(&HeadScores) -> usize| heads.iter().map(size).max().map_or(0, |most| most + 1);
     let (n_layer, n_head) = (sizes(|head| head.layer), sizes(|head| head.head));
-    let grid = |kind: Kind| {
+    let grid = |kind: HeadKind| {
         let mut rows = vec![vec![0.0; n_head]; n_layer];
-        heads.iter().for_each(|head| rows[head.layer][head.head] = head.of(kind));
+        heads.iter().for_each(|head| rows[head.layer][head.head] = head.score(kind));
         context! { name => kind.name(), rows }
     };
     let row = |head: &HeadScores| {
-        let kind = head.kind().map_or("", Kind::name);
-        context! { name => format!("L{}H{}", head.layer, head.head), kind, scores => Kind::ALL.map(|kind| head.of(kind)) }
+        let kind = head.kind().map_or("", HeadKind::name);
+        context! { name => format!("L{}H{}", head.layer, head.head), kind, scores => HeadKind::ALL.map(|kind| head.score(kind)) }
     };
-    let grids = Kind::ALL.map(grid);
+    let grids = HeadKind::ALL.map(grid);
     let rows: Vec<_> = heads.iter().map(row).collect();
     page.render_str(include_str!("heads.html"), context! { model, grids, rows, n_head })
         .map_err(|error| Error::Message(format!("heads.html: {error}")))
@@ -242,17 +248,18 @@ mod tests {
     #[test]
     fn places_are_those_of_the_head_detector() {
         let tokens = [9, 1, 2, 1, 2, 1];
-        let places = |kind: Kind| -> Vec<Vec<usize>> { (0..6).map(|i| kind.places(&tokens, i)).collect() };
-        assert_eq!(places(Kind::Previous), [vec![], vec![0], vec![1], vec![2], vec![3], vec![4]]);
-        assert_eq!(places(Kind::Duplicate), [vec![], vec![], vec![], vec![1], vec![2], vec![1, 3]]);
-        assert_eq!(places(Kind::Induction), [vec![], vec![], vec![], vec![2], vec![3], vec![2, 4]]);
-        assert_eq!(places(Kind::First), [vec![], vec![0], vec![0], vec![0], vec![0], vec![0]]);
+        let places =
+            |kind: HeadKind| -> Vec<Vec<usize>> { (0..6).map(|i| kind.places(&tokens, i)).collect() };
+        assert_eq!(places(HeadKind::Previous), [vec![], vec![0], vec![1], vec![2], vec![3], vec![4]]);
+        assert_eq!(places(HeadKind::Duplicate), [vec![], vec![], vec![], vec![1], vec![2], vec![1, 3]]);
+        assert_eq!(places(HeadKind::Induction), [vec![], vec![], vec![], vec![2], vec![3], vec![2, 4]]);
+        assert_eq!(places(HeadKind::First), [vec![], vec![0], vec![0], vec![0], vec![0], vec![0]]);
     }
 
     #[test]
     fn a_random_sequence_comes_twice_and_the_seed_decides_which() {
         let model = fable();
-        let sequences = repeated(&model, 3, Some(40), 7).unwrap();
+        let sequences = repeated_random_tokens(&model, 3, Some(40), 7).unwrap();
         for tokens in &sequences {
             assert_eq!((tokens.len(), tokens[0]), (81, 4095));
             assert_eq!(tokens[1..41], tokens[41..]);
@@ -262,9 +269,9 @@ mod tests {
             assert_eq!(distinct.len(), 41, "each token once, the first not among them");
         }
         assert_ne!(sequences[0], sequences[1]);
-        assert_eq!(repeated(&model, 3, Some(40), 7).unwrap(), sequences);
-        assert_ne!(repeated(&model, 3, Some(40), 8).unwrap(), sequences);
-        let error = |length| repeated(&model, 1, Some(length), 0).unwrap_err().to_string();
+        assert_eq!(repeated_random_tokens(&model, 3, Some(40), 7).unwrap(), sequences);
+        assert_ne!(repeated_random_tokens(&model, 3, Some(40), 8).unwrap(), sequences);
+        let error = |length| repeated_random_tokens(&model, 1, Some(length), 0).unwrap_err().to_string();
         assert_eq!(error(256), "--length: found 256, expected 2 to 255 for this model");
         assert_eq!(error(1), "--length: found 1, expected 2 to 255 for this model");
     }
@@ -277,7 +284,7 @@ mod tests {
         let page = html("<b>", &heads).unwrap();
         assert!(page.contains("&lt;b&gt;") && !page.contains("<b>") && !page.contains("http"));
         assert!(page.contains("L0H0") && page.contains("L1H1") && page.contains("0.90"));
-        assert_eq!(heads.map(|head| head.kind()), [Some(Kind::Previous), Some(Kind::Induction)]);
+        assert_eq!(heads.map(|head| head.kind()), [Some(HeadKind::Previous), Some(HeadKind::Induction)]);
         assert_eq!(HeadScores { previous: 0.15, ..one }.kind(), None);
     }
 }

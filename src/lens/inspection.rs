@@ -1,9 +1,9 @@
 //! Everything there is to see of one text, computed once for whoever shows it.
 
 use super::logit_lens::logit_lens;
-use super::surprise::readings;
-use super::telling::{Telling, most_telling, score};
-use super::{Attribution, Capture, Contributions, Part, Reading};
+use super::saliency::{HeadSaliency, head_saliency, most_salient_head};
+use super::surprisal::predictions;
+use super::{ActivationCache, Component, DirectLogitAttribution, LogitAttribution, Prediction};
 use crate::kernels::attention::KvPrecision;
 use crate::model::Observer;
 use crate::sampling::top_logprobs;
@@ -12,7 +12,7 @@ use ndarray::Array2;
 
 /// What to look at.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Settings {
+pub struct InspectionOptions {
     /// The block whose head is shown; none leaves it to the most telling head.
     pub layer: Option<usize>,
     /// The head that is shown; none leaves it to the most telling head of the block.
@@ -27,7 +27,7 @@ pub struct Settings {
 
 /// How the head that is shown was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
+pub enum HeadSelection {
     /// It was named.
     Named,
     /// It is the most telling of its block.
@@ -40,34 +40,34 @@ pub enum Choice {
 #[derive(Clone, Debug)]
 pub struct Inspection {
     /// The pass itself.
-    pub capture: Capture,
+    pub capture: ActivationCache,
     /// The head to show.
-    pub shown: Telling,
+    pub shown: HeadSaliency,
     /// How it came to be that one.
-    pub choice: Choice,
+    pub choice: HeadSelection,
     /// What the model answers at each token, `[n]`.
-    pub readings: Vec<Reading>,
+    pub readings: Vec<Prediction>,
     /// What it would answer at each depth, `[n_layer + 1][n]`.
-    pub lens: Vec<Vec<Reading>>,
+    pub lens: Vec<Vec<Prediction>>,
     /// Lengths of the residual stream's vectors, `[n_layer + 1, n]`.
     pub norms: Array2<f32>,
     /// The parts of the model.
-    pub parts: Vec<Part>,
+    pub parts: Vec<Component>,
     /// At each token, what the parts give the logit of the token that comes next, `[n]`; the target's for the last.
-    pub contributions: Vec<Contributions>,
+    pub contributions: Vec<LogitAttribution>,
 }
 
 impl Inspection {
-    /// Runs a text through the model and reads all of it. `first` may change the pass, as for [`Capture::of`]. `each` is
+    /// Runs a text through the model and reads all of it. `first` may change the pass, as for [`ActivationCache::capture`]. `each` is
     /// told of every reading of the logit lens, of which there are `n_layer + 1` a token: they take the longest.
     ///
     /// # Errors
-    /// As [`Capture::of`]; [`Error::Parameter`] for a layer or head that the model does not have, [`Error::TokenId`] for
+    /// As [`ActivationCache::capture`]; [`Error::Parameter`] for a layer or head that the model does not have, [`Error::TokenId`] for
     /// a target outside the vocabulary, [`Error::Message`] for a model whose numbers overflow.
-    pub fn of(
+    pub fn run(
         hornbook: &Hornbook,
         tokens: &[u32],
-        settings: Settings,
+        settings: InspectionOptions,
         first: &mut impl Observer,
         each: impl FnMut(usize),
     ) -> Result<Self> {
@@ -77,7 +77,7 @@ impl Inspection {
         if let Some(id) = settings.target.filter(|&id| id as usize >= config.vocab_size) {
             return Err(Error::TokenId { id, vocab_size: config.vocab_size });
         }
-        let capture = Capture::of(model, tokens, settings.kv_precision, first)?;
+        let capture = ActivationCache::capture(model, tokens, settings.kv_precision, first)?;
         if !capture.residuals.iter().chain(&capture.logits).all(|x| x.is_finite()) {
             return Err(Error::Message(format!(
                 "model '{}' computes numbers beyond f32 here, expected finite ones: there is nothing to see",
@@ -85,11 +85,12 @@ impl Inspection {
             )));
         }
         let (shown, choice) = match (settings.layer, settings.head) {
-            (Some(layer), Some(head)) => {
-                (Telling { layer, head, score: score(&capture, layer, head) }, Choice::Named)
-            }
-            (Some(layer), None) => (most_telling(&capture, Some(layer)), Choice::OfLayer),
-            (None, None) => (most_telling(&capture, None), Choice::OfAll),
+            (Some(layer), Some(head)) => (
+                HeadSaliency { layer, head, score: head_saliency(&capture, layer, head) },
+                HeadSelection::Named,
+            ),
+            (Some(layer), None) => (most_salient_head(&capture, Some(layer)), HeadSelection::OfLayer),
+            (None, None) => (most_salient_head(&capture, None), HeadSelection::OfAll),
             (None, Some(head)) => {
                 return Err(Error::Parameter {
                     name: "--head".into(),
@@ -101,13 +102,14 @@ impl Inspection {
         let last = capture.logits.row(capture.len() - 1);
         let likeliest = top_logprobs(last.to_slice().unwrap_or_default(), 1).first().map(|&(id, _)| id);
         let target = settings.target.or(likeliest).unwrap_or(0);
-        let attribution = Attribution::new(model);
+        let attribution = DirectLogitAttribution::new(model);
         let next = capture.tokens.iter().skip(1).copied().chain([target]);
-        let contributions = next.enumerate().map(|(t, next)| attribution.of(&capture, t, next)).collect();
+        let contributions =
+            next.enumerate().map(|(t, next)| attribution.attribute(&capture, t, next)).collect();
         Ok(Self {
             shown,
             choice,
-            readings: readings(model, &capture, settings.best, Some(target)),
+            readings: predictions(model, &capture, settings.best, Some(target)),
             lens: logit_lens(model, &capture, settings.best, Some(target), each),
             norms: capture.residual_norms(),
             parts: attribution.parts(),
@@ -122,20 +124,20 @@ impl Inspection {
     }
 
     /// The surprise at a token, in nats; the first had nothing to be expected from.
-    pub fn surprise(&self, token: usize) -> Option<f32> {
+    pub fn surprisal(&self, token: usize) -> Option<f32> {
         let before = self.readings.get(token.checked_sub(1)?)?;
-        before.target.map(|target| target.surprise())
+        before.target.map(|target| target.surprisal())
     }
 
     /// Why this head is shown, in a sentence.
     pub fn why(&self) -> String {
-        let Telling { layer, head, score } = self.shown;
-        let name = Part::Head { layer, head };
+        let HeadSaliency { layer, head, score } = self.shown;
+        let name = Component::Head { layer, head };
         let among = match self.choice {
-            Choice::Named => return format!("{name} as asked for"),
+            HeadSelection::Named => return format!("{name} as asked for"),
             _ if score == 0.0 => return format!("{name}, the first: too few tokens to tell heads apart"),
-            Choice::OfLayer => "any other head of its layer",
-            Choice::OfAll => "any other head",
+            HeadSelection::OfLayer => "any other head of its layer",
+            HeadSelection::OfAll => "any other head",
         };
         format!(
             "{name}: a token gives {:.0} % of its attention to one that is neither the first, nor the one before, nor \

@@ -10,8 +10,8 @@
 //!
 //! 2 · n_embd · vocab_size operations a layer and token, as much as the head costs for a token.
 
-use super::surprise::targets;
-use super::{Capture, Reading};
+use super::surprisal::targets;
+use super::{ActivationCache, Prediction};
 use crate::kernels::rows::Rows;
 use crate::model::Model;
 use ndarray::s;
@@ -23,23 +23,23 @@ const CHUNK: usize = 32;
 /// the token that came next (`after` for the last). `each` is told how many readings were added.
 pub fn logit_lens(
     model: &Model,
-    capture: &Capture,
+    capture: &ActivationCache,
     best: usize,
     after: Option<u32>,
     mut each: impl FnMut(usize),
-) -> Vec<Vec<Reading>> {
+) -> Vec<Vec<Prediction>> {
     let (n_embd, vocab_size) = (model.config().n_embd, model.config().vocab_size);
     let targets = targets(&capture.tokens, after);
     let mut lens = vec![];
     for layer in capture.residuals.outer_iter() {
-        let mut readings = vec![Reading::default(); capture.len()];
+        let mut readings = vec![Prediction::default(); capture.len()];
         for (i, readings) in readings.chunks_mut(CHUNK).enumerate() {
             let tokens = i * CHUNK..i * CHUNK + readings.len();
             let rows = layer.slice(s![tokens.clone(), ..]);
-            let logits = model.read_out(Rows::dense(rows.to_slice().unwrap_or_default(), n_embd));
+            let logits = model.unembed_residual(Rows::dense(rows.to_slice().unwrap_or_default(), n_embd));
             model.pool().for_each_chunk(readings, 1, |t, reading| {
                 let logits = &logits[t * vocab_size..][..vocab_size];
-                reading[0] = Reading::of(logits, best, targets[tokens.start + t]);
+                reading[0] = Prediction::from_logits(logits, best, targets[tokens.start + t]);
             });
             each(readings.len());
         }

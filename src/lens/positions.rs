@@ -13,13 +13,13 @@ use crate::model::Model;
 
 /// The rows of a position table, each of length 1.
 #[derive(Clone, Debug)]
-pub struct Positions {
+pub struct PositionSimilarity {
     n_embd: usize,
     /// `[n_positions, n_embd]`
     rows: Vec<f64>,
 }
 
-impl Positions {
+impl PositionSimilarity {
     /// A table `[n_positions, n_embd]`.
     pub fn new(table: &[f32], n_embd: usize) -> Self {
         let mut rows: Vec<f64> = table.iter().map(|&x| f64::from(x)).collect();
@@ -33,12 +33,12 @@ impl Positions {
     }
 
     /// The table a model adds.
-    pub fn of(model: &Model) -> Self {
+    pub fn from_model(model: &Model) -> Self {
         Self::new(&model.position_embeddings(), model.config().n_embd)
     }
 
     /// The table the formula makes for a model of the same shape.
-    pub fn by_formula(model: &Model) -> Self {
+    pub fn sinusoidal(model: &Model) -> Self {
         let config = model.config();
         Self::new(&sinusoidal(config.n_positions, config.n_embd), config.n_embd)
     }
@@ -66,7 +66,7 @@ impl Positions {
     }
 
     /// How alike positions are that are so far apart, in the mean over the first `n`; `distance` is below `n`.
-    pub fn at_distance(&self, n: usize, distance: usize) -> f64 {
+    pub fn mean_at_distance(&self, n: usize, distance: usize) -> f64 {
         let pairs = n - distance;
         (0..pairs).map(|i| self.similarity(i, i + distance)).sum::<f64>() / pairs as f64
     }
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_field_is_the_mean_of_its_similarities() {
         let table: Vec<f32> = (0..60).map(|i: u32| (i * 37 % 23) as f32 - 11.0).collect();
-        let positions = Positions::new(&table, 5);
+        let positions = PositionSimilarity::new(&table, 5);
         assert_eq!(positions.len(), 12);
         let map = positions.map(10, 4, 3);
         let mean = |rows: std::ops::Range<usize>, columns: std::ops::Range<usize>| {
@@ -115,11 +115,11 @@ mod tests {
 
     #[test]
     fn the_formulas_similarity_depends_on_the_distance_alone() {
-        let positions = Positions::new(&sinusoidal(100, 32), 32);
+        let positions = PositionSimilarity::new(&sinusoidal(100, 32), 32);
         for distance in [1, 7, 40] {
-            let mean = positions.at_distance(100, distance);
+            let mean = positions.mean_at_distance(100, distance);
             assert!((0..100 - distance).all(|i| (positions.similarity(i, i + distance) - mean).abs() < 1e-6));
         }
-        assert!(positions.at_distance(100, 1) > positions.at_distance(100, 7));
+        assert!(positions.mean_at_distance(100, 1) > positions.mean_at_distance(100, 7));
     }
 }

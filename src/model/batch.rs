@@ -1,7 +1,7 @@
-//! What goes through the model in one pass.
+//! The input of one forward pass.
 
 use super::cache::KvCache;
-use super::scratch::Run;
+use super::workspace::SegmentRows;
 use crate::kernels::attention;
 use std::ops::Range;
 
@@ -10,20 +10,20 @@ use std::ops::Range;
 pub struct Segment<'a> {
     /// The tokens, at least one.
     pub tokens: &'a [u32],
-    /// What came before them; they join it.
+    /// The keys and values of the tokens before them; theirs are appended.
     pub cache: &'a mut KvCache,
-    /// Which of them get logits.
-    pub wanted: Wanted,
+    /// The tokens whose logits are requested.
+    pub logits: LogitsWanted,
 }
 
-/// Which tokens of a segment go through the head, which is a third of GPT-2's work.
+/// The tokens of a segment whose logits are computed. The LM head takes a third of GPT-2's FLOPs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// None: more of the prompt is to come.
+pub enum LogitsWanted {
+    /// No token: more of the prompt follows.
     None,
-    /// The last, to choose the next token by.
+    /// The last token, to sample the next one.
     Last,
-    /// All, to score the text.
+    /// All tokens, to score the text.
     All,
 }
 
@@ -33,22 +33,22 @@ impl Segment<'_> {
         self.cache.len()..self.cache.len() + self.tokens.len()
     }
 
-    /// The tokens that want logits, counted within the segment.
-    pub(super) fn wanted(&self) -> Range<usize> {
+    /// The tokens whose logits are requested, as indices into the segment.
+    pub(super) fn logit_tokens(&self) -> Range<usize> {
         let n = self.tokens.len();
-        match self.wanted {
-            Wanted::None => n..n,
-            Wanted::Last => n.saturating_sub(1)..n,
-            Wanted::All => 0..n,
+        match self.logits {
+            LogitsWanted::None => n..n,
+            LogitsWanted::Last => n.saturating_sub(1)..n,
+            LogitsWanted::All => 0..n,
         }
     }
 
-    /// The rows of `run` and what they look back on.
-    pub(super) fn attention_segment(&self, layer: usize, run: &Run) -> attention::Segment<'_> {
+    /// The rows of the segment with the KV cache of one layer.
+    pub(super) fn attention_segment(&self, layer: usize, rows: &SegmentRows) -> attention::Segment<'_> {
         attention::Segment {
-            first_row: run.row,
-            len: run.n,
-            position: run.position,
+            first_row: rows.row,
+            len: rows.n,
+            position: rows.position,
             kv: self.cache.layer(layer),
         }
     }

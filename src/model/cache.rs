@@ -1,16 +1,17 @@
-//! The KV cache: what a sequence's tokens have to offer later ones, so that each token is computed once.
+//! The KV cache: the keys and values of a sequence's tokens, kept so that each token is computed only once.
 
 use super::Config;
 use crate::kernels::attention::{KeyValues, KvPrecision};
 use crate::kernels::rows::Rows;
 use crate::kernels::thread_pool::ThreadPool;
 
-/// The number of tokens two sequences begin with alike: whose keys and values are the same in both.
-pub fn common(a: &[u32], b: &[u32]) -> usize {
+/// The length of the longest common prefix of two sequences, whose keys and values are the same in both.
+pub fn common_prefix_len(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// The keys and values of one sequence, in every layer. Allocated once; pages it never reaches cost no memory.
+/// The keys and values of one sequence, in every layer. Allocated once; untouched pages take no physical
+/// memory.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     layers: Vec<KeyValues>,
@@ -19,34 +20,34 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache with room for `positions` tokens.
-    pub fn new(config: &Config, positions: usize, precision: KvPrecision) -> Self {
+    /// Creates an empty cache with room for `capacity` tokens.
+    pub fn new(config: &Config, capacity: usize, precision: KvPrecision) -> Self {
         let head_dim = config.n_embd / config.n_head;
-        let layer = |_| KeyValues::new(config.n_head, head_dim, positions, precision);
-        Self { layers: (0..config.n_layer).map(layer).collect(), len: 0, capacity: positions }
+        let layer = |_| KeyValues::new(config.n_head, head_dim, capacity, precision);
+        Self { layers: (0..config.n_layer).map(layer).collect(), len: 0, capacity }
     }
 
-    /// Tokens in the cache.
+    /// The number of tokens in the cache.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether the cache holds no token.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Tokens there is room for.
+    /// The number of tokens the cache has room for.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Forgets all but the first `len` tokens.
+    /// Drops all but the first `len` tokens.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// Becomes a copy of another cache of the same shape.
+    /// Copies the contents of another cache of the same shape.
     pub fn copy_from(&mut self, other: &KvCache) {
         for (to, from) in self.layers.iter_mut().zip(&other.layers) {
             to.copy_from(from, other.len);
@@ -54,17 +55,17 @@ impl KvCache {
         self.len = other.len;
     }
 
-    /// A cache of its own that starts with the first `len` tokens of this one and has room for `positions`.
-    pub fn fork(&self, len: usize, positions: usize) -> Self {
+    /// Creates a cache with the first `len` tokens of this one and room for `capacity` tokens.
+    pub fn fork(&self, len: usize, capacity: usize) -> Self {
         let fork = |layer: &KeyValues| {
-            let mut fork = KeyValues::new(layer.n_head(), layer.head_dim(), positions, layer.precision());
+            let mut fork = KeyValues::new(layer.n_head(), layer.head_dim(), capacity, layer.precision());
             fork.copy_from(layer, len);
             fork
         };
-        Self { layers: self.layers.iter().map(fork).collect(), len, capacity: positions }
+        Self { layers: self.layers.iter().map(fork).collect(), len, capacity }
     }
 
-    /// Bytes it takes, filled or not.
+    /// Allocated bytes, filled or not.
     pub fn bytes(&self) -> usize {
         self.layers.iter().map(KeyValues::bytes).sum()
     }
@@ -74,12 +75,12 @@ impl KvCache {
         &self.layers[layer]
     }
 
-    /// Stores new tokens' keys and values, `[n, n_embd]` each, behind those that are there.
+    /// Appends new tokens' keys and values, `[n, n_embd]` each.
     pub(super) fn append(&mut self, pool: &ThreadPool, layer: usize, k: Rows, v: Rows) {
         self.layers[layer].append(pool, self.len, k, v);
     }
 
-    /// Counts `n` tokens as stored, once every layer has them.
+    /// Advances the length by `n` tokens, after every layer has stored them.
     pub(super) fn advance(&mut self, n: usize) {
         self.len += n;
     }

@@ -1,37 +1,38 @@
-//! A view into every step, free when nobody looks.
+//! Observers: hooks at every named site of the forward pass, with no cost if there is no observer.
 //!
-//! An [`Observer`] is called at every named site of the forward pass with the numbers that are there, and may change
-//! them. The forward pass is compiled once for each observer type; for `()`, which looks at nothing, the calls vanish
+//! An [`Observer`] is called at every site with the activations there, and may change them. The forward pass
+//! is compiled once per observer type; for `()`, the observer that does nothing, the calls compile to nothing
 //! (`cargo bench -- observer`).
 //!
-//! Sites have the names TransformerLens gives them, and are found by them: `"blocks.3.attn.hook_z".parse::<Site>()`.
-//! In the order of the pass:
+//! Sites have TransformerLens' names and are parsed from them: `"blocks.3.attn.hook_z".parse::<Site>()`. In
+//! the order of the pass:
 //!
-//! | name                        | shape                          | what is there                                |
-//! | --------------------------- | ------------------------------ | -------------------------------------------- |
-//! | `hook_embed`                | `[n_tokens, n_embd]`           | token embeddings                             |
-//! | `hook_pos_embed`            | `[n_tokens, n_embd]`           | position embeddings                          |
-//! | `blocks.0.hook_resid_pre`   | `[n_tokens, n_embd]`           | the residual stream before the block         |
-//! | `….ln1.hook_normalized`     | `[n_tokens, n_embd]`           | it, normalised, scaled and shifted           |
-//! | `….attn.hook_q`, `_k`, `_v` | `[n_tokens, n_embd]`           | queries, keys, values, heads side by side    |
-//! | `….attn.hook_pattern`       | `[n_head, n, position + n]`    | who attends to whom; to read only            |
-//! | `….attn.hook_z`             | `[n_tokens, n_embd]`           | what each head brings, heads side by side    |
-//! | `….hook_attn_out`           | `[n_tokens, n_embd]`           | what attention adds to the residual stream   |
-//! | `….hook_resid_mid`          | `[n_tokens, n_embd]`           | the residual stream between the two          |
-//! | `….ln2.hook_normalized`     | `[n_tokens, n_embd]`           | it, normalised, scaled and shifted           |
-//! | `….mlp.hook_pre`, `_post`   | `[n_tokens, n_inner]`          | the MLP's inside before and after it is bent |
-//! | `….hook_mlp_out`            | `[n_tokens, n_embd]`           | what the MLP adds to the residual stream     |
-//! | `….hook_resid_post`         | `[n_tokens, n_embd]`           | the residual stream after the block          |
-//! | `ln_final.hook_normalized`  | `[n_tokens, n_embd]`           | what the head reads                          |
-//! | `logits`                    | `[n_wanted, vocab_size]`       | what TransformerLens returns from a run      |
+//! | name                        | shape                       | activations                               |
+//! | --------------------------- | --------------------------- | ----------------------------------------- |
+//! | `hook_embed`                | `[n_tokens, n_embd]`        | token embeddings                          |
+//! | `hook_pos_embed`            | `[n_tokens, n_embd]`        | position embeddings                       |
+//! | `blocks.0.hook_resid_pre`   | `[n_tokens, n_embd]`        | residual stream before the block          |
+//! | `….ln1.hook_normalized`     | `[n_tokens, n_embd]`        | output of the layer norm before attention |
+//! | `….attn.hook_q`, `_k`, `_v` | `[n_tokens, n_embd]`        | queries, keys, values, heads concatenated |
+//! | `….attn.hook_pattern`       | `[n_head, n, position + n]` | attention weights; read-only              |
+//! | `….attn.hook_z`             | `[n_tokens, n_embd]`        | output of each head, heads concatenated   |
+//! | `….hook_attn_out`           | `[n_tokens, n_embd]`        | output of attention                       |
+//! | `….hook_resid_mid`          | `[n_tokens, n_embd]`        | residual stream between attention and MLP |
+//! | `….ln2.hook_normalized`     | `[n_tokens, n_embd]`        | output of the layer norm before the MLP   |
+//! | `….mlp.hook_pre`, `_post`   | `[n_tokens, n_inner]`       | neurons before and after the activation   |
+//! | `….hook_mlp_out`            | `[n_tokens, n_embd]`        | output of the MLP                         |
+//! | `….hook_resid_post`         | `[n_tokens, n_embd]`        | residual stream after the block           |
+//! | `ln_final.hook_normalized`  | `[n_tokens, n_embd]`        | input of the LM head                      |
+//! | `logits`                    | `[n_logits, vocab_size]`    | logits, as a TransformerLens run returns  |
 //!
-//! Changing a pattern would change nothing: the fast form of attention goes from scores to mixture in one step and
-//! never holds a pattern; those that are shown are computed beside it, for whoever wants them, and the pass has the
-//! same bits whether they are or not. To change what a head does, change its `hook_q`, `hook_k`, `hook_v` or `hook_z`.
+//! Changing a pattern has no effect: the fused attention kernels never store it. If an observer is interested
+//! in a pattern, it is computed separately, and the pass has the same bits either way. To change the behavior
+//! of a head, change its `hook_q`, `hook_k`, `hook_v` or `hook_z`.
 //!
-//! Of TransformerLens' other names `hook_scale` and `attn.hook_attn_scores` are numbers that no kernel stores, and
-//! `attn.hook_result` is `hook_z` times the head's rows of `c_proj`. Its models fold the layer norms' weights into the
-//! next layer unless asked not to; here nothing is folded, as with its `from_pretrained_no_processing`.
+//! Of TransformerLens' other sites, `hook_scale` and `attn.hook_attn_scores` are values that no kernel
+//! stores, and `attn.hook_result` is `hook_z` times the head's rows of `c_proj`. TransformerLens folds the
+//! layer norms' weights into the next layer by default; Hornbook folds nothing, like its
+//! `from_pretrained_no_processing`.
 
 use super::Operation;
 use crate::kernels::rows::RowsMut;
@@ -39,60 +40,61 @@ use ndarray::{ArrayViewMutD, ShapeBuilder};
 use std::fmt;
 use std::str::FromStr;
 
-/// A place in the forward pass, with the layer where there is one for each.
+/// A named place in the forward pass (a hook point), with its layer if every block has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Site {
     /// Token embeddings, `[n_tokens, n_embd]`.
     Embed,
     /// Position embeddings, `[n_tokens, n_embd]`.
     PosEmbed,
-    /// The residual stream before a block (in block 0: token plus position), `[n_tokens, n_embd]`.
+    /// The residual stream before a block, `[n_tokens, n_embd]`; before block 0, token plus position
+    /// embeddings.
     ResidPre(usize),
-    /// It, after the layer norm before attention.
+    /// The output of the layer norm before attention, `[n_tokens, n_embd]`.
     Ln1(usize),
-    /// Queries, `[n_tokens, n_embd]`, the heads side by side.
+    /// Queries, `[n_tokens, n_embd]`, heads concatenated.
     Q(usize),
-    /// Keys, likewise.
+    /// Keys, of the same shape.
     K(usize),
-    /// Values, likewise.
+    /// Values, of the same shape.
     V(usize),
-    /// Attention patterns, `[n_head, n, position + n]`, one call for each sequence; changes have no effect.
+    /// Attention patterns, `[n_head, n, position + n]`, one call per sequence; changes have no effect.
     Pattern(usize),
-    /// What each head brings, `[n_tokens, n_embd]`, the heads side by side, before `c_proj`.
+    /// The output of each head before `c_proj`, `[n_tokens, n_embd]`, heads concatenated.
     Z(usize),
-    /// What attention adds to the residual stream, `[n_tokens, n_embd]`.
+    /// The output of attention, `[n_tokens, n_embd]`, which is added to the residual stream.
     AttnOut(usize),
-    /// The residual stream between attention and MLP.
+    /// The residual stream between attention and MLP, `[n_tokens, n_embd]`.
     ResidMid(usize),
-    /// It, after the layer norm before the MLP.
+    /// The output of the layer norm before the MLP, `[n_tokens, n_embd]`.
     Ln2(usize),
-    /// The MLP's inside before the activation, `[n_tokens, n_inner]`.
+    /// The MLP's neurons before the activation, `[n_tokens, n_inner]`.
     Pre(usize),
-    /// The MLP's inside after the activation, `[n_tokens, n_inner]`.
+    /// The MLP's neurons after the activation, `[n_tokens, n_inner]`.
     Post(usize),
-    /// What the MLP adds to the residual stream, `[n_tokens, n_embd]`.
+    /// The output of the MLP, `[n_tokens, n_embd]`, which is added to the residual stream.
     MlpOut(usize),
-    /// The residual stream after a block.
+    /// The residual stream after a block, `[n_tokens, n_embd]`.
     ResidPost(usize),
-    /// After the last layer norm.
+    /// The output of the last layer norm, `[n_tokens, n_embd]`.
     FinalNorm,
-    /// `[n_wanted, vocab_size]`
+    /// The logits, `[n_logits, vocab_size]`.
     Logits,
 }
 
-/// TransformerLens' names of what there is once.
-const ONCE: [(Site, &str); 4] = [
+/// TransformerLens' names of the sites outside the blocks.
+const MODEL_SITES: [(Site, &str); 4] = [
     (Site::Embed, "hook_embed"),
     (Site::PosEmbed, "hook_pos_embed"),
     (Site::FinalNorm, "ln_final.hook_normalized"),
     (Site::Logits, "logits"),
 ];
 
-/// Its names of what every block has, behind `blocks.3.`.
-/// A site of a layer, by its number.
-type InLayer = fn(usize) -> Site;
+/// The constructor of a site in a layer.
+type BlockSite = fn(usize) -> Site;
 
-const IN_BLOCK: [(InLayer, &str); 14] = [
+/// TransformerLens' names of the sites in every block, without the prefix `blocks.N.`.
+const BLOCK_SITES: [(BlockSite, &str); 14] = [
     (Site::ResidPre, "hook_resid_pre"),
     (Site::Ln1, "ln1.hook_normalized"),
     (Site::Q, "attn.hook_q"),
@@ -110,15 +112,16 @@ const IN_BLOCK: [(InLayer, &str); 14] = [
 ];
 
 impl Site {
-    /// All sites of a model of `n_layer` blocks, in the order of the pass.
+    /// Returns all sites of a model with `n_layer` blocks, in the order of the pass.
     pub fn all(n_layer: usize) -> impl Iterator<Item = Site> {
-        let once = |(site, _)| site;
-        let [before, after] = [&ONCE[..2], &ONCE[2..]].map(|part| part.iter().copied().map(once));
-        let blocks = (0..n_layer).flat_map(|layer| IN_BLOCK.iter().map(move |(of, _)| of(layer)));
+        let site = |(site, _)| site;
+        let [before, after] =
+            [&MODEL_SITES[..2], &MODEL_SITES[2..]].map(|sites| sites.iter().copied().map(site));
+        let blocks = (0..n_layer).flat_map(|layer| BLOCK_SITES.iter().map(move |(site, _)| site(layer)));
         before.chain(blocks).chain(after)
     }
 
-    /// The block it is in.
+    /// The layer of the block that contains the site, if any.
     pub fn layer(self) -> Option<usize> {
         match self {
             Site::Embed | Site::PosEmbed | Site::FinalNorm | Site::Logits => None,
@@ -135,15 +138,16 @@ impl Site {
 }
 
 impl fmt::Display for Site {
-    /// The names TransformerLens gives them.
+    /// Writes TransformerLens' name of the site.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.layer() {
             None => {
-                let (_, name) = ONCE.iter().find(|(site, _)| site == self).expect("every site has a name");
+                let (_, name) =
+                    MODEL_SITES.iter().find(|(site, _)| site == self).expect("every site has a name");
                 f.write_str(name)
             }
             Some(layer) => {
-                let named = IN_BLOCK.iter().find(|(of, _)| of(layer) == *self);
+                let named = BLOCK_SITES.iter().find(|(site, _)| site(layer) == *self);
                 write!(f, "blocks.{layer}.{}", named.expect("every site has a name").1)
             }
         }
@@ -153,78 +157,79 @@ impl fmt::Display for Site {
 impl FromStr for Site {
     type Err = String;
 
-    /// The site of a name. Whether a model has so many blocks is for the model to say.
+    /// Parses a name. Whether the model has such a layer is not checked.
     fn from_str(name: &str) -> Result<Self, String> {
-        let once = ONCE.iter().find(|(_, once)| *once == name).map(|(site, _)| *site);
-        let in_block = || {
+        let model_site = MODEL_SITES.iter().find(|(_, site_name)| *site_name == name).map(|(site, _)| *site);
+        let block_site = || {
             let (layer, name) = name.strip_prefix("blocks.")?.split_once('.')?;
-            let (of, _) = IN_BLOCK.iter().find(|(_, in_block)| *in_block == name)?;
-            Some(of(layer.parse().ok()?))
+            let (site, _) = BLOCK_SITES.iter().find(|(_, site_name)| *site_name == name)?;
+            Some(site(layer.parse().ok()?))
         };
-        once.or_else(in_block).ok_or_else(|| {
+        model_site.or_else(block_site).ok_or_else(|| {
             let names: Vec<String> = Site::all(1).map(|site| site.to_string()).collect();
-            format!("no site is called '{name}', expected one of {}", names.join(", "))
+            format!("unknown site '{name}', expected one of {}", names.join(", "))
         })
     }
 }
 
-/// Someone who looks at the forward pass while it runs.
+/// Reads, and may change, the activations of the forward pass while it runs.
 pub trait Observer {
-    /// Whether it looks at all; where it does, every token goes through the last block, wanted or not.
-    const LOOKS: bool = true;
+    /// Whether the observer observes any site. If so, every token goes through the last block, whether its
+    /// logits are requested or not.
+    const ENABLED: bool = true;
 
-    /// Whether it looks at this site.
-    fn wants(&self, _site: Site) -> bool {
+    /// Whether the observer wants to observe this site.
+    fn is_interested(&self, _site: Site) -> bool {
         true
     }
 
-    /// The numbers at a site, which may be changed.
-    fn see(&mut self, site: Site, values: ArrayViewMutD<'_, f32>);
+    /// Called with the activations at a site, which may be changed.
+    fn observe(&mut self, site: Site, values: ArrayViewMutD<'_, f32>);
 
-    /// An operation has ended: all that happened since the last one did. For keeping time, which needs no looking.
-    fn ended(&mut self, _operation: Operation) {}
+    /// Called at the end of every operation, even if `ENABLED` is false; for timing.
+    fn operation_finished(&mut self, _operation: Operation) {}
 }
 
-/// Nobody.
+/// No observer.
 impl Observer for () {
-    const LOOKS: bool = false;
+    const ENABLED: bool = false;
 
-    fn see(&mut self, _site: Site, _values: ArrayViewMutD<'_, f32>) {}
+    fn observe(&mut self, _site: Site, _values: ArrayViewMutD<'_, f32>) {}
 }
 
-/// Two, one after the other: the second sees what the first has changed.
+/// Two observers, one after the other: the second observes the changes of the first.
 impl<A: Observer, B: Observer> Observer for (A, B) {
-    const LOOKS: bool = A::LOOKS || B::LOOKS;
+    const ENABLED: bool = A::ENABLED || B::ENABLED;
 
-    fn wants(&self, site: Site) -> bool {
-        self.0.wants(site) || self.1.wants(site)
+    fn is_interested(&self, site: Site) -> bool {
+        self.0.is_interested(site) || self.1.is_interested(site)
     }
 
-    fn see(&mut self, site: Site, mut values: ArrayViewMutD<'_, f32>) {
-        if self.0.wants(site) {
-            self.0.see(site, values.view_mut());
+    fn observe(&mut self, site: Site, mut values: ArrayViewMutD<'_, f32>) {
+        if self.0.is_interested(site) {
+            self.0.observe(site, values.view_mut());
         }
-        if self.1.wants(site) {
-            self.1.see(site, values);
+        if self.1.is_interested(site) {
+            self.1.observe(site, values);
         }
     }
 }
 
-/// A closure sees everything.
+/// A closure observes every site.
 impl<F: FnMut(Site, ArrayViewMutD<'_, f32>)> Observer for F {
-    fn see(&mut self, site: Site, values: ArrayViewMutD<'_, f32>) {
+    fn observe(&mut self, site: Site, values: ArrayViewMutD<'_, f32>) {
         self(site, values);
     }
 }
 
-/// Shows rows, where there are any, to an observer that wants them.
-pub(super) fn show<O: Observer>(see: &mut O, site: Site, rows: RowsMut<'_>) {
-    if O::LOOKS && !rows.is_empty() && see.wants(site) {
+/// Passes the rows of a site, if there are any, to an observer that is interested in it.
+pub(super) fn emit<O: Observer>(observer: &mut O, site: Site, rows: RowsMut<'_>) {
+    if O::ENABLED && !rows.is_empty() && observer.is_interested(site) {
         let shape = [rows.len(), rows.width()];
         let (data, stride) = rows.into_parts();
         let shape = shape[..].strides(&[stride, 1][..]);
         let values = ArrayViewMutD::from_shape(shape, data).expect("rows lie within their data");
-        see.see(site, values);
+        observer.observe(site, values);
     }
 }
 
@@ -233,18 +238,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_site_is_found_by_its_name() {
+    fn site_name_round_trips() {
         let all: Vec<Site> = Site::all(12).collect();
-        assert_eq!(all.len(), ONCE.len() + 12 * IN_BLOCK.len());
-        assert!(Site::all(1).is_sorted(), "the order of the enum is that of the pass");
+        assert_eq!(all.len(), MODEL_SITES.len() + 12 * BLOCK_SITES.len());
+        assert!(Site::all(1).is_sorted(), "the enum is in the order of the pass");
         for site in all {
             assert_eq!(site.to_string().parse(), Ok(site));
         }
         assert_eq!("blocks.11.attn.hook_pattern".parse(), Ok(Site::Pattern(11)));
-        for wrong in ["", "blocks", "blocks.1", "blocks.x.hook_resid_pre", "blocks.1.hook_z", "hook_embed.1"]
+        for invalid in
+            ["", "blocks", "blocks.1", "blocks.x.hook_resid_pre", "blocks.1.hook_z", "hook_embed.1"]
         {
-            let error = wrong.parse::<Site>().unwrap_err();
-            assert!(error.starts_with(&format!("no site is called '{wrong}', expected one of hook_embed, ")));
+            let error = invalid.parse::<Site>().unwrap_err();
+            assert!(error.starts_with(&format!("unknown site '{invalid}', expected one of hook_embed, ")));
         }
     }
 }

@@ -1,37 +1,37 @@
-//! The operations of the forward pass, in their order.
+//! The operations of the forward pass, in order.
 
 use std::fmt;
 
-/// An operation, with the layer where there is one for each.
+/// An operation of the forward pass, with its layer if every block has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// A row of `wte` and one of `wpe` for every token.
+    /// Token and position embeddings.
     Embed,
     /// The layer norm before attention.
     Ln1(usize),
-    /// Queries, keys and values.
+    /// The linear layer that computes queries, keys and values.
     CAttn(usize),
-    /// Keys and values join the cache.
+    /// Appending keys and values to the cache.
     KvAppend(usize),
     /// Attention.
     Attention(usize),
-    /// What attention brings, into the residual stream.
+    /// Attention's output projection, added to the residual stream.
     AttnProj(usize),
     /// The layer norm before the MLP.
     Ln2(usize),
     /// The MLP's first layer and its activation.
     CFc(usize),
-    /// The MLP's second layer, into the residual stream.
+    /// The MLP's second layer, added to the residual stream.
     MlpProj(usize),
     /// The last layer norm.
     LnF,
-    /// The logits.
-    Head,
+    /// The LM head.
+    LmHead,
 }
 
 impl Operation {
-    /// Those of a block.
-    pub fn of_block(layer: usize) -> [Operation; 8] {
+    /// The operations of one block.
+    pub fn in_block(layer: usize) -> [Operation; 8] {
         [
             Operation::Ln1(layer),
             Operation::CAttn(layer),
@@ -44,14 +44,14 @@ impl Operation {
         ]
     }
 
-    /// Those of a whole pass.
-    pub fn of_pass(n_layer: usize) -> impl Iterator<Item = Operation> {
-        let blocks = (0..n_layer).flat_map(Operation::of_block);
-        [Operation::Embed].into_iter().chain(blocks).chain([Operation::LnF, Operation::Head])
+    /// The operations of a forward pass.
+    pub fn in_pass(n_layer: usize) -> impl Iterator<Item = Operation> {
+        let blocks = (0..n_layer).flat_map(Operation::in_block);
+        [Operation::Embed].into_iter().chain(blocks).chain([Operation::LnF, Operation::LmHead])
     }
 }
 
-/// As checkpoints call it, without the layer.
+/// The name in checkpoints, without the layer.
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -65,7 +65,7 @@ impl fmt::Display for Operation {
             Operation::CFc(_) => "mlp.c_fc",
             Operation::MlpProj(_) => "mlp.c_proj",
             Operation::LnF => "ln_f",
-            Operation::Head => "lm_head",
+            Operation::LmHead => "lm_head",
         })
     }
 }

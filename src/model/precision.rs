@@ -1,10 +1,10 @@
-//! The precisions a model can compute its matrices in.
+//! The precisions of a model's weight matrices.
 
 use crate::checkpoint::Dtype;
 use std::fmt;
 use std::str::FromStr;
 
-/// What a model's matrices are made of.
+/// The precision of a model's weight matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// IEEE binary32.
@@ -13,16 +13,17 @@ pub enum Precision {
     F16,
     /// bfloat16.
     Bf16,
-    /// Eight bits a weight, a scale a column; a token's inputs are rounded likewise.
+    /// 8 bits per weight with one scale per column; activations are quantized to 8 bits with one scale per
+    /// token.
     Int8,
-    /// Four bits a weight, a scale for every 32; the head in eight bits; a token's inputs in eight.
+    /// 4 bits per weight with one scale per 32 weights; the LM head and the activations in 8 bits.
     Int4,
-    /// bfloat16, a token's inputs too: faster than [`Precision::Bf16`] where many tokens go through together.
+    /// bfloat16 for weights and activations; faster than [`Precision::Bf16`] for many tokens per pass.
     Bf16Dot,
 }
 
 impl Precision {
-    /// All there are.
+    /// All precisions.
     pub const ALL: [Precision; 6] = [
         Precision::F32,
         Precision::F16,
@@ -32,12 +33,12 @@ impl Precision {
         Precision::Int4,
     ];
 
-    /// As a user types it.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         self.dtype().name()
     }
 
-    /// What tensors are stored in.
+    /// The corresponding tensor type.
     pub fn dtype(self) -> Dtype {
         match self {
             Precision::F32 => Dtype::F32,

@@ -1,19 +1,20 @@
-//! A model's weights in the precision it computes with: as the checkpoint stores them, or rounded when it is loaded.
+//! A model's weights in the precision it computes with: as stored in the checkpoint, or converted when
+//! loaded.
 
 use super::{Operation, Precision};
 use crate::checkpoint::{BlockWeights, Dtype, LayerNormWeights, LinearWeights, Tensor, Weights};
 use crate::kernels::embedding::copy_row;
 use crate::kernels::linear::{self, Matrix};
 
-/// What the forward pass needs.
+/// The weights of the forward pass.
 pub(super) struct ModelWeights {
-    /// `[vocab_size, n_embd]`, to look tokens up in.
+    /// Token embeddings, `[vocab_size, n_embd]`.
     pub(super) wte: Tensor,
-    /// `[n_positions, n_embd]`
+    /// Position embeddings, `[n_positions, n_embd]`.
     pub(super) wpe: Option<Tensor>,
     pub(super) blocks: Vec<Block>,
     pub(super) ln_f: LayerNormWeights,
-    pub(super) head: Head,
+    pub(super) lm_head: LmHead,
 }
 
 pub(super) struct Block {
@@ -25,10 +26,11 @@ pub(super) struct Block {
     pub(super) mlp_proj: Linear,
 }
 
-/// The head: the table as it is, or rounded and turned into a linear layer `[n_embd, vocab_size]` without a bias.
-pub(super) enum Head {
-    Table(Tensor),
-    Rounded(Linear),
+/// The LM head: the embedding table as stored, or quantized and transposed to a linear layer `[n_embd,
+/// vocab_size]` without a bias.
+pub(super) enum LmHead {
+    Embedding(Tensor),
+    Quantized(Linear),
 }
 
 /// A linear layer.
@@ -44,15 +46,15 @@ enum Bias {
 }
 
 impl ModelWeights {
-    /// As the checkpoint stores them, or in another precision.
+    /// Takes the weights as the checkpoint stores them, or converts the matrices to another precision.
     pub(super) fn new(weights: Weights, precision: Option<Precision>) -> Self {
         let table = weights.lm_head.unwrap_or_else(|| weights.wte.clone());
         let head = match precision {
-            _ if !table.dtype().is_plain() => Head::Rounded(Linear::head(table)),
+            _ if !table.dtype().is_plain() => LmHead::Quantized(Linear::lm_head(table)),
             Some(precision) if !precision.dtype().is_plain() => {
-                Head::Rounded(Linear::head(table.quantized_lm_head(precision.dtype())))
+                LmHead::Quantized(Linear::lm_head(table.quantized_lm_head(precision.dtype())))
             }
-            plain => Head::Table(stored_as(table, plain)),
+            precision => LmHead::Embedding(convert(table, precision)),
         };
         let block = |block: BlockWeights| Block {
             ln_1: block.ln_1,
@@ -67,17 +69,17 @@ impl ModelWeights {
             wpe: weights.wpe,
             blocks: weights.h.into_iter().map(block).collect(),
             ln_f: weights.ln_f,
-            head,
+            lm_head: head,
         };
-        all.gather();
+        all.make_contiguous();
         all
     }
 
-    /// Brings the matrices that were converted together, in the order of the pass.
-    fn gather(&mut self) {
-        let head = match &mut self.head {
-            Head::Table(table) => table,
-            Head::Rounded(layer) => &mut layer.weight,
+    /// Moves the converted matrices next to one another in memory, in the order of the pass.
+    fn make_contiguous(&mut self) {
+        let head = match &mut self.lm_head {
+            LmHead::Embedding(table) => table,
+            LmHead::Quantized(layer) => &mut layer.weight,
         };
         let blocks = self.blocks.iter_mut();
         let layers = blocks.flat_map(|b| [&mut b.c_attn, &mut b.attn_proj, &mut b.c_fc, &mut b.mlp_proj]);
@@ -86,9 +88,9 @@ impl ModelWeights {
 }
 
 impl ModelWeights {
-    /// Bytes of weights that an operation reads, however many tokens go through together; of the embeddings, the rows
-    /// of one token.
-    pub(super) fn bytes_of(&self, operation: Operation) -> usize {
+    /// Bytes of weights that an operation reads, regardless of the number of tokens; for the embeddings, the
+    /// rows of one token.
+    pub(super) fn operation_bytes(&self, operation: Operation) -> usize {
         let norm = |norm: &LayerNormWeights| norm.weight.stored_bytes() + norm.bias.stored_bytes();
         let row = |table: &Tensor| table.stored_bytes() / table.shape()[0];
         match operation {
@@ -101,27 +103,28 @@ impl ModelWeights {
             Operation::CFc(layer) => self.blocks[layer].c_fc.bytes(),
             Operation::MlpProj(layer) => self.blocks[layer].mlp_proj.bytes(),
             Operation::LnF => norm(&self.ln_f),
-            Operation::Head => match &self.head {
-                Head::Table(table) => table.stored_bytes(),
-                Head::Rounded(layer) => layer.bytes(),
+            Operation::LmHead => match &self.lm_head {
+                LmHead::Embedding(table) => table.stored_bytes(),
+                LmHead::Quantized(layer) => layer.bytes(),
             },
         }
     }
 
-    /// Bytes that every pass reads: the blocks, the last layer norm and the head, not the embeddings, of which a token
-    /// reads one row.
+    /// Bytes that every pass reads: the blocks, the last layer norm and the LM head, but not the embeddings,
+    /// of which a token reads one row.
     pub(super) fn pass_bytes(&self) -> usize {
-        let whole = Operation::of_pass(self.blocks.len()).filter(|&operation| operation != Operation::Embed);
-        whole.map(|operation| self.bytes_of(operation)).sum()
+        let operations =
+            Operation::in_pass(self.blocks.len()).filter(|&operation| operation != Operation::Embed);
+        operations.map(|operation| self.operation_bytes(operation)).sum()
     }
 }
 
-impl Head {
-    /// The row of a token, `[n_embd]`, as the head computes with it.
+impl LmHead {
+    /// The row of a token, `[n_embd]`, with the values that the LM head multiplies by.
     pub(super) fn row(&self, id: usize, row: &mut [f32]) {
         match self {
-            Head::Table(table) => copy_row(table.elements(), id, row),
-            Head::Rounded(layer) => {
+            LmHead::Embedding(table) => copy_row(table.elements(), id, row),
+            LmHead::Quantized(layer) => {
                 let weights = layer.weight_matrix();
                 row.iter_mut().enumerate().for_each(|(k, x)| *x = weights.weight(k, id));
             }
@@ -131,26 +134,26 @@ impl Head {
 
 impl Linear {
     fn new(layer: LinearWeights, precision: Option<Precision>) -> Self {
-        Self { weight: stored_as(layer.weight, precision), bias: Bias::Tensor(layer.bias) }
+        Self { weight: convert(layer.weight, precision), bias: Bias::Tensor(layer.bias) }
     }
 
-    /// A head that was turned over, `[n_embd, vocab_size]`.
-    fn head(weight: Tensor) -> Self {
+    /// A transposed LM head, `[n_embd, vocab_size]`, with a zero bias.
+    fn lm_head(weight: Tensor) -> Self {
         let bias = Bias::Zero(vec![0.0; weight.shape()[1]]);
         Self { weight, bias }
     }
 
-    /// As the kernels take it.
+    /// The weight matrix as the kernels take it.
     pub(super) fn weight_matrix(&self) -> linear::WeightMatrix<'_> {
         self.weight.weight_matrix()
     }
 
-    /// What its matrix is stored in.
+    /// The type of its weights.
     pub(super) fn dtype(&self) -> Dtype {
         self.weight.dtype()
     }
 
-    /// Bytes that reading all of it reads.
+    /// Bytes of its weights and bias.
     fn bytes(&self) -> usize {
         self.weight.stored_bytes() + size_of_val(self.bias())
     }
@@ -164,15 +167,15 @@ impl Linear {
     }
 }
 
-/// A tensor in a precision, or as it is.
-fn stored_as(tensor: Tensor, precision: Option<Precision>) -> Tensor {
+/// Converts a tensor to a precision; `None` keeps it as it is.
+fn convert(tensor: Tensor, precision: Option<Precision>) -> Tensor {
     match precision {
         Some(precision) => tensor.into_dtype(precision.dtype()),
         None => tensor,
     }
 }
 
-/// A checkpoint's tensor as the kernels take it.
+/// A tensor as the kernels take it.
 pub(super) fn matrix(tensor: &Tensor) -> Matrix<'_> {
     Matrix::new(tensor.elements(), tensor.shape()[0], tensor.shape()[1])
 }

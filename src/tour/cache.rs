@@ -1,17 +1,20 @@
-//! # 9. The KV cache: why does the tenth token not cost ten times the first?
+//! # 9. The KV cache: why is the tenth token not ten times as expensive as the first?
 //!
-//! To write a token the model reads all tokens before it, and for the next one all of them again. But no token sees what
-//! comes after it, so nothing about the earlier ones has changed: their keys and values in every block are what they
-//! were. The *KV cache* keeps them. A new token computes its own query, key and value and looks back on the kept ones:
+//! To predict a token, the model needs all tokens before it; for the next token it needs all of them again.
+//! But the causal mask keeps earlier tokens from depending on later ones, so the keys and values of the
+//! earlier tokens never change. The *KV cache* stores them. Only the new token goes through the model: its
+//! query attends to the keys and values in the cache.
 //!
 //! ```text
-//! without   1 + 2 + … + n tokens through the model to write n
-//! with      n tokens, and 2 · n_layer · n_embd numbers kept for each
+//! without cache   1 + 2 + … + n tokens go through the model to generate n
+//! with cache      n tokens do, and 2 · n_layer · n_embd values are stored per token
 //! ```
 //!
-//! A prompt goes through in one pass, all tokens side by side (*prefill*), then one token at a time (*decode*). The two
-//! are different races. Prefill uses every weight for many tokens and waits for the multipliers; decode reads all weights
-//! for a single token and waits for memory. Nearly everything about the speed of language models follows from that.
+//! The prompt goes through the model in one pass, all tokens together (*prefill*). The generated tokens
+//! follow one at a time (*decode*). Their speed has different limits. Prefill uses every weight for many
+//! tokens, so it is limited by arithmetic (*compute-bound*). Decode reads all weights from memory for a
+//! single token, so it is limited by memory bandwidth (*memory-bound*). Most of the techniques for fast
+//! language models follow from this difference.
 //!
 //! ```
 //! use hornbook::model::Session;
@@ -20,7 +23,7 @@
 //! let fable = Hornbook::open("fable")?;
 //! let ids = fable.encode("Once upon a time there was a king who had three daughters")?;
 //!
-//! // All at once, and one by one from the cache.
+//! // The prompt in one pass, and token by token with the cache.
 //! let whole = Session::new(fable.model(), ids.len(), None).feed(&ids)?.to_vec();
 //! let mut session = Session::new(fable.model(), ids.len(), None);
 //! for id in &ids[..ids.len() - 1] {
@@ -30,13 +33,14 @@
 //! assert_eq!(whole, one_by_one); // the same logits, to the last bit
 //!
 //! assert_eq!(session.cache().len(), ids.len());
-//! let bytes_a_token = session.cache().bytes() / session.cache().capacity();
-//! assert!(bytes_a_token >= 2 * 6 * 256 * 4); // keys and values, 6 blocks, 256 numbers of 4 bytes
+//! let bytes_per_token = session.cache().bytes() / session.cache().capacity();
+//! assert!(bytes_per_token >= 2 * 6 * 256 * 4); // keys and values, 6 blocks, 256 values of 4 bytes
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The cache is [`KvCache`](crate::model::KvCache), a sequence with its own is [`Session`](crate::model::Session);
-//! [`engine`](crate::engine) lets many sequences share each pass over the weights, and their common beginnings.
+//! The cache is [`KvCache`](crate::model::KvCache), a sequence with its cache is a
+//! [`Session`](crate::model::Session). The [`engine`](crate::engine) processes many sequences in one pass
+//! over the weights (*batching*) and shares the cache of their common prefixes.
 //!
-//! Next: [how all of it is made fast](super::kernels).
+//! Next: [how the operations are made fast](super::kernels).

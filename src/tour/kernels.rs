@@ -1,27 +1,29 @@
-//! # 10. Kernels: how is all of it made fast without changing a bit?
+//! # 10. Kernels: how are the operations made fast without changing the result?
 //!
-//! Every operation of this tour is a few lines in its textbook form, and would take a hundred times as long in it. The
-//! fast forms, the *kernels*, do the same additions and multiplications; what they change is where the numbers wait and
-//! how many are worked on at once:
+//! The reference implementation of every operation is a few lines long, and about a hundred times slower than
+//! it could be. The fast implementations, the *kernels*, do the same additions and multiplications. They
+//! change where the data is held and how many values are processed at once:
 //!
-//! * **vectors**: sixteen numbers in one instruction ([`simd`](crate::kernels::simd)), chosen when the program runs
-//!   ([`isa`](crate::kernels::isa));
-//! * **tiles**: a block of the result is kept in registers while its inputs stream by, so that each number that was
-//!   fetched is used many times ([`linear`](crate::kernels::linear));
-//! * **never storing what can be used at once**: attention without its score matrix
-//!   ([`attention`](crate::kernels::attention));
-//! * **threads** that share the outputs of an operation ([`thread_pool`](crate::kernels::thread_pool)).
+//! * **SIMD**: one instruction processes up to sixteen values ([`simd`](crate::kernels::simd)). The
+//!   instruction set is chosen at run time ([`isa`](crate::kernels::isa)).
+//! * **Register tiling**: a block of the result stays in registers while the inputs stream by, so each value
+//!   that is loaded is used many times ([`linear`](crate::kernels::linear)).
+//! * **Fusion**: attention is computed without storing its score matrix
+//!   ([`attention`](crate::kernels::attention)).
+//! * **Threads**: the outputs of an operation are split among threads ([`thread_pool`](crate::kernels::thread_pool)).
 //!
-//! There is a catch. Numbers in a computer are rounded at every step, so (a + b) + c need not be a + (b + c), and most
-//! fast programs give another result on another machine, with other threads, or in other company. Here every output is
-//! computed by one thread in one order of additions that the formula fixes:
+//! Floating-point numbers are rounded after every operation, so (a + b) + c may differ from a + (b + c). Most
+//! fast programs therefore give slightly different results on another machine, with other threads, or in
+//! another batch. In Hornbook every output is computed by one thread, with its additions in one fixed order,
+//! each a fused multiply-add (FMA):
 //!
 //! ```text
-//! y[j] = ((x[0] · W[0, j] + x[1] · W[1, j]) + x[2] · W[2, j]) + …      each step one fused multiply-add
+//! y[j] = ((x[0] · W[0, j] + x[1] · W[1, j]) + x[2] · W[2, j]) + …
 //! ```
 //!
-//! Threads, batches, chunks and vector widths decide only who computes what and when. So the same seed tells the same
-//! story everywhere, and a fast form can be held to its textbook by a test.
+//! The number of threads, the batch size, the prefill chunk and the vector width only decide who computes
+//! which output, and when. So the same seed gives the same text on every machine, and a test can compare a
+//! kernel with its reference.
 //!
 //! ```
 //! use hornbook::checkpoint::Checkpoint;
@@ -30,7 +32,7 @@
 //! use hornbook::kernels::thread_pool::ThreadPool;
 //! use hornbook::model::{Model, Session};
 //! # fn main() -> hornbook::Result<()> {
-//! // The same bits from plain Rust on one thread, and from the best instructions on three.
+//! // The portable code on one thread and the best instruction set on three threads give the same bits.
 //! let logits = |threads: usize, isa: Isa| -> hornbook::Result<Vec<f32>> {
 //!     let model = Model::new(Checkpoint::open("fable")?, ThreadPool::new(threads, isa));
 //!     let mut session = Session::new(&model, 8, None);
@@ -38,7 +40,7 @@
 //! };
 //! assert_eq!(logits(1, Isa::Portable)?, logits(3, Isa::available()[0])?);
 //!
-//! // A fast form beside its textbook.
+//! // A kernel and its reference implementation.
 //! let scores = [0.5, -1.0, 3.0, 2.0, 2.0];
 //! let mut fast = scores;
 //! softmax::softmax(Isa::available()[0], &mut fast);
@@ -47,7 +49,7 @@
 //! # }
 //! ```
 //!
-//! [`kernels`](crate::kernels) lists them all; [`layer_norm`](crate::kernels::layer_norm) is the one to read first.
-//! `hornbook bench` measures them beside what this machine allows.
+//! [`kernels`](crate::kernels) lists all operations; read [`layer_norm`](crate::kernels::layer_norm) first.
+//! In a terminal: `hornbook bench` measures the kernels and compares them with what the machine allows.
 //!
-//! This is the end of the tour. [`model`](crate::model) puts the pieces together in one file.
+//! This is the end of the tour. [`model`](crate::model) puts the operations together in one file.

@@ -1,44 +1,51 @@
-//! # 5. MLP: and what is done with what they learned?
+//! # 5. MLP: how is each token processed by itself?
 //!
-//! Attention moves things between tokens, and all it can do with them is to add them up. What follows from them is worked
-//! out by the second half of a block, for each token by itself: its row is multiplied by a matrix that makes it four times
-//! as wide, bent, and multiplied by a second one that makes it as narrow as before.
+//! Attention moves information between tokens, but it only adds up values. The second half of a block, the
+//! *MLP* (multi-layer perceptron, also called feed-forward layer), processes each token by itself. It
+//! multiplies the row by a matrix that makes it four times as wide, applies a nonlinear function, the
+//! *activation*, to each value, and multiplies by a second matrix that brings it back to its old width. The
+//! result is added to the residual stream.
 //!
 //! ```text
 //! y += activation(x · W_fc + b_fc) · W_proj + b_proj
 //! ```
 //!
-//! Each of the widened numbers can be read as a detector. A column of `W_fc` says what it looks for in the row, the
-//! *activation* lets through what was found and holds back what was not, and a row of `W_proj` says what to add to the
-//! stream in that case. Without the bend in the middle two matrices in a row would be no more than one. GPT-2's
-//! activation is GELU, a soft form of "nothing below zero". Two thirds of a block's weights are here: much of what a
-//! model knows, as against what it finds in its text, is taken to be kept in them.
+//! Each of the intermediate values is called a *neuron*. A column of `W_fc` is the pattern that the neuron
+//! detects in the row. The activation passes a strong match on and suppresses the rest. The matching row of
+//! `W_proj` is what the neuron then adds to the stream. Without the activation, the two matrices would be
+//! equivalent to a single one. GPT-2's activation is GELU, a smooth version of max(x, 0). Two thirds of a
+//! block's weights are in the MLP. Much of what a model knows, as opposed to what it reads in its context, is
+//! believed to be stored there.
+//!
+//! The example measures how much a component of the model matters by *ablation*: it replaces the component's
+//! output by zero and compares the predictions before and after. The *KL divergence* measures how different
+//! two predictions are; it is 0 if they are equal.
 //!
 //! ```
 //! use hornbook::kernels::activation::Activation;
-//! use hornbook::lens::ablate::{Change, Changes, Edit, Effect};
+//! use hornbook::lens::intervention::{Intervention, Interventions, Edit, Effect};
 //! use hornbook::{Hornbook, Options};
 //! # fn main() -> hornbook::Result<()> {
 //! let gelu = |x| Activation::GeluTanh.reference(x);
-//! assert!((gelu(3.0) - 3.0).abs() < 0.01 && gelu(-3.0).abs() < 0.01); // through, or held back
+//! assert!((gelu(3.0) - 3.0).abs() < 0.01 && gelu(-3.0).abs() < 0.01); // passed on, or suppressed
 //!
-//! // What is an MLP worth? Take the first one away, and see how far the prediction moves.
+//! // Zero-ablate a component, and measure how far the prediction moves.
 //! let fable = Hornbook::open("fable")?;
 //! let prompt = fable.encode("Once upon a time there was a")?;
-//! let moved = |part: &str| -> hornbook::Result<f64> {
-//!     let change = Change { part: part.parse().expect("a part"), edit: Edit::Zero };
-//!     let changes = Changes::new(fable.model(), &prompt, &[change])?;
+//! let kl_divergence = |component: &str| -> hornbook::Result<f64> {
+//!     let ablation = Intervention { target: component.parse().expect("a component"), edit: Edit::Zero };
+//!     let ablated = Interventions::new(fable.model(), &prompt, &[ablation])?;
 //!     let before = fable.generate(&prompt, &Options::default())?;
-//!     let after = fable.generate_observed(&prompt, &Options::default(), changes)?;
-//!     Ok(Effect::of(before.prompt_logits(), after.prompt_logits(), 1).kl_divergence)
+//!     let after = fable.generate_observed(&prompt, &Options::default(), ablated)?;
+//!     Ok(Effect::measure(before.prompt_logits(), after.prompt_logits(), 1).kl_divergence)
 //! };
-//! assert!(moved("mlp0")? > 10.0 * moved("L0H0")?); // far more than one head
+//! assert!(kl_divergence("mlp0")? > 10.0 * kl_divergence("L0H0")?); // mlp0 matters more than this head
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The code is [`Mlp`](crate::kernels::mlp::Mlp), two [`linear`](crate::kernels::linear) layers around an
-//! [`Activation`](crate::kernels::activation::Activation), whose [`reference`](crate::kernels::activation::Activation::reference) is
-//! the formula as it stands.
+//! The code is [`Mlp`](crate::kernels::mlp::Mlp): two [`linear`](crate::kernels::linear) layers around an
+//! [`Activation`](crate::kernels::activation::Activation), whose
+//! [`reference`](crate::kernels::activation::Activation::reference) is the formula itself.
 //!
-//! Next: [what keeps the numbers in bounds](super::norm).
+//! Next: [how the values stay in a useful range](super::layer_norm).

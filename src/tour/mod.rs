@@ -1,43 +1,44 @@
-//! From a text to the next token in ten pages, for someone who knows what a matrix is and has never met a language model.
+//! From a text to the next token in ten pages, for readers who know what a matrix is and are new to language
+//! models.
 //!
-//! Each page explains one idea, shows its formula, links the function that does nothing but that formula (the
-//! *textbook*), and ends with a few lines that run on the built-in model and check what the page says. The lines are
-//! tests: what they claim is so.
+//! Each page explains one idea and gives its formula. It links the *reference implementation*, a function
+//! that computes just that formula, and ends with a short example that runs on the built-in model `fable`.
+//! The examples are tests, so every claim in them is checked.
 //!
 //! | page                | the question                                                             |
 //! | ------------------- | ------------------------------------------------------------------------ |
-//! | 1. [`tokens`]       | How does text become numbers?                                            |
-//! | 2. [`embedding`]    | What does the model know a token as?                                     |
-//! | 3. [`positions`]    | How does it know which token comes first?                                |
-//! | 4. [`attention`]    | How do tokens learn of each other?                                       |
-//! | 5. [`mlp`]          | And what is done with what they learned?                                 |
-//! | 6. [`norm`]         | What keeps the numbers in bounds on the way?                             |
-//! | 7. [`head`]         | How do numbers become a prediction?                                      |
+//! | 1. [`tokens`]       | How does text become integers?                                           |
+//! | 2. [`embedding`]    | Which vector stands for a token?                                         |
+//! | 3. [`positions`]    | How does the model know the order of the tokens?                         |
+//! | 4. [`attention`]    | How do tokens exchange information?                                      |
+//! | 5. [`mlp`]          | How is each token processed by itself?                                   |
+//! | 6. [`layer_norm`]   | How do the values stay in a useful range?                                |
+//! | 7. [`lm_head`]      | How does a row become a prediction?                                      |
 //! | 8. [`sampling`]     | How does a prediction become a token, and tokens a text?                 |
-//! | 9. [`cache`]        | Why does the tenth token not cost ten times the first?                   |
-//! | 10. [`kernels`]     | And how is all of it made fast without changing a bit?                   |
+//! | 9. [`cache`]        | Why is the tenth token not ten times as expensive as the first?          |
+//! | 10. [`kernels`]     | How are the operations made fast without changing the result?            |
 //!
-//! The whole way once, which the pages then take step by step. A GPT-2 has one task: given the tokens so far, say how
-//! likely each token of its vocabulary is to come next.
+//! First an overview; the pages then explain it step by step. A GPT-2 has one task: given the tokens so far,
+//! predict how likely each token of its vocabulary is to come next.
 //!
 //! ```text
-//! text ─▶ tokens ─▶ one row of numbers each, plus its position
-//!          ─▶ block 0 ─▶ block 1 ─▶ …       each adds something to every row:
-//!                                           attention, what it found in other tokens' rows
-//!                                           MLP, what follows from the row itself
-//!          ─▶ layer norm ─▶ head ─▶ a score for every token ─▶ the next token ─▶ text
+//! text ─▶ tokens ─▶ one vector per token, plus one for its position
+//!          ─▶ block 0 ─▶ block 1 ─▶ …       each block adds to every token's vector:
+//!                                           attention adds information from earlier tokens
+//!                                           the MLP adds what it computes from the vector itself
+//!          ─▶ layer norm ─▶ LM head ─▶ a score for every token ─▶ the next token ─▶ text
 //! ```
 //!
-//! `hornbook explain "Once upon a time"` takes the same way in a terminal, with the real numbers of each step.
-//! [`model`](crate::model) is the code of it.
+//! In a terminal, `hornbook explain "Once upon a time"` shows the same steps with the values of each.
+//! [`model`](crate::model) is the code.
 
 pub mod attention;
 pub mod cache;
 pub mod embedding;
-pub mod head;
 pub mod kernels;
+pub mod layer_norm;
+pub mod lm_head;
 pub mod mlp;
-pub mod norm;
 pub mod positions;
 pub mod sampling;
 pub mod tokens;

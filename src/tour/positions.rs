@@ -1,30 +1,32 @@
-//! # 3. Positions: how does it know which token comes first?
+//! # 3. Positions: how does the model know the order of the tokens?
 //!
-//! The step by which tokens learn of each other, attention, sees a heap of rows and not a line of them: shuffle the rows
-//! and each finds the same as before. `dog bites man` and `man bites dog` would be one. So each row is told where it
-//! stands: a second table has a row for every position, and it is added.
+//! Attention, the step that moves information between tokens, does not depend on the order of the rows:
+//! shuffle them, and each row gets the same result as before. `dog bites man` and `man bites dog` would mean
+//! the same. So each row must carry its position. A second table, `wpe` (*word position embeddings*), has one
+//! row per position. That row is added to the token's embedding:
 //!
 //! ```text
 //! x[t] = wte[id[t]] + wpe[t]          wpe is [n_positions, n_embd]
 //! ```
 //!
-//! GPT-2 learned `wpe` like all else. The first transformer computed it instead, from sines and cosines of different
-//! speeds, like the hands of a clock with many hands ([`sinusoidal`](crate::kernels::positions::sinusoidal)). Both have
-//! in common that near positions are alike and distant ones are not, which nobody asked the learned table to be. It has
-//! as many rows as the model has seen positions, and that is why a GPT-2 has a longest text: 1024 tokens, 512 for fable.
+//! GPT-2 learned `wpe`, like all its weights. The first transformer computed it from sines and cosines of
+//! different frequencies ([`sinusoidal`](crate::kernels::positions::sinusoidal)). In both tables nearby
+//! positions have similar rows and distant positions do not; the learned table found this by itself. Because
+//! the table has a fixed number of rows, the model has a maximum text length, its *context*: 1024 tokens for
+//! GPT-2, 512 for fable.
 //!
 //! ```
-//! use hornbook::lens::positions::Positions;
+//! use hornbook::lens::positions::PositionSimilarity;
 //! use hornbook::model::Session;
 //! use hornbook::Hornbook;
 //! # fn main() -> hornbook::Result<()> {
 //! let fable = Hornbook::open("fable")?;
 //!
-//! let learned = Positions::of(fable.model());
-//! assert!(learned.at_distance(512, 1) > 0.4); // the cosine of the angle between neighbours' rows, in the mean
-//! assert!(learned.at_distance(512, 256) < 0.1); // and between positions far apart
+//! let learned = PositionSimilarity::from_model(fable.model());
+//! assert!(learned.mean_at_distance(512, 1) > 0.4); // mean cosine similarity of neighboring positions
+//! assert!(learned.mean_at_distance(512, 256) < 0.1); // and of positions that are far apart
 //!
-//! // The order of the words matters: the same words, two predictions.
+//! // The order of the words matters: the same words give two different predictions.
 //! let mut predict = |text: &str| -> hornbook::Result<Vec<f32>> {
 //!     Ok(Session::new(fable.model(), 8, None).feed(&fable.encode(text)?)?.to_vec())
 //! };
@@ -33,7 +35,7 @@
 //! # }
 //! ```
 //!
-//! The code is [`add_position`](crate::kernels::positions::add_position). In a terminal: `hornbook positions` draws both
-//! tables side by side.
+//! The code is [`add_position`](crate::kernels::positions::add_position). In a terminal: `hornbook positions`
+//! draws both tables side by side.
 //!
-//! Next: [how tokens learn of each other](super::attention).
+//! Next: [how tokens exchange information](super::attention).

@@ -1,21 +1,23 @@
-//! # 1. Tokens: how does text become numbers?
+//! # 1. Tokens: how does text become integers?
 //!
-//! A model computes with numbers, so a text has to become a list of them. Letters would make long lists of little
-//! meaning each; words would make an endless vocabulary that still lacks tomorrow's words. GPT-2 takes the middle:
-//! *tokens*, runs of bytes that were common in the texts it was made for. Frequent words are one token, rare ones
-//! several, and since every single byte is a token too, there is no text that cannot be written.
+//! A model computes with numbers, so the text must first become a list of integers. One integer per letter
+//! would make the list long, and a single letter means little. One integer per word would need a huge
+//! vocabulary, and new words would still be missing. GPT-2 uses something in between: *tokens*, sequences of
+//! bytes that are common in the training text. A frequent word is one token, a rare word is several tokens.
+//! Every single byte is a token too, so any text can be encoded.
 //!
-//! The vocabulary is learned by counting. Start with the 256 bytes. Find the pair of neighbours that occurs most often,
-//! give it a number of its own, put that number in its place everywhere, and repeat a few thousand times. What was learnt
-//! is the list of pairs in their order, the *merges*. To cut a new text, apply them in the same order:
+//! The vocabulary is learned with *byte-pair encoding* (BPE). Start with the 256 bytes as tokens. Find the
+//! pair of neighboring tokens that occurs most often in the training text. Make it a new token, and replace
+//! the pair by it everywhere. Repeat this a few thousand times. The result is the ordered list of pairs,
+//! called the *merges*. To encode a new text, apply the merges in the same order:
 //!
 //! ```text
 //! tokens of a word = its bytes, one token each
-//! repeat: of all neighbours that have a merge, join those whose merge was learnt first
+//! repeat: among all neighboring pairs that have a merge, join the pair whose merge was learned first
 //! ```
 //!
-//! A space belongs to the word behind it: ` the` and `the` are two tokens. The vocabulary of the built-in model has
-//! 4096, that of OpenAI's GPT-2 has 50257.
+//! A space belongs to the word that follows it: ` the` and `the` are two different tokens. The built-in model
+//! `fable` has a vocabulary of 4096 tokens, OpenAI's GPT-2 has 50257.
 //!
 //! ```
 //! use hornbook::Hornbook;
@@ -25,11 +27,11 @@
 //!
 //! let ids = tokenizer.encode("Once upon a time", false)?;
 //! let pieces: Vec<String> = ids.iter().map(|&id| tokenizer.decode(&[id])).collect();
-//! assert_eq!(pieces, ["Once", " upon", " a", " time"]); // common words: a token each
+//! assert_eq!(pieces, ["Once", " upon", " a", " time"]); // common words: one token each
 //!
-//! assert!(tokenizer.encode("hippopotamus", false)?.len() > 3); // a rare one: several
+//! assert!(tokenizer.encode("hippopotamus", false)?.len() > 3); // a rare word: several tokens
 //!
-//! // How "the" is joined from its bytes: first h+e, then t+he.
+//! // The merges that turn the bytes of "the" into one token: first h+e, then t+he.
 //! let word = &tokenizer.merge_steps("the", false)?[0];
 //! let step = |ids: &[u32]| ids.iter().map(|&id| tokenizer.decode(&[id])).collect::<Vec<_>>();
 //! assert_eq!(step(&word.initial_tokens), ["t", "h", "e"]);
@@ -39,8 +41,9 @@
 //! # }
 //! ```
 //!
-//! The textbook form is [`Tokenizer::merge_steps`](crate::tokenizer::Tokenizer::merge_steps), the fast one
-//! [`Tokenizer::encode`](crate::tokenizer::Tokenizer::encode); files and streaming are in
-//! [`tokenizer`](crate::tokenizer). In a terminal: `hornbook tokens "hippopotamus" --merges`.
+//! The reference implementation is [`Tokenizer::merge_steps`](crate::tokenizer::Tokenizer::merge_steps), the
+//! fast one is [`Tokenizer::encode`](crate::tokenizer::Tokenizer::encode). The module
+//! [`tokenizer`](crate::tokenizer) also covers tokenizer files and streaming. In a terminal: `hornbook tokens
+//! "hippopotamus" --merges`.
 //!
-//! Next: [what the model knows a token as](super::embedding).
+//! Next: [which vector stands for a token](super::embedding).

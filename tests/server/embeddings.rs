@@ -2,7 +2,7 @@
 
 use super::client::{fable, open};
 use base64::Engine as _;
-use hornbook::model::{KvCache, Observer, Scratch, Segment, Session, Site, Wanted};
+use hornbook::model::{KvCache, LogitsWanted, Observer, Segment, Session, Site, Workspace};
 use serde_json::{Value, json};
 
 #[test]
@@ -34,8 +34,8 @@ fn embeddings_are_floats_or_base64() {
     let mut session = Session::new(hornbook.model(), prompt.len(), hornbook.model().kv_precision());
     session.feed(&prompt).unwrap();
     let mut cache = KvCache::new(hornbook.config(), prompt.len(), hornbook.model().kv_precision());
-    let segment = Segment { tokens: &prompt, cache: &mut cache, wanted: Wanted::All };
-    hornbook.model().forward(&mut [segment], &mut Scratch::new(), &mut sum).unwrap();
+    let segment = Segment { tokens: &prompt, cache: &mut cache, logits: LogitsWanted::All };
+    hornbook.model().forward(&mut [segment], &mut Workspace::new(), &mut sum).unwrap();
     for (found, sum_of) in vector(&floats, 0).iter().zip(&sum.0) {
         let expected = sum_of / sum.1 as f32;
         assert!((found - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{found} {expected}");
@@ -54,11 +54,11 @@ fn embeddings_are_floats_or_base64() {
 struct HiddenStateSum(Vec<f32>, usize);
 
 impl Observer for HiddenStateSum {
-    fn wants(&self, site: Site) -> bool {
+    fn is_interested(&self, site: Site) -> bool {
         site == Site::FinalNorm
     }
 
-    fn see(&mut self, _: Site, values: ndarray::ArrayViewMutD<f32>) {
+    fn observe(&mut self, _: Site, values: ndarray::ArrayViewMutD<f32>) {
         for row in values.outer_iter() {
             self.0.iter_mut().zip(row.iter()).for_each(|(sum, x)| *sum += x);
             self.1 += 1;

@@ -2,7 +2,7 @@
 
 use super::output::OutputFormat;
 use super::repeat_until::parse_pattern;
-use crate::cli::changes::ChangesArgs;
+use crate::cli::interventions::InterventionArgs;
 use crate::cli::model_args::ModelArgs;
 use crate::cli::prompt::PromptArgs;
 use crate::cli::sampling::SamplingArgs;
@@ -133,7 +133,7 @@ pub struct Generate {
 
     /// Interventions on the model
     #[command(flatten)]
-    pub changes: ChangesArgs,
+    pub interventions: InterventionArgs,
 
     /// Print the prompt before the completion
     #[arg(long, help_heading = "Output")]

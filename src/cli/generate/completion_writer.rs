@@ -1,6 +1,6 @@
 //! CompletionSource on their way to standard output, or into the JSON.
 
-use super::changed::Changed;
+use super::before_after::BeforeAfter;
 use super::completion_source::CompletionSource;
 use super::output::{self, Output};
 use super::{Generate, INTERRUPTED, Stats, decode};
@@ -61,7 +61,7 @@ impl<'a> CompletionWriter<'a> {
         &mut self,
         completions: &mut impl CompletionSource,
         seed: u64,
-        changed: Option<Changed>,
+        before_after: Option<BeforeAfter>,
     ) -> Result<ExitCode> {
         let mut output = Output::new(self.hornbook, self.args.output, self.args.json);
         let mut choices = vec![];
@@ -70,8 +70,8 @@ impl<'a> CompletionWriter<'a> {
             if index > 0 {
                 output.separator()?;
             }
-            if let (Some(changed), false) = (&changed, self.args.json) {
-                changed.show_before(index, self.args.output);
+            if let (Some(before_after), false) = (&before_after, self.args.json) {
+                before_after.print_before(index, self.args.output);
             }
             choices.push(self.write_one(index, completions, &mut output)?);
             if self.is_interrupted() {
@@ -81,7 +81,10 @@ impl<'a> CompletionWriter<'a> {
         self.stats.generation_finished(completions.draft_stats());
         if self.args.json {
             let completion = Completion::new(self.hornbook.name(), choices, self.prompt_tokens, seed);
-            output.json(&completion, changed.map(|changed| ("ablation", changed.json(self.hornbook))))?;
+            output.json(
+                &completion,
+                before_after.map(|before_after| ("intervention", before_after.json(self.hornbook))),
+            )?;
         }
         Ok(match self.is_interrupted() {
             true => ExitCode::from(INTERRUPTED),

@@ -2,7 +2,7 @@
 
 use crate::cli::screen::{Screen, display_width, fit_to_width};
 use crate::lens::Inspection;
-use crate::lens::surprise::LN_2;
+use crate::lens::surprisal::NATS_PER_BIT;
 
 /// Parts that are shown.
 const PARTS: usize = 10;
@@ -13,7 +13,7 @@ pub fn candidates(seen: &Inspection, screen: Screen, label: impl Fn(u32) -> Stri
     let Some(reading) = seen.readings.last() else { return String::new() };
     let note = format!(
         "entropy {:.2} bits: as unsure as among {:.0} equally likely tokens",
-        reading.entropy / LN_2,
+        reading.entropy / NATS_PER_BIT,
         libm::expf(reading.entropy).round().max(1.0)
     );
     let names: Vec<String> = reading.best.iter().map(|&(id, _)| label(id)).collect();

@@ -1,7 +1,7 @@
 //! What `--ablate` and `--scale` did to the answer.
 
 use crate::cli::screen::{Screen, display_width, fit_to_width};
-use crate::lens::ablate::Outcome;
+use crate::lens::intervention::Outcome;
 
 const LONGEST: usize = 16;
 

@@ -1,10 +1,10 @@
 //! All numbers, for a program.
 
 use crate::Hornbook;
-use crate::cli::changes;
-use crate::lens::ablate::Outcome;
-use crate::lens::surprise::LN_2;
-use crate::lens::{Inspection, Reading};
+use crate::cli::interventions;
+use crate::lens::intervention::Outcome;
+use crate::lens::surprisal::NATS_PER_BIT;
+use crate::lens::{Inspection, Prediction};
 use serde_json::{Value, json};
 
 /// One object. Logprobs, entropies and contributions are in nats, `surprise_bits` in bits.
@@ -12,13 +12,13 @@ pub fn of(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>) -> 
     let config = hornbook.config();
     let tokens = seen.capture.tokens.iter().enumerate().map(|(t, &id)| {
         let mut token = token(hornbook, id);
-        token["surprise_bits"] = json!(seen.surprise(t).map(|nats| nats / LN_2));
+        token["surprise_bits"] = json!(seen.surprisal(t).map(|nats| nats / NATS_PER_BIT));
         token
     });
     let rows = |rows: ndarray::ArrayView2<f32>| -> Vec<Vec<f32>> {
         rows.rows().into_iter().map(|row| row.to_vec()).collect()
     };
-    let lens = |readings: &Vec<Reading>| -> Vec<Value> {
+    let lens = |readings: &Vec<Prediction>| -> Vec<Value> {
         readings.iter().map(|reading| answer(hornbook, reading)).collect()
     };
     let contributions = seen.contributions.iter().map(|at| {
@@ -47,7 +47,7 @@ pub fn of(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>) -> 
         "residual_norms": rows(seen.norms.view()),
         "parts": seen.parts.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "contributions": contributions.collect::<Vec<_>>(),
-        "ablation": outcome.map(|outcome| changes::json(outcome, hornbook)),
+        "intervention": outcome.map(|outcome| interventions::json(outcome, hornbook)),
     })
 }
 
@@ -56,7 +56,7 @@ fn token(hornbook: &Hornbook, id: u32) -> Value {
     json!({ "id": id, "text": bytes.map(String::from_utf8_lossy), "bytes": bytes })
 }
 
-fn answer(hornbook: &Hornbook, reading: &Reading) -> Value {
+fn answer(hornbook: &Hornbook, reading: &Prediction) -> Value {
     let best = reading.best.iter().map(|&(id, logprob)| {
         let mut best = token(hornbook, id);
         best["logprob"] = json!(logprob);

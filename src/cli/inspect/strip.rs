@@ -2,7 +2,7 @@
 
 use crate::cli::screen::{Screen, display_width, fit_to_width};
 use crate::lens::Inspection;
-use crate::lens::surprise::LN_2;
+use crate::lens::surprisal::NATS_PER_BIT;
 
 /// More rows of tokens than this are left to the report.
 const MOST_ROWS: usize = 8;
@@ -13,7 +13,7 @@ const LONGEST: usize = 16;
 /// The tokens, each above its surprise in bits.
 pub fn tokens(seen: &Inspection, screen: Screen, label: impl Fn(u32) -> String) -> String {
     let bits: Vec<Option<f32>> =
-        (0..seen.capture.len()).map(|t| seen.surprise(t).map(|nats| nats / LN_2)).collect();
+        (0..seen.capture.len()).map(|t| seen.surprisal(t).map(|nats| nats / NATS_PER_BIT)).collect();
     let known: Vec<f32> = bits.iter().flatten().copied().collect();
     let note = match known.len() {
         0 => "nothing came before the first, so it has no surprise".to_string(),

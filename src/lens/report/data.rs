@@ -1,9 +1,9 @@
 //! The numbers of a report.
 
 use crate::Hornbook;
-use crate::lens::ablate::{Change, Outcome};
-use crate::lens::surprise::LN_2;
-use crate::lens::{Capture, Inspection, Reading, label, telling};
+use crate::lens::intervention::{Intervention, Outcome};
+use crate::lens::surprisal::NATS_PER_BIT;
+use crate::lens::{ActivationCache, Inspection, Prediction, label, saliency};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 pub(super) fn of(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>) -> Value {
     let config = hornbook.config();
     let heads = (0..config.n_layer).flat_map(|layer| (0..config.n_head).map(move |head| (layer, head)));
-    let scores = heads.map(|(layer, head)| rounded(telling::score(&seen.capture, layer, head), 3));
-    let bits = (0..seen.capture.len()).map(|t| seen.surprise(t).map(|nats| rounded(nats / LN_2, 2)));
-    let lens = |readings: &Vec<Reading>| readings.iter().map(reading).collect::<Vec<_>>();
+    let scores = heads.map(|(layer, head)| rounded(saliency::head_saliency(&seen.capture, layer, head), 3));
+    let bits = (0..seen.capture.len()).map(|t| seen.surprisal(t).map(|nats| rounded(nats / NATS_PER_BIT, 2)));
+    let lens = |readings: &Vec<Prediction>| readings.iter().map(reading).collect::<Vec<_>>();
     let amounts = |amounts: &[f32]| amounts.iter().map(|&x| rounded(x, 3)).collect::<Vec<_>>();
     let norms =
         seen.norms.rows().into_iter().map(|row| row.iter().map(|&x| rounded(x, 2)).collect::<Vec<_>>());
@@ -46,11 +46,11 @@ pub(super) fn of(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcom
 }
 
 /// `[ids of the best, their probabilities, entropy in bits, the next token's probability and rank]`
-fn reading(reading: &Reading) -> Value {
+fn reading(reading: &Prediction) -> Value {
     let ids: Vec<u32> = reading.best.iter().map(|best| best.0).collect();
     let shares: Vec<f64> = reading.best.iter().map(|best| rounded(libm::expf(best.1), 4)).collect();
     let next = reading.target.map(|next| (rounded(libm::expf(next.logprob), 6), next.rank));
-    json!([ids, shares, rounded(reading.entropy / LN_2, 2), next])
+    json!([ids, shares, rounded(reading.entropy / NATS_PER_BIT, 2), next])
 }
 
 /// What was changed, and next tokens as `[id, probability before, and after]`.
@@ -60,7 +60,7 @@ fn changed(Outcome { changes, effect }: &Outcome) -> Value {
         json!([shift.id, before, after])
     });
     json!({
-        "changes": changes.iter().map(Change::to_string).collect::<Vec<_>>(),
+        "changes": changes.iter().map(Intervention::to_string).collect::<Vec<_>>(),
         "kl": effect.kl_divergence,
         "next": next.collect::<Vec<_>>(),
     })
@@ -77,7 +77,7 @@ fn labels(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>) -> 
 
 /// Attention patterns, a byte a share: head by head the rows, each up to its own token, after which all is zero. A byte
 /// is 255 times the root of the share, so that small ones can be told apart; 1 is a share of 0.000015.
-fn packed(capture: &Capture) -> Vec<u8> {
+fn packed(capture: &ActivationCache) -> Vec<u8> {
     let mut bytes = vec![];
     for (row, shares) in capture.patterns.rows().into_iter().enumerate() {
         let seen = row % capture.len() + 1;

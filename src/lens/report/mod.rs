@@ -7,7 +7,7 @@
 mod data;
 
 use super::Inspection;
-use super::ablate::Outcome;
+use super::intervention::Outcome;
 use crate::Hornbook;
 
 const PAGE: &str = include_str!("page.html");

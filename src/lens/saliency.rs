@@ -11,11 +11,11 @@
 //! the largest share of its attention that a token gives one that is neither the first, nor the one before, nor itself.
 //! It is a number to sort by and no more: it does not say that the head matters for the answer.
 
-use super::Capture;
+use super::ActivationCache;
 
 /// A head and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Telling {
+pub struct HeadSaliency {
     /// Its block.
     pub layer: usize,
     /// Its number.
@@ -25,7 +25,7 @@ pub struct Telling {
 }
 
 /// The score of a head.
-pub fn score(capture: &Capture, layer: usize, head: usize) -> f32 {
+pub fn head_saliency(capture: &ActivationCache, layer: usize, head: usize) -> f32 {
     let pattern = capture.pattern(layer, head);
     let tokens = 3..capture.len();
     if tokens.is_empty() {
@@ -37,11 +37,12 @@ pub fn score(capture: &Capture, layer: usize, head: usize) -> f32 {
 }
 
 /// The head with the largest score, of one block or of all; the first among equals.
-pub fn most_telling(capture: &Capture, layer: Option<usize>) -> Telling {
+pub fn most_salient_head(capture: &ActivationCache, layer: Option<usize>) -> HeadSaliency {
     let (n_layer, n_head, ..) = capture.patterns.dim();
     let layers = layer.map_or(0..n_layer, |layer| layer..layer + 1);
     let heads = layers.flat_map(|layer| (0..n_head).map(move |head| (layer, head)));
-    let scored = heads.map(|(layer, head)| Telling { layer, head, score: score(capture, layer, head) });
-    let better = |best: Telling, next: Telling| if next.score > best.score { next } else { best };
-    scored.reduce(better).unwrap_or(Telling { layer: 0, head: 0, score: 0.0 })
+    let scored =
+        heads.map(|(layer, head)| HeadSaliency { layer, head, score: head_saliency(capture, layer, head) });
+    let better = |best: HeadSaliency, next: HeadSaliency| if next.score > best.score { next } else { best };
+    scored.reduce(better).unwrap_or(HeadSaliency { layer: 0, head: 0, score: 0.0 })
 }

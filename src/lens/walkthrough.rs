@@ -4,12 +4,12 @@
 //! token's, taken from one pass; the times are medians of several, each of which stops at every step to look at the
 //! clock.
 
-use super::doc::{
-    ACTIVATION, ATTENTION, Doc, EMBEDDING, LAYER_NORM, LINEAR, LOGITS, MERGES, MLP, POSITIONS, SOFTMAX,
-    Source, TOKENS,
+use super::source_doc::{
+    ACTIVATION, ATTENTION, EMBEDDING, LAYER_NORM, LINEAR, LOGITS, MERGES, MLP, POSITIONS, SOFTMAX, Source,
+    SourceDoc, TOKENS,
 };
 use crate::kernels::softmax::softmax;
-use crate::model::{KvCache, Model, Observer, Scratch, Segment, Site, Wanted};
+use crate::model::{KvCache, LogitsWanted, Model, Observer, Segment, Site, Workspace};
 use crate::{Error, Result};
 use ndarray::{ArrayViewMutD, Axis, Ix2};
 use serde::Serialize;
@@ -31,7 +31,7 @@ pub struct Step {
     /// The block it happens in.
     pub layer: Option<usize>,
     /// What the operation says about itself.
-    pub doc: Doc,
+    pub doc: SourceDoc,
     /// The shapes that go in and come out.
     pub shapes: String,
     /// Where the numbers were seen.
@@ -72,7 +72,7 @@ pub struct Attends {
 ///
 /// # Errors
 /// What the pass refuses, and [`Error::Message`] for no token at all.
-pub fn walk(model: &Model, tokens: &[u32]) -> Result<Vec<Step>> {
+pub fn walkthrough(model: &Model, tokens: &[u32]) -> Result<Vec<Step>> {
     if tokens.is_empty() {
         return Err(Error::Message("the prompt is empty".into()));
     }
@@ -91,10 +91,10 @@ pub fn walk(model: &Model, tokens: &[u32]) -> Result<Vec<Step>> {
 /// One pass over all tokens; returns the last one's logits.
 fn pass(model: &Model, tokens: &[u32], see: &mut impl Observer) -> Result<Vec<f32>> {
     let mut cache = KvCache::new(model.config(), tokens.len(), model.kv_precision());
-    let mut scratch = Scratch::new();
-    let segment = Segment { tokens, cache: &mut cache, wanted: Wanted::Last };
-    model.forward(&mut [segment], &mut scratch, see)?;
-    Ok(scratch.logits().row(0).to_vec())
+    let mut workspace = Workspace::new();
+    let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::Last };
+    model.forward(&mut [segment], &mut workspace, see)?;
+    Ok(workspace.logits().row(0).to_vec())
 }
 
 /// Seconds from the site before to each.
@@ -104,11 +104,11 @@ struct Clock {
 }
 
 impl Observer for Clock {
-    fn wants(&self, site: Site) -> bool {
+    fn is_interested(&self, site: Site) -> bool {
         !matches!(site, Site::Pattern(_)) // which the pass does not compute for itself
     }
 
-    fn see(&mut self, site: Site, _: ArrayViewMutD<'_, f32>) {
+    fn observe(&mut self, site: Site, _: ArrayViewMutD<'_, f32>) {
         let now = Instant::now();
         self.seconds.insert(site, (now - self.last).as_secs_f64());
         self.last = now;
@@ -123,7 +123,7 @@ struct Seen {
 }
 
 impl Observer for Seen {
-    fn see(&mut self, site: Site, values: ArrayViewMutD<'_, f32>) {
+    fn observe(&mut self, site: Site, values: ArrayViewMutD<'_, f32>) {
         let last = values.shape()[values.ndim() - 2] - 1;
         let last = values.index_axis(Axis(values.ndim() - 2), last);
         match (site, last.view().into_dimensionality::<Ix2>()) {
@@ -283,7 +283,7 @@ impl Walker<'_> {
         Step {
             title: title.into(),
             layer,
-            doc: Doc::of(source),
+            doc: SourceDoc::parse(source),
             shapes,
             rows: sites.iter().map(|site| Row::new(*site, &self.seen.rows[site])).collect(),
             attends: None,
@@ -332,7 +332,7 @@ mod tests {
     fn the_numbers_are_the_pass_own() {
         let model = fable();
         let tokens = [11, 402, 7, 1999, 7];
-        let steps = walk(&model, &tokens).unwrap();
+        let steps = walkthrough(&model, &tokens).unwrap();
         assert_eq!(steps.len(), 4 + 6 * 8 + 3);
         let logits = pass(&model, &tokens, &mut ()).unwrap();
         let last = &steps[steps.len() - 1];
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn the_work_of_one_token_by_hand() {
-        let steps = walk(&fable(), &[7]).unwrap();
+        let steps = walkthrough(&fable(), &[7]).unwrap();
         let products = steps
             .iter()
             .filter(|step| !["layer_norm.rs", "positions.rs"].iter().any(|f| step.doc.file.ends_with(f)));

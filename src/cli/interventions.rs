@@ -1,6 +1,8 @@
 //! `--ablate`, `--ablate-with` and `--scale`: a model with some of its parts taken away or turned up.
 
-use crate::lens::ablate::{Change, Changes, Edit, Outcome, Part, Shift};
+use crate::lens::intervention::{
+    Edit, Intervention, InterventionTarget, Interventions, Outcome, ProbabilityShift,
+};
 use crate::{Hornbook, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -10,10 +12,10 @@ pub const COMPARED: usize = 5;
 
 /// What is done to a model before it runs.
 #[derive(Args, Clone, Debug)]
-pub struct ChangesArgs {
+pub struct InterventionArgs {
     /// Ablate attention heads and MLPs, e.g. L5H1,mlp3
     #[arg(long, value_name = "PARTS", value_delimiter = ',', help_heading = "Interventions")]
-    ablate: Vec<Part>,
+    ablate: Vec<InterventionTarget>,
 
     /// AtomicFile for the output of ablated parts
     #[arg(
@@ -35,7 +37,7 @@ pub struct ChangesArgs {
         allow_hyphen_values = true,
         help_heading = "Interventions"
     )]
-    scale: Vec<(Part, f32)>,
+    scale: Vec<(InterventionTarget, f32)>,
 }
 
 /// What an ablated part brings.
@@ -47,44 +49,45 @@ pub enum With {
     Mean,
 }
 
-impl ChangesArgs {
+impl InterventionArgs {
     /// The changes, in the order they are made.
-    pub fn list(&self) -> Vec<Change> {
+    pub fn list(&self) -> Vec<Intervention> {
         let edit = match self.ablate_with {
             With::Zero => Edit::Zero,
             With::Mean => Edit::Mean,
         };
-        let ablated = self.ablate.iter().map(|&part| Change { part, edit });
-        let scaled = self.scale.iter().map(|&(part, by)| Change { part, edit: Edit::Scale(by) });
+        let ablated = self.ablate.iter().map(|&part| Intervention { target: part, edit });
+        let scaled =
+            self.scale.iter().map(|&(part, by)| Intervention { target: part, edit: Edit::Scale(by) });
         ablated.chain(scaled).collect()
     }
 
     /// The changes ready to be made; none where nothing is to be changed.
     ///
     /// # Errors
-    /// As [`Changes::new`] and [`Hornbook::prompt`].
-    pub fn ready(&self, hornbook: &Hornbook, prompt: &[u32]) -> Result<Option<Changes>> {
+    /// As [`Interventions::new`] and [`Hornbook::validate_prompt`].
+    pub fn build(&self, hornbook: &Hornbook, prompt: &[u32]) -> Result<Option<Interventions>> {
         match &self.list()[..] {
             [] => Ok(None),
-            list => Changes::new(hornbook.model(), &hornbook.validate_prompt(prompt)?, list).map(Some),
+            list => Interventions::new(hornbook.model(), &hornbook.validate_prompt(prompt)?, list).map(Some),
         }
     }
 }
 
 /// What changes did, for a program.
 pub fn json(outcome: &Outcome, hornbook: &Hornbook) -> Value {
-    let shift = |&Shift { id, before, after }: &Shift| {
+    let shift = |&ProbabilityShift { id, before, after }: &ProbabilityShift| {
         let token = hornbook.try_tokenizer().map(|tokenizer| tokenizer.decode(&[id]));
         json!({"id": id, "token": token, "before": before, "after": after})
     };
     json!({
-        "changes": outcome.changes.iter().map(Change::to_string).collect::<Vec<_>>(),
+        "changes": outcome.changes.iter().map(Intervention::to_string).collect::<Vec<_>>(),
         "next": outcome.effect.next.iter().map(shift).collect::<Vec<_>>(),
         "kl_divergence": outcome.effect.kl_divergence,
     })
 }
 
-fn parse_scale(text: &str) -> std::result::Result<(Part, f32), String> {
+fn parse_scale(text: &str) -> std::result::Result<(InterventionTarget, f32), String> {
     let (part, by) = text.split_once('=').ok_or_else(|| format!("'{text}': expected PART=S, e.g. L5H1=2"))?;
     let number = by.trim().parse().ok().filter(|by: &f32| by.is_finite());
     Ok((part.parse()?, number.ok_or_else(|| format!("'{by}' is no finite number"))?))

@@ -1,13 +1,13 @@
 //! One forward pass, kept.
 
 use crate::kernels::attention::KvPrecision;
-use crate::model::{KvCache, Model, Observer, Scratch, Segment, Site, Wanted};
+use crate::model::{KvCache, LogitsWanted, Model, Observer, Segment, Site, Workspace};
 use crate::{Error, Result};
 use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayViewMutD, s};
 
 /// What one pass over a text computed. Taking it changes no bit of the pass.
 #[derive(Clone, Debug)]
-pub struct Capture {
+pub struct ActivationCache {
     /// The text.
     pub tokens: Vec<u32>,
     /// Token embeddings, `[n, n_embd]`.
@@ -24,13 +24,13 @@ pub struct Capture {
     pub logits: Array2<f32>,
 }
 
-impl Capture {
+impl ActivationCache {
     /// Runs a text of at least one token through the model. `first` sees each site before it is kept, so whatever it
     /// changes is what is captured; `()` changes nothing.
     ///
     /// # Errors
     /// [`Error::Message`] for no tokens, [`Error::TokenId`], [`Error::ContextOverflow`].
-    pub fn of(
+    pub fn capture(
         model: &Model,
         tokens: &[u32],
         kv_precision: impl Into<Option<KvPrecision>>,
@@ -57,8 +57,8 @@ impl Capture {
         };
         let mut keeper = Keeper { first, capture };
         let mut cache = KvCache::new(config, n, kv_precision.into().unwrap_or(model.kv_precision()));
-        let segment = Segment { tokens, cache: &mut cache, wanted: Wanted::All };
-        model.forward(&mut [segment], &mut Scratch::new(), &mut keeper)?;
+        let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::All };
+        model.forward(&mut [segment], &mut Workspace::new(), &mut keeper)?;
         Ok(keeper.capture)
     }
 
@@ -92,7 +92,7 @@ impl Capture {
 /// Keeps what it sees, after another observer has had its way with it.
 struct Keeper<'f, O> {
     first: &'f mut O,
-    capture: Capture,
+    capture: ActivationCache,
 }
 
 impl<O: Observer> Keeper<'_, O> {
@@ -103,15 +103,15 @@ impl<O: Observer> Keeper<'_, O> {
 }
 
 impl<O: Observer> Observer for Keeper<'_, O> {
-    fn wants(&self, site: Site) -> bool {
-        Self::keeps(site) || (O::LOOKS && self.first.wants(site))
+    fn is_interested(&self, site: Site) -> bool {
+        Self::keeps(site) || (O::ENABLED && self.first.is_interested(site))
     }
 
-    fn see(&mut self, site: Site, mut values: ArrayViewMutD<'_, f32>) {
-        if O::LOOKS && self.first.wants(site) {
-            self.first.see(site, values.view_mut());
+    fn observe(&mut self, site: Site, mut values: ArrayViewMutD<'_, f32>) {
+        if O::ENABLED && self.first.is_interested(site) {
+            self.first.observe(site, values.view_mut());
         }
-        let Capture { embed, residuals, patterns, z, mlp_out, logits, .. } = &mut self.capture;
+        let ActivationCache { embed, residuals, patterns, z, mlp_out, logits, .. } = &mut self.capture;
         let to = match site {
             Site::Embed => embed.view_mut().into_dyn(),
             Site::ResidPre(0) => residuals.slice_mut(s![0, .., ..]).into_dyn(),

@@ -2,16 +2,16 @@
 
 use super::Generate;
 use super::output::OutputFormat;
-use crate::cli::changes::{self, COMPARED};
+use crate::cli::interventions::{self, COMPARED};
 use crate::generate::{FinishReason, Generation};
-use crate::lens::ablate::{Changes, Effect, Outcome};
+use crate::lens::intervention::{Effect, Interventions, Outcome};
 use crate::lens::label::label;
 use crate::{Hornbook, Result};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Before and after.
-pub struct Changed {
+pub struct BeforeAfter {
     outcome: Outcome,
     before: Vec<Written>,
 }
@@ -23,17 +23,17 @@ struct Written {
     finish_reason: Option<FinishReason>,
 }
 
-impl Changed {
+impl BeforeAfter {
     /// Writes what the model as it is would have written, with the same seed, and compares the first predictions.
     pub fn new(
         generate: &Generate,
         hornbook: &Hornbook,
         mut plain: Generation,
-        after: &Generation<Changes>,
+        after: &Generation<Interventions>,
         interrupted: &AtomicBool,
     ) -> Result<Self> {
-        let effect = Effect::of(plain.prompt_logits(), after.prompt_logits(), COMPARED);
-        let outcome = Outcome { changes: generate.changes.list(), effect };
+        let effect = Effect::measure(plain.prompt_logits(), after.prompt_logits(), COMPARED);
+        let outcome = Outcome { changes: generate.interventions.list(), effect };
         let mut before = vec![];
         for index in 0..generate.n.get() {
             if index > 0 {
@@ -68,7 +68,7 @@ impl Changed {
     }
 
     /// What was written before, and a line that says that what follows was written after.
-    pub fn show_before(&self, index: usize, form: OutputFormat) {
+    pub fn print_before(&self, index: usize, form: OutputFormat) {
         let Written { ids, text, .. } = &self.before[index];
         let written = match form {
             OutputFormat::Text => text.trim_end_matches('\n').to_string(),
@@ -83,7 +83,7 @@ impl Changed {
             let Written { ids, text, finish_reason } = written;
             json!({"text": text, "token_ids": ids, "finish_reason": finish_reason})
         });
-        let mut json = changes::json(&self.outcome, hornbook);
+        let mut json = interventions::json(&self.outcome, hornbook);
         json["before"] = before.collect();
         json
     }

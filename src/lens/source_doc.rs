@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// What a file says about its operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Doc {
+pub struct SourceDoc {
     /// The file.
     pub file: &'static str,
     /// What comes before the formula, its paragraphs on one line each; all of it where there is no formula.
@@ -35,9 +35,9 @@ pub(super) const ACTIVATION: Source = source!("kernels/activation.rs");
 pub(super) const LOGITS: Source = source!("kernels/logits.rs");
 pub(super) const SOFTMAX: Source = source!("kernels/softmax.rs");
 
-impl Doc {
+impl SourceDoc {
     /// The head of a source file.
-    pub(super) fn of((file, source): Source) -> Self {
+    pub(super) fn parse((file, source): Source) -> Self {
         let lines = source.lines().map_while(|line| line.strip_prefix("//!")).map(|line| line.trim_end());
         let (mut idea, mut formula) = (vec![String::new()], vec![]);
         let mut in_block = false;
@@ -72,16 +72,16 @@ mod tests {
         let with_formula =
             [EMBEDDING, POSITIONS, LAYER_NORM, LINEAR, ATTENTION, MLP, ACTIVATION, LOGITS, SOFTMAX];
         for source in with_formula.into_iter().chain([MERGES]) {
-            let doc = Doc::of(source);
+            let doc = SourceDoc::parse(source);
             let idea = doc.idea.join(" ");
             assert!(idea.len() > 40 && idea.ends_with(['.', ':', '?']), "{}: {idea}", doc.file);
             assert!(doc.formula.iter().any(|line| line.contains('=')), "{}: {:?}", doc.file, doc.formula);
             assert!(!idea.contains('`'), "{}: {idea}", doc.file);
         }
-        let tokens = Doc::of(TOKENS);
+        let tokens = SourceDoc::parse(TOKENS);
         assert!(tokens.idea.len() > 1 && tokens.formula.is_empty());
         // The words are the file's own.
-        let norm = Doc::of(LAYER_NORM);
+        let norm = SourceDoc::parse(LAYER_NORM);
         assert!(
             norm.idea[0].starts_with("Layer normalisation: give each token's vector mean 0 and variance 1")
         );

@@ -16,16 +16,16 @@
 //! divergence, Σ p_before · ln(p_before / p_after).
 //!
 //! ```
-//! use hornbook::lens::ablate::{Change, Changes, Edit, Effect};
+//! use hornbook::lens::intervention::{Intervention, Interventions, Edit, Effect};
 //! use hornbook::{Hornbook, Options};
 //! # fn main() -> hornbook::Result<()> {
 //! let fable = Hornbook::open("fable")?;
 //! let prompt = fable.encode("Once upon a time there was a")?;
-//! let change = Change { part: "mlp0".parse().unwrap(), edit: Edit::Zero };
-//! let changes = Changes::new(fable.model(), &prompt, &[change])?;
+//! let ablation = Intervention { target: "mlp0".parse().unwrap(), edit: Edit::Zero };
+//! let ablated = Interventions::new(fable.model(), &prompt, &[ablation])?;
 //! let before = fable.generate(&prompt, &Options::default())?;
-//! let after = fable.generate_observed(&prompt, &Options::default(), changes)?;
-//! let effect = Effect::of(before.prompt_logits(), after.prompt_logits(), 5);
+//! let after = fable.generate_observed(&prompt, &Options::default(), ablated)?;
+//! let effect = Effect::measure(before.prompt_logits(), after.prompt_logits(), 5);
 //! assert!(effect.kl_divergence > 1.0); // without its first MLP, fable can no longer read
 //! # Ok(())
 //! # }
@@ -43,7 +43,7 @@ use std::str::FromStr;
 
 /// A part of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Part {
+pub enum InterventionTarget {
     /// `L5H1`: a layer's head.
     Head {
         /// From 0.
@@ -71,18 +71,18 @@ pub enum Edit {
 
 /// One change.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Change {
+pub struct Intervention {
     /// Of what.
-    pub part: Part,
+    pub target: InterventionTarget,
     /// Into what.
     pub edit: Edit,
 }
 
-impl Part {
+impl InterventionTarget {
     fn site(self) -> Site {
         match self {
-            Part::Head { layer, .. } => Site::Z(layer),
-            Part::Mlp { layer } => Site::MlpOut(layer),
+            InterventionTarget::Head { layer, .. } => Site::Z(layer),
+            InterventionTarget::Mlp { layer } => Site::MlpOut(layer),
         }
     }
 
@@ -91,8 +91,8 @@ impl Part {
         let config = model.config();
         let head_dim = config.n_embd / config.n_head;
         match self {
-            Part::Head { head, .. } => head * head_dim..(head + 1) * head_dim,
-            Part::Mlp { .. } => 0..config.n_embd,
+            InterventionTarget::Head { head, .. } => head * head_dim..(head + 1) * head_dim,
+            InterventionTarget::Mlp { .. } => 0..config.n_embd,
         }
     }
 
@@ -102,10 +102,10 @@ impl Part {
     /// [`Error::Parameter`], which names what it has.
     pub fn check(self, model: &Model) -> Result<()> {
         let config = model.config();
-        let (Part::Head { layer, .. } | Part::Mlp { layer }) = self;
+        let (InterventionTarget::Head { layer, .. } | InterventionTarget::Mlp { layer }) = self;
         let expected = match self {
             _ if layer >= config.n_layer => format!("a layer from 0 to {}", config.n_layer - 1),
-            Part::Head { head, .. } if head >= config.n_head => {
+            InterventionTarget::Head { head, .. } if head >= config.n_head => {
                 format!("a head from 0 to {}", config.n_head - 1)
             }
             _ => return Ok(()),
@@ -114,16 +114,16 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for InterventionTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Part::Head { layer, head } => write!(f, "L{layer}H{head}"),
-            Part::Mlp { layer } => write!(f, "mlp{layer}"),
+            InterventionTarget::Head { layer, head } => write!(f, "L{layer}H{head}"),
+            InterventionTarget::Mlp { layer } => write!(f, "mlp{layer}"),
         }
     }
 }
 
-impl FromStr for Part {
+impl FromStr for InterventionTarget {
     type Err = String;
 
     /// Upper and lower case alike.
@@ -131,10 +131,10 @@ impl FromStr for Part {
         let lower = text.trim().to_ascii_lowercase();
         let number = |digits: &str| digits.parse::<u16>().map(usize::from).ok();
         let part = || match lower.strip_prefix("mlp") {
-            Some(layer) => Some(Part::Mlp { layer: number(layer)? }),
+            Some(layer) => Some(InterventionTarget::Mlp { layer: number(layer)? }),
             None => {
                 let (layer, head) = lower.strip_prefix('l')?.split_once('h')?;
-                Some(Part::Head { layer: number(layer)?, head: number(head)? })
+                Some(InterventionTarget::Head { layer: number(layer)?, head: number(head)? })
             }
         };
         part().ok_or_else(|| {
@@ -143,20 +143,20 @@ impl FromStr for Part {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for Intervention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { part, edit } = self;
+        let Self { target, edit } = self;
         match edit {
-            Edit::Zero => write!(f, "{part} zero"),
-            Edit::Mean => write!(f, "{part} mean"),
-            Edit::Scale(by) => write!(f, "{part} × {by}"),
+            Edit::Zero => write!(f, "{target} zero"),
+            Edit::Mean => write!(f, "{target} mean"),
+            Edit::Scale(by) => write!(f, "{target} × {by}"),
         }
     }
 }
 
 /// An observer that makes changes wherever it is let in.
 #[derive(Clone, Debug)]
-pub struct Changes(Vec<Write>);
+pub struct Interventions(Vec<Write>);
 
 /// A change, ready to be made.
 #[derive(Clone, Debug)]
@@ -173,26 +173,27 @@ enum What {
     Scale(f32),
 }
 
-impl Changes {
+impl Interventions {
     /// Makes `changes` ready for a model, to be made in their order. Means are measured over `prompt`, at least one
     /// token, in one pass of the model as it is.
     ///
     /// # Errors
     /// [`Error::Parameter`] for a part that is not there or a scale that is no finite number; what the pass refuses.
-    pub fn new(model: &Model, prompt: &[u32], changes: &[Change]) -> Result<Self> {
+    pub fn new(model: &Model, prompt: &[u32], changes: &[Intervention]) -> Result<Self> {
         for change in changes {
-            change.part.check(model)?;
+            change.target.check(model)?;
             if let Edit::Scale(by) = change.edit
                 && !by.is_finite()
             {
-                let (name, found) = (format!("scale of {}", change.part), by.to_string());
+                let (name, found) = (format!("scale of {}", change.target), by.to_string());
                 return Err(Error::Parameter { name, found, expected: "a finite number".into() });
             }
         }
-        let mean = |change: &&Change| change.edit == Edit::Mean;
-        let means = Means::over(model, prompt, changes.iter().filter(mean).map(|change| change.part.site()))?;
-        let write = |change: &Change| {
-            let (site, columns) = (change.part.site(), change.part.columns(model));
+        let mean = |change: &&Intervention| change.edit == Edit::Mean;
+        let means =
+            Means::over(model, prompt, changes.iter().filter(mean).map(|change| change.target.site()))?;
+        let write = |change: &Intervention| {
+            let (site, columns) = (change.target.site(), change.target.columns(model));
             let what = match change.edit {
                 Edit::Zero => What::Constant(vec![0.0; columns.len()]),
                 Edit::Mean => What::Constant(means.at(site, columns.clone())),
@@ -204,12 +205,12 @@ impl Changes {
     }
 }
 
-impl Observer for Changes {
-    fn wants(&self, site: Site) -> bool {
+impl Observer for Interventions {
+    fn is_interested(&self, site: Site) -> bool {
         self.0.iter().any(|write| write.site == site)
     }
 
-    fn see(&mut self, site: Site, mut values: ArrayViewMutD<'_, f32>) {
+    fn observe(&mut self, site: Site, mut values: ArrayViewMutD<'_, f32>) {
         for Write { columns, what, .. } in self.0.iter().filter(|write| write.site == site) {
             let mut part = values.slice_axis_mut(Axis(1), Slice::from(columns.clone()));
             match what {
@@ -249,11 +250,11 @@ impl Means {
 }
 
 impl Observer for Means {
-    fn wants(&self, site: Site) -> bool {
+    fn is_interested(&self, site: Site) -> bool {
         self.sums.contains_key(&site)
     }
 
-    fn see(&mut self, site: Site, values: ArrayViewMutD<'_, f32>) {
+    fn observe(&mut self, site: Site, values: ArrayViewMutD<'_, f32>) {
         let Some(sums) = self.sums.get_mut(&site) else { return };
         for row in values.outer_iter() {
             sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
@@ -265,14 +266,14 @@ impl Observer for Means {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effect {
     /// The most likely tokens of either prediction, the likeliest before the change first.
-    pub next: Vec<Shift>,
+    pub next: Vec<ProbabilityShift>,
     /// Σ p_before · ln(p_before / p_after), in nats.
     pub kl_divergence: f64,
 }
 
 /// A token's probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shift {
+pub struct ProbabilityShift {
     /// The token.
     pub id: u32,
     /// In the model as it is.
@@ -283,9 +284,9 @@ pub struct Shift {
 
 impl Effect {
     /// Compares two predictions, logits `[vocab_size]` each, and names the `n` most likely tokens of both.
-    pub fn of(before: &[f32], after: &[f32], n: usize) -> Self {
+    pub fn measure(before: &[f32], after: &[f32], n: usize) -> Self {
         let (p, q) = (LogSoftmax::new(before), LogSoftmax::new(after));
-        let shift = |id: u32| Shift {
+        let shift = |id: u32| ProbabilityShift {
             id,
             before: libm::expf(p.logprob(before[id as usize])),
             after: libm::expf(q.logprob(after[id as usize])),
@@ -297,17 +298,17 @@ impl Effect {
                 .filter(|(id, _)| !ids.iter().any(|(known, _)| known == id))
                 .collect::<Vec<_>>(),
         );
-        let mut next: Vec<Shift> = ids.into_iter().map(|(id, _)| shift(id)).collect();
+        let mut next: Vec<ProbabilityShift> = ids.into_iter().map(|(id, _)| shift(id)).collect();
         next.sort_by(|a, b| b.before.total_cmp(&a.before));
         Self { next, kl_divergence: kl_divergence(before, after).0 }
     }
 }
 
-/// Changes, and what they did.
+/// Interventions, and what they did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// In the order they were made.
-    pub changes: Vec<Change>,
+    pub changes: Vec<Intervention>,
     /// Of all of them together.
     pub effect: Effect,
 }
@@ -315,7 +316,7 @@ pub struct Outcome {
 /// `changed: L5H2 zero, mlp3 × 2`
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let changes: Vec<String> = self.changes.iter().map(Change::to_string).collect();
+        let changes: Vec<String> = self.changes.iter().map(Intervention::to_string).collect();
         write!(f, "changed: {}", changes.join(", "))
     }
 }
@@ -327,15 +328,15 @@ mod tests {
     #[test]
     fn parts_are_read_as_they_are_written() {
         for (text, part) in [
-            ("L5H1", Part::Head { layer: 5, head: 1 }),
-            ("l0h11", Part::Head { layer: 0, head: 11 }),
-            ("MLP3", Part::Mlp { layer: 3 }),
+            ("L5H1", InterventionTarget::Head { layer: 5, head: 1 }),
+            ("l0h11", InterventionTarget::Head { layer: 0, head: 11 }),
+            ("MLP3", InterventionTarget::Mlp { layer: 3 }),
         ] {
             assert_eq!(text.parse(), Ok(part));
             assert_eq!(part.to_string().parse(), Ok(part));
         }
         for wrong in ["", "L5", "H1", "5.1", "mlp", "mlp-1", "L1H", "L1H2H3", "attn3", "L1H99999999"] {
-            let error = wrong.parse::<Part>().unwrap_err();
+            let error = wrong.parse::<InterventionTarget>().unwrap_err();
             assert!(error.starts_with(&format!("'{wrong}' is no part, expected")), "{error}");
         }
     }
@@ -343,7 +344,7 @@ mod tests {
     #[test]
     fn an_effect_names_what_was_and_what_is_likely() {
         let (before, after) = ([0.0, 3.0, 2.0, -1.0], [0.0, -1.0, 2.0, 3.0]);
-        let effect = Effect::of(&before, &after, 2);
+        let effect = Effect::measure(&before, &after, 2);
         let ids: Vec<u32> = effect.next.iter().map(|shift| shift.id).collect();
         assert_eq!(ids, [1, 2, 3]);
         let softmax = |logits: &[f64; 4]| {
@@ -353,10 +354,10 @@ mod tests {
         let (p, q) = (softmax(&before.map(f64::from)), softmax(&after.map(f64::from)));
         let kl: f64 = p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum();
         assert!((effect.kl_divergence - kl).abs() < 1e-9);
-        for Shift { id, before, after } in effect.next {
+        for ProbabilityShift { id, before, after } in effect.next {
             assert!((f64::from(before) - p[id as usize]).abs() < 1e-6);
             assert!((f64::from(after) - q[id as usize]).abs() < 1e-6);
         }
-        assert_eq!(Effect::of(&before, &before, 1).kl_divergence, 0.0);
+        assert_eq!(Effect::measure(&before, &before, 1).kl_divergence, 0.0);
     }
 }

@@ -6,10 +6,10 @@ use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
-use hornbook::lens::ablate::{Change, Changes, Edit, Effect, Part};
-use hornbook::lens::heads::{HeadScores, Kind, score};
-use hornbook::lens::positions::Positions;
-use hornbook::model::{KvCache, Model, Observer, Scratch, Segment, Session, Site, Wanted};
+use hornbook::lens::heads::{HeadKind, HeadScores, score};
+use hornbook::lens::intervention::{Edit, Effect, Intervention, InterventionTarget, Interventions};
+use hornbook::lens::positions::PositionSimilarity;
+use hornbook::model::{KvCache, LogitsWanted, Model, Observer, Segment, Session, Site, Workspace};
 use hornbook::sampling::SamplingParams;
 use hornbook::{Hornbook, Options};
 use ndarray::{ArrayViewMutD, Axis};
@@ -28,7 +28,7 @@ fn model(folder: &str) -> Model {
 }
 
 /// `L1H0 zero,mlp0 x2`, as the script writes it.
-fn changes(text: &str) -> Vec<Change> {
+fn changes(text: &str) -> Vec<Intervention> {
     let change = |text: &str| {
         let (part, edit) = text.split_once(' ').unwrap();
         let edit = match edit {
@@ -36,7 +36,7 @@ fn changes(text: &str) -> Vec<Change> {
             "mean" => Edit::Mean,
             scale => Edit::Scale(scale.strip_prefix('x').unwrap().parse().unwrap()),
         };
-        Change { part: part.parse().unwrap(), edit }
+        Intervention { target: part.parse().unwrap(), edit }
     };
     text.split(',').map(change).collect()
 }
@@ -44,11 +44,11 @@ fn changes(text: &str) -> Vec<Change> {
 /// All logits, the prompt in chunks.
 fn logits(model: &Model, ids: &[u32], chunk: usize, mut see: impl Observer) -> Vec<f32> {
     let mut cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
-    let (mut scratch, mut all) = (Scratch::new(), vec![]);
+    let (mut workspace, mut all) = (Workspace::new(), vec![]);
     for tokens in ids.chunks(chunk) {
-        let segment = Segment { tokens, cache: &mut cache, wanted: Wanted::All };
-        model.forward(&mut [segment], &mut scratch, &mut see).unwrap();
-        (0..scratch.logits().len()).for_each(|t| all.extend(scratch.logits().row(t)));
+        let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::All };
+        model.forward(&mut [segment], &mut workspace, &mut see).unwrap();
+        (0..workspace.logits().len()).for_each(|t| all.extend(workspace.logits().row(t)));
     }
     all
 }
@@ -62,7 +62,7 @@ fn a_changed_model_is_pytorchs() {
         let ids = reference.ids();
         for name in reference.names("logits.") {
             let edits = changes(name.strip_prefix("logits.").unwrap());
-            let ready = Changes::new(&model, &ids, &edits).unwrap();
+            let ready = Interventions::new(&model, &ids, &edits).unwrap();
             let whole = logits(&model, &ids, usize::MAX, ready.clone());
             reference.assert_close(&name, &whole, TOLERANCE, folder);
             assert_eq!(logits(&model, &ids, 3, ready), whole, "{folder}: {name} in chunks");
@@ -83,7 +83,7 @@ fn every_new_token_is_written_with_the_change() {
         let options = Options { sampling, max_tokens: Some(24), ..Options::default() };
         for name in reference.names("greedy.") {
             let edits = changes(name.strip_prefix("greedy.").unwrap());
-            let ready = Changes::new(hornbook.model(), &ids, &edits).unwrap();
+            let ready = Interventions::new(hornbook.model(), &ids, &edits).unwrap();
             let written: Vec<u32> = hornbook
                 .generate_observed(&ids, &options, ready)
                 .unwrap()
@@ -102,15 +102,15 @@ fn what_a_change_does_to_fable_is_what_pytorch_says() {
     let expected: Value = serde_json::from_slice(&std::fs::read(data("fable/parts.json")).unwrap()).unwrap();
     let fable = Model::new(Checkpoint::open("fable").unwrap(), ThreadPool::new(2, Isa::available()[0]));
     let ids: Vec<u32> = serde_json::from_value(expected["input_ids"].clone()).unwrap();
-    let next = |see: Changes| {
+    let next = |see: Interventions| {
         let mut session = Session::observed(&fable, ids.len(), KvPrecision::F32, see);
         session.feed(&ids).unwrap().to_vec()
     };
-    let before = next(Changes::new(&fable, &ids, &[]).unwrap());
+    let before = next(Interventions::new(&fable, &ids, &[]).unwrap());
     for change in expected["changes"].as_array().unwrap() {
         let name = change["change"].as_str().unwrap();
-        let after = next(Changes::new(&fable, &ids, &changes(name)).unwrap());
-        let effect = Effect::of(&before, &after, 5);
+        let after = next(Interventions::new(&fable, &ids, &changes(name)).unwrap());
+        let effect = Effect::measure(&before, &after, 5);
         let kl = change["kl_divergence"].as_f64().unwrap();
         assert!(
             (effect.kl_divergence - kl).abs() < 1e-4 * kl.max(0.01),
@@ -127,24 +127,24 @@ fn what_a_change_does_to_fable_is_what_pytorch_says() {
         }
     }
 
-    let positions = Positions::of(&fable);
+    let positions = PositionSimilarity::from_model(&fable);
     let by_distance: Vec<(usize, f64)> = serde_json::from_value(expected["positions"].clone()).unwrap();
     for (distance, mean) in by_distance {
-        assert!((positions.at_distance(512, distance) - mean).abs() < 1e-6, "{distance}");
+        assert!((positions.mean_at_distance(512, distance) - mean).abs() < 1e-6, "{distance}");
     }
 
     let sequences: Vec<Vec<u32>> = serde_json::from_value(expected["heads_tokens"].clone()).unwrap();
     let scores = score(&fable, &sequences, || {}).unwrap();
-    for kind in Kind::ALL {
+    for kind in HeadKind::ALL {
         let expected: Vec<f64> = serde_json::from_value(expected["heads"][kind.name()].clone()).unwrap();
         assert_scores(&scores, kind, &expected, "fable");
     }
 }
 
-fn assert_scores(scores: &[HeadScores], kind: Kind, expected: &[f64], context: &str) {
+fn assert_scores(scores: &[HeadScores], kind: HeadKind, expected: &[f64], context: &str) {
     assert_eq!(scores.len(), expected.len());
     for (head, expected) in scores.iter().zip(expected) {
-        let found = head.of(kind);
+        let found = head.score(kind);
         assert!((found - expected).abs() < 1e-5, "{context}: {head:?}: {} is {expected}", kind.name());
     }
 }
@@ -158,7 +158,7 @@ fn scores_of_heads_are_those_of_pytorchs_patterns() {
         let mut calls = 0;
         let scores = score(&model(folder), &sequences, || calls += 1).unwrap();
         assert_eq!((sequences.len(), calls), (2, 2));
-        for kind in Kind::ALL {
+        for kind in HeadKind::ALL {
             let expected = reference.values(&format!("heads.{}", kind.name()));
             let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
             assert_scores(&scores, kind, &expected, folder);
@@ -191,11 +191,11 @@ fn the_sites_between_are_pytorchs() {
 struct One(Site, bool);
 
 impl Observer for One {
-    fn wants(&self, site: Site) -> bool {
+    fn is_interested(&self, site: Site) -> bool {
         site == self.0
     }
 
-    fn see(&mut self, site: Site, mut values: ArrayViewMutD<'_, f32>) {
+    fn observe(&mut self, site: Site, mut values: ArrayViewMutD<'_, f32>) {
         assert_eq!(site, self.0);
         if self.1 {
             let last = Axis(values.ndim() - 1);
@@ -240,13 +240,13 @@ fn looking_at_any_site_changes_no_bit_and_writing_changes_all_but_patterns() {
 #[test]
 fn a_part_that_is_not_there_is_named() {
     let model = model("tiny-gelu-new");
-    let refuse = |part: Part, edit: Edit| {
-        Changes::new(&model, &[1, 2], &[Change { part, edit }]).unwrap_err().to_string()
+    let refuse = |part: InterventionTarget, edit: Edit| {
+        Interventions::new(&model, &[1, 2], &[Intervention { target: part, edit }]).unwrap_err().to_string()
     };
-    let head = Part::Head { layer: 1, head: 4 };
+    let head = InterventionTarget::Head { layer: 1, head: 4 };
     assert_eq!(refuse(head, Edit::Zero), "part to change: found L1H4, expected a head from 0 to 3");
-    let mlp = Part::Mlp { layer: 2 };
+    let mlp = InterventionTarget::Mlp { layer: 2 };
     assert_eq!(refuse(mlp, Edit::Mean), "part to change: found mlp2, expected a layer from 0 to 1");
-    let there = Part::Mlp { layer: 1 };
+    let there = InterventionTarget::Mlp { layer: 1 };
     assert_eq!(refuse(there, Edit::Scale(f32::NAN)), "scale of mlp1: found NaN, expected a finite number");
 }
