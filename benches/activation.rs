@@ -1,4 +1,4 @@
-//! Every activation over the inside of one token's MLP.
+//! Each activation over the hidden layer of one token's MLP.
 
 use crate::{N_EMBD, pool, random_values};
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -30,7 +30,7 @@ pub fn bench(c: &mut Criterion) {
     group.throughput(Throughput::Elements(x.len() as u64));
     for activation in [Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::Silu] {
         let name = format!("{activation:?}");
-        group.bench_function(BenchmarkId::new("textbook", &name), |b| {
+        group.bench_function(BenchmarkId::new("reference", &name), |b| {
             b.iter(|| x.iter().zip(&mut y).for_each(|(&x, y)| *y = activation.reference(x)));
         });
         group.bench_function(BenchmarkId::new("fast", &name), |b| {

@@ -1,4 +1,4 @@
-//! Layer normalisation of one token and of a prompt.
+//! Layer normalization of one token and of a prompt.
 
 use crate::{N_EMBD, pool, random_values};
 use criterion::{BenchmarkId, Criterion, Throughput};

@@ -1,6 +1,7 @@
-//! The MLP's first layer, `[768, 3072]`: one token (vector-matrix, bytes a second) and a prompt (operations a second).
+//! The first layer of the MLP, `[768, 3072]`, for one token (GEMV, in bytes per second) and for batches of
+//! tokens (skinny GEMM and GEMM, in FLOPs per second).
 
-use crate::{N_EMBD, Stored, pool, random_values};
+use crate::{N_EMBD, StoredWeights, pool, random_values};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use hornbook::kernels::linear::{Epilogue, Matrix, linear};
 use hornbook::kernels::rows::{Rows, RowsMut};
@@ -9,7 +10,7 @@ const OUTPUTS: usize = 4 * N_EMBD;
 
 pub fn bench(c: &mut Criterion) {
     let pool = pool();
-    let (stored, bias) = (Stored::new(N_EMBD * OUTPUTS), random_values(OUTPUTS));
+    let (stored, bias) = (StoredWeights::new(N_EMBD * OUTPUTS), random_values(OUTPUTS));
     let mut group = c.benchmark_group("linear");
     for tokens in [1, 8, 128, 512] {
         let (x, mut y) = (random_values(tokens * N_EMBD), vec![0.0; tokens * OUTPUTS]);

@@ -1,6 +1,6 @@
-//! The head over GPT-2's vocabulary, for one token and for a batch.
+//! The LM head over GPT-2's vocabulary, for one token and for a batch.
 
-use crate::{N_EMBD, Stored, pool, random_values};
+use crate::{N_EMBD, StoredWeights, pool, random_values};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use hornbook::kernels::linear::Matrix;
 use hornbook::kernels::logits::logits;
@@ -10,7 +10,7 @@ const VOCAB_SIZE: usize = 50257;
 
 pub fn bench(c: &mut Criterion) {
     let pool = pool();
-    let table = Stored::new(VOCAB_SIZE * N_EMBD);
+    let table = StoredWeights::new(VOCAB_SIZE * N_EMBD);
     let mut group = c.benchmark_group("logits");
     for tokens in [1, 8] {
         let (x, mut y) = (random_values(tokens * N_EMBD), vec![0.0; tokens * VOCAB_SIZE]);

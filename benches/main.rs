@@ -1,5 +1,6 @@
-//! Every operation under a stopwatch, and the whole model: `cargo bench`, or `cargo bench -- linear` for one subject.
-//! One program for all subjects, since linking the library is what takes long. `cargo test` runs everything once.
+//! Benchmarks of each operation and of the whole model: `cargo bench`, or `cargo bench -- linear` for a
+//! single group. All groups share one binary because linking the library dominates the build time. `cargo
+//! test` runs everything once.
 
 mod activation;
 mod attention;
@@ -19,27 +20,27 @@ use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
 use std::time::Duration;
 
-/// GPT-2's width.
+/// The embedding width of GPT-2.
 const N_EMBD: usize = 768;
 
-/// All cores and the best instructions, or those HORNBOOK_ISA names.
+/// Returns a pool of all cores with the best instruction set, or the one that `HORNBOOK_ISA` names.
 fn pool() -> ThreadPool {
     ThreadPool::new(0, Isa::choose().expect("HORNBOOK_ISA names an instruction set of this machine"))
 }
 
-/// `n` numbers between -1 and 1.
+/// Returns `n` values between -1 and 1.
 fn random_values(n: usize) -> Vec<f32> {
     (1..=n as u32).map(|i| i.wrapping_mul(0x9e37_79b9) as i32 as f32 / (1u32 << 31) as f32).collect()
 }
 
-/// Numbers in every precision that weights are stored in.
-struct Stored {
+/// The same values in every unquantized precision that weights are stored in.
+struct StoredWeights {
     f32: Vec<f32>,
     f16: Vec<f16>,
     bf16: Vec<bf16>,
 }
 
-impl Stored {
+impl StoredWeights {
     fn new(n: usize) -> Self {
         let f32 = random_values(n);
         let f16 = f32.iter().map(|&x| f16::from_f32(x)).collect();
@@ -56,7 +57,7 @@ impl Stored {
     }
 }
 
-fn settings() -> Criterion {
+fn criterion() -> Criterion {
     Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
@@ -64,10 +65,10 @@ fn settings() -> Criterion {
 }
 
 criterion_group! {
-    name = subjects;
-    config = settings();
+    name = benches;
+    config = criterion();
     targets =
         linear::bench, layer_norm::bench, softmax::bench, activation::bench, attention::bench, logits::bench,
         sampling::bench, thread_pool::bench, end_to_end::bench, observer::bench
 }
-criterion_main!(subjects);
+criterion_main!(benches);

@@ -177,7 +177,7 @@ fn tokens_show_every_byte() {
 fn a_walk_explains_every_step_in_the_kernels_own_words() {
     let text = written(&["explain", "Once upon a time"]);
     for said in [
-        "Layer normalisation: give each token's vector mean 0 and variance 1",
+        "Layer normalization: give each token's vector mean 0 and variance 1",
         "y = (x − mean(x)) / √(var(x) + ε) · weight + bias",
         "src/kernels/attention/mod.rs",
         "[4, 256] · [256, 768] + [768] → [4, 768]",
@@ -187,7 +187,7 @@ fn a_walk_explains_every_step_in_the_kernels_own_words() {
     ] {
         assert!(text.contains(said), "{said} is not in\n{text}");
     }
-    let once = text.matches("Layer normalisation: give").count();
+    let once = text.matches("Layer normalization: give").count();
     assert_eq!(once, 1, "an idea is explained where it is first met");
     let layer = written(&["explain", "Once upon a time", "--layer", "3"]);
     assert!(

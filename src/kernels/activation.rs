@@ -1,25 +1,26 @@
-//! Activations: the bend between the two linear layers of an MLP, without which they would be one.
+//! Activations: the nonlinearity between the two linear layers of an MLP, without which they would collapse
+//! into one.
 //!
 //! ```text
-//! gelu(x)     = x · Φ(x) = x/2 · (1 + erf(x / √2))                                  (Hendrycks and Gimpel 2016)
-//! gelu_new(x) = x/2 · (1 + tanh(u)) = x / (1 + e^(−2u)),   u = √(2/π) · (x + 0.044715 x³)    GPT-2's own
+//! gelu(x)     = x · Φ(x) = x/2 · (1 + erf(x / √2))   (Hendrycks and Gimpel 2016)
+//! gelu_new(x) = x/2 · (1 + tanh(u)) = x / (1 + e^(−2u)),   u = √(2/π) · (x + 0.044715 x³)  (GPT-2)
 //! relu(x)     = max(x, 0)
 //! silu(x)     = x / (1 + e^(−x))
 //! ```
 //!
-//! The fast forms need one exponential and one division, no tanh. erf is by Abramowitz and Stegun's formula 7.1.26,
-//! within 1.5e-7.
+//! The fast forms need one exponential and one division, no tanh. erf uses formula 7.1.26 of Abramowitz and
+//! Stegun, whose error is at most 1.5e-7.
 
 use super::exp::exp;
 use super::isa::Isa;
 use super::simd::{Kernel, LANES, Simd};
 
-/// The activation of the MLP, by its name in `config.json`.
+/// An activation function, documented with its names in `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// `gelu_new`, `gelu_pytorch_tanh`: GELU by its tanh approximation, GPT-2's own.
+    /// `gelu_new`, `gelu_pytorch_tanh`: the tanh approximation of GELU, used by GPT-2.
     GeluTanh,
-    /// `gelu`: GELU by the error function.
+    /// `gelu`: GELU with the error function.
     GeluErf,
     /// `relu`
     Relu,
@@ -30,7 +31,7 @@ pub enum Activation {
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 
 impl Activation {
-    /// The formula as it stands, in f64.
+    /// Evaluates the formula in f64.
     pub fn reference(self, x: f32) -> f32 {
         let x = f64::from(x);
         let y = match self {
@@ -45,7 +46,7 @@ impl Activation {
         y as f32
     }
 
-    /// The fast form, for sixteen numbers.
+    /// Applies the activation to a vector of sixteen elements.
     #[inline(always)]
     pub fn apply_lanes<S: Simd>(self, simd: S, x: S::F32s) -> S::F32s {
         let one = simd.splat(1.0);
@@ -77,7 +78,7 @@ impl Activation {
 }
 
 impl Activation {
-    /// The fast form, in place.
+    /// Applies the activation to all elements in place.
     pub fn apply(self, isa: Isa, x: &mut [f32]) {
         isa.run(Apply(self, x));
     }
@@ -98,7 +99,7 @@ impl Kernel for Apply<'_> {
     }
 }
 
-/// x · sigmoid(z), from −z.
+/// Returns x · sigmoid(z), given −z.
 #[inline(always)]
 fn gate<S: Simd>(simd: S, x: S::F32s, minus_z: S::F32s) -> S::F32s {
     simd.div(x, simd.add(simd.splat(1.0), exp(simd, minus_z)))
@@ -107,8 +108,9 @@ fn gate<S: Simd>(simd: S, x: S::F32s, minus_z: S::F32s) -> S::F32s {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     #[test]
-    fn fast_forms_hold_to_the_formulas() {
+    fn activations_match_reference_on_every_isa() {
         let xs: Vec<f32> = (0..(1 << 16) + 7).map(|i| -30.0 + i as f32 * (60.0 / 65536.0)).collect();
         for f in [Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::Silu] {
             let mut portable = xs.clone();
@@ -119,9 +121,9 @@ mod tests {
                 assert_eq!(ys, portable, "{f:?} on {isa}");
             }
             for (&x, &y) in xs.iter().zip(&portable) {
-                let truth = f.reference(x);
+                let expected = f.reference(x);
                 let tolerance = 1e-6f32.max(x.abs() * 3e-7);
-                assert!((y - truth).abs() <= tolerance, "{f:?}({x}) = {y}, formula {truth}");
+                assert!((y - expected).abs() <= tolerance, "{f:?}({x}) = {y}, expected {expected}");
             }
         }
     }

@@ -1,9 +1,9 @@
-//! What weights are made of: f32, f16 or bf16 numbers. Every kernel widens them to f32 as it reads them.
+//! Element types of weights and of the KV cache. Kernels convert elements to f32 as they load them.
 
 use super::simd::{LANES, ROUND_MAGIC, Simd};
 use half::{bf16, f16};
 
-/// Borrowed weights in the precision they are stored in.
+/// Borrowed weights in their stored precision.
 #[derive(Clone, Copy, Debug)]
 pub enum Elements<'a> {
     /// IEEE binary32.
@@ -15,7 +15,7 @@ pub enum Elements<'a> {
 }
 
 impl Elements<'_> {
-    /// How many there are.
+    /// The number of elements.
     pub fn len(&self) -> usize {
         match self {
             Elements::F32(e) => e.len(),
@@ -24,23 +24,23 @@ impl Elements<'_> {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A number that weights or cached keys and values are stored as.
+/// The type of a stored weight, or of a cached key or value.
 pub trait Element: bytemuck::Pod + Send + Sync {
-    /// Whether they are whole numbers, multiples of a scale that is kept beside them.
+    /// Whether elements are integers, to be multiplied by a separately stored scale.
     const SCALED: bool = false;
-    /// Sixteen of them, widened.
+    /// Loads sixteen elements, converted to f32.
     fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F32s;
-    /// Widened; exact.
+    /// Converts to f32, exactly.
     fn to_f32(self) -> f32;
-    /// Narrowed, to nearest even.
+    /// Converts from f32, rounding to nearest even.
     fn from_f32(x: f32) -> Self;
-    /// Sixteen numbers to memory, narrowed.
+    /// Stores sixteen f32 values, converted with the same rounding.
     #[inline(always)]
     fn store<S: Simd>(simd: S, v: S::F32s, to: &mut [Self; LANES]) {
         let mut lanes = [0.0; LANES];
@@ -102,7 +102,7 @@ impl Element for bf16 {
     }
 }
 
-/// Keys and values in eight bits, each vector with a scale of its own.
+/// 8-bit keys and values, with one scale per vector.
 impl Element for i8 {
     const SCALED: bool = true;
     #[inline(always)]
@@ -119,7 +119,7 @@ impl Element for i8 {
     }
 }
 
-/// Up to sixteen elements, widened, the missing lanes zero.
+/// Loads up to sixteen elements, converted to f32; missing lanes are zero.
 #[inline(always)]
 pub fn load_partial<S: Simd, E: Element>(simd: S, from: &[E]) -> S::F32s {
     let mut lanes = [0.0; LANES];

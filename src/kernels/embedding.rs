@@ -1,23 +1,23 @@
-//! Embedding: a token's id picks a row of a table, and that row of numbers is what the model knows the token as.
+//! Embedding: a token's id selects a row of a table, and that vector represents the token in the model.
 //!
 //! ```text
 //! x[t] = wte[id[t]] + wpe[position[t]]
 //! ```
 //!
-//! `wte` is `[vocab_size, n_embd]`. No arithmetic, only reading: n_embd numbers a token.
+//! `wte` is `[vocab_size, n_embd]`. The lookup reads n_embd elements per token and takes no FLOPs.
 
 use super::elements::{Element, Elements};
 
-/// Copies row `index` of the `[_, width]` table to `row`, widened to f32.
+/// Copies row `index` of a `[_, width]` table to `row`, converted to f32.
 pub fn copy_row(table: Elements, index: usize, row: &mut [f32]) {
     match table {
         Elements::F32(e) => row.copy_from_slice(&e[index * row.len()..][..row.len()]),
-        Elements::F16(e) => widen(e, index, row),
-        Elements::Bf16(e) => widen(e, index, row),
+        Elements::F16(e) => convert_row(e, index, row),
+        Elements::Bf16(e) => convert_row(e, index, row),
     }
 }
 
-fn widen<E: Element>(table: &[E], index: usize, row: &mut [f32]) {
+fn convert_row<E: Element>(table: &[E], index: usize, row: &mut [f32]) {
     let width = row.len();
     for (to, from) in row.iter_mut().zip(&table[index * width..][..width]) {
         *to = from.to_f32();
@@ -30,7 +30,7 @@ mod tests {
     use half::{bf16, f16};
 
     #[test]
-    fn a_row_is_the_row_in_every_precision() {
+    fn copy_row_converts_every_precision() {
         let table: Vec<f32> = (0..12).map(|i| i as f32 - 5.5).collect();
         let f16s: Vec<f16> = table.iter().map(|&x| f16::from_f32(x)).collect();
         let bf16s: Vec<bf16> = table.iter().map(|&x| bf16::from_f32(x)).collect();

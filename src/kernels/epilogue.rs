@@ -1,4 +1,5 @@
-//! GEMM epilogues: bias, activation and residual addition, applied while the accumulator is still in a register.
+//! GEMM epilogues: bias, activation and residual addition, applied while the accumulator is still in a
+//! register.
 
 use super::activation::Activation;
 use super::simd::{LANES, Simd};

@@ -1,13 +1,14 @@
-//! Which instructions to use: chosen once, when the program runs.
+//! Run-time selection of the instruction set.
 
 use super::simd::{self, Kernel, Simd};
 use crate::{Error, Result};
 use std::fmt;
 
-/// An instruction set the kernels are compiled for.
+/// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug)]
 pub enum Isa {
-    /// Plain Rust, vectorised by the compiler for the target's baseline. Called `neon` on aarch64, where that is NEON.
+    /// Plain Rust, autovectorized for the target's baseline. Called `neon` on aarch64, where NEON is the
+    /// baseline.
     Portable,
     /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
@@ -15,13 +16,13 @@ pub enum Isa {
     /// AVX-512 F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512(simd::Avx512),
-    /// The same, with AMX tiles of bfloat16 and bytes.
+    /// AVX-512 with AMX tiles of bfloat16 and int8.
     #[cfg(target_arch = "x86_64")]
     Amx(simd::Amx),
 }
 
 impl Isa {
-    /// Every instruction set this machine has, the best first.
+    /// Returns all instruction sets that this machine supports, the best first.
     pub fn available() -> Vec<Isa> {
         #[allow(unused_mut)]
         let mut all = vec![Isa::Portable];
@@ -35,7 +36,7 @@ impl Isa {
         all
     }
 
-    /// The name the environment variable knows it by.
+    /// The name of the instruction set in the environment variable `HORNBOOK_ISA`.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable if cfg!(target_arch = "aarch64") => "neon",
@@ -49,19 +50,20 @@ impl Isa {
         }
     }
 
-    /// The best this machine has, or the one that the environment variable `HORNBOOK_ISA` names.
+    /// Returns the instruction set that the environment variable `HORNBOOK_ISA` names; if it is unset or
+    /// empty, the best one that this machine supports.
     ///
     /// # Errors
-    /// [`Error::Parameter`] where `HORNBOOK_ISA` names one this machine does not have.
+    /// [`Error::Parameter`] if this machine does not support the instruction set that `HORNBOOK_ISA` names.
     pub fn choose() -> Result<Isa> {
         let available = Isa::available();
         let Some(name) = std::env::var_os("HORNBOOK_ISA").filter(|name| !name.is_empty()) else {
             return Ok(available[0]);
         };
-        let found = available
+        let selected = available
             .iter()
             .find(|isa| name == *isa.name() || (name == *"portable" && matches!(isa, Isa::Portable)));
-        found.copied().ok_or_else(|| {
+        selected.copied().ok_or_else(|| {
             let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
             Error::Parameter {
                 name: "HORNBOOK_ISA".into(),
@@ -71,7 +73,7 @@ impl Isa {
         })
     }
 
-    /// Whether there are registers for large tiles, [`Simd::WIDE`](simd::Simd::WIDE).
+    /// Whether there are enough registers for large register tiles, [`Simd::WIDE`](simd::Simd::WIDE).
     pub(super) fn is_wide(self) -> bool {
         match self {
             Isa::Portable => simd::Portable::WIDE,
@@ -82,8 +84,8 @@ impl Isa {
         }
     }
 
-    /// Whether pairs or tiles of bfloat16 are multiplied as they are.
-    pub(super) fn multiplies_bf16(self) -> bool {
+    /// Whether there are instructions that multiply bfloat16 operands directly.
+    pub(super) fn has_bf16_dot(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(simd) => simd::Avx512Bf16::detect(simd).is_some(),

@@ -1,45 +1,45 @@
-//! Layer normalisation: give each token's vector mean 0 and variance 1, then scale and shift it (Ba, Kiros and Hinton
-//! 2016).
+//! Layer normalization: give each token's vector mean 0 and variance 1, then scale and shift it (Ba, Kiros
+//! and Hinton 2016).
 //!
 //! ```text
 //! y = (x − mean(x)) / √(var(x) + ε) · weight + bias,   var(x) = mean((x − mean(x))²)
 //! ```
 //!
-//! Three passes over n_embd numbers that stay in the first-level cache: about 8 · n_embd operations a token.
+//! Three passes over n_embd elements that stay in the L1 cache: about 8 · n_embd FLOPs per token.
 
 use super::rows::{Rows, RowsMut};
 use super::simd::{Kernel, LANES, Simd};
 use super::thread_pool::ThreadPool;
 
-/// The formula as it stands, in f64.
+/// Evaluates the formula in f64.
 pub fn reference(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) -> Vec<f32> {
     let n = x.len() as f64;
     let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
     let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
     let scale = 1.0 / (variance + f64::from(epsilon)).sqrt();
-    let one = |((&x, &w), &b): ((&f32, &f32), &f32)| {
+    let normalize = |((&x, &w), &b): ((&f32, &f32), &f32)| {
         ((f64::from(x) - mean) * scale * f64::from(w) + f64::from(b)) as f32
     };
-    x.iter().zip(weight).zip(bias).map(one).collect()
+    x.iter().zip(weight).zip(bias).map(normalize).collect()
 }
 
-/// The fast form, every row of `x` to the same row of `y`.
+/// Normalizes every row of `x` into the same row of `y`. Panics if the shapes do not match.
 pub fn layer_norm(pool: &ThreadPool, x: Rows, weight: &[f32], bias: &[f32], epsilon: f32, mut y: RowsMut) {
     assert_eq!((x.len(), x.width()), (y.len(), y.width()), "y has the shape of x");
     assert_eq!((weight.len(), bias.len()), (x.width(), x.width()), "weight and bias are [n_embd]");
-    // A single row takes less time than handing it to another thread.
-    const ROWS: usize = 8;
+    // Normalizing a single row takes less time than dispatching it to another thread.
+    const ROWS_PER_CHUNK: usize = 8;
     let y = y.as_disjoint();
-    pool.run(x.len().div_ceil(ROWS), |i| {
-        for t in i * ROWS..x.len().min((i + 1) * ROWS) {
-            // SAFETY: row `t` is this chunk's own.
+    pool.run(x.len().div_ceil(ROWS_PER_CHUNK), |i| {
+        for t in i * ROWS_PER_CHUNK..x.len().min((i + 1) * ROWS_PER_CHUNK) {
+            // SAFETY: only this chunk of work writes row `t`.
             let y = unsafe { y.row_slice(t, 0, x.width()) };
-            pool.isa().run(Row { x: x.row(t), weight, bias, epsilon, y });
+            pool.isa().run(LayerNormRow { x: x.row(t), weight, bias, epsilon, y });
         }
     });
 }
 
-struct Row<'a> {
+struct LayerNormRow<'a> {
     x: &'a [f32],
     weight: &'a [f32],
     bias: &'a [f32],
@@ -47,7 +47,7 @@ struct Row<'a> {
     y: &'a mut [f32],
 }
 
-impl Kernel for Row<'_> {
+impl Kernel for LayerNormRow<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -67,11 +67,11 @@ impl Kernel for Row<'_> {
             let d = simd.sub(simd.load(x), means);
             squares = simd.mul_add(d, d, squares);
         }
-        let mut rest = [0.0; LANES];
-        for (rest, x) in rest.iter_mut().zip(tail) {
-            *rest = x - mean;
+        let mut tail_deviations = [0.0; LANES];
+        for (d, x) in tail_deviations.iter_mut().zip(tail) {
+            *d = x - mean;
         }
-        let d = simd.load(&rest);
+        let d = simd.load(&tail_deviations);
         let variance = simd.reduce_add(simd.mul_add(d, d, squares)) / n;
 
         let scale = simd.splat(1.0 / (variance + self.epsilon).sqrt());
@@ -95,7 +95,7 @@ mod tests {
     use crate::kernels::testing::{assert_close, random_values};
 
     #[test]
-    fn fast_form_holds_to_the_formula_on_every_isa_and_any_team() {
+    fn layer_norm_matches_reference_on_every_isa_and_thread_count() {
         for width in [1, 5, 16, 20, 48, 100, 256, 768] {
             for n in [1, 3, 17] {
                 let (x, weight, bias) =

@@ -1,26 +1,28 @@
 //! The GEMM microkernel that all matrix products share: a register tile of a few rows times a few panels.
 //!
-//! A *panel* is sixteen columns of a matrix stored contiguously, `[k, 16]`. For `MR` rows of `x` and `NR_VECS` panels
-//! (NR = 16 · `NR_VECS` columns),
+//! A *panel* is sixteen columns of a matrix stored contiguously, `[k, 16]`. For `MR` rows of `x` and
+//! `NR_VECS` panels (NR = 16 · `NR_VECS` columns),
 //!
 //! ```text
 //! acc[m][v] += Σ_k x[m, k] · panel[v][k, 0..16]
 //! ```
 //!
-//! takes `MR · NR_VECS` multiply-adds per `MR + NR_VECS` loads, so a large enough tile is bound by arithmetic, not by
-//! loads. Each output is one chain of fused multiply-adds in the order of k, whose bits do not depend on the tile shape.
+//! takes `MR · NR_VECS` multiply-adds per `MR + NR_VECS` loads, so a large enough tile is bound by
+//! arithmetic, not by loads. Each output is one chain of fused multiply-adds in the order of k, whose bits do
+//! not depend on the tile shape.
 
 use super::elements::Element;
 use super::simd::{LANES, Simd};
 
-/// Prefetch distance, in bytes, for the panels of a single-row tile, as in decode, where panels come from memory. (f16
-/// keys and values are read at 30 GB/s with prefetching and at 16 GB/s without, where memory delivers 31 GB/s.)
+/// Prefetch distance, in bytes, for the panels of a single-row tile, as in decode, where panels come from
+/// memory. (f16 keys and values are read at 30 GB/s with prefetching and at 16 GB/s without, where memory
+/// delivers 31 GB/s.)
 const PREFETCH_DISTANCE_BYTES: usize = 8 << 10;
 
 /// The left operand of the microkernel: element k of row m is at `ptr + m · row_stride + k · k_stride`.
 ///
-/// For packed rows, `[k, MR]`, both strides are constants and every element is at a fixed offset from one register.
-/// Unpacked rows take an address computation per row and k, which costs as much as a multiply-add.
+/// For packed rows, `[k, MR]`, both strides are constants and every element is at a fixed offset from one
+/// register. Unpacked rows take an address computation per row and k, which costs as much as a multiply-add.
 #[derive(Clone, Copy)]
 pub(super) struct StridedLhs {
     pub ptr: *const f32,
@@ -49,7 +51,8 @@ pub(super) unsafe fn microkernel<S: Simd, E: Element, const MR: usize, const NR_
     unsafe { microkernel_with_prefetch(simd, x, depth, panels, acc, prefetch) };
 }
 
-/// Like [`microkernel`], but calls `prefetch` with every k: the multiply-adds leave slots for prefetch instructions.
+/// Like [`microkernel`], but calls `prefetch` with every k: the multiply-adds leave slots for prefetch
+/// instructions.
 ///
 /// # Safety
 /// As for [`microkernel`].
@@ -79,7 +82,8 @@ pub(super) unsafe fn microkernel_with_prefetch<S: Simd, E: Element, const MR: us
     }
 }
 
-/// Evaluates `$call` with `$n` as a constant named `$mr`: `with_mr!(n, MR => f::<MR>(…))`, for n from 1 to 14.
+/// Evaluates `$call` with `$n` as a constant named `$mr`: `with_mr!(n, MR => f::<MR>(…))`, for n from 1 to
+/// 14.
 macro_rules! with_mr {
     ($n:expr, $mr:ident => $call:expr) => {
         with_mr!(@ $n, $mr, $call, 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
@@ -96,15 +100,15 @@ macro_rules! with_mr {
 }
 pub(super) use with_mr;
 
-/// MR, the maximum rows of a register tile: 14 with two panels, for 28 of AVX-512's 32 registers, or 6 with one panel,
-/// for 12 of AVX2's 16. Kernels are compiled for every MR up to 14; [`assert_mr`] prunes those that an instruction set
-/// does not use.
+/// MR, the maximum rows of a register tile: 14 with two panels, for 28 of AVX-512's 32 registers, or 6 with
+/// one panel, for 12 of AVX2's 16. Kernels are compiled for every MR up to 14; [`assert_mr`] prunes those
+/// that an instruction set does not use.
 pub(super) const fn mr(wide: bool) -> usize {
     if wide { 14 } else { 6 }
 }
 
-/// MR for one panel in sixteen registers of eight lanes, for kernels that need further registers to unpack weights or
-/// that read each weight only once.
+/// MR for one panel in sixteen registers of eight lanes, for kernels that need further registers to unpack
+/// weights or that read each weight only once.
 pub(super) const REDUCED_MR: usize = 4;
 
 /// Prevents the compiler from generating register tiles taller than `S` uses.
@@ -115,15 +119,16 @@ pub(super) fn assert_mr<S: Simd, const MR: usize>() {
     }
 }
 
-/// Returns the start and length of block `i` when `n` items are split into `n.div_ceil(max)` blocks of nearly equal
-/// length, at most `max`.
+/// Returns the start and length of block `i` when `n` items are split into `n.div_ceil(max)` blocks of nearly
+/// equal length, at most `max`.
 pub(super) fn block_range(n: usize, max: usize, i: usize) -> (usize, usize) {
     let blocks = n.div_ceil(max);
     let (start, end) = (i * n / blocks, (i + 1) * n / blocks);
     (start, end - start)
 }
 
-/// The partition of tokens, the rows of the left operand, into row blocks, each the rows of one register tile.
+/// The partition of tokens, the rows of the left operand, into row blocks, each the rows of one register
+/// tile.
 #[derive(Clone, Copy, Debug)]
 pub struct RowBlocks {
     tokens: usize,

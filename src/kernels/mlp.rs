@@ -1,12 +1,12 @@
-//! MLP: after attention has gathered information from other tokens, the MLP processes each token by itself. It projects
-//! the vector up to four times its width, applies an activation, and projects it down again.
+//! MLP: after attention has gathered information from other tokens, the MLP processes each token by itself.
+//! It projects the vector up to four times its width, applies an activation, and projects it down again.
 //!
 //! ```text
 //! y += activation(x · W_fc + b_fc) · W_proj + b_proj
 //! ```
 //!
-//! `W_fc` is `[n_embd, n_inner]`, `W_proj` is `[n_inner, n_embd]`: two thirds of a block's weights and FLOPs. Both
-//! products are [`linear`] layers; the activation and the residual addition are their epilogues.
+//! `W_fc` is `[n_embd, n_inner]`, `W_proj` is `[n_inner, n_embd]`: two thirds of a block's weights and FLOPs.
+//! Both products are [`linear`] layers; the activation and the residual addition are their epilogues.
 
 use super::activation::Activation;
 use super::linear::{Epilogue, WeightMatrix, linear};
@@ -39,7 +39,8 @@ impl Mlp<'_> {
         linear(pool, x, self.c_fc, self.c_fc_bias, Epilogue::Store, hidden);
     }
 
-    /// Applies the activation in place. After [`Mlp::c_fc`], the result equals that of [`Mlp::c_fc_act`] bit for bit.
+    /// Applies the activation in place. After [`Mlp::c_fc`], the result equals that of [`Mlp::c_fc_act`] bit
+    /// for bit.
     pub fn act(&self, pool: &ThreadPool, mut hidden: RowsMut) {
         for t in 0..hidden.len() {
             self.activation.apply(pool.isa(), hidden.row_mut(t));

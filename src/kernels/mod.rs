@@ -1,5 +1,5 @@
-//! The operations of GPT-2, one per file: the formula, a `reference` as plain as the formula, a fast implementation, and
-//! tests that compare the two.
+//! The operations of GPT-2, one per file: the formula, a `reference` as plain as the formula, a fast
+//! implementation, and tests that compare the two.
 //!
 //! In the order of the forward pass: [`embedding`], [`positions`], then in every block [`layer_norm`],
 //! [`linear`], [`attention`] with its [`softmax`], [`mlp`] with its [`activation`], and finally the LM head,
@@ -9,8 +9,8 @@
 //! [`thread_pool`]. Kernels know slices, shapes and threads, and nothing about models.
 //!
 //! # Bitwise reproducibility
-//! Each output is computed by one thread, as fused multiply-adds in an order that the formula alone determines. Thread
-//! count, batch size, chunk size and vector width have no effect on the result.
+//! Each output is computed by one thread, as fused multiply-adds in an order that the formula alone
+//! determines. Thread count, batch size, chunk size and vector width have no effect on the result.
 
 // Indices that run over register tiles, or over several slices at once, are the subscripts of the formulas.
 #![allow(clippy::needless_range_loop)]

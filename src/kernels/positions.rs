@@ -1,8 +1,8 @@
-//! Positions: attention alone sees a set of tokens, not a sequence; adding a row that depends on the position tells it
-//! which comes first.
+//! Position embedding: attention by itself treats tokens as a set, not a sequence. Adding a vector that
+//! depends on the position tells the model their order.
 //!
-//! GPT-2 learns these rows (`wpe`, `[n_positions, n_embd]`). "Attention Is All You Need" (Vaswani et al. 2017,
-//! section 3.5) computes them instead:
+//! GPT-2 learns these vectors (`wpe`, `[n_positions, n_embd]`). "Attention Is All You Need" (Vaswani et al.
+//! 2017, section 3.5) computes them instead:
 //!
 //! ```text
 //! PE[pos, 2i]     = sin(pos / 10000^(2i / n_embd))
@@ -12,14 +12,14 @@
 use super::elements::Elements;
 use super::embedding::copy_row;
 
-/// The sinusoidal table `[n_positions, n_embd]`, computed in f64.
+/// Returns the sinusoidal table, `[n_positions, n_embd]`, computed in f64.
 pub fn sinusoidal(n_positions: usize, n_embd: usize) -> Vec<f32> {
     let angle = |pos: usize, i: usize| {
         let exponent = (i / 2 * 2) as f64 / n_embd as f64;
         pos as f64 / libm::pow(10000.0, exponent)
     };
     (0..n_positions * n_embd)
-        .map(|at| (at / n_embd, at % n_embd))
+        .map(|index| (index / n_embd, index % n_embd))
         .map(|(pos, i)| match i % 2 {
             0 => libm::sin(angle(pos, i)) as f32,
             _ => libm::cos(angle(pos, i)) as f32,
@@ -27,7 +27,7 @@ pub fn sinusoidal(n_positions: usize, n_embd: usize) -> Vec<f32> {
         .collect()
 }
 
-/// `row += table[position]`, learned or sinusoidal alike. `scratch` holds a row.
+/// Computes `row += table[position]` for a learned or sinusoidal table. `scratch` has the length of a row.
 pub fn add_position(table: Elements, position: usize, row: &mut [f32], scratch: &mut [f32]) {
     copy_row(table, position, scratch);
     for (x, p) in row.iter_mut().zip(scratch) {
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_rows_are_the_papers() {
+    fn sinusoidal_matches_paper() {
         let table = sinusoidal(3, 4);
         assert_eq!(table[..4], [0.0, 1.0, 0.0, 1.0]);
         let expected = [0.841_471, 0.540_302_3, 0.009_999_833, 0.999_95];
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_added() {
+    fn add_position_adds_table_row() {
         let table = [1.0, 2.0, 3.0, 4.0];
         let (mut row, mut scratch) = ([10.0, 20.0], [0.0; 2]);
         add_position(Elements::F32(&table), 1, &mut row, &mut scratch);

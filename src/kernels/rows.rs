@@ -20,8 +20,8 @@ pub struct RowsMut<'a> {
     stride: usize,
 }
 
-/// Returns the stride for rows of `width` elements: an odd number of cache lines. A register tile reads a dozen rows at
-/// once, and rows a multiple of 4 KiB apart would map to the same few sets of the L1 cache.
+/// Returns the stride for rows of `width` elements: an odd number of cache lines. A register tile reads a
+/// dozen rows at once, and rows a multiple of 4 KiB apart would map to the same few sets of the L1 cache.
 pub fn row_stride(width: usize) -> usize {
     (width.div_ceil(16) * 16) | 16
 }

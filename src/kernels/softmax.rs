@@ -1,16 +1,18 @@
-//! Softmax: turns scores into shares that are positive and add up to 1; a score higher by 1 gets e times the share.
+//! Softmax: turns scores into probabilities, positive and with sum 1; a score higher by 1 gets e times the
+//! probability.
 //!
 //! ```text
 //! p[i] = e^(x[i] − max(x)) / Σ_j e^(x[j] − max(x))
 //! ```
 //!
-//! Subtracting the maximum changes nothing on paper and keeps e^x within range. About 20 operations a number.
+//! Subtracting the maximum leaves the result unchanged and keeps e^x from overflowing. About 20 FLOPs per
+//! element.
 
 use super::exp::exp;
 use super::isa::Isa;
 use super::simd::{Kernel, LANES, Simd};
 
-/// The formula as it stands, in f64.
+/// Evaluates the formula in f64.
 pub fn reference(x: &[f32]) -> Vec<f32> {
     let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let e: Vec<f64> = x.iter().map(|&x| libm::exp(f64::from(x) - f64::from(max))).collect();
@@ -18,7 +20,7 @@ pub fn reference(x: &[f32]) -> Vec<f32> {
     e.iter().map(|e| (e / sum) as f32).collect()
 }
 
-/// The fast form, in place.
+/// Computes the softmax of `x` in place.
 pub fn softmax(isa: Isa, x: &mut [f32]) {
     isa.run(Softmax(x));
 }
@@ -31,10 +33,10 @@ impl Kernel for Softmax<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let (xs, tail) = self.0.as_chunks_mut::<LANES>();
-        let mut last = [f32::NEG_INFINITY; LANES];
-        last[..tail.len()].copy_from_slice(tail);
+        let mut padded_tail = [f32::NEG_INFINITY; LANES];
+        padded_tail[..tail.len()].copy_from_slice(tail);
 
-        let mut max = simd.load(&last);
+        let mut max = simd.load(&padded_tail);
         for x in xs.iter() {
             max = simd.max(max, simd.load(x));
         }
@@ -46,13 +48,13 @@ impl Kernel for Softmax<'_> {
             sum = simd.add(sum, e);
             simd.store(e, x);
         }
-        let rest = exp(simd, simd.sub(simd.load(&last), max));
-        let sum = simd.splat(simd.reduce_add(simd.add(sum, rest)));
+        let tail_exp = exp(simd, simd.sub(simd.load(&padded_tail), max));
+        let sum = simd.splat(simd.reduce_add(simd.add(sum, tail_exp)));
 
         for x in xs {
             simd.store(simd.div(simd.load(x), sum), x);
         }
-        simd.store_partial(simd.div(rest, sum), tail);
+        simd.store_partial(simd.div(tail_exp, sum), tail);
     }
 }
 
@@ -62,7 +64,7 @@ mod tests {
     use crate::kernels::testing::{assert_close, random_values};
 
     #[test]
-    fn fast_form_holds_to_the_formula_on_every_isa() {
+    fn softmax_matches_reference_on_every_isa() {
         for n in [1, 2, 15, 16, 17, 64, 100, 1000] {
             for scale in [0.1, 10.0, 300.0] {
                 let x: Vec<f32> = random_values(n as u64, n).iter().map(|x| x * scale).collect();

@@ -1,14 +1,15 @@
 //! A work-stealing thread pool that runs one parallel operation at a time.
 //!
-//! A GPT-2 token takes about sixty operations of 5 to 300 µs, so dispatch must cost well under a microsecond. An
-//! operation is split into *chunks*, each of which computes its own outputs from start to end, so neither the number of
-//! threads nor the assignment of chunks to threads affects the result.
+//! A GPT-2 token takes about sixty operations of 5 to 300 µs, so dispatch must cost well under a microsecond.
+//! An operation is split into *chunks*, each of which computes its own outputs from start to end, so neither
+//! the number of threads nor the assignment of chunks to threads affects the result.
 //!
-//! Each thread has a *work queue*: an atomic integer on a cache line of its own, with the operation's epoch in the upper
-//! half and the number of remaining chunks in the lower. Publishing an operation takes one store per queue. A thread
-//! first empties its own queue, which is cheap because it is rarely contended, and then steals from the others. The
-//! calling thread works too, and waits only for chunks that a thread has taken, so a descheduled thread that holds none
-//! delays nothing. Idle threads spin for a few microseconds, then yield, then park.
+//! Each thread has a *work queue*: an atomic integer on a cache line of its own, with the operation's epoch
+//! in the upper half and the number of remaining chunks in the lower. Publishing an operation takes one store
+//! per queue. A thread first empties its own queue, which is cheap because it is rarely contended, and then
+//! steals from the others. The calling thread works too, and waits only for chunks that a thread has taken,
+//! so a descheduled thread that holds none delays nothing. Idle threads spin for a few microseconds, then
+//! yield, then park.
 //!
 //! A queue holds adjacent chunks in order, so a thread reads weights sequentially from one chunk to the next.
 
@@ -93,8 +94,9 @@ impl WorkQueue {
     }
 }
 
-// SAFETY: `job` is written only by the caller that holds `ThreadPool::operation`, while no chunk is pending, and read
-// only by threads that hold an unfinished chunk; the release stores and acquire CAS of `WorkQueue::state` order the two.
+// SAFETY: `job` is written only by the caller that holds `ThreadPool::operation`, while no chunk is pending,
+// and read only by threads that hold an unfinished chunk; the release stores and acquire CAS of
+// `WorkQueue::state` order the two.
 unsafe impl Sync for Shared {}
 // SAFETY: the raw pointer in `job` points to a `Sync` closure and is used only as described above.
 unsafe impl Send for Shared {}
@@ -142,8 +144,9 @@ impl ThreadPool {
         self.isa
     }
 
-    /// Calls `job(0)` to `job(chunks - 1)`, each once, on whichever threads are free, and returns when all are done.
-    /// A nested call from within a job runs sequentially, unless its outer operation has a single chunk.
+    /// Calls `job(0)` to `job(chunks - 1)`, each once, on whichever threads are free, and returns when all
+    /// are done. A nested call from within a job runs sequentially, unless its outer operation has a single
+    /// chunk.
     pub fn run(&self, chunks: usize, job: impl Fn(usize) + Sync) {
         if self.threads == 1 || chunks <= 1 {
             return (0..chunks).for_each(job);
@@ -152,8 +155,8 @@ impl ThreadPool {
         let count = u32::try_from(chunks).expect("fewer than 2^32 chunks");
         let shared = &*self.shared;
         let job: &(dyn Fn(usize) + Sync) = &job;
-        // SAFETY: only the lifetime is erased. The pointer is read by threads that hold a chunk of this operation, and
-        // this function does not return before every chunk is finished (`pending` is zero).
+        // SAFETY: only the lifetime is erased. The pointer is read by threads that hold a chunk of this
+        // operation, and this function does not return before every chunk is finished (`pending` is zero).
         let job: &'static Job = unsafe { std::mem::transmute(job) };
         // SAFETY: the operation lock is held and no chunk is pending, so no thread reads `job` now.
         unsafe { *shared.job.get() = Some(job) };
@@ -180,7 +183,8 @@ impl ThreadPool {
         }
     }
 
-    /// Splits `data` into chunks of `length` (the last may be shorter) and calls `job(index, chunk)` for each.
+    /// Splits `data` into chunks of `length` (the last may be shorter) and calls `job(index, chunk)` for
+    /// each.
     pub fn for_each_chunk<T: Send>(
         &self,
         data: &mut [T],
@@ -206,14 +210,15 @@ impl Drop for ThreadPool {
 }
 
 impl Shared {
-    /// Runs chunks, first from the thread's own queue and then stolen from the others, until none is left. Returns
-    /// whether it ran any.
+    /// Runs chunks, first from the thread's own queue and then stolen from the others, until none is left.
+    /// Returns whether it ran any.
     fn run_chunks(&self, thread: usize) -> bool {
         let mut done = 0;
         for i in 0..self.queues.len() {
             let CachePadded(queue) = &self.queues[(thread + i) % self.queues.len()];
             while let Some(chunk) = queue.pop() {
-                // SAFETY: this chunk is still pending, so `job` belongs to its operation and the closure is alive.
+                // SAFETY: this chunk is still pending, so `job` belongs to its operation and the closure is
+                // alive.
                 let job = unsafe { &*(*self.job.get()).expect("a published operation has a job") };
                 if catch_unwind(AssertUnwindSafe(|| job(chunk))).is_err() {
                     self.panicked.store(true, Ordering::Relaxed);
@@ -221,7 +226,8 @@ impl Shared {
                 done += 1;
             }
         }
-        // Subtracted at once: until then the operation is not over, so all these chunks belong to the same one.
+        // Subtracted at once: until then the operation is not over, so all these chunks belong to the same
+        // one.
         if done > 0 {
             self.pending.0.fetch_sub(done, Ordering::Release);
         }

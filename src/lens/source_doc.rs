@@ -83,7 +83,7 @@ mod tests {
         // The words are the file's own.
         let norm = SourceDoc::parse(LAYER_NORM);
         assert!(
-            norm.idea[0].starts_with("Layer normalisation: give each token's vector mean 0 and variance 1")
+            norm.idea[0].starts_with("Layer normalization: give each token's vector mean 0 and variance 1")
         );
         assert!(norm.formula[0].starts_with("y = (x − mean(x)) / √(var(x) + ε)"));
     }

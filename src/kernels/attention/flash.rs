@@ -23,7 +23,7 @@ use super::key_values::{Storage, with_panels};
 use super::panels::Panels;
 use super::prefetch::Prefetcher;
 use crate::kernels::elements::Element;
-use crate::kernels::exp::{exp, exp_one};
+use crate::kernels::exp::{exp, exp_scalar};
 use crate::kernels::isa::Isa;
 use crate::kernels::microkernel::{StridedLhs, assert_mr, microkernel_with_prefetch, with_mr};
 use crate::kernels::rows::Rows;
@@ -203,7 +203,7 @@ impl<'a, 'o, E: Element> FlashBlock<'a, 'o, E> {
         let block_max = simd.reduce_max(block_max);
         let mut running_sum = simd.load(sum);
         if block_max > *max {
-            let rescale = simd.splat(exp_one(simd, *max - block_max));
+            let rescale = simd.splat(exp_scalar(simd, *max - block_max));
             *max = block_max;
             running_sum = simd.mul(running_sum, rescale);
             let n = self.q.len();

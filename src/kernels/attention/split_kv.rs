@@ -17,7 +17,7 @@
 
 use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
 use super::primitives::exp_and_sum;
-use crate::kernels::exp::exp_one;
+use crate::kernels::exp::exp_scalar;
 use crate::kernels::rows::{Rows, RowsMut, row_stride};
 use crate::kernels::simd::{Kernel, LANES, Simd};
 
@@ -111,7 +111,7 @@ impl Kernel for Merge<'_, '_> {
             out.fill(0.0);
             let mut total = 0.0f32;
             for partial in partials() {
-                let rescale = exp_one(simd, partial[max] - global_max);
+                let rescale = exp_scalar(simd, partial[max] - global_max);
                 total = rescale.mul_add(partial[sum], total);
                 for (out, acc) in out.iter_mut().zip(&partial[m * width..]) {
                     *out = rescale.mul_add(*acc, *out);

@@ -1,13 +1,14 @@
-//! GEMM for many tokens: packs panels of the weights into the cache, then multiplies them with register tiles of tokens.
+//! GEMM for many tokens: packs panels of the weights into the cache, then multiplies them with register tiles
+//! of tokens.
 //!
-//! Rows of `W` are kilobytes apart, so a register tile that read them in place would touch a new page at every k. Each
-//! thread therefore packs the columns it works on into panels `[KC, 16]`, converted to f32; the cost is small because
-//! all tokens use every panel. While one K-block is multiplied, the weights of the next are prefetched, so that
-//! arithmetic and memory transfers overlap.
+//! Rows of `W` are kilobytes apart, so a register tile that read them in place would touch a new page at
+//! every k. Each thread therefore packs the columns it works on into panels `[KC, 16]`, converted to f32; the
+//! cost is small because all tokens use every panel. While one K-block is multiplied, the weights of the next
+//! are prefetched, so that arithmetic and memory transfers overlap.
 //!
-//! The blocking follows Goto and van de Geijn (2008). The inputs of a block of MC tokens and one K-block fit in the L2
-//! cache together with the thread's panels; all these panels are multiplied with them in turn, and each panel with all
-//! register tiles of the block. Accumulators wait in memory between K-blocks.
+//! The blocking follows Goto and van de Geijn (2008). The inputs of a block of MC tokens and one K-block fit
+//! in the L2 cache together with the thread's panels; all these panels are multiplied with them in turn, and
+//! each panel with all register tiles of the block. Accumulators wait in memory between K-blocks.
 
 use super::k_blocks::k_blocks;
 use super::pack::PackedLhs;
@@ -21,7 +22,8 @@ use std::ops::Range;
 
 /// Panels per register tile where there are 32 registers; one elsewhere.
 const MAX_NR_VECS: usize = 2;
-/// NC, the maximum columns of a column block, in panels: enough to reuse every input once it is in the L2 cache.
+/// NC, the maximum columns of a column block, in panels: enough to reuse every input once it is in the L2
+/// cache.
 const NC_PANELS: usize = 8;
 /// Column blocks per thread, if there are enough panels, to balance threads of unequal speed.
 const BLOCKS_PER_THREAD: usize = 4;
@@ -103,8 +105,8 @@ impl Buffers {
     }
 }
 
-/// Prefetches the weights to be packed next, one cache line at a time and row by row: each row is on a page of its own,
-/// so going down the columns would cost a TLB miss per line.
+/// Prefetches the weights to be packed next, one cache line at a time and row by row: each row is on a page
+/// of its own, so going down the columns would cost a TLB miss per line.
 struct Prefetcher {
     /// The first prefetched byte of the current row.
     row: *const u8,
@@ -168,7 +170,8 @@ impl<E: Element> Kernel for PackPanels<'_, E> {
         for (i, k) in self.k_block.enumerate() {
             let row = &self.w[k * self.columns..][self.start..self.end];
             let (vectors, tail) = row.as_chunks::<LANES>();
-            // The block's columns of a row are too few for the hardware prefetcher to detect a sequential read.
+            // The block's columns of a row are too few for the hardware prefetcher to detect a sequential
+            // read.
             let prefetched = row.as_ptr().wrapping_add(PREFETCH_DISTANCE_ROWS * self.columns);
             simd.prefetch(prefetched.wrapping_add(row.len() - 1));
             for p in 0..n {
@@ -216,7 +219,8 @@ impl Kernel for MacroKernel<'_> {
 }
 
 impl MacroKernel<'_> {
-    /// Loops over blocks of MC tokens, within them over groups of `NR_VECS` panels, within these over register tiles.
+    /// Loops over blocks of MC tokens, within them over groups of `NR_VECS` panels, within these over
+    /// register tiles.
     #[inline(always)]
     fn loops<S: Simd, const NR_VECS: usize>(&mut self, simd: S) {
         let tiles_per_mc = MC / mr(S::WIDE);
@@ -227,8 +231,8 @@ impl MacroKernel<'_> {
             let (first, n) = block_range(tiles, tiles_per_mc, mc_block);
             for panel in (0..self.n).step_by(NR_VECS) {
                 for tile in first..first + n {
-                    let (_, height) = self.x.row_blocks.block(tile);
-                    with_mr!(height, MR => self.tile::<S, MR, NR_VECS>(simd, tile, panel, lines_per_prefetch));
+                    let (_, rows) = self.x.row_blocks.block(tile);
+                    with_mr!(rows, MR => self.tile::<S, MR, NR_VECS>(simd, tile, panel, lines_per_prefetch));
                 }
             }
         }
@@ -261,8 +265,8 @@ impl MacroKernel<'_> {
             // SAFETY: `x` has the interleaved inputs of `MR` tokens, and each panel as many vectors.
             unsafe { microkernel(simd, lhs, x.len(), panels, &mut acc) };
         }
-        // Stores the accumulators before the epilogue: in a loop with further work, the compiler would keep them in
-        // memory from the start.
+        // Stores the accumulators before the epilogue: in a loop with further work, the compiler would keep
+        // them in memory from the start.
         let first = self.k_block.start == 0;
         for v in 0..NR_VECS {
             let stored =

@@ -1,9 +1,9 @@
 //! GEMV and skinny GEMM for a few tokens: reads the weights once, in memory order.
 //!
-//! A thread takes a K-block, rows of `W`, and processes eight or sixteen rows at a time: it adds
-//! `x[k] · W[k, columns]` for all of them to the accumulators of the columns, which stay in the cache, before it stores
-//! these again. (Accumulators in registers would require going down the rows a few cache lines at a time, at two thirds
-//! of the speed.) Once all K-blocks are done, their partial sums are reduced.
+//! A thread takes a K-block, rows of `W`, and processes eight or sixteen rows at a time: it adds `x[k] · W[k,
+//! columns]` for all of them to the accumulators of the columns, which stay in the cache, before it stores
+//! these again. (Accumulators in registers would require going down the rows a few cache lines at a time, at
+//! two thirds of the speed.) Once all K-blocks are done, their partial sums are reduced.
 
 use super::k_blocks::k_blocks;
 use super::{Element, Epilogue, LANES, Rows, RowsMut, Simd, ThreadPool, apply_epilogue};
@@ -15,11 +15,11 @@ use crate::kernels::thread_pool::DisjointSlice;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Rows of `W` per pass over the accumulators. Rows are often a multiple of 4 KiB apart, and most L1 caches hold eight
-/// such cache lines.
+/// Rows of `W` per pass over the accumulators. Rows are often a multiple of 4 KiB apart, and most L1 caches
+/// hold eight such cache lines.
 const K_UNROLL: usize = 8;
-/// Rows of `W` per pass where there are enough registers and loading and storing the accumulators is the bottleneck: a
-/// twentieth faster than eight rows for one token in f32, a sixth for eight tokens in 16 bits.
+/// Rows of `W` per pass where there are enough registers and loading and storing the accumulators is the
+/// bottleneck: a twentieth faster than eight rows for one token in f32, a sixth for eight tokens in 16 bits.
 const WIDE_K_UNROLL: usize = 16;
 /// The maximum accumulators of a chunk of work: 128 KiB, which stay in the L2 cache.
 const MAX_ACCUMULATORS: usize = 32 << 10;
@@ -55,7 +55,8 @@ pub(super) fn linear<E: Element>(
             let (k_block, column_block) = (i / column_blocks, i % column_blocks);
             let block = column_block * block_vectors..vectors.min((column_block + 1) * block_vectors);
             let offset = k_block * vectors * tokens;
-            // SAFETY: each pair of K-block and column block is processed once, and their accumulators are disjoint.
+            // SAFETY: each pair of K-block and column block is processed once, and their accumulators are
+            // disjoint.
             let accumulators =
                 unsafe { shared.slice(offset + block.start * tokens..offset + block.end * tokens) };
             let rows = k_blocks.clone().nth(k_block).expect("one of the K-blocks");
@@ -90,8 +91,8 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Splits the tokens into row blocks whose inputs are interleaved, at most as many as the largest register tile has
-/// rows. Yields each block's first token and length.
+/// Splits the tokens into row blocks whose inputs are interleaved, at most as many as the largest register
+/// tile has rows. Yields each block's first token and length.
 fn row_blocks(tokens: usize) -> impl Iterator<Item = (usize, usize)> {
     let max = mr(true);
     (0..tokens.div_ceil(max)).map(move |i| block_range(tokens, max, i))
@@ -136,8 +137,8 @@ impl<E: Element> PartialProduct<'_, E> {
         }
     }
 
-    /// Adds the products of rows `k..k + KU` of `W`, one row block of tokens at a time. The first row block brings the
-    /// rows into the L2 cache, where the others find them.
+    /// Adds the products of rows `k..k + KU` of `W`, one row block of tokens at a time. The first row block
+    /// brings the rows into the L2 cache, where the others find them.
     #[inline(always)]
     fn pass<S: Simd, const KU: usize>(&mut self, simd: S, k: usize) {
         for (first, n) in row_blocks(self.x.len()) {
@@ -160,23 +161,24 @@ impl<E: Element> PartialProduct<'_, E> {
                 x[d][m] = row[d];
             }
         }
-        // A column block of a row is too short for the hardware prefetcher to detect a sequential read. Prefetching the
-        // next pass into L2, which sustains more outstanding requests than L1, keeps the memory busy.
+        // A column block of a row is too short for the hardware prefetcher to detect a sequential read.
+        // Prefetching the next pass into L2, which sustains more outstanding requests than L1, keeps the
+        // memory busy.
         let prefetch_distance = if first == 0 && k + 2 * KU <= self.rows.end { KU * self.columns } else { 0 };
         let strip = RowStrip { columns: self.columns, rows, prefetch_distance };
         let whole = width / LANES;
         let mut v = 0;
         if S::WIDE {
-            // Three vectors instead of two spread the loads of inputs and accumulators over more multiply-adds: a twentieth
-            // less time on one thread.
+            // Three vectors instead of two spread the loads of inputs and accumulators over more
+            // multiply-adds: a twentieth less time on one thread.
             if const { is_compute_bound::<E>(M) && M < 10 } {
                 while v + 3 <= whole {
                     strip.accumulate::<S, M, M, KU, 3>(simd, &x, 0, v, accumulators);
                     v += 3;
                 }
             }
-            // Two vectors of 16-bit weights fill one cache line of each row. Two adjacent lines would make the hardware
-            // prefetcher fetch more of the row before it is needed: an eighth slower in f32.
+            // Two vectors of 16-bit weights fill one cache line of each row. Two adjacent lines would make
+            // the hardware prefetcher fetch more of the row before it is needed: an eighth slower in f32.
             if const { size_of::<E>() == 2 } {
                 while v + 2 <= whole {
                     strip.accumulate::<S, M, M, KU, 2>(simd, &x, 0, v, accumulators);
@@ -214,8 +216,8 @@ struct RowStrip<'a, E> {
 }
 
 impl<E: Element> RowStrip<'_, E> {
-    /// Adds the products of `NR_VECS` vectors of columns from vector `v` and `MR` tokens of a row block, from its token
-    /// `first` on.
+    /// Adds the products of `NR_VECS` vectors of columns from vector `v` and `MR` tokens of a row block, from
+    /// its token `first` on.
     #[inline(always)]
     fn accumulate<S: Simd, const M: usize, const MR: usize, const KU: usize, const NR_VECS: usize>(
         &self,
@@ -244,8 +246,8 @@ impl<E: Element> RowStrip<'_, E> {
                     simd.prefetch(weights.wrapping_add(offset + self.prefetch_distance));
                 }
             }
-            // Loads all weights before the first input: otherwise the compiler keeps the inputs for the second vector, and
-            // spills the accumulators.
+            // Loads all weights before the first input: otherwise the compiler keeps the inputs for the
+            // second vector, and spills the accumulators.
             let mut w = [simd.splat(0.0); NR_VECS];
             for i in 0..NR_VECS {
                 // SAFETY: as above.

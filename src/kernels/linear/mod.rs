@@ -5,15 +5,16 @@
 //! ```
 //!
 //! `x` is `[n_tokens, in]`, `W` is `[in, out]` (GPT-2's Conv1D layout, as the checkpoint stores it), `y` is
-//! `[n_tokens, out]`. The layer takes 2 · n_tokens · in · out FLOPs over in · out weights. One token uses each weight
-//! for two FLOPs, so decode is memory-bound; five hundred tokens use each weight for a thousand, so prefill is
-//! compute-bound. Hence two implementations: `gemv.rs` reads the weights once, in memory order; `gemm.rs` packs them
-//! into the cache, panel by panel, and multiplies from there.
+//! `[n_tokens, out]`. The layer takes 2 · n_tokens · in · out FLOPs over in · out weights. One token uses
+//! each weight for two FLOPs, so decode is memory-bound; five hundred tokens use each weight for a thousand,
+//! so prefill is compute-bound. Hence two implementations: `gemv.rs` reads the weights once, in memory order;
+//! `gemm.rs` packs them into the cache, panel by panel, and multiplies from there.
 //!
-//! The inputs are split into K-blocks of a few hundred. The partial sum of a K-block is one chain of fused multiply-adds
-//! in the order of k; the partial sums are added in the order of the K-blocks, then the bias. The K-blocks depend only on
-//! the number of inputs, so the result is bitwise the same for any batch size, thread count and vector width. The
-//! `[in, out]` layout makes this order fast: sixteen adjacent outputs share every `x[k]`, and no horizontal sums occur.
+//! The inputs are split into K-blocks of a few hundred. The partial sum of a K-block is one chain of fused
+//! multiply-adds in the order of k; the partial sums are added in the order of the K-blocks, then the bias.
+//! The K-blocks depend only on the number of inputs, so the result is bitwise the same for any batch size,
+//! thread count and vector width. The `[in, out]` layout makes this order fast: sixteen adjacent outputs
+//! share every `x[k]`, and no horizontal sums occur.
 
 mod gemm;
 mod gemv;
@@ -105,8 +106,8 @@ pub fn reference(x: Rows, w: Matrix, bias: &[f32], epilogue: Epilogue, y: &mut R
     }
 }
 
-/// The maximum token count for which GEMV is faster than GEMM: two full row blocks of 14. (At 16 tokens GEMV takes five
-/// sixths of GEMM's time; at 35 as long, or a quarter more.)
+/// The maximum token count for which GEMV is faster than GEMM: two full row blocks of 14. (At 16 tokens GEMV
+/// takes five sixths of GEMM's time; at 35 as long, or a quarter more.)
 const MAX_GEMV_TOKENS: usize = 28;
 
 /// Computes `y = epilogue(x · w + bias)` for weights in any precision. Panics if the shapes do not match.
@@ -163,7 +164,8 @@ mod tests {
     use crate::kernels::testing::{assert_close, random_values};
     use half::{bf16, f16};
 
-    /// Asserts that every precision, instruction set and thread count reproduces the reference, for one shape.
+    /// Asserts that every precision, instruction set and thread count reproduces the reference, for one
+    /// shape.
     fn check(n: usize, inputs: usize, outputs: usize, epilogue: Epilogue) {
         let weights = random_values(1, inputs * outputs);
         let f16s: Vec<f16> = weights.iter().map(|&w| f16::from_f32(w)).collect();

@@ -126,7 +126,7 @@ impl WeightFormat for Bf16Dot<'_> {
     type Beside = Widened;
 
     fn needs_beside(isa: Isa) -> bool {
-        !isa.multiplies_bf16()
+        !isa.has_bf16_dot()
     }
 
     #[inline(always)]
