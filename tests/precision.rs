@@ -118,7 +118,8 @@ fn kv_cache_defaults_to_f16_for_quantized_activations() {
     for precision in Precision::ALL {
         let checkpoint = Checkpoint::from_folder(&data("tiny-one-head")).unwrap();
         let model =
-            Model::with_precision(checkpoint, ThreadPool::new(1, Isa::available()[0]), Some(precision)).unwrap();
+            Model::with_precision(checkpoint, ThreadPool::new(1, Isa::available()[0]), Some(precision))
+                .unwrap();
         let quantizes_activations =
             matches!(precision, Precision::Bf16Dot | Precision::Int8 | Precision::Int4);
         let (default, other) = match quantizes_activations {

@@ -206,7 +206,10 @@ fn invalid_quantized_file_is_one_line_error() {
         &|tensors, _| tensors.get_mut(WEIGHT).unwrap().0 = safetensors::Dtype::I8,
         &[WEIGHT, "dtype I8", "U8"],
     );
-    assert_rejected(&|tensors, _| tensors.get_mut(WEIGHT).unwrap().1.swap(3, 5), &[WEIGHT, "4, 16, 2]", "2, 16, 4]"]);
+    assert_rejected(
+        &|tensors, _| tensors.get_mut(WEIGHT).unwrap().1.swap(3, 5),
+        &[WEIGHT, "4, 16, 2]", "2, 16, 4]"],
+    );
     let half = |tensors: &mut Tensors, _: &mut HashMap<String, String>| {
         let scale = tensors.get_mut(SCALE).unwrap();
         scale.0 = safetensors::Dtype::F16;

@@ -9,8 +9,8 @@
 //! [`thread_pool`]. Kernels know slices, shapes and threads, and nothing about models.
 //!
 //! # Bitwise reproducibility
-//! Each output is computed by one thread, as fused multiply-adds in an order that the formula alone
-//! determines. Thread count, batch size, chunk size and vector width have no effect on the result.
+//! Each output is computed by fused multiply-adds in an order that its formula and shape alone determine.
+//! Thread count, batch size, chunk size and vector width have no effect on the result.
 
 // Indices that run over register tiles, or over several slices at once, are the subscripts of the formulas.
 #![allow(clippy::needless_range_loop)]

@@ -35,7 +35,7 @@ pub struct ThreadPool {
     threads: usize,
     shared: Arc<Shared>,
     /// Held while an operation runs; a second caller meanwhile computes sequentially.
-    operation: Mutex<()>,
+    operation_lock: Mutex<()>,
     /// Rayon owns the worker threads, which run until the pool is dropped.
     _workers: Option<rayon::ThreadPool>,
 }
@@ -94,8 +94,8 @@ impl WorkQueue {
     }
 }
 
-// SAFETY: `job` is written only by the caller that holds `ThreadPool::operation`, while no chunk is pending,
-// and read only by threads that hold an unfinished chunk; the release stores and acquire CAS of
+// SAFETY: `job` is written only by the caller that holds `ThreadPool::operation_lock`, while no chunk is
+// pending, and read only by threads that hold an unfinished chunk; the release stores and acquire CAS of
 // `WorkQueue::state` order the two.
 unsafe impl Sync for Shared {}
 // SAFETY: the raw pointer in `job` points to a `Sync` closure and is used only as described above.
@@ -131,7 +131,7 @@ impl ThreadPool {
             let shared = Arc::clone(&shared);
             workers.spawn_broadcast(move |thread| shared.run_worker(thread.index() + 1));
         }
-        Self { isa, threads, shared, operation: Mutex::new(()), _workers: workers }
+        Self { isa, threads, shared, operation_lock: Mutex::new(()), _workers: workers }
     }
 
     /// The number of threads, including the calling thread.
@@ -145,13 +145,13 @@ impl ThreadPool {
     }
 
     /// Calls `job(0)` to `job(chunks - 1)`, each once, on whichever threads are free, and returns when all
-    /// are done. A nested call from within a job runs sequentially, unless its outer operation has a single
-    /// chunk.
+    /// are done. A call while another operation runs, for example from within a job, runs sequentially. A
+    /// panic in a job is propagated once all chunks are done.
     pub fn run(&self, chunks: usize, job: impl Fn(usize) + Sync) {
         if self.threads == 1 || chunks <= 1 {
             return (0..chunks).for_each(job);
         }
-        let Ok(operation) = self.operation.try_lock() else { return (0..chunks).for_each(job) };
+        let Ok(guard) = self.operation_lock.try_lock() else { return (0..chunks).for_each(job) };
         let count = u32::try_from(chunks).expect("fewer than 2^32 chunks");
         let shared = &*self.shared;
         let job: &(dyn Fn(usize) + Sync) = &job;
@@ -177,13 +177,13 @@ impl ThreadPool {
         while shared.pending.0.load(Ordering::Acquire) > 0 {
             backoff(&mut step);
         }
-        drop(operation);
+        drop(guard);
         if shared.panicked.swap(false, Ordering::Relaxed) {
             resume_unwind(Box::new("a chunk of a parallel operation panicked"));
         }
     }
 
-    /// Splits `data` into chunks of `length` (the last may be shorter) and calls `job(index, chunk)` for
+    /// Splits `data` into chunks of `length`, the last possibly shorter, and calls `job(index, chunk)` for
     /// each.
     pub fn for_each_chunk<T: Send>(
         &self,
@@ -217,8 +217,7 @@ impl Shared {
         for i in 0..self.queues.len() {
             let CachePadded(queue) = &self.queues[(thread + i) % self.queues.len()];
             while let Some(chunk) = queue.pop() {
-                // SAFETY: this chunk is still pending, so `job` belongs to its operation and the closure is
-                // alive.
+                // SAFETY: the chunk is still pending, so `job` is its operation's closure and still alive.
                 let job = unsafe { &*(*self.job.get()).expect("a published operation has a job") };
                 if catch_unwind(AssertUnwindSafe(|| job(chunk))).is_err() {
                     self.panicked.store(true, Ordering::Relaxed);
@@ -226,8 +225,7 @@ impl Shared {
                 done += 1;
             }
         }
-        // Subtracted at once: until then the operation is not over, so all these chunks belong to the same
-        // one.
+        // Subtracted only now: the operation cannot end before, so all these chunks belong to it.
         if done > 0 {
             self.pending.0.fetch_sub(done, Ordering::Release);
         }

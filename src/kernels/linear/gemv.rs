@@ -1,9 +1,9 @@
 //! GEMV and skinny GEMM for a few tokens: reads the weights once, in memory order.
 //!
-//! A thread takes a K-block, rows of `W`, and processes eight or sixteen rows at a time: it adds `x[k] · W[k,
-//! columns]` for all of them to the accumulators of the columns, which stay in the cache, before it stores
-//! these again. (Accumulators in registers would require going down the rows a few cache lines at a time, at
-//! two thirds of the speed.) Once all K-blocks are done, their partial sums are reduced.
+//! The K-blocks are split among threads (split-K). A thread processes eight or sixteen rows of `W` at a time:
+//! it loads the accumulators of the columns, which stay in the cache, adds `x[k] · W[k, :]` for these rows,
+//! and stores them again. (Accumulators kept in registers would require going down the rows a few cache lines
+//! at a time, at two thirds of the speed.) Once all K-blocks are done, their partial sums are reduced.
 
 use super::k_blocks::k_blocks;
 use super::{Element, Epilogue, LANES, Rows, RowsMut, Simd, ThreadPool, apply_epilogue};
@@ -27,8 +27,8 @@ const MAX_ACCUMULATORS: usize = 32 << 10;
 const OUTPUTS_PER_CHUNK: usize = 1024;
 
 thread_local! {
-    /// The calling thread's buffer for the partial sums of all K-blocks, reused between calls: `[k_blocks,
-    /// column_blocks]` of the accumulators of a [`PartialProduct`].
+    /// The calling thread's buffer for the partial sums, reused between calls: the accumulators of one
+    /// [`PartialProduct`] per K-block and column block, `[k_blocks, column_blocks]`.
     static PARTIALS: RefCell<Vec<AlignedLanes>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -55,8 +55,7 @@ pub(super) fn linear<E: Element>(
             let (k_block, column_block) = (i / column_blocks, i % column_blocks);
             let block = column_block * block_vectors..vectors.min((column_block + 1) * block_vectors);
             let offset = k_block * vectors * tokens;
-            // SAFETY: each pair of K-block and column block is processed once, and their accumulators are
-            // disjoint.
+            // SAFETY: each pair of K-block and column block is processed once, with accumulators of its own.
             let accumulators =
                 unsafe { shared.slice(offset + block.start * tokens..offset + block.end * tokens) };
             let rows = k_blocks.clone().nth(k_block).expect("one of the K-blocks");

@@ -166,7 +166,7 @@ mod tests {
 
     /// Asserts that every precision, instruction set and thread count reproduces the reference, for one
     /// shape.
-    fn check(n: usize, inputs: usize, outputs: usize, epilogue: Epilogue) {
+    fn assert_matches_reference(n: usize, inputs: usize, outputs: usize, epilogue: Epilogue) {
         let weights = random_values(1, inputs * outputs);
         let f16s: Vec<f16> = weights.iter().map(|&w| f16::from_f32(w)).collect();
         let bf16s: Vec<bf16> = weights.iter().map(|&w| bf16::from_f32(w)).collect();
@@ -202,34 +202,34 @@ mod tests {
     fn small_shapes_match_reference_bitwise() {
         for n in [1, 2, 3, 6, 8, 12, 13, 14, 15, 29, 42, 43, 47, 85] {
             for (inputs, outputs) in [(1, 1), (7, 5), (8, 16), (20, 60), (33, 70), (64, 192)] {
-                check(n, inputs, outputs, Epilogue::Store);
+                assert_matches_reference(n, inputs, outputs, Epilogue::Store);
             }
         }
     }
 
     #[test]
     fn blocked_shapes_match_reference_bitwise() {
-        check(1, 24, 1200, Epilogue::Store);
-        check(5, 24, 1200, Epilogue::Add);
-        check(14, 20, 2400, Epilogue::Add);
-        check(20, 24, 300, Epilogue::Add);
-        check(42, 20, 1200, Epilogue::Add);
-        check(50, 24, 300, Epilogue::Add);
-        check(1, 600, 100, Epilogue::Add);
-        check(3, 1040, 40, Epilogue::Store);
-        check(15, 1040, 40, Epilogue::Store);
-        check(43, 1040, 40, Epilogue::Store);
-        check(90, 300, 40, Epilogue::Add);
-        check(171, 1040, 20, Epilogue::Store);
-        check(100, 1000, 20, Epilogue::Add);
+        assert_matches_reference(1, 24, 1200, Epilogue::Store);
+        assert_matches_reference(5, 24, 1200, Epilogue::Add);
+        assert_matches_reference(14, 20, 2400, Epilogue::Add);
+        assert_matches_reference(20, 24, 300, Epilogue::Add);
+        assert_matches_reference(42, 20, 1200, Epilogue::Add);
+        assert_matches_reference(50, 24, 300, Epilogue::Add);
+        assert_matches_reference(1, 600, 100, Epilogue::Add);
+        assert_matches_reference(3, 1040, 40, Epilogue::Store);
+        assert_matches_reference(15, 1040, 40, Epilogue::Store);
+        assert_matches_reference(43, 1040, 40, Epilogue::Store);
+        assert_matches_reference(90, 300, 40, Epilogue::Add);
+        assert_matches_reference(171, 1040, 20, Epilogue::Store);
+        assert_matches_reference(100, 1000, 20, Epilogue::Add);
     }
 
     #[test]
     fn epilogues_match_reference() {
         for n in [1, 17, 45] {
-            check(n, 20, 50, Epilogue::Add);
-            check(n, 20, 50, Epilogue::Activate(Activation::GeluTanh));
-            check(n, 20, 50, Epilogue::Activate(Activation::Relu));
+            assert_matches_reference(n, 20, 50, Epilogue::Add);
+            assert_matches_reference(n, 20, 50, Epilogue::Activate(Activation::GeluTanh));
+            assert_matches_reference(n, 20, 50, Epilogue::Activate(Activation::Relu));
         }
     }
 
