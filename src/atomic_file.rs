@@ -6,10 +6,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile};
 
-/// A temporary file that is renamed to its target when it is committed, and removed when it is dropped uncommitted.
+/// A temporary file that is renamed to its target when it is committed, and removed when it is dropped
+/// uncommitted.
 ///
-/// An existing target stays in place until the commit, and its permissions are kept. A symbolic link stays a link: the
-/// file it points to is replaced.
+/// An existing target stays in place until the commit, and its permissions are kept. A symbolic link stays a
+/// link: the file it points to is replaced.
 #[derive(Debug)]
 pub(crate) struct AtomicFile {
     target: PathBuf,
@@ -70,8 +71,8 @@ impl AtomicFile {
     }
 }
 
-/// Creates a temporary file in the target's directory, with the target's permissions if it exists, else with `mode`
-/// less the umask.
+/// Creates a temporary file in the target's directory, with the target's permissions if it exists, else with
+/// `mode` less the umask.
 fn create_temp_file(target: &Path, mode: u32) -> io::Result<NamedTempFile> {
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let old = std::fs::metadata(target).ok().map(|old| old.permissions());

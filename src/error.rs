@@ -1,31 +1,31 @@
-//! Everything that can go wrong, said in one line: what, where (file, tensor, field, option), what was found and
-//! what was expected.
+//! The crate's error type. Every message is one line that names the problem, its place (file, tensor, field
+//! or option), the value found and the value expected.
 
 use std::path::PathBuf;
 
-/// The one error type of the crate. Its `Display` is the whole message a user reads.
+/// The crate's error type. Its `Display` is the complete message for the user.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or folder could not be opened, read or mapped.
+    /// A file or folder that could not be opened, read, mapped or written.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried: "read", "map", "open".
+        /// The action that failed: "read", "map", "open".
         action: &'static str,
-        /// The operating system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
 
     /// A model name that is neither a folder, nor built in, nor in the Hugging Face cache.
     #[error("model '{name}' not found: {searched}; {hint}")]
     ModelNotFound {
-        /// What the user typed.
+        /// The name as the user typed it.
         name: String,
-        /// Where it was searched for.
+        /// The places searched.
         searched: String,
-        /// How to put it there.
+        /// The next step for the user.
         hint: String,
     },
 
@@ -36,31 +36,31 @@ pub enum Error {
         file: PathBuf,
         /// The field's name in the file.
         field: String,
-        /// What the file says.
+        /// The value in the file.
         found: String,
-        /// What would have been accepted.
+        /// The values that are accepted.
         expected: String,
     },
 
-    /// A checkpoint file whose structure cannot be trusted.
+    /// A checkpoint file with an invalid structure.
     #[error("{}: {problem}", file.display())]
     Checkpoint {
         /// The safetensors or index file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The problem, with the values found and expected.
         problem: String,
     },
 
-    /// A tensor that is missing or not what the configuration says.
+    /// A tensor that is missing or does not match the configuration.
     #[error("{}: tensor {tensor}: found {found}, expected {expected}", file.display())]
     Tensor {
         /// The file that holds, or should hold, the tensor.
         file: PathBuf,
         /// The tensor's name.
         tensor: String,
-        /// What the file holds.
+        /// The shape, dtype or size in the file.
         found: String,
-        /// What the configuration calls for.
+        /// The shape, dtype or size that the configuration requires.
         expected: String,
     },
 
@@ -69,40 +69,40 @@ pub enum Error {
     Tokenizer {
         /// The tokenizer file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The problem, with the values found and expected.
         problem: String,
     },
 
     /// An option or parameter outside its range.
     #[error("{name}: found {found}, expected {expected}")]
     Parameter {
-        /// The option, as the user spells it.
+        /// The option's name, as the user types it.
         name: String,
-        /// Its value.
+        /// The value given.
         found: String,
-        /// What would have been accepted.
+        /// The values that are accepted.
         expected: String,
     },
 
-    /// A token id the model has no embedding for.
+    /// A token id outside the model's vocabulary.
     #[error("token id {id} is outside the vocabulary (0 to {})", vocab_size - 1)]
     TokenId {
         /// The id.
         id: u32,
-        /// The number of rows of `wte`.
+        /// The number of rows of the token embeddings, `wte`.
         vocab_size: usize,
     },
 
-    /// More tokens than the model has positions for.
+    /// A prompt longer than the model's context.
     #[error("the prompt is {prompt_tokens} tokens long, but the model's context is {n_positions} tokens")]
     ContextOverflow {
-        /// Tokens of the prompt.
+        /// The number of tokens in the prompt.
         prompt_tokens: usize,
-        /// Positions of the model.
+        /// The model's context length in tokens.
         n_positions: usize,
     },
 
-    /// Anything else a user has to be told in one line.
+    /// Any other one-line message for the user.
     #[error("{0}")]
     Message(String),
 }
@@ -110,22 +110,22 @@ pub enum Error {
 /// `Result` with the crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// How alike a word must be to one that would have been right, from 0 to 1, to be taken for a slip of the finger.
-const ALIKE: f64 = 0.8;
+/// The Jaro-Winkler similarity, from 0 to 1, above which a choice is suggested.
+const MIN_SIMILARITY: f64 = 0.8;
 
 impl Error {
-    /// The choice that was probably meant, where one is near what was given.
+    /// The choice most similar to `given`, if it is similar enough to be a likely typo.
     pub fn closest_match<'a>(given: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
         let given = given.to_lowercase();
-        let alike = |choice: &&str| strsim::jaro_winkler(&given, &choice.to_lowercase());
-        let best = choices.into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
-        best.filter(|best| alike(best) > ALIKE)
+        let similarity = |choice: &&str| strsim::jaro_winkler(&given, &choice.to_lowercase());
+        let best = choices.into_iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+        best.filter(|best| similarity(best) > MIN_SIMILARITY)
     }
 
-    /// `; did you mean 'gpt2'?`, or nothing where no choice is near what was given.
+    /// Returns `; did you mean 'gpt2'?`, or an empty string if no choice is similar enough.
     pub fn did_you_mean<'a>(given: &str, choices: impl IntoIterator<Item = &'a str>) -> String {
         Self::closest_match(given, choices)
-            .map_or_else(String::new, |meant| format!("; did you mean '{meant}'?"))
+            .map_or_else(String::new, |choice| format!("; did you mean '{choice}'?"))
     }
 }
 
@@ -134,16 +134,16 @@ mod tests {
     use super::Error;
 
     #[test]
-    fn a_slip_is_known_and_another_word_left_alone() {
+    fn did_you_mean_suggests_typos_only() {
         let names = ["fable", "gpt2", "gpt2-medium", "distilgpt2", "openai-community/gpt2"];
-        for (given, meant) in [
+        for (given, expected) in [
             ("fabel", "fable"),
             ("gtp2", "gpt2"),
             ("GPT2-medum", "gpt2-medium"),
             ("distillgpt2", "distilgpt2"),
             ("openai-comunity/gpt2", "openai-community/gpt2"),
         ] {
-            assert_eq!(Error::did_you_mean(given, names), format!("; did you mean '{meant}'?"));
+            assert_eq!(Error::did_you_mean(given, names), format!("; did you mean '{expected}'?"));
         }
         for other in ["llama", "mistral-7b", "", "no-such-model"] {
             assert_eq!(Error::did_you_mean(other, names), "", "{other}");

@@ -1,5 +1,5 @@
-//! **New here? Take the [tour]**: from a text to the next token in ten pages, for someone who knows what a matrix is and
-//! has never met a language model. [Tokens](tour::tokens) → [embedding](tour::embedding) →
+//! **New here? Start with the [tour]**: from text to the next token in ten pages, for readers who know what a
+//! matrix is and are new to language models. [Tokens](tour::tokens) → [embedding](tour::embedding) →
 //! [positions](tour::positions) → [attention](tour::attention) → [MLP](tour::mlp) → [layer norm](tour::layer_norm) →
 //! [LM head](tour::lm_head) → [sampling](tour::sampling) → [cache](tour::cache) → [kernels](tour::kernels).
 //!
@@ -7,24 +7,24 @@
 //!
 //! # The code in reading order
 //!
-//! The modules in the order to read them, each standing on those before it alone:
+//! The modules in reading order; each depends only on modules listed before it:
 //!
-//! 1. [`kernels`]: the operations, one a file. [`layer_norm`](kernels::layer_norm) is the shortest whole example of
-//!    how such a file goes; [`attention`](kernels::attention) is the one a transformer is named for.
-//! 2. [`checkpoint`]: from files to tensors that can be trusted.
-//! 3. [`model`]: the forward pass, token ids to logits. Whoever reads one file reads this one.
+//! 1. [`kernels`]: the operations, one per file. [`layer_norm`](kernels::layer_norm) is the shortest complete
+//!    example of such a file; [`attention`](kernels::attention) is the operation that defines a transformer.
+//! 2. [`checkpoint`]: loading and validating model files.
+//! 3. [`model`]: the forward pass, token ids to logits. If you read one module, read this one.
 //! 4. [`tokenizer`]: text to token ids and back.
 //! 5. [`sampling`]: logits to the next token.
-//! 6. [`generate`]: all of it joined, as an iterator of tokens.
-//! 7. [`chat`]: a conversation.
-//! 8. [`engine`]: many requests at once.
-//! 9. [`server`]: the engine behind OpenAI's API.
-//! 10. [`mod@bench`]: how fast it is, beside what the machine allows.
-//! 11. [`hub`]: models from elsewhere.
-//! 12. [`lens`]: what goes on inside.
-//! 13. [`cli`]: the program `hornbook`.
+//! 6. [`generate`]: text generation, as an iterator of tokens.
+//! 7. [`chat`]: conversations and chat templates.
+//! 8. [`engine`]: continuous batching of concurrent requests.
+//! 9. [`server`]: the OpenAI-compatible HTTP API on top of the engine.
+//! 10. [`mod@bench`]: performance measurements and the machine's limits.
+//! 11. [`hub`]: downloads from the Hugging Face Hub.
+//! 12. [`lens`]: interpretability: attention maps, logit lens, ablation.
+//! 13. [`cli`]: the command-line program `hornbook`.
 //!
-//! [`error`] holds what can go wrong, always one line to be shown as it is.
+//! [`error`] defines the crate's error type, whose messages are one line each.
 
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]

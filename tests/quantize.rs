@@ -50,7 +50,7 @@ fn quantized_file_gives_same_bits_as_quantizing_on_load() {
             let written = tempdir().unwrap();
             quantize(&original, precision, written.path());
             let opened = Checkpoint::from_folder(written.path()).unwrap();
-            assert_eq!(opened.quantized(), Some(precision.dtype()));
+            assert_eq!(opened.quantized_dtype(), Some(precision.dtype()));
             let expected = logits(original, Some(precision), &ids);
             assert!(logits(opened.clone(), None, &ids) == expected, "{folder}, {precision}");
             assert!(logits(opened, Some(precision), &ids) == expected, "{folder}, {precision}");
@@ -138,7 +138,7 @@ fn quantize_command_writes_a_model_and_rejects_invalid_arguments() {
 
     assert_error_line(&[&quantize[..], &[&small]].concat(), "use --force to replace it");
     hornbook(&[&quantize[..], &[&small, "--force"]].concat()).assert().success();
-    assert_error_line(&["quantize", &small, "-p", "int4", "-o", &smaller], "is quantized already, to int8");
+    assert_error_line(&["quantize", &small, "-p", "int4", "-o", &smaller], "is already quantized to int8");
     assert_error_line(&["quantize", &small, "-p", "int4", "-o", &small], "the model's own folder");
     assert_error_line(
         &["quantize", "fable", "-p", "f16", "-o", &smaller],
@@ -150,7 +150,7 @@ fn quantize_command_writes_a_model_and_rejects_invalid_arguments() {
     );
     assert_error_line(
         &["quantize", "fable", "-p", "int8", "-o", &file],
-        "file: is no folder, expected one to write",
+        "file: is not a folder, expected one to write the model to",
     );
     assert!(!Path::new(&smaller).exists());
 }

@@ -160,7 +160,7 @@ mod unix {
         );
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
         let line = stderr_line(&mut hornbook(&["quantize", "fable", "-p", "int8", "-o", "/dev/full"]));
-        assert!(line.contains("/dev/full: is no folder, expected one to write"), "{line}");
+        assert!(line.contains("/dev/full: is not a folder, expected one to write the model to"), "{line}");
     }
 
     #[test]

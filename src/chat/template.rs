@@ -84,7 +84,9 @@ impl ChatTemplate {
     /// As [`ChatTemplateFiles::read`](crate::checkpoint::ChatTemplateFiles::read), and [`Error::Message`] for what is not Jinja.
     pub fn for_model(hornbook: &Hornbook) -> Result<Self> {
         match hornbook.chat_template_files().read()? {
-            Some(ModelChatTemplate { file, text, stop }) => Ok(Self { stop, ..Self::new(&file, text)? }),
+            Some(ModelChatTemplate { file, text, stop_strings }) => {
+                Ok(Self { stop: stop_strings, ..Self::new(&file, text)? })
+            }
             None => Self::transcript(),
         }
     }

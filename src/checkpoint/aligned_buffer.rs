@@ -1,22 +1,22 @@
-//! AlignedBuffer of our own for weights, on cache lines, and in huge pages where the system offers them: a page of 2 MiB takes
-//! as long to look up as one of 4 KiB, and decode walks through all of them for every token.
+//! Owned memory for weights, aligned to 64 bytes and in transparent huge pages where the system has them:
+//! decode reads all weights for every token, and 2 MiB pages need far fewer TLB entries than 4 KiB pages.
 
 use std::ops::{Deref, DerefMut};
 
 use memmap2::MmapMut;
 
-/// Where the first byte lies.
+/// The alignment of the first byte, in bytes.
 pub(super) const ALIGNMENT: usize = 64;
-/// From here on, pages of its own are worth asking for.
-const LARGE: usize = 1 << 20;
+/// The size in bytes from which a buffer is mapped in pages of its own.
+const MIN_MAPPED_LEN: usize = 1 << 20;
 
-/// Bytes that nothing else holds.
+/// An owned byte buffer, aligned to 64 bytes.
 #[derive(Debug)]
-pub struct AlignedBuffer(Held);
+pub struct AlignedBuffer(Storage);
 
 #[derive(Debug)]
-enum Held {
-    /// A little more than needed, so that `start` within it is aligned; the vector never grows, so it stays so.
+enum Storage {
+    /// Over-allocated, so that `bytes[start..]` is aligned. The vector never grows, so it is not reallocated.
     Heap {
         bytes: Vec<u8>,
         start: usize,
@@ -25,21 +25,21 @@ enum Held {
 }
 
 impl AlignedBuffer {
-    /// `len` zeros.
+    /// Allocates `len` zeros.
     ///
     /// # Errors
-    /// Where the system has no such memory.
+    /// If the system cannot map the buffer.
     pub fn zeroed(len: usize) -> std::io::Result<Self> {
-        if len < LARGE {
+        if len < MIN_MAPPED_LEN {
             let mut bytes = vec![0; len + ALIGNMENT - 1];
             let start = bytes.as_ptr().align_offset(ALIGNMENT);
             bytes.truncate(start + len);
-            return Ok(Self(Held::Heap { bytes, start }));
+            return Ok(Self(Storage::Heap { bytes, start }));
         }
         let pages = MmapMut::map_anon(len)?;
         #[cfg(target_os = "linux")]
-        let _ = pages.advise(memmap2::Advice::HugePage); // a system without them is only a little slower
-        Ok(Self(Held::Pages(pages)))
+        let _ = pages.advise(memmap2::Advice::HugePage); // optional: 4 KiB pages are only slightly slower
+        Ok(Self(Storage::Pages(pages)))
     }
 }
 
@@ -48,8 +48,8 @@ impl Deref for AlignedBuffer {
 
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Held::Heap { bytes, start } => &bytes[*start..],
-            Held::Pages(pages) => pages,
+            Storage::Heap { bytes, start } => &bytes[*start..],
+            Storage::Pages(pages) => pages,
         }
     }
 }
@@ -57,8 +57,8 @@ impl Deref for AlignedBuffer {
 impl DerefMut for AlignedBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
-            Held::Heap { bytes, start } => &mut bytes[*start..],
-            Held::Pages(pages) => pages,
+            Storage::Heap { bytes, start } => &mut bytes[*start..],
+            Storage::Pages(pages) => pages,
         }
     }
 }
@@ -68,13 +68,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zeros_on_a_cache_line() {
-        for len in [0, 1, 63, 64, 1000, LARGE - 1, LARGE, 3 * LARGE + 5] {
-            let mut memory = AlignedBuffer::zeroed(len).unwrap();
-            assert_eq!(memory.len(), len);
-            assert!(memory.as_ptr().addr().is_multiple_of(ALIGNMENT));
-            assert!(memory.iter().all(|&byte| byte == 0));
-            memory.fill(1);
+    fn zeroed_buffer_is_aligned_and_writable() {
+        for len in [0, 1, 63, 64, 1000, MIN_MAPPED_LEN - 1, MIN_MAPPED_LEN, 3 * MIN_MAPPED_LEN + 5] {
+            let mut buffer = AlignedBuffer::zeroed(len).unwrap();
+            assert_eq!(buffer.len(), len);
+            assert!(buffer.as_ptr().addr().is_multiple_of(ALIGNMENT));
+            assert!(buffer.iter().all(|&byte| byte == 0));
+            buffer.fill(1);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `config.json`: the sizes and switches of a GPT-2, as Hugging Face transformers writes and reads them
+//! `config.json`: the hyperparameters of a GPT-2, in the format of Hugging Face transformers
 //! (<https://huggingface.co/docs/transformers/model_doc/gpt2#transformers.GPT2Config>).
 
 use std::path::Path;
@@ -9,13 +9,14 @@ use super::source::read_file;
 use crate::error::{Error, Result};
 use crate::kernels::activation::Activation;
 
-/// Real ones are a few hundred bytes; label tables can make them a few hundred kilobytes.
+/// The largest file read. Typical files have a few hundred bytes; label tables can add a few hundred
+/// kilobytes.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
-/// The token that ends, and in GPT-2 also begins, a text, when the file names none.
+/// The default of `bos_token_id` and `eos_token_id`: GPT-2's `<|endoftext|>`.
 const GPT2_END_OF_TEXT: u32 = 50256;
 
-/// Where a token's position enters the model.
+/// The kind of position embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PositionEmbedding {
     /// A learned table, `wpe`: GPT-2's own.
@@ -24,77 +25,78 @@ pub enum PositionEmbedding {
     Sinusoidal,
 }
 
-/// The architecture of one GPT-2: what `config.json` says, with transformers' defaults for what it leaves out.
+/// The configuration of a GPT-2: the fields of `config.json`, with transformers' defaults for missing ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Width of the residual stream.
+    /// The width of the residual stream.
     pub n_embd: usize,
-    /// Number of blocks.
+    /// The number of blocks.
     pub n_layer: usize,
-    /// Attention heads per block; divides `n_embd`.
+    /// The number of attention heads per block; divides `n_embd`.
     pub n_head: usize,
-    /// Tokens of context (`n_positions`, or `n_ctx` where only that is given).
+    /// The context length in tokens (`n_positions`, or `n_ctx` if only that is present).
     pub n_positions: usize,
-    /// Width of the MLP's hidden layer; 4 · `n_embd` where the file says null.
+    /// The width of the MLP's hidden layer; `4 * n_embd` if the file has null.
     pub n_inner: usize,
-    /// Tokens the model knows.
+    /// The number of tokens in the vocabulary.
     pub vocab_size: usize,
     /// Added to the variance in every layer norm.
     pub layer_norm_epsilon: f32,
-    /// The MLP's activation.
+    /// The MLP's activation function.
     pub activation_function: Activation,
-    /// Divide attention scores by the square root of the head's width.
+    /// Whether attention scores are divided by the square root of the head dimension.
     pub scale_attn_weights: bool,
-    /// Divide attention scores by (block index + 1) as well.
+    /// Whether attention scores are also divided by (block index + 1).
     pub scale_attn_by_inverse_layer_idx: bool,
-    /// How half-precision training orders the scaling of scores; the same function in f32, where hornbook computes.
+    /// The order in which half-precision training scales scores; without effect in f32, the precision used
+    /// here.
     pub reorder_and_upcast_attn: bool,
-    /// The head is `wte` itself, whatever `lm_head.weight` the file may carry.
+    /// Tied embeddings: whether the LM head is `wte`, even if the file has an `lm_head.weight`.
     pub tie_word_embeddings: bool,
-    /// The token a text begins with. As the file says, which may be outside a smaller vocabulary.
+    /// The token that begins a text, as in the file: it may be outside a small vocabulary.
     pub bos_token_id: Option<u32>,
-    /// The tokens that end a text: one, several, or none. As the file says, like `bos_token_id`.
+    /// The tokens that end a text, as in the file: one, several or none.
     pub eos_token_ids: Vec<u32>,
-    /// Where positions enter.
+    /// The kind of position embedding.
     pub position_embedding_type: PositionEmbedding,
 }
 
 impl Config {
-    /// Reads and checks `file`.
+    /// Reads and validates `file`.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Checkpoint`] if the file cannot be read, [`Error::Config`] for a field that is
-    /// malformed, out of range or describes a model other than a GPT-2.
+    /// [`Error::Io`] or [`Error::Checkpoint`] if the file cannot be read, [`Error::Config`] for a field that
+    /// is malformed, out of range or describes a model other than a GPT-2.
     pub fn from_file(file: &Path) -> Result<Config> {
         Config::from_json(file, &read_file(file, MAX_CONFIG_BYTES)?)
     }
 
-    /// Checks the JSON text of a `config.json`; errors name it as `file`.
+    /// Parses and validates the JSON of a `config.json`; `file` is its name in error messages.
     ///
     /// # Errors
     /// [`Error::Config`] for a field that is malformed, out of range or describes a model other than a GPT-2.
     pub fn from_json(file: &Path, json: &[u8]) -> Result<Config> {
-        let value: Value = serde_json::from_slice(json).map_err(|error| syntax(file, json, &error))?;
+        let value: Value = serde_json::from_slice(json).map_err(|error| syntax_error(file, json, &error))?;
         let Value::Object(map) = value else {
             return Err(Error::Config {
                 file: file.to_path_buf(),
-                field: "the whole file".into(),
-                found: shown(&value),
+                field: "top level".into(),
+                found: excerpt(&value),
                 expected: "a JSON object".into(),
             });
         };
         let fields = Fields { file, map: &map };
 
         let gpt2 = |name: &str| (name == "gpt2").then_some(());
-        fields.choice("model_type", (), gpt2, "\"gpt2\", the one architecture here")?;
+        fields.choice("model_type", (), gpt2, "\"gpt2\", the only supported architecture")?;
 
         let n_embd = fields.size("n_embd", 768, 1 << 20)?;
         let n_head = fields.size("n_head", 12, 1 << 20)?;
         if !n_embd.is_multiple_of(n_head) {
             let expected = format!("a divisor of n_embd, which is {n_embd}");
-            return Err(fields.refuse("n_head", n_head.to_string(), expected));
+            return Err(fields.invalid("n_head", n_head.to_string(), expected));
         }
-        // transformers' name is n_positions; older files say n_ctx beside it or alone.
+        // transformers uses n_positions; older files have n_ctx in addition or instead.
         let positions = if map.contains_key("n_positions") { "n_positions" } else { "n_ctx" };
         let n_inner = match map.get("n_inner") {
             None | Some(Value::Null) => 4 * n_embd,
@@ -118,10 +120,10 @@ impl Config {
                 activation,
                 "gelu_new, gelu_pytorch_tanh, gelu, relu, silu or swish",
             )?,
-            scale_attn_weights: fields.switch("scale_attn_weights", true)?,
-            scale_attn_by_inverse_layer_idx: fields.switch("scale_attn_by_inverse_layer_idx", false)?,
-            reorder_and_upcast_attn: fields.switch("reorder_and_upcast_attn", false)?,
-            tie_word_embeddings: fields.switch("tie_word_embeddings", true)?,
+            scale_attn_weights: fields.bool("scale_attn_weights", true)?,
+            scale_attn_by_inverse_layer_idx: fields.bool("scale_attn_by_inverse_layer_idx", false)?,
+            reorder_and_upcast_attn: fields.bool("reorder_and_upcast_attn", false)?,
+            tie_word_embeddings: fields.bool("tie_word_embeddings", true)?,
             bos_token_id: match map.get("bos_token_id") {
                 None => end_of_text,
                 Some(Value::Null) => None,
@@ -163,18 +165,19 @@ fn position_embedding(name: &str) -> Option<PositionEmbedding> {
     }
 }
 
-/// The fields of one file, read with a default for the absent and one line for the unacceptable.
+/// The fields of one file: missing ones get a default, invalid ones an error.
 struct Fields<'a> {
     file: &'a Path,
     map: &'a Map<String, Value>,
 }
 
 impl Fields<'_> {
-    fn refuse(&self, field: &str, found: String, expected: impl Into<String>) -> Error {
+    fn invalid(&self, field: &str, found: String, expected: impl Into<String>) -> Error {
         Error::Config { file: self.file.to_path_buf(), field: field.into(), found, expected: expected.into() }
     }
 
-    /// A whole number from 1 to `max`: far above any real model, and low enough that no product of sizes overflows.
+    /// An integer from 1 to `max`, which is far above any real model and low enough that products of sizes
+    /// fit.
     fn size(&self, field: &str, default: usize, max: usize) -> Result<usize> {
         let Some(value) = self.map.get(field) else {
             return Ok(default);
@@ -183,19 +186,19 @@ impl Fields<'_> {
             .and_then(|size| usize::try_from(size).ok())
             .filter(|size| (1..=max).contains(size))
             .ok_or_else(|| {
-                let expected = format!("a whole number from 1 to {max}");
-                self.refuse(field, shown(value), expected)
+                let expected = format!("an integer from 1 to {max}");
+                self.invalid(field, excerpt(value), expected)
             })
     }
 
-    fn switch(&self, field: &str, default: bool) -> Result<bool> {
+    fn bool(&self, field: &str, default: bool) -> Result<bool> {
         let Some(value) = self.map.get(field) else {
             return Ok(default);
         };
-        (value.as_bool()).ok_or_else(|| self.refuse(field, shown(value), "true or false"))
+        (value.as_bool()).ok_or_else(|| self.invalid(field, excerpt(value), "true or false"))
     }
 
-    /// A positive f32 that is not so small as to be lost in rounding.
+    /// A normal (not subnormal) f32 above 0 and at most 1.
     fn epsilon(&self, field: &str, default: f32) -> Result<f32> {
         let Some(value) = self.map.get(field) else {
             return Ok(default);
@@ -203,7 +206,7 @@ impl Fields<'_> {
         (value.as_f64())
             .map(|epsilon| epsilon as f32)
             .filter(|epsilon| epsilon.is_normal() && (0.0..=1.0).contains(epsilon))
-            .ok_or_else(|| self.refuse(field, shown(value), "a number above 0 and at most 1"))
+            .ok_or_else(|| self.invalid(field, excerpt(value), "a number above 0 and at most 1"))
     }
 
     fn choice<T>(
@@ -216,39 +219,40 @@ impl Fields<'_> {
         let Some(value) = self.map.get(field) else {
             return Ok(default);
         };
-        (value.as_str()).and_then(parse).ok_or_else(|| self.refuse(field, shown(value), accepted))
+        (value.as_str()).and_then(parse).ok_or_else(|| self.invalid(field, excerpt(value), accepted))
     }
 
     fn token_id(&self, field: &str, value: &Value) -> Result<u32> {
         (value.as_u64()).and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
             let expected = format!("a token id (0 to {}), a list of them, or null", u32::MAX);
-            self.refuse(field, shown(value), expected)
+            self.invalid(field, excerpt(value), expected)
         })
     }
 }
 
-/// A value as JSON on one line, cut where it gets long.
-fn shown(value: &Value) -> String {
-    const LONG: usize = 60;
+/// A value as JSON on one line, truncated to 60 characters.
+fn excerpt(value: &Value) -> String {
+    const MAX_CHARS: usize = 60;
     let json = value.to_string();
-    match json.char_indices().nth(LONG) {
-        Some((cut, _)) => format!("{}...", &json[..cut]),
+    match json.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}...", &json[..end]),
         None => json,
     }
 }
 
-/// Text that is not JSON: names the field whose value the parser stopped in, as for the `NaN` Python writes.
-fn syntax(file: &Path, json: &[u8], error: &serde_json::Error) -> Error {
+/// The error for invalid JSON. Names the field whose value the parser failed at, such as the `NaN` that
+/// Python writes.
+fn syntax_error(file: &Path, json: &[u8], error: &serde_json::Error) -> Error {
     let line_start: usize = json
         .split_inclusive(|&byte| byte == b'\n')
         .take(error.line().saturating_sub(1))
         .map(<[u8]>::len)
         .sum();
-    let stopped = (line_start + error.column()).min(json.len());
+    let error_offset = (line_start + error.column()).min(json.len());
     Error::Config {
         file: file.to_path_buf(),
-        field: last_key(&json[..stopped]).unwrap_or_else(|| "the whole file".into()),
-        found: format!("text that is not JSON ({error})"),
+        field: last_key(&json[..error_offset]).unwrap_or_else(|| "top level".into()),
+        found: format!("invalid JSON ({error})"),
         expected: "a JSON value".into(),
     }
 }
@@ -271,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_object_is_the_smallest_gpt2() {
+    fn empty_object_gives_defaults_of_gpt2() {
         let config = parse("{}").unwrap();
         assert_eq!(
             config,
@@ -296,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_is_read() {
+    fn every_field_is_parsed() {
         let config = parse(
             r#"{"model_type": "gpt2", "n_embd": 8, "n_layer": 2, "n_head": 4, "n_ctx": 6, "n_inner": 20,
                 "vocab_size": 11, "layer_norm_epsilon": 1e-6, "activation_function": "relu",
@@ -328,10 +332,10 @@ mod tests {
     }
 
     #[test]
-    fn the_small_print() {
+    fn aliases_and_special_cases_are_handled() {
         let small = parse(r#"{"vocab_size": 100, "n_positions": 7, "n_ctx": 9}"#).unwrap();
         assert_eq!(small.n_positions, 7);
-        assert_eq!(small.bos_token_id, None, "50256 is no token of this vocabulary");
+        assert_eq!(small.bos_token_id, None, "50256 is outside this vocabulary");
         assert!(small.eos_token_ids.is_empty());
         let one = parse(r#"{"eos_token_id": 5, "n_inner": null}"#).unwrap();
         assert_eq!((one.eos_token_ids, one.n_inner), (vec![5], 3072));

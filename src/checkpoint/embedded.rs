@@ -1,6 +1,6 @@
-//! `fable`, the model that is compiled into the program and read where it lies.
+//! `fable`, the model compiled into the program and used in place.
 
-/// The name users type for it.
+/// The model name.
 pub const NAME: &str = "fable";
 
 pub(super) static CONFIG: &[u8] = include_bytes!("../../models/fable/config.json");
@@ -9,13 +9,12 @@ pub(super) static CHAT_TEMPLATE: &str = include_str!("../../models/fable/chat_te
 pub(super) static GENERATION_CONFIG: &[u8] = include_bytes!("../../models/fable/generation_config.json");
 pub(super) static CARD: &str = include_str!("../../models/fable/MODEL_CARD.md");
 
-/// `model.safetensors`, from the start of a cache line on.
+/// The bytes of `model.safetensors`, aligned to 64 bytes.
 pub(super) fn weights() -> &'static [u8] {
     &WEIGHTS.0
 }
 
 #[repr(align(64))]
-struct CacheLineAligned<Bytes: ?Sized>(Bytes);
+struct Aligned64<Bytes: ?Sized>(Bytes);
 
-static WEIGHTS: &CacheLineAligned<[u8]> =
-    &CacheLineAligned(*include_bytes!("../../models/fable/model.safetensors"));
+static WEIGHTS: &Aligned64<[u8]> = &Aligned64(*include_bytes!("../../models/fable/model.safetensors"));

@@ -1,4 +1,4 @@
-//! From what a user types after `--model` to a folder: a path, or a name in the local Hugging Face cache.
+//! Resolution of `--model` to a folder: a path, or a repository in the local Hugging Face cache.
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::embedded;
 use crate::error::{Error, Result};
 
-/// The models that are also known without their owner, and the names the hub has for them.
+/// Short model names and their repository ids on the Hub.
 pub const HUB_ALIASES: [(&str, &str); 5] = [
     ("gpt2", "openai-community/gpt2"),
     ("gpt2-medium", "openai-community/gpt2-medium"),
@@ -16,27 +16,27 @@ pub const HUB_ALIASES: [(&str, &str); 5] = [
     ("distilgpt2", "distilbert/distilgpt2"),
 ];
 
-/// The folder of `model`, with the cache where the environment says it is.
+/// The folder of `model`, searched in the cache that the environment specifies.
 pub(super) fn locate(model: &str) -> Result<PathBuf> {
     locate_in(model, hub_cache_dir().as_deref())
 }
 
-/// The Hugging Face cache, where the environment says it is; none without a home folder.
+/// The Hugging Face cache folder, from the environment; none without a home folder.
 pub fn hub_cache_dir() -> Option<PathBuf> {
-    hub_cache_dir_by(|name| std::env::var_os(name))
+    hub_cache_dir_from(|name| std::env::var_os(name))
 }
 
-/// The folder the cache is in by default, beside what else belongs to the hub.
+/// The Hugging Face home folder (`HF_HOME`), which contains the default cache and the access token.
 pub fn hf_home_dir() -> Option<PathBuf> {
-    hf_home_dir_by(|name| std::env::var_os(name))
+    hf_home_dir_from(|name| std::env::var_os(name))
 }
 
-/// A model's name as the hub has it: `openai-community/gpt2` for `gpt2`.
+/// The repository id of a model on the Hub: `openai-community/gpt2` for `gpt2`.
 pub fn repo_id(model: &str) -> &str {
     HUB_ALIASES.iter().find(|(short, _)| *short == model).map_or(model, |(_, full)| full)
 }
 
-/// The models of the cache that have a configuration: how a user types each, and its folder.
+/// The cached models that have a configuration: the short name or repository id of each, and its folder.
 pub fn cached_models() -> Vec<(String, PathBuf)> {
     hub_cache_dir().map(|cache| cached_models_in(&cache)).unwrap_or_default()
 }
@@ -54,15 +54,15 @@ fn cached_models_in(cache: &Path) -> Vec<(String, PathBuf)> {
     all
 }
 
-/// A folder with a config.json comes first, then the cache; a path that is neither but exists is returned for its
-/// reader to say what is wrong with it.
+/// Prefers a folder with a config.json, then the cache. An existing path that is neither is returned too, so
+/// that loading it reports the problem.
 fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
     let path = Path::new(model);
     if path.join("config.json").is_file() {
         return Ok(path.to_path_buf());
     }
-    let named = is_repo_id(model);
-    if let Some(cache) = cache.filter(|_| named) {
+    let may_be_repo_id = is_repo_id(model);
+    if let Some(cache) = cache.filter(|_| may_be_repo_id) {
         let folder = repo_ids(model)
             .iter()
             .find_map(|name| snapshot(&cache.join(format!("models--{}", name.replace('/', "--")))));
@@ -75,7 +75,7 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
     }
 
     let (searched, hint) = match cache {
-        _ if !named => (
+        _ if !may_be_repo_id => (
             "no such folder".to_string(),
             format!(
                 "expected a folder with config.json and model.safetensors, a name such as \
@@ -88,39 +88,40 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
                 "no such folder, and not in the Hugging Face cache {}",
                 cache.display()
             ),
-            format!("`hornbook pull {model}` puts it there"),
+            format!("run `hornbook pull {model}` to download it"),
         ),
         None => (
             "no such folder, and no Hugging Face cache, since HF_HUB_CACHE, HF_HOME and the home folder are unset"
                 .to_string(),
-            format!("set HF_HUB_CACHE, then `hornbook pull {model}`"),
+            format!("set HF_HUB_CACHE, then run `hornbook pull {model}`"),
         ),
     };
     let cached = cache.map(cached_models_in).unwrap_or_default();
     let names = cached.iter().map(|(name, _)| name.as_str());
-    let known = HUB_ALIASES.iter().flat_map(|(short, full)| [*short, *full]);
-    let exists = HUB_ALIASES.iter().any(|(short, full)| [*short, *full].contains(&model));
-    let meant = Error::closest_match(model, names.chain(known).chain([embedded::NAME])).filter(|_| !exists);
-    let hint = match meant {
-        Some(meant) if named => format!("did you mean '{meant}'? if not, {hint}"),
-        Some(meant) => format!("{hint}; did you mean '{meant}'?"),
+    let aliases = HUB_ALIASES.iter().flat_map(|(short, full)| [*short, *full]);
+    let is_alias = HUB_ALIASES.iter().any(|(short, full)| [*short, *full].contains(&model));
+    let suggestion =
+        Error::closest_match(model, names.chain(aliases).chain([embedded::NAME])).filter(|_| !is_alias);
+    let hint = match suggestion {
+        Some(name) if may_be_repo_id => format!("did you mean '{name}'? If not, {hint}"),
+        Some(name) => format!("{hint}; did you mean '{name}'?"),
         None => hint,
     };
     Err(Error::ModelNotFound { name: model.escape_debug().to_string(), searched, hint })
 }
 
-/// Whether `model` can be a name on the hub, `name` or `owner/name`, rather than a path.
+/// Whether `model` is a valid repository id, `name` or `owner/name`, and not a path.
 pub fn is_repo_id(model: &str) -> bool {
     let mut parts = model.split('/');
-    let plain = |part: &str| {
+    let is_valid = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
             && (part.chars()).all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
-    parts.clone().count() <= 2 && parts.all(plain)
+    parts.clone().count() <= 2 && parts.all(is_valid)
 }
 
-/// The names `model` may be cached under: as typed, then as the hub calls it now or called it once.
+/// The repository ids `model` may be cached under: as typed, then its current or former id on the Hub.
 fn repo_ids(model: &str) -> Vec<&str> {
     let mut names = vec![model];
     for (short, full) in HUB_ALIASES {
@@ -133,14 +134,14 @@ fn repo_ids(model: &str) -> Vec<&str> {
     names
 }
 
-/// Where `huggingface_hub` keeps what it downloads
+/// The cache folder of `huggingface_hub`
 /// (<https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables>).
-fn hub_cache_dir_by(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+fn hub_cache_dir_from(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let cache = variable("HF_HUB_CACHE").filter(|value| !value.is_empty()).map(PathBuf::from);
-    cache.or_else(|| Some(hf_home_dir_by(variable)?.join("hub")))
+    cache.or_else(|| Some(hf_home_dir_from(variable)?.join("hub")))
 }
 
-fn hf_home_dir_by(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+fn hf_home_dir_from(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let folder = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     folder("HF_HOME").or_else(|| {
         folder("XDG_CACHE_HOME")
@@ -149,7 +150,7 @@ fn hf_home_dir_by(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf
     })
 }
 
-/// The snapshot of a cached repository that `refs/main` names, else the newest one that has a config.json.
+/// The snapshot of a cached repository at `refs/main`, else the newest one with a config.json.
 fn snapshot(repository: &Path) -> Option<PathBuf> {
     let snapshots = repository.join("snapshots");
     let complete = |folder: &PathBuf| folder.join("config.json").is_file();
@@ -162,7 +163,7 @@ fn snapshot(repository: &Path) -> Option<PathBuf> {
             return Some(folder);
         }
     }
-    let age = |folder: &PathBuf| {
+    let mtime = |folder: &PathBuf| {
         let modified = std::fs::metadata(folder).and_then(|metadata| metadata.modified());
         (modified.unwrap_or(SystemTime::UNIX_EPOCH), folder.clone())
     };
@@ -170,7 +171,7 @@ fn snapshot(repository: &Path) -> Option<PathBuf> {
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(complete)
-        .max_by_key(age)
+        .max_by_key(mtime)
 }
 
 #[cfg(test)]
@@ -180,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    fn cached(cache: &Path, repository: &str, commit: &str) -> PathBuf {
+    fn add_to_cache(cache: &Path, repository: &str, commit: &str) -> PathBuf {
         let folder = cache.join(repository).join("snapshots").join(commit);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("config.json"), "{}").unwrap();
@@ -188,10 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_where_the_environment_says() {
+    fn cache_dir_follows_environment() {
         let with = |set: &[(&str, &str)]| {
             let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-            hub_cache_dir_by(move |name| Some(set.iter().find(|(k, _)| k == name)?.1.clone().into())).unwrap()
+            hub_cache_dir_from(move |name| Some(set.iter().find(|(k, _)| k == name)?.1.clone().into()))
+                .unwrap()
         };
         let home = ("HOME", "/home/me");
         let xdg = ("XDG_CACHE_HOME", "/xdg");
@@ -206,12 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_found_by_its_ref_then_by_its_newest_complete_snapshot() {
+    fn snapshot_of_main_ref_precedes_newest_complete_snapshot() {
         let cache = tempfile::tempdir().unwrap();
         let cache = cache.path();
         let repository = "models--openai-community--gpt2";
-        let old = cached(cache, repository, "0ld");
-        let new = cached(cache, repository, "new");
+        let old = add_to_cache(cache, repository, "0ld");
+        let new = add_to_cache(cache, repository, "new");
         let hour_ago = SystemTime::now() - Duration::from_secs(3600);
         fs::File::open(&old).and_then(|folder| folder.set_modified(hour_ago)).unwrap();
         fs::create_dir_all(cache.join(repository).join("snapshots/empty")).unwrap();
@@ -230,46 +232,47 @@ mod tests {
     }
 
     #[test]
-    fn old_names_and_new_names_find_each_other() {
+    fn short_name_and_repo_id_find_same_folder() {
         let cache = tempfile::tempdir().unwrap();
-        let folder = cached(cache.path(), "models--distilgpt2", "c");
+        let folder = add_to_cache(cache.path(), "models--distilgpt2", "c");
         for model in ["distilgpt2", "distilbert/distilgpt2"] {
             assert_eq!(locate_in(model, Some(cache.path())).unwrap(), folder);
         }
     }
 
     #[test]
-    fn a_name_found_nowhere_says_where_it_was_looked_for_and_what_to_do() {
+    fn unknown_model_error_names_cache_and_next_step() {
         let cache = tempfile::tempdir().unwrap();
-        let says = |model: &str, cache: Option<&Path>| {
+        let error = |model: &str, cache: Option<&Path>| {
             let line = locate_in(model, cache).unwrap_err().to_string();
             assert!(!line.contains('\n'), "{line}");
             line
         };
-        let line = says("gpt2-xl", Some(cache.path()));
+        let line = error("gpt2-xl", Some(cache.path()));
         assert!(line.contains(cache.path().to_str().unwrap()), "{line}");
-        assert!(line.ends_with("`hornbook pull gpt2-xl` puts it there"), "{line}");
-        assert!(says("me/mine", Some(cache.path())).ends_with("`hornbook pull me/mine` puts it there"));
-        cached(cache.path(), "models--me--my-own-model", "c");
-        for (slip, meant) in
+        assert!(line.ends_with("run `hornbook pull gpt2-xl` to download it"), "{line}");
+        assert!(error("me/mine", Some(cache.path())).ends_with("run `hornbook pull me/mine` to download it"));
+        add_to_cache(cache.path(), "models--me--my-own-model", "c");
+        for (typo, expected) in
             [("gtp2-xl", "gpt2-xl"), ("fabel", "fable"), ("me/my-own-modle", "me/my-own-model")]
         {
-            let line = says(slip, Some(cache.path()));
-            let expected = format!("; did you mean '{meant}'? if not, `hornbook pull {slip}` puts it there");
-            assert!(line.ends_with(&expected), "{line}");
+            let line = error(typo, Some(cache.path()));
+            let hint =
+                format!("; did you mean '{expected}'? If not, run `hornbook pull {typo}` to download it");
+            assert!(line.ends_with(&hint), "{line}");
         }
-        assert!(says("gpt2", None).contains("HF_HUB_CACHE"));
+        assert!(error("gpt2", None).contains("HF_HUB_CACHE"));
         for path in ["./gpt2", "/no/such", "a/b/c", "gpt2/", "", "two words", "x\ny", "../no-such", "a\\b"] {
-            let line = says(path, Some(cache.path()));
+            let line = error(path, Some(cache.path()));
             assert!(!line.contains("Hugging Face cache"), "{line}");
         }
     }
 
     #[test]
-    fn a_path_is_never_looked_up_in_the_cache() {
+    fn path_is_not_searched_in_cache() {
         let cache = tempfile::tempdir().unwrap();
-        cached(cache.path(), "models--.--gpt2", "c");
-        cached(cache.path(), "models--gpt2", "c");
+        add_to_cache(cache.path(), "models--.--gpt2", "c");
+        add_to_cache(cache.path(), "models--gpt2", "c");
         for path in ["./gpt2", "gpt2/", "../gpt2"] {
             assert!(locate_in(path, Some(cache.path())).is_err(), "{path}");
         }

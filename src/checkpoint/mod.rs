@@ -1,21 +1,24 @@
-//! Checkpoints: from a folder of files, or the bytes of `fable` in the program itself, to tensors a model can trust.
+//! Checkpoints: loads and validates model files, from a folder or from the `fable` model compiled into the
+//! program.
 //!
-//! A checkpoint is a `config.json`, the weights as safetensors (one file, or shards with an index), and usually a
-//! tokenizer. The files are mapped, not read: opening a checkpoint costs its header, and a weight is loaded from disk
-//! when it is first used. Whatever a file claims is checked here, so that everything behind this module may index
-//! without asking. Each file of the module answers one question:
+//! A checkpoint is a `config.json`, the weights as safetensors (one file, or shards with an index), and
+//! usually a tokenizer. Weights are memory-mapped: opening a checkpoint reads only the header, and a weight
+//! is loaded from disk when it is first used. All claims of a file are validated here, so that the other
+//! modules can index without checks.
 //!
-//! - `locate`: which folder does a name mean?
-//! - `config`: what does the architecture look like?
-//! - `source`: where do the bytes live?
-//! - `header`: which tensors does a safetensors file hold, and is it telling the truth?
-//! - `shards`: which file holds which tensor?
-//! - `tensor`: what is a tensor, and when must it be copied?
-//! - `memory`: where does a copy live?
-//! - `quantized`: how is a quantized matrix stored?
-//! - `weights`: which tensors make a GPT-2?
-//! - `parameters`: how many numbers are in which part, and how many bytes are they?
-//! - `write`: how does a quantized model become a folder?
+//! - `locate`: resolves a model name to a folder.
+//! - `config`: parses the architecture's hyperparameters.
+//! - `source`: stores the bytes, mapped or owned.
+//! - `header`: parses and validates safetensors headers.
+//! - `shards`: finds the file of each tensor.
+//! - `tensor`: views or copies tensors, and converts them between dtypes.
+//! - `aligned_buffer`: allocates aligned memory for owned tensors.
+//! - `quantized`: stores quantized matrices.
+//! - `weights`: collects the tensors of a GPT-2 by name.
+//! - `parameter_counts`: counts parameters and bytes.
+//! - `chat_template`: reads the chat template and stop strings.
+//! - `embedded`: contains `fable`.
+//! - `write`: writes a quantized checkpoint.
 
 mod aligned_buffer;
 mod chat_template;
@@ -51,13 +54,13 @@ use crate::error::{Error, Result};
 use shards::Shards;
 use source::{Source, read_file};
 
-/// tokenizer.json of a 50 257-token vocabulary is about 2 MB.
+/// The largest `tokenizer.json` read; that of a vocabulary of 50,257 tokens has about 2 MB.
 const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 
-/// Cards are read by people.
+/// The largest model card read.
 const MAX_CARD_BYTES: u64 = 1 << 20;
 
-/// What belongs to a model beside its weights.
+/// The files of a model other than its weights.
 pub const AUXILIARY_FILES: [&str; 8] = [
     "config.json",
     "generation_config.json",
@@ -69,53 +72,53 @@ pub const AUXILIARY_FILES: [&str; 8] = [
     "merges.txt",
 ];
 
-/// A GPT-2 ready to be computed with.
+/// A validated GPT-2 checkpoint.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Checkpoint {
     /// The architecture.
     pub config: Config,
-    /// The weights, every shape as `config` says.
+    /// The weights, with shapes that match `config`.
     pub weights: Weights,
-    /// What to call the model before a user: its folder's name, its Hugging Face name, or `fable`.
+    /// The model's name for users: its folder's name, its repository id, or `fable`.
     pub name: String,
-    /// Where its files are; none for a model that came from memory.
+    /// The folder of its files; none for a model loaded from memory.
     pub folder: Option<PathBuf>,
-    /// `tokenizer.json` of a model that came from memory.
+    /// The `tokenizer.json` of a model loaded from memory.
     tokenizer_json: Option<&'static [u8]>,
     mapped_bytes: usize,
 }
 
-/// What a checkpoint's tokenizer can be built from.
+/// The tokenizer files of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenizerFiles {
-    /// The whole tokenizer in one file.
+    /// A `tokenizer.json`.
     Json {
-        /// Its path, for messages.
+        /// Its path, for error messages.
         file: PathBuf,
         /// Its content.
         bytes: Cow<'static, [u8]>,
     },
     /// GPT-2's original pair of files.
     VocabMerges {
-        /// `vocab.json`: each token's bytes and id.
+        /// `vocab.json`: token to id.
         vocab: PathBuf,
-        /// `merges.txt`: the pairs to merge, most frequent first.
+        /// `merges.txt`: the pairs to merge, in order of merge rank.
         merges: PathBuf,
     },
-    /// None at all: the model still runs on token ids.
+    /// No tokenizer: the model accepts token ids only.
     None {
-        /// Where none was found.
+        /// The folder searched.
         folder: PathBuf,
     },
 }
 
 impl Checkpoint {
-    /// Opens what a user calls `model`: `fable` (compiled in), a folder, or a Hugging Face name in the local cache
-    /// (`gpt2`, `openai-community/gpt2-xl`).
+    /// Opens a model by name: `fable` (compiled in), a folder, or a repository id in the local Hugging Face
+    /// cache (`gpt2`, `openai-community/gpt2-xl`).
     ///
-    /// A name is looked for as a folder first. The cache is at `HF_HUB_CACHE`, `HF_HOME/hub`, or
-    /// `huggingface/hub` in `XDG_CACHE_HOME` or `~/.cache`; nothing is downloaded.
+    /// Folders take precedence. The cache is `HF_HUB_CACHE`, `HF_HOME/hub`, or `huggingface/hub` in
+    /// `XDG_CACHE_HOME` or `~/.cache`; nothing is downloaded.
     ///
     /// # Errors
     /// [`Error::ModelNotFound`] if there is no such model, else as [`Checkpoint::from_folder`].
@@ -126,47 +129,48 @@ impl Checkpoint {
         let folder = locate::locate(model)?;
         let mut checkpoint = Checkpoint::from_folder(&folder)?;
         if folder != Path::new(model) {
-            // Its folder is named after a commit.
+            // The snapshot folder is named after its commit.
             checkpoint.name = model.to_string();
         }
         Ok(checkpoint)
     }
 
-    /// Opens a folder with `config.json` and `model.safetensors`, or shards and `model.safetensors.index.json`.
+    /// Opens a folder with `config.json` and `model.safetensors`, or shards and
+    /// `model.safetensors.index.json`.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] for a field of the configuration,
-    /// [`Error::Checkpoint`] for a file with a broken structure, [`Error::Tensor`] for a tensor that is missing or is
-    /// not what the configuration says.
+    /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] for an invalid field of the
+    /// configuration, [`Error::Checkpoint`] for a file with an invalid structure, [`Error::Tensor`] for a
+    /// tensor that is missing or does not match the configuration.
     pub fn from_folder(folder: &Path) -> Result<Checkpoint> {
-        let broken = |problem: String| Error::Checkpoint { file: folder.to_path_buf(), problem };
+        let invalid = |problem: String| Error::Checkpoint { file: folder.to_path_buf(), problem };
         let metadata = std::fs::metadata(folder).map_err(|source| Error::Io {
             path: folder.to_path_buf(),
             action: "open",
             source,
         })?;
         if !metadata.is_dir() {
-            return Err(broken(
+            return Err(invalid(
                 "found a file, expected the folder that holds config.json and model.safetensors".into(),
             ));
         }
         let config = folder.join("config.json");
         if config.symlink_metadata().is_err() {
-            return Err(broken("found no config.json, expected the folder of a GPT-2 checkpoint".into()));
+            return Err(invalid("found no config.json, expected the folder of a GPT-2 checkpoint".into()));
         }
         let config = Config::from_file(&config)?;
         let shards = Shards::open(folder)?;
-        // `.` and `..` have no name of their own.
-        let full = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-        let name = full.file_name().unwrap_or(full.as_os_str());
+        // Canonicalized, since `.` and `..` have no file name.
+        let path = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        let name = path.file_name().unwrap_or(path.as_os_str());
         Checkpoint::assemble(config, &shards, name.to_string_lossy().into_owned())
-            .map(|checkpoint| checkpoint.in_folder(folder))
+            .map(|checkpoint| checkpoint.with_folder(folder))
     }
 
     /// The default model, `fable`, compiled into the program and used in place.
     ///
     /// # Errors
-    /// As [`Checkpoint::from_bytes`], if the program was built from broken files.
+    /// As [`Checkpoint::from_bytes`], if the program was built from invalid files.
     pub fn embedded() -> Result<Checkpoint> {
         let source = Source::Static(embedded::weights());
         let mut checkpoint = Checkpoint::in_memory(embedded::NAME, embedded::CONFIG, source)?;
@@ -174,15 +178,15 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// A model from the contents of its `config.json` and `model.safetensors`, without a tokenizer.
+    /// A model from the content of its `config.json` and `model.safetensors`, without a tokenizer.
     ///
     /// # Errors
-    /// As [`Checkpoint::from_folder`], naming the two files by their usual names.
+    /// As [`Checkpoint::from_folder`], with the two files named as usual.
     pub fn from_bytes(config: &[u8], safetensors: Vec<u8>) -> Result<Checkpoint> {
         Checkpoint::in_memory("memory", config, Source::Heap(Arc::new(safetensors)))
     }
 
-    /// The same, of a `model.safetensors` that was made in memory.
+    /// A model from the content of its `config.json` and a `model.safetensors` built in an [`AlignedBuffer`].
     ///
     /// # Errors
     /// As [`Checkpoint::from_bytes`].
@@ -209,15 +213,15 @@ impl Checkpoint {
         })
     }
 
-    fn in_folder(mut self, folder: &Path) -> Checkpoint {
+    fn with_folder(mut self, folder: &Path) -> Checkpoint {
         self.folder = Some(folder.to_path_buf());
         self
     }
 
-    /// What to build the tokenizer from: `tokenizer.json`, else `vocab.json` with `merges.txt`, else nothing.
+    /// The tokenizer's files: `tokenizer.json`, else `vocab.json` with `merges.txt`, else none.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Checkpoint`] if `tokenizer.json` is there but cannot be read.
+    /// [`Error::Io`] or [`Error::Checkpoint`] if `tokenizer.json` exists but cannot be read.
     pub fn tokenizer_files(&self) -> Result<TokenizerFiles> {
         let Some(folder) = &self.folder else {
             let folder = PathBuf::from(&self.name);
@@ -240,7 +244,7 @@ impl Checkpoint {
         })
     }
 
-    /// Where the model may say how it was taught to converse.
+    /// The location of the model's chat template.
     pub fn chat_template_files(&self) -> ChatTemplateFiles {
         match (&self.folder, self.tokenizer_json) {
             (Some(folder), _) => ChatTemplateFiles::Folder(folder.clone()),
@@ -249,10 +253,10 @@ impl Checkpoint {
         }
     }
 
-    /// What its makers say of the model, in Markdown; none where they say nothing.
+    /// The model card in Markdown; none if there is none.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Checkpoint`] where the card is there but cannot be read.
+    /// [`Error::Io`] or [`Error::Checkpoint`] if the card exists but cannot be read.
     pub fn card(&self) -> Result<Option<String>> {
         let Some(folder) = &self.folder else {
             return Ok((self.name == embedded::NAME).then(|| embedded::CARD.to_string()));
@@ -262,8 +266,8 @@ impl Checkpoint {
         Ok(card.transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    /// The files beside the weights, by name: the configuration and what there is of a tokenizer.
-    fn files(&self) -> Result<Vec<NamedFile>> {
+    /// The files other than the weights: the configuration and any tokenizer files.
+    fn auxiliary_files(&self) -> Result<Vec<NamedFile>> {
         if let (None, Some(tokenizer)) = (&self.folder, self.tokenizer_json) {
             let files = [
                 ("config.json", embedded::CONFIG),
@@ -275,34 +279,35 @@ impl Checkpoint {
         }
         let Some(folder) = &self.folder else {
             return Err(Error::Message(format!(
-                "'{}' has no folder to take its configuration from",
+                "'{}' was loaded from memory and has no configuration files to copy",
                 self.name
             )));
         };
-        let there = AUXILIARY_FILES.into_iter().filter(|name| folder.join(name).exists());
-        there
+        let existing = AUXILIARY_FILES.into_iter().filter(|name| folder.join(name).exists());
+        existing
             .map(|name| Ok((name, Cow::Owned(read_file(&folder.join(name), MAX_TOKENIZER_BYTES)?))))
             .collect()
     }
 
-    /// The precision the matrices were quantized to; none where their numbers are plain.
-    pub fn quantized(&self) -> Option<Dtype> {
+    /// The dtype the matrices are quantized to; none if they are not quantized.
+    pub fn quantized_dtype(&self) -> Option<Dtype> {
         let dtype = self.weights.h.first()?.attn.c_attn.weight.dtype();
         (!dtype.is_plain()).then_some(dtype)
     }
 
-    /// The size of the mapped files, or of the bytes the model came from: memory the system can share and reclaim.
+    /// The size in bytes of the mapped files, or of the model's bytes in memory: shareable and reclaimable by
+    /// the system.
     pub fn mapped_bytes(&self) -> usize {
         self.mapped_bytes
     }
 
-    /// The size of the tensors that had to be copied: memory of this process alone.
+    /// The size in bytes of the tensors that had to be copied, in private memory.
     pub fn owned_bytes(&self) -> usize {
         self.weights.tensors().map(Tensor::owned_bytes).sum()
     }
 }
 
-/// A file's name and what is in it.
+/// A file's name and content.
 type NamedFile = (&'static str, Cow<'static, [u8]>);
 
 #[cfg(test)]
@@ -311,24 +316,24 @@ mod tests {
     use crate::kernels::elements::Elements;
 
     #[test]
-    fn fable_is_used_in_place() {
+    fn fable_tensors_are_views() {
         let fable = Checkpoint::open("fable").unwrap();
         let config = &fable.config;
         assert_eq!((config.n_embd, config.n_layer, config.n_head, config.vocab_size), (256, 6, 4, 4096));
         assert_eq!(embedded::weights().as_ptr() as usize % 64, 0);
-        let within = embedded::weights().as_ptr_range();
-        let mut vectors = 0;
+        let range = embedded::weights().as_ptr_range();
+        let mut vector_bytes = 0;
         for tensor in fable.weights.tensors() {
             match tensor.elements() {
-                Elements::F16(numbers) => {
+                Elements::F16(elements) => {
                     assert!(tensor.is_view());
-                    assert!(within.contains(&numbers.as_ptr().cast()));
+                    assert!(range.contains(&elements.as_ptr().cast()));
                 }
-                Elements::F32(numbers) => vectors += numbers.len() * 4,
+                Elements::F32(elements) => vector_bytes += elements.len() * 4,
                 Elements::Bf16(_) => panic!("fable is stored as f16"),
             }
         }
-        assert_eq!(fable.owned_bytes(), vectors, "only the vectors are widened");
+        assert_eq!(fable.owned_bytes(), vector_bytes, "only the vectors are converted to f32");
         assert_eq!(fable.mapped_bytes(), embedded::weights().len());
         assert!(matches!(
             fable.tokenizer_files().unwrap(),

@@ -1,15 +1,15 @@
-//! How many numbers a model learned, part by part, and how many bytes they are.
+//! Parameter counts of a model by component, and the size of its weights in bytes.
 
 use super::quantized::quantized_bytes;
 use super::tensor::{Dtype, Tensor};
 use super::{BlockWeights, Checkpoint, LayerNormWeights, LinearWeights};
 
-/// Learned numbers by the part they belong to.
+/// The number of parameters of each component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParameterCounts {
-    /// `wte`, one row a token.
+    /// `wte`, one row per token.
     pub token_embeddings: usize,
-    /// `wpe`, one row a position; none where positions are computed.
+    /// `wpe`, one row per position; 0 if positions are sinusoidal.
     pub position_embeddings: usize,
     /// `c_attn` and `c_proj` of every block's attention.
     pub attention: usize,
@@ -17,41 +17,41 @@ pub struct ParameterCounts {
     pub mlp: usize,
     /// The layer norms.
     pub layer_norms: usize,
-    /// `lm_head`, where it is not `wte` itself.
-    pub head: usize,
+    /// `lm_head`; 0 if it is tied to `wte`.
+    pub lm_head: usize,
 }
 
 impl ParameterCounts {
-    /// All together.
+    /// The sum over all components.
     pub fn total(&self) -> usize {
-        let Self { token_embeddings, position_embeddings, attention, mlp, layer_norms, head } = self;
-        token_embeddings + position_embeddings + attention + mlp + layer_norms + head
+        let Self { token_embeddings, position_embeddings, attention, mlp, layer_norms, lm_head } = self;
+        token_embeddings + position_embeddings + attention + mlp + layer_norms + lm_head
     }
 }
 
 impl Checkpoint {
-    /// How many numbers the model learned, whatever they are stored in.
+    /// The number of parameters of each component, independent of their dtype.
     pub fn parameter_counts(&self) -> ParameterCounts {
         let weights = &self.weights;
         let norm = |norm: &LayerNormWeights| norm.weight.len() + norm.bias.len();
         let linear = |linear: &LinearWeights| linear.weight.len() + linear.bias.len();
-        let blocks = |part: &dyn Fn(&BlockWeights) -> usize| weights.h.iter().map(part).sum::<usize>();
-        // A quantized file has the head beside the embeddings even where they are one.
-        let head = weights.lm_head.as_ref().filter(|_| !self.config.tie_word_embeddings);
+        let blocks = |count: &dyn Fn(&BlockWeights) -> usize| weights.h.iter().map(count).sum::<usize>();
+        // A quantized file has a separate LM head even if it is tied to the embeddings.
+        let lm_head = weights.lm_head.as_ref().filter(|_| !self.config.tie_word_embeddings);
         ParameterCounts {
             token_embeddings: weights.wte.len(),
             position_embeddings: weights.wpe.as_ref().map_or(0, Tensor::len),
             attention: blocks(&|block| linear(&block.attn.c_attn) + linear(&block.attn.c_proj)),
             mlp: blocks(&|block| linear(&block.mlp.c_fc) + linear(&block.mlp.c_proj)),
             layer_norms: blocks(&|block| norm(&block.ln_1) + norm(&block.ln_2)) + norm(&weights.ln_f),
-            head: head.map_or(0, Tensor::len),
+            lm_head: lm_head.map_or(0, Tensor::len),
         }
     }
 
-    /// Bytes that every token reads where the model computes in `dtype`: the blocks, the last layer norm and the head.
-    /// Of the embeddings, which stay as they are stored, it reads a row each.
+    /// The bytes of weights read by a forward pass if the model computes in `dtype`: the blocks, the last
+    /// layer norm and the LM head. The embeddings are not counted: each token reads only one row of them.
     pub fn pass_bytes(&self, dtype: Dtype) -> usize {
-        let matrix = |[rows, columns]: [usize; 2], dtype: Dtype| match dtype.bytes() {
+        let matrix = |[rows, columns]: [usize; 2], dtype: Dtype| match dtype.element_bytes() {
             Some(bytes) => rows * columns * bytes,
             None => quantized_bytes(dtype, rows, columns).iter().sum(),
         };
@@ -66,28 +66,29 @@ impl Checkpoint {
             norm(&block.ln_1) + norm(&block.ln_2) + linears.map(linear).iter().sum::<usize>()
         };
         let (n_embd, vocab_size) = (self.config.n_embd, self.config.vocab_size);
-        // Four bits would be too few for the head. Turned over, it is a linear layer with a bias of zeros.
-        let (head, zeros) = match dtype {
+        // int4 is too coarse for the LM head, which stays int8. A packed LM head is a linear layer with a
+        // zero bias.
+        let (lm_head, zero_bias) = match dtype {
             Dtype::Int4 => (Dtype::Int8, vocab_size * size_of::<f32>()),
             plain if plain.is_plain() => (plain, 0),
             packed => (packed, vocab_size * size_of::<f32>()),
         };
         let blocks = self.weights.h.iter().map(block).sum::<usize>();
-        blocks + norm(&self.weights.ln_f) + matrix([n_embd, vocab_size], head) + zeros
+        blocks + norm(&self.weights.ln_f) + matrix([n_embd, vocab_size], lm_head) + zero_bias
     }
 
-    /// Bytes of all weights where the model computes in `dtype`, mapped or not.
+    /// The bytes of all weights if the model computes in `dtype`, mapped or owned.
     pub fn weight_bytes(&self, dtype: Dtype) -> usize {
         let weights = &self.weights;
-        // The table of a tied head serves twice, unless it has to be converted.
+        // Tied embeddings are stored once, unless the LM head has to be converted.
         let shared = weights.lm_head.is_none() && weights.wte.dtype() == dtype;
-        let table = if shared { 0 } else { weights.wte.stored_bytes() };
-        self.pass_bytes(dtype) + table + weights.wpe.as_ref().map_or(0, Tensor::stored_bytes)
+        let wte = if shared { 0 } else { weights.wte.stored_bytes() };
+        self.pass_bytes(dtype) + wte + weights.wpe.as_ref().map_or(0, Tensor::stored_bytes)
     }
 
-    /// The precision the matrices are stored in.
+    /// The dtype of the stored matrices.
     pub fn stored_dtype(&self) -> Dtype {
-        self.quantized().unwrap_or(self.weights.wte.dtype())
+        self.quantized_dtype().unwrap_or(self.weights.wte.dtype())
     }
 }
 
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fables_parts_are_those_of_its_shape() {
+    fn parameter_counts_of_fable_match_its_shape() {
         let parameters = Checkpoint::embedded().unwrap().parameter_counts();
         let expected = ParameterCounts {
             token_embeddings: 4096 * 256,
@@ -104,7 +105,7 @@ mod tests {
             attention: 6 * (256 * 768 + 768 + 256 * 256 + 256),
             mlp: 6 * (256 * 1024 + 1024 + 1024 * 256 + 256),
             layer_norms: 13 * 512,
-            head: 0,
+            lm_head: 0,
         };
         assert_eq!(parameters, expected);
         assert_eq!(parameters.total(), 5_918_720);

@@ -1,4 +1,4 @@
-//! The tensors of a checkpoint, whether one file holds them or several share them.
+//! The tensors of a checkpoint, in one safetensors file or in several shards with an index.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -10,17 +10,17 @@ use super::header::read_header;
 use super::source::{Source, read_file};
 use crate::error::{Error, Result};
 
-pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const SINGLE_FILE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// An index names each tensor once; the largest published ones are a few megabytes.
+/// The largest index read; published ones have at most a few megabytes.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 
-/// Every tensor of a checkpoint by its full name.
+/// The tensors of a checkpoint by name.
 #[derive(Debug)]
 pub(super) struct Shards {
-    /// The file to blame for a tensor that is nowhere: the only one, or the index.
-    pub(super) listing: PathBuf,
+    /// The file named in errors about a missing tensor: the single file, or the index.
+    pub(super) index_path: PathBuf,
     files: Vec<Shard>,
     tensors: HashMap<String, (usize, TensorInfo)>,
 }
@@ -33,42 +33,42 @@ struct Shard {
     metadata: HashMap<String, String>,
 }
 
-/// One tensor as its file describes it.
-pub(super) struct Stored<'a> {
+/// A tensor's entry in its file.
+pub(super) struct TensorEntry<'a> {
     pub(super) file: &'a Path,
     pub(super) source: &'a Source,
-    /// Where the data section of `source` starts, which `info.data_offsets` count from.
+    /// The offset of the data section in `source`, to which `info.data_offsets` are relative.
     data_start: usize,
-    /// What the file says of itself.
+    /// The file's `__metadata__`.
     pub(super) metadata: &'a HashMap<String, String>,
     pub(super) info: &'a TensorInfo,
 }
 
-impl Stored<'_> {
-    /// Where the tensor's bytes are in `source`.
+impl TensorEntry<'_> {
+    /// The range of the tensor's bytes in `source`.
     pub(super) fn range(&self) -> Range<usize> {
         let (start, end) = self.info.data_offsets;
         self.data_start + start..self.data_start + end
     }
 }
 
-/// The `model.safetensors.index.json` that `save_pretrained` writes beside shards.
+/// The content of `model.safetensors.index.json`, which `save_pretrained` writes with the shards.
 #[derive(serde::Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
 impl Shards {
-    /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
+    /// Memory-maps `model.safetensors`, or the shards listed in `model.safetensors.index.json`.
     pub(super) fn open(folder: &Path) -> Result<Shards> {
-        let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
-        // A link whose target is gone is there too: opening it says what is wrong.
+        let (single, index) = (folder.join(SINGLE_FILE), folder.join(INDEX));
+        // A dangling symbolic link counts as present, so that opening it reports the problem.
         if single.symlink_metadata().is_ok() {
             Shards::single(single.clone(), Source::map(&single)?)
         } else if index.symlink_metadata().is_ok() {
-            Shards::listed(folder, &index)
+            Shards::from_index(folder, &index)
         } else {
-            Err(Error::Checkpoint { file: folder.to_path_buf(), problem: absent(folder) })
+            Err(Error::Checkpoint { file: folder.to_path_buf(), problem: missing_weights(folder) })
         }
     }
 
@@ -77,34 +77,34 @@ impl Shards {
         let header = read_header(&path, &source)?;
         let tensors = (header.tensors.into_iter()).map(|(name, info)| (name, (0, info))).collect();
         Ok(Shards {
-            listing: path.clone(),
+            index_path: path.clone(),
             files: vec![Shard { path, source, data_start: header.data_start, metadata: header.metadata }],
             tensors,
         })
     }
 
-    fn listed(folder: &Path, index: &Path) -> Result<Shards> {
-        let weight_map = weight_map(index)?;
+    fn from_index(folder: &Path, index: &Path) -> Result<Shards> {
+        let weight_map = read_weight_map(index)?;
         let mut by_file: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
         for (tensor, file) in &weight_map {
             by_file.entry(file).or_default().push(tensor);
         }
-        let mut shards = Shards { listing: index.to_path_buf(), files: Vec::new(), tensors: HashMap::new() };
-        for (name, placed) in by_file {
+        let mut shards =
+            Shards { index_path: index.to_path_buf(), files: Vec::new(), tensors: HashMap::new() };
+        for (name, tensors) in by_file {
             let path = folder.join(name);
             let source = Source::map(&path)?;
             let mut header = read_header(&path, &source)?;
-            for tensor in placed {
+            for tensor in tensors {
                 let Some(info) = header.tensors.remove(tensor) else {
                     return Err(Error::Tensor {
                         file: path,
                         tensor: tensor.escape_debug().to_string(),
                         found: "no such tensor".into(),
-                        expected: format!("it here, where {INDEX} places it"),
+                        expected: format!("the tensor in this file, as {INDEX} says"),
                     });
                 };
-                let place = (shards.files.len(), info);
-                shards.tensors.insert(tensor.clone(), place);
+                shards.tensors.insert(tensor.clone(), (shards.files.len(), info));
             }
             let (data_start, metadata) = (header.data_start, header.metadata);
             shards.files.push(Shard { path, source, data_start, metadata });
@@ -112,63 +112,65 @@ impl Shards {
         Ok(shards)
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<Stored<'_>> {
+    pub(super) fn get(&self, name: &str) -> Option<TensorEntry<'_>> {
         let (file, info) = self.tensors.get(name)?;
         let shard = &self.files[*file];
         let Shard { path: file, source, data_start, metadata } = shard;
-        Some(Stored { file, source, data_start: *data_start, metadata, info })
+        Some(TensorEntry { file, source, data_start: *data_start, metadata, info })
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// The size of all files together.
+    /// The total size of all files, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.files.iter().map(|shard| shard.source.len()).sum()
     }
 }
 
-/// Which file an index places each tensor in. The names are those of files below the index's folder.
-fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
-    let lying = |problem: String| Error::Checkpoint { file: index.to_path_buf(), problem };
+/// Reads the tensor-to-file map of an index and checks that every file is within the index's folder.
+fn read_weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
+    let invalid_index = |problem: String| Error::Checkpoint { file: index.to_path_buf(), problem };
     let json = read_file(index, MAX_INDEX_BYTES)?;
     let Index { weight_map } = serde_json::from_slice(&json).map_err(|error| {
-        lying(format!(
-            "found no index of shards ({}), expected a JSON object with a weight_map of tensor names to file names",
+        invalid_index(format!(
+            "found no shard index ({}), expected a JSON object with a weight_map of tensor names to file names",
             error.to_string().escape_debug()
         ))
     })?;
-    let stays = |name: &str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
-    match weight_map.values().find(|name| name.is_empty() || !stays(name)) {
+    let is_within_folder =
+        |name: &str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    match weight_map.values().find(|name| name.is_empty() || !is_within_folder(name)) {
         Some(name) => {
-            Err(lying(format!("found the shard {name:?}, expected the name of a file in this folder")))
+            Err(invalid_index(format!("found shard {name:?}, expected the name of a file in this folder")))
         }
         None => Ok(weight_map),
     }
 }
 
-/// The files that a `model.safetensors.index.json` names.
+/// The shard files listed in a `model.safetensors.index.json`.
 ///
 /// # Errors
-/// [`Error::Io`] where it cannot be read, [`Error::Checkpoint`] where it is no such index.
+/// [`Error::Io`] if it cannot be read, [`Error::Checkpoint`] if it is not a valid index.
 pub fn shard_files(index: &Path) -> Result<BTreeSet<String>> {
-    Ok(weight_map(index)?.into_values().collect())
+    Ok(read_weight_map(index)?.into_values().collect())
 }
 
-/// What to do about a folder without weights that can be read here.
-fn absent(folder: &Path) -> String {
+/// The error message for a folder without readable weights, with the next step.
+fn missing_weights(folder: &Path) -> String {
     let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
     match pickled.iter().find(|name| folder.join(name).exists()) {
         Some(name) => format!(
-            "found {name}, expected {SINGLE}: PyTorch's pickles can run code and are not read; convert once with \
+            "found {name}, expected {SINGLE_FILE}: PyTorch pickle files can execute code and are not supported; convert \
+             them with \
              python -c \"from transformers import AutoModelForCausalLM as M; import sys; \
              M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])\" {}",
             folder.display()
         ),
         None => format!(
-            "found neither {SINGLE} nor {INDEX}, expected the model's weights; where this is the Hugging Face cache, \
-             `hornbook pull` with the model's name brings what is missing"
+            "found neither {SINGLE_FILE} nor {INDEX}, expected the model's weights; in the Hugging Face cache, run \
+             `hornbook pull` with the model's name to download the missing files"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! Where a checkpoint's bytes live: a mapped file, the program itself, or memory of our own.
+//! Storage of a checkpoint's bytes: a memory-mapped file, the program itself, or owned memory.
 
 use std::alloc::Layout;
 use std::fs::File;
@@ -13,34 +13,34 @@ use rayon::prelude::*;
 use super::aligned_buffer::{ALIGNMENT, AlignedBuffer};
 use crate::error::{Error, Result};
 
-/// Bytes that one thread copies at a time.
-const PIECE: usize = 1 << 20;
+/// The chunk size of parallel copies, in bytes.
+const COPY_CHUNK: usize = 1 << 20;
 
-/// Bytes that tensors are views of; cheap to clone, alive as long as any view.
+/// Reference-counted bytes that tensors are views of.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
-    /// A file mapped read-only: the system loads a page when it is first read.
+    /// A file memory-mapped read-only: the system loads a page when it is first read.
     Map(Arc<Mmap>),
     /// Bytes compiled into the program.
     Static(&'static [u8]),
-    /// What a caller gave us.
+    /// A vector from the caller.
     Heap(Arc<Vec<u8>>),
-    /// Bytes of our own.
+    /// An owned buffer.
     Buffer(Arc<AlignedBuffer>),
 }
 
 impl Source {
-    /// Maps `path` into memory. The file must not shrink while it is mapped, as with any program that maps files.
+    /// Memory-maps `path`. The file must not shrink while it is mapped.
     pub(super) fn map(path: &Path) -> Result<Source> {
         let (file, len) = open_file(path)?;
         if len == 0 {
-            // Not every system can map nothing; the header's reader says what is wrong with an empty file.
+            // Not every system can map an empty file; the header parser reports the problem.
             return Ok(Source::Static(&[]));
         }
-        // SAFETY: the map is private to this process and never written through. What the type system cannot rule out
-        // is another process that changes the file meanwhile: changed bytes are read as other numbers (every bit
-        // pattern is a valid f32, f16 or bf16, and shapes and offsets were copied out of the header), and a file cut
-        // short ends the process with a bus error, never with memory of another object.
+        // SAFETY: the map is never written through. Another process may still change the file: changed bytes
+        // are read as other values (every bit pattern is a valid f32, f16 or bf16, and shapes and offsets
+        // were copied out of the header), and truncating the file ends the process with SIGBUS, never with
+        // access to another object's memory.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| io(path, "map", source))?;
         Ok(Source::Map(Arc::new(map)))
     }
@@ -59,7 +59,7 @@ impl Deref for Source {
     }
 }
 
-/// A part of a source.
+/// A byte range of a source.
 #[derive(Clone, Debug)]
 pub(super) struct Bytes {
     source: Source,
@@ -68,51 +68,51 @@ pub(super) struct Bytes {
 }
 
 impl Bytes {
-    /// `range` of `source`, in place if its address is a multiple of `alignment`, else copied.
-    pub(super) fn at(source: &Source, range: Range<usize>, alignment: usize) -> Bytes {
+    /// A view of `range` of `source` if its address is a multiple of `alignment`, else a copy.
+    pub(super) fn view_or_copy(source: &Source, range: Range<usize>, alignment: usize) -> Bytes {
         let bytes = &source[range.clone()];
         if !bytes.as_ptr().addr().is_multiple_of(alignment) {
-            return Bytes::own(bytes.len(), |copy| copy.copy_from_slice(bytes));
+            return Bytes::owned(bytes.len(), |copy| copy.copy_from_slice(bytes));
         }
         Bytes { source: source.clone(), range, is_view: true }
     }
 
-    /// Bytes of our own, zero before they are filled.
-    pub(super) fn own(len: usize, fill: impl FnOnce(&mut [u8])) -> Bytes {
-        let mut memory = zeroed(len);
-        fill(&mut memory);
-        memory.into()
+    /// Owned bytes, zero-initialized and then passed to `fill`.
+    pub(super) fn owned(len: usize, fill: impl FnOnce(&mut [u8])) -> Bytes {
+        let mut buffer = zeroed(len);
+        fill(&mut buffer);
+        buffer.into()
     }
 
-    /// Moves bytes of our own into one stretch of memory, one after the other, each on a cache line. Most matrices are
+    /// Moves owned bytes into one contiguous buffer, each range aligned to 64 bytes. Most matrices are
     /// smaller than a huge page; together they fill many.
     pub(super) fn coalesce(all: Vec<&mut Bytes>) {
-        let mut own: Vec<&mut Bytes> = all.into_iter().filter(|bytes| !bytes.is_view).collect();
-        let lengths = own.iter().map(|bytes| bytes.len().next_multiple_of(ALIGNMENT));
-        let mut memory = zeroed(lengths.sum());
+        let mut owned: Vec<&mut Bytes> = all.into_iter().filter(|bytes| !bytes.is_view).collect();
+        let lengths = owned.iter().map(|bytes| bytes.len().next_multiple_of(ALIGNMENT));
+        let mut buffer = zeroed(lengths.sum());
         let mut ranges = vec![];
         let mut start = 0;
-        for bytes in &mut own {
+        for bytes in &mut owned {
             let range = start..start + bytes.len();
-            let to = memory[range.clone()].par_chunks_mut(PIECE);
-            to.zip(bytes.par_chunks(PIECE)).for_each(|(to, from)| to.copy_from_slice(from));
+            let to = buffer[range.clone()].par_chunks_mut(COPY_CHUNK);
+            to.zip(bytes.par_chunks(COPY_CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
             start = range.end.next_multiple_of(ALIGNMENT);
             ranges.push(range);
-            **bytes = Bytes { source: Source::Static(&[]), range: 0..0, is_view: false }; // gives its memory back
+            **bytes = Bytes { source: Source::Static(&[]), range: 0..0, is_view: false }; // frees its memory
         }
-        let source = Source::Buffer(Arc::new(memory));
-        for (bytes, range) in own.into_iter().zip(ranges) {
+        let source = Source::Buffer(Arc::new(buffer));
+        for (bytes, range) in owned.into_iter().zip(ranges) {
             *bytes = Bytes { source: source.clone(), range, is_view: false };
         }
     }
 
-    /// Whether they are read in place.
+    /// Whether the bytes are a view of the checkpoint, not a copy.
     pub(super) fn is_view(&self) -> bool {
         self.is_view
     }
 }
 
-/// AlignedBuffer, or the end of the program where there is none, as wherever else it asks for some.
+/// Allocates `len` zeros; aborts if the system is out of memory, as other allocations do.
 pub(super) fn zeroed(len: usize) -> AlignedBuffer {
     AlignedBuffer::zeroed(len).unwrap_or_else(|_| {
         std::alloc::handle_alloc_error(Layout::array::<u8>(len).expect("a length in bytes"))
@@ -120,9 +120,9 @@ pub(super) fn zeroed(len: usize) -> AlignedBuffer {
 }
 
 impl From<AlignedBuffer> for Bytes {
-    fn from(memory: AlignedBuffer) -> Bytes {
-        let range = 0..memory.len();
-        Bytes { source: Source::Buffer(Arc::new(memory)), range, is_view: false }
+    fn from(buffer: AlignedBuffer) -> Bytes {
+        let range = 0..buffer.len();
+        Bytes { source: Source::Buffer(Arc::new(buffer)), range, is_view: false }
     }
 }
 
@@ -134,11 +134,12 @@ impl Deref for Bytes {
     }
 }
 
-/// Reads a whole file of at most `limit` bytes (configuration, index, tokenizer: files that are parsed, not mapped).
+/// Reads a file of at most `limit` bytes (configuration, index, tokenizer: files that are parsed, not
+/// mapped).
 pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let (file, len) = open_file(path)?;
     let mut bytes = Vec::new();
-    // One byte past the limit is enough to know, even if the file grows while it is read.
+    // Reading one byte past the limit detects a file that is too large, even if it grows meanwhile.
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|source| io(path, "read", source))?;
     if bytes.len() as u64 > limit {
         return Err(Error::Checkpoint {
@@ -149,14 +150,14 @@ pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a regular file and tells its length. Looks before it opens, because opening a pipe would wait for a writer.
+/// Opens a regular file and returns its length. Checks the type first, because opening a pipe would block.
 fn open_file(path: &Path) -> Result<(File, u64)> {
     let metadata = std::fs::metadata(path).map_err(|source| io(path, "open", source))?;
     if !metadata.is_file() {
         let found = if metadata.is_dir() { "a folder" } else { "a device or pipe" };
         return Err(Error::Checkpoint {
             file: path.to_path_buf(),
-            problem: format!("found {found}, expected a file"),
+            problem: format!("found {found}, expected a regular file"),
         });
     }
     let file = File::open(path).map_err(|source| io(path, "open", source))?;

@@ -1,4 +1,4 @@
-//! One tensor: a view of the checkpoint's bytes wherever that is possible, bytes of its own where it is not.
+//! Tensors: views of the checkpoint's bytes where possible, owned bytes otherwise.
 
 use std::ops::Range;
 
@@ -11,10 +11,10 @@ use crate::kernels::elements::{Element, Elements};
 
 #[cfg(target_endian = "big")]
 compile_error!(
-    "safetensors files are little-endian and are used in place: a big-endian machine cannot read them"
+    "safetensors files are little-endian and used in place: big-endian machines are not supported"
 );
 
-/// The precision of a tensor's numbers.
+/// The data type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
     /// IEEE binary32.
@@ -23,17 +23,17 @@ pub enum Dtype {
     F16,
     /// bfloat16.
     Bf16,
-    /// A matrix of eight bits a weight, packed as [`Int8`](crate::kernels::quantized::Int8) says.
+    /// 8-bit integers with scales, packed as documented at [`Int8`](crate::kernels::quantized::Int8).
     Int8,
-    /// A matrix of four bits a weight, packed as [`Int4`](crate::kernels::quantized::Int4) says.
+    /// 4-bit integers with scales, packed as documented at [`Int4`](crate::kernels::quantized::Int4).
     Int4,
-    /// A matrix of bfloat16 pairs, packed as [`Bf16Dot`](crate::kernels::quantized::Bf16Dot) says.
+    /// Pairs of bfloat16, packed as documented at [`Bf16Dot`](crate::kernels::quantized::Bf16Dot).
     Bf16Dot,
 }
 
 impl Dtype {
-    /// Bytes of a number; none where numbers share scales.
-    pub fn bytes(self) -> Option<usize> {
+    /// The size of an element in bytes; none for packed formats.
+    pub fn element_bytes(self) -> Option<usize> {
         match self {
             Dtype::F32 => Some(4),
             Dtype::F16 | Dtype::Bf16 => Some(2),
@@ -41,12 +41,12 @@ impl Dtype {
         }
     }
 
-    /// Whether a number stands for itself.
+    /// Whether elements are floats in a plain row-major layout, neither quantized nor packed.
     pub fn is_plain(self) -> bool {
-        self.bytes().is_some()
+        self.element_bytes().is_some()
     }
 
-    /// As a user types it.
+    /// The name in options and messages.
     pub fn name(self) -> &'static str {
         match self {
             Dtype::F32 => "f32",
@@ -59,33 +59,35 @@ impl Dtype {
     }
 }
 
-/// A row-major tensor in the precision it is stored in. Cheap to clone: clones share their bytes.
+/// A row-major tensor in its stored dtype. Cheap to clone: clones share their bytes.
 #[derive(Clone, Debug)]
 pub struct Tensor {
-    /// As many as `shape` and `dtype` call for, aligned for `dtype`.
+    /// The elements, as many bytes as `shape` and `dtype` require, aligned for `dtype`.
     pub(super) bytes: Bytes,
-    /// The scales of a quantized matrix that has some.
+    /// The scales of a quantized matrix.
     pub(super) scales: Option<Bytes>,
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
 }
 
 impl Tensor {
-    /// The tensor of plain numbers at `range` of `source`, in place if its address suits its dtype, else copied.
+    /// A tensor of plain elements at `range` of `source`: a view if the address is aligned for the dtype,
+    /// else a copy.
     ///
-    /// `range` lies within `source` and is as long as `shape` and `dtype` call for: the header's reader has seen to it.
+    /// `range` is within `source` and as long as `shape` and `dtype` require, which the header parser has
+    /// checked.
     pub(super) fn new(source: &Source, range: Range<usize>, dtype: Dtype, shape: Vec<usize>) -> Tensor {
-        let size = dtype.bytes().expect("plain numbers");
+        let size = dtype.element_bytes().expect("a plain dtype");
         debug_assert_eq!(range.len(), shape.iter().product::<usize>() * size);
-        Tensor { bytes: Bytes::at(source, range, size), scales: None, dtype, shape }
+        Tensor { bytes: Bytes::view_or_copy(source, range, size), scales: None, dtype, shape }
     }
 
     fn owned(dtype: Dtype, shape: Vec<usize>, fill: impl FnOnce(&mut [u8])) -> Tensor {
-        let len = shape.iter().product::<usize>() * dtype.bytes().expect("plain numbers");
-        Tensor { bytes: Bytes::own(len, fill), scales: None, dtype, shape }
+        let len = shape.iter().product::<usize>() * dtype.element_bytes().expect("a plain dtype");
+        Tensor { bytes: Bytes::owned(len, fill), scales: None, dtype, shape }
     }
 
-    /// `[rows, columns]` to `[columns, rows]`, in bytes of its own.
+    /// The transpose of a matrix `[rows, columns]`, in owned bytes.
     pub(super) fn transposed(&self) -> Tensor {
         let (rows, columns) = (self.shape[0], self.shape[1]);
         let shape = vec![columns, rows];
@@ -102,15 +104,15 @@ impl Tensor {
         }
     }
 
-    /// The precision of its numbers.
+    /// The data type of the elements.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    /// The same numbers in another precision, rounded where it is smaller: to nearest even, or as the format says.
+    /// Converts the elements to another dtype, rounding to nearest even or as the quantized format requires.
     ///
     /// # Panics
-    /// If they are quantized already, or are to be and are no matrix.
+    /// If the tensor is quantized already, or `dtype` is quantized and the tensor is not a matrix.
     pub fn into_dtype(self, dtype: Dtype) -> Tensor {
         fn convert<T: Element>(from: Elements, to: &mut [u8]) {
             let to: &mut [T] = bytemuck::cast_slice_mut(to);
@@ -143,7 +145,7 @@ impl Tensor {
         &self.shape
     }
 
-    /// The numbers in the precision they are stored in, row-major.
+    /// The values in the precision they are stored in, row-major.
     ///
     /// # Panics
     /// If they are quantized; see [`Tensor::weight_matrix`].
@@ -153,29 +155,28 @@ impl Tensor {
             Dtype::F16 => Elements::F16(bytemuck::cast_slice::<u8, f16>(&self.bytes)),
             Dtype::Bf16 => Elements::Bf16(bytemuck::cast_slice::<u8, bf16>(&self.bytes)),
             Dtype::Int8 | Dtype::Int4 | Dtype::Bf16Dot => {
-                panic!("a quantized tensor was read number by number")
+                panic!("a quantized tensor has no plain elements")
             }
         }
     }
 
-    /// The numbers of a tensor known to be f32, as every bias and layer-norm vector of
-    /// [`Weights`](super::Weights) is.
+    /// The elements of an f32 tensor, as every bias and layer-norm vector of [`Weights`](super::Weights) is.
     ///
     /// # Panics
-    /// If the tensor is anything else.
+    /// If the tensor has another dtype.
     pub fn as_f32(&self) -> &[f32] {
         match self.elements() {
-            Elements::F32(numbers) => numbers,
-            _ => panic!("a tensor stored as {:?} was read as f32", self.dtype),
+            Elements::F32(elements) => elements,
+            _ => panic!("expected an f32 tensor, found {:?}", self.dtype),
         }
     }
 
-    /// Whether the numbers are read in place from the checkpoint's bytes.
+    /// Whether the elements are used in place in the checkpoint's bytes.
     pub fn is_view(&self) -> bool {
         self.bytes.is_view() && self.scales.as_ref().is_none_or(Bytes::is_view)
     }
 
-    /// The bytes of memory the tensor takes beside the checkpoint's own: 0 for a view.
+    /// The size of the tensor's owned memory, in bytes: 0 for a view.
     pub fn owned_bytes(&self) -> usize {
         [Some(&self.bytes), self.scales.as_ref()]
             .into_iter()
@@ -185,33 +186,33 @@ impl Tensor {
             .sum()
     }
 
-    /// Moves tensors that are not read in place next to one another, where huge pages hold them.
+    /// Moves the owned bytes of all tensors into one contiguous buffer, in huge pages where available.
     pub fn coalesce<'a>(tensors: impl IntoIterator<Item = &'a mut Tensor>) {
         let parts = |tensor: &'a mut Tensor| [Some(&mut tensor.bytes), tensor.scales.as_mut()];
         Bytes::coalesce(tensors.into_iter().flat_map(parts).flatten().collect());
     }
 
-    /// How many numbers there are.
+    /// The number of elements.
     #[allow(clippy::len_without_is_empty)] // no dimension is 0
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// The bytes that reading all of it reads, wherever they lie.
+    /// The size of the elements and scales, in bytes.
     pub fn stored_bytes(&self) -> usize {
         self.bytes.len() + self.scales.as_ref().map_or(0, |scales| scales.len())
     }
 }
 
-/// `from: [rows, columns]` to `to: [columns, rows]`, in parallel over bands of output rows. A band is a cache line of
-/// f32 wide, so that each line of `from` is read by one thread only and once.
+/// Transposes `from: [rows, columns]` to `to: [columns, rows]`, in parallel over blocks of 16 output rows. 16
+/// f32 fill a 64-byte cache line, so each line of `from` is read by one thread, once.
 fn transpose<T: Pod + Send + Sync>(from: &[T], to: &mut [T], rows: usize, columns: usize) {
-    const BAND: usize = 16;
-    to.par_chunks_mut(BAND * rows).enumerate().for_each(|(band, to)| {
-        let first = band * BAND;
+    const BLOCK_ROWS: usize = 16;
+    to.par_chunks_mut(BLOCK_ROWS * rows).enumerate().for_each(|(block, to)| {
+        let first_column = block * BLOCK_ROWS;
         for row in 0..rows {
-            let line = &from[row * columns + first..];
-            for (to, &x) in to.chunks_exact_mut(rows).zip(line) {
+            let from_row = &from[row * columns + first_column..];
+            for (to, &x) in to.chunks_exact_mut(rows).zip(from_row) {
                 to[row] = x;
             }
         }
@@ -223,39 +224,39 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    fn heap(numbers: &[f32], skip: usize) -> (Source, Range<usize>) {
-        // f32s of our own making are aligned; `skip` bytes in front of a copy decide whether it is.
+    fn heap(values: &[f32], skip: usize) -> (Source, Range<usize>) {
+        // Places the values `skip` bytes after an aligned address.
         let mut bytes = vec![0u8; 4 + skip];
         let base = bytes.as_ptr().align_offset(4);
         bytes.resize(base + skip, 0);
-        bytes.extend(bytemuck::cast_slice::<f32, u8>(numbers));
+        bytes.extend(bytemuck::cast_slice::<f32, u8>(values));
         let start = base + skip;
         let range = start..bytes.len();
         (Source::Heap(Arc::new(bytes)), range)
     }
 
     #[test]
-    fn an_aligned_tensor_is_a_view_and_a_misaligned_one_a_copy_of_the_same_numbers() {
-        let numbers = [1.5f32, -2.0, 3.25, 1e-40];
+    fn aligned_tensor_is_view_misaligned_is_copy() {
+        let values = [1.5f32, -2.0, 3.25, 1e-40];
         for skip in 0..8 {
-            let (source, range) = heap(&numbers, skip);
+            let (source, range) = heap(&values, skip);
             let aligned = (source[range.clone()].as_ptr() as usize).is_multiple_of(4);
             let tensor = Tensor::new(&source, range, Dtype::F32, vec![4]);
             assert_eq!(tensor.is_view(), aligned);
             assert_eq!(tensor.owned_bytes(), if aligned { 0 } else { 16 });
-            assert_eq!(tensor.as_f32(), numbers);
+            assert_eq!(tensor.as_f32(), values);
         }
     }
 
     #[test]
-    fn owned_tensors_start_on_a_cache_line() {
+    fn owned_tensor_is_aligned_to_64_bytes() {
         let tensor = Tensor::owned(Dtype::F16, vec![3, 5], |bytes| bytes.fill(1));
         assert_eq!(tensor.bytes.as_ptr() as usize % 64, 0);
         assert_eq!(*tensor.bytes, [1; 30]);
     }
 
     #[test]
-    fn transposing_moves_every_element() {
+    fn transposed_moves_every_element() {
         for (rows, columns) in [(1, 1), (1, 40), (40, 1), (3, 5), (16, 16), (17, 33), (48, 16)] {
             let from: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
             let (source, range) = heap(&from, 0);
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn widening_is_exact() {
+    fn half_to_f32_is_exact() {
         let f16s: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
         let bytes = bytemuck::cast_slice::<f16, u8>(&f16s).to_vec();
         let len = bytes.len();

@@ -1,34 +1,35 @@
-//! The weights of a GPT-2 by name, each checked against the configuration before anything uses it.
+//! The weights of a GPT-2 by name, each validated against the configuration.
 //!
-//! Two lineages exist. OpenAI's code, and Hugging Face after it, keep a linear layer's weight as Conv1D does,
-//! `[in, out]`, and compute `x·W + b`. nanoGPT, minGPT and llm.c use PyTorch's `nn.Linear`, `[out, in]`, and `x·Wᵀ + b`.
-//! The names are the same, so the shape of `c_attn` tells: it makes 3 vectors out of 1 and is never square.
+//! There are two layouts of linear layers. OpenAI's code and Hugging Face store a Conv1D weight, `[in, out]`,
+//! and compute `x·W + b`. nanoGPT, minGPT and llm.c use PyTorch's `nn.Linear`, `[out, in]`, and `x·Wᵀ + b`.
+//! The tensor names are the same, so the layout is detected from the shape of `c_attn`, `n_embd` by `3 *
+//! n_embd`, which is never square.
 
 use safetensors::Dtype as StoredDtype;
 
 use super::config::{Config, PositionEmbedding};
 use super::quantized::{LAYOUT, file_shapes};
-use super::shards::{Shards, Stored};
+use super::shards::{Shards, TensorEntry};
 use super::source::Bytes;
 use super::tensor::{Dtype, Tensor};
 use crate::error::{Error, Result};
 
-/// Everything a GPT-2 learned.
+/// The weights of a GPT-2.
 #[derive(Clone, Debug)]
 pub struct Weights {
     /// Token embeddings, `[vocab_size, n_embd]`.
     pub wte: Tensor,
-    /// Position embeddings, `[n_positions, n_embd]`; none where positions are sinusoidal.
+    /// Position embeddings, `[n_positions, n_embd]`; none if positions are sinusoidal.
     pub wpe: Option<Tensor>,
     /// The blocks, first to last.
     pub h: Vec<BlockWeights>,
     /// The layer norm after the last block.
     pub ln_f: LayerNormWeights,
-    /// The head, `[vocab_size, n_embd]`, or quantized `[n_embd, vocab_size]`; none where it is tied to `wte`.
+    /// The LM head, `[vocab_size, n_embd]`, or quantized `[n_embd, vocab_size]`; none if it is tied to `wte`.
     pub lm_head: Option<Tensor>,
 }
 
-/// One block.
+/// The weights of one block.
 #[derive(Clone, Debug)]
 pub struct BlockWeights {
     /// The layer norm before attention.
@@ -44,25 +45,25 @@ pub struct BlockWeights {
 /// The linear layers of attention.
 #[derive(Clone, Debug)]
 pub struct AttentionWeights {
-    /// To queries, keys and values side by side, `[n_embd, 3 * n_embd]`.
+    /// The projection to concatenated queries, keys and values, `[n_embd, 3 * n_embd]`.
     pub c_attn: LinearWeights,
-    /// Back to the residual stream, `[n_embd, n_embd]`.
+    /// The output projection to the residual stream, `[n_embd, n_embd]`.
     pub c_proj: LinearWeights,
 }
 
 /// The linear layers of the MLP.
 #[derive(Clone, Debug)]
 pub struct MlpWeights {
-    /// Up, `[n_embd, n_inner]`.
+    /// The up-projection, `[n_embd, n_inner]`.
     pub c_fc: LinearWeights,
-    /// Down, `[n_inner, n_embd]`.
+    /// The down-projection, `[n_inner, n_embd]`.
     pub c_proj: LinearWeights,
 }
 
 /// `y = x·weight + bias`.
 #[derive(Clone, Debug)]
 pub struct LinearWeights {
-    /// `[in, out]`, in any precision.
+    /// `[in, out]`, in any dtype.
     pub weight: Tensor,
     /// `[out]`, always f32.
     pub bias: Tensor,
@@ -78,53 +79,55 @@ pub struct LayerNormWeights {
 }
 
 impl Weights {
-    /// Finds, checks and lays out every tensor `config` calls for. Tensors it does not call for, such as the buffers
-    /// `attn.bias` and `attn.masked_bias`, are left alone.
+    /// Loads and validates every tensor that `config` requires. Other tensors, such as the buffers
+    /// `attn.bias` and `attn.masked_bias`, are ignored.
     ///
-    /// Sets `position_embedding_type` to `Learned` if the checkpoint carries a `wpe` after all.
+    /// Sets `position_embedding_type` to `Learned` if the checkpoint has a `wpe`.
     pub(super) fn load(shards: &Shards, config: &mut Config) -> Result<Weights> {
         let prefix = prefix(shards)?;
-        let mut reader = Reader { shards, prefix, layout: Layout::Conv1d };
-        reader.layout = reader.layout(config)?;
-        let packed = matches!(reader.layout, Layout::Packed(_));
+        let mut loader = Loader { shards, prefix, layout: Layout::Conv1d };
+        loader.layout = loader.layout(config)?;
+        let packed = matches!(loader.layout, Layout::Packed(_));
 
-        if shards.contains(&reader.name("wpe.weight")) {
+        if shards.contains(&loader.name("wpe.weight")) {
             config.position_embedding_type = PositionEmbedding::Learned;
         }
         let wpe = match config.position_embedding_type {
             PositionEmbedding::Learned => {
-                Some(reader.tensor("wpe.weight", &[config.n_positions, config.n_embd])?)
+                Some(loader.tensor("wpe.weight", &[config.n_positions, config.n_embd])?)
             }
             PositionEmbedding::Sinusoidal if !config.n_embd.is_multiple_of(2) => {
                 return Err(Error::Tensor {
-                    file: shards.listing.clone(),
-                    tensor: reader.name("wpe.weight"),
+                    file: shards.index_path.clone(),
+                    tensor: loader.name("wpe.weight"),
                     found: "no such tensor".into(),
                     expected: format!(
-                        "it, since sinusoidal positions need an even n_embd and this one is {}",
+                        "position embeddings, since sinusoidal ones require an even n_embd and it is {}",
                         config.n_embd
                     ),
                 });
             }
             PositionEmbedding::Sinusoidal => None,
         };
-        // The head stands beside the transformer, not within it.
-        let head = format!("{}lm_head.weight", prefix.trim_end_matches("transformer."));
+        // The LM head is outside the `transformer.` prefix.
+        let lm_head_name = format!("{}lm_head.weight", prefix.trim_end_matches("transformer."));
         let lm_head = match config.tie_word_embeddings {
-            _ if packed => Some(reader.packed(&head, Dtype::Int8, config.n_embd, config.vocab_size)?),
+            _ if packed => {
+                Some(loader.packed_matrix(&lm_head_name, Dtype::Int8, config.n_embd, config.vocab_size)?)
+            }
             true => None,
-            false => Some(reader.named(&head, &[config.vocab_size, config.n_embd])?),
+            false => Some(loader.tensor_by_full_name(&lm_head_name, &[config.vocab_size, config.n_embd])?),
         };
         Ok(Weights {
-            wte: reader.tensor("wte.weight", &[config.vocab_size, config.n_embd])?,
+            wte: loader.tensor("wte.weight", &[config.vocab_size, config.n_embd])?,
             wpe,
-            h: (0..config.n_layer).map(|layer| reader.block(layer, config)).collect::<Result<_>>()?,
-            ln_f: reader.layer_norm("ln_f", config)?,
+            h: (0..config.n_layer).map(|layer| loader.block(layer, config)).collect::<Result<_>>()?,
+            ln_f: loader.layer_norm("ln_f", config)?,
             lm_head,
         })
     }
 
-    /// Every tensor, in the order the forward pass meets them.
+    /// All tensors, in the order in which the forward pass uses them.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         fn norm(norm: &LayerNormWeights) -> [&Tensor; 2] {
             [&norm.weight, &norm.bias]
@@ -151,13 +154,13 @@ impl Weights {
     }
 }
 
-/// What stands before every name: nothing in OpenAI's files, `transformer.` in files saved with a head, `_orig_mod.`
-/// in files saved from a compiled PyTorch module.
+/// The prefix of all tensor names: empty in OpenAI's files, `transformer.` in files saved with an LM head,
+/// `_orig_mod.` in files saved from a compiled PyTorch module.
 fn prefix(shards: &Shards) -> Result<&'static str> {
     let prefixes = ["", "transformer.", "_orig_mod.", "_orig_mod.transformer."];
     prefixes.into_iter().find(|prefix| shards.contains(&format!("{prefix}wte.weight"))).ok_or_else(|| {
         Error::Tensor {
-            file: shards.listing.clone(),
+            file: shards.index_path.clone(),
             tensor: "wte.weight".into(),
             found: "no such tensor".into(),
             expected: "GPT-2's token embeddings, with or without the prefix transformer.".into(),
@@ -165,39 +168,39 @@ fn prefix(shards: &Shards) -> Result<&'static str> {
     })
 }
 
-/// How the file keeps the weight of a linear layer.
+/// The layout of a linear layer's weight in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
     /// `[in, out]`
     Conv1d,
     /// `[out, in]`
     Linear,
-    /// Quantized, in the blocks the kernels take.
+    /// Quantized, packed in the blocks that the kernels use.
     Packed(Dtype),
 }
 
-struct Reader<'a> {
+struct Loader<'a> {
     shards: &'a Shards,
     prefix: &'static str,
     layout: Layout,
 }
 
-impl Reader<'_> {
+impl Loader<'_> {
     fn name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// Which lineage the checkpoint is of, by the shape of the first block's `c_attn`.
+    /// Detects the layout from the first block's `c_attn`.
     fn layout(&self, config: &Config) -> Result<Layout> {
         let name = self.name("h.0.attn.c_attn.weight");
         for dtype in [Dtype::Int8, Dtype::Int4] {
-            if let Some(stored) = self.shards.get(&format!("{name}.{}", dtype.name())) {
-                return match stored.metadata.get(LAYOUT.0) {
+            if let Some(entry) = self.shards.get(&format!("{name}.{}", dtype.name())) {
+                return match entry.metadata.get(LAYOUT.0) {
                     Some(version) if version == LAYOUT.1 => Ok(Layout::Packed(dtype)),
                     found => Err(Error::Checkpoint {
-                        file: stored.file.to_path_buf(),
+                        file: entry.file.to_path_buf(),
                         problem: format!(
-                            "found {} {} of quantized weights, expected {}: quantize the model again",
+                            "found quantized weights with {} {}, expected {}: quantize the model again",
                             LAYOUT.0,
                             found.map_or("none", |version| version).escape_debug(),
                             LAYOUT.1
@@ -208,21 +211,21 @@ impl Reader<'_> {
         }
         let (n_in, n_out) = (config.n_embd, 3 * config.n_embd);
         match self.shards.get(&name) {
-            Some(stored) if stored.info.shape == [n_out, n_in] => Ok(Layout::Linear),
-            Some(stored) if stored.info.shape != [n_in, n_out] => Err(Error::Tensor {
-                file: stored.file.to_path_buf(),
+            Some(entry) if entry.info.shape == [n_out, n_in] => Ok(Layout::Linear),
+            Some(entry) if entry.info.shape != [n_in, n_out] => Err(Error::Tensor {
+                file: entry.file.to_path_buf(),
                 tensor: name,
-                found: format!("shape {:?}", stored.info.shape),
+                found: format!("shape {:?}", entry.info.shape),
                 expected: format!("shape [{n_in}, {n_out}] (Conv1D) or [{n_out}, {n_in}] (nn.Linear)"),
             }),
-            // Where it is missing, reading the block says so.
+            // If it is missing, loading the block reports it.
             _ => Ok(Layout::Conv1d),
         }
     }
 
     fn block(&self, layer: usize, config: &Config) -> Result<BlockWeights> {
         let (n_embd, n_inner) = (config.n_embd, config.n_inner);
-        let name = |part: &str| format!("h.{layer}.{part}");
+        let name = |suffix: &str| format!("h.{layer}.{suffix}");
         Ok(BlockWeights {
             ln_1: self.layer_norm(&name("ln_1"), config)?,
             attn: AttentionWeights {
@@ -250,59 +253,61 @@ impl Reader<'_> {
             weight: match self.layout {
                 Layout::Conv1d => self.tensor(&weight, &[n_in, n_out])?,
                 Layout::Linear => self.tensor(&weight, &[n_out, n_in])?.transposed(),
-                Layout::Packed(dtype) => self.packed(&self.name(&weight), dtype, n_in, n_out)?,
+                Layout::Packed(dtype) => self.packed_matrix(&self.name(&weight), dtype, n_in, n_out)?,
             },
             bias: self.vector(&format!("{name}.bias"), n_out)?,
         })
     }
 
+    /// A vector without the prefix in its name, converted to f32.
     fn vector(&self, name: &str, len: usize) -> Result<Tensor> {
         Ok(self.tensor(name, &[len])?.into_dtype(Dtype::F32))
     }
 
+    /// A plain tensor without the prefix in its name.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.named(&self.name(name), shape)
+        self.tensor_by_full_name(&self.name(name), shape)
     }
 
-    fn named(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let stored = self.find(name, shape)?;
-        let dtype = match stored.info.dtype {
+    fn tensor_by_full_name(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let entry = self.find(name, shape)?;
+        let dtype = match entry.info.dtype {
             StoredDtype::F32 => Dtype::F32,
             StoredDtype::F16 => Dtype::F16,
             StoredDtype::BF16 => Dtype::Bf16,
-            _ => return Err(wrong_dtype(name, &stored, "F32, F16 or BF16")),
+            _ => return Err(dtype_mismatch(name, &entry, "F32, F16 or BF16")),
         };
-        if stored.info.shape != shape {
-            return Err(wrong_shape(name, &stored, shape));
+        if entry.info.shape != shape {
+            return Err(shape_mismatch(name, &entry, shape));
         }
-        Ok(Tensor::new(stored.source, stored.range(), dtype, shape.to_vec()))
+        Ok(Tensor::new(entry.source, entry.range(), dtype, shape.to_vec()))
     }
 
-    /// A quantized matrix, `[in, out]`: its weights and its scales.
-    fn packed(&self, name: &str, dtype: Dtype, n_in: usize, n_out: usize) -> Result<Tensor> {
-        let [of_lines, of_scales] = file_shapes(dtype, n_in, n_out);
-        let part = |ending: &str, dtype: StoredDtype, shape: &[usize]| {
-            let name = format!("{name}.{ending}");
-            let stored = self.find(&name, shape)?;
-            if stored.info.dtype != dtype {
-                return Err(wrong_dtype(&name, &stored, &dtype.to_string()));
+    /// A quantized matrix, `[in, out]`: its packed weights and its scales.
+    fn packed_matrix(&self, name: &str, dtype: Dtype, n_in: usize, n_out: usize) -> Result<Tensor> {
+        let [packed_shape, scales_shape] = file_shapes(dtype, n_in, n_out);
+        let find = |suffix: &str, dtype: StoredDtype, shape: &[usize]| {
+            let name = format!("{name}.{suffix}");
+            let entry = self.find(&name, shape)?;
+            if entry.info.dtype != dtype {
+                return Err(dtype_mismatch(&name, &entry, &dtype.to_string()));
             }
-            if stored.info.shape != shape {
-                return Err(wrong_shape(&name, &stored, shape));
+            if entry.info.shape != shape {
+                return Err(shape_mismatch(&name, &entry, shape));
             }
-            Ok(stored)
+            Ok(entry)
         };
-        let of_scale = if dtype == Dtype::Int4 { StoredDtype::F16 } else { StoredDtype::F32 };
-        let lines = part(dtype.name(), StoredDtype::U8, &of_lines)?;
-        let scales = part("scale", of_scale, &of_scales)?;
-        let lines = Bytes::at(lines.source, lines.range(), 1);
-        let scales = Bytes::at(scales.source, scales.range(), align_of::<f32>());
-        Ok(Tensor::from_quantized(lines, scales, dtype, [n_in, n_out]))
+        let scale_dtype = if dtype == Dtype::Int4 { StoredDtype::F16 } else { StoredDtype::F32 };
+        let packed = find(dtype.name(), StoredDtype::U8, &packed_shape)?;
+        let scales = find("scale", scale_dtype, &scales_shape)?;
+        let packed = Bytes::view_or_copy(packed.source, packed.range(), 1);
+        let scales = Bytes::view_or_copy(scales.source, scales.range(), align_of::<f32>());
+        Ok(Tensor::from_quantized(packed, scales, dtype, [n_in, n_out]))
     }
 
-    fn find(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
+    fn find(&self, name: &str, shape: &[usize]) -> Result<TensorEntry<'_>> {
         self.shards.get(name).ok_or_else(|| Error::Tensor {
-            file: self.shards.listing.clone(),
+            file: self.shards.index_path.clone(),
             tensor: name.to_string(),
             found: "no such tensor".into(),
             expected: format!("shape {shape:?}"),
@@ -310,20 +315,20 @@ impl Reader<'_> {
     }
 }
 
-fn wrong_dtype(name: &str, stored: &Stored, expected: &str) -> Error {
+fn dtype_mismatch(name: &str, entry: &TensorEntry, expected: &str) -> Error {
     Error::Tensor {
-        file: stored.file.to_path_buf(),
+        file: entry.file.to_path_buf(),
         tensor: name.to_string(),
-        found: format!("dtype {}", stored.info.dtype),
+        found: format!("dtype {}", entry.info.dtype),
         expected: expected.to_string(),
     }
 }
 
-fn wrong_shape(name: &str, stored: &Stored, expected: &[usize]) -> Error {
+fn shape_mismatch(name: &str, entry: &TensorEntry, expected: &[usize]) -> Error {
     Error::Tensor {
-        file: stored.file.to_path_buf(),
+        file: entry.file.to_path_buf(),
         tensor: name.to_string(),
-        found: format!("shape {:?}", stored.info.shape),
+        found: format!("shape {:?}", entry.info.shape),
         expected: format!("shape {expected:?}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Writes a checkpoint with quantized matrices: a folder that can be opened like any other.
+//! Writing a quantized checkpoint to a folder.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -7,28 +7,29 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::quantized::LAYOUT;
-use super::shards::SINGLE;
+use super::shards::SINGLE_FILE;
 use super::tensor::{Dtype, Tensor};
 use super::{Checkpoint, LinearWeights, Weights};
 use crate::atomic_file::AtomicFile;
 use crate::error::{Error, Result};
 
-/// The data section and every tensor whose size allows it start on a cache line.
+/// The alignment, in bytes, of the data section and of every tensor except those after one of an unaligned
+/// size.
 const ALIGNMENT: usize = 64;
-/// Bytes that are written between two questions whether to go on.
-const PIECE: usize = 4 << 20;
+/// The bytes written between two progress callbacks.
+const WRITE_CHUNK: usize = 4 << 20;
 
-/// How far along the work is.
+/// The progress of [`Checkpoint::quantize`].
 #[derive(Clone, Copy, Debug)]
 pub enum QuantizeProgress {
-    /// A matrix was quantized, of so many.
+    /// The number of matrices quantized, and the total.
     Quantized(usize, usize),
-    /// So many bytes were written, of so many.
+    /// The number of bytes written, and the total.
     Written(usize, usize),
 }
 
-/// A tensor as the file has it.
-struct Entry<'a> {
+/// A tensor to be written to the file.
+struct FileEntry<'a> {
     name: String,
     dtype: &'static str,
     shape: Vec<usize>,
@@ -36,63 +37,67 @@ struct Entry<'a> {
 }
 
 impl Checkpoint {
-    /// Rounds the matrices to `dtype`, `Int8` or `Int4` (the head to eight bits in both), and writes them to `folder`,
-    /// with the configuration and the tokenizer. The weights appear under their name only when they are complete.
-    /// `go_on` is called at every step, and ends the work with its error. Returns the size of the weights' file.
+    /// Quantizes the matrices to `dtype`, `Int8` or `Int4` (the LM head always to int8), and writes the model
+    /// to `folder`, with its configuration and tokenizer. The weights file is replaced atomically.
+    /// `on_progress` is called at every step; an error from it cancels the work. Returns the size of the
+    /// weights file in bytes.
     ///
     /// # Errors
-    /// [`Error::Message`] where the matrices are quantized already or `folder` is none, [`Error::Io`] for what cannot be
-    /// written, and what `go_on` returns. Whatever was begun is removed.
+    /// [`Error::Message`] if the matrices are quantized already or `folder` is not a folder, [`Error::Io`] if
+    /// a file cannot be written, and any error of `on_progress`. No partial weights file is left behind.
     pub fn quantize(
         &self,
         dtype: Dtype,
         folder: &Path,
-        mut go_on: impl FnMut(QuantizeProgress) -> Result<()>,
+        mut on_progress: impl FnMut(QuantizeProgress) -> Result<()>,
     ) -> Result<usize> {
-        if let Some(stored) = self.quantized() {
-            let problem = format!("'{}' is quantized already, to {}", self.name, stored.name());
+        if let Some(stored) = self.quantized_dtype() {
+            let problem = format!("'{}' is already quantized to {}", self.name, stored.name());
             return Err(Error::Message(problem));
         }
         if folder.exists() && !folder.is_dir() {
-            let problem = format!("{}: is no folder, expected one to write", folder.display());
+            let problem =
+                format!("{}: is not a folder, expected one to write the model to", folder.display());
             return Err(Error::Message(problem));
         }
-        let weights = self.weights.quantized(dtype, &mut go_on)?;
-        let mut entries: Vec<Entry> = weights.iter().flat_map(entries).collect();
-        // First what keeps the next on a cache line, then the widest numbers, so that all are aligned.
+        let weights = self.weights.quantized(dtype, &mut on_progress)?;
+        let mut entries: Vec<FileEntry> = weights.iter().flat_map(entries).collect();
+        // Sizes that are multiples of the alignment first, then by descending element size, so that all are
+        // aligned.
         entries.sort_by_key(|entry| {
             let width = ["F32", "F16", "BF16", "U8"].iter().position(|dtype| *dtype == entry.dtype);
             (!entry.bytes.len().is_multiple_of(ALIGNMENT), width)
         });
 
         fs::create_dir_all(folder).map_err(|source| io(folder, "create", source))?;
-        let name = folder.join(SINGLE);
-        let new = AtomicFile::create(&name)?;
-        let bytes = write(new.file(), &name, &entries, &mut go_on)?;
-        for (name, content) in self.files()? {
+        let name = folder.join(SINGLE_FILE);
+        let weights_file = AtomicFile::create(&name)?;
+        let bytes = write(weights_file.file(), &name, &entries, &mut on_progress)?;
+        for (name, content) in self.auxiliary_files()? {
             let path = folder.join(name);
             fs::write(&path, content).map_err(|source| io(&path, "write", source))?;
         }
-        new.commit()?;
+        weights_file.commit()?;
         Ok(bytes)
     }
 }
 
 impl Weights {
-    /// All tensors by name, the matrices of the blocks rounded, and the head in eight bits.
+    /// All tensors by name, with the blocks' matrices quantized to `dtype` and the LM head to int8.
     fn quantized(
         &self,
         dtype: Dtype,
-        go_on: &mut impl FnMut(QuantizeProgress) -> Result<()>,
+        on_progress: &mut impl FnMut(QuantizeProgress) -> Result<()>,
     ) -> Result<Vec<(String, Tensor)>> {
         let mut all = vec![("wte.weight".to_string(), self.wte.clone())];
         all.extend(self.wpe.iter().map(|wpe| ("wpe.weight".to_string(), wpe.clone())));
         let (mut done, matrices) = (0, 4 * self.h.len() + 1);
-        let mut rounded = |name: &str, make: &dyn Fn() -> Tensor, all: &mut Vec<(String, Tensor)>| {
-            all.push((format!("{name}.weight"), make()));
-            done += 1;
-            go_on(QuantizeProgress::Quantized(done, matrices))
-        };
+        let mut push_quantized =
+            |name: &str, quantize: &dyn Fn() -> Tensor, all: &mut Vec<(String, Tensor)>| {
+                all.push((format!("{name}.weight"), quantize()));
+                done += 1;
+                on_progress(QuantizeProgress::Quantized(done, matrices))
+            };
         for (layer, block) in self.h.iter().enumerate() {
             for (name, norm) in [("ln_1", &block.ln_1), ("ln_2", &block.ln_2)] {
                 all.push((format!("h.{layer}.{name}.weight"), norm.weight.clone()));
@@ -107,27 +112,27 @@ impl Weights {
             for (name, linear) in linears {
                 let name = format!("h.{layer}.{name}");
                 all.push((format!("{name}.bias"), linear.bias.clone()));
-                rounded(&name, &|| linear.weight.clone().into_dtype(dtype), &mut all)?;
+                push_quantized(&name, &|| linear.weight.clone().into_dtype(dtype), &mut all)?;
             }
         }
         all.push(("ln_f.weight".to_string(), self.ln_f.weight.clone()));
         all.push(("ln_f.bias".to_string(), self.ln_f.bias.clone()));
-        let table = self.lm_head.as_ref().unwrap_or(&self.wte);
-        rounded("lm_head", &|| table.quantized_lm_head(dtype), &mut all)?;
+        let lm_head = self.lm_head.as_ref().unwrap_or(&self.wte);
+        push_quantized("lm_head", &|| lm_head.quantized_lm_head(dtype), &mut all)?;
         Ok(all)
     }
 }
 
 /// A tensor's entries in the file: one, or two for a quantized matrix.
-fn entries((name, tensor): &(String, Tensor)) -> Vec<Entry<'_>> {
+fn entries((name, tensor): &(String, Tensor)) -> Vec<FileEntry<'_>> {
     match tensor.file_tensors() {
-        Some(parts) => parts
+        Some(tensors) => tensors
             .into_iter()
-            .map(|part| Entry {
-                name: format!("{name}{}", part.suffix),
-                dtype: part.dtype,
-                shape: part.shape,
-                bytes: part.bytes,
+            .map(|tensor| FileEntry {
+                name: format!("{name}{}", tensor.suffix),
+                dtype: tensor.dtype,
+                shape: tensor.shape,
+                bytes: tensor.bytes,
             })
             .collect(),
         None => {
@@ -136,22 +141,27 @@ fn entries((name, tensor): &(String, Tensor)) -> Vec<Entry<'_>> {
                 Dtype::Bf16 => "BF16",
                 _ => "F32",
             };
-            vec![Entry { name: name.clone(), dtype, shape: tensor.shape().to_vec(), bytes: &tensor.bytes }]
+            vec![FileEntry {
+                name: name.clone(),
+                dtype,
+                shape: tensor.shape().to_vec(),
+                bytes: &tensor.bytes,
+            }]
         }
     }
 }
 
-/// Writes the tensors to `file`, which will be called `name`; returns its size.
+/// Writes a safetensors file; `name` is its name in error messages. Returns its size in bytes.
 fn write(
     file: &File,
     name: &Path,
-    entries: &[Entry],
-    go_on: &mut impl FnMut(QuantizeProgress) -> Result<()>,
+    entries: &[FileEntry],
+    on_progress: &mut impl FnMut(QuantizeProgress) -> Result<()>,
 ) -> Result<usize> {
     let mut header =
         Map::from_iter([("__metadata__".to_string(), json!({ "format": "pt", LAYOUT.0: LAYOUT.1 }))]);
     let mut total = 0;
-    for Entry { name, dtype, shape, bytes } in entries {
+    for FileEntry { name, dtype, shape, bytes } in entries {
         let offsets = [total, total + bytes.len()];
         header.insert(name.clone(), json!({"dtype": dtype, "shape": shape, "data_offsets": offsets}));
         total += bytes.len();
@@ -159,17 +169,17 @@ fn write(
     let mut header = Value::Object(header).to_string().into_bytes();
     header.resize((8 + header.len()).next_multiple_of(ALIGNMENT) - 8, b' ');
 
-    let refused = |source| io(name, "write", source);
+    let write_error = |source| io(name, "write", source);
     let mut file = BufWriter::new(file);
-    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(refused)?;
-    file.write_all(&header).map_err(refused)?;
+    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(write_error)?;
+    file.write_all(&header).map_err(write_error)?;
     let mut written = 0;
-    for piece in entries.iter().flat_map(|entry| entry.bytes.chunks(PIECE)) {
-        file.write_all(piece).map_err(refused)?;
-        written += piece.len();
-        go_on(QuantizeProgress::Written(written, total))?;
+    for chunk in entries.iter().flat_map(|entry| entry.bytes.chunks(WRITE_CHUNK)) {
+        file.write_all(chunk).map_err(write_error)?;
+        written += chunk.len();
+        on_progress(QuantizeProgress::Written(written, total))?;
     }
-    file.flush().map_err(refused)?;
+    file.flush().map_err(write_error)?;
     Ok(8 + header.len() + total)
 }
 

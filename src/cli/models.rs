@@ -130,7 +130,7 @@ fn size(bytes: usize) -> String {
 
 /// The precisions a model can run in; a quantized model has one.
 fn precisions(model: &Checkpoint) -> Vec<Dtype> {
-    match model.quantized() {
+    match model.quantized_dtype() {
         Some(dtype) => vec![dtype],
         None => Precision::ALL.into_iter().map(Precision::dtype).collect(),
     }
@@ -149,7 +149,7 @@ fn parameter_groups(model: &Checkpoint) -> [(&'static str, usize); 6] {
         ("attention", parameters.attention),
         ("MLP", parameters.mlp),
         ("layer norms", parameters.layer_norms),
-        ("LM head", parameters.head),
+        ("LM head", parameters.lm_head),
     ]
 }
 

@@ -72,7 +72,7 @@ impl Model {
         pool: ThreadPool,
         precision: Option<Precision>,
     ) -> Result<Self> {
-        match (checkpoint.quantized(), precision) {
+        match (checkpoint.quantized_dtype(), precision) {
             (Some(stored), Some(requested)) if requested.dtype() != stored => Err(Error::Parameter {
                 name: "precision".into(),
                 found: requested.to_string(),

@@ -1,12 +1,13 @@
-//! Beam search: keeps the `num_beams` most probable partial completions and returns the best finished hypotheses.
+//! Beam search: keeps the `num_beams` most probable partial completions and returns the best finished
+//! hypotheses.
 //!
-//! A running beam's score is the sum of its tokens' logprobs after the [`LogitsProcessors`]; a finished hypothesis
-//! divides that sum by `length ^ length_penalty`, the stop token included in the length. The algorithm is that of
-//! transformers' `generate(num_beams = ..., do_sample = False)`:
+//! A running beam's score is the sum of its tokens' logprobs after the [`LogitsProcessors`]; a finished
+//! hypothesis divides that sum by `length ^ length_penalty`, the stop token included in the length. The
+//! algorithm is that of transformers' `generate(num_beams = ..., do_sample = False)`:
 //!
 //! - Each step ranks all continuations of all beams and keeps the best `(1 + stop ids) * num_beams`.
-//! - Among the first `num_beams` of these, those that end in a stop token become finished hypotheses, of which the best
-//!   `num_beams` are kept. Lower-ranked continuations that end are dropped.
+//! - Among the first `num_beams` of these, those that end in a stop token become finished hypotheses, of
+//!   which the best `num_beams` are kept. Lower-ranked continuations that end are dropped.
 //! - The best `num_beams` continuations that do not end become the running beams.
 //! - At the length limit every continuation ends.
 //! - The search stops when there are `num_beams` finished hypotheses and [`EarlyStopping`] says so.
@@ -24,7 +25,8 @@ use crate::{Error, Result};
 pub enum EarlyStopping {
     /// Stop at once (transformers' `True`).
     Immediate,
-    /// Stop when the best running beam, if it ended here, would not beat the worst finished hypothesis (`False`).
+    /// Stop when the best running beam, if it ended here, would not beat the worst finished hypothesis
+    /// (`False`).
     #[default]
     Heuristic,
     /// Stop when no running beam can beat the worst finished hypothesis, given that logprobs are at most 0
@@ -37,8 +39,8 @@ pub enum EarlyStopping {
 pub struct BeamParams {
     /// The number of beams, at least 2.
     pub num_beams: usize,
-    /// The exponent of the length that a finished score is divided by: above 0 favors long hypotheses, below 0 short
-    /// ones.
+    /// The exponent of the length that a finished score is divided by: above 0 favors long hypotheses, below
+    /// 0 short ones.
     pub length_penalty: f32,
     /// When to stop.
     pub early_stopping: EarlyStopping,
@@ -73,8 +75,8 @@ impl BeamParams {
 /// The next forward pass: one position for each running beam, best first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BeamStep {
-    /// For each beam, the index of the previous step's beam that it extends (0 in the first step, where there is only
-    /// the prompt): transformers' `beam_idx`.
+    /// For each beam, the index of the previous step's beam that it extends (0 in the first step, where there
+    /// is only the prompt): transformers' `beam_idx`.
     pub parents: Vec<usize>,
     /// For each beam, the token it appends.
     pub tokens: Vec<u32>,
@@ -143,8 +145,9 @@ impl BeamSearch {
         })
     }
 
-    /// Takes the logits after each running beam, `[running beams, vocab_size]`: first the prompt's single row, then one
-    /// row for each token of the last [`BeamStep`]. Returns the next step, or `None` when the search is over.
+    /// Takes the logits after each running beam, `[running beams, vocab_size]`: first the prompt's single
+    /// row, then one row for each token of the last [`BeamStep`]. Returns the next step, or `None` when the
+    /// search is over.
     ///
     /// # Panics
     /// If there is not one row for each running beam.
@@ -189,8 +192,8 @@ impl BeamSearch {
         self.finished
     }
 
-    /// The best continuations of all beams: enough that `num_beams` remain even if every stop id is among them.
-    /// Ties are in order of beam, then token id.
+    /// The best continuations of all beams: enough that `num_beams` remain even if every stop id is among
+    /// them. Ties are in order of beam, then token id.
     fn top_continuations(&mut self, logits: &[&[f32]]) -> Vec<Continuation> {
         let limit = (1 + self.processors.params().stop_ids.len()).max(2) * self.params.num_beams;
         let mut continuations = Vec::with_capacity(limit * logits.len());
@@ -220,7 +223,8 @@ impl BeamSearch {
         };
         let at_length = match early_stopping {
             EarlyStopping::Immediate => return false,
-            // A sum of negative logprobs divided by a positive power of the length is greatest at the length limit.
+            // A sum of negative logprobs divided by a positive power of the length is greatest at the length
+            // limit.
             EarlyStopping::Never if length_penalty > 0.0 => self.max_new_tokens,
             _ => length,
         };

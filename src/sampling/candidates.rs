@@ -1,10 +1,10 @@
-//! The candidate tokens of one sampling step, and the logits warpers that filter them: temperature, top-k, top-p
-//! (nucleus sampling), min-p and typical-p.
+//! The candidate tokens of one sampling step, and the logits warpers that filter them: temperature, top-k,
+//! top-p (nucleus sampling), min-p and typical-p.
 //!
-//! Candidates stay in id order. Each has a score (the processed logit less the largest, divided by the temperature: at
-//! most 0) and a weight, `exp(score)`, its unnormalized probability. Each filter renormalizes over the candidates that
-//! the filters before it kept, as in transformers. Nothing here sorts the vocabulary: a filter that needs a cumulative
-//! probability finds its cutoff by quickselect.
+//! Candidates stay in id order. Each has a score (the processed logit less the largest, divided by the
+//! temperature: at most 0) and a weight, `exp(score)`, its unnormalized probability. Each filter renormalizes
+//! over the candidates that the filters before it kept, as in transformers. Nothing here sorts the
+//! vocabulary: a filter that needs a cumulative probability finds its cutoff by quickselect.
 
 use super::softmax;
 use super::top_n::TopN;
@@ -33,8 +33,9 @@ struct RankedCandidate {
 }
 
 impl Candidates {
-    /// Starts from processed logits, `[vocab_size]`, of which at least one is above negative infinity. `top_k` keeps
-    /// the k best and any that tie with the last of them; 0 keeps all. The temperature is above 0.
+    /// Starts from processed logits, `[vocab_size]`, of which at least one is above negative infinity.
+    /// `top_k` keeps the k best and any that tie with the last of them; 0 keeps all. The temperature is above
+    /// 0.
     pub fn reset(&mut self, scores: &[f32], temperature: f32, top_k: usize) {
         let max = softmax::max_logit(scores);
         // Reserve for the whole vocabulary, so that later steps never allocate.
@@ -67,8 +68,8 @@ impl Candidates {
         self.total = softmax::sum(&self.weights);
     }
 
-    /// Keeps the smallest set of most probable tokens whose cumulative probability reaches `p`, at least one token
-    /// (Holtzman et al. 2020).
+    /// Keeps the smallest set of most probable tokens whose cumulative probability reaches `p`, at least one
+    /// token (Holtzman et al. 2020).
     pub fn top_p(&mut self, p: f32) {
         let target = f64::from(p) * self.total;
         self.retain_at_least(self.weight_floor(target) as f32);
@@ -85,15 +86,16 @@ impl Candidates {
         self.total = softmax::sum(&self.weights);
     }
 
-    /// Locally typical sampling (Meister et al. 2022): keeps the tokens whose surprisal, `-ln p`, is nearest the
-    /// entropy, until their cumulative probability reaches `p`, and those that tie with the last.
+    /// Locally typical sampling (Meister et al. 2022): keeps the tokens whose surprisal, `-ln p`, is nearest
+    /// the entropy, until their cumulative probability reaches `p`, and those that tie with the last.
     pub fn typical_p(&mut self, p: f32) {
-        // -ln p = ln(total) - score: the distance of the surprisal from the entropy is that of the score from its mean.
+        // -ln p = ln(total) - score: the distance of the surprisal from the entropy is that of the score from
+        // its mean.
         let mean = softmax::weighted_sum(&self.scores, &self.weights) / self.total;
         let deviation = |score: f32| (f64::from(score) - mean).abs() as f32;
         let target = f64::from(p) * self.total;
-        // Keep at least the scores as close to the mean as the best one, 0, and all above the weight floor: the
-        // candidates dropped here deviate most and are all below the floor.
+        // Keep at least the scores as close to the mean as the best one, 0, and all above the weight floor:
+        // the candidates dropped here deviate most and are all below the floor.
         let lowest = libm::log(self.weight_floor(target)).min(2.0 * mean) as f32;
         self.retain(|_, score, _| score >= lowest);
         self.compute_keys(deviation);
@@ -102,14 +104,14 @@ impl Candidates {
         self.total = softmax::sum(&self.weights);
     }
 
-    /// A weight such that all candidates below it sum to less than `total - target`, so that the cutoff is among the
-    /// others. At most half the largest weight, lest rounding drop the best candidate.
+    /// A weight such that all candidates below it sum to less than `total - target`, so that the cutoff is
+    /// among the others. At most half the largest weight, lest rounding drop the best candidate.
     fn weight_floor(&self, target: f64) -> f64 {
         ((self.total - target) / self.ids.len() as f64 * 0.5).clamp(f64::MIN_POSITIVE, 0.5)
     }
 
-    /// Inverse-CDF sampling: the first candidate, in id order, whose cumulative probability exceeds `u`, which is in
-    /// `[0, 1)`.
+    /// Inverse-CDF sampling: the first candidate, in id order, whose cumulative probability exceeds `u`,
+    /// which is in `[0, 1)`.
     pub fn sample(&self, u: f64) -> u32 {
         let target = u * self.total;
         let mut cumulative = 0.0;
@@ -188,10 +190,10 @@ impl Candidates {
         self.ranked.extend(ranked);
     }
 
-    /// The candidate, in ascending order of keys, at which the cumulative weight reaches `target`; the last if it never
-    /// does. A weighted quickselect: each step partitions the remaining candidates at the median and sums the weights of
-    /// the lower half, about two visits to each candidate in all. Within a half the order is arbitrary, which does not
-    /// matter because the sums are exact.
+    /// The candidate, in ascending order of keys, at which the cumulative weight reaches `target`; the last
+    /// if it never does. A weighted quickselect: each step partitions the remaining candidates at the median
+    /// and sums the weights of the lower half, about two visits to each candidate in all. Within a half the
+    /// order is arbitrary, which does not matter because the sums are exact.
     fn cutoff(&mut self, target: f64) -> RankedCandidate {
         let mut open = &mut self.ranked[..];
         let mut cumulative = 0.0;

@@ -1,4 +1,5 @@
-//! Logprobs of the model's own distribution: `log_softmax(logits)` at temperature 1, before any penalty or filter.
+//! Logprobs of the model's own distribution: `log_softmax(logits)` at temperature 1, before any penalty or
+//! filter.
 
 use super::softmax;
 use super::top_n::TopN;

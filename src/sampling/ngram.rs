@@ -1,9 +1,11 @@
 //! No repeated n-grams: bans tokens that would complete an n-gram already present in prompt and completion.
 //!
-//! Paulus et al. 2017, section 2.5; transformers' `NoRepeatNGramLogitsProcessor`. Every window of `n` tokens whose first
-//! `n - 1` tokens equal the last `n - 1` of the history bans its last token; with `n = 1` every past token is banned.
+//! Paulus et al. 2017, section 2.5; transformers' `NoRepeatNGramLogitsProcessor`. Every window of `n` tokens
+//! whose first `n - 1` tokens equal the last `n - 1` of the history bans its last token; with `n = 1` every
+//! past token is banned.
 
-/// Sets the logits of banned tokens to negative infinity. Compares up to `n - 1` tokens at each position of the history.
+/// Sets the logits of banned tokens to negative infinity. Compares up to `n - 1` tokens at each position of
+/// the history.
 pub fn ban_repeated_ngrams(logits: &mut [f32], n: usize, prompt: &[u32], generated: &[u32]) {
     let len = prompt.len() + generated.len();
     if n == 0 || len < n {

@@ -2,19 +2,21 @@
 
 use crate::{Error, Result};
 
-/// The parameters that determine how the next token is chosen. The default leaves the model's distribution unchanged.
+/// The parameters that determine how the next token is chosen. The default leaves the model's distribution
+/// unchanged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParams {
     /// The divisor of the logits; 0 is greedy decoding, the lowest id among ties. Default 1.
     pub temperature: f32,
     /// Keeps the k most probable tokens and any that tie with the last of them; 0 is off.
     pub top_k: usize,
-    /// Keeps the most probable tokens until their cumulative probability reaches this, at least one; 1 is off.
+    /// Keeps the most probable tokens until their cumulative probability reaches this, at least one; 1 is
+    /// off.
     pub top_p: f32,
     /// Keeps tokens at least this many times as probable as the most probable one; 0 is off.
     pub min_p: f32,
-    /// Keeps the tokens whose surprisal is nearest the entropy until their cumulative probability reaches this; 1 is
-    /// off.
+    /// Keeps the tokens whose surprisal is nearest the entropy until their cumulative probability reaches
+    /// this; 1 is off.
     pub typical_p: f32,
     /// Divides the positive and multiplies the negative logits of tokens in prompt and completion; 1 is off.
     pub repetition_penalty: f32,
@@ -55,10 +57,12 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    /// Checks that every parameter is within its range: for presence and frequency penalties, the OpenAI API's -2 to 2.
+    /// Checks that every parameter is within its range: for presence and frequency penalties, the OpenAI
+    /// API's -2 to 2.
     ///
     /// # Errors
-    /// [`Error::Parameter`] naming the first parameter out of range, [`Error::TokenId`] for an id outside the vocabulary.
+    /// [`Error::Parameter`] naming the first parameter out of range, [`Error::TokenId`] for an id outside the
+    /// vocabulary.
     pub fn validate(&self, vocab_size: usize) -> Result<()> {
         let check = |name: &str, value: f32, ok: bool, expected: &str| match ok {
             true => Ok(()),

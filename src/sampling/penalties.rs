@@ -1,13 +1,13 @@
 //! Logit bias, and penalties for tokens that occurred before.
 //!
 //! - *Bias* (OpenAI `logit_bias`): `l[id] += bias`.
-//! - *Repetition* (Keskar et al. 2019, CTRL; transformers' `RepetitionPenaltyLogitsProcessor`): for each distinct token
-//!   of prompt and completion, `l[id] < 0 ? l[id] * r : l[id] / r`.
-//! - *Presence* and *frequency* (OpenAI): `l[id] -= presence + frequency * count(id)` for each distinct token of the
-//!   completion; the prompt does not count.
+//! - *Repetition* (Keskar et al. 2019, CTRL; transformers' `RepetitionPenaltyLogitsProcessor`): for each
+//!   distinct token of prompt and completion, `l[id] < 0 ? l[id] * r : l[id] / r`.
+//! - *Presence* and *frequency* (OpenAI): `l[id] -= presence + frequency * count(id)` for each distinct token
+//!   of the completion; the prompt does not count.
 //!
-//! The cost of each is linear in the length of the history and independent of the vocabulary's size. Token ids outside
-//! the logits are ignored.
+//! The cost of each is linear in the length of the history and independent of the vocabulary's size. Token
+//! ids outside the logits are ignored.
 
 /// Token counts, kept between calls so that nothing is allocated.
 #[derive(Clone, Debug, Default)]

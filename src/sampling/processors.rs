@@ -3,7 +3,8 @@
 use super::penalties::{self, TokenCounts};
 use super::{SamplingParams, ngram};
 
-/// Logit bias, repetition penalty, presence and frequency penalties, no repeated n-grams, minimum length: in this order.
+/// Logit bias, repetition penalty, presence and frequency penalties, no repeated n-grams, minimum length: in
+/// this order.
 #[derive(Clone, Debug)]
 pub struct LogitsProcessors {
     params: SamplingParams,
@@ -62,7 +63,8 @@ mod tests {
         });
         let mut scores = [1.0, 4.0, 1.0, 9.0];
         processors.apply(&mut scores, &[0, 1], &[0, 2, 0]);
-        // 0: (1 - 3) * 2 - 1 - 2 * 0.5; 1: repeats the bigram 0 1; 2: repeats 0 2; 3: a stop id before min_tokens.
+        // 0: (1 - 3) * 2 - 1 - 2 * 0.5; 1: repeats the bigram 0 1; 2: repeats 0 2; 3: a stop id before
+        // min_tokens.
         assert_eq!(scores, [-6.0, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY]);
 
         let mut scores = [1.0, 4.0, 1.0, 9.0];

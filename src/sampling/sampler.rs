@@ -28,7 +28,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler for choice `stream` of a request. Each stream of a seed is an independent sequence of random numbers.
+    /// A sampler for choice `stream` of a request. Each stream of a seed is an independent sequence of random
+    /// numbers.
     pub fn new(params: SamplingParams, stream: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(params.seed);
         rng.set_stream(stream);
@@ -45,10 +46,11 @@ impl Sampler {
         self.processors.params()
     }
 
-    /// Chooses the token after `prompt` and `generated` from that position's logits, `[vocab_size]`, at least one.
+    /// Chooses the token after `prompt` and `generated` from that position's logits, `[vocab_size]`, at least
+    /// one.
     ///
-    /// Uses one random number, or none at temperature 0. If the processors ban every token, the raw logits are used; if
-    /// those are all negative infinity or NaN, every token is equally probable.
+    /// Uses one random number, or none at temperature 0. If the processors ban every token, the raw logits
+    /// are used; if those are all negative infinity or NaN, every token is equally probable.
     pub fn sample(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> SampledToken {
         let id = if self.params().temperature == 0.0 {
             self.process(logits, prompt, generated);

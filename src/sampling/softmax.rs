@@ -1,12 +1,12 @@
 //! Softmax weights and their sums, bit-identical on every machine and in any order.
 //!
-//! `exp(x) = 2^n * exp(r)` with `n` the nearest integer to `x / ln 2`, and a polynomial of degree 6 for `exp(r)`
-//! (coefficients from Cephes' `expf`; relative error at most 2e-7). It uses only IEEE 754 additions and multiplications
-//! and integer shifts, so vectorization at any width gives the same bits.
+//! `exp(x) = 2^n * exp(r)` with `n` the nearest integer to `x / ln 2`, and a polynomial of degree 6 for
+//! `exp(r)` (coefficients from Cephes' `expf`; relative error at most 2e-7). It uses only IEEE 754 additions
+//! and multiplications and integer shifts, so vectorization at any width gives the same bits.
 //!
-//! The largest score has weight 1, and each weight is rounded to a multiple of 2^-36. f64 sums of up to 2^17 weights are
-//! then *exact*: summing blockwise, sorted or left to right gives the same value. Tokens less than 2^-37 (7e-12) times
-//! as probable as the best one get weight 0.
+//! The largest score has weight 1, and each weight is rounded to a multiple of 2^-36. f64 sums of up to 2^17
+//! weights are then *exact*: summing blockwise, sorted or left to right gives the same value. Tokens less
+//! than 2^-37 (7e-12) times as probable as the best one get weight 0.
 //!
 //! Loops over the vocabulary are compiled for several instruction sets and dispatched at run time.
 
@@ -54,8 +54,8 @@ pub fn exp_weight(x: f32) -> f32 {
     let exp_r = p * (r * r) + r + 1.0;
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
     let exp = exp_r * f32::from_bits(exponent << 23);
-    // Between 2^-13 and 2^-12 an f32's last bit is 2^-36: adding 2^-13 rounds smaller values, and larger values are
-    // multiples already.
+    // Between 2^-13 and 2^-12 an f32's last bit is 2^-36: adding 2^-13 rounds smaller values, and larger
+    // values are multiples already.
     const STEP: f32 = 1.0 / 8192.0;
     (exp + STEP) - STEP
 }
@@ -73,7 +73,8 @@ pub fn sum(weights: &[f32]) -> f64 {
     lanes.iter().sum::<f64>() + rest.iter().map(|&w| f64::from(w)).sum::<f64>()
 }
 
-/// The dot product of scores and weights, accumulated in eight lanes on every machine. Weights of 0 are skipped.
+/// The dot product of scores and weights, accumulated in eight lanes on every machine. Weights of 0 are
+/// skipped.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
 pub fn weighted_sum(scores: &[f32], weights: &[f32]) -> f64 {
     let product = |s: f32, w: f32| {
@@ -107,7 +108,8 @@ pub fn sum_exp(logits: &[f32], max: f32) -> f64 {
         .sum()
 }
 
-/// Appends `(s - max) / temperature` for every score, where `max` is the largest: at most 0. NaN stays, infinity gives 0.
+/// Appends `(s - max) / temperature` for every score, where `max` is the largest: at most 0. NaN stays,
+/// infinity gives 0.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw", "x86_64+avx2"))]
 pub fn apply_temperature(scores: &[f32], max: f32, temperature: f32, out: &mut Vec<f32>) {
     out.extend(scores.iter().map(|&s| match (s - max) / temperature {

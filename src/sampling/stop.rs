@@ -2,10 +2,11 @@
 
 use crate::{Error, Result};
 
-/// Passes streamed text through until a stop string is complete, and holds back any suffix that may become one.
+/// Passes streamed text through until a stop string is complete, and holds back any suffix that may become
+/// one.
 ///
-/// The first stop string to be complete wins, and the longest among those that end at the same position; the text is
-/// truncated before it. Chunk boundaries make no difference.
+/// The first stop string to be complete wins, and the longest among those that end at the same position; the
+/// text is truncated before it. Chunk boundaries make no difference.
 #[derive(Clone, Debug)]
 pub struct StopMatcher {
     stops: Vec<String>,

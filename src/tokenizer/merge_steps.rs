@@ -5,8 +5,8 @@
 //! repeat: merge the adjacent pair with the lowest merge rank, until no adjacent pair has one
 //! ```
 //!
-//! Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units", on bytes as in GPT-2. This is
-//! the reference algorithm; [`Tokenizer::encode`] gives the same ids with a priority queue.
+//! Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units", on bytes as in GPT-2.
+//! This is the reference algorithm; [`Tokenizer::encode`] gives the same ids with a priority queue.
 
 use super::Tokenizer;
 use crate::{Error, Result};

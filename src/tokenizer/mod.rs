@@ -1,12 +1,12 @@
 //! Text to token ids and back: GPT-2's byte-level BPE.
 //!
-//! The pre-tokenizer splits a text into pre-tokens (words) with a regular expression. Each pre-token starts as its UTF-8
-//! bytes, which are merged pair by pair in order of merge rank. Every token therefore stands for a fixed byte sequence,
-//! every text can be encoded, and decoding concatenates the bytes. A token may hold part of a character, so streamed
-//! text is decoded with [`Utf8Decoder`].
+//! The pre-tokenizer splits a text into pre-tokens (words) with a regular expression. Each pre-token starts
+//! as its UTF-8 bytes, which are merged pair by pair in order of merge rank. Every token therefore stands for
+//! a fixed byte sequence, every text can be encoded, and decoding concatenates the bytes. A token may hold
+//! part of a character, so streamed text is decoded with [`Utf8Decoder`].
 //!
-//! Pre-tokenization and merging use the `tokenizers` crate, so that the ids are those of Hugging Face. Parsing the files
-//! and decoding are implemented here.
+//! Pre-tokenization and merging use the `tokenizers` crate, so that the ids are those of Hugging Face.
+//! Parsing the files and decoding are implemented here.
 
 use std::path::Path;
 
@@ -41,8 +41,8 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Builds a tokenizer from the content of a `tokenizer.json`; `file` is its name in error messages.
     ///
-    /// Truncation, padding and the post-processor are ignored on purpose: the engine handles prompts that are too long,
-    /// and a prompt never gets tokens that its text does not contain.
+    /// Truncation, padding and the post-processor are ignored on purpose: the engine handles prompts that are
+    /// too long, and a prompt never gets tokens that its text does not contain.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the file is not JSON, is not a byte-level BPE tokenizer, or is inconsistent.
@@ -50,8 +50,8 @@ impl Tokenizer {
         Self::from_spec(file, file, TokenizerSpec::from_json(file, bytes)?)
     }
 
-    /// Builds GPT-2's tokenizer from its two original files: `vocab.json` (token to id) and `merges.txt` (one pair per
-    /// line, in order of merge rank). `<|endoftext|>` is a special token if the vocabulary has it.
+    /// Builds GPT-2's tokenizer from its two original files: `vocab.json` (token to id) and `merges.txt` (one
+    /// pair per line, in order of merge rank). `<|endoftext|>` is a special token if the vocabulary has it.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read, [`Error::Tokenizer`] if it is malformed.
@@ -91,8 +91,9 @@ impl Tokenizer {
         })
     }
 
-    /// Encodes a text to token ids. With `parse_special`, a special token's name in the text (`<|endoftext|>`) becomes
-    /// that token; without, it is plain text, as it should be in a prompt from an untrusted source.
+    /// Encodes a text to token ids. With `parse_special`, a special token's name in the text
+    /// (`<|endoftext|>`) becomes that token; without, it is plain text, as it should be in a prompt from an
+    /// untrusted source.
     ///
     /// # Errors
     /// [`Error::Message`] if the normalizer, pre-tokenizer or model fails on this text (GPT-2's cannot).
@@ -110,8 +111,8 @@ impl Tokenizer {
         encode().map_err(|e| Error::Message(format!("the text cannot be tokenized: {e}")))
     }
 
-    /// Decodes token ids to text: concatenates their bytes and replaces invalid UTF-8 with U+FFFD. Special tokens give
-    /// their names; ids outside the vocabulary give nothing.
+    /// Decodes token ids to text: concatenates their bytes and replaces invalid UTF-8 with U+FFFD. Special
+    /// tokens give their names; ids outside the vocabulary give nothing.
     pub fn decode(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes(id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()

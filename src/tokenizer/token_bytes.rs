@@ -1,8 +1,8 @@
 //! The byte sequence of each token.
 //!
-//! Vocabulary files are JSON, and JSON strings cannot hold arbitrary bytes, so GPT-2 maps each byte to one printable
-//! character: printable bytes to themselves, the other 68 to the characters from U+0100 on, in order. A space is
-//! written `Ġ` and a line feed `Ċ` (`bytes_to_unicode` in OpenAI's `encoder.py`).
+//! Vocabulary files are JSON, and JSON strings cannot hold arbitrary bytes, so GPT-2 maps each byte to one
+//! printable character: printable bytes to themselves, the other 68 to the characters from U+0100 on, in
+//! order. A space is written `Ġ` and a line feed `Ċ` (`bytes_to_unicode` in OpenAI's `encoder.py`).
 
 use std::path::Path;
 

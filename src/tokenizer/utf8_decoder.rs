@@ -1,7 +1,8 @@
 //! Incremental UTF-8 decoding of token bytes.
 
-/// Decodes a stream of byte chunks to text. A character split across chunks is pending back until its last byte arrives;
-/// invalid UTF-8 becomes U+FFFD. The concatenated outputs equal [`String::from_utf8_lossy`] of the concatenated input.
+/// Decodes a stream of byte chunks to text. A character split across chunks is pending back until its last
+/// byte arrives; invalid UTF-8 becomes U+FFFD. The concatenated outputs equal [`String::from_utf8_lossy`] of
+/// the concatenated input.
 #[derive(Clone, Debug, Default)]
 pub struct Utf8Decoder {
     /// The first bytes of an incomplete character, or none.

@@ -37,7 +37,7 @@ fn files_that_are_not_safetensors() {
         (vec![], "empty file"),
         (vec![1, 2, 3], "found 3 bytes & the 8 of the header length"),
         (length(u64::MAX), "found a header length of 18446744073709551615 & at most 100000000"),
-        (length(90_000_000), "found a header length of 90000000 & cut short"),
+        (length(90_000_000), "found a header length of 90000000 & truncated"),
         (length(10), not_json),
         (not_text, not_json),
         (file("", &[]), not_json),
@@ -47,7 +47,7 @@ fn files_that_are_not_safetensors() {
         (file("{}", &[]), "tensor wte.weight & found no such tensor"),
         (file(r#"{"a": 7}"#, &[]), "tensor a & dtype, shape and data_offsets"),
         (file(r#"{"a": {"dtype": "F32"}}"#, &[]), "tensor a & missing field"),
-        (file(r#"{"__metadata__": {"a": [3]}}"#, &[]), "not what safetensors defines"),
+        (file(r#"{"__metadata__": {"a": [3]}}"#, &[]), "not valid safetensors"),
         (
             file(r#"{"a\nb": {"dtype": "F32", "shape": [1], "data_offsets": [9, 13]}}"#, &[]),
             r"tensor a\nb & found data_offsets 9 to 13 & start at 0",
@@ -79,7 +79,7 @@ fn headers_that_lie_about_a_tensor() {
         ("shape", json!([-1, 8]), "tensor wte.weight & -1"),
         ("shape", json!([1.5, 8]), "tensor wte.weight & 1.5"),
         ("shape", json!([far, 8]), "tensor wte.weight & F32 [9223372036854775808, 8]"),
-        ("shape", json!([far, 2, 11]), "tensor wte.weight & a size that is a number of bytes"),
+        ("shape", json!([far, 2, 11]), "tensor wte.weight & a size in whole bytes"),
         ("shape", json!("11x8"), "tensor wte.weight & 11x8"),
         ("data_offsets", json!([end, start]), &wte_elsewhere),
         ("data_offsets", json!([start + 4, end]), &wte_elsewhere),
@@ -255,7 +255,7 @@ fn folders_that_are_not_checkpoints() {
 
     let config = path.join("config.json");
     fs::create_dir(&config).unwrap();
-    refused(open(path), "config.json", "found a folder, expected a file");
+    refused(open(path), "config.json", "found a folder, expected a regular file");
     fs::remove_dir(&config).unwrap();
     fs::write(&config, Tiny::new(Dtype::F32).config.to_string()).unwrap();
     refused(open(path), here, "neither model.safetensors nor model.safetensors.index.json");
@@ -265,7 +265,7 @@ fn folders_that_are_not_checkpoints() {
     refused(open(path), here, "found pytorch_model.bin, expected model.safetensors & save_pretrained");
 
     fs::create_dir(path.join("model.safetensors")).unwrap();
-    refused(open(path), "model.safetensors", "found a folder, expected a file");
+    refused(open(path), "model.safetensors", "found a folder, expected a regular file");
 
     let gone = path.join("gone");
     refused(open(&gone), "gone", "not found: no such folder & config.json");
@@ -295,9 +295,9 @@ fn files_that_are_not_for_reading() {
     link("model.safetensors", &folder.path().join("gone"));
     refused(open(), "model.safetensors", "cannot open");
     link("model.safetensors", Path::new("/dev/zero"));
-    refused(open(), "model.safetensors", "found a device or pipe, expected a file");
+    refused(open(), "model.safetensors", "found a device or pipe, expected a regular file");
     link("config.json", Path::new("/dev/zero"));
-    refused(open(), "config.json", "found a device or pipe, expected a file");
+    refused(open(), "config.json", "found a device or pipe, expected a regular file");
     link("config.json", &folder.path().join("gone"));
     refused(open(), "config.json", "cannot open");
 }
@@ -314,7 +314,7 @@ fn indexes_that_lie() {
     };
 
     for json in ["", "{}", "[", r#"{"weight_map": 3}"#, r#"{"weight_map": {"a": 7}}"#] {
-        refused(json.into(), "index.json", "found no index of shards & weight_map");
+        refused(json.into(), "index.json", "found no shard index & weight_map");
     }
     let none = r#"{"weight_map": {}}"#;
     refused(none.into(), "index.json", "tensor wte.weight & no such tensor");
@@ -328,7 +328,7 @@ fn indexes_that_lie() {
         true => second,
         false => first,
     };
-    let misplaced = "tensor wte.weight & found no such tensor & index.json places it";
+    let misplaced = "tensor wte.weight & found no such tensor & the tensor in this file";
     refused(with("wte.weight", elsewhere), elsewhere, misplaced);
     refused(with("extra", first), first, "tensor extra & found no such tensor");
     refused(with("wte.weight", "gone.safetensors"), "gone.safetensors", "cannot open");
@@ -348,7 +348,7 @@ fn indexes_that_lie() {
         ".".into(),
         String::new(),
     ] {
-        let words = "found the shard & expected the name of a file in this folder";
+        let words = "found shard & expected the name of a file in this folder";
         refused(with("wte.weight", &outside), "index.json", words);
     }
 }

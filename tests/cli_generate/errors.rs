@@ -14,7 +14,7 @@ fn generate_failure_is_one_line_error() {
     let long_text = "word ".repeat(600);
     let cases: &[(&[&str], &[&str])] = &[
         (&["Hi", "-m", "no-such-model"], &["'no-such-model' not found", "hornbook pull no-such-model"]),
-        (&["Hi", "-m", "gpt2-xl"], &["'gpt2-xl' not found", "`hornbook pull gpt2-xl` puts it there"]),
+        (&["Hi", "-m", "gpt2-xl"], &["'gpt2-xl' not found", "run `hornbook pull gpt2-xl` to download it"]),
         (&["Hi", "-m", "./no/such/folder"], &["./no/such/folder", "no such folder"]),
         (&["Hi", "-m", empty], &[empty, "config.json"]),
         (&["Hi", "-m", not_text], &["prompt.txt"]),

@@ -104,7 +104,7 @@ fn malformed_responses_are_rejected() {
     files.insert("model.safetensors.index.json".to_string(), index.into_bytes());
     let lying = FakeHub::with_files(files.clone());
     let line = lying.error_line(&["pull", NAME]);
-    assert!(line.contains("found the shard \"../../etc/passwd\""), "{line}");
+    assert!(line.contains("found shard \"../../etc/passwd\""), "{line}");
     let index = json!({"weight_map": {"wte.weight": "model-1.safetensors"}}).to_string();
     files.insert("model.safetensors.index.json".to_string(), index.into_bytes());
     let line = FakeHub::with_files(files).error_line(&["pull", NAME]);
