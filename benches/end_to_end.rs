@@ -1,4 +1,4 @@
-//! The built-in model: a prompt, and tokens after it. `hornbook bench` measures other models and their limits.
+//! Prefill and decode of the built-in model. `hornbook bench` measures other models and the machine's limits.
 
 use crate::pool;
 use criterion::{BenchmarkId, Criterion, Throughput};

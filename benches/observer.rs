@@ -1,10 +1,10 @@
-//! What it costs to look: a token of the built-in model, watched by nobody (`absent`), by an observer that wants nothing
-//! (`blind`, the most that observers could cost whoever does not use them), by one that reads every head's output, and
-//! by one that sees all there is, attention patterns included.
+//! The overhead of observers on a decode step of the built-in model: without an observer (`absent`), with one
+//! that is interested in no site (`blind`, an upper bound of the cost to runs that do not observe), with one
+//! that reads every head's output, and with one that reads every site, attention weights included.
 //!
-//! Each step that is watched has one beside it that nobody watches, now before it and now after. The line below a
-//! benchmark is what watching adds, the median of these pairs, which a busy machine moves far less than either time;
-//! `absent_again`, nobody against nobody, says how far off such a median may be.
+//! Every observed step is paired with an unobserved one, alternately before and after it. The line below a
+//! benchmark is the observer's overhead, the median over these pairs, which a busy machine affects far less
+//! than either time; `absent_again`, two runs without an observer, shows the noise of that median.
 
 use crate::pool;
 use criterion::measurement::WallTime;
@@ -21,6 +21,7 @@ const DEPTH: usize = 64;
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
+/// Interested in no site.
 struct Blind;
 
 impl Observer for Blind {
@@ -31,9 +32,10 @@ impl Observer for Blind {
     fn observe(&mut self, _: Site, _: ArrayViewMutD<'_, f32>) {}
 }
 
-struct Outputs;
+/// Reads every head's output.
+struct HeadOutputs;
 
-impl Observer for Outputs {
+impl Observer for HeadOutputs {
     fn is_interested(&self, site: Site) -> bool {
         matches!(site, Site::Z(_))
     }
@@ -52,51 +54,51 @@ pub fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("observer");
     group.throughput(Throughput::Elements(1)).sample_size(50).measurement_time(Duration::from_secs(4));
     group.bench_function("absent", |b| {
-        b.iter_custom(|n| Pairs::new(&model).take(n, &mut (), |pair| pair.without))
+        b.iter_custom(|n| StepPairs::new(&model).sum(n, &mut (), |pair| pair.unobserved))
     });
-    beside_nobody(&mut group, "absent_again", &model, ());
-    beside_nobody(&mut group, "blind", &model, Blind);
-    beside_nobody(&mut group, "head_outputs", &model, Outputs);
-    beside_nobody(&mut group, "everything", &model, everything);
+    bench_overhead(&mut group, "absent_again", &model, ());
+    bench_overhead(&mut group, "blind", &model, Blind);
+    bench_overhead(&mut group, "head_outputs", &model, HeadOutputs);
+    bench_overhead(&mut group, "everything", &model, everything);
 }
 
-/// Times steps with an observer, and says what it adds.
-fn beside_nobody(group: &mut Group, name: &str, model: &Model, mut see: impl Observer) {
-    let mut added = vec![];
+/// Times steps with an observer and prints its overhead.
+fn bench_overhead(group: &mut Group, name: &str, model: &Model, mut observer: impl Observer) {
+    let mut overheads = vec![];
     group.bench_function(name, |b| {
         b.iter_custom(|n| {
-            Pairs::new(model).take(n, &mut see, |pair| {
-                added.push(pair.with.as_secs_f64() / pair.without.as_secs_f64() - 1.0);
-                pair.with
+            StepPairs::new(model).sum(n, &mut observer, |pair| {
+                overheads.push(pair.observed.as_secs_f64() / pair.unobserved.as_secs_f64() - 1.0);
+                pair.observed
             })
         });
     });
-    if added.len() < 100 {
-        return; // another benchmark was asked for, or a test whether this one runs
+    if overheads.len() < 100 {
+        return; // filtered out, or a single run under `cargo test`
     }
-    added.sort_by(f64::total_cmp);
-    // Nineteen times of twenty, the median lies between these two.
-    let (middle, reach) = (added.len() / 2, (added.len() as f64).sqrt() as usize);
-    let at = |i: usize| 100.0 * added[i];
-    let (low, high) = (at(middle - reach), at(middle + reach));
-    println!("observer/{name} adds {:+.2} % to a token [{low:+.2} % {high:+.2} %]\n", at(middle));
+    overheads.sort_by(f64::total_cmp);
+    // A 95 % confidence interval of the median, from order statistics.
+    let (middle, margin) = (overheads.len() / 2, (overheads.len() as f64).sqrt() as usize);
+    let percent = |i: usize| 100.0 * overheads[i];
+    let (low, high) = (percent(middle - margin), percent(middle + margin));
+    println!("observer/{name} overhead: {:+.2} % per token [{low:+.2} % {high:+.2} %]\n", percent(middle));
 }
 
-/// The time of a step with nobody, and of the same step with an observer.
-struct Pair {
-    without: Duration,
-    with: Duration,
+/// The times of a step without and with an observer.
+struct StepPair {
+    unobserved: Duration,
+    observed: Duration,
 }
 
-/// Steps in pairs, in the same memory: where a cache lies can cost more than an observer does.
-struct Pairs<'a> {
+/// Runs pairs of steps on the same KV cache: its placement in memory can cost more than an observer.
+struct StepPairs<'a> {
     model: &'a Model,
     cache: KvCache,
     workspace: Workspace,
     ids: Vec<u32>,
 }
 
-impl<'a> Pairs<'a> {
+impl<'a> StepPairs<'a> {
     fn new(model: &'a Model) -> Self {
         let ids: Vec<u32> = (0..=DEPTH as u32).map(|i| i * 61 % 4096).collect();
         let cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
@@ -105,30 +107,35 @@ impl<'a> Pairs<'a> {
         pairs
     }
 
-    fn feed(&mut self, tokens: Range<usize>, see: &mut impl Observer) {
+    fn feed(&mut self, tokens: Range<usize>, observer: &mut impl Observer) {
         self.cache.truncate(tokens.start);
         let segment =
             Segment { tokens: &self.ids[tokens], cache: &mut self.cache, logits: LogitsWanted::Last };
-        self.model.forward(&mut [segment], &mut self.workspace, see).expect("tokens within the context");
+        self.model.forward(&mut [segment], &mut self.workspace, observer).expect("tokens within the context");
     }
 
-    fn step(&mut self, see: &mut impl Observer) -> Duration {
+    fn step(&mut self, observer: &mut impl Observer) -> Duration {
         let start = Instant::now();
-        self.feed(DEPTH..DEPTH + 1, see);
+        self.feed(DEPTH..DEPTH + 1, observer);
         start.elapsed()
     }
 
-    /// The sum of what is taken from each of `n` pairs.
-    fn take(&mut self, n: u64, see: &mut impl Observer, from: impl FnMut(Pair) -> Duration) -> Duration {
+    /// Runs `n` pairs and sums the duration that `select` picks from each.
+    fn sum(
+        &mut self,
+        n: u64,
+        observer: &mut impl Observer,
+        select: impl FnMut(StepPair) -> Duration,
+    ) -> Duration {
         let pair = |i: u64| {
             if i.is_multiple_of(2) {
-                let without = self.step(&mut ());
-                Pair { without, with: self.step(see) }
+                let unobserved = self.step(&mut ());
+                StepPair { unobserved, observed: self.step(observer) }
             } else {
-                let with = self.step(see);
-                Pair { without: self.step(&mut ()), with }
+                let observed = self.step(observer);
+                StepPair { unobserved: self.step(&mut ()), observed }
             }
         };
-        (0..n).map(pair).map(from).sum()
+        (0..n).map(pair).map(select).sum()
     }
 }

@@ -1,4 +1,4 @@
-//! `hornbook bench` and `hornbook perplexity` as a user types them.
+//! Command-line tests of `hornbook bench` and `hornbook perplexity`.
 
 use assert_cmd::Command;
 use serde_json::Value;
@@ -10,70 +10,70 @@ fn hornbook(arguments: &[&str]) -> Command {
     command
 }
 
-/// What a command that succeeds writes.
-fn output(arguments: &[&str]) -> String {
+/// Returns the standard output of a successful command.
+fn stdout(arguments: &[&str]) -> String {
     let output = hornbook(arguments).assert().success().get_output().clone();
     String::from_utf8(output.stdout).unwrap()
 }
 
 fn json(arguments: &[&str]) -> Value {
-    serde_json::from_str(&output(arguments)).unwrap()
+    serde_json::from_str(&stdout(arguments)).unwrap()
 }
 
-/// The one line of a command that fails.
-fn refused(arguments: &[&str]) -> String {
+/// Returns the one-line error of a failing command.
+fn error_line(arguments: &[&str]) -> String {
     let output = hornbook(arguments).assert().failure().get_output().clone();
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!(line.trim_end().lines().count(), 1, "{line}");
     line
 }
 
-fn data(path: &str) -> String {
+fn data_file(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path);
     path.to_str().unwrap().to_string()
 }
 
-const QUICK: [&str; 11] =
+/// A bench of every phase that takes little time.
+const QUICK_BENCH: [&str; 11] =
     ["bench", "--prompt", "24", "--depth", "3,20", "--batch", "3", "--repeat", "2", "--threads", "1,2"];
 
 #[test]
-fn bench_measures_every_phase_with_every_number_of_threads() {
-    let report = json(&[&QUICK[..], &["--json"]].concat());
+fn bench_json_reports_every_phase_and_thread_count() {
+    let report = json(&[&QUICK_BENCH[..], &["--json"]].concat());
     let machine = &report["machine"];
-    assert!(
-        machine["bandwidth_gb_s"].as_f64().unwrap() > 0.1 && machine["fma_gflops"].as_f64().unwrap() > 0.1
-    );
+    assert!(machine["bandwidth_gb_per_s"].as_f64().unwrap() > 0.1);
+    assert!(machine["peak_gflops"].as_f64().unwrap() > 0.1);
     assert_eq!(machine["limits"].as_array().unwrap().len(), 2);
     assert_eq!(report["model"]["parameters"], 5_918_720);
     let results = report["results"].as_array().unwrap();
     assert_eq!(results.len(), 2 * 4);
     for (result, threads) in results.iter().zip([1, 1, 1, 1, 2, 2, 2, 2]) {
         assert_eq!((&result["threads"], &result["precision"]), (&threads.into(), &"f16".into()));
-        assert!(result["tokens_per_second"].as_f64().unwrap() > 0.0 && result["spread"].is_number());
-        let (bandwidth, peak) = (&result["of_bandwidth"], &result["of_peak"]);
+        assert!(result["tokens_per_second"].as_f64().unwrap() > 0.0 && result["iqr"].is_number());
+        let (bandwidth, peak) = (&result["fraction_of_bandwidth"], &result["fraction_of_peak"]);
         match result["phase"].as_str().unwrap() {
             "prefill" => assert!(result["prompt"] == 24 && peak.is_number() && bandwidth.is_null()),
             "decode" => assert!(result["depth"].is_number() && bandwidth.is_number() && peak.is_null()),
             "batch" => assert!(result["sequences"] == 3 && bandwidth.is_number() && peak.is_number()),
-            other => panic!("no phase is called {other}"),
+            other => panic!("unknown phase {other}"),
         }
     }
 }
 
 #[test]
-fn bench_writes_a_table_or_comma_separated_values() {
-    let csv = output(&[&QUICK[..], &["--csv"]].concat());
+fn bench_prints_table_or_csv() {
+    let csv = stdout(&[&QUICK_BENCH[..], &["--csv"]].concat());
     let lines: Vec<_> = csv.lines().collect();
     assert_eq!(lines.len(), 1 + 8);
     assert!(lines[1].starts_with("f16,f32,1,prefill,24,,,"), "{csv}");
     assert!(lines.iter().all(|line| line.matches(',').count() == 11), "{csv}");
-    let table = output(&QUICK);
+    let table = stdout(&QUICK_BENCH);
     assert_eq!(table.lines().filter(|line| line.starts_with("f16 ")).count(), 8, "{table}");
 }
 
 #[test]
-fn bench_clips_what_is_beyond_the_context_and_says_so() {
-    let tiny = data("tiny-gelu-new");
+fn bench_lengths_beyond_context_are_clipped_with_note() {
+    let tiny = data_file("tiny-gelu-new");
     let command =
         ["bench", "-m", &tiny, "--prompt", "9,9000", "--depth", "0,9000", "--batch", "1", "--repeat", "1"];
     let assert = hornbook(&[&command[..], &["--csv"]].concat()).assert().success();
@@ -85,7 +85,7 @@ fn bench_clips_what_is_beyond_the_context_and_says_so() {
 }
 
 #[test]
-fn bench_converts_a_model_to_any_precision_there_is() {
+fn bench_converts_model_to_requested_precisions() {
     let report = json(&[
         "bench",
         "--precision",
@@ -108,45 +108,52 @@ fn bench_converts_a_model_to_any_precision_there_is() {
 }
 
 #[test]
-fn perplexity_is_pytorchs() {
-    let expected = std::fs::read_to_string(data("fable/expected.json")).unwrap();
+fn perplexity_matches_pytorch() {
+    let expected = std::fs::read_to_string(data_file("fable/expected.json")).unwrap();
     let expected: Value = serde_json::from_str(&expected).unwrap();
     let expected = &expected["text"];
     let loss = expected["mean_nll"].as_f64().unwrap();
     let tokens = expected["input_ids"].as_array().unwrap().len();
-    let text = std::fs::read_to_string(data("fable/text.txt")).unwrap();
+    let text = std::fs::read_to_string(data_file("fable/text.txt")).unwrap();
 
-    // The reference stops at the context's end, the text goes on: leave out what the reference left out.
-    let tokenizer = hornbook::Hornbook::open("fable").unwrap();
-    let ids = tokenizer.encode(&text).unwrap();
-    let head = tokenizer.tokenizer().unwrap().decode(&ids[..tokens]);
-    let first = tokenizer.tokenizer().unwrap().decode(&ids[..1]);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("head.txt");
-    std::fs::write(&file, &head).unwrap();
+    // The reference covers the first context only; truncate the text to the same tokens.
+    let hornbook = hornbook::Hornbook::open("fable").unwrap();
+    let ids = hornbook.encode(&text).unwrap();
+    let truncated = hornbook.tokenizer().unwrap().decode(&ids[..tokens]);
+    let first_token = hornbook.tokenizer().unwrap().decode(&ids[..1]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("truncated.txt");
+    std::fs::write(&file, &truncated).unwrap();
 
     let report = json(&["perplexity", file.to_str().unwrap(), "--json"]);
-    let number = |field: &str| report[field].as_f64().unwrap();
-    assert!((number("nats_per_token") - loss).abs() < 1e-5, "{report}");
-    assert!((number("perplexity") / loss.exp() - 1.0).abs() < 1e-5);
+    let value = |field: &str| report[field].as_f64().unwrap();
+    assert!((value("nats_per_token") - loss).abs() < 1e-5, "{report}");
+    assert!((value("perplexity") / loss.exp() - 1.0).abs() < 1e-5);
     assert_eq!(report["tokens"], tokens - 1);
-    let bytes = head.len() - first.len();
+    let bytes = truncated.len() - first_token.len();
     assert_eq!(report["bytes"], bytes);
     let bits_per_byte = loss * (tokens - 1) as f64 / std::f64::consts::LN_2 / bytes as f64;
-    assert!((number("bits_per_byte") - bits_per_byte).abs() < 1e-5);
+    assert!((value("bits_per_byte") - bits_per_byte).abs() < 1e-5);
 }
 
 #[test]
-fn perplexity_against_the_model_itself_finds_no_difference() {
-    let report =
-        json(&["perplexity", &data("fable/text.txt"), "--stride", "200", "--against", "fable", "--json"]);
+fn perplexity_against_same_model_has_zero_divergence() {
+    let report = json(&[
+        "perplexity",
+        &data_file("fable/text.txt"),
+        "--stride",
+        "200",
+        "--against",
+        "fable",
+        "--json",
+    ]);
     assert!(report["against"]["kl_divergence"].as_f64().unwrap().abs() < 1e-9, "{report}");
     assert_eq!(report["against"]["top1_agreement"], 1.0);
     assert_eq!(report["stride"], 200);
 }
 
 #[test]
-fn perplexity_counts_no_bytes_for_the_end_of_a_text() {
+fn perplexity_counts_no_bytes_for_end_of_text_token() {
     let report = |extra: &[&str]| {
         let mut command = hornbook(&[&["perplexity", "-", "--json"], extra].concat());
         let output =
@@ -159,14 +166,16 @@ fn perplexity_counts_no_bytes_for_the_end_of_a_text() {
 }
 
 #[test]
-fn perplexity_says_what_it_cannot_do() {
-    let text = data("fable/text.txt");
-    assert!(refused(&["perplexity", "no/such.txt"]).contains("no/such.txt: cannot read"));
-    assert!(refused(&["perplexity", &text, "--context", "600"]).contains("from 1 to 512"));
-    assert!(refused(&["perplexity", &text, "--context", "8", "--stride", "9"]).contains("--stride: found 9"));
-    let binary = data("tiny-gelu-new/model.safetensors");
-    assert!(refused(&["perplexity", &binary]).contains("invalid UTF-8"));
-    let line = refused(&["perplexity", &text, "--against", &data("tiny-gelu-new")]);
+fn perplexity_invalid_input_is_one_line_error() {
+    let text = data_file("fable/text.txt");
+    assert!(error_line(&["perplexity", "no/such.txt"]).contains("no/such.txt: cannot read"));
+    assert!(error_line(&["perplexity", &text, "--context", "600"]).contains("from 1 to 512"));
+    assert!(
+        error_line(&["perplexity", &text, "--context", "8", "--stride", "9"]).contains("--stride: found 9")
+    );
+    let binary = data_file("tiny-gelu-new/model.safetensors");
+    assert!(error_line(&["perplexity", &binary]).contains("invalid UTF-8"));
+    let line = error_line(&["perplexity", &text, "--against", &data_file("tiny-gelu-new")]);
     assert!(line.contains("expected the same 4096"), "{line}");
     hornbook(&["perplexity", "-"]).write_stdin("").assert().failure();
 }

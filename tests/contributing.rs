@@ -1,4 +1,4 @@
-//! What CONTRIBUTING.md shows is what there is.
+//! CONTRIBUTING.md matches the source.
 
 use std::fs::read_to_string;
 use std::path::Path;
@@ -8,16 +8,22 @@ fn file(path: &str) -> String {
 }
 
 #[test]
-fn the_kernel_of_the_walk_through_is_the_one_that_runs() {
+fn contributing_shows_streaming_kernel_source() {
     let (text, source) = (file("CONTRIBUTING.md"), file("src/kernels/attention/streaming.rs"));
     let chapter = text.split("\n## ").find(|chapter| chapter.starts_with("An attention kernel")).unwrap();
-    // Its documentation has a block of its own, so the file ends where it ends.
-    let shown = &chapter[chapter.find("```rust\n").unwrap() + "```rust\n".len()..];
-    assert!(shown.starts_with(&(source.clone() + "```\n")), "CONTRIBUTING.md shows another streaming.rs");
+    // The source contains a fence of its own, so the end of the code block is found by comparison.
+    let code_block = &chapter[chapter.find("```rust\n").unwrap() + "```rust\n".len()..];
+    assert!(
+        code_block.starts_with(&(source.clone() + "```\n")),
+        "the code in CONTRIBUTING.md differs from streaming.rs"
+    );
     let code = source.lines().filter(|line| !line.starts_with("//") && !line.is_empty());
-    assert!(code.count() <= 45, "a kernel to walk through is short");
+    assert!(code.count() <= 45, "the example kernel has more than 45 lines");
     let list = file("src/kernels/attention/mod.rs");
     for line in ["mod streaming;", "pub use streaming::Streaming;", "&Streaming"] {
-        assert!(chapter.contains(line) && list.contains(line), "{line} is not in both");
+        assert!(
+            chapter.contains(line) && list.contains(line),
+            "{line} is missing in CONTRIBUTING.md or mod.rs"
+        );
     }
 }

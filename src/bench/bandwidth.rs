@@ -1,4 +1,4 @@
-//! Read bandwidth: how many bytes a second the threads can take in from memory.
+//! Read bandwidth: how many bytes per second the threads read from memory.
 
 use crate::checkpoint::AlignedBuffer;
 use crate::kernels::isa::Isa;
@@ -9,54 +9,56 @@ use rayon::prelude::*;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Bytes to read where the caches are small or unknown.
-const LEAST: usize = 256 << 20;
-/// How many times the last-level cache's size is surely beyond it, for the share a cyclic read finds there.
-const BEYOND_CACHE: usize = 8;
-/// Times the buffer is read in one measurement: tens of milliseconds, as long as a few tokens take.
+/// The minimum size of the buffer in bytes.
+const MIN_BYTES: usize = 256 << 20;
+/// The buffer's size as a multiple of the last-level cache: few of a cyclic read's accesses hit the cache
+/// then.
+const CACHE_MULTIPLE: usize = 8;
+/// Passes over the buffer per measurement: tens of milliseconds, as long as a few tokens take.
 const PASSES: usize = 4;
-/// Bytes that one thread takes at a time.
-const PIECE: usize = 1 << 20;
-/// Vectors that are summed side by side, so that no addition waits for another.
-const SUMS: usize = 8;
+/// Bytes per task of a thread.
+const CHUNK: usize = 1 << 20;
+/// Independent vector accumulators, so that no addition waits for another.
+const ACCUMULATORS: usize = 8;
 
-/// A buffer much larger than the caches, to be read over and over.
+/// A buffer much larger than the caches, to be read repeatedly.
 pub struct ReadBandwidth {
     buffer: AlignedBuffer,
     isa: Isa,
 }
 
 impl ReadBandwidth {
-    /// Prepares the buffer, in huge pages where the system offers them.
+    /// Allocates the buffer, in huge pages where the system offers them.
     ///
     /// # Errors
-    /// [`Error::Message`] where there is not enough memory.
+    /// [`Error::Message`] if there is not enough memory.
     pub fn new() -> Result<Self> {
-        let bytes = LEAST.max(BEYOND_CACHE * last_level_cache().unwrap_or(0)).next_multiple_of(PIECE);
+        let bytes = MIN_BYTES.max(CACHE_MULTIPLE * last_level_cache().unwrap_or(0)).next_multiple_of(CHUNK);
         let mut buffer = AlignedBuffer::zeroed(bytes).map_err(|error| {
-            Error::Message(format!("no {bytes} bytes to measure bandwidth with: {error}"))
+            Error::Message(format!("cannot allocate {bytes} bytes to measure the memory bandwidth: {error}"))
         })?;
-        // Pages that were never written to are all the same page of zeros.
-        buffer.par_chunks_mut(PIECE).for_each(|piece| piece.fill(1));
-        // The machine's limit, whichever instructions the model is told to use.
+        // Pages that were never written all map to one page of zeros.
+        buffer.par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(1));
+        // The machine's limit, whatever instruction set the model is told to use.
         Ok(Self { buffer, isa: Isa::available()[0] })
     }
 
-    /// Reads all of it a few times, on every thread of the pool. Returns bytes a second.
+    /// Reads the buffer [`PASSES`] times on all threads. Returns bytes per second.
     pub fn measure(&self, pool: &ThreadPool) -> f64 {
         let start = Instant::now();
         for _ in 0..PASSES {
-            // Each pass apart: of two threads in different passes the second would find in the cache what the first read.
-            pool.run(self.buffer.len() / PIECE, |i| {
-                let piece = bytemuck::cast_slice(&self.buffer[i * PIECE..][..PIECE]);
-                black_box(self.isa.run(Sum(piece)));
+            // Passes do not overlap: a thread one pass behind would hit the cache lines that another has just
+            // read.
+            pool.run(self.buffer.len() / CHUNK, |i| {
+                let chunk = bytemuck::cast_slice(&self.buffer[i * CHUNK..][..CHUNK]);
+                black_box(self.isa.run(Sum(chunk)));
             });
         }
         (PASSES * self.buffer.len()) as f64 / start.elapsed().as_secs_f64()
     }
 }
 
-/// The sum of some numbers: the least that can be done with what is read.
+/// The sum of a slice: the cheapest use of all elements.
 struct Sum<'a>(&'a [f32]);
 
 impl Kernel for Sum<'_> {
@@ -64,17 +66,17 @@ impl Kernel for Sum<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f32 {
-        let mut sums = [simd.splat(0.0); SUMS];
-        for lines in self.0.as_chunks::<LANES>().0.as_chunks::<SUMS>().0 {
-            for (sum, line) in sums.iter_mut().zip(lines) {
-                *sum = simd.add(*sum, simd.load(line));
+        let mut sums = [simd.splat(0.0); ACCUMULATORS];
+        for vectors in self.0.as_chunks::<LANES>().0.as_chunks::<ACCUMULATORS>().0 {
+            for (sum, vector) in sums.iter_mut().zip(vectors) {
+                *sum = simd.add(*sum, simd.load(vector));
             }
         }
         sums.into_iter().fold(0.0, |total, sum| total + simd.reduce_add(sum))
     }
 }
 
-/// Bytes of the largest cache, where the system says (Linux).
+/// Returns the bytes of the largest cache, on Linux.
 fn last_level_cache() -> Option<usize> {
     let caches = std::fs::read_dir("/sys/devices/system/cpu/cpu0/cache").ok()?;
     let size = |entry: std::fs::DirEntry| {
@@ -90,15 +92,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_read() {
-        let numbers: Vec<f32> = (0..LANES * SUMS * 40).map(|i| (i % 7) as f32).collect();
+    fn sum_reads_every_element() {
+        let values: Vec<f32> = (0..LANES * ACCUMULATORS * 40).map(|i| (i % 7) as f32).collect();
         for isa in Isa::available() {
-            assert_eq!(isa.run(Sum(&numbers)), numbers.iter().sum::<f32>(), "{isa}");
+            assert_eq!(isa.run(Sum(&values)), values.iter().sum::<f32>(), "{isa}");
         }
     }
 
     #[test]
-    fn a_plausible_number_comes_out() {
+    fn measured_bandwidth_is_plausible() {
         let bandwidth = ReadBandwidth::new().unwrap().measure(&ThreadPool::new(2, Isa::Portable));
         assert!((1e8..1e13).contains(&bandwidth), "{bandwidth} bytes/s");
     }

@@ -1,6 +1,6 @@
-//! Prefill, decode, and decode of several sequences at once, each beside the machine's limits.
+//! Prefill, decode, and batched decode, each as a fraction of the machine's limits.
 //!
-//! What is timed is the forward pass. Choosing a token from its logits is not part of it.
+//! The forward pass is timed, without sampling.
 
 use super::{Cost, ReadBandwidth, Summary, fma_peak};
 use crate::Result;
@@ -8,35 +8,35 @@ use crate::kernels::attention::KvPrecision;
 use crate::model::{KvCache, LogitsWanted, Model, Segment, Session, Workspace};
 use std::time::Instant;
 
-/// Tokens decoded in one repetition, or as many as the context has room for.
+/// Tokens decoded per repetition, or as many as the context has room for.
 pub const DECODE_STEPS: usize = 16;
-/// Tokens that go through the model together to fill a cache.
-const PREFILL: usize = 512;
+/// Tokens per forward pass when filling a cache.
+const PREFILL_CHUNK: usize = 512;
 
-/// What to measure.
+/// The phase to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// A prompt of so many tokens, to the logits of its last.
+    /// Reading a prompt, to the logits of its last token.
     Prefill {
-        /// Tokens.
+        /// Tokens of the prompt.
         prompt: usize,
     },
-    /// Tokens one by one, after so many.
+    /// Generating tokens one by one.
     Decode {
-        /// Tokens that are there already.
+        /// Tokens already in the cache.
         depth: usize,
     },
-    /// Tokens one by one for several sequences at once.
+    /// Generating tokens one by one for several sequences at once.
     Batch {
-        /// How many.
+        /// The batch size.
         sequences: usize,
-        /// Tokens that are there already in each.
+        /// Tokens already in each sequence's cache.
         depth: usize,
     },
 }
 
 impl Phase {
-    /// prefill, decode or batch.
+    /// Returns `prefill`, `decode` or `batch`.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Prefill { .. } => "prefill",
@@ -46,29 +46,29 @@ impl Phase {
     }
 }
 
-/// How fast something went.
+/// The speed of a phase.
 #[derive(Clone, Copy, Debug)]
 pub struct Measurement {
-    /// What was measured.
+    /// The phase measured.
     pub phase: Phase,
-    /// Tokens a second, those of all sequences together.
+    /// Tokens per second over all sequences.
     pub tokens_per_second: Summary,
-    /// The share of the read bandwidth that the weights, keys and values take; for decode.
-    pub of_bandwidth: Option<f64>,
-    /// The share of the FMA peak that the multiply-adds take; for more than one token at a time.
-    pub of_peak: Option<f64>,
+    /// The fraction of the read bandwidth achieved on weights, keys and values; for decode.
+    pub fraction_of_bandwidth: Option<f64>,
+    /// The fraction of the FMA peak achieved; for more than one token at a time.
+    pub fraction_of_peak: Option<f64>,
 }
 
-/// The machine's limits as they were throughout a run, on one thread pool.
+/// Samples of the machine's limits over a run, for one number of threads.
 #[derive(Clone, Debug, Default)]
-pub struct Limits {
-    /// Bytes a second.
+pub struct LimitSamples {
+    /// Bytes per second.
     pub bandwidths: Vec<f64>,
-    /// f32 operations a second.
+    /// f32 FLOP/s.
     pub peaks: Vec<f64>,
 }
 
-impl Limits {
+impl LimitSamples {
     fn bandwidth(&mut self, memory: &ReadBandwidth, model: &Model) -> f64 {
         self.bandwidths.push(memory.measure(model.pool()));
         self.bandwidths[self.bandwidths.len() - 1]
@@ -80,12 +80,12 @@ impl Limits {
     }
 }
 
-/// Measures a phase `repeat` times (at least once), after one time that does not count. `each` is called after every
+/// Measures a phase `repeat` times (at least once) after a warm-up. `on_repetition` is called after every
 /// repetition.
 ///
 /// # Errors
-/// [`Error::ContextOverflow`](crate::Error::ContextOverflow) for a prompt, or a depth and a token
-/// more, that the model has no room for.
+/// [`Error::ContextOverflow`](crate::Error::ContextOverflow) if the prompt, or the depth plus one token,
+/// exceeds the model's context.
 #[allow(clippy::too_many_arguments)]
 pub fn measure(
     model: &Model,
@@ -94,67 +94,65 @@ pub fn measure(
     phase: Phase,
     repeat: usize,
     memory: &ReadBandwidth,
-    limits: &mut Limits,
-    mut each: impl FnMut(),
+    limits: &mut LimitSamples,
+    mut on_repetition: impl FnMut(),
 ) -> Result<Measurement> {
-    let mut run = Run::new(model, kv_precision, phase)?;
-    let (mut speeds, mut of_bandwidth, mut of_peak) = (vec![], vec![], vec![]);
-    let work = Work::of(cost, phase, model.config().n_positions);
-    run.once()?;
+    let mut runner = Runner::new(model, kv_precision, phase)?;
+    let (mut speeds, mut bandwidth_fractions, mut peak_fractions) = (vec![], vec![], vec![]);
+    let work = Workload::new(cost, phase, model.config().n_positions);
+    runner.run_once()?;
     for _ in 0..repeat.max(1) {
-        let before = (
-            work.bytes.map(|_| limits.bandwidth(memory, model)),
-            work.operations.map(|_| limits.peak(model)),
-        );
+        let before =
+            (work.bytes.map(|_| limits.bandwidth(memory, model)), work.flops.map(|_| limits.peak(model)));
         let start = Instant::now();
-        run.once()?;
+        runner.run_once()?;
         let seconds = start.elapsed().as_secs_f64();
         speeds.push(work.tokens / seconds);
         if let (Some(bytes), Some(before)) = (work.bytes, before.0) {
             let limit = (before + limits.bandwidth(memory, model)) / 2.0;
-            of_bandwidth.push(bytes / seconds / limit);
+            bandwidth_fractions.push(bytes / seconds / limit);
         }
-        if let (Some(operations), Some(before)) = (work.operations, before.1) {
+        if let (Some(flops), Some(before)) = (work.flops, before.1) {
             let limit = (before + limits.peak(model)) / 2.0;
-            of_peak.push(operations / seconds / limit);
+            peak_fractions.push(flops / seconds / limit);
         }
-        each();
+        on_repetition();
     }
-    let median = |ratios: Vec<f64>| (!ratios.is_empty()).then(|| Summary::of(&ratios).median);
+    let median = |fractions: Vec<f64>| (!fractions.is_empty()).then(|| Summary::new(&fractions).median);
     Ok(Measurement {
         phase,
-        tokens_per_second: Summary::of(&speeds),
-        of_bandwidth: median(of_bandwidth),
-        of_peak: median(of_peak),
+        tokens_per_second: Summary::new(&speeds),
+        fraction_of_bandwidth: median(bandwidth_fractions),
+        fraction_of_peak: median(peak_fractions),
     })
 }
 
-/// What one repetition takes.
-struct Work {
+/// The work of one repetition.
+struct Workload {
     tokens: f64,
-    /// Where memory may be the limit.
+    /// If memory bandwidth may be the limit.
     bytes: Option<f64>,
-    /// Where arithmetic may be.
-    operations: Option<f64>,
+    /// If compute may be the limit.
+    flops: Option<f64>,
 }
 
-impl Work {
-    fn of(cost: &Cost, phase: Phase, n_positions: usize) -> Self {
+impl Workload {
+    fn new(cost: &Cost, phase: Phase, n_positions: usize) -> Self {
         let decode = |sequences: usize, depth: usize| {
             let steps = steps(n_positions, depth);
             let depths = (depth..depth + steps).map(|depth| depth as f64);
-            let bytes = depths.map(|depth| cost.bytes(sequences, depth)).sum();
-            let each = |step| cost.operations(1, depth + step);
-            let operations = sequences as f64 * (0..steps).map(each).sum::<f64>();
+            let bytes = depths.map(|depth| cost.decode_bytes(sequences, depth)).sum();
+            let step_flops = |step| cost.flops(1, depth + step);
+            let flops = sequences as f64 * (0..steps).map(step_flops).sum::<f64>();
             Self {
                 tokens: (sequences * steps) as f64,
                 bytes: Some(bytes),
-                operations: (sequences > 1).then_some(operations),
+                flops: (sequences > 1).then_some(flops),
             }
         };
         match phase {
             Phase::Prefill { prompt } => {
-                Self { tokens: prompt as f64, bytes: None, operations: Some(cost.operations(prompt, 0)) }
+                Self { tokens: prompt as f64, bytes: None, flops: Some(cost.flops(prompt, 0)) }
             }
             Phase::Decode { depth } => decode(1, depth),
             Phase::Batch { sequences, depth } => decode(sequences, depth),
@@ -162,18 +160,18 @@ impl Work {
     }
 }
 
-/// A phase, ready to run.
-enum Run<'m> {
+/// A phase with its model state, ready to run.
+enum Runner<'m> {
     Prefill { session: Session<'m>, prompt: Vec<u32> },
     Decode { model: &'m Model, caches: Vec<KvCache>, depth: usize, workspace: Workspace },
 }
 
-impl<'m> Run<'m> {
+impl<'m> Runner<'m> {
     fn new(model: &'m Model, kv_precision: KvPrecision, phase: Phase) -> Result<Self> {
         let (sequences, depth) = match phase {
             Phase::Prefill { prompt } => {
                 let session = Session::new(model, prompt, kv_precision);
-                return Ok(Run::Prefill { session, prompt: tokens(model, 0, prompt) });
+                return Ok(Runner::Prefill { session, prompt: tokens(model, 0, prompt) });
             }
             Phase::Decode { depth } => (1, depth),
             Phase::Batch { sequences, depth } => (sequences, depth),
@@ -181,7 +179,7 @@ impl<'m> Run<'m> {
         let capacity = depth + steps(model.config().n_positions, depth);
         let mut workspace = Workspace::new();
         let mut first = KvCache::new(model.config(), capacity, kv_precision);
-        for tokens in tokens(model, 0, depth).chunks(PREFILL) {
+        for tokens in tokens(model, 0, depth).chunks(PREFILL_CHUNK) {
             let segment = Segment { tokens, cache: &mut first, logits: LogitsWanted::None };
             model.forward(&mut [segment], &mut workspace, &mut ())?;
         }
@@ -191,16 +189,16 @@ impl<'m> Run<'m> {
             cache.copy_from(&caches[0]);
             caches.push(cache);
         }
-        Ok(Run::Decode { model, caches, depth, workspace })
+        Ok(Runner::Decode { model, caches, depth, workspace })
     }
 
-    fn once(&mut self) -> Result<()> {
+    fn run_once(&mut self) -> Result<()> {
         match self {
-            Run::Prefill { session, prompt } => {
+            Runner::Prefill { session, prompt } => {
                 session.truncate(0);
                 session.feed(prompt)?;
             }
-            Run::Decode { model, caches, depth, workspace } => {
+            Runner::Decode { model, caches, depth, workspace } => {
                 caches.iter_mut().for_each(|cache| cache.truncate(*depth));
                 for step in 0..steps(model.config().n_positions, *depth) {
                     let next = tokens(model, *depth + step, caches.len());
@@ -218,12 +216,13 @@ impl<'m> Run<'m> {
     }
 }
 
-/// Tokens to decode after `depth` others: one at least, for the model to refuse where it has no room.
+/// Returns the tokens to decode after `depth` others: at least one, which the model rejects if the context is
+/// full.
 fn steps(n_positions: usize, depth: usize) -> usize {
     DECODE_STEPS.min(n_positions.saturating_sub(depth)).max(1)
 }
 
-/// `n` tokens from all over the vocabulary.
+/// Returns `n` pseudo-random tokens from the whole vocabulary.
 fn tokens(model: &Model, seed: usize, n: usize) -> Vec<u32> {
     let vocab_size = model.config().vocab_size as u64;
     let token = |i: usize| ((i as u64 + 1).wrapping_mul(0x9e37_79b9) % vocab_size) as u32;
@@ -233,20 +232,20 @@ fn tokens(model: &Model, seed: usize, n: usize) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::Shape;
+    use crate::bench::ModelShape;
     use crate::kernels::isa::Isa;
     use crate::kernels::thread_pool::ThreadPool;
 
-    const TINY: Shape =
-        Shape { name: "tiny", n_layer: 2, n_embd: 32, n_head: 2, n_positions: 64, vocab_size: 50 };
+    const TINY: ModelShape =
+        ModelShape { name: "tiny", n_layer: 2, n_embd: 32, n_head: 2, n_positions: 64, vocab_size: 50 };
 
     #[test]
-    fn every_phase_is_measured_beside_its_limits() {
-        let checkpoint = TINY.random().unwrap();
+    fn every_phase_reports_its_fractions_of_the_limits() {
+        let checkpoint = TINY.random_checkpoint().unwrap();
         let model = Model::new(checkpoint, ThreadPool::new(2, Isa::available()[0]));
-        let cost = Cost::of(&model, KvPrecision::F32);
+        let cost = Cost::new(&model, KvPrecision::F32);
         let memory = ReadBandwidth::new().unwrap();
-        let mut limits = Limits::default();
+        let mut limits = LimitSamples::default();
         let phases = [
             (Phase::Prefill { prompt: 64 }, false, true),
             (Phase::Decode { depth: 0 }, true, false),
@@ -255,30 +254,33 @@ mod tests {
         for (phase, bandwidth, peak) in phases {
             let mut calls = 0;
             let kv = KvPrecision::F32;
-            let found = measure(&model, &cost, kv, phase, 2, &memory, &mut limits, || calls += 1).unwrap();
+            let m = measure(&model, &cost, kv, phase, 2, &memory, &mut limits, || calls += 1).unwrap();
             assert_eq!(calls, 2);
-            assert!(found.tokens_per_second.median > 0.0);
+            assert!(m.tokens_per_second.median > 0.0);
             assert_eq!(
-                (found.of_bandwidth.is_some(), found.of_peak.is_some()),
+                (m.fraction_of_bandwidth.is_some(), m.fraction_of_peak.is_some()),
                 (bandwidth, peak),
                 "{phase:?}"
             );
-            assert!(found.of_bandwidth.into_iter().chain(found.of_peak).all(|share| share > 0.0));
+            let mut fractions = m.fraction_of_bandwidth.into_iter().chain(m.fraction_of_peak);
+            assert!(fractions.all(|fraction| fraction > 0.0));
         }
         assert_eq!((limits.bandwidths.len(), limits.peaks.len()), (8, 8));
     }
 
     #[test]
-    fn a_run_ends_where_it_should() {
-        let model = Model::new(TINY.random().unwrap(), ThreadPool::new(1, Isa::Portable));
-        let mut run = Run::new(&model, KvPrecision::F16, Phase::Batch { sequences: 2, depth: 5 }).unwrap();
+    fn runner_decodes_the_expected_tokens() {
+        let model = Model::new(TINY.random_checkpoint().unwrap(), ThreadPool::new(1, Isa::Portable));
+        let mut runner =
+            Runner::new(&model, KvPrecision::F16, Phase::Batch { sequences: 2, depth: 5 }).unwrap();
         for _ in 0..2 {
-            run.once().unwrap();
-            let Run::Decode { caches, .. } = &run else { panic!("a batch decodes") };
+            runner.run_once().unwrap();
+            let Runner::Decode { caches, .. } = &runner else { panic!("a batch decodes") };
             assert!(caches.len() == 2 && caches.iter().all(|cache| cache.len() == 5 + DECODE_STEPS));
         }
         let decode = |depth| {
-            Run::new(&model, KvPrecision::F32, Phase::Decode { depth }).and_then(|mut run| run.once())
+            Runner::new(&model, KvPrecision::F32, Phase::Decode { depth })
+                .and_then(|mut runner| runner.run_once())
         };
         assert!(decode(63).is_ok(), "one token fits");
         assert!(decode(64).is_err() && decode(65).is_err());

@@ -1,17 +1,17 @@
-//! How fast is the model, and how fast could it be here?
+//! Benchmarks: the speed of the model, as a fraction of the machine's limits.
 //!
-//! Decode reads every weight for every token, so it is a race against memory ([`ReadBandwidth`]); prefill uses each
-//! weight many times, so it is a race against the multipliers ([`fma_peak`]). Both limits are measured on the same
-//! threads just before and just after each repetition, and what is reported is the median of the ratios: on a machine
-//! that is shared with others, or that changes its clock, the limit of a minute ago says little.
+//! Decode reads every weight for every token and is bound by memory bandwidth ([`ReadBandwidth`]); prefill
+//! uses each weight many times and is bound by FMA throughput ([`fma_peak`]). Both limits are measured on the
+//! same threads just before and after each repetition, and the median of the ratios is reported: on a shared
+//! machine, or one that changes its clock, the limit of a minute ago is out of date.
 //!
-//! - `statistics`: what many measurements say together
+//! - `statistics`: median, interquartile range, outliers
 //! - `bandwidth`, `peak`: the machine's limits
 //! - `random`: models of any shape without a download
-//! - `cost`: what a pass must read and compute
-//! - `measure`: prefill, decode, and decode of several sequences at once
-//! - `attention`: attention kernels alone, beside the formula
-//! - `roofline`: a step of the model, operation by operation
+//! - `cost`: the minimum bytes and FLOPs of a forward pass
+//! - `measure`: prefill, decode and batched decode
+//! - `attention`: attention kernels alone, compared with the reference
+//! - `roofline`: a per-operation profile of a step
 
 mod attention;
 mod bandwidth;
@@ -22,11 +22,13 @@ mod random;
 mod roofline;
 mod statistics;
 
-pub use attention::{AttentionLab, AttentionMeasurement, AttentionPhase, AttentionShape, growth};
+pub use attention::{
+    AttentionBenchmark, AttentionMeasurement, AttentionPhase, AttentionShape, scaling_exponent,
+};
 pub use bandwidth::ReadBandwidth;
 pub use cost::Cost;
-pub use measure::{DECODE_STEPS, Limits, Measurement, Phase, measure};
+pub use measure::{DECODE_STEPS, LimitSamples, Measurement, Phase, measure};
 pub use peak::fma_peak;
-pub use random::{SHAPES, Shape};
+pub use random::{GPT2_SHAPES, ModelShape};
 pub use roofline::{OperationTime, Roofline, Step, roofline};
 pub use statistics::Summary;

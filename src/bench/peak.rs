@@ -1,4 +1,4 @@
-//! FMA peak: how many f32 operations a second the threads' multipliers can do.
+//! Peak FLOP/s: f32 fused multiply-adds on all threads.
 
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Kernel, LANES, Simd};
@@ -6,59 +6,59 @@ use crate::kernels::thread_pool::ThreadPool;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Turns of the loop in one piece of work: about a tenth of a millisecond.
-const TURNS: usize = 20_000;
-/// Pieces for each thread.
-const PIECES: usize = 100;
+/// Iterations per task: about a tenth of a millisecond.
+const ITERATIONS: usize = 20_000;
+/// Tasks per thread.
+const TASKS_PER_THREAD: usize = 100;
 
-/// Multiplies and adds in registers on every thread of the pool, with the machine's best instructions. Returns f32
-/// operations a second; a fused multiply-add counts as two.
+/// Computes fused multiply-adds in registers on all threads, with the machine's best instruction set. Returns
+/// f32 FLOP/s; a fused multiply-add counts as two.
 pub fn fma_peak(pool: &ThreadPool) -> f64 {
     let isa = Isa::available()[0];
-    let pieces = PIECES * pool.threads();
+    let tasks = TASKS_PER_THREAD * pool.threads();
     let start = Instant::now();
-    let sums = isa.run(Chains { turns: 0 }).chains;
-    pool.run(pieces, |_| {
-        black_box(isa.run(Chains { turns: black_box(TURNS) }));
+    let chains = isa.run(FmaChains { iterations: 0 }).chains;
+    pool.run(tasks, |_| {
+        black_box(isa.run(FmaChains { iterations: black_box(ITERATIONS) }));
     });
-    (pieces * TURNS * sums * LANES * 2) as f64 / start.elapsed().as_secs_f64()
+    (tasks * ITERATIONS * chains * LANES * 2) as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Chains of multiply-adds, side by side: each waits only for its own last one.
-struct Chains {
-    turns: usize,
+/// Independent chains of dependent multiply-adds.
+struct FmaChains {
+    iterations: usize,
 }
 
-struct Done {
+struct ChainSum {
     chains: usize,
-    /// Keeps the compiler from leaving the work out.
+    /// Keeps the compiler from removing the computation.
     #[allow(dead_code)]
     sum: f32,
 }
 
-impl Kernel for Chains {
-    type Output = Done;
+impl Kernel for FmaChains {
+    type Output = ChainSum;
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> Done {
-        // Enough to hide the latency of any multiplier, and few enough for the registers.
+    fn run<S: Simd>(self, simd: S) -> ChainSum {
+        // Enough to hide the latency of the FMA units, and few enough for the registers.
         if S::WIDE { self.chains::<S, 12>(simd) } else { self.chains::<S, 6>(simd) }
     }
 }
 
-impl Chains {
+impl FmaChains {
     #[inline(always)]
-    fn chains<S: Simd, const N: usize>(self, simd: S) -> Done {
-        // x ← x · a + b stays near b / (1 − a) = 1: no infinities and nothing subnormal.
+    fn chains<S: Simd, const N: usize>(self, simd: S) -> ChainSum {
+        // x ← x · a + b stays near b / (1 − a) = 1: no infinities, no subnormals.
         let (a, b) = (simd.splat(black_box(0.5)), simd.splat(black_box(0.5)));
         let mut x = [simd.splat(black_box(2.0)); N];
-        for _ in 0..self.turns {
+        for _ in 0..self.iterations {
             for x in &mut x {
                 *x = simd.mul_add(*x, a, b);
             }
         }
         let sum = x.into_iter().fold(0.0, |sum, x| sum + simd.reduce_add(x));
-        Done { chains: N, sum }
+        ChainSum { chains: N, sum }
     }
 }
 
@@ -67,17 +67,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_chains_are_computed() {
+    fn every_chain_converges_to_one() {
         for isa in Isa::available() {
-            let Done { chains, sum } = isa.run(Chains { turns: 100 });
-            assert_eq!(sum, (chains * LANES) as f32, "every lane has come to 1 on {isa}");
-            assert_ne!(isa.run(Chains { turns: 1 }).sum, sum);
+            let ChainSum { chains, sum } = isa.run(FmaChains { iterations: 100 });
+            assert_eq!(sum, (chains * LANES) as f32, "every lane is 1 on {isa}");
+            assert_ne!(isa.run(FmaChains { iterations: 1 }).sum, sum);
         }
     }
 
     #[test]
-    fn a_plausible_number_comes_out() {
+    fn measured_peak_is_plausible() {
         let peak = fma_peak(&ThreadPool::new(1, Isa::Portable));
-        assert!((1e7..1e13).contains(&peak), "{peak} operations/s");
+        assert!((1e7..1e13).contains(&peak), "{peak} FLOP/s");
     }
 }

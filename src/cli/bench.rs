@@ -1,4 +1,4 @@
-//! `hornbook bench`: how fast the model is here, and how fast it could be.
+//! `hornbook bench`: the model's speed, as a fraction of the machine's limits.
 
 mod attention;
 mod chart;
@@ -9,13 +9,13 @@ mod table;
 use super::kv_precision::KvPrecisionArg;
 use super::{progress, thread_pool};
 use crate::Result;
-use crate::bench::{Cost, DECODE_STEPS, Limits, Phase, ReadBandwidth, Shape, Summary, measure};
+use crate::bench::{Cost, DECODE_STEPS, LimitSamples, ModelShape, Phase, ReadBandwidth, Summary, measure};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
 use crate::model::{Model, Precision};
 use clap::{Args, Subcommand};
-use report::{Machine, Report, Row};
+use report::{Report, Row, ThreadLimits};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
@@ -41,7 +41,7 @@ use std::thread::available_parallelism;
 )]
 pub struct Bench {
     #[command(subcommand)]
-    subject: Option<Subject>,
+    command: Option<Command>,
 
     /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
     #[arg(short, long, default_value = "fable", conflicts_with = "shape")]
@@ -49,7 +49,7 @@ pub struct Bench {
 
     /// Use random weights of this model's shape: gpt2, gpt2-medium, gpt2-large or gpt2-xl
     #[arg(long, value_name = "NAME")]
-    shape: Option<Shape>,
+    shape: Option<ModelShape>,
 
     /// Precisions to measure: f32, f16, bf16, bf16-dot, int8, int4 [default: f32 with --shape, otherwise as
     /// stored]
@@ -89,18 +89,18 @@ pub struct Bench {
     csv: bool,
 }
 
-/// What to measure instead of the whole model.
+/// A benchmark of a part of the model.
 #[derive(Debug, Subcommand)]
-enum Subject {
+enum Command {
     Attention(attention::Attention),
     Roofline(roofline::Roofline),
 }
 
 impl Bench {
     pub(super) fn run(self) -> Result<ExitCode> {
-        match self.subject {
-            Some(Subject::Attention(attention)) => return attention.run(),
-            Some(Subject::Roofline(roofline)) => return roofline.run(),
+        match self.command {
+            Some(Command::Attention(attention)) => return attention.run(),
+            Some(Command::Roofline(roofline)) => return roofline.run(),
             None => {}
         }
         let isa = Isa::choose()?;
@@ -110,7 +110,7 @@ impl Bench {
             given => given.iter().map(|n| n.get()).collect(),
         };
         let checkpoint = match self.shape {
-            Some(shape) => shape.random()?,
+            Some(shape) => shape.random_checkpoint()?,
             None => Checkpoint::open(&self.model)?,
         };
         let precisions: Vec<Option<Precision>> = match &self.precision[..] {
@@ -121,49 +121,49 @@ impl Bench {
         let mut report = Report::new(&checkpoint, self.shape.is_some(), isa, cores);
 
         let memory = ReadBandwidth::new()?;
-        let mut limits: Vec<Limits> = threads.iter().map(|_| Limits::default()).collect();
+        let mut limits: Vec<LimitSamples> = threads.iter().map(|_| LimitSamples::default()).collect();
         let repetitions = precisions.len() * threads.len() * phases.len() * self.repeat.get();
         let bar = progress::bar(repetitions);
         for &precision in &precisions {
             let name = precision.map_or_else(|| checkpoint.stored_dtype().name(), Precision::name);
             for (&threads, limits) in threads.iter().zip(&mut limits) {
-                bar.set_message(format!("{name}, making the model"));
+                bar.set_message(format!("{name}, loading the model"));
                 let pool = thread_pool(NonZeroUsize::new(threads))?;
                 let model = Model::with_precision(checkpoint.clone(), pool, precision)?;
                 let kv_precision = self.kv_precision.map_or(model.kv_precision(), KvPrecision::from);
-                let cost = Cost::of(&model, kv_precision);
+                let cost = Cost::new(&model, kv_precision);
                 for &phase in &phases {
                     bar.set_message(format!("{name}, {threads} threads, {}", phase.name()));
-                    let (repeat, each) = (self.repeat.get(), || bar.inc(1));
+                    let (repeat, on_repetition) = (self.repeat.get(), || bar.inc(1));
                     let measurement =
-                        measure(&model, &cost, kv_precision, phase, repeat, &memory, limits, each)?;
+                        measure(&model, &cost, kv_precision, phase, repeat, &memory, limits, on_repetition)?;
                     report.results.push(Row { precision: name, kv_precision, threads, measurement });
                 }
             }
         }
         bar.finish_and_clear();
         for (&threads, limits) in threads.iter().zip(&limits) {
-            report.limits.push(Machine {
+            report.limits.push(ThreadLimits {
                 threads,
-                bandwidth: (!limits.bandwidths.is_empty()).then(|| Summary::of(&limits.bandwidths).median),
-                peak: (!limits.peaks.is_empty()).then(|| Summary::of(&limits.peaks).median),
+                bandwidth: (!limits.bandwidths.is_empty()).then(|| Summary::new(&limits.bandwidths).median),
+                peak: (!limits.peaks.is_empty()).then(|| Summary::new(&limits.peaks).median),
             });
         }
         report.print(self.json, self.csv)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// What to measure, within the model's context.
+    /// Returns the phases to measure, clipped to the model's context.
     fn phases(&self, config: &Config) -> Vec<Phase> {
         let context = config.n_positions;
         let prompts: Vec<usize> = match &self.prompt[..] {
             [] => vec![128.min(context), 512.min(context)],
             given => given.iter().map(|n| clip("--prompt", n.get(), context, context)).collect(),
         };
-        let deepest = context.saturating_sub(DECODE_STEPS);
+        let max_depth = context.saturating_sub(DECODE_STEPS);
         let depths: Vec<usize> = match &self.depth[..] {
-            [] => vec![32.min(deepest), (context / 8 * 7).min(deepest)],
-            given => given.iter().map(|&n| clip("--depth", n, deepest, context)).collect(),
+            [] => vec![32.min(max_depth), (context / 8 * 7).min(max_depth)],
+            given => given.iter().map(|&n| clip("--depth", n, max_depth, context)).collect(),
         };
         let prefill = prompts.into_iter().map(|prompt| Phase::Prefill { prompt });
         let decode = depths.iter().map(|&depth| Phase::Decode { depth });
@@ -172,19 +172,19 @@ impl Bench {
         let mut phases: Vec<Phase> = vec![];
         for phase in prefill.chain(decode).chain(batch) {
             if !phases.contains(&phase) {
-                phases.push(phase); // clipping may have made two the same
+                phases.push(phase); // clipping may have made two equal
             }
         }
         phases
     }
 }
 
-/// `n`, or the most that fits, said on standard error.
-fn clip(option: &str, n: usize, most: usize, context: usize) -> usize {
-    if n > most {
+/// Returns `n`, clipped to `max` with a note on standard error.
+fn clip(option: &str, n: usize, max: usize, context: usize) -> usize {
+    if n > max {
         eprintln!(
-            "hornbook: {option} {n} does not fit the model's context of {context} tokens: {most} instead"
+            "hornbook: {option} {n} exceeds the model's context of {context} tokens: using {max} instead"
         );
     }
-    n.min(most)
+    n.min(max)
 }

@@ -1,11 +1,11 @@
-//! `hornbook bench attention`: the kernel lab.
+//! `hornbook bench attention`: attention kernels alone.
 
 mod chart;
 mod report;
 mod torch;
 
 use crate::atomic_file::AtomicFile;
-use crate::bench::{AttentionLab, AttentionPhase, AttentionShape, ReadBandwidth, fma_peak};
+use crate::bench::{AttentionBenchmark, AttentionPhase, AttentionShape, ReadBandwidth, fma_peak};
 use crate::cli::attention_kernel;
 use crate::cli::kv_precision::KvPrecisionArg;
 use crate::cli::{progress, thread_pool};
@@ -22,11 +22,12 @@ use torch::Torch;
 
 /// Compare attention kernels: speed, memory and accuracy
 ///
-/// Every kernel runs on the same random inputs. Times are medians. "Of peak" and "of bandwidth" relate the
-/// FLOPs and bytes that attention requires to the peak FMA throughput and memory bandwidth of the same
-/// threads, measured first. Inputs that fit in the cache can exceed the memory bandwidth. Scratch is the
-/// memory a kernel uses in addition to its inputs and outputs. Errors are the largest differences from the
-/// formula in f64 (of one element, and of an output vector relative to its largest element).
+/// Every kernel runs on the same random inputs. Times are medians. "% of peak" and "% of bandwidth" relate
+/// the FLOPs and bytes that attention requires to the peak FMA throughput and memory bandwidth of the same
+/// threads, measured first. Inputs that fit in the cache can exceed the memory bandwidth. Workspace is the
+/// memory a kernel uses in addition to its inputs and outputs. Errors are maxima against an f64 reference:
+/// absolute, and relative to the largest element of an output row. "Scaling" is the fitted exponent of time
+/// over sequence length.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook bench attention
@@ -105,8 +106,8 @@ enum Against {
     Torch,
 }
 
-/// The largest shape's keys and values; beyond lies a slip of the finger.
-const MOST_BYTES: usize = 1 << 33;
+/// The maximum bytes of a shape's keys and values; larger values are typing errors.
+const MAX_KV_BYTES: usize = 1 << 33;
 
 impl Attention {
     pub(super) fn run(self) -> Result<ExitCode> {
@@ -118,33 +119,33 @@ impl Attention {
         };
         let shapes = self.shapes()?;
         let pools = threads.iter().map(|&n| thread_pool(NonZeroUsize::new(n))).collect::<Result<Vec<_>>>()?;
-        // Where there is none, that is said before anything is measured.
+        // Fails before anything is measured if torch is missing.
         let mut torch = self.against.map(|Against::Torch| Torch::start()).transpose()?;
 
         let bar = progress::bar(pools.len() * (1 + shapes.len() * kernels.len() * self.repeat.get()));
-        bar.set_message("the machine's limits");
+        bar.set_message("measuring the machine's limits");
         let mut report = Report::new(Isa::choose()?, cores);
         let memory = ReadBandwidth::new()?;
         for pool in &pools {
-            report.limit(pool.threads(), memory.measure(pool), fma_peak(pool));
+            report.add_limits(pool.threads(), memory.measure(pool), fma_peak(pool));
             bar.inc(1);
         }
         drop(memory);
         for &shape in &shapes {
             for pool in &pools {
                 let threads = pool.threads();
-                let mut lab = AttentionLab::new(pool, shape);
+                let mut benchmark = AttentionBenchmark::new(pool, shape);
                 for &kernel in &kernels {
-                    let what = format!("{} {} {}", kernel.name(), shape.phase.name(), shape.seq);
-                    bar.set_message(format!("{what}, {threads} threads"));
-                    let found = lab.measure(kernel, pool, self.repeat.get(), || bar.inc(1));
-                    report.rows.push(Row::of(kernel, shape, found, report.limits_of(threads)));
+                    let (name, phase) = (kernel.name(), shape.phase.name());
+                    bar.set_message(format!("{name} {phase} {}, {threads} threads", shape.seq));
+                    let measurement = benchmark.measure(kernel, pool, self.repeat.get(), || bar.inc(1));
+                    report.rows.push(Row::new(kernel, shape, measurement, report.limits(threads)));
                 }
-                drop(lab);
+                drop(benchmark);
                 if let Some(torch) = torch.as_mut().filter(|_| shape.kv_precision == KvPrecision::F32) {
                     bar.set_message(format!("torch {} {}, {threads} threads", shape.phase.name(), shape.seq));
                     let seconds = torch.measure(shape, threads, self.repeat.get())?;
-                    report.rows.push(Row::of_torch(shape, seconds, report.limits_of(threads)));
+                    report.rows.push(Row::torch(shape, seconds, report.limits(threads)));
                 }
             }
         }
@@ -157,7 +158,7 @@ impl Attention {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Every shape that was asked for, each once.
+    /// Returns the requested shapes without duplicates.
     fn shapes(&self) -> Result<Vec<AttentionShape>> {
         let mut shapes: Vec<AttentionShape> = vec![];
         for phase in &self.phase {
@@ -178,11 +179,11 @@ impl Attention {
                         let sizes =
                             [shape.seq, shape.batch, shape.heads, 2 * shape.head_dim, size_of::<f32>()];
                         let bytes = sizes.iter().try_fold(1usize, |bytes, n| bytes.checked_mul(*n));
-                        if bytes.is_none_or(|bytes| bytes > MOST_BYTES) {
+                        if bytes.is_none_or(|bytes| bytes > MAX_KV_BYTES) {
                             return Err(Error::Parameter {
                                 name: "--seq".into(),
-                                found: format!("{seq} tokens of {} heads, {batch} texts", self.heads),
-                                expected: "keys and values of at most 8 GiB".into(),
+                                found: format!("{batch} sequences of {seq} tokens with {} heads", self.heads),
+                                expected: "at most 8 GiB of keys and values".into(),
                             });
                         }
                         if !shapes.contains(&shape) {

@@ -1,6 +1,6 @@
-//! What was measured, as a table, JSON or comma-separated values.
+//! The measurements as a table, JSON or comma-separated values.
 
-use super::table::{self, aligned, cpu, csv_line, round};
+use super::table::{self, aligned, cpu, csv_line, percent, round};
 use crate::Result;
 use crate::bench::{Measurement, Phase};
 use crate::checkpoint::Checkpoint;
@@ -9,19 +9,19 @@ use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
 use serde_json::{Map, Value, json};
 
-/// Everything a run found out.
+/// The results of a run.
 pub struct Report {
     model: Value,
     isa: Isa,
     cores: usize,
     /// The machine's limits for each number of threads.
-    pub limits: Vec<Machine>,
-    /// The measurements.
+    pub limits: Vec<ThreadLimits>,
+    /// One row per measurement.
     pub results: Vec<Row>,
 }
 
-/// The machine's limits with so many threads, where they were needed.
-pub struct Machine {
+/// The machine's limits for a number of threads, if they were measured.
+pub struct ThreadLimits {
     pub threads: usize,
     pub bandwidth: Option<f64>,
     pub peak: Option<f64>,
@@ -49,7 +49,7 @@ impl Report {
         Self { model, isa, cores, limits: vec![], results: vec![] }
     }
 
-    /// On standard output.
+    /// Prints the report on standard output.
     pub fn print(&self, json: bool, csv: bool) -> Result<()> {
         match (json, csv) {
             (true, _) => write_json(&self.json()),
@@ -60,15 +60,15 @@ impl Report {
 
     fn json(&self) -> Value {
         let giga = |x: Option<f64>| x.map(|x| round(x / 1e9, 2));
-        let limit = |machine: &Machine| {
+        let limit = |limits: &ThreadLimits| {
             json!({
-                "threads": machine.threads,
-                "bandwidth_gb_s": giga(machine.bandwidth),
-                "fma_gflops": giga(machine.peak),
+                "threads": limits.threads,
+                "bandwidth_gb_per_s": giga(limits.bandwidth),
+                "peak_gflops": giga(limits.peak),
             })
         };
-        // The machine as a whole is what its most threads can do.
-        let most = self.limits.iter().max_by_key(|machine| machine.threads);
+        // The limits of the whole machine are those of the most threads measured.
+        let machine = self.limits.iter().max_by_key(|limits| limits.threads);
         let results = self.results.iter().map(|row| {
             let fields = Map::from_iter(row.fields().into_iter().filter(|(_, value)| !value.is_null()));
             Value::Object(fields)
@@ -78,8 +78,8 @@ impl Report {
                 "cpu": cpu(),
                 "cores": self.cores,
                 "isa": self.isa.name(),
-                "bandwidth_gb_s": giga(most.and_then(|machine| machine.bandwidth)),
-                "fma_gflops": giga(most.and_then(|machine| machine.peak)),
+                "bandwidth_gb_per_s": giga(machine.and_then(|limits| limits.bandwidth)),
+                "peak_gflops": giga(machine.and_then(|limits| limits.peak)),
                 "limits": self.limits.iter().map(limit).collect::<Vec<_>>(),
             },
             "model": self.model,
@@ -98,7 +98,7 @@ impl Report {
         let (name, random) = (m["name"].as_str().unwrap_or_default(), m["random_weights"] == true);
         let millions = m["parameters"].as_f64().unwrap_or_default() / 1e6;
         let mut text = format!(
-            "{name}{}: {millions:.1} million parameters, {} layers, {} wide\n{}, {} cores, {}\n",
+            "{name}{}: {millions:.1}M parameters, {} layers, width {}\n{}, {} cores, {}\n",
             if random { " (random weights)" } else { "" },
             m["n_layer"],
             m["n_embd"],
@@ -106,10 +106,10 @@ impl Report {
             self.cores,
             self.isa
         );
-        for &Machine { threads, bandwidth, peak } in &self.limits {
+        for &ThreadLimits { threads, bandwidth, peak } in &self.limits {
             let mut limits = vec![];
-            limits.extend(bandwidth.map(|b| format!("reads {:.1} GB/s", b / 1e9)));
-            limits.extend(peak.map(|p| format!("multiplies and adds {:.0} GFLOPS", p / 1e9)));
+            limits.extend(bandwidth.map(|b| format!("memory bandwidth {:.1} GB/s", b / 1e9)));
+            limits.extend(peak.map(|p| format!("FMA peak {:.0} GFLOPS", p / 1e9)));
             text +=
                 &format!("{threads} thread{}: {}\n", if threads == 1 { "" } else { "s" }, limits.join(", "));
         }
@@ -122,13 +122,13 @@ impl Report {
                 "tokens",
                 "sequences",
                 "tokens/s",
-                "spread",
-                "of bandwidth",
-                "of peak",
+                "IQR",
+                "% of bandwidth",
+                "% of peak",
             ]
             .map(String::from),
         ];
-        let share = |share: Option<f64>| share.map_or_else(String::new, |share| format!("{share:.2}"));
+        let percentage = |fraction: Option<f64>| fraction.map_or_else(String::new, percent);
         let mut outliers = 0;
         for Row { precision, kv_precision, threads, measurement } in &self.results {
             let speed = measurement.tokens_per_second;
@@ -146,9 +146,9 @@ impl Report {
                 tokens,
                 sequences.to_string(),
                 format!("{:.1}", speed.median),
-                format!("{:.1}", speed.spread),
-                share(measurement.of_bandwidth),
-                share(measurement.of_peak),
+                format!("{:.1}", speed.iqr),
+                percentage(measurement.fraction_of_bandwidth),
+                percentage(measurement.fraction_of_peak),
             ]);
         }
         text.push('\n');
@@ -157,7 +157,7 @@ impl Report {
     }
 }
 
-/// The names of a measurement's fields.
+/// The field names of a measurement.
 const COLUMNS: [&str; 12] = [
     "precision",
     "kv_precision",
@@ -167,14 +167,14 @@ const COLUMNS: [&str; 12] = [
     "depth",
     "sequences",
     "tokens_per_second",
-    "spread",
+    "iqr",
     "outliers",
-    "of_bandwidth",
-    "of_peak",
+    "fraction_of_bandwidth",
+    "fraction_of_peak",
 ];
 
 impl Row {
-    /// A measurement's fields, null where one does not apply.
+    /// Returns the fields of a measurement; null where one does not apply.
     fn fields(&self) -> [(String, Value); COLUMNS.len()] {
         let m = &self.measurement;
         let (prompt, depth, sequences) = match m.phase {
@@ -191,10 +191,10 @@ impl Row {
             json!(depth),
             json!(sequences),
             json!(round(m.tokens_per_second.median, 2)),
-            json!(round(m.tokens_per_second.spread, 2)),
+            json!(round(m.tokens_per_second.iqr, 2)),
             json!(m.tokens_per_second.outliers),
-            json!(m.of_bandwidth.map(|share| round(share, 4))),
-            json!(m.of_peak.map(|share| round(share, 4))),
+            json!(m.fraction_of_bandwidth.map(|fraction| round(fraction, 4))),
+            json!(m.fraction_of_peak.map(|fraction| round(fraction, 4))),
         ];
         let mut columns = COLUMNS.into_iter();
         values.map(|value| (columns.next().unwrap_or_default().to_string(), value))
@@ -209,13 +209,17 @@ mod tests {
     fn report() -> Report {
         let mut report = Report::new(&Checkpoint::open("fable").unwrap(), false, Isa::Portable, 2);
         report.limits = vec![
-            Machine { threads: 2, bandwidth: Some(31.25e9), peak: None },
-            Machine { threads: 1, bandwidth: Some(2e10), peak: Some(1e11) },
+            ThreadLimits { threads: 2, bandwidth: Some(31.25e9), peak: None },
+            ThreadLimits { threads: 1, bandwidth: Some(2e10), peak: Some(1e11) },
         ];
-        let speed = Summary { median: 61.234, spread: 0.5, outliers: 1 };
+        let speed = Summary { median: 61.234, iqr: 0.5, outliers: 1 };
         for phase in [Phase::Prefill { prompt: 512 }, Phase::Batch { sequences: 8, depth: 32 }] {
-            let measurement =
-                Measurement { phase, tokens_per_second: speed, of_bandwidth: Some(0.95678), of_peak: None };
+            let measurement = Measurement {
+                phase,
+                tokens_per_second: speed,
+                fraction_of_bandwidth: Some(0.95678),
+                fraction_of_peak: None,
+            };
             let kv_precision = KvPrecision::F16;
             report.results.push(Row { precision: "f16", kv_precision, threads: 2, measurement });
         }
@@ -223,14 +227,15 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_does_not_apply_is_absent_in_json_and_empty_in_csv() {
+    fn inapplicable_field_is_absent_in_json_and_empty_in_csv() {
         let json = report().json();
-        assert_eq!(json["machine"]["bandwidth_gb_s"], 31.25);
-        assert_eq!(json["machine"]["fma_gflops"], Value::Null);
+        assert_eq!(json["machine"]["bandwidth_gb_per_s"], 31.25);
+        assert_eq!(json["machine"]["peak_gflops"], Value::Null);
         assert_eq!(
             json["results"][1],
             json!({"precision": "f16", "kv_precision": "f16", "threads": 2, "phase": "batch", "depth": 32,
-                   "sequences": 8, "tokens_per_second": 61.23, "spread": 0.5, "outliers": 1, "of_bandwidth": 0.9568})
+                   "sequences": 8, "tokens_per_second": 61.23, "iqr": 0.5, "outliers": 1,
+                   "fraction_of_bandwidth": 0.9568})
         );
         let csv = report().csv();
         let lines: Vec<_> = csv.lines().collect();
@@ -239,12 +244,12 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_aligned() {
+    fn table_columns_are_aligned() {
         let table = report().table();
         let rows: Vec<_> = table.lines().filter(|line| line.contains("  ")).collect();
         assert_eq!(rows.len(), 3);
         let speed = rows[0].find("tokens/s").unwrap() + "tokens/s".len();
         assert!(rows[1..].iter().all(|row| row[..speed].ends_with(" 61.2")), "{table}");
-        assert!(table.contains("2 measurements lie far outside"), "{table}");
+        assert!(table.contains("2 outliers"), "{table}");
     }
 }

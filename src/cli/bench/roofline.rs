@@ -1,9 +1,9 @@
-//! `hornbook bench roofline`: where the time of a token goes.
+//! `hornbook bench roofline`: a per-operation profile of prefill and decode.
 
 mod report;
 
 use crate::atomic_file::AtomicFile;
-use crate::bench::{ReadBandwidth, Shape, Step, roofline};
+use crate::bench::{ModelShape, ReadBandwidth, Step, roofline};
 use crate::checkpoint::Checkpoint;
 use crate::cli::attention_kernel;
 use crate::cli::kv_precision::KvPrecisionArg;
@@ -36,7 +36,7 @@ pub struct Roofline {
 
     /// Use random weights of this model's shape: gpt2, gpt2-medium, gpt2-large or gpt2-xl
     #[arg(long, value_name = "NAME")]
-    shape: Option<Shape>,
+    shape: Option<ModelShape>,
 
     /// Convert the weights on load: f32, f16, bf16, bf16-dot, int8 or int4 [default: as stored]
     #[arg(long, value_name = "P")]
@@ -75,13 +75,13 @@ pub struct Roofline {
     svg: Option<PathBuf>,
 }
 
-/// What is taken where nothing is said.
-const TOKENS: usize = 512;
+/// The default prompt and depth in tokens.
+const DEFAULT_TOKENS: usize = 512;
 
 impl Roofline {
     pub(super) fn run(self) -> Result<ExitCode> {
         let checkpoint = match self.shape {
-            Some(shape) => shape.random()?,
+            Some(shape) => shape.random_checkpoint()?,
             None => Checkpoint::open(&self.model)?,
         };
         let name = checkpoint.name.clone();
@@ -105,18 +105,18 @@ impl Roofline {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The prefill step and the decode step, within the model's context.
+    /// Returns the prefill step and the decode step.
     fn steps(&self, context: usize) -> Result<[Step; 2]> {
-        let prompt = self.prompt.map_or(TOKENS.min(context), NonZeroUsize::get);
-        let depth = self.depth.unwrap_or(TOKENS.min(context.saturating_sub(1)));
-        for (name, found, most) in
+        let prompt = self.prompt.map_or(DEFAULT_TOKENS.min(context), NonZeroUsize::get);
+        let depth = self.depth.unwrap_or(DEFAULT_TOKENS.min(context.saturating_sub(1)));
+        for (name, found, max) in
             [("--prompt", prompt, context), ("--depth", depth, context.saturating_sub(1))]
         {
-            if found > most {
+            if found > max {
                 return Err(Error::Parameter {
                     name: name.into(),
                     found: found.to_string(),
-                    expected: format!("at most {most}: the model's context is {context} tokens"),
+                    expected: format!("at most {max}: the model's context is {context} tokens"),
                 });
             }
         }

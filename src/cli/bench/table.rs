@@ -1,10 +1,10 @@
-//! What every report of a measurement needs: aligned columns, rounded numbers, the processor's name.
+//! Formatting shared by the reports: aligned columns, rounded values, the processor's name.
 
 use crate::Result;
 use crate::cli::write_line;
 use serde_json::Value;
 
-/// Columns as wide as their widest cell: those of words (`left`) to the left, numbers to the right.
+/// Pads columns to their widest cell; those in `left` are left-aligned, the others right-aligned.
 pub fn aligned<const N: usize>(cells: &[[String; N]], left: &[usize]) -> String {
     let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
@@ -19,42 +19,47 @@ pub fn aligned<const N: usize>(cells: &[[String; N]], left: &[usize]) -> String 
     cells.iter().map(line).collect()
 }
 
-/// One line of comma-separated values.
+/// Formats one line of comma-separated values.
 pub fn csv_line(values: impl IntoIterator<Item = Value>) -> String {
     let text = |value| match value {
         Value::Null => String::new(),
         Value::String(text) => text,
-        number => number.to_string(),
+        other => other.to_string(),
     };
     values.into_iter().map(text).collect::<Vec<_>>().join(",")
 }
 
-/// A report on standard output.
+/// Prints a report on standard output.
 pub fn print(text: &str) -> Result<()> {
     write_line(text.trim_end())
 }
 
-/// Digits behind the point.
+/// Rounds to `digits` decimals.
 pub fn round(x: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (x * scale).round() / scale
 }
 
-/// Four significant digits.
+/// Rounds to four significant digits.
 pub fn significant(x: f64) -> f64 {
     if x == 0.0 || !x.is_finite() { x } else { round(x, 3 - x.abs().log10().floor() as i32) }
 }
 
-/// Bytes in the unit that suits them.
+/// Formats bytes with a binary unit.
 pub fn bytes(n: usize) -> String {
     let units = ["B", "KiB", "MiB", "GiB"];
     let unit = (n.max(1).ilog2() / 10).min(3) as usize;
-    let number = n as f64 / (1u64 << (10 * unit)) as f64;
-    let digits = usize::from(unit > 0 && number < 100.0);
-    format!("{number:.digits$} {}", units[unit])
+    let value = n as f64 / (1u64 << (10 * unit)) as f64;
+    let digits = usize::from(unit > 0 && value < 100.0);
+    format!("{value:.digits$} {}", units[unit])
 }
 
-/// Seconds in the unit that suits them.
+/// Formats a fraction as a percentage, without the sign.
+pub fn percent(fraction: f64) -> String {
+    format!("{:.1}", 100.0 * fraction)
+}
+
+/// Formats seconds as µs, ms or s.
 pub fn time(seconds: f64) -> String {
     match seconds {
         s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
@@ -63,17 +68,17 @@ pub fn time(seconds: f64) -> String {
     }
 }
 
-/// What is said below a table of medians.
+/// Returns the note below a table of medians.
 pub fn footnote(outliers: usize) -> String {
-    let mut text = "Medians; spread is the interquartile range.".to_string();
+    let mut text = "Values are medians; IQR is the interquartile range.".to_string();
     if outliers > 0 {
-        let lie = if outliers == 1 { " lies" } else { "s lie" };
-        text += &format!(" {outliers} measurement{lie} far outside it: was the machine busy?");
+        let plural = if outliers == 1 { "" } else { "s" };
+        text += &format!(" {outliers} outlier{plural}: the machine may have been busy.");
     }
     text
 }
 
-/// What the system calls the processor.
+/// Returns the processor's model name, or the architecture where the system does not report one.
 pub fn cpu() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -85,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_in_the_units_that_suit_them() {
+    fn bytes_and_times_are_formatted_with_fitting_units() {
         assert_eq!(
             [0, 1023, 1536, 300 << 10, 3 << 30].map(bytes),
             ["0 B", "1023 B", "1.5 KiB", "300 KiB", "3.0 GiB"]

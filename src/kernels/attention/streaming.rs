@@ -2,7 +2,7 @@
 //! output are rescaled whenever the running maximum grows. The idea of [`flash`](super::Flash) in plain code.
 //!
 //! ```text
-//! m' = max(m, m_block),  l' = l · e^(m − m') + l_block · e^(m_block − m'),  o' likewise;  finally out = o / l
+//! m' = max(m, m_block),  l' = l · e^(m − m') + l_block · e^(m_block − m'),  o' likewise;  out = o / l
 //! ```
 //!
 //! - Memory: 64 scores and one output row per thread, whatever the length.

@@ -1,31 +1,31 @@
-//! What the lab found, as a table, JSON or comma-separated values.
+//! The attention measurements as a table, JSON or comma-separated values.
 
 use crate::Result;
-use crate::bench::{AttentionMeasurement, AttentionShape, Summary, growth};
-use crate::cli::bench::table::{self, aligned, bytes, cpu, csv_line, round, significant, time};
+use crate::bench::{AttentionMeasurement, AttentionShape, Summary, scaling_exponent};
+use crate::cli::bench::table::{self, aligned, bytes, cpu, csv_line, percent, round, significant, time};
 use crate::cli::write_json;
 use crate::kernels::attention::{AttentionKernel, Mask};
 use crate::kernels::isa::Isa;
 use serde_json::{Map, Value, json};
 
-/// Everything a run found out.
+/// The results of a run.
 pub struct Report {
     isa: Isa,
     cores: usize,
-    limits: Vec<Limits>,
-    /// torch's version, where it took part.
+    limits: Vec<ThreadLimits>,
+    /// torch's version, if it was measured.
     pub torch: Option<String>,
-    /// The measurements.
+    /// One row per kernel, shape and number of threads.
     pub rows: Vec<Row>,
 }
 
-/// What so many threads reach.
+/// The machine's limits for a number of threads.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ThreadLimits {
     threads: usize,
-    /// Bytes a second.
+    /// Bytes per second.
     bandwidth: f64,
-    /// Operations a second.
+    /// FLOP/s.
     peak: f64,
 }
 
@@ -34,18 +34,18 @@ pub struct Row {
     pub kernel: String,
     pub shape: AttentionShape,
     pub threads: usize,
-    /// Of a call.
+    /// Seconds per call.
     pub seconds: Summary,
-    operations: f64,
+    flops: f64,
     bytes: f64,
-    limits: Limits,
-    /// Of our own kernels.
-    scratch_bytes: Option<usize>,
-    /// Absolute and relative.
-    errors: Option<(f64, f64)>,
+    limits: ThreadLimits,
+    /// Absent for torch.
+    workspace_bytes: Option<usize>,
+    /// The maximum absolute and relative error; absent for torch.
+    max_errors: Option<(f64, f64)>,
 }
 
-/// The names of a row's fields.
+/// The field names of a row.
 const COLUMNS: [&str; 19] = [
     "kernel",
     "phase",
@@ -55,17 +55,17 @@ const COLUMNS: [&str; 19] = [
     "head_dim",
     "kv_precision",
     "threads",
-    "seconds",
-    "spread",
+    "median_seconds",
+    "iqr_seconds",
     "outliers",
-    "gflops",
-    "of_peak",
-    "gb_s",
-    "of_bandwidth",
-    "scratch_bytes",
-    "absolute_error",
-    "relative_error",
-    "growth",
+    "achieved_gflops",
+    "fraction_of_peak",
+    "achieved_gb_per_s",
+    "fraction_of_bandwidth",
+    "workspace_bytes",
+    "max_absolute_error",
+    "max_relative_error",
+    "scaling_exponent",
 ];
 
 impl Report {
@@ -73,22 +73,23 @@ impl Report {
         Self { isa, cores, limits: vec![], torch: None, rows: vec![] }
     }
 
-    /// Adds what so many threads reach.
-    pub fn limit(&mut self, threads: usize, bandwidth: f64, peak: f64) {
-        self.limits.push(Limits { threads, bandwidth, peak });
+    /// Adds the machine's limits for a number of threads.
+    pub fn add_limits(&mut self, threads: usize, bandwidth: f64, peak: f64) {
+        self.limits.push(ThreadLimits { threads, bandwidth, peak });
     }
 
-    pub fn limits_of(&self, threads: usize) -> Limits {
-        let found = self.limits.iter().find(|limits| limits.threads == threads);
-        *found.expect("limits are measured for every number of threads")
+    /// Returns the machine's limits for a number of threads.
+    pub fn limits(&self, threads: usize) -> ThreadLimits {
+        let limits = self.limits.iter().find(|limits| limits.threads == threads);
+        *limits.expect("limits are measured for every number of threads")
     }
 
-    /// What it was measured on, in a line.
+    /// Returns the processor, cores and instruction set in a line.
     pub fn machine(&self) -> String {
         format!("{}, {} cores, {}", cpu(), self.cores, self.isa)
     }
 
-    /// On standard output.
+    /// Prints the report on standard output.
     pub fn print(&self, json: bool, csv: bool) -> Result<()> {
         match (json, csv) {
             (true, _) => write_json(&self.json()),
@@ -98,11 +99,11 @@ impl Report {
     }
 
     fn json(&self) -> Value {
-        let limit = |limits: &Limits| {
+        let limit = |limits: &ThreadLimits| {
             json!({
                 "threads": limits.threads,
-                "bandwidth_gb_s": round(limits.bandwidth / 1e9, 2),
-                "fma_gflops": round(limits.peak / 1e9, 2),
+                "bandwidth_gb_per_s": round(limits.bandwidth / 1e9, 2),
+                "peak_gflops": round(limits.peak / 1e9, 2),
             })
         };
         let results = self.rows.iter().map(|row| {
@@ -123,7 +124,7 @@ impl Report {
         [COLUMNS.join(",")].into_iter().chain(rows).collect::<Vec<_>>().join("\n")
     }
 
-    /// A row's fields, null where one does not apply.
+    /// Returns a row's fields; null where one does not apply.
     fn fields(&self, row: &Row) -> [(String, Value); COLUMNS.len()] {
         let AttentionShape { phase, seq, batch, heads, head_dim, kv_precision } = row.shape;
         let values = [
@@ -136,34 +137,33 @@ impl Report {
             json!(kv_precision.name()),
             json!(row.threads),
             json!(significant(row.seconds.median)),
-            json!(significant(row.seconds.spread)),
+            json!(significant(row.seconds.iqr)),
             json!(row.seconds.outliers),
             json!(significant(row.gflops())),
-            json!(round(row.of_peak(), 4)),
-            json!(significant(row.gb_s())),
-            json!(round(row.of_bandwidth(), 4)),
-            json!(row.scratch_bytes),
-            json!(row.errors.map(|errors| significant(errors.0))),
-            json!(row.errors.map(|errors| significant(errors.1))),
-            json!(self.growth(row).map(|growth| round(growth, 3))),
+            json!(round(row.fraction_of_peak(), 4)),
+            json!(significant(row.gb_per_s())),
+            json!(round(row.fraction_of_bandwidth(), 4)),
+            json!(row.workspace_bytes),
+            json!(row.max_errors.map(|errors| significant(errors.0))),
+            json!(row.max_errors.map(|errors| significant(errors.1))),
+            json!(self.scaling_exponent(row).map(|exponent| round(exponent, 3))),
         ];
         let mut columns = COLUMNS.into_iter();
         values.map(|value| (columns.next().unwrap_or_default().to_string(), value))
     }
 
-    /// How a row's time grows with length, of all that differ from it in nothing else.
-    fn growth(&self, row: &Row) -> Option<f64> {
-        let but_length =
-            |row: &Row| (row.kernel.clone(), AttentionShape { seq: 0, ..row.shape }, row.threads);
-        let like = self.rows.iter().filter(|other| but_length(other) == but_length(row));
-        growth(&like.map(|row| (row.shape.seq, row.seconds.median)).collect::<Vec<_>>())
+    /// Fits the scaling exponent over all rows that differ from this one in sequence length only.
+    fn scaling_exponent(&self, row: &Row) -> Option<f64> {
+        let key = |row: &Row| (row.kernel.clone(), AttentionShape { seq: 0, ..row.shape }, row.threads);
+        let series = self.rows.iter().filter(|other| key(other) == key(row));
+        scaling_exponent(&series.map(|row| (row.shape.seq, row.seconds.median)).collect::<Vec<_>>())
     }
 
     fn table(&self) -> String {
         let mut text = self.machine() + "\n";
         for limits in &self.limits {
             text += &format!(
-                "{} thread{}: reads {:.1} GB/s, multiplies and adds {:.0} GFLOPS\n",
+                "{} thread{}: memory bandwidth {:.1} GB/s, FMA peak {:.0} GFLOPS\n",
                 limits.threads,
                 if limits.threads == 1 { "" } else { "s" },
                 limits.bandwidth / 1e9,
@@ -177,27 +177,27 @@ impl Report {
             [
                 "phase",
                 "kernel",
-                "kv",
+                "KV cache",
                 "threads",
-                "texts",
-                "tokens",
-                "time",
-                "spread",
+                "batch",
+                "seq",
+                "median",
+                "IQR",
                 "GFLOPS",
-                "of peak",
+                "% of peak",
                 "GB/s",
-                "of bandw.",
-                "scratch",
-                "abs. error",
-                "rel. error",
-                "growth",
+                "% of bandwidth",
+                "workspace",
+                "max abs error",
+                "max rel error",
+                "scaling",
             ]
             .map(String::from),
         ];
         let mut outliers = 0;
         for row in &self.rows {
             outliers += row.seconds.outliers;
-            let growth = self.growth(row).map_or_else(String::new, |growth| format!("n^{growth:.2}"));
+            let scaling = self.scaling_exponent(row).map_or_else(String::new, |e| format!("n^{e:.2}"));
             let error = |error: Option<f64>| error.map_or_else(String::new, |error| format!("{error:.1e}"));
             cells.push([
                 row.shape.phase.name().to_string(),
@@ -207,15 +207,15 @@ impl Report {
                 row.shape.batch.to_string(),
                 row.shape.seq.to_string(),
                 time(row.seconds.median),
-                time(row.seconds.spread),
+                time(row.seconds.iqr),
                 format!("{:.1}", row.gflops()),
-                format!("{:.2}", row.of_peak()),
-                format!("{:.1}", row.gb_s()),
-                format!("{:.2}", row.of_bandwidth()),
-                row.scratch_bytes.map_or_else(String::new, bytes),
-                error(row.errors.map(|errors| errors.0)),
-                error(row.errors.map(|errors| errors.1)),
-                growth,
+                percent(row.fraction_of_peak()),
+                format!("{:.1}", row.gb_per_s()),
+                percent(row.fraction_of_bandwidth()),
+                row.workspace_bytes.map_or_else(String::new, bytes),
+                error(row.max_errors.map(|errors| errors.0)),
+                error(row.max_errors.map(|errors| errors.1)),
+                scaling,
             ]);
         }
         text.push('\n');
@@ -225,52 +225,58 @@ impl Report {
 }
 
 impl Row {
-    /// One of our kernels.
-    pub fn of(
+    /// A row of a Hornbook kernel.
+    pub fn new(
         kernel: &dyn AttentionKernel,
         shape: AttentionShape,
-        found: AttentionMeasurement,
-        limits: Limits,
+        measurement: AttentionMeasurement,
+        limits: ThreadLimits,
     ) -> Self {
         Self {
-            scratch_bytes: Some(found.scratch_bytes),
-            errors: Some((found.absolute_error, found.relative_error)),
-            ..Self::new(kernel.name(), shape, kernel.mask(), found.seconds, limits)
+            workspace_bytes: Some(measurement.workspace_bytes),
+            max_errors: Some((measurement.max_absolute_error, measurement.max_relative_error)),
+            ..Self::timing(kernel.name(), shape, kernel.mask(), measurement.seconds, limits)
         }
     }
 
-    /// PyTorch.
-    pub fn of_torch(shape: AttentionShape, seconds: Summary, limits: Limits) -> Self {
-        Self::new("torch", shape, Mask::Causal, seconds, limits)
+    /// A row of PyTorch.
+    pub fn torch(shape: AttentionShape, seconds: Summary, limits: ThreadLimits) -> Self {
+        Self::timing("torch", shape, Mask::Causal, seconds, limits)
     }
 
-    fn new(kernel: &str, shape: AttentionShape, mask: Mask, seconds: Summary, limits: Limits) -> Self {
+    fn timing(
+        kernel: &str,
+        shape: AttentionShape,
+        mask: Mask,
+        seconds: Summary,
+        limits: ThreadLimits,
+    ) -> Self {
         Self {
             kernel: kernel.to_string(),
             shape,
             threads: limits.threads,
             seconds,
-            operations: shape.operations(mask),
+            flops: shape.flops(mask),
             bytes: shape.bytes(mask),
             limits,
-            scratch_bytes: None,
-            errors: None,
+            workspace_bytes: None,
+            max_errors: None,
         }
     }
 
     fn gflops(&self) -> f64 {
-        self.operations / self.seconds.median / 1e9
+        self.flops / self.seconds.median / 1e9
     }
 
-    fn of_peak(&self) -> f64 {
-        self.operations / self.seconds.median / self.limits.peak
+    fn fraction_of_peak(&self) -> f64 {
+        self.flops / self.seconds.median / self.limits.peak
     }
 
-    fn gb_s(&self) -> f64 {
+    fn gb_per_s(&self) -> f64 {
         self.bytes / self.seconds.median / 1e9
     }
 
-    fn of_bandwidth(&self) -> f64 {
+    fn fraction_of_bandwidth(&self) -> f64 {
         self.bytes / self.seconds.median / self.limits.bandwidth
     }
 }

@@ -1,4 +1,4 @@
-//! PyTorch's attention on the same shapes: a Python process that is asked one shape at a time.
+//! PyTorch's attention on the same shapes: a Python process that measures one shape per request.
 
 use crate::bench::{AttentionShape, Summary};
 use crate::{Error, Result};
@@ -6,18 +6,18 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// Part of the program, so that it is there wherever the program is.
+/// Embedded, so that the binary needs no other file.
 const SCRIPT: &str = include_str!("../../../../scripts/attention_torch.py");
 const PYTHON: &str = "HORNBOOK_PYTHON";
 
-/// The process.
+/// The Python process.
 pub struct Torch {
     child: Child,
-    /// Shapes, one a line of JSON.
-    asked: ChildStdin,
-    /// Answers, likewise.
-    answers: BufReader<ChildStdout>,
-    /// What torch calls itself.
+    /// Requests: a shape per line of JSON.
+    requests: ChildStdin,
+    /// Responses, likewise.
+    responses: BufReader<ChildStdout>,
+    /// torch's version.
     pub version: String,
 }
 
@@ -25,44 +25,47 @@ impl Torch {
     /// Starts Python and waits until it has loaded torch.
     pub fn start() -> Result<Self> {
         let python = std::env::var_os(PYTHON).filter(|path| !path.is_empty()).unwrap_or("python3".into());
-        let shown = python.to_string_lossy().into_owned();
+        let program = python.to_string_lossy().into_owned();
         let mut child = Command::new(&python)
             .args(["-c", SCRIPT])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| missing(&format!("'{shown}' cannot be started ({error})")))?;
+            .map_err(|error| missing(&format!("cannot start '{program}' ({error})")))?;
         let pipes = child.stdin.take().zip(child.stdout.take());
-        let (asked, answers) = pipes.ok_or_else(|| missing("its pipes are closed"))?;
-        let mut torch = Self { child, asked, answers: BufReader::new(answers), version: String::new() };
-        let hello = torch.answer().map_err(|_| missing(&format!("'{shown}' cannot import it")))?;
+        let (requests, responses) = pipes.ok_or_else(|| missing("the pipes to Python are closed"))?;
+        let mut torch =
+            Self { child, requests, responses: BufReader::new(responses), version: String::new() };
+        let hello = torch.response().map_err(|_| missing(&format!("'{program}' cannot import torch")))?;
         torch.version = hello["torch"].as_str().unwrap_or("?").to_string();
         Ok(torch)
     }
 
-    /// Measures a shape as [`AttentionLab::measure`](crate::bench::AttentionLab::measure) does: seconds of a call.
+    /// Measures a shape as [`AttentionBenchmark::measure`](crate::bench::AttentionBenchmark::measure) does:
+    /// seconds per call.
     pub fn measure(&mut self, shape: AttentionShape, threads: usize, repeat: usize) -> Result<Summary> {
         let AttentionShape { phase, seq, batch, heads, head_dim, .. } = shape;
-        let asked = json!({
+        let request = json!({
             "phase": phase.name(), "seq": seq, "batch": batch, "heads": heads, "head_dim": head_dim,
             "layers": shape.layers(), "threads": threads, "repeat": repeat,
         });
-        writeln!(self.asked, "{asked}").map_err(|error| Error::Message(format!("torch is gone: {error}")))?;
-        let answer = self.answer()?;
-        let seconds = answer["seconds"].as_array().map(Vec::as_slice).unwrap_or_default();
+        writeln!(self.requests, "{request}")
+            .map_err(|error| Error::Message(format!("the torch process has exited: {error}")))?;
+        let response = self.response()?;
+        let seconds = response["seconds"].as_array().map(Vec::as_slice).unwrap_or_default();
         let seconds: Vec<f64> = seconds.iter().filter_map(Value::as_f64).collect();
         if seconds.is_empty() {
-            let (phase, error) = (phase.name(), &answer["error"]);
-            return Err(Error::Message(format!("torch could not measure {phase} of {seq} tokens: {error}")));
+            let (phase, error) = (phase.name(), &response["error"]);
+            return Err(Error::Message(format!("torch failed to measure {phase} of {seq} tokens: {error}")));
         }
-        Ok(Summary::of(&seconds))
+        Ok(Summary::new(&seconds))
     }
 
-    fn answer(&mut self) -> Result<Value> {
+    fn response(&mut self) -> Result<Value> {
         let mut line = String::new();
-        let read = self.answers.read_line(&mut line);
-        let broken = |why: String| Error::Message(format!("torch gave no answer: {why}"));
+        let read = self.responses.read_line(&mut line);
+        let broken = |why: String| Error::Message(format!("no response from torch: {why}"));
         read.map_err(|error| broken(error.to_string()))?;
         serde_json::from_str(&line).map_err(|error| broken(error.to_string()))
     }
@@ -70,7 +73,7 @@ impl Torch {
 
 impl Drop for Torch {
     fn drop(&mut self) {
-        // It has nothing to save.
+        // The process has no state to save.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -78,6 +81,6 @@ impl Drop for Torch {
 
 fn missing(why: &str) -> Error {
     Error::Message(format!(
-        "--against torch: there is no PyTorch here: {why}; {PYTHON} names another Python, e.g. .venv/bin/python"
+        "--against torch: PyTorch not found: {why}; set {PYTHON} to another Python, e.g. .venv/bin/python"
     ))
 }

@@ -1,19 +1,19 @@
-//! Steps taken apart, as a table, JSON or bars.
+//! Profiled steps as a table, JSON or a bar chart.
 
 use crate::Result;
 use crate::bench::{OperationTime, Roofline};
 use crate::cli::bench::chart::{escape, open};
-use crate::cli::bench::table::{self, aligned, bytes, cpu, round, significant, time};
+use crate::cli::bench::table::{self, aligned, bytes, cpu, percent, round, significant, time};
 use crate::cli::write_json;
 use crate::kernels::attention::KvPrecision;
 use crate::model::Model;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-/// Everything a run found out.
+/// The results of a run.
 pub struct Report {
-    /// On what, in a line.
-    what: String,
+    /// The model, precision and machine in a line.
+    setup: String,
     model: Value,
     pub steps: Vec<Roofline>,
 }
@@ -23,18 +23,19 @@ impl Report {
         let (threads, isa, attention) =
             (model.pool().threads(), model.pool().isa(), model.attention().name());
         let plural = if threads == 1 { "" } else { "s" };
-        let what = format!(
-            "{name} in {precision}, keys and values in {kv}, {attention} attention; {}, {threads} thread{plural}, {isa}",
+        let setup = format!(
+            "{name} in {precision}, KV cache in {kv}, {attention} attention; {}, {threads} thread{plural}, \
+             {isa}",
             cpu()
         );
         let model = json!({
             "name": name, "precision": precision, "kv_precision": kv.name(), "attention": attention,
             "cpu": cpu(), "threads": threads, "isa": isa.name(),
         });
-        Self { what, model, steps: vec![] }
+        Self { setup, model, steps: vec![] }
     }
 
-    /// On standard output.
+    /// Prints the report on standard output.
     pub fn print(&self, json: bool) -> Result<()> {
         if json { write_json(&self.json()) } else { table::print(&self.table()) }
     }
@@ -42,16 +43,16 @@ impl Report {
     fn json(&self) -> Value {
         let step = |step: &Roofline| {
             let operation = |operation: &OperationTime| {
-                let (limit, memory) = step.limit(operation);
+                let (bound, memory_bound) = step.bound(operation);
                 json!({
                     "operation": operation.name,
-                    "times": operation.times,
+                    "calls": operation.calls,
                     "seconds": significant(operation.seconds),
                     "bytes": operation.bytes,
                     "flops": operation.flops,
-                    "bound_by": if memory { "bandwidth" } else { "peak" },
-                    "of_limit": round(limit / operation.seconds, 4),
-                    "share": round(operation.seconds / step.seconds, 4),
+                    "bound_by": if memory_bound { "memory" } else { "compute" },
+                    "fraction_of_roofline": round(bound / operation.seconds, 4),
+                    "fraction_of_step": round(operation.seconds / step.seconds, 4),
                 })
             };
             json!({
@@ -59,9 +60,9 @@ impl Report {
                 "tokens": step.step.tokens,
                 "depth": step.step.depth,
                 "seconds": significant(step.seconds),
-                "accounted_for": round(step.sum() / step.seconds, 4),
-                "bandwidth_gb_s": round(step.bandwidth / 1e9, 2),
-                "fma_gflops": round(step.peak / 1e9, 2),
+                "fraction_accounted_for": round(step.operation_seconds() / step.seconds, 4),
+                "bandwidth_gb_per_s": round(step.bandwidth / 1e9, 2),
+                "peak_gflops": round(step.peak / 1e9, 2),
                 "operations": step.operations.iter().map(operation).collect::<Vec<_>>(),
             })
         };
@@ -69,44 +70,44 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let mut text = self.what.clone() + "\n";
+        let mut text = self.setup.clone() + "\n";
         for step in &self.steps {
             let _ = write!(text, "\n{}\n\n", title(step));
             let mut cells = vec![
                 [
                     "operation",
-                    "times",
+                    "calls",
                     "time",
-                    "share",
+                    "% of step",
                     "bytes",
                     "GFLOP",
                     "GB/s",
                     "GFLOPS",
-                    "limit",
-                    "of limit",
+                    "bound by",
+                    "% of roofline",
                 ]
                 .map(String::from),
             ];
             for operation in &step.operations {
-                let (limit, memory) = step.limit(operation);
+                let (bound, memory_bound) = step.bound(operation);
                 cells.push([
                     operation.name.clone(),
-                    operation.times.to_string(),
+                    operation.calls.to_string(),
                     time(operation.seconds),
-                    format!("{:.1} %", 100.0 * operation.seconds / step.seconds),
+                    percent(operation.seconds / step.seconds),
                     bytes(operation.bytes as usize),
                     format!("{:.3}", operation.flops / 1e9),
                     format!("{:.1}", operation.bytes / operation.seconds / 1e9),
                     format!("{:.1}", operation.flops / operation.seconds / 1e9),
-                    if memory { "memory" } else { "arithmetic" }.to_string(),
-                    format!("{:.2}", limit / operation.seconds),
+                    if memory_bound { "memory" } else { "compute" }.to_string(),
+                    percent(bound / operation.seconds),
                 ]);
             }
             text += &aligned(&cells, &[0, 8]);
-            let sum = step.sum();
+            let sum = step.operation_seconds();
             let _ = writeln!(
                 text,
-                "together {}, {:.1} % of the {} that the step takes when nobody looks at its parts",
+                "sum of operations {}: {:.1} % of the unprofiled step, {}",
                 time(sum),
                 100.0 * sum / step.seconds,
                 time(step.seconds)
@@ -115,18 +116,18 @@ impl Report {
         text
     }
 
-    /// Bars as long as each operation takes, and in each a mark where its limit is.
+    /// Draws a bar per operation as long as its time, with a mark at its roofline.
     pub fn svg(&self) -> String {
         const ROW: usize = 22;
         const LEFT: usize = 110;
         const LENGTH: f64 = 420.0;
         let rows: usize = self.steps.iter().map(|step| step.operations.len()).sum();
         let height = 64 + rows * ROW + self.steps.len() * 52 + 16;
-        let mut svg = open(760, height, "Where the time of a step goes");
-        let _ = writeln!(svg, "<text x=\"16\" y=\"46\" class=\"note\">{}</text>", escape(&self.what));
+        let mut svg = open(760, height, "Time per operation");
+        let _ = writeln!(svg, "<text x=\"16\" y=\"46\" class=\"note\">{}</text>", escape(&self.setup));
         let mut y = 60;
         for step in &self.steps {
-            let longest = step.operations.iter().map(|operation| operation.seconds).fold(0.0, f64::max);
+            let max_seconds = step.operations.iter().map(|operation| operation.seconds).fold(0.0, f64::max);
             let _ = writeln!(
                 svg,
                 "<text x=\"16\" y=\"{}\" class=\"panel\">{}</text>",
@@ -135,16 +136,17 @@ impl Report {
             );
             y += 34;
             for operation in &step.operations {
-                let (limit, memory) = step.limit(operation);
+                let (bound, memory_bound) = step.bound(operation);
                 let (length, mark) =
-                    (operation.seconds / longest * LENGTH, (limit / longest * LENGTH).min(LENGTH));
-                let class = if memory { "bar memory" } else { "bar" };
+                    (operation.seconds / max_seconds * LENGTH, (bound / max_seconds * LENGTH).min(LENGTH));
+                let class = if memory_bound { "bar memory" } else { "bar" };
                 let _ = writeln!(
                     svg,
                     "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\
-                     <rect x=\"{LEFT}\" y=\"{y}\" width=\"{length:.1}\" height=\"15\" rx=\"2\" class=\"{class}\"/>\
+                     <rect x=\"{LEFT}\" y=\"{y}\" width=\"{length:.1}\" height=\"15\" rx=\"2\" \
+                     class=\"{class}\"/>\
                      <rect x=\"{:.1}\" y=\"{}\" width=\"2\" height=\"19\" class=\"limit\"/>\
-                     <text x=\"{:.1}\" y=\"{}\" class=\"tick\">{}, {:.1} %, {:.2} of its limit</text>",
+                     <text x=\"{:.1}\" y=\"{}\" class=\"tick\">{}, {:.1} %, {:.0} % of roofline</text>",
                     LEFT - 8,
                     y + 12,
                     escape(&operation.name),
@@ -154,7 +156,7 @@ impl Report {
                     y + 12,
                     time(operation.seconds),
                     100.0 * operation.seconds / step.seconds,
-                    limit / operation.seconds,
+                    100.0 * bound / operation.seconds,
                 );
                 y += ROW;
             }
@@ -163,9 +165,9 @@ impl Report {
         let _ = writeln!(
             svg,
             "<rect x=\"16\" y=\"{}\" width=\"12\" height=\"12\" rx=\"2\" class=\"bar memory\"/>\
-             <text x=\"34\" y=\"{}\" class=\"note\">bound by memory</text>\
+             <text x=\"34\" y=\"{}\" class=\"note\">memory-bound</text>\
              <rect x=\"150\" y=\"{}\" width=\"12\" height=\"12\" rx=\"2\" class=\"bar\"/>\
-             <text x=\"168\" y=\"{}\" class=\"note\">bound by arithmetic; the line is where the limit is</text>",
+             <text x=\"168\" y=\"{}\" class=\"note\">compute-bound; the line marks the roofline</text>",
             y - 8,
             y + 2,
             y - 8,
@@ -180,10 +182,11 @@ fn phase(step: &Roofline) -> &'static str {
 }
 
 fn title(step: &Roofline) -> String {
-    let what = match phase(step) {
+    let phase = match phase(step) {
         "prefill" => format!("prefill of {} tokens", step.step.tokens),
         _ => format!("decode after {} tokens", step.step.depth),
     };
     let (bandwidth, peak) = (step.bandwidth / 1e9, step.peak / 1e9);
-    format!("{what}: {}; memory {bandwidth:.1} GB/s, arithmetic {peak:.0} GFLOPS", time(step.seconds))
+    let seconds = time(step.seconds);
+    format!("{phase}: {seconds}; memory bandwidth {bandwidth:.1} GB/s, FMA peak {peak:.0} GFLOPS")
 }
