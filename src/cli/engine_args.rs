@@ -25,15 +25,18 @@ pub struct EngineArgs {
     alias: Vec<(String, String)>,
 
     /// Maximum number of sequences in a batch
-    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_concurrency, value_parser = parse_positive, help_heading = "Scheduling")]
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_concurrency,
+        value_parser = parse_positive, help_heading = "Scheduling")]
     pub max_concurrency: usize,
 
     /// Size of the prefix cache, which reuses the KV cache of earlier requests, e.g. 256MiB; 0 disables
-    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_byte_size, help_heading = "Scheduling")]
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_byte_size,
+        help_heading = "Scheduling")]
     prefix_cache: usize,
 
     /// Maximum number of prompt tokens processed between two decode steps
-    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().prefill_chunk, value_parser = parse_positive, help_heading = "Scheduling")]
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().prefill_chunk,
+        value_parser = parse_positive, help_heading = "Scheduling")]
     prefill_chunk: usize,
 
     /// Jinja chat template, as in Hugging Face tokenizers [default: the model's own, or a transcript]
@@ -49,7 +52,8 @@ pub struct EngineArgs {
     threads: Option<NonZeroUsize>,
 
     /// Attention kernel (compare them with hornbook bench attention)
-    #[arg(long, value_name = "NAME", value_parser = attention_kernel::parser(), default_value = "flash", help_heading = "Execution")]
+    #[arg(long, value_name = "NAME", value_parser = attention_kernel::parser(), default_value = "flash",
+        help_heading = "Execution")]
     attention: &'static dyn AttentionKernel,
 
     /// Precision of the KV cache; f16 takes half the memory of f32, int8 a quarter [default: f16 with

@@ -6,10 +6,9 @@ use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Check whether a server accepts requests
+/// Check whether a server is ready
 ///
-/// Exits with code 0 if it does, and with an error and code 1 if it does not. Meant for containers and
-/// scripts.
+/// Exits with code 0 if it is, and with an error and code 1 if it is not. Meant for containers and scripts.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook health
@@ -21,7 +20,8 @@ pub struct Health {
     url: String,
 
     /// Timeout in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5,
+        value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
 

@@ -60,7 +60,8 @@ pub struct Serve {
     cors: Vec<String>,
 
     /// Maximum size of a request body, e.g. 8MiB
-    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = parse_byte_size, help_heading = "Network")]
+    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = parse_byte_size,
+        help_heading = "Network")]
     max_body: usize,
 
     /// Time for running requests to finish after Ctrl-C, in seconds
@@ -68,7 +69,8 @@ pub struct Serve {
     grace: u64,
 
     /// Maximum number of waiting sequences; further requests get status 429
-    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().queue, help_heading = "Scheduling")]
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().queue,
+        help_heading = "Scheduling")]
     queue: usize,
 
     /// Log prompts
@@ -82,7 +84,7 @@ impl Serve {
         let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let _ = log.with_ansi(std::io::stderr().is_terminal() && !no_color).try_init();
-        // Listen first: an occupied port is reported before models are loaded, and health checks get a response.
+        // Binds first, so that an occupied port is reported early and health checks get a response.
         let bound = BoundServer::bind(self.options()?)?;
         let server = bound.serve(self.engines.open()?)?;
         print_greeting(&server, self.keys.is_some());
@@ -97,7 +99,7 @@ impl Serve {
             // Ignores errors: stderr may be a closed pipe.
             let _ = writeln!(
                 std::io::stderr(),
-                "hornbook: shutting down; waiting for running requests to finish (press Ctrl-C again to exit now)"
+                "hornbook: shutting down; waiting for running requests (press Ctrl-C again to exit now)"
             );
         });
         server.wait();
@@ -145,8 +147,9 @@ fn print_greeting(server: &Server, requires_key: bool) {
     let model = names.first().map_or("", |(name, _)| name);
     let auth_header = if requires_key { " -H 'Authorization: Bearer YOUR_KEY'" } else { "" };
     eprintln!(
-        "hornbook: serving {} at http://{address}/v1; try\n  curl http://{address}/v1/completions{auth_header} -d \
-         '{{\"model\": \"{model}\", \"prompt\": \"Once upon a time\", \"max_tokens\": 50}}'",
+        "hornbook: serving {} at http://{address}/v1; try\n  \
+         curl http://{address}/v1/completions{auth_header} \
+         -d '{{\"model\": \"{model}\", \"prompt\": \"Once upon a time\", \"max_tokens\": 50}}'",
         models.join(", ")
     );
 }

@@ -156,7 +156,8 @@ impl ChatRequest {
 
 /// Create a chat completion.
 #[utoipa::path(post, path = "/v1/chat/completions", request_body = ChatRequest, responses(
-    (status = 200, body = CompletionResponse<ChatChoice>, description = "The chat completion; with `stream`, server-sent events with deltas"),
+    (status = 200, body = CompletionResponse<ChatChoice>,
+        description = "The chat completion; with `stream`, server-sent events with deltas"),
     (status = "4XX", body = ErrorBody, description = "The error"),
 ))]
 pub async fn create(

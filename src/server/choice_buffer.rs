@@ -43,7 +43,8 @@ impl ChoiceBuffer {
         self.finish_reason = Some(reason);
     }
 
-    /// Returns whether there is new text or a finish reason. A token without text waits for the rest of its character.
+    /// Returns whether there is new text or a finish reason. A token without text waits for the rest of its
+    /// character.
     pub fn is_ready(&self) -> bool {
         !self.text.is_empty() || self.finish_reason.is_some()
     }

@@ -2,15 +2,15 @@
 //!
 //! [`completions_response`]: super::completions_response
 
+use super::AppState;
 use super::completions_response::CompletionsResponseBuilder;
 use super::error::{ApiError, ErrorBody};
 use super::json::{Json, RequestBody, Unsupported, from_value, is_set};
 use super::parameters::{Parameters, ResponseMode, integer_in_range};
 use super::prompts::{MAX_PROMPTS, Prompt, Prompts};
 use super::request_context::RequestContext;
-use super::response::respond;
+use super::response::{CompletionResponse, respond};
 use super::submission::Submission;
-use super::{AppState, response::CompletionResponse};
 use crate::engine::{CompletionParams, Request, RequestKind};
 use crate::generate::completion::Choice;
 use axum::Extension;
@@ -35,9 +35,11 @@ pub struct CompletionRequest {
     model: Option<String>,
     /// The prompt or prompts. Default: the end-of-text token, after which a text begins.
     prompt: Option<Prompts>,
-    /// Number of completions to generate per prompt, of which the `n` with the highest mean logprob are returned.
+    /// Number of completions to generate per prompt, of which the `n` with the highest mean logprob are
+    /// returned.
     best_of: Option<i64>,
-    /// Return logprobs with this many alternatives, 0 to 5: the model's own, at temperature 1 and without filters.
+    /// Return logprobs with this many alternatives, 0 to 5: the model's own, at temperature 1 and without
+    /// filters.
     logprobs: Option<i64>,
     /// Return the prompt before the completion; with `logprobs`, the prompt's tokens have logprobs too.
     echo: Option<bool>,
@@ -47,7 +49,7 @@ pub struct CompletionRequest {
     parameters: Parameters,
 }
 
-/// Returns whether a `response_format` is another one than text.
+/// Returns whether a `response_format` is other than text.
 pub fn is_not_text_format(format: &Value) -> bool {
     !format.is_null() && format.get("type").and_then(Value::as_str) != Some("text")
 }
@@ -105,7 +107,8 @@ impl CompletionRequest {
 
 /// Create completions of one or more prompts.
 #[utoipa::path(post, path = "/v1/completions", request_body = CompletionRequest, responses(
-    (status = 200, body = CompletionResponse<Choice>, description = "The completions; with `stream`, server-sent events of the same shape"),
+    (status = 200, body = CompletionResponse<Choice>,
+        description = "The completions; with `stream`, server-sent events of the same format"),
     (status = "4XX", body = ErrorBody, description = "The error"),
 ))]
 pub async fn create(

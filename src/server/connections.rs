@@ -43,8 +43,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// Serves until shutdown begins, then until all requests have finished or the grace period is over. Before the models are
-/// loaded and during shutdown, new requests get 503.
+/// Serves until shutdown begins, then until all requests have finished or the grace period is over. Before
+/// the models are loaded and during shutdown, new requests get 503.
 pub async fn serve(
     listener: TcpListener,
     app: Arc<OnceLock<Arc<AppState>>>,
@@ -94,7 +94,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts connections and spawns a task for each; with `keep_alive` a connection serves several requests.
+    /// Accepts connections and spawns a task for each; with `keep_alive` one connection serves many requests.
     async fn accept_loop(&self, graceful: &GracefulShutdown, keep_alive: bool) -> Infallible {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(self.http.header_timeout).keep_alive(keep_alive);
@@ -112,7 +112,7 @@ impl Acceptor {
             let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
-                let _ = connection.await; // errors: the client disconnected, or sent invalid HTTP and got a 400
+                let _ = connection.await; // errors: a disconnect, or invalid HTTP, already answered with 400
                 drop(permit);
             });
         }
@@ -132,7 +132,7 @@ impl Dispatcher {
             return Ok(ApiError::loading().into_response());
         };
         let router = self.router.get_or_init(|| router(Arc::clone(app)));
-        // Before routing, since middleware of the router runs after it.
+        // Normalizes the path before routing, since axum's middleware runs after it.
         if let Some(uri) = normalize_path(request.uri()) {
             *request.uri_mut() = uri;
         }

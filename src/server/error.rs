@@ -166,7 +166,8 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 
-    /// The error for a request that the engine rejected; `prompt_param` is the request field its tokens came from.
+    /// The error for a request that the engine rejected; `prompt_param` is the request field its tokens came
+    /// from.
     pub fn from_submit_error(error: SubmitError, prompt_param: &str) -> Self {
         match error {
             SubmitError::QueueFull => {

@@ -35,8 +35,8 @@ impl InProcessServer {
     /// Starts an engine for each model. Network options are ignored, and no API keys are required.
     ///
     /// # Errors
-    /// [`Error::Parameter`] and [`Error::Message`] for invalid or conflicting options and names, [`Error::Io`] for a
-    /// file that cannot be read.
+    /// [`Error::Parameter`] and [`Error::Message`] for invalid or conflicting options and names,
+    /// [`Error::Io`] for a file that cannot be read.
     pub fn start(models: Vec<Hornbook>, options: ServerOptions) -> Result<Self> {
         let phase = watch::Sender::new(Phase::Serving);
         let app = LoadedOptions::new(ServerOptions { key_file: None, ..options })?
@@ -47,8 +47,9 @@ impl InProcessServer {
         Ok(Self { router: router(app), runtime, _phase: phase })
     }
 
-    /// Posts requests, each a path and a body, with up to `concurrency` of them in flight, and calls `on_response` with each
-    /// response and the request's index, in order of completion. The first error ends it.
+    /// Posts requests, each a path and a body, with up to `concurrency` of them in flight, and calls
+    /// `on_response` with each response and the request's index, in order of completion. The first error ends
+    /// it.
     ///
     /// # Errors
     /// Those of `on_response`, and [`Error::Message`] if a response body cannot be read.

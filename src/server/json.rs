@@ -20,7 +20,7 @@ pub trait RequestBody: DeserializeOwned {
     /// Known fields that are not supported.
     const UNSUPPORTED: &'static [Unsupported] = &[];
 
-    /// Validates flattened parts of the object first, so that errors can name their fields.
+    /// Validates flattened parts of the object, whose errors would otherwise not name the field.
     ///
     /// # Errors
     /// 400 that names the field.

@@ -12,8 +12,8 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 /// Prefix of every key, which makes leaked keys easy to find.
 const PREFIX: &str = "sk-hornbook-";
 
-/// Creates a key and adds its entry to the file, which is created if needed. `entry` has everything but the hash. The
-/// key itself is only returned, never stored.
+/// Creates a key and adds its entry to the file, which is created if needed. `entry` has everything but the
+/// hash. The key itself is only returned, never stored.
 ///
 /// # Errors
 /// [`Error::Message`] for a duplicate name or an invalid file, [`Error::Io`] if it cannot be read or written.

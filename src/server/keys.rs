@@ -9,7 +9,8 @@
 //! models = ["gpt2"]
 //! ```
 //!
-//! The file contains hashes, not keys. A missing limit means unlimited, and without `models` a key may use all models.
+//! The file contains hashes, not keys. A missing limit means unlimited, and without `models` a key may use
+//! all models.
 
 use super::error::ApiError;
 use crate::{Error, Result};

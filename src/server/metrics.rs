@@ -62,7 +62,8 @@ struct Exposition(String);
 
 impl Exposition {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}"); // writing to a String cannot fail
+        // Writing to a String cannot fail, here and below.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
@@ -172,7 +173,8 @@ impl Metrics {
 }
 
 /// Export metrics.
-#[utoipa::path(get, path = "/metrics", responses((status = 200, description = "Metrics in the Prometheus text format")))]
+#[utoipa::path(get, path = "/metrics",
+    responses((status = 200, description = "Metrics in the Prometheus text format")))]
 pub async fn export(State(app): State<Arc<AppState>>) -> impl IntoResponse {
     let served = app.models.served().iter();
     let engines: Vec<_> = served.map(|served| (served.name.as_str(), served.engine.statistics())).collect();

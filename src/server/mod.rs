@@ -1,14 +1,15 @@
 //! OpenAI-compatible HTTP API.
 //!
 //! ```text
-//! connections ─▶ routes ─▶ middleware ─▶ keys, rate_limit ─▶ json ─▶ completions, chat, embeddings … ─▶ submission
-//!                                                                                                          │
-//!                                                   response ◀── choice_buffer ◀── events ◀── engine ◀─────┘
+//! connections ─▶ routes ─▶ middleware ─▶ json ─▶ completions, chat, embeddings, … ─▶ submission
+//!                          (keys, rate_limit)                                              │
+//!                                   response ◀── choice_buffer ◀── events ◀── engine ◀─────┘
 //! ```
 //!
-//! Each step on the way in can reject the request; every rejection is OpenAI's error object ([`error`]). On the way out,
-//! engine events are collected per choice ([`choice_buffer`]) and sent as one JSON object or as server-sent events
-//! ([`response`]). The [engines](crate::engine) compute on their own threads; the server's two threads only do I/O.
+//! Each step on the way in can reject the request; every rejection is OpenAI's error object ([`error`]). On
+//! the way out, engine events are collected per choice ([`choice_buffer`]) and sent as one JSON object or as
+//! server-sent events ([`response`]). The [engines](crate::engine) compute on their own threads; the server's
+//! two threads only do I/O.
 
 pub mod chat;
 pub mod chat_response;
@@ -84,8 +85,8 @@ pub struct ServerOptions {
 pub struct HttpLimits {
     /// Maximum size of a request body in bytes.
     pub max_body_bytes: usize,
-    /// Maximum time to receive a request's headers, counted from the start of the connection or the previous response;
-    /// also the idle timeout of keep-alive connections.
+    /// Maximum time to receive a request's headers, counted from the start of the connection or the previous
+    /// response; also the idle timeout of keep-alive connections.
     pub header_timeout: Duration,
     /// Maximum time to receive a request's body.
     pub body_timeout: Duration,
@@ -199,7 +200,8 @@ impl LoadedOptions {
     }
 }
 
-/// A listening server without models: every request gets 503 with `Retry-After`. Dropping it stops it immediately.
+/// A listening server without models: every request gets 503 with `Retry-After`. Dropping it stops it
+/// immediately.
 pub struct BoundServer {
     address: SocketAddr,
     loaded: LoadedOptions,
@@ -210,18 +212,18 @@ pub struct BoundServer {
 }
 
 impl BoundServer {
-    /// Validates the options and listens, before any model is loaded, so that an occupied port is reported early and
-    /// health checks get a response.
+    /// Validates the options and listens, before any model is loaded, so that an occupied port is reported
+    /// early and health checks get a response.
     ///
     /// # Errors
-    /// [`Error::Parameter`] and [`Error::Message`] for invalid or conflicting options, [`Error::Io`] for a file that
-    /// cannot be read or an address that cannot be bound.
+    /// [`Error::Parameter`] and [`Error::Message`] for invalid or conflicting options, [`Error::Io`] for a
+    /// file that cannot be read or an address that cannot be bound.
     pub fn bind(options: ServerOptions) -> Result<Self> {
         let address = options.address;
         if !address.ip().is_loopback() && options.key_file.is_none() && !options.no_auth {
             return Err(Error::Message(format!(
-                "{address} can be reached from other machines, and no API key would be required: pass --keys FILE \
-                 ('hornbook keys add' creates one), or --no-auth to serve without keys"
+                "{address} can be reached from other machines, and no API key would be required: pass --keys \
+                 FILE ('hornbook keys add' creates one), or --no-auth to serve without keys"
             )));
         }
         let (http, grace_period) = (options.http, options.grace_period);
@@ -279,8 +281,8 @@ impl Server {
         self.app.models.names().map(pair).collect()
     }
 
-    /// Returns a function that starts the graceful shutdown, from any thread: new requests are rejected, and running ones
-    /// have the grace period to finish.
+    /// Returns a function that starts the graceful shutdown, from any thread: new requests are rejected, and
+    /// running ones have the grace period to finish.
     pub fn shutdown_handle(&self) -> impl Fn() + Send + use<> {
         let phase = self.phase.clone();
         move || {
@@ -297,7 +299,7 @@ impl Server {
     /// Waits until the server has shut down.
     pub fn wait(self) {
         let Self { connections, runtime, .. } = self;
-        let _ = runtime.block_on(connections); // a join error means that the task was aborted
+        let _ = runtime.block_on(connections); // an error means that the task panicked
         runtime.shutdown_background();
     }
 }

@@ -61,8 +61,8 @@ pub struct ModelRegistry {
 }
 
 impl ModelRegistry {
-    /// Registers models under their short names, and aliases as pairs of alias and model name. `template` overrides the
-    /// models' own chat templates.
+    /// Registers models under their short names, and aliases as pairs of alias and model name. `template`
+    /// overrides the models' own chat templates.
     ///
     /// # Errors
     /// [`Error::Message`] for a name used twice, [`Error::Parameter`] for an alias of an unknown model.
@@ -125,8 +125,8 @@ impl ModelRegistry {
         }
     }
 
-    /// Returns the requested model and the name the request uses for it. A name in the path takes precedence over one in
-    /// the body. If only one model is served, any name or none selects it.
+    /// Returns the requested model and the name the request uses for it. A name in the path takes precedence
+    /// over one in the body. If only one model is served, any name or none selects it.
     ///
     /// # Errors
     /// 400 for a missing name, 404 for an unknown one or one that the key may not use.
@@ -202,7 +202,8 @@ fn retrieve_response(
 }
 
 /// List the models and aliases.
-#[utoipa::path(get, path = "/v1/models", responses((status = 200, description = "All model names and aliases")))]
+#[utoipa::path(get, path = "/v1/models",
+    responses((status = 200, description = "All model names and aliases")))]
 pub async fn list(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
@@ -211,8 +212,11 @@ pub async fn list(
 }
 
 /// Retrieve a model.
-#[utoipa::path(get, path = "/v1/models/{model}", params(("model" = String, Path, description = "The model name")),
-    responses((status = 200, description = "The model"), (status = 404, description = "The model does not exist")))]
+#[utoipa::path(get, path = "/v1/models/{model}",
+    params(("model" = String, Path, description = "The model name")),
+    responses(
+        (status = 200, description = "The model"),
+        (status = 404, description = "The model does not exist")))]
 pub async fn retrieve(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,

@@ -49,7 +49,8 @@ impl Prompts {
     /// Tokenizes the prompts of the field `param`, on a blocking thread.
     ///
     /// # Errors
-    /// 400 for no prompts or too many, for text without a tokenizer, and for token ids outside the vocabulary.
+    /// 400 for no prompts or too many, for text without a tokenizer, and for token ids outside the
+    /// vocabulary.
     pub async fn encode(
         self,
         served: &Arc<ServedModel>,
@@ -71,7 +72,7 @@ impl Prompts {
                 lists.into_iter().map(|ids| check_ids(served, ids, param)).collect()
             }
             Self::Texts(_) | Self::IdLists(_) => {
-                let message = format!("found more than {MAX_PROMPTS} prompts, expected at most that many");
+                let message = format!("found more than {MAX_PROMPTS} prompts, the maximum");
                 return Err(ApiError::invalid_param(param, message));
             }
         };

@@ -1,5 +1,5 @@
-//! Rate limits: per key, one token bucket for requests and one for tokens. Each holds one minute's quota and refills at a
-//! constant rate.
+//! Rate limits: per key, one token bucket for requests and one for tokens. Each holds one minute's quota and
+//! refills at a constant rate.
 
 use super::error::ApiError;
 use super::keys::Key;
@@ -99,13 +99,14 @@ impl RateLimiter {
     /// 429 with the retry delay.
     pub fn take_request(&self, key: &Key) -> Result<(), ApiError> {
         let Some(limit) = key.requests_per_minute else { return Ok(()) };
-        self.with_buckets(key, |buckets| buckets.requests.take(1, limit, Instant::now())).map_err(|wait| {
+        self.with_buckets(key, |buckets| buckets.requests.take(1, limit, Instant::now())).map_err(|delay| {
             let message = format!(
-                "Rate limit reached for key '{}' on requests per minute: limit {limit}. Please try again in {}.",
+                "Rate limit reached for key '{}' on requests per minute: limit {limit}. \
+                 Please try again in {}.",
                 key.name,
-                format_duration(wait)
+                format_duration(delay)
             );
-            ApiError::rate_limited("requests", message, wait)
+            ApiError::rate_limited("requests", message, delay)
         })
     }
 
@@ -123,10 +124,10 @@ impl RateLimiter {
             )));
         }
         self.with_buckets(key, |buckets| buckets.tokens.take(tokens, limit, Instant::now())).map_err(
-            |wait| {
+            |delay| {
                 let message =
-                    format!("Rate limit reached {details}. Please try again in {}.", format_duration(wait));
-                ApiError::rate_limited("tokens", message, wait)
+                    format!("Rate limit reached {details}. Please try again in {}.", format_duration(delay));
+                ApiError::rate_limited("tokens", message, delay)
             },
         )?;
         Ok(Some(Reservation { limiter: Arc::clone(self), key: key.name.clone(), tokens }))

@@ -8,8 +8,8 @@ use crate::generate::FinishReason;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Context of a request, shared by middleware, handler and event stream. Dropping the last reference ends the request:
-/// its unused tokens are refunded, its metrics recorded and its log line written.
+/// Context of a request, shared by middleware, handler and event stream. Dropping the last reference ends the
+/// request: its unused tokens are refunded, its metrics recorded and its log line written.
 #[derive(Debug)]
 pub struct RequestContext {
     /// Request id, as in the `x-request-id` header.
@@ -104,7 +104,8 @@ impl RequestContext {
         }
     }
 
-    /// Marks the stream as started; unless it is [finished](Self::stream_finished) later, the request counts as cancelled.
+    /// Marks the stream as started; unless it is [finished](Self::stream_finished) later, the request counts
+    /// as cancelled.
     pub fn stream_started(&self) {
         self.record().stream_open = true;
     }

@@ -169,7 +169,8 @@ impl<B: ResponseBuilder> EventStream<B> {
         self.context.stream_finished();
     }
 
-    /// Ends the stream with an error event; OpenAI's clients raise an exception for data with the key `error`.
+    /// Ends the stream with an error event; OpenAI's clients raise an exception for data with the key
+    /// `error`.
     fn fail(&mut self, error: &ApiError) {
         self.finish();
         self.ready.push_back(error.json());

@@ -61,7 +61,8 @@ pub fn router(app: Arc<AppState>) -> Router {
     (status = 200, description = "The server accepts requests"),
     (status = 503, description = "The server is loading its models or shutting down")))]
 async fn health() -> Response {
-    super::response::json_object(&json!({"status": "ok"})) // otherwise the request was already rejected with 503
+    // If the server is not ready, the request was already rejected with 503.
+    super::response::json_object(&json!({"status": "ok"}))
 }
 
 /// Returns a CORS layer that allows loopback origins and the configured ones.
@@ -94,8 +95,8 @@ fn is_loopback(origin: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
-/// Returns the URI with its path normalized: without the `/v1` prefix and empty segments, so `/v1//engines/` becomes
-/// `/engines`. `None` if the result is not a valid URI.
+/// Returns the URI with its path normalized: without the `/v1` prefix and empty segments, so `/v1//engines/`
+/// becomes `/engines`. `None` if the result is not a valid URI.
 pub fn normalize_path(uri: &Uri) -> Option<Uri> {
     let segments: Vec<&str> = uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
     let segments = match segments.as_slice() {

@@ -1,7 +1,8 @@
 //! Submission of one request's prompts to the engine.
 //!
-//! The first prompt is accepted or rejected immediately. The others follow as the queue has room, so that a request with
-//! many prompts neither fills the queue nor fails halfway. Dropping a submission cancels all its prompts.
+//! The first prompt is accepted or rejected immediately. The others follow as the queue has room, so that a
+//! request with many prompts neither fills the queue nor fails halfway. Dropping a submission cancels all its
+//! prompts.
 
 use super::error::ApiError;
 use super::models::ServedModel;
@@ -97,7 +98,9 @@ impl Submission {
                         return Ok(next);
                     }
                 }
-                _ = self.phase.wait_for(|phase| *phase == Phase::Aborting) => return Err(ApiError::shutting_down()),
+                _ = self.phase.wait_for(|phase| *phase == Phase::Aborting) => {
+                    return Err(ApiError::shutting_down());
+                }
             }
         }
     }

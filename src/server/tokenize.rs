@@ -39,7 +39,8 @@ impl RequestBody for DetokenizeRequest {}
 
 /// Tokenize a text.
 #[utoipa::path(post, path = "/tokenize", request_body = TokenizeRequest,
-    responses((status = 200, description = "`tokens`, their `count`, and the context length as `max_model_len`")))]
+    responses((status = 200,
+        description = "`tokens`, their `count`, and the context length as `max_model_len`")))]
 pub async fn tokenize(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,

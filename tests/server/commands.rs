@@ -106,7 +106,8 @@ fn kill(mut server: Child) {
 #[test]
 fn sigterm_finishes_streams_and_rejects_new_requests() {
     let (mut server, address, mut lines) = serve(&["--grace", "60"]);
-    let body = serde_json::json!({"prompt": "The", "max_tokens": 500, "n": 8, "stream": true, "logit_bias": {"4095": -100}});
+    let body = serde_json::json!({"prompt": "The", "max_tokens": 500, "n": 8, "stream": true,
+        "logit_bias": {"4095": -100}});
     let mut running = ureq::post(format!("http://{address}/v1/completions")).send_json(body).unwrap();
     assert!(Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap().success());
     let mut notice = String::new();

@@ -119,7 +119,9 @@ fn simultaneous_clients_get_200_or_429() {
 #[test]
 fn slow_reader_does_not_block_other_requests() {
     let server = fable();
-    let slow = server.start_post("/v1/completions", &json!({"prompt": "The", "max_tokens": 500, "stream": true, "n": 8, "logprobs": 5, "logit_bias": {"4095": -100}}));
+    let body = json!({"prompt": "The", "max_tokens": 500, "stream": true, "n": 8, "logprobs": 5,
+        "logit_bias": {"4095": -100}});
+    let slow = server.start_post("/v1/completions", &body);
     server.post("/v1/completions", json!({"prompt": "The king", "max_tokens": 20})).ok();
     server.wait_for("hornbook_sequences_running", |running| running == 0.0);
     drop(slow);
@@ -210,7 +212,8 @@ fn shutdown_finishes_streams_and_rejects_new_requests() {
 #[test]
 fn requests_beyond_the_grace_period_are_aborted() {
     let server = serve(&["fable"], |options| options.grace_period = Duration::from_millis(50));
-    let body = json!({"prompt": vec!["The"; 200], "n": 10, "max_tokens": 500, "stream": true, "logit_bias": {"4095": -100}});
+    let body = json!({"prompt": vec!["The"; 200], "n": 10, "max_tokens": 500, "stream": true,
+        "logit_bias": {"4095": -100}});
     let mut streamed = server.start_post("/v1/completions", &body);
     let mut whole = server.start_post("/v1/completions", &long_request(false));
     server.wait_for("hornbook_sequences_running", |running| running >= 10.0);
@@ -285,8 +288,13 @@ fn random_bodies_get_a_result_or_an_error_object() {
     let body = prop::collection::hash_map(prop::sample::select(&FIELDS[..]), field_value(), 0..6);
     let mut status_counts = std::collections::BTreeMap::new();
     let counts = std::cell::RefCell::new(&mut status_counts);
-    proptest!(config, |(body in body, path in prop::sample::select(&PATHS[..]), cut in prop::option::weighted(0.1, 0usize..200))| {
-        let mut fields: serde_json::Map<String, Value> = body.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
+    proptest!(config, |(
+        body in body,
+        path in prop::sample::select(&PATHS[..]),
+        cut in prop::option::weighted(0.1, 0usize..200),
+    )| {
+        let mut fields: serde_json::Map<String, Value> =
+            body.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
         // Short completions, so that the cases take seconds.
         if fields.get("max_tokens").is_none_or(|n| n.as_i64().is_none_or(|n| n > 4)) {
             fields.insert("max_tokens".into(), json!(2));
@@ -311,11 +319,12 @@ fn random_bodies_get_a_result_or_an_error_object() {
             None => text,
         };
         let response = server.post_text(path, &text);
-        prop_assert!([200, 400, 404].contains(&response.status), "{} {text}: {}", response.status, response.text);
-        if response.status != 200 {
+        let status = response.status;
+        prop_assert!([200, 400, 404].contains(&status), "{status} {text}: {}", response.text);
+        if status != 200 {
             response.error();
         }
-        *counts.borrow_mut().entry(response.status).or_insert(0) += 1;
+        *counts.borrow_mut().entry(status).or_insert(0) += 1;
     });
     assert!(status_counts[&200] > 500 && status_counts[&400] > 500, "{status_counts:?}");
     wait("an idle engine", || server.metric("hornbook_sequences_running") == 0.0);

@@ -15,7 +15,8 @@ fn context_overflow_is_400_before_the_stream_starts() {
             .post("/v1/completions", json!({"prompt": vec![5; 500], "max_tokens": 13, "stream": stream}));
         assert_eq!(response.error(), invalid_request(Some("prompt"), Some("context_length_exceeded")));
         let message = response.json()["error"]["message"].as_str().unwrap().to_string();
-        let expected = "This model's maximum context length is 512 tokens, however you requested 513 tokens (500 in your prompt; 13 for the completion).";
+        let expected = "This model's maximum context length is 512 tokens, however you requested 513 tokens \
+                        (500 in your prompt; 13 for the completion).";
         assert!(message.starts_with(expected), "{message}");
         let long = json!({"messages": [{"role": "user", "content": "word ".repeat(600)}], "stream": stream});
         assert_eq!(

@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 fn null_fields_are_accepted() {
     let server = fable();
     let nulls = json!({"model": null, "prompt": null, "suffix": null, "max_tokens": null, "temperature": null,
-        "top_p": null, "n": null, "stream": null, "stream_options": null, "logprobs": null, "echo": null, "stop": null,
-        "presence_penalty": null, "frequency_penalty": null, "best_of": null, "logit_bias": null, "user": null,
-        "seed": null});
+        "top_p": null, "n": null, "stream": null, "stream_options": null, "logprobs": null, "echo": null,
+        "stop": null, "presence_penalty": null, "frequency_penalty": null, "best_of": null,
+        "logit_bias": null, "user": null, "seed": null});
     let response = server.post("/v1/completions", nulls).ok();
     assert_eq!(response["usage"]["prompt_tokens"], 1);
     server
         .post("/v1/completions", json!({"prompt": "A", "logit_bias": {}, "stop": [], "max_tokens": 1}))
         .ok();
     let nulls = json!({"messages": [{"role": "user", "content": "Hi", "name": null}], "max_tokens": 1,
-        "max_completion_tokens": null, "top_logprobs": null, "logprobs": null, "tools": null, "tool_choice": null,
-        "functions": null, "function_call": null, "response_format": null, "audio": null, "modalities": null,
+        "max_completion_tokens": null, "top_logprobs": null, "logprobs": null, "tools": null,
+        "tool_choice": null, "functions": null, "function_call": null, "response_format": null, "audio": null, "modalities": null,
         "n": null, "stop": null, "stream": null});
     server.post("/v1/chat/completions", nulls).ok();
     let nulls =
@@ -28,7 +28,8 @@ fn null_fields_are_accepted() {
 #[test]
 fn unknown_fields_are_ignored_and_unsupported_ones_rejected() {
     let server = fable();
-    let extra = json!({"prompt": "A", "max_tokens": 1, "made_up": {"x": [1]}, "user": "me", "suffix": "", "metadata": {}});
+    let extra = json!({"prompt": "A", "max_tokens": 1, "made_up": {"x": [1]}, "user": "me", "suffix": "",
+        "metadata": {}});
     server.post("/v1/completions", extra).ok();
     let assert_rejected = |path: &str, mut body: Value, field: &str, value: Value| {
         body[field] = value;
@@ -63,12 +64,14 @@ fn unknown_fields_are_ignored_and_unsupported_ones_rejected() {
             value,
         );
     }
-    let supported = json!({"messages": [{"role": "user", "content": "A"}], "max_tokens": 1, "modalities": ["text"],
-        "response_format": {"type": "text"}, "tool_choice": "none", "tools": [], "parallel_tool_calls": true});
+    let supported = json!({"messages": [{"role": "user", "content": "A"}], "max_tokens": 1,
+        "modalities": ["text"], "response_format": {"type": "text"}, "tool_choice": "none",
+        "tools": [], "parallel_tool_calls": true});
     server.post("/v1/chat/completions", supported).ok();
     assert_rejected("/v1/embeddings", json!({"input": "A"}), "dimensions", json!(8));
     assert_rejected("/v1/embeddings", json!({"input": "A"}), "encoding_format", json!("hex"));
-    let image = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]}]});
+    let image = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"},
+        {"type": "image_url"}]}]});
     assert_eq!(
         server.post("/v1/chat/completions", image).error().2.as_deref(),
         Some("messages[0].content[1].type")
@@ -96,7 +99,8 @@ fn max_tokens_defaults_to_16_and_may_be_0() {
         ""
     );
     // A chat completion runs to its end-of-text token or the end of the context.
-    let chat = json!({"messages": [{"role": "user", "content": "Tell me a story."}], "temperature": 0, "logit_bias": no_end});
+    let chat = json!({"messages": [{"role": "user", "content": "Tell me a story."}], "temperature": 0,
+        "logit_bias": no_end});
     let response = server.post("/v1/chat/completions", chat).ok();
     let total = response["usage"]["total_tokens"].as_u64().unwrap();
     assert!(response["choices"][0]["finish_reason"] == "stop" || total == 512, "{response}");

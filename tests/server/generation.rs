@@ -77,7 +77,8 @@ fn same_seed_gives_identical_text() {
     let server = fable();
     let hornbook = open("fable");
     let ask = |prompt: &str, seed: Value, temperature: f32| {
-        let body = json!({"prompt": prompt, "max_tokens": 12, "seed": seed, "temperature": temperature, "logprobs": 2});
+        let body = json!({"prompt": prompt, "max_tokens": 12, "seed": seed, "temperature": temperature,
+            "logprobs": 2});
         server.post("/v1/completions", body).ok()["choices"].clone()
     };
     let first = ask("Once upon a time", json!(7), 1.0);
@@ -109,7 +110,8 @@ fn same_seed_gives_identical_text() {
 fn best_of_returns_choices_with_highest_mean_logprob() {
     let server = fable();
     let ask = |n: u32, best_of: Option<u32>| {
-        let body = json!({"prompt": "The king", "n": n, "best_of": best_of, "max_tokens": 5, "seed": 2, "logprobs": 0, "return_token_ids": true});
+        let body = json!({"prompt": "The king", "n": n, "best_of": best_of, "max_tokens": 5, "seed": 2,
+            "logprobs": 0, "return_token_ids": true});
         server.post("/v1/completions", body).ok()
     };
     let mean = |choice: &Value| {
@@ -136,7 +138,8 @@ fn best_of_returns_choices_with_highest_mean_logprob() {
 fn chat_prompt_is_rendered_by_the_chat_template() {
     let server = fable();
     let ask = |body: Value| server.post("/v1/chat/completions", body).ok();
-    let messages = json!([{"role": "system", "content": "A tale."}, {"role": "user", "content": [{"type": "text", "text": "On"}, {"type": "text", "text": "ce"}]}]);
+    let messages = json!([{"role": "system", "content": "A tale."}, {"role": "user",
+        "content": [{"type": "text", "text": "On"}, {"type": "text", "text": "ce"}]}]);
     let response = ask(json!({"messages": messages, "max_tokens": 20, "temperature": 0}));
     let choice = &response["choices"][0];
     assert_eq!(
@@ -145,8 +148,8 @@ fn chat_prompt_is_rendered_by_the_chat_template() {
     );
     let content = choice["message"]["content"].as_str().unwrap();
     // The same prompt, written out, through completions.
-    let prompt = "A tale.\n\n\"Good morning, grandmother,\" said the child.\n\n\"Good morning, my child,\" said the \
-                  old woman. \"What is it that you wish to know?\"\n\n\"Once\" asked the child.\n\n\"";
+    let prompt = "A tale.\n\n\"Good morning, grandmother,\" said the child.\n\n\"Good morning, my child,\" \
+                  said the old woman. \"What is it that you wish to know?\"\n\n\"Once\" asked the child.\n\n\"";
     let body = json!({"prompt": prompt, "max_tokens": 20, "temperature": 0, "stop": "\""});
     let completion = server.post("/v1/completions", body).ok();
     assert_eq!(content, completion["choices"][0]["text"].as_str().unwrap());

@@ -81,7 +81,10 @@ fn reached_rate_limit_is_429_with_retry_delay() {
     server.get("/v1/models").ok(); // GET requests are free
 
     let server = server.with_key(&keys[1]);
-    let body = |max_tokens: u32| json!({"model": "tiny-gelu-new", "prompt": [1, 2], "max_tokens": max_tokens, "logit_bias": {"50": -100}});
+    let body = |max_tokens: u32| {
+        json!({"model": "tiny-gelu-new", "prompt": [1, 2], "max_tokens": max_tokens,
+            "logit_bias": {"50": -100}})
+    };
     let first = server.post("/v1/completions", body(28));
     first.ok();
     let response = server.post("/v1/completions", body(40));

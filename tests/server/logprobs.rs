@@ -55,7 +55,8 @@ fn text_offsets_count_characters_from_prompt_start() {
     let hornbook = open("fable");
     let (tokenizer, ids) = (hornbook.tokenizer().unwrap(), hornbook.encode(PROMPT).unwrap());
     let ask = |echo: bool, prompt: Value| {
-        let body = json!({"prompt": prompt, "echo": echo, "logprobs": 0, "max_tokens": 6, "seed": 1, "return_token_ids": true});
+        let body = json!({"prompt": prompt, "echo": echo, "logprobs": 0, "max_tokens": 6, "seed": 1,
+            "return_token_ids": true});
         server.post("/v1/completions", body).ok()["choices"][0].clone()
     };
     let (echoed, plain) = (ask(true, json!(PROMPT)), ask(false, json!(PROMPT)));
@@ -85,7 +86,8 @@ fn chat_logprobs_have_the_chat_format() {
     let server = fable();
     let ask = |top: Value| {
         let messages = json!([{"role": "user", "content": "Once upon"}]);
-        let body = json!({"messages": messages, "max_tokens": 6, "temperature": 0, "logprobs": true, "top_logprobs": top});
+        let body = json!({"messages": messages, "max_tokens": 6, "temperature": 0, "logprobs": true,
+            "top_logprobs": top});
         server.post("/v1/chat/completions", body).ok()["choices"][0].clone()
     };
     let choice = ask(json!(2));
@@ -116,7 +118,8 @@ fn logprobs_are_finite() {
     // Whatever is asked, every number in an response is one.
     let hornbook = open("fable");
     let rare: Vec<u32> = (0..40).map(|i| i * 97 % 4096).collect();
-    let body = json!({"prompt": rare, "echo": true, "logprobs": 5, "max_tokens": 8, "temperature": 2, "logit_bias": {"5": 100}});
+    let body = json!({"prompt": rare, "echo": true, "logprobs": 5, "max_tokens": 8, "temperature": 2,
+        "logit_bias": {"5": 100}});
     let response = server.post("/v1/completions", body).ok();
     let logprobs = &response["choices"][0]["logprobs"];
     let scores = floats(&logprobs["token_logprobs"]);

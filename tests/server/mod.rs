@@ -1,5 +1,5 @@
-//! The server in this process, tested over HTTP: one file per part of the API, one test per detail that OpenAI's clients
-//! rely on.
+//! The server in this process, tested over HTTP: one file per part of the API, one test per detail that
+//! OpenAI's clients rely on.
 
 pub mod client;
 mod commands;

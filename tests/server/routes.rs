@@ -60,7 +60,9 @@ fn path_model_takes_precedence_and_any_name_selects_a_single_model() {
         options.aliases = vec![("text-davinci-002".into(), "tiny-gelu-new".into())];
     });
     let ask = |name: &str| {
-        two.post("/v1/completions", json!({"model": name, "prompt": [1, 2], "max_tokens": 2, "temperature": 0, "return_token_ids": true}))
+        let body = json!({"model": name, "prompt": [1, 2], "max_tokens": 2, "temperature": 0,
+            "return_token_ids": true});
+        two.post("/v1/completions", body)
     };
     assert_eq!(ask("text-davinci-002").ok()["model"], "text-davinci-002");
     let tokens = |name: &str| ask(name).ok()["choices"][0]["token_ids"].clone();

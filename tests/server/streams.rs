@@ -46,7 +46,8 @@ fn stop_strings_across_tokens_are_found_and_never_streamed() {
     for (from, to) in [(20, 29), (33, 36), (50, 52)] {
         let stop: String = characters[from..to].iter().collect();
         let expected = &unstopped[..unstopped.find(&stop).unwrap()];
-        let body = json!({"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0, "stop": ["never seen", stop]});
+        let body = json!({"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0,
+            "stop": ["never seen", stop]});
         let (chunks, whole) = streamed_and_complete(&server, body);
         assert_eq!(
             (whole["choices"][0]["text"].as_str().unwrap(), &whole["choices"][0]["finish_reason"]),
@@ -79,7 +80,8 @@ fn chunks_never_split_a_character() {
         (0..4096).filter(|&id| str::from_utf8(tokenizer.token_bytes(id)).is_err()).collect();
     let bias: serde_json::Map<String, Value> =
         parts.iter().take(120).map(|id| (id.to_string(), json!(20))).collect();
-    let body = json!({"prompt": "The", "max_tokens": 60, "seed": 3, "logit_bias": bias, "logprobs": 0, "return_token_ids": true});
+    let body = json!({"prompt": "The", "max_tokens": 60, "seed": 3, "logit_bias": bias, "logprobs": 0,
+        "return_token_ids": true});
     let (chunks, whole) = streamed_and_complete(&server, body);
     let ids: Vec<u32> = serde_json::from_value(whole["choices"][0]["token_ids"].clone()).unwrap();
     assert!(ids.iter().filter(|id| parts.contains(id)).count() > 10, "{ids:?}");
@@ -101,7 +103,8 @@ fn chunks_never_split_a_character() {
 fn return_token_ids_streams_every_token() {
     for model in ["fable", "tiny-gelu-new"] {
         let server = serve(&[model], |_| {});
-        let body = json!({"prompt": [1, 2, 3], "max_tokens": 6, "seed": 4, "ignore_eos": true, "return_token_ids": true});
+        let body = json!({"prompt": [1, 2, 3], "max_tokens": 6, "seed": 4, "ignore_eos": true,
+            "return_token_ids": true});
         let (chunks, whole) = streamed_and_complete(&server, body);
         let counts = chunks.iter().map(|chunk| chunk["choices"][0]["token_ids"].as_array().unwrap().len());
         // The finish reason is sent with the last token.
@@ -135,8 +138,8 @@ fn finish_reason_is_null_until_the_last_chunk() {
     // A chat that repeats one word runs to the end of the context; one biased to end-of-text stops at once.
     let word = open("fable").encode(" the").unwrap()[0].to_string();
     for (token, reason) in [(word.as_str(), "length"), ("4095", "stop")] {
-        let chat = json!({"messages": [{"role": "user", "content": "a ".repeat(420)}], "logit_bias": {token: 100},
-            "temperature": 0, "stream": true, "stream_options": {"include_usage": true}});
+        let chat = json!({"messages": [{"role": "user", "content": "a ".repeat(420)}],
+            "logit_bias": {token: 100}, "temperature": 0, "stream": true, "stream_options": {"include_usage": true}});
         let chunks = server.post("/v1/chat/completions", chat).events();
         let usage = &chunks[chunks.len() - 1]["usage"];
         assert_eq!(chunks[chunks.len() - 2]["choices"][0]["finish_reason"], reason);
@@ -188,7 +191,8 @@ fn usage_chunk_is_sent_only_if_requested() {
 #[test]
 fn choices_interleave_with_independent_random_numbers() {
     let server = fable();
-    let body = json!({"prompt": ["The king", "A dog"], "n": 3, "max_tokens": 8, "seed": 9, "logprobs": 2, "echo": true});
+    let body = json!({"prompt": ["The king", "A dog"], "n": 3, "max_tokens": 8, "seed": 9, "logprobs": 2,
+        "echo": true});
     let (chunks, whole) = streamed_and_complete(&server, body);
     assert_same(&chunks, &whole);
     let texts: Vec<String> = (0..6).map(|index| text(&chunks, index)).collect();
@@ -220,7 +224,8 @@ fn choices_interleave_with_independent_random_numbers() {
 #[test]
 fn chat_stream_sends_deltas() {
     let server = fable();
-    let mut body = json!({"messages": [{"role": "user", "content": "Once upon a time"}], "max_tokens": 12, "seed": 3, "n": 2, "logprobs": true, "top_logprobs": 1});
+    let mut body = json!({"messages": [{"role": "user", "content": "Once upon a time"}], "max_tokens": 12,
+        "seed": 3, "n": 2, "logprobs": true, "top_logprobs": 1});
     let whole = server.post("/v1/chat/completions", body.clone()).ok();
     body["stream"] = json!(true);
     let chunks = server.post("/v1/chat/completions", body).events();

@@ -53,8 +53,8 @@ impl Output {
     /// Opens the output and reads the responses of an earlier run over the same input.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Message`] if the file has other content, which is not modified, or another run is
-    /// writing to it.
+    /// [`Error::Io`]; [`Error::Message`] if the file has other content, which is not modified, or another run
+    /// is writing to it.
     pub fn open(path: &Path, input: &Path, requests: &[BatchRequest]) -> Result<(Self, Progress)> {
         if path == Path::new("-") {
             return Ok((Self::Stream(Box::new(stdout())), Progress::default()));
@@ -185,8 +185,8 @@ mod tests {
 
     fn output_line(id: &str, status: u16) -> String {
         format!(
-            "{LINE_PREFIX}1\",\"custom_id\":\"{id}\",\"response\":{{\"status_code\":{status},\"request_id\":\"r\",\
-             \"body\":{{\"error\":{{\"message\":\"no\"}}}}}},\"error\":null}}\n"
+            "{LINE_PREFIX}1\",\"custom_id\":\"{id}\",\"response\":{{\"status_code\":{status},\
+             \"request_id\":\"r\",\"body\":{{\"error\":{{\"message\":\"no\"}}}}}},\"error\":null}}\n"
         )
     }
 
