@@ -17,8 +17,8 @@ fn null_fields_are_accepted() {
         .ok();
     let nulls = json!({"messages": [{"role": "user", "content": "Hi", "name": null}], "max_tokens": 1,
         "max_completion_tokens": null, "top_logprobs": null, "logprobs": null, "tools": null,
-        "tool_choice": null, "functions": null, "function_call": null, "response_format": null, "audio": null, "modalities": null,
-        "n": null, "stop": null, "stream": null});
+        "tool_choice": null, "functions": null, "function_call": null, "response_format": null, "audio": null,
+        "modalities": null, "n": null, "stop": null, "stream": null});
     server.post("/v1/chat/completions", nulls).ok();
     let nulls =
         json!({"input": "A", "encoding_format": null, "dimensions": null, "user": null, "model": null});

@@ -149,7 +149,8 @@ fn chat_prompt_is_rendered_by_the_chat_template() {
     let content = choice["message"]["content"].as_str().unwrap();
     // The same prompt, written out, through completions.
     let prompt = "A tale.\n\n\"Good morning, grandmother,\" said the child.\n\n\"Good morning, my child,\" \
-                  said the old woman. \"What is it that you wish to know?\"\n\n\"Once\" asked the child.\n\n\"";
+                  said the old woman. \"What is it that you wish to know?\"\n\n\
+                  \"Once\" asked the child.\n\n\"";
     let body = json!({"prompt": prompt, "max_tokens": 20, "temperature": 0, "stop": "\""});
     let completion = server.post("/v1/completions", body).ok();
     assert_eq!(content, completion["choices"][0]["text"].as_str().unwrap());

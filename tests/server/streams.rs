@@ -139,7 +139,8 @@ fn finish_reason_is_null_until_the_last_chunk() {
     let word = open("fable").encode(" the").unwrap()[0].to_string();
     for (token, reason) in [(word.as_str(), "length"), ("4095", "stop")] {
         let chat = json!({"messages": [{"role": "user", "content": "a ".repeat(420)}],
-            "logit_bias": {token: 100}, "temperature": 0, "stream": true, "stream_options": {"include_usage": true}});
+            "logit_bias": {token: 100}, "temperature": 0, "stream": true,
+            "stream_options": {"include_usage": true}});
         let chunks = server.post("/v1/chat/completions", chat).events();
         let usage = &chunks[chunks.len() - 1]["usage"];
         assert_eq!(chunks[chunks.len() - 2]["choices"][0]["finish_reason"], reason);
