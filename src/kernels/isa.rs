@@ -73,7 +73,7 @@ impl Isa {
         })
     }
 
-    /// Whether there are enough registers for large register tiles, [`Simd::WIDE`](simd::Simd::WIDE).
+    /// Whether there are enough registers for large register tiles, [`Simd::WIDE`].
     pub(super) fn is_wide(self) -> bool {
         match self {
             Isa::Portable => simd::Portable::WIDE,
