@@ -1,36 +1,36 @@
-//! An answer being written.
+//! An answer being generated.
 
 use super::Conversation;
 use crate::Result;
 use crate::generate::{CompletionState, FinishReason};
 use std::time::{Duration, Instant};
 
-/// Tokens of a prompt read between two looks at whether the answer is still wanted.
-const CHUNK: usize = 128;
+/// Prompt tokens per prefill pass; between passes the caller can stop the answer.
+const PREFILL_CHUNK: usize = 128;
 
-/// What an answer cost.
+/// Token counts and timings of an answer.
 #[derive(Clone, Debug)]
 pub struct AnswerStats {
-    /// Tokens of the conversation as the model was given it.
+    /// Tokens of the prompt: the messages as rendered by the chat template.
     pub prompt_tokens: usize,
-    /// How many of them had been read before.
+    /// Prompt tokens reused from the KV cache.
     pub reused_tokens: usize,
-    /// How many were read for this answer.
+    /// Prompt tokens computed for this answer.
     pub prefilled_tokens: usize,
-    /// How long that took.
+    /// Time to compute them.
     pub prefill: Duration,
-    /// The answer's tokens, one that ended it included.
+    /// The answer's tokens, including an end-of-text token.
     pub tokens: Vec<u32>,
-    /// How long those after the first took.
+    /// Time to generate the tokens after the first.
     pub decode: Duration,
-    /// The oldest turns, left out because the context had no room for them.
+    /// Number of oldest messages left out of the prompt because they did not fit into the context.
     pub dropped_messages: usize,
-    /// Why the answer ended; none where it was not wanted any more.
+    /// Finish reason; none if the caller stopped the answer.
     pub finish_reason: Option<FinishReason>,
 }
 
 impl AnswerStats {
-    /// What is about to be spent.
+    /// Statistics of an answer that has not started.
     pub(super) fn new(prompt_tokens: usize, reused_tokens: usize, dropped_messages: usize) -> Self {
         Self {
             prompt_tokens,
@@ -44,12 +44,12 @@ impl AnswerStats {
         }
     }
 
-    /// Tokens of the prompt read in a second; none where it took no time.
+    /// Prefill speed in tokens per second; none without tokens or time.
     pub fn prefill_rate(&self) -> Option<f64> {
         rate(self.prefilled_tokens, self.prefill)
     }
 
-    /// Tokens written in a second; none for fewer than two.
+    /// Decode speed in tokens per second; none for fewer than two tokens.
     pub fn decode_rate(&self) -> Option<f64> {
         rate(self.tokens.len().saturating_sub(1), self.decode)
     }
@@ -59,66 +59,66 @@ fn rate(tokens: usize, time: Duration) -> Option<f64> {
     (tokens > 0 && !time.is_zero()).then(|| tokens as f64 / time.as_secs_f64())
 }
 
-/// An answer being written: an iterator of pieces of text, some of them empty, so that whoever shows them can look in
-/// between whether it is still wanted. Once it has ended, by itself or by [`Answer::finish`], it is the conversation's
-/// last turn; dropped before, it was never said.
+/// An answer being generated: an iterator of text chunks, some of them empty, between which the caller can stop it. When
+/// it ends, by itself or by [`Answer::finish`], it becomes the conversation's last message; if dropped before, it is
+/// discarded.
 pub struct Answer<'c, 'h> {
     conversation: &'c mut Conversation<'h>,
-    writer: CompletionState,
-    cost: AnswerStats,
-    shown: Shown,
+    state: CompletionState,
+    stats: AnswerStats,
+    text: AnswerText,
     ended: bool,
 }
 
 impl<'c, 'h> Answer<'c, 'h> {
-    /// The session holds the first tokens of the writer's prompt, and not its last.
+    /// Starts an answer. The session holds a proper prefix of the prompt.
     pub(super) fn new(
         conversation: &'c mut Conversation<'h>,
-        writer: CompletionState,
-        cost: AnswerStats,
+        state: CompletionState,
+        stats: AnswerStats,
     ) -> Self {
-        let trims = conversation.template().trims();
-        Self { conversation, writer, cost, shown: Shown { trims, ..Shown::default() }, ended: false }
+        let trim = conversation.template().trims_answer();
+        Self { conversation, state, stats, text: AnswerText { trim, ..AnswerText::default() }, ended: false }
     }
 
-    /// The oldest turns, left out because the context had no room for them.
+    /// Number of oldest messages left out of the prompt because they did not fit into the context.
     pub fn dropped_messages(&self) -> usize {
-        self.cost.dropped_messages
+        self.stats.dropped_messages
     }
 
-    /// Ends the answer here and returns the text that was held back. What was said stays said.
+    /// Ends the answer here, keeps it in the conversation and returns the held-back text.
     pub fn finish(mut self) -> String {
-        let rest = self.writer.finish();
-        let rest = self.shown.push(&rest);
+        let rest = self.state.finish();
+        let rest = self.text.push(&rest);
         self.end(None);
         rest
     }
 
     fn step(&mut self) -> Result<String> {
-        if let Some(reason) = self.writer.finish_reason() {
-            self.end(Some(reason)); // nothing at all was wanted
+        if let Some(reason) = self.state.finish_reason() {
+            self.end(Some(reason)); // max_tokens is 0
             return Ok(String::new());
         }
-        let begun = Instant::now();
-        let Conversation { session, read, hornbook, .. } = &mut *self.conversation;
-        let unread = &self.writer.tokens()[read.len()..];
-        let (now, later) = unread.split_at(unread.len().min(CHUNK));
-        let logits = session.feed(now)?;
-        read.extend_from_slice(now);
-        let in_prompt = self.writer.generated().is_empty();
+        let start = Instant::now();
+        let Conversation { session, cached_tokens, hornbook, .. } = &mut *self.conversation;
+        let uncomputed = &self.state.tokens()[cached_tokens.len()..];
+        let (chunk, rest) = uncomputed.split_at(uncomputed.len().min(PREFILL_CHUNK));
+        let logits = session.feed(chunk)?;
+        cached_tokens.extend_from_slice(chunk);
+        let in_prompt = self.state.generated().is_empty();
         if in_prompt {
-            self.cost.prefilled_tokens += now.len();
-            self.cost.prefill += begun.elapsed();
-            if !later.is_empty() {
+            self.stats.prefilled_tokens += chunk.len();
+            self.stats.prefill += start.elapsed();
+            if !rest.is_empty() {
                 return Ok(String::new());
             }
         }
-        let token = self.writer.step(logits, hornbook.try_tokenizer(), 0);
+        let token = self.state.step(logits, hornbook.try_tokenizer(), 0);
         if !in_prompt {
-            self.cost.decode += begun.elapsed();
+            self.stats.decode += start.elapsed();
         }
-        let text = self.shown.push(&token.text);
-        if let Some(reason) = self.writer.finish_reason() {
+        let text = self.text.push(&token.text);
+        if let Some(reason) = self.state.finish_reason() {
             self.end(Some(reason));
         }
         Ok(text)
@@ -126,10 +126,10 @@ impl<'c, 'h> Answer<'c, 'h> {
 
     fn end(&mut self, reason: Option<FinishReason>) {
         self.ended = true;
-        let mut cost = self.cost.clone();
-        cost.tokens = self.writer.generated().to_vec();
-        cost.finish_reason = reason;
-        self.conversation.answered(std::mem::take(&mut self.shown.text), cost);
+        let mut stats = self.stats.clone();
+        stats.tokens = self.state.generated().to_vec();
+        stats.finish_reason = reason;
+        self.conversation.add_answer(std::mem::take(&mut self.text.text), stats);
     }
 }
 
@@ -141,27 +141,27 @@ impl Iterator for Answer<'_, '_> {
     }
 }
 
-/// What is shown of an answer: in a transcript the white space around it belongs to the transcript.
+/// The text of an answer, optionally trimmed: in a transcript the white space around it belongs to the template.
 #[derive(Default)]
-struct Shown {
-    trims: bool,
+struct AnswerText {
+    trim: bool,
     text: String,
-    /// White space that is shown once more follows.
-    held: String,
+    /// White space held back until more text follows.
+    held_back: String,
 }
 
-impl Shown {
-    /// Adds a piece and returns what may be shown now.
-    fn push(&mut self, piece: &str) -> String {
-        let mut now = std::mem::take(&mut self.held) + piece;
-        if self.trims {
+impl AnswerText {
+    /// Appends a chunk and returns the text that is final now.
+    fn push(&mut self, chunk: &str) -> String {
+        let mut text = std::mem::take(&mut self.held_back) + chunk;
+        if self.trim {
             if self.text.is_empty() {
-                now = now.trim_start().to_string();
+                text = text.trim_start().to_string();
             }
-            self.held = now.split_off(now.trim_end().len());
+            self.held_back = text.split_off(text.trim_end().len());
         }
-        self.text += &now;
-        now
+        self.text += &text;
+        text
     }
 }
 
@@ -170,21 +170,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn white_space_is_shown_only_within_an_answer() {
-        let pieces = [" ", "\n", "", "a ", " b", "\n\n", "c", "\n", " "];
-        for (trims, expected) in [(true, "a  b\n\nc"), (false, " \na  b\n\nc\n ")] {
-            let mut shown = Shown { trims, ..Shown::default() };
-            let said: String = pieces.iter().map(|piece| shown.push(piece)).collect();
-            assert_eq!((said.as_str(), shown.text.as_str()), (expected, expected));
+    fn answer_text_is_trimmed_at_both_ends_only() {
+        let chunks = [" ", "\n", "", "a ", " b", "\n\n", "c", "\n", " "];
+        for (trim, expected) in [(true, "a  b\n\nc"), (false, " \na  b\n\nc\n ")] {
+            let mut answer = AnswerText { trim, ..AnswerText::default() };
+            let streamed: String = chunks.iter().map(|chunk| answer.push(chunk)).collect();
+            assert_eq!((streamed.as_str(), answer.text.as_str()), (expected, expected));
         }
     }
 
     #[test]
-    fn a_rate_needs_tokens_and_time() {
-        let mut cost = AnswerStats::new(10, 4, 0);
-        assert_eq!((cost.prefill_rate(), cost.decode_rate()), (None, None));
-        (cost.prefilled_tokens, cost.prefill) = (6, Duration::from_millis(500));
-        (cost.tokens, cost.decode) = (vec![1, 2, 3], Duration::from_secs(4));
-        assert_eq!((cost.prefill_rate(), cost.decode_rate()), (Some(12.0), Some(0.5)));
+    fn rates_without_tokens_or_time_are_none() {
+        let mut stats = AnswerStats::new(10, 4, 0);
+        assert_eq!((stats.prefill_rate(), stats.decode_rate()), (None, None));
+        (stats.prefilled_tokens, stats.prefill) = (6, Duration::from_millis(500));
+        (stats.tokens, stats.decode) = (vec![1, 2, 3], Duration::from_secs(4));
+        assert_eq!((stats.prefill_rate(), stats.decode_rate()), (Some(12.0), Some(0.5)));
     }
 }

@@ -1,12 +1,12 @@
-//! A conversation with a model, which costs only what is new of it.
+//! Conversations with a model, in which each turn costs only its new tokens.
 //!
 //! ```text
-//! turns ─▶ template ─▶ text ─▶ ids ─▶ what the model has read already │ the rest ─▶ answer ─▶ one more turn
+//! messages ─▶ chat template ─▶ prompt ─▶ ids ─▶ cached prefix │ new tokens ─▶ answer ─▶ assistant message
 //! ```
 //!
-//! A model without memory is given everything said so far with every turn ([`ChatTemplate`]). Of that the keys and values
-//! of the longest beginning it shares with what was read before are still there ([`Conversation`]), so that only the
-//! rest goes through the model, to the same bits.
+//! A stateless model is given all previous messages with every turn ([`ChatTemplate`]). A [`Conversation`] keeps the keys
+//! and values of the previous turn's tokens and reuses the longest common prefix, so that only the rest is computed, with
+//! bit-identical results.
 //!
 //! ```
 //! use hornbook::chat::{ChatTemplate, Conversation};
@@ -15,8 +15,8 @@
 //! let hornbook = Hornbook::open("fable")?;
 //! let options = Options { max_tokens: Some(20), ..Options::default() };
 //! let mut conversation = Conversation::new(&hornbook, ChatTemplate::for_model(&hornbook)?, options)?;
-//! for piece in conversation.send("Who lives in the castle?")? {
-//!     print!("{}", piece?);
+//! for text in conversation.send("Who lives in the castle?")? {
+//!     print!("{}", text?);
 //! }
 //! # Ok(())
 //! # }

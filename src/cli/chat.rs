@@ -1,4 +1,4 @@
-//! `hornbook chat`: a conversation with a model, at a terminal or through a pipe.
+//! `hornbook chat`: a conversation with a model, at a terminal or from a pipe.
 
 mod chat_session;
 mod command;
@@ -12,16 +12,16 @@ use super::sampling::SamplingArgs;
 use super::screen::Screen;
 use crate::chat::{ChatTemplate, Conversation};
 use crate::{Error, Hornbook, Result};
-use chat_session::{ChatSession, Next};
+use chat_session::{ChatSession, Flow};
 use clap::Args;
-use editor::{Editor, Typed};
+use editor::{Editor, ReadOutcome};
 use std::io::{IsTerminal, stdin, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The exit code of a program ended by a signal that no answer was there for.
+/// Exit code for Ctrl-C at the prompt.
 const INTERRUPTED: i32 = 130;
 
 /// Chat with a model
@@ -32,7 +32,7 @@ const INTERRUPTED: i32 = 130;
 ///
 /// The chat template is read from the model's folder (chat_template.jinja or tokenizer_config.json), stop
 /// strings from generation_config.json. A model without a template continues a transcript. When the context
-/// is full, the oldest turns are dropped, and a note says how many.
+/// is full, the oldest messages are dropped, and a note says how many.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook chat                                          the built-in model
@@ -68,21 +68,21 @@ pub struct Chat {
 
 impl Chat {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let template = self.template.as_deref().map(ChatTemplate::open).transpose()?; // before much is loaded
-        let turns = self.load.as_deref().map(file::load).transpose()?;
+        let template = self.template.as_deref().map(ChatTemplate::open).transpose()?; // fails before the model is loaded
+        let messages = self.load.as_deref().map(file::load).transpose()?;
         let hornbook = self.model.open()?;
         let template = template.map_or_else(|| ChatTemplate::for_model(&hornbook), Ok)?;
         let options = self.sampling.options(self.model.kv_precision);
         let mut conversation = Conversation::new(&hornbook, template, options)?;
-        if let Some(turns) = turns {
-            conversation.set_messages(turns)?;
+        if let Some(messages) = messages {
+            conversation.set_messages(messages)?;
         }
         if self.system.is_some() {
             conversation.set_system(self.system.as_deref())?;
         }
         let outcome = match stdin().is_terminal() && stdout().is_terminal() {
-            true => at_terminal(&hornbook, conversation, !self.no_history),
-            false => through_pipe(conversation),
+            true => run_interactive(&hornbook, conversation, !self.no_history),
+            false => run_piped(conversation),
         };
         match outcome {
             Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS), // as for `| head`
@@ -91,15 +91,15 @@ impl Chat {
     }
 }
 
-/// Every line a message, until one cannot be answered or there are no more.
-fn through_pipe(conversation: Conversation) -> Result<()> {
+/// Reads messages and commands from a pipe, until the first error or the end.
+fn run_piped(conversation: Conversation) -> Result<()> {
     let plain = Screen { color: false, ..Screen::new(None)? };
-    let mut talk = ChatSession::new(conversation, plain, Arc::default(), false);
-    for input in input::lines(stdin().lock()) {
+    let mut session = ChatSession::new(conversation, plain, Arc::default(), false);
+    for input in input::read_all(stdin().lock()) {
         let (line, text) = input?;
-        match talk.take(&text) {
-            Ok(Next::More) => {}
-            Ok(Next::End) => break,
+        match session.handle(&text) {
+            Ok(Flow::Continue) => {}
+            Ok(Flow::Quit) => break,
             Err(error) if is_closed_pipe(&error) => return Err(error),
             Err(error) => return Err(Error::Message(format!("standard input: line {line}: {error}"))),
         }
@@ -107,30 +107,30 @@ fn through_pipe(conversation: Conversation) -> Result<()> {
     Ok(())
 }
 
-/// A prompt, line editing, and answers that Ctrl-C ends.
-fn at_terminal(hornbook: &Hornbook, conversation: Conversation, history: bool) -> Result<()> {
+/// Runs a conversation at a terminal, with line editing and answers that Ctrl-C stops.
+fn run_interactive(hornbook: &Hornbook, conversation: Conversation, history: bool) -> Result<()> {
     let screen = Screen::new(None)?;
-    let (stop, prompted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let (to_stop, at_prompt) = (Arc::clone(&stop), Arc::clone(&prompted));
-    // At the prompt Ctrl-C is a key like others, so that a signal comes from elsewhere. Where no handler can
-    // be set, every signal ends the program.
-    let _ = ctrlc::set_handler(move || match at_prompt.load(Ordering::SeqCst) {
+    let (stop, at_prompt) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (stop_flag, prompt_flag) = (Arc::clone(&stop), Arc::clone(&at_prompt));
+    // At the prompt the line editor reads Ctrl-C as a key, so a signal there is from elsewhere and exits. If
+    // no handler can be set, every signal exits.
+    let _ = ctrlc::set_handler(move || match prompt_flag.load(Ordering::SeqCst) {
         true => std::process::exit(INTERRUPTED),
-        false => to_stop.store(true, Ordering::SeqCst),
+        false => stop_flag.store(true, Ordering::SeqCst),
     });
-    greet(hornbook, &conversation, screen);
+    print_greeting(hornbook, &conversation, screen);
     let mut editor = Editor::new(screen, history)?;
-    let mut talk = ChatSession::new(conversation, screen, stop, true);
+    let mut session = ChatSession::new(conversation, screen, stop, true);
     loop {
-        prompted.store(true, Ordering::SeqCst);
-        let typed = editor.read();
-        prompted.store(false, Ordering::SeqCst);
-        match typed? {
-            Typed::End => return Ok(()),
-            Typed::Nothing => {}
-            Typed::Text(text) => match talk.take(&text) {
-                Ok(Next::More) => {}
-                Ok(Next::End) => return Ok(()),
+        at_prompt.store(true, Ordering::SeqCst);
+        let outcome = editor.read();
+        at_prompt.store(false, Ordering::SeqCst);
+        match outcome? {
+            ReadOutcome::EndOfInput => return Ok(()),
+            ReadOutcome::Interrupted => {}
+            ReadOutcome::Text(text) => match session.handle(&text) {
+                Ok(Flow::Continue) => {}
+                Ok(Flow::Quit) => return Ok(()),
                 Err(error) if is_closed_pipe(&error) => return Err(error),
                 Err(error) => eprintln!("{error}\n"),
             },
@@ -138,19 +138,19 @@ fn at_terminal(hornbook: &Hornbook, conversation: Conversation, history: bool) -
     }
 }
 
-/// Says whom one talks with.
-fn greet(hornbook: &Hornbook, conversation: &Conversation, screen: Screen) {
+/// Prints the model's name, its context and how to get help.
+fn print_greeting(hornbook: &Hornbook, conversation: &Conversation, screen: Screen) {
     let (_, n_positions) = conversation.context_usage();
-    let taught = match conversation.template().is_built_in() {
-        true => " It does not say how it was taught to converse, so it continues a transcript.",
+    let template = match conversation.template().is_built_in() {
+        true => " It has no chat template, so it continues a transcript.",
         false => "",
     };
     let name = hornbook.name();
     let greeting =
-        format!("{name}, with a context of {n_positions} tokens.{taught} /help lists the commands.");
+        format!("{name}, with a context of {n_positions} tokens.{template} /help lists the commands.");
     eprint!("{}", screen.note(&greeting));
     if !conversation.messages().is_empty() {
-        eprint!("{}", screen.note(&chat_session::so_far(conversation)));
+        eprint!("{}", screen.note(&chat_session::loaded_note(conversation)));
     }
     eprintln!();
 }

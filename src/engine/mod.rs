@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! submit ─▶ submission queue ─▶ waiting sequences ─▶ batch slots ─▶ one forward pass ─▶ events ─▶ EventStream
-//!              (bounded)                          (fair, preemptive)  over all of them
+//!              (bounded)      sequences  (fair, preemptive)  over the batch
 //! ```
 //!
 //! Reading GPT-2's weights costs the same for one token as for sixteen, so every step computes one token of each sequence

@@ -1,4 +1,4 @@
-//! Beam search: the model runs on all beams at once, each with its own past.
+//! Beam search: one forward pass per step over all beams, each with its own KV cache.
 
 use super::{ContextPolicy, FinishReason, Hornbook, Options, Plan};
 use crate::Result;
@@ -9,19 +9,18 @@ use crate::tokenizer::Utf8Decoder;
 /// A finished hypothesis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Beam {
-    /// The completion's tokens, one that ended it included.
+    /// The completion's tokens, including an end-of-text token.
     pub ids: Vec<u32>,
-    /// Their text; empty without a tokenizer.
+    /// The completion's text; empty without a tokenizer.
     pub text: String,
-    /// The sum of logprobs over `length ^ length_penalty`.
+    /// Sum of logprobs divided by `length ^ length_penalty`.
     pub score: f64,
-    /// Why it ended.
+    /// Finish reason.
     pub finish_reason: FinishReason,
 }
 
-/// The best completions of `prompt`, best first, as transformers' `generate(num_beams=…)` finds them. Penalties and
-/// n-gram bans of `options` apply; its temperature, filters and stop strings have no meaning here, and beams end with the
-/// context.
+/// Returns the best completions of `prompt`, best first, as transformers' `generate(num_beams=…)` does. Penalties and
+/// n-gram bans of `options` apply; temperature, filters, stop strings and context shift do not.
 ///
 /// # Errors
 /// As [`Hornbook::generate`], and [`Error::Parameter`](crate::Error::Parameter) for `params` out of range.
@@ -33,7 +32,7 @@ pub fn beam_search(
 ) -> Result<Vec<Beam>> {
     let Plan { prompt, sampling, max_tokens, .. } =
         hornbook.plan(prompt, &Options { context: ContextPolicy::Stop, ..options.clone() })?;
-    let (stop_ids, beams) = (sampling.stop_ids.clone(), params.num_beams);
+    let (stop_ids, num_beams) = (sampling.stop_ids.clone(), params.num_beams);
     if max_tokens == 0 {
         let empty =
             Beam { ids: vec![], text: String::new(), score: 0.0, finish_reason: FinishReason::Length };
@@ -45,18 +44,19 @@ pub fn beam_search(
     let positions = prompt.len() + max_tokens;
     let precision = options.kv_precision.unwrap_or(hornbook.model().kv_precision());
     let new = || KvCache::new(hornbook.config(), positions, precision);
-    let (mut pasts, mut spare): (Vec<_>, Vec<_>) = (0..beams).map(|_| (new(), new())).unzip();
+    // Two sets of caches, swapped in each step: the next beams' are copied from those of their parents.
+    let (mut caches, mut next_caches): (Vec<_>, Vec<_>) = (0..num_beams).map(|_| (new(), new())).unzip();
     let first = session.feed(&prompt)?;
     let mut step = search.step(&[first]);
-    // In the first step every beam continues the prompt itself.
-    pasts[0].copy_from(session.cache());
+    // In the first step every beam continues the prompt.
+    caches[0].copy_from(session.cache());
     let mut workspace = Workspace::new();
     while let Some(next) = step {
-        for (to, &parent) in spare.iter_mut().zip(&next.parents) {
-            to.copy_from(&pasts[parent]);
+        for (to, &parent) in next_caches.iter_mut().zip(&next.parents) {
+            to.copy_from(&caches[parent]);
         }
-        std::mem::swap(&mut pasts, &mut spare);
-        let mut batch: Vec<Segment> = pasts
+        std::mem::swap(&mut caches, &mut next_caches);
+        let mut batch: Vec<Segment> = caches
             .iter_mut()
             .zip(next.tokens.chunks(1))
             .map(|(cache, tokens)| Segment { tokens, cache, logits: LogitsWanted::Last })
@@ -72,12 +72,12 @@ pub fn beam_search(
         .into_iter()
         .map(|hypothesis| {
             let ended = hypothesis.tokens.last().is_some_and(|id| stop_ids.contains(id));
-            let shown = &hypothesis.tokens[..hypothesis.tokens.len() - usize::from(ended)];
-            let mut characters = Utf8Decoder::new();
+            let text_ids = &hypothesis.tokens[..hypothesis.tokens.len() - usize::from(ended)];
+            let mut utf8 = Utf8Decoder::new();
             let mut text = String::new();
             if let Some(tokenizer) = hornbook.try_tokenizer() {
-                shown.iter().for_each(|&id| text += &characters.push(tokenizer.token_bytes(id)));
-                text += &characters.finish();
+                text_ids.iter().for_each(|&id| text += &utf8.push(tokenizer.token_bytes(id)));
+                text += &utf8.finish();
             }
             let finish_reason = if ended { FinishReason::Stop } else { FinishReason::Length };
             Beam { text, ids: hypothesis.tokens, score: hypothesis.score, finish_reason }

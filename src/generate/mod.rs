@@ -1,4 +1,4 @@
-//! From a prompt to text: the model, the sampler and the tokenizer, joined.
+//! Text generation: the model, the sampler and the tokenizer together.
 //!
 //! ```
 //! use hornbook::{Hornbook, Options};
@@ -35,7 +35,7 @@ use crate::sampling::{SamplingParams, StopMatcher};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-/// A model ready to write: weights, threads and, where its folder has one, a tokenizer.
+/// A model ready for generation: weights, threads and, if its folder has one, a tokenizer.
 pub struct Hornbook {
     name: String,
     model: Model,
@@ -45,24 +45,24 @@ pub struct Hornbook {
     owned_bytes: usize,
 }
 
-/// What to generate, and how.
+/// Parameters of text generation.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How each token is chosen. The model's end-of-text token ends the text, besides the `stop_ids` named here.
+    /// Sampling parameters. The model's end-of-text token ends the text in addition to their `stop_ids`.
     pub sampling: SamplingParams,
-    /// The most tokens to write; none means as many as the context has room for, or where it shifts, as many as come.
+    /// Maximum tokens to generate; none for as many as fit into the context, or with context shift, no limit.
     pub max_tokens: Option<usize>,
-    /// What is done at the end of the context.
+    /// Policy at the end of the context.
     pub context: ContextPolicy,
-    /// Texts that end the completion; they are not part of it.
+    /// Stop strings, which end the completion and are not part of it.
     pub stop: Vec<String>,
-    /// How keys and values are stored; none for [`Model::kv_precision`].
+    /// Precision of the KV cache; none for [`Model::kv_precision`].
     pub kv_precision: Option<KvPrecision>,
 }
 
 impl Default for Options {
-    /// Temperature 0.8 and top-p 0.95, which suits story-like text: livelier than greedy decoding, which falls into
-    /// loops, and without the least likely words.
+    /// Temperature 0.8 and top-p 0.95, which suit stories: more varied than greedy decoding, which falls into loops, and
+    /// without the least likely tokens.
     fn default() -> Self {
         let sampling = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
         Self {
@@ -76,23 +76,23 @@ impl Default for Options {
 }
 
 impl Hornbook {
-    /// Opens `fable` (built in), a folder, or a name in the local Hugging Face cache, on all cores.
+    /// Opens `fable` (built in), a folder, or a name in the local Hugging Face cache, with a thread per core.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`], and [`Error::Tokenizer`] for a tokenizer that is there but broken.
+    /// As [`Checkpoint::open`], and [`Error::Tokenizer`] for an invalid tokenizer.
     pub fn open(model: &str) -> Result<Self> {
         Self::new(Checkpoint::open(model)?, ThreadPool::new(0, Isa::choose()?))
     }
 
-    /// A checkpoint on a thread pool.
+    /// Loads a checkpoint, to run on a thread pool.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] for a tokenizer that is there but broken.
+    /// [`Error::Tokenizer`] for an invalid tokenizer.
     pub fn new(checkpoint: Checkpoint, pool: ThreadPool) -> Result<Self> {
         Self::with_precision(checkpoint, pool, None)
     }
 
-    /// A checkpoint on a thread pool, its matrices converted to a precision; none leaves them as they are stored.
+    /// Loads a checkpoint and converts its weight matrices to `precision`; none keeps them as stored.
     ///
     /// # Errors
     /// As [`Hornbook::new`] and [`Model::with_precision`].
@@ -118,13 +118,12 @@ impl Hornbook {
         })
     }
 
-    /// The same with another way to compute attention, one of [`KERNELS`](crate::kernels::attention::KERNELS) or your
-    /// own.
+    /// Replaces the attention kernel, with one of [`KERNELS`](crate::kernels::attention::KERNELS) or your own.
     pub fn with_attention(self, attention: &'static dyn AttentionKernel) -> Self {
         Self { model: self.model.with_attention(attention), ..self }
     }
 
-    /// What the user calls it.
+    /// The model's name, as given by the user.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -134,12 +133,12 @@ impl Hornbook {
         &self.model
     }
 
-    /// Its shape.
+    /// The model's configuration.
     pub fn config(&self) -> &Config {
         self.model.config()
     }
 
-    /// Bytes of the weights that are used where they lie, and bytes that had to be copied.
+    /// Bytes of weights used in place from the memory map, and bytes of copied or converted weights.
     pub fn weight_bytes(&self) -> (usize, usize) {
         (self.mapped_bytes, self.owned_bytes)
     }
@@ -147,7 +146,7 @@ impl Hornbook {
     /// The tokenizer.
     ///
     /// # Errors
-    /// [`Error::Message`] where the model's folder has none.
+    /// [`Error::Message`] if the model's folder has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| {
             Error::Message(format!(
@@ -158,17 +157,17 @@ impl Hornbook {
         })
     }
 
-    /// The tokenizer, where there is one.
+    /// The tokenizer, if there is one.
     pub fn try_tokenizer(&self) -> Option<&Tokenizer> {
         self.tokenizer.as_ref()
     }
 
-    /// Where the model may say how it was taught to converse.
+    /// The files that may contain the model's chat template.
     pub fn chat_template_files(&self) -> &ChatTemplateFiles {
         &self.chat_template_files
     }
 
-    /// A text's token ids; `<|endoftext|>` and the like are plain text.
+    /// Returns a text's token ids; special tokens such as `<|endoftext|>` are encoded as plain text.
     ///
     /// # Errors
     /// As [`Hornbook::tokenizer`].
@@ -176,7 +175,7 @@ impl Hornbook {
         self.tokenizer()?.encode(text, false)
     }
 
-    /// Starts a completion of `prompt`. An empty prompt is the model's end-of-text token, after which a text begins.
+    /// Starts a completion of `prompt`. An empty prompt stands for the model's end-of-text token, after which a text begins.
     ///
     /// # Errors
     /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Parameter`] for options out of range.
@@ -184,7 +183,7 @@ impl Hornbook {
         self.generate_observed(prompt, options, ())
     }
 
-    /// The same, with an observer that looks at every pass and may change what it sees.
+    /// Starts a completion with an observer, which sees every forward pass and may change its activations.
     ///
     /// # Errors
     /// As [`Hornbook::generate`].
@@ -192,16 +191,15 @@ impl Hornbook {
         &self,
         prompt: &[u32],
         options: &Options,
-        see: O,
+        observer: O,
     ) -> Result<Generation<'_, O>> {
-        Generation::new(self, prompt, options, see)
+        Generation::new(self, prompt, options, observer)
     }
 
-    /// The tokens a text really starts with, checked against the model: those of `prompt`, or where that is empty the
-    /// model's end-of-text token.
+    /// Returns the validated tokens of `prompt`, or the model's end-of-text token if it is empty.
     ///
     /// # Errors
-    /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Message`] for nothing at all.
+    /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Message`] for an empty prompt without such a token.
     pub fn validate_prompt(&self, prompt: &[u32]) -> Result<Vec<u32>> {
         let (prompt, n_positions) = (self.resolve_prompt(prompt)?, self.config().n_positions);
         match prompt.len() {
@@ -212,14 +210,14 @@ impl Hornbook {
         }
     }
 
-    /// The same for a text of any length.
+    /// As [`Hornbook::validate_prompt`], for a prompt of any length.
     fn resolve_prompt(&self, prompt: &[u32]) -> Result<Vec<u32>> {
         let config = self.config();
         let first = config.bos_token_id.or(config.eos_token_ids.first().copied());
         let prompt = match (prompt, first) {
             ([], None) => return Err(Error::Message("the prompt is empty".into())),
             ([], Some(first)) => vec![first],
-            (given, _) => given.to_vec(),
+            (prompt, _) => prompt.to_vec(),
         };
         let vocab_size = config.vocab_size;
         match prompt.iter().find(|&&id| id as usize >= vocab_size) {
@@ -228,13 +226,13 @@ impl Hornbook {
         }
     }
 
-    /// Checks a prompt and options against the model: what all completions of the prompt start from.
+    /// Validates a prompt and options against the model, for any number of completions.
     ///
     /// # Errors
     /// As [`Hornbook::generate`].
     pub fn plan(&self, prompt: &[u32], options: &Options) -> Result<Plan> {
         let mut sampling = options.sampling.clone();
-        // An id the model cannot produce (as in a configuration that never named its own) ends nothing.
+        // Ids outside the vocabulary, as in a config.json with default ids, are ignored.
         let &Config { n_positions, vocab_size, .. } = self.config();
         sampling
             .stop_ids

@@ -1,16 +1,16 @@
-//! How well does a model predict a text? And how far apart are two models' predictions?
+//! Perplexity of a text, and the KL divergence of one model's predictions from another's.
 //!
 //! ```text
-//! loss       = −mean ln p(token | the tokens before it)      nats a token
-//! perplexity = e^loss                                        as unsure as among so many equal choices
+//! loss       = −mean ln p(token | the tokens before it)      nats per token
+//! perplexity = e^loss                                        equivalent number of equally likely tokens
 //! ```
 //!
-//! A text longer than the context is cut into windows, and every token but the very first is predicted exactly once.
-//! With a stride as long as the context the windows follow one another, and a window's first tokens are predicted from
-//! little. With a shorter stride they overlap, each predicting only its last `stride` tokens: slower by context/stride,
-//! and closer to what the model can do. Loop and meaning are those of
-//! <https://huggingface.co/docs/transformers/perplexity>, except that a window's last token is used to predict the one
-//! that follows it: there, windows without overlap leave out one token each.
+//! A text longer than the context is split into sliding windows, and every token but the first is predicted exactly once.
+//! With a stride equal to the context the windows do not overlap, and a window's first tokens are predicted from little
+//! context. With a shorter stride they overlap, and each predicts only its last `stride` tokens: slower by context/stride,
+//! and closer to the model's true perplexity. The algorithm is that of
+//! <https://huggingface.co/docs/transformers/perplexity>, except that a window's last token also predicts the one that
+//! follows it: there, windows without overlap leave out one token each.
 
 use crate::kernels::attention::KvPrecision;
 use crate::model::{Model, Session};
@@ -18,185 +18,186 @@ use crate::sampling::LogSoftmax;
 use crate::{Error, Result};
 use std::ops::Range;
 
-/// Tokens whose logits are held at once, to be compared with another model's.
+/// Tokens whose logits are buffered at once, for comparison with another model's.
 const CHUNK: usize = 32;
 
-/// How a text is cut up.
+/// Sliding windows over a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlidingWindows {
-    /// Tokens a window holds.
+    /// Tokens per window.
     pub context: usize,
-    /// Tokens from one window's start to the next; at most `context`.
+    /// Tokens from one window's start to the next, at most `context`.
     pub stride: usize,
 }
 
-/// A part of a text.
+/// One window of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// The tokens that the model reads.
+    /// The tokens the model computes.
     pub tokens: Range<usize>,
-    /// The first of them whose successor it predicts.
-    pub scored: usize,
+    /// Index of the first token whose successor is scored.
+    pub first_scored: usize,
 }
 
 impl SlidingWindows {
-    /// The windows of a text of `n` tokens.
-    pub fn of(self, n: usize) -> impl Iterator<Item = Window> {
-        let read = n.saturating_sub(1); // the last token has no successor
-        let mut scored = 0;
-        (0..read).step_by(self.stride).map_while(move |start| {
-            let end = read.min(start + self.context);
-            let window = Window { tokens: start..end, scored };
-            scored = end;
-            (window.scored < end).then_some(window)
+    /// Returns the windows of a text of `n` tokens.
+    pub fn split(self, n: usize) -> impl Iterator<Item = Window> {
+        let n_inputs = n.saturating_sub(1); // the last token has no successor
+        let mut first_scored = 0;
+        (0..n_inputs).step_by(self.stride).map_while(move |start| {
+            let end = n_inputs.min(start + self.context);
+            let window = Window { tokens: start..end, first_scored };
+            first_scored = end;
+            (window.first_scored < end).then_some(window)
         })
     }
 }
 
-/// What predicting a text came to.
+/// The result of scoring a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
-    /// Tokens predicted.
+    /// Tokens scored.
     pub tokens: usize,
-    /// Their −ln p, added up.
-    pub nats: f64,
-    /// The distance to another model's predictions, where one was given.
+    /// Total negative log-likelihood, Σ −ln p, in nats.
+    pub nll: f64,
+    /// Divergence from the baseline model, if one was given.
     pub divergence: Option<Divergence>,
 }
 
-/// How far a model's predictions are from another's, which counts as the truth.
+/// Divergence of a model's predictions from a baseline model's.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Divergence {
-    /// Kullback-Leibler divergence, Σ p_other · ln(p_other / p), in nats, mean over tokens.
+    /// Mean Kullback-Leibler divergence per token, Σ p_baseline · ln(p_baseline / p), in nats.
     pub kl: f64,
-    /// The share of tokens for which both think the same token the most likely.
+    /// Fraction of positions at which both models predict the same most likely token.
     pub top1_agreement: f64,
 }
 
 impl Score {
-    /// Nats a token.
+    /// Mean negative log-likelihood in nats per token.
     pub fn loss(&self) -> f64 {
         self.nats / self.tokens as f64
     }
 
-    /// e^loss
+    /// e^loss.
     pub fn perplexity(&self) -> f64 {
         libm::exp(self.loss())
     }
 
-    /// Bits for each of the text's `bytes`: comparable between models of different vocabularies.
+    /// Bits per byte of a text of `bytes` bytes, which compares models with different vocabularies.
     pub fn bits_per_byte(&self, bytes: usize) -> f64 {
         self.nats / std::f64::consts::LN_2 / bytes as f64
     }
 }
 
-/// Predicts every token of a text but the first. `each` is told how many tokens were predicted since it was last
-/// called.
+/// Scores every token of a text but the first. `on_progress` is called with the number of tokens scored since its last
+/// call.
 ///
 /// # Errors
-/// [`Error::Parameter`] for windows that no model here has room for, [`Error::Message`] for fewer than two tokens or
-/// another model with another vocabulary, [`Error::TokenId`].
+/// [`Error::Parameter`] for windows beyond a model's context, [`Error::Message`] for fewer than two tokens or a baseline
+/// with a different vocabulary, [`Error::TokenId`].
 pub fn score(
     model: &Model,
-    against: Option<&Model>,
+    baseline: Option<&Model>,
     ids: &[u32],
     windows: SlidingWindows,
     kv_precision: impl Into<Option<KvPrecision>>,
-    mut each: impl FnMut(usize),
+    mut on_progress: impl FnMut(usize),
 ) -> Result<Score> {
-    check(model, against, ids, windows)?;
+    validate(model, baseline, ids, windows)?;
     let kv_precision = kv_precision.into();
     let mut session = Session::new(model, windows.context, kv_precision);
-    let mut other = against.map(|other| Session::new(other, windows.context, kv_precision));
+    let mut baseline_session = baseline.map(|model| Session::new(model, windows.context, kv_precision));
     let vocab_size = model.config().vocab_size;
     let (mut score, mut kl, mut agreed) = (Score::default(), 0.0, 0usize);
-    let (mut held, mut theirs) = (vec![], vec![]);
-    for Window { tokens, scored } in windows.of(ids.len()) {
-        for session in other.iter_mut().chain([&mut session]) {
+    let (mut logits_chunk, mut baseline_chunk) = (vec![], vec![]);
+    for Window { tokens, first_scored } in windows.split(ids.len()) {
+        for session in baseline_session.iter_mut().chain([&mut session]) {
             session.truncate(0);
-            if tokens.start < scored {
-                session.feed(&ids[tokens.start..scored])?;
+            if tokens.start < first_scored {
+                session.feed(&ids[tokens.start..first_scored])?;
             }
         }
-        for first in (scored..tokens.end).step_by(CHUNK) {
+        for first in (first_scored..tokens.end).step_by(CHUNK) {
             let end = tokens.end.min(first + CHUNK);
-            held.clear();
+            logits_chunk.clear();
             session.score(&ids[first..end], |t, logits| {
                 let next = ids[first + t + 1];
-                score.nats -= f64::from(LogSoftmax::new(logits).logprob(logits[next as usize]));
-                if against.is_some() {
-                    held.extend_from_slice(logits);
+                score.nll -= f64::from(LogSoftmax::new(logits).logprob(logits[next as usize]));
+                if baseline.is_some() {
+                    logits_chunk.extend_from_slice(logits);
                 }
             })?;
-            if let Some(other) = &mut other {
-                theirs.clear();
-                other.score(&ids[first..end], |_, logits| theirs.extend_from_slice(logits))?;
-                let mut apart = vec![(0.0, false); end - first];
-                model.pool().for_each_chunk(&mut apart, 1, |t, apart| {
+            if let Some(baseline) = &mut baseline_session {
+                baseline_chunk.clear();
+                baseline.score(&ids[first..end], |_, logits| baseline_chunk.extend_from_slice(logits))?;
+                let mut divergences = vec![(0.0, false); end - first];
+                model.pool().for_each_chunk(&mut divergences, 1, |t, divergence| {
                     let row = t * vocab_size..(t + 1) * vocab_size;
-                    apart[0] = kl_divergence(&theirs[row.clone()], &held[row]);
+                    divergence[0] = kl_divergence(&baseline_chunk[row.clone()], &logits_chunk[row]);
                 });
-                kl += apart.iter().map(|(kl, _)| kl).sum::<f64>();
-                agreed += apart.iter().filter(|(_, same)| *same).count();
+                kl += divergences.iter().map(|(kl, _)| kl).sum::<f64>();
+                agreed += divergences.iter().filter(|(_, same_top1)| *same_top1).count();
             }
             score.tokens += end - first;
-            each(end - first);
+            on_progress(end - first);
         }
     }
     let n = score.tokens as f64;
-    score.divergence = against.map(|_| Divergence { kl: kl / n, top1_agreement: agreed as f64 / n });
+    score.divergence = baseline.map(|_| Divergence { kl: kl / n, top1_agreement: agreed as f64 / n });
     Ok(score)
 }
 
-fn check(model: &Model, against: Option<&Model>, ids: &[u32], windows: SlidingWindows) -> Result<()> {
-    let room = model.config().n_positions.min(against.map_or(usize::MAX, |other| other.config().n_positions));
-    let within = |name: &str, n: usize, most: usize| match (1..=most).contains(&n) {
+fn validate(model: &Model, baseline: Option<&Model>, ids: &[u32], windows: SlidingWindows) -> Result<()> {
+    let baseline_positions = baseline.map_or(usize::MAX, |baseline| baseline.config().n_positions);
+    let n_positions = model.config().n_positions.min(baseline_positions);
+    let check_range = |name: &str, n: usize, max: usize| match (1..=max).contains(&n) {
         true => Ok(()),
         false => Err(Error::Parameter {
             name: name.into(),
             found: n.to_string(),
-            expected: format!("a whole number from 1 to {most}"),
+            expected: format!("an integer from 1 to {max}"),
         }),
     };
-    within("--context", windows.context, room)?;
-    within("--stride", windows.stride, windows.context)?;
+    check_range("--context", windows.context, n_positions)?;
+    check_range("--stride", windows.stride, windows.context)?;
     if ids.len() < 2 {
         return Err(Error::Message(format!("the text has {} tokens, expected at least 2", ids.len())));
     }
-    let (ours, theirs) = (model.config(), against.unwrap_or(model).config());
-    if ours.vocab_size != theirs.vocab_size {
+    let (vocab_size, baseline_size) =
+        (model.config().vocab_size, baseline.unwrap_or(model).config().vocab_size);
+    if vocab_size != baseline_size {
         return Err(Error::Message(format!(
-            "the other model knows {} tokens, expected the same {} as this one",
-            theirs.vocab_size, ours.vocab_size
+            "the other model has a vocabulary of {baseline_size} tokens, expected {vocab_size} as in this model"
         )));
     }
     Ok(())
 }
 
-/// The divergence of logits `q` from logits `p`, and whether their best token is the same.
+/// Returns the KL divergence of logits `q` from logits `p`, and whether their most likely token is the same.
 ///
-/// With d = p − q token by token, KL = Σ softmax(p) · d + ln Σ softmax(p) · e^(−d): where the two are close, nothing
-/// large is subtracted from anything large. In f64, as divergences of interest are below f32's resolution of a logit.
+/// With d = p − q elementwise, KL = Σ softmax(p) · d + ln Σ softmax(p) · e^(−d), which avoids cancellation if the two are
+/// close. In f64, as divergences of interest are below f32's resolution of a logit.
 pub fn kl_divergence(p: &[f32], q: &[f32]) -> (f64, bool) {
-    let (best_p, best_q) = (best(p), best(q));
+    let (best_p, best_q) = (argmax(p), argmax(q));
     let max = f64::from(p[best_p]);
-    // A shift of all logits means nothing; this one keeps e^(−d) within range.
+    // Softmax is invariant to a shift of all logits; this one keeps e^(−d) within range.
     let shift = max - f64::from(q[best_p]);
-    let (mut sum, mut mean, mut other) = (0.0, 0.0, 0.0);
+    let (mut sum_p, mut sum_d, mut sum_q) = (0.0, 0.0, 0.0);
     for (&p, &q) in p.iter().zip(q) {
         let (p, q) = (f64::from(p), f64::from(q));
         let weight = libm::exp(p - max);
-        sum += weight;
+        sum_p += weight;
         if weight > 0.0 {
-            mean += weight * (p - q - shift);
+            sum_d += weight * (p - q - shift);
         }
-        other += libm::exp(q + shift - max); // weight · e^(−d)
+        sum_q += libm::exp(q + shift - max); // weight · e^(−d)
     }
-    (mean / sum + libm::log(other / sum), best_p == best_q)
+    (sum_d / sum_p + libm::log(sum_q / sum_p), best_p == best_q)
 }
 
-/// The largest, the first among equals.
-fn best(logits: &[f32]) -> usize {
+/// Returns the index of the largest logit, the first among equals.
+fn argmax(logits: &[f32]) -> usize {
     let larger = |best: usize, (i, logit): (usize, &f32)| if *logit > logits[best] { i } else { best };
     logits.iter().enumerate().fold(0, larger)
 }
@@ -228,54 +229,52 @@ mod tests {
     }
 
     #[test]
-    fn every_token_is_predicted_once() {
+    fn sliding_windows_score_every_token_once() {
         for (n, context, stride) in
             [(2, 8, 8), (50, 8, 8), (50, 8, 3), (49, 8, 1), (9, 8, 4), (8, 8, 2), (10, 1, 1)]
         {
-            let mut predicted = vec![0; n];
-            for Window { tokens, scored } in (SlidingWindows { context, stride }).of(n) {
-                assert!(tokens.len() <= context && tokens.start <= scored && scored < tokens.end);
-                assert!(scored == tokens.start || tokens.end - scored <= stride || tokens.start == 0);
-                (scored..tokens.end).for_each(|t| predicted[t + 1] += 1);
+            let mut counts = vec![0; n];
+            for Window { tokens, first_scored } in (SlidingWindows { context, stride }).split(n) {
+                let start = tokens.start;
+                assert!(tokens.len() <= context && start <= first_scored && first_scored < tokens.end);
+                assert!(first_scored == start || tokens.end - first_scored <= stride || start == 0);
+                (first_scored..tokens.end).for_each(|t| counts[t + 1] += 1);
             }
-            assert_eq!(predicted[0], 0);
-            assert!(
-                predicted[1..].iter().all(|&times| times == 1),
-                "{n}, {context}, {stride}: {predicted:?}"
-            );
+            assert_eq!(counts[0], 0);
+            assert!(counts[1..].iter().all(|&count| count == 1), "{n}, {context}, {stride}: {counts:?}");
         }
-        assert_eq!((SlidingWindows { context: 8, stride: 8 }).of(1).count(), 0);
+        assert_eq!((SlidingWindows { context: 8, stride: 8 }).split(1).count(), 0);
     }
 
     #[test]
-    fn windows_that_follow_one_another_are_texts_of_their_own() {
+    fn windows_without_overlap_are_scored_independently() {
         let (model, ids) = (fable(), ids(100));
         let windows = SlidingWindows { context: 40, stride: 40 };
         let found = score(&model, None, &ids, windows, KvPrecision::F32, |_| {}).unwrap();
-        let by_hand: f64 =
+        let reference: f64 =
             [0..41, 40..81, 80..100].map(|w| losses(&model, &ids[w]).iter().sum::<f64>()).iter().sum();
         assert_eq!(found.tokens, 99);
-        assert!((found.nats - by_hand).abs() < 1e-9 * by_hand, "{} {by_hand}", found.nats);
+        assert!((found.nll - reference).abs() < 1e-9 * reference, "{} {reference}", found.nll);
     }
 
     #[test]
-    fn windows_that_overlap_predict_their_last_tokens() {
+    fn overlapping_windows_score_their_last_tokens() {
         let (model, ids) = (fable(), ids(70));
-        let mut told = 0;
+        let mut progress = 0;
         let windows = SlidingWindows { context: 40, stride: 12 };
-        let found = score(&model, None, &ids, windows, KvPrecision::F32, |n| told += n).unwrap();
-        // SlidingWindows start at 0, 12, 24 and 36, and end before 40, 52, 64 and 69.
-        let mut by_hand: f64 = losses(&model, &ids[0..41]).iter().sum();
-        for (window, fresh) in [(12..53, 12), (24..65, 12), (36..70, 5)] {
+        let found = score(&model, None, &ids, windows, KvPrecision::F32, |n| progress += n).unwrap();
+        // Windows start at 0, 12, 24 and 36, and end before 40, 52, 64 and 69.
+        let mut reference: f64 = losses(&model, &ids[0..41]).iter().sum();
+        for (window, n_scored) in [(12..53, 12), (24..65, 12), (36..70, 5)] {
             let losses = losses(&model, &ids[window]);
-            by_hand += losses[losses.len() - fresh..].iter().sum::<f64>();
+            reference += losses[losses.len() - n_scored..].iter().sum::<f64>();
         }
-        assert_eq!((found.tokens, told), (69, 69));
-        assert!((found.nats - by_hand).abs() < 1e-9 * by_hand);
+        assert_eq!((found.tokens, progress), (69, 69));
+        assert!((found.nll - reference).abs() < 1e-9 * reference);
     }
 
     #[test]
-    fn a_model_does_not_diverge_from_itself() {
+    fn divergence_of_a_model_from_itself_is_zero() {
         let (model, ids) = (fable(), ids(50));
         let windows = SlidingWindows { context: 40, stride: 20 };
         let found = score(&model, Some(&model), &ids, windows, KvPrecision::F32, |_| {}).unwrap();
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn divergence_is_the_definition() {
+    fn kl_divergence_equals_its_definition() {
         let p = [1.0f32, 2.5, -3.0, 0.25, 90.0, 89.5];
         let q = [0.0f32, 2.5, 4.0, -700.0, 12.0, 12.25];
         let softmax = |x: &[f32]| -> Vec<f64> {
@@ -294,23 +293,23 @@ mod tests {
             e.iter().map(|e| e / sum).collect()
         };
         let definition: f64 = softmax(&p).iter().zip(softmax(&q)).map(|(p, q)| p * (p / q).ln()).sum();
-        let (kl, same) = kl_divergence(&p, &q);
+        let (kl, same_top1) = kl_divergence(&p, &q);
         assert!((kl - definition).abs() < 1e-9, "{kl}, by definition {definition}");
-        assert!(!same && kl_divergence(&p, &p).1);
+        assert!(!same_top1 && kl_divergence(&p, &p).1);
         let shifted: Vec<f32> = p.iter().map(|x| x + 16.0).collect();
-        assert!(kl_divergence(&p, &shifted).0.abs() < 1e-12, "a shift means nothing");
+        assert!(kl_divergence(&p, &shifted).0.abs() < 1e-12, "softmax is invariant to a shift");
     }
 
     #[test]
-    fn what_cannot_be_scored_is_said() {
+    fn invalid_windows_and_texts_are_errors() {
         let model = fable();
-        let says = |ids: &[u32], context, stride| {
+        let error = |ids: &[u32], context, stride| {
             let windows = SlidingWindows { context, stride };
             score(&model, None, ids, windows, KvPrecision::F32, |_| {}).unwrap_err().to_string()
         };
-        assert_eq!(says(&[1, 2], 513, 1), "--context: found 513, expected a whole number from 1 to 512");
-        assert_eq!(says(&[1, 2], 100, 101), "--stride: found 101, expected a whole number from 1 to 100");
-        assert_eq!(says(&[1], 100, 100), "the text has 1 tokens, expected at least 2");
-        assert!(says(&[1, 5000, 1], 100, 100).contains("5000"));
+        assert_eq!(error(&[1, 2], 513, 1), "--context: found 513, expected an integer from 1 to 512");
+        assert_eq!(error(&[1, 2], 100, 101), "--stride: found 101, expected an integer from 1 to 100");
+        assert_eq!(error(&[1], 100, 100), "the text has 1 tokens, expected at least 2");
+        assert!(error(&[1, 5000, 1], 100, 100).contains("5000"));
     }
 }

@@ -211,7 +211,7 @@ pub async fn create(
     let builder = ChatResponseBuilder {
         response: CompletionResponse::new("chatcmpl", object, &name, None),
         chunk: CompletionResponse::new("chatcmpl", object, &name, None),
-        trim_start: served.template.trims(),
+        trim_start: served.template.trims_answer(),
         served,
         prompt_tokens,
         choices: (0..n).map(|_| Default::default()).collect(),

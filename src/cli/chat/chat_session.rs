@@ -1,4 +1,4 @@
-//! What becomes of every line: an answer, or what a command asks for.
+//! The chat loop's handling of one input: an answer or a command.
 
 use super::command::{self, Command};
 use super::file;
@@ -12,152 +12,152 @@ use std::io::{Write, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether there is more to come.
+/// Whether the conversation continues after an input.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
-    More,
-    End,
+pub enum Flow {
+    Continue,
+    Quit,
 }
 
-/// A conversation, and where it is shown.
+/// A conversation and its output.
 pub struct ChatSession<'h> {
     conversation: Conversation<'h>,
     screen: Screen,
-    /// Set by whoever wants an answer to end.
+    /// Set to end the answer being generated.
     stop: Arc<AtomicBool>,
-    /// An empty line between two turns.
-    spaced: bool,
-    /// The oldest turns that it was said are left out.
-    dropped: usize,
+    /// Whether to print an empty line after each answer.
+    blank_lines: bool,
+    /// Number of dropped messages reported so far.
+    reported_dropped: usize,
 }
 
 impl<'h> ChatSession<'h> {
-    pub fn new(conversation: Conversation<'h>, screen: Screen, stop: Arc<AtomicBool>, spaced: bool) -> Self {
-        Self { conversation, screen, stop, spaced, dropped: 0 }
+    pub fn new(conversation: Conversation<'h>, screen: Screen, stop: Arc<AtomicBool>, blank_lines: bool) -> Self {
+        Self { conversation, screen, stop, blank_lines, reported_dropped: 0 }
     }
 
-    /// Does what a text asks for.
+    /// Handles one input: prints the answer to a message, or executes a command.
     ///
     /// # Errors
-    /// What cannot be done, in one line; the conversation is then as it was.
-    pub fn take(&mut self, text: &str) -> Result<Next> {
-        let command = match input::read(text) {
-            Input::Nothing => return Ok(Next::More),
+    /// One-line errors of the message or command; the conversation is then unchanged.
+    pub fn handle(&mut self, text: &str) -> Result<Flow> {
+        let command = match input::parse(text) {
+            Input::Empty => return Ok(Flow::Continue),
             Input::Message(text) => {
                 let answer = self.conversation.send(text)?;
-                show(answer, self.screen, &self.stop, self.spaced, &mut self.dropped)?;
-                return Ok(Next::More);
+                print_answer(answer, self.screen, &self.stop, self.blank_lines, &mut self.reported_dropped)?;
+                return Ok(Flow::Continue);
             }
             Input::Command(line) => Command::parse(&line)?,
         };
         let options = &mut self.conversation.options;
-        let said = match command {
-            Command::Quit => return Ok(Next::End),
+        let note = match command {
+            Command::Quit => return Ok(Flow::Quit),
             Command::Retry => {
                 let answer = self.conversation.retry()?;
-                show(answer, self.screen, &self.stop, self.spaced, &mut self.dropped)?;
-                return Ok(Next::More);
+                print_answer(answer, self.screen, &self.stop, self.blank_lines, &mut self.reported_dropped)?;
+                return Ok(Flow::Continue);
             }
             Command::Help => command::help(),
-            Command::Set(None) => command::shown(options),
-            Command::Set(Some((name, value))) => command::set(options, &name, value.as_deref())?,
+            Command::Set(None) => command::list_settings(options),
+            Command::Set(Some((name, value))) => command::set_setting(options, &name, value.as_deref())?,
             Command::Reset => {
                 self.conversation.reset();
-                self.dropped = 0;
-                "all is forgotten".into()
+                self.reported_dropped = 0;
+                "conversation cleared".into()
             }
             Command::System(None) => match self.conversation.system() {
                 Some(text) => text.into(),
-                None => "there is no system message".into(),
+                None => "no system message".into(),
             },
             Command::System(Some(text)) => {
                 self.conversation.set_system(Some(text.as_str()).filter(|text| !text.is_empty()))?;
-                "the system message has changed".into()
+                "system message set".into()
             }
             Command::Save(path) => {
-                let turns = self.conversation.messages();
-                file::save(&path, self.conversation.model(), turns)?;
-                format!("{} in {}", turns_in_words(turns.len()), path.display())
+                let messages = self.conversation.messages();
+                file::save(&path, self.conversation.model(), messages)?;
+                format!("{} saved to {}", count_messages(messages.len()), path.display())
             }
             Command::Load(path) => {
                 self.conversation.set_messages(file::load(&path)?)?;
-                self.dropped = 0;
-                so_far(&self.conversation)
+                self.reported_dropped = 0;
+                loaded_note(&self.conversation)
             }
             Command::Stats => stats(&self.conversation),
         };
-        self.tell(said.trim_end());
-        Ok(Next::More)
+        self.print_note(note.trim_end());
+        Ok(Flow::Continue)
     }
 
-    /// A remark, apart from the answers.
-    fn tell(&self, remark: &str) {
-        let lines: Vec<String> = remark.lines().map(|line| self.screen.dim(line)).collect();
-        eprintln!("{}{}", lines.join("\n"), if self.spaced { "\n" } else { "" });
+    /// Prints a note to standard error, apart from the answers.
+    fn print_note(&self, note: &str) {
+        let lines: Vec<String> = note.lines().map(|line| self.screen.dim(line)).collect();
+        eprintln!("{}{}", lines.join("\n"), if self.blank_lines { "\n" } else { "" });
     }
 }
 
-/// Shows an answer as it comes, until it has ended or is to end.
-fn show(
+/// Prints an answer as it is generated, until it ends or is stopped.
+fn print_answer(
     mut answer: Answer,
     screen: Screen,
     stop: &AtomicBool,
-    spaced: bool,
-    dropped: &mut usize,
+    blank_lines: bool,
+    reported_dropped: &mut usize,
 ) -> Result<()> {
     stop.store(false, Ordering::SeqCst);
-    if answer.dropped_messages() > *dropped {
-        let turns = turns_in_words(answer.dropped_messages());
-        eprintln!("{}", screen.dim(&format!("the context is full: the oldest {turns} are left out")));
+    if answer.dropped_messages() > *reported_dropped {
+        let messages = count_messages(answer.dropped_messages());
+        eprintln!("{}", screen.dim(&format!("the context is full: dropped the oldest {messages}")));
     }
-    *dropped = answer.dropped_messages();
+    *reported_dropped = answer.dropped_messages();
     let mut out = stdout().lock();
     let mut write =
         |text: &str| out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(write_error);
-    while let Some(piece) = answer.next() {
-        write(&piece?)?;
+    while let Some(text) = answer.next() {
+        write(&text?)?;
         if stop.load(Ordering::SeqCst) {
             write(&answer.finish())?;
             break;
         }
     }
-    write(if spaced { "\n\n" } else { "\n" })
+    write(if blank_lines { "\n\n" } else { "\n" })
 }
 
-/// How much of a conversation there is already.
-pub fn so_far(conversation: &Conversation) -> String {
-    format!("{} so far; say something, or /retry", turns_in_words(conversation.messages().len()))
+/// A note on the messages of a loaded conversation.
+pub fn loaded_note(conversation: &Conversation) -> String {
+    format!("{} loaded; type a message, or /retry", count_messages(conversation.messages().len()))
 }
 
-fn turns_in_words(turns: usize) -> String {
-    format!("{turns} {}", if turns == 1 { "turn" } else { "turns" })
+fn count_messages(n: usize) -> String {
+    format!("{n} {}", if n == 1 { "message" } else { "messages" })
 }
 
-/// What the last answer cost, and how full the context is.
+/// Statistics of the last answer, and the context usage.
 fn stats(conversation: &Conversation) -> String {
     let (used, n_positions) = conversation.context_usage();
     let context =
-        format!("context  {used} of {n_positions} tokens, {}", turns_in_words(conversation.messages().len()));
+        format!("context  {used} of {n_positions} tokens, {}", count_messages(conversation.messages().len()));
     let seed = format!("seed     {}", conversation.options.sampling.seed);
-    let Some(cost) = conversation.last_stats() else {
-        return format!("{context}\n{seed}\nnothing was answered yet");
+    let Some(stats) = conversation.last_stats() else {
+        return format!("{context}\n{seed}\nno answer yet");
     };
-    let AnswerStats { prompt_tokens, reused_tokens, prefilled_tokens, tokens, finish_reason, .. } = cost;
+    let AnswerStats { prompt_tokens, reused_tokens, prefilled_tokens, tokens, finish_reason, .. } = stats;
     let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(", {rate:.1} tokens/s"));
     let end = match finish_reason {
-        Some(FinishReason::Stop) => "ended by itself",
-        Some(FinishReason::Length) => "cut at max_tokens or the context's end",
-        None => "ended by Ctrl-C",
+        Some(FinishReason::Stop) => "complete",
+        Some(FinishReason::Length) => "cut off by max_tokens or the context",
+        None => "stopped by Ctrl-C",
     };
-    let left_out = match cost.dropped_messages {
+    let dropped = match stats.dropped_messages {
         0 => String::new(),
-        turns => format!(", the oldest {turns} left out"),
+        n => format!(", the oldest {} dropped", count_messages(n)),
     };
     format!(
-        "prompt   {prompt_tokens} tokens: {reused_tokens} reused from the cache, {prefilled_tokens} read{}\n\
-         answer   {} tokens{}, {end}\n{context}{left_out}\n{seed}",
-        rate(cost.prefill_rate()),
+        "prompt   {prompt_tokens} tokens: {reused_tokens} reused from the cache, {prefilled_tokens} computed{}\n\
+         answer   {} tokens{}, {end}\n{context}{dropped}\n{seed}",
+        rate(stats.prefill_rate()),
         tokens.len(),
-        rate(cost.decode_rate()),
+        rate(stats.decode_rate()),
     )
 }

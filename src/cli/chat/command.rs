@@ -1,44 +1,44 @@
-//! The commands of a conversation.
+//! Chat commands.
 
 use crate::cli::settings::{SETTINGS, Setting};
 use crate::{Error, Options, Result};
 use rustyline::completion::unescape;
 use std::path::PathBuf;
 
-/// A command there is.
-pub struct Known {
-    /// With its slash.
+/// The description of a command.
+pub struct CommandSpec {
+    /// Name, including the slash.
     pub name: &'static str,
-    /// What follows; in brackets where it may be left out.
+    /// Argument; in brackets if optional.
     pub argument: &'static str,
-    /// What it does.
+    /// Description.
     pub about: &'static str,
 }
 
-const fn known(name: &'static str, argument: &'static str, about: &'static str) -> Known {
-    Known { name, argument, about }
+const fn spec(name: &'static str, argument: &'static str, about: &'static str) -> CommandSpec {
+    CommandSpec { name, argument, about }
 }
 
-/// All there are, in the order they are shown.
-pub static COMMANDS: [Known; 10] = [
-    known("/help", "", "this list"),
-    known("/reset", "", "forget what was said, but for the system message"),
-    known("/system", "[TEXT]", "tell the model how to answer; \"\" takes it back"),
-    known(
+/// All commands, in the order of `/help`.
+pub static COMMANDS: [CommandSpec; 10] = [
+    spec("/help", "", "show this list"),
+    spec("/reset", "", "clear the conversation, except for the system message"),
+    spec("/system", "[TEXT]", "show or set the system message; \"\" removes it"),
+    spec(
         "/temperature",
         "[T]",
-        "below 1 favours likely words, above 1 unlikely ones, 0 takes the likeliest",
+        "show or set the temperature: 0 is greedy, above 1 more random",
     ),
-    known("/set", "[NAME VALUE]", "any setting of sampling, or seed; without a name all are shown"),
-    known("/retry", "", "another answer to the last message, with the next seed"),
-    known("/save", "FILE", "write the conversation to a file"),
-    known("/load", "FILE", "go on with a conversation from a file"),
-    known("/stats", "", "what the last answer cost, and how full the context is"),
-    known("/quit", "", "end; Ctrl-D does, too"),
+    spec("/set", "[NAME VALUE]", "show or set a sampling setting or the seed; without a name, list all"),
+    spec("/retry", "", "regenerate the last answer with the next seed"),
+    spec("/save", "FILE", "save the conversation to a file"),
+    spec("/load", "FILE", "load a conversation from a file"),
+    spec("/stats", "", "show statistics of the last answer and the context usage"),
+    spec("/quit", "", "exit, like Ctrl-D"),
 ];
 
-/// What people type who come from other programs.
-const OTHER_NAMES: [(&str, &str); 6] = [
+/// Command names of other programs.
+const ALIASES: [(&str, &str); 6] = [
     ("/?", "/help"),
     ("/clear", "/reset"),
     ("/regen", "/retry"),
@@ -47,14 +47,14 @@ const OTHER_NAMES: [(&str, &str); 6] = [
     ("/q", "/quit"),
 ];
 
-/// A command, with what it needs.
+/// A parsed command.
 #[derive(Debug, PartialEq)]
 pub enum Command {
     Help,
     Reset,
-    /// Without a text it is shown; an empty one takes it back.
+    /// Shows the system message if `None`; removes it if empty.
     System(Option<String>),
-    /// A name and, where it is not only asked for, a value; without both all are shown.
+    /// A setting's name and new value; shows the setting without a value, all settings if `None`.
     Set(Option<(String, Option<String>)>),
     Retry,
     Save(PathBuf),
@@ -64,39 +64,39 @@ pub enum Command {
 }
 
 impl Command {
-    /// Reads a line that begins with a slash.
+    /// Parses a line that starts with a slash.
     ///
     /// # Errors
-    /// [`Error::Message`] for what is no command, with the one that was meant, and for a command without what it needs.
+    /// [`Error::Message`] for an unknown command, with a suggestion, and for a missing or unexpected argument.
     pub fn parse(line: &str) -> Result<Self> {
         let (given, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        let other = OTHER_NAMES.iter().find(|(other, _)| *other == given);
-        let name = other.map_or(given, |(_, name)| name);
-        let Some(known) = COMMANDS.iter().find(|known| known.name == name) else {
-            let meant = Error::did_you_mean(given, COMMANDS.iter().map(|known| known.name));
-            let meant = if meant.is_empty() { ";".into() } else { meant };
+        let alias = ALIASES.iter().find(|(alias, _)| *alias == given);
+        let name = alias.map_or(given, |(_, name)| name);
+        let Some(spec) = COMMANDS.iter().find(|spec| spec.name == name) else {
+            let suggestion = Error::did_you_mean(given, COMMANDS.iter().map(|spec| spec.name));
+            let suggestion = if suggestion.is_empty() { ";".into() } else { suggestion };
             return Err(Error::Message(format!(
-                "there is no command '{}'{meant} /help lists them; a message may begin with a space and then /",
+                "unknown command '{}'{suggestion} see /help; to send a message that starts with /, put a space first",
                 given.escape_debug()
             )));
         };
         let argument = Some(argument.trim()).filter(|argument| !argument.is_empty());
-        let wrong = |expected: &str| {
+        let invalid = |expected: &str| {
             let found = argument.map_or("nothing".into(), |found| format!("'{}'", found.escape_debug()));
             Err(Error::Message(format!("{name}: found {found}, expected {expected}")))
         };
-        if known.argument.is_empty() && argument.is_some() {
-            return wrong("nothing to follow");
+        if spec.argument.is_empty() && argument.is_some() {
+            return invalid("no argument");
         }
         let file = argument.map(|file| {
-            // As completion writes it.
-            let quoted = unquoted(file);
-            PathBuf::from(quoted.map_or_else(|| unescape(file, escape()).into_owned(), String::from))
+            // Quoted or escaped, as completion writes it.
+            let quoted = unquote(file);
+            PathBuf::from(quoted.map_or_else(|| unescape(file, escape_char()).into_owned(), String::from))
         });
         Ok(match (name, argument) {
             ("/help", _) => Self::Help,
             ("/reset", _) => Self::Reset,
-            ("/system", text) => Self::System(text.map(|text| unquoted(text).unwrap_or(text).into())),
+            ("/system", text) => Self::System(text.map(|text| unquote(text).unwrap_or(text).into())),
             ("/temperature", value) => Self::Set(Some(("temperature".into(), value.map(String::from)))),
             ("/set", None) => Self::Set(None),
             ("/set", Some(argument)) => {
@@ -108,69 +108,69 @@ impl Command {
             ("/stats", _) => Self::Stats,
             ("/quit", _) => Self::Quit,
             ("/save" | "/load", _) => match file {
-                None => return wrong("a file"),
+                None => return invalid("a file name"),
                 Some(file) if name == "/save" => Self::Save(file),
                 Some(file) => Self::Load(file),
             },
-            _ => unreachable!("every command is read"),
+            _ => unreachable!("every command is parsed"),
         })
     }
 }
 
-/// A text without the quotes around it, where it has them.
-fn unquoted(text: &str) -> Option<&str> {
+/// Removes the quotes around a text, if it has them.
+fn unquote(text: &str) -> Option<&str> {
     text.strip_prefix('"')?.strip_suffix('"')
 }
 
-/// What stands before a space in a file's name; where backslashes part folders, nothing.
-fn escape() -> Option<char> {
+/// The escape character of file names; none where the backslash is the path separator.
+fn escape_char() -> Option<char> {
     cfg!(unix).then_some('\\')
 }
 
-/// The settings `/set` knows, and `seed`.
+/// The sampling settings, which `/set` accepts in addition to `seed`.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
     SETTINGS.iter().filter(|setting| setting.table == Some("sampling"))
 }
 
-/// Their names.
+/// The names `/set` accepts.
 pub fn setting_names() -> impl Iterator<Item = &'static str> {
     settings().map(|setting| setting.key).chain(["seed"])
 }
 
-/// Changes a setting, where there is a value, and says what then holds.
+/// Sets a setting, if there is a value, and returns its name and current value.
 ///
 /// # Errors
-/// [`Error::Message`] for a name that is none, [`Error::Parameter`] for a value out of range.
-pub fn set(options: &mut Options, name: &str, value: Option<&str>) -> Result<String> {
+/// [`Error::Message`] for an unknown name, [`Error::Parameter`] for an invalid value.
+pub fn set_setting(options: &mut Options, name: &str, value: Option<&str>) -> Result<String> {
     let name = name.replace('-', "_");
-    let wrong = |found: &str, expected: &str| Error::Parameter {
+    let invalid = |found: &str, expected: &str| Error::Parameter {
         name: name.clone(),
         found: found.into(),
         expected: expected.into(),
     };
     if name == "seed" {
         if let Some(value) = value {
-            let expected = "a whole number from 0 up";
-            options.sampling.seed = value.parse().map_err(|_| wrong(value, expected))?;
+            let expected = "a non-negative integer";
+            options.sampling.seed = value.parse().map_err(|_| invalid(value, expected))?;
         }
         return Ok(format!("seed {}", options.sampling.seed));
     }
     let Some(setting) = settings().find(|setting| setting.key == name) else {
-        let meant = Error::did_you_mean(&name, setting_names());
-        let meant = if meant.is_empty() { ";".into() } else { meant };
+        let suggestion = Error::did_you_mean(&name, setting_names());
+        let suggestion = if suggestion.is_empty() { ";".into() } else { suggestion };
         let name = name.escape_debug();
-        return Err(Error::Message(format!("there is no setting '{name}'{meant} /set lists them")));
+        return Err(Error::Message(format!("unknown setting '{name}'{suggestion} /set lists all")));
     };
     if let Some(value) = value {
-        setting.apply_to(options, value).map_err(|expected| wrong(value, &expected))?;
+        setting.apply_to(options, value).map_err(|expected| invalid(value, &expected))?;
     }
     Ok(format!("{name} {}", setting.value_in(options).unwrap_or_default()))
 }
 
-/// All settings, one a line.
-pub fn shown(options: &mut Options) -> String {
+/// Lists all settings, one per line.
+pub fn list_settings(options: &mut Options) -> String {
     let names = setting_names();
-    let lines = names.map(|name| set(options, name, None).unwrap_or_default());
+    let lines = names.map(|name| set_setting(options, name, None).unwrap_or_default());
     let padded = lines.map(|line| match line.split_once(' ') {
         Some((name, value)) => format!("{name:20}  {value}\n"),
         None => line,
@@ -178,10 +178,10 @@ pub fn shown(options: &mut Options) -> String {
     padded.collect()
 }
 
-/// The commands, one a line.
+/// Lists all commands, one per line.
 pub fn help() -> String {
     let line =
-        |known: &Known| format!("{:24}  {}\n", format!("{} {}", known.name, known.argument), known.about);
+        |spec: &CommandSpec| format!("{:24}  {}\n", format!("{} {}", spec.name, spec.argument), spec.about);
     COMMANDS.iter().map(line).collect()
 }
 
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_read() {
+    fn commands_are_parsed() {
         let system = |text: &str| Command::System(Some(text.into()));
         let set =
             |name: &str, value: Option<&str>| Command::Set(Some((name.into(), value.map(String::from))));
@@ -218,25 +218,25 @@ mod tests {
         }
         #[cfg(unix)]
         assert_eq!(Command::parse("/load a\\ b.json").unwrap(), Command::Load("a b.json".into()));
-        for known in &COMMANDS {
-            assert!(help().contains(known.about));
-            Command::parse(&format!("{} {}", known.name, known.argument)).unwrap();
+        for spec in &COMMANDS {
+            assert!(help().contains(spec.about));
+            Command::parse(&format!("{} {}", spec.name, spec.argument)).unwrap();
         }
     }
 
     #[test]
-    fn what_is_no_command_is_named_with_what_was_meant() {
+    fn invalid_command_error_has_a_suggestion() {
         for (line, expected) in [
-            ("/rest", "there is no command '/rest'; did you mean '/reset'? /help lists them"),
-            ("/Quit", "there is no command '/Quit'; did you mean '/quit'? /help"),
+            ("/rest", "unknown command '/rest'; did you mean '/reset'? see /help"),
+            ("/Quit", "unknown command '/Quit'; did you mean '/quit'? see /help"),
             (
                 "/etc/passwd",
-                "there is no command '/etc/passwd'; /help lists them; a message may begin with a space",
+                "unknown command '/etc/passwd'; see /help; to send a message that starts with /",
             ),
-            ("/", "there is no command '/'; /help lists them"),
-            ("/save", "/save: found nothing, expected a file"),
-            ("/load  ", "/load: found nothing, expected a file"),
-            ("/retry now", "/retry: found 'now', expected nothing to follow"),
+            ("/", "unknown command '/'; see /help"),
+            ("/save", "/save: found nothing, expected a file name"),
+            ("/load  ", "/load: found nothing, expected a file name"),
+            ("/retry now", "/retry: found 'now', expected no argument"),
         ] {
             let error = Command::parse(line).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_set_within_their_bounds() {
+    fn settings_are_validated_and_set() {
         let mut options = Options::default();
         for (name, value, expected) in [
             ("temperature", Some("0.5"), "temperature 0.5"),
@@ -254,7 +254,7 @@ mod tests {
             ("max_tokens", Some("7"), "max_tokens 7"),
             ("seed", Some("9"), "seed 9"),
         ] {
-            assert_eq!(set(&mut options, name, value).unwrap(), expected);
+            assert_eq!(set_setting(&mut options, name, value).unwrap(), expected);
         }
         let sampling = &options.sampling;
         assert_eq!((sampling.temperature, sampling.top_k, sampling.seed), (0.5, 40, 9));
@@ -264,23 +264,23 @@ mod tests {
             (
                 "temprature",
                 "1",
-                "there is no setting 'temprature'; did you mean 'temperature'? /set lists them",
+                "unknown setting 'temprature'; did you mean 'temperature'? /set lists all",
             ),
-            ("model", "gpt2", "there is no setting 'model'; /set lists them"),
+            ("model", "gpt2", "unknown setting 'model'; /set lists all"),
             ("temperature", "warm", "temperature: found warm, expected a number"),
             ("temperature", "-1", "temperature: found -1, expected a non-negative number"),
             ("top_p", "2", "top_p: found 2, expected a number from 0 to 1"),
             ("top_k", "-1", "top_k: found -1, expected a whole number from 0 up"),
-            ("seed", "x", "seed: found x, expected a whole number from 0 up"),
+            ("seed", "x", "seed: found x, expected a non-negative integer"),
         ] {
-            assert_eq!(set(&mut options, name, Some(value)).unwrap_err().to_string(), expected);
+            assert_eq!(set_setting(&mut options, name, Some(value)).unwrap_err().to_string(), expected);
         }
         assert_eq!((&options.sampling, options.max_tokens), (&before.sampling, before.max_tokens));
-        let shown = shown(&mut options);
-        assert_eq!(shown.lines().count(), setting_names().count());
+        let list = list_settings(&mut options);
+        assert_eq!(list.lines().count(), setting_names().count());
         assert!(
-            shown.contains("temperature           0.5\n") && shown.contains("seed                  9\n"),
-            "{shown}"
+            list.contains("temperature           0.5\n") && list.contains("seed                  9\n"),
+            "{list}"
         );
     }
 }

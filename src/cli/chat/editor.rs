@@ -1,4 +1,4 @@
-//! A line of a terminal, edited: history, several lines, completion.
+//! Line editing at a terminal: history, multi-line input, completion.
 
 use super::command::{COMMANDS, setting_names};
 use super::input::is_complete;
@@ -16,99 +16,99 @@ use std::cell::Cell;
 use std::path::PathBuf;
 
 const PROMPT: &str = ">>> ";
-/// Lines of the history.
-const KEPT: usize = 1000;
+/// Maximum history entries.
+const MAX_HISTORY_ENTRIES: usize = 1000;
 
-/// What came of a prompt.
+/// The result of a prompt.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Typed {
+pub enum ReadOutcome {
     Text(String),
     /// Ctrl-C.
-    Nothing,
+    Interrupted,
     /// Ctrl-D.
-    End,
+    EndOfInput,
 }
 
 /// A line editor with its history.
 pub struct Editor {
-    lines: rustyline::Editor<Help, DefaultHistory>,
+    readline: rustyline::Editor<EditorHelper, DefaultHistory>,
     history: Option<PathBuf>,
 }
 
 impl Editor {
-    /// One with what was typed in earlier runs, where a history is wanted and there is a place for it.
+    /// Creates an editor; with `history` it loads the inputs of earlier runs, if there is a directory for them.
     pub fn new(screen: Screen, history: bool) -> Result<Self> {
         let config =
-            Config::builder().max_history_size(KEPT).and_then(|config| config.history_ignore_dups(true));
+            Config::builder().max_history_size(MAX_HISTORY_ENTRIES).and_then(|config| config.history_ignore_dups(true));
         let config = config.map_err(terminal)?.build();
-        let mut lines = rustyline::Editor::with_config(config).map_err(terminal)?;
-        lines.set_helper(Some(Help { screen, files: FilenameCompleter::new(), empty: Cell::new(true) }));
+        let mut readline = rustyline::Editor::with_config(config).map_err(terminal)?;
+        readline.set_helper(Some(EditorHelper { screen, files: FilenameCompleter::new(), empty: Cell::new(true) }));
         let history = history.then(history_file).flatten();
         if let Some(file) = &history {
-            // A history that is not there yet is empty; one that cannot be read says so when it is to be written.
-            let _ = lines.load_history(file);
+            // A missing history is empty; an unreadable one is reported when it is written.
+            let _ = readline.load_history(file);
         }
-        Ok(Self { lines, history })
+        Ok(Self { readline, history })
     }
 
-    /// Asks for a text.
+    /// Prompts for an input.
     ///
     /// # Errors
-    /// [`Error::Message`] for a terminal that cannot be read.
-    pub fn read(&mut self) -> Result<Typed> {
-        match self.lines.readline(PROMPT) {
+    /// [`Error::Message`] if the terminal cannot be read.
+    pub fn read(&mut self) -> Result<ReadOutcome> {
+        match self.readline.readline(PROMPT) {
             Ok(text) => {
-                self.keep(&text);
-                Ok(Typed::Text(text))
+                self.add_to_history(&text);
+                Ok(ReadOutcome::Text(text))
             }
             Err(ReadlineError::Interrupted) => {
-                if self.lines.helper().is_some_and(|help| help.empty.get()) {
-                    eprintln!("Ctrl-D or /quit ends the conversation; Ctrl-C ends an answer\n");
+                if self.readline.helper().is_some_and(|helper| helper.empty.get()) {
+                    eprintln!("press Ctrl-D or type /quit to exit; Ctrl-C stops an answer\n");
                 }
-                Ok(Typed::Nothing)
+                Ok(ReadOutcome::Interrupted)
             }
-            Err(ReadlineError::Eof) => Ok(Typed::End),
-            Err(ReadlineError::Signal(_)) => Ok(Typed::Nothing), // the window has another size
+            Err(ReadlineError::Eof) => Ok(ReadOutcome::EndOfInput),
+            Err(ReadlineError::Signal(_)) => Ok(ReadOutcome::Interrupted), // the window was resized
             Err(error) => Err(terminal(error)),
         }
     }
 
-    /// Adds a text to the history, at once: it outlives whatever ends the program.
-    fn keep(&mut self, text: &str) {
-        if text.trim().is_empty() || !self.lines.add_history_entry(text).unwrap_or(false) {
+    /// Appends an input to the history file at once, so that it survives a crash.
+    fn add_to_history(&mut self, text: &str) {
+        if text.trim().is_empty() || !self.readline.add_history_entry(text).unwrap_or(false) {
             return;
         }
         let Some(file) = &self.history else { return };
         let folder = file.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let kept = folder.map_err(ReadlineError::from).and_then(|()| self.lines.append_history(file));
-        if let Err(error) = kept {
-            eprintln!("{}: cannot write the history, and will not: {error}", file.display());
+        let saved = folder.map_err(ReadlineError::from).and_then(|()| self.readline.append_history(file));
+        if let Err(error) = saved {
+            eprintln!("{}: cannot write the history, so it is not saved: {error}", file.display());
             self.history = None;
         }
     }
 }
 
 fn terminal(error: ReadlineError) -> Error {
-    Error::Message(format!("the terminal: {error}"))
+    Error::Message(format!("cannot read from the terminal: {error}"))
 }
 
-/// Where the history is kept, readable to its owner alone.
+/// Path of the history file, which only its owner can read.
 fn history_file() -> Option<PathBuf> {
     let folder = dirs::state_dir().or_else(dirs::data_local_dir)?;
     Some(folder.join("hornbook").join("chat_history"))
 }
 
-/// What the editor knows of what is typed.
-struct Help {
+/// Validation, completion and hints for the input line.
+struct EditorHelper {
     screen: Screen,
     files: FilenameCompleter,
-    /// Whether nothing was typed yet.
+    /// Whether the line is empty.
     empty: Cell<bool>,
 }
 
-impl Helper for Help {}
+impl Helper for EditorHelper {}
 
-impl Validator for Help {
+impl Validator for EditorHelper {
     fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
         Ok(match is_complete(context.input()) {
             true => ValidationResult::Valid(None),
@@ -117,21 +117,21 @@ impl Validator for Help {
     }
 }
 
-impl Completer for Help {
+impl Completer for EditorHelper {
     type Candidate = Pair;
 
     fn complete(&self, line: &str, pos: usize, _: &Context) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let typed = &line[..pos];
-        match typed.split_once(' ') {
-            None if typed.starts_with('/') => {
-                let spaced = COMMANDS.iter().map(|known| match known.argument {
-                    "" => known.name.to_string(),
-                    _ => format!("{} ", known.name),
+        let prefix = &line[..pos];
+        match prefix.split_once(' ') {
+            None if prefix.starts_with('/') => {
+                let names = COMMANDS.iter().map(|spec| match spec.argument {
+                    "" => spec.name.to_string(),
+                    _ => format!("{} ", spec.name),
                 });
-                Ok((0, beginning_with(typed, spaced)))
+                Ok((0, matching(prefix, names)))
             }
             Some(("/set", name)) => {
-                Ok((pos - name.len(), beginning_with(name, setting_names().map(|name| format!("{name} ")))))
+                Ok((pos - name.len(), matching(name, setting_names().map(|name| format!("{name} ")))))
             }
             Some(("/save" | "/load", _)) => self.files.complete_path(line, pos),
             _ => Ok((pos, vec![])),
@@ -139,15 +139,15 @@ impl Completer for Help {
     }
 }
 
-fn beginning_with(typed: &str, all: impl Iterator<Item = String>) -> Vec<Pair> {
-    let fitting = all.filter(|whole| whole.starts_with(typed));
-    fitting.map(|whole| Pair { display: whole.trim_end().into(), replacement: whole }).collect()
+fn matching(prefix: &str, candidates: impl Iterator<Item = String>) -> Vec<Pair> {
+    let matches = candidates.filter(|candidate| candidate.starts_with(prefix));
+    matches.map(|name| Pair { display: name.trim_end().into(), replacement: name }).collect()
 }
 
-/// What may be typed, shown behind what was.
-struct Usage(String);
+/// Usage of a command, shown after the cursor.
+struct UsageHint(String);
 
-impl Hint for Usage {
+impl Hint for UsageHint {
     fn display(&self) -> &str {
         &self.0
     }
@@ -157,22 +157,22 @@ impl Hint for Usage {
     }
 }
 
-impl Hinter for Help {
-    type Hint = Usage;
+impl Hinter for EditorHelper {
+    type Hint = UsageHint;
 
-    fn hint(&self, line: &str, _: usize, _: &Context) -> Option<Usage> {
+    fn hint(&self, line: &str, _: usize, _: &Context) -> Option<UsageHint> {
         self.empty.set(line.is_empty());
         if line.is_empty() {
-            return Some(Usage("a message, or /help".into()));
+            return Some(UsageHint("type a message, or /help".into()));
         }
-        let known =
-            COMMANDS.iter().find(|known| !known.argument.is_empty() && known.name == line.trim_end())?;
+        let spec =
+            COMMANDS.iter().find(|spec| !spec.argument.is_empty() && spec.name == line.trim_end())?;
         let space = if line.ends_with(' ') { "" } else { " " };
-        Some(Usage(format!("{space}{}", known.argument)))
+        Some(UsageHint(format!("{space}{}", spec.argument)))
     }
 }
 
-impl Highlighter for Help {
+impl Highlighter for EditorHelper {
     fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
         self.screen.dim(hint).into()
     }
@@ -182,34 +182,34 @@ impl Highlighter for Help {
 mod tests {
     use super::*;
 
-    fn help() -> Help {
+    fn helper() -> EditorHelper {
         let screen = Screen { width: 80, color: false };
-        Help { screen, files: FilenameCompleter::new(), empty: Cell::new(true) }
+        EditorHelper { screen, files: FilenameCompleter::new(), empty: Cell::new(true) }
     }
 
-    fn completed(line: &str) -> (usize, Vec<String>) {
+    fn completions(line: &str) -> (usize, Vec<String>) {
         let history = DefaultHistory::new();
-        let (start, pairs) = help().complete(line, line.len(), &Context::new(&history)).unwrap();
+        let (start, pairs) = helper().complete(line, line.len(), &Context::new(&history)).unwrap();
         (start, pairs.into_iter().map(|pair| pair.replacement).collect())
     }
 
     #[test]
-    fn commands_settings_and_files_are_completed() {
-        assert_eq!(completed("/re"), (0, vec!["/reset".into(), "/retry".into()]));
-        assert_eq!(completed("/sys"), (0, vec!["/system ".into()]));
-        assert_eq!(completed("/set top_"), (5, vec!["top_k ".into(), "top_p ".into()]));
-        assert_eq!(completed("top"), (3, vec![]));
+    fn commands_settings_and_files_are_completions() {
+        assert_eq!(completions("/re"), (0, vec!["/reset".into(), "/retry".into()]));
+        assert_eq!(completions("/sys"), (0, vec!["/system ".into()]));
+        assert_eq!(completions("/set top_"), (5, vec!["top_k ".into(), "top_p ".into()]));
+        assert_eq!(completions("top"), (3, vec![]));
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("talk.json"), "").unwrap();
-        let (_, files) = completed(&format!("/load {}/ta", folder.path().display()));
+        let (_, files) = completions(&format!("/load {}/ta", folder.path().display()));
         assert!(files.len() == 1 && files[0].ends_with("talk.json"), "{files:?}");
     }
 
     #[test]
-    fn a_command_shows_what_it_needs() {
+    fn command_shows_its_argument_as_hint() {
         let history = DefaultHistory::new();
-        let hint = |line: &str| help().hint(line, line.len(), &Context::new(&history)).map(|usage| usage.0);
-        assert_eq!(hint("").unwrap(), "a message, or /help");
+        let hint = |line: &str| helper().hint(line, line.len(), &Context::new(&history)).map(|hint| hint.0);
+        assert_eq!(hint("").unwrap(), "type a message, or /help");
         assert_eq!(hint("/save").unwrap(), " FILE");
         assert_eq!(hint("/save ").unwrap(), "FILE");
         assert_eq!((hint("/save x"), hint("/retry"), hint("Hello")), (None, None, None));

@@ -1,4 +1,4 @@
-//! A conversation in a file: JSON that one can read and write by hand.
+//! Saved conversations: JSON files, readable and writable by hand.
 
 use crate::atomic_file::AtomicFile;
 use crate::chat::ChatMessage;
@@ -7,48 +7,48 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::path::Path;
 
-/// How a file looks, for whoever has written one by hand.
-const EXPECTED: &str = r#"{"messages": [{"role": "user", "content": "..."}, ...]} as /save writes it"#;
+/// The file format, for error messages.
+const FORMAT: &str = r#"{"messages": [{"role": "user", "content": "..."}, ...]} as /save writes it"#;
 
-/// What a file holds: `messages` as OpenAI's API has them, and for whoever reads it the model that answered.
+/// Contents of a file: `messages` in OpenAI's format, and the model's name for information.
 #[derive(Serialize, Deserialize)]
 #[serde(expecting = "an object with messages")]
-struct Saved<'a> {
+struct SavedConversation<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     model: Option<Cow<'a, str>>,
     messages: Cow<'a, [ChatMessage]>,
 }
 
-/// Writes a conversation, whole or not at all.
+/// Saves a conversation atomically.
 ///
 /// # Errors
-/// [`Error::Io`], and [`Error::Message`] if it is not a regular file.
-pub fn save(file: &Path, model: &str, turns: &[ChatMessage]) -> Result<()> {
-    let saved = Saved { model: Some(model.into()), messages: turns.into() };
+/// [`Error::Io`], and [`Error::Message`] if the path is not a regular file.
+pub fn save(file: &Path, model: &str, messages: &[ChatMessage]) -> Result<()> {
+    let saved = SavedConversation { model: Some(model.into()), messages: messages.into() };
     let json = serde_json::to_string_pretty(&saved).map_err(|error| Error::Message(error.to_string()))?;
     AtomicFile::create(file)?.write_and_commit(format!("{json}\n").as_bytes())
 }
 
-/// Reads one: what [`save`] writes, or its messages alone, as programs hand them to OpenAI's API.
+/// Loads a conversation: a file written by [`save`], or a bare list of messages as sent to OpenAI's API.
 ///
 /// # Errors
-/// [`Error::Io`], and [`Error::Message`] for what is no conversation, with what is wrong and where.
+/// [`Error::Io`], and [`Error::Message`] for invalid contents, with the problem and its location.
 pub fn load(file: &Path) -> Result<Vec<ChatMessage>> {
     let text =
         std::fs::read(file).map_err(|source| Error::Io { path: file.into(), action: "read", source })?;
     let mut json = serde_json::Deserializer::from_slice(&text);
-    let wrong =
-        |problem: String| Error::Message(format!("{}: {problem}; expected {EXPECTED}", file.display()));
-    let turns = match text.trim_ascii_start().first() {
+    let invalid =
+        |problem: String| Error::Message(format!("{}: {problem}; expected {FORMAT}", file.display()));
+    let messages = match text.trim_ascii_start().first() {
         Some(b'[') => serde_path_to_error::deserialize(&mut json),
-        _ => serde_path_to_error::deserialize(&mut json).map(|saved: Saved| saved.messages.into_owned()),
+        _ => serde_path_to_error::deserialize(&mut json).map(|saved: SavedConversation| saved.messages.into_owned()),
     };
-    let turns = turns.map_err(|error| match error.path().to_string().as_str() {
-        "." | "?" => wrong(error.inner().to_string()),
-        place => wrong(format!("{place}: {}", error.inner())),
+    let messages = messages.map_err(|error| match error.path().to_string().as_str() {
+        "." | "?" => invalid(error.inner().to_string()),
+        path => invalid(format!("{path}: {}", error.inner())),
     })?;
-    json.end().map_err(|error| wrong(error.to_string()))?;
-    Ok(turns)
+    json.end().map_err(|error| invalid(error.to_string()))?;
+    Ok(messages)
 }
 
 #[cfg(test)]
@@ -56,18 +56,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_saved_can_be_read_by_people_and_loaded() {
+    fn saved_conversation_is_pretty_json_and_loads() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("talk.json");
         let mut turns =
             vec![ChatMessage::new("system", "Be \"brief\"."), ChatMessage::new("user", "Hé\nthere")];
-        turns[1].name = Some("Ann".into());
-        save(&file, "fable", &turns).unwrap();
-        assert_eq!(load(&file).unwrap(), turns);
+        messages[1].name = Some("Ann".into());
+        save(&file, "fable", &messages).unwrap();
+        assert_eq!(load(&file).unwrap(), messages);
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.starts_with("{\n  \"model\": \"fable\",\n  \"messages\": [\n    {\n"), "{text}");
         assert!(text.contains(r#""content": "Hé\nthere","#) && text.ends_with("}\n"), "{text}");
-        // Over what is there, and nothing else is left behind.
+        // Overwrites the file, without leaving a temporary one.
         save(&file, "fable", &[]).unwrap();
         assert_eq!(load(&file).unwrap(), []);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_conversation_is_refused_in_one_line() {
+    fn invalid_conversation_file_is_one_line_error() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("talk.json");
         for (content, problem) in [
@@ -103,7 +103,7 @@ mod tests {
             let error = load(&file).unwrap_err().to_string();
             let expected = format!("{}: {problem}", file.display());
             assert!(error.starts_with(&expected) && !error.contains('\n'), "{content}: {error}");
-            assert!(error.ends_with(&format!("; expected {EXPECTED}")), "{content}: {error}");
+            assert!(error.ends_with(&format!("; expected {FORMAT}")), "{content}: {error}");
         }
         let error = load(Path::new("/no/talk.json")).unwrap_err().to_string();
         assert!(error.starts_with("/no/talk.json: cannot read"), "{error}");

@@ -1,37 +1,37 @@
-//! What was typed or piped: a message, of one line or several, or a command.
+//! Parsing of typed or piped input: messages of one or several lines, and commands.
 
 use crate::{Error, Result};
 use std::io::BufRead;
 
-/// Around a message of several lines.
+/// Delimiter of a message of several lines.
 const QUOTES: &str = "\"\"\"";
 
-/// What a text asks for.
+/// A parsed input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Input {
-    /// Nothing at all.
-    Nothing,
-    /// A command, with its slash.
+    /// Only white space.
+    Empty,
+    /// A command, including the slash.
     Command(String),
-    /// Something to be said.
+    /// A message to the model.
     Message(String),
 }
 
-/// Whether a text is whole: quotes that were opened are closed, and no backslash wants another line.
+/// Whether an input is complete: without an open quote or a final backslash.
 pub fn is_complete(text: &str) -> bool {
     match text.trim_start().strip_prefix(QUOTES) {
         Some(quoted) => quoted.trim_end().ends_with(QUOTES),
-        None => !goes_on(text),
+        None => !continues(text),
     }
 }
 
-/// Whether a line has the next one joined to it: two backslashes are just that.
-fn goes_on(line: &str) -> bool {
+/// Whether a line ends in a backslash that continues it; a double backslash does not.
+fn continues(line: &str) -> bool {
     (line.len() - line.trim_end_matches('\\').len()) % 2 == 1
 }
 
-/// Reads a text, complete or as far as it came.
-pub fn read(text: &str) -> Input {
+/// Parses an input, complete or not.
+pub fn parse(text: &str) -> Input {
     if let Some(quoted) = text.trim_start().strip_prefix(QUOTES) {
         let quoted = quoted.trim_end();
         return message(quoted.strip_suffix(QUOTES).unwrap_or(quoted));
@@ -39,22 +39,22 @@ pub fn read(text: &str) -> Input {
     if text.starts_with('/') {
         return Input::Command(text.trim_end().into());
     }
-    let lines = text.split('\n').map(|line| if goes_on(line) { &line[..line.len() - 1] } else { line });
+    let lines = text.split('\n').map(|line| if continues(line) { &line[..line.len() - 1] } else { line });
     message(&lines.collect::<Vec<_>>().join("\n"))
 }
 
 fn message(text: &str) -> Input {
     match text.trim() {
-        "" => Input::Nothing,
+        "" => Input::Empty,
         text => Input::Message(text.into()),
     }
 }
 
-/// The texts that come through a pipe, each with the number of its first line.
-pub fn lines(from: impl BufRead) -> impl Iterator<Item = Result<(usize, String)>> {
-    let mut lines = from.split(b'\n').enumerate();
+/// Splits piped text into inputs, each with the number of its first line.
+pub fn read_all(reader: impl BufRead) -> impl Iterator<Item = Result<(usize, String)>> {
+    let mut lines = reader.split(b'\n').enumerate();
     std::iter::from_fn(move || {
-        let mut whole: Option<(usize, String)> = None;
+        let mut input: Option<(usize, String)> = None;
         for (i, line) in lines.by_ref() {
             let line = match line.map_err(|source| Error::Io {
                 path: "standard input".into(),
@@ -65,12 +65,12 @@ pub fn lines(from: impl BufRead) -> impl Iterator<Item = Result<(usize, String)>
                 Err(error) => return Some(Err(error)),
             };
             let Ok(line) = line else {
-                let problem = "found a byte that is not UTF-8, expected text";
+                let problem = "found invalid UTF-8, expected UTF-8 text";
                 return Some(Err(Error::Message(format!("standard input: line {}: {problem}", i + 1))));
             };
             let line = line.strip_suffix('\r').unwrap_or(&line);
-            let text = match &mut whole {
-                None => &mut whole.insert((i + 1, line.into())).1,
+            let text = match &mut input {
+                None => &mut input.insert((i + 1, line.into())).1,
                 Some((_, text)) => {
                     *text += "\n";
                     *text += line;
@@ -81,7 +81,7 @@ pub fn lines(from: impl BufRead) -> impl Iterator<Item = Result<(usize, String)>
                 break;
             }
         }
-        whole.map(Ok)
+        input.map(Ok)
     })
 }
 
@@ -90,12 +90,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_a_message_a_command_or_nothing() {
+    fn input_is_message_command_or_empty() {
         let message = |text: &str| Input::Message(text.into());
         for (text, expected) in [
-            ("", Input::Nothing),
-            (" \n ", Input::Nothing),
-            ("\"\"\"\n\"\"\"", Input::Nothing),
+            ("", Input::Empty),
+            (" \n ", Input::Empty),
+            ("\"\"\"\n\"\"\"", Input::Empty),
             ("Hello there ", message("Hello there")),
             ("/save a b.json ", Input::Command("/save a b.json".into())),
             (" /etc/passwd", message("/etc/passwd")),
@@ -106,26 +106,26 @@ mod tests {
             ("say \"\"\"", message("say \"\"\"")),
             ("pasted\nlines", message("pasted\nlines")),
         ] {
-            assert_eq!(read(text), expected, "{text:?}");
+            assert_eq!(parse(text), expected, "{text:?}");
         }
     }
 
     #[test]
-    fn what_is_open_waits_for_more() {
-        for open in ["one\\", "\"\"\"", "\"\"\"one", " \"\"\"one\ntwo\"\"", "one\\\ntwo\\"] {
-            assert!(!is_complete(open), "{open:?}");
+    fn open_quote_or_trailing_backslash_is_incomplete() {
+        for incomplete in ["one\\", "\"\"\"", "\"\"\"one", " \"\"\"one\ntwo\"\"", "one\\\ntwo\\"] {
+            assert!(!is_complete(incomplete), "{incomplete:?}");
         }
-        for whole in
+        for complete in
             ["", "one", "one\\\\", "one\\\ntwo", "\"\"\"one\"\"\"", "\"\"\"one\\\n\"\"\" ", "\"\"\"\"\"\""]
         {
-            assert!(is_complete(whole), "{whole:?}");
+            assert!(is_complete(complete), "{complete:?}");
         }
     }
 
     #[test]
-    fn a_pipe_is_cut_into_texts() {
+    fn piped_text_is_split_into_inputs_with_line_numbers() {
         let piped = b"one\r\n\n\"\"\"two\r\nlines\"\"\"\nthree\\\nfour\n/quit\nlast\\";
-        let texts: Vec<(usize, String)> = lines(&piped[..]).map(Result::unwrap).collect();
+        let inputs: Vec<(usize, String)> = read_all(&piped[..]).map(Result::unwrap).collect();
         let expected = [
             (1, "one"),
             (2, ""),
@@ -134,8 +134,8 @@ mod tests {
             (7, "/quit"),
             (8, "last\\"),
         ];
-        assert_eq!(texts, expected.map(|(line, text)| (line, text.to_string())));
-        let error = lines(&b"one\n\xFF\n"[..]).nth(1).unwrap().unwrap_err().to_string();
-        assert_eq!(error, "standard input: line 2: found a byte that is not UTF-8, expected text");
+        assert_eq!(inputs, expected.map(|(line, text)| (line, text.to_string())));
+        let error = read_all(&b"one\n\xFF\n"[..]).nth(1).unwrap().unwrap_err().to_string();
+        assert_eq!(error, "standard input: line 2: found invalid UTF-8, expected UTF-8 text");
     }
 }

@@ -1,4 +1,4 @@
-//! Many completions of one prompt, computed together and handed over in their order.
+//! Completions of one prompt, computed in the engine's batch and returned in order.
 
 use super::completion_source::CompletionSource;
 use crate::engine::{
@@ -9,44 +9,44 @@ use crate::kernels::attention::KvPrecision;
 use crate::{Error, Hornbook, Result};
 use std::collections::VecDeque;
 
-/// CompletionSource that are computed, or wait for their turn, ahead of the one that is shown. More than the engine has seats
-/// for: where short ones end before a long one, others go on in their place.
-const AHEAD: usize = 64;
+/// Maximum requests in flight after the one being printed. More than the engine's batch slots, so that the slots of short
+/// completions are reused while a long one is running.
+const MAX_IN_FLIGHT: usize = 64;
 
-/// An engine that nobody else waits for.
+/// Starts an engine with an unbounded queue and a large prefill chunk, as there are no other clients.
 pub fn start_engine(hornbook: Hornbook, kv_precision: Option<KvPrecision>) -> Result<Engine> {
     let options =
         EngineOptions { queue: usize::MAX, prefill_chunk: 512, kv_precision, ..EngineOptions::default() };
     Engine::start(hornbook, options)
 }
 
-/// CompletionSource in the order of their `jobs`, each a request of one choice.
+/// Completions in the order of their `params`, each a request of one choice.
 pub struct BatchedCompletions<'e, I> {
     engine: &'e Engine,
     prompt: Vec<u32>,
-    jobs: I,
-    ahead: VecDeque<EventStream>,
-    shown: Option<EventStream>,
+    params: I,
+    in_flight: VecDeque<EventStream>,
+    current: Option<EventStream>,
     finish_reason: Option<FinishReason>,
 }
 
 impl<'e, I: Iterator<Item = CompletionParams>> BatchedCompletions<'e, I> {
-    pub fn new(engine: &'e Engine, prompt: &[u32], jobs: I) -> Self {
+    pub fn new(engine: &'e Engine, prompt: &[u32], params: I) -> Self {
         Self {
             engine,
             prompt: prompt.to_vec(),
-            jobs,
-            ahead: VecDeque::new(),
-            shown: None,
+            params,
+            in_flight: VecDeque::new(),
+            current: None,
             finish_reason: None,
         }
     }
 
-    /// Sends off the next one.
-    fn submit(&mut self) -> Result<Option<EventStream>> {
-        let Some(job) = self.jobs.next() else { return Ok(None) };
-        let request = Request { prompt: self.prompt.clone(), kind: RequestKind::Complete(job) };
-        self.engine.submit(request).map(Some).map_err(|refused| match refused {
+    /// Submits the next request, if there is one.
+    fn submit_next(&mut self) -> Result<Option<EventStream>> {
+        let Some(params) = self.params.next() else { return Ok(None) };
+        let request = Request { prompt: self.prompt.clone(), kind: RequestKind::Complete(params) };
+        self.engine.submit(request).map(Some).map_err(|error| match error {
             SubmitError::Invalid(error) => error,
             other => Error::Message(other.to_string()),
         })
@@ -54,28 +54,28 @@ impl<'e, I: Iterator<Item = CompletionParams>> BatchedCompletions<'e, I> {
 }
 
 impl<I: Iterator<Item = CompletionParams>> CompletionSource for BatchedCompletions<'_, I> {
-    fn begin(&mut self) -> Result<()> {
+    fn start_next(&mut self) -> Result<()> {
         self.finish_reason = None;
-        self.shown = match self.ahead.pop_front() {
-            None => self.submit()?,
-            ahead => ahead,
+        self.current = match self.in_flight.pop_front() {
+            None => self.submit_next()?,
+            submitted => submitted,
         };
         Ok(())
     }
 
-    fn token(&mut self) -> Result<Option<Token>> {
-        while let Some(event) = self.shown.as_mut().and_then(EventStream::blocking_next) {
-            // The first goes ahead alone, until something has come of it: the others find its prompt computed.
-            while self.ahead.len() < AHEAD
-                && let Some(stream) = self.submit()?
+    fn next_token(&mut self) -> Result<Option<Token>> {
+        while let Some(event) = self.current.as_mut().and_then(EventStream::blocking_next) {
+            // The others are submitted after the first event, so that they reuse the prompt's keys and values.
+            while self.in_flight.len() < MAX_IN_FLIGHT
+                && let Some(stream) = self.submit_next()?
             {
-                self.ahead.push_back(stream);
+                self.in_flight.push_back(stream);
             }
             match event {
                 Event::Token { token, .. } => return Ok(Some(token)),
                 Event::Finished { reason, .. } => self.finish_reason = Some(reason),
                 Event::Failed(error) => return Err(error),
-                Event::Prompt(_) | Event::Embedding(_) => {} // not asked for
+                Event::Prompt(_) | Event::Embedding(_) => {} // not requested
             }
         }
         Ok(None)

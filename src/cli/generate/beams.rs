@@ -1,4 +1,4 @@
-//! `--beams`: the best hypotheses instead of samples.
+//! `--beams`: beam search instead of sampling.
 
 use super::output::Output;
 use super::{Generate, Stats, decode};
@@ -8,7 +8,7 @@ use crate::{Error, Hornbook, Result};
 use std::process::ExitCode;
 
 impl Generate {
-    /// Searches, then writes the `n` best.
+    /// Runs the search, then writes the `-n` best completions.
     pub(super) fn search(&self, hornbook: &Hornbook, prompt: &[u32], stats: &mut Stats) -> Result<ExitCode> {
         let (params, options) = (self.beam_params(), self.options());
         if self.n.get() > params.num_beams {

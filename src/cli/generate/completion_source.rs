@@ -1,56 +1,56 @@
-//! Where completions come from: one generation after another, or many at once.
+//! Sources of completions: a sequential generation, or the engine's batch.
 
 use crate::Result;
 use crate::generate::{DraftStats, FinishReason, Generation, Token};
 use crate::model::Observer;
 
-/// CompletionSource of a prompt in their order, whoever computes them and when.
+/// Completions of a prompt, in order.
 pub trait CompletionSource {
-    /// Goes on to the next one.
-    fn begin(&mut self) -> Result<()>;
+    /// Starts the next completion.
+    fn start_next(&mut self) -> Result<()>;
 
-    /// Its next token; none after the last.
-    fn token(&mut self) -> Result<Option<Token>>;
+    /// Returns the completion's next token; none after the last.
+    fn next_token(&mut self) -> Result<Option<Token>>;
 
-    /// Ends it here, and returns the text that was held back where that is known.
-    fn end(&mut self) -> String {
+    /// Ends the completion here and returns the held-back text, if the source has it.
+    fn finish(&mut self) -> String {
         String::new()
     }
 
-    /// Why it ended; none while it goes on.
+    /// The completion's finish reason; none while it is in progress.
     fn finish_reason(&self) -> Option<FinishReason>;
 
-    /// What came of drafts.
+    /// Draft statistics of all completions.
     fn draft_stats(&self) -> DraftStats {
         DraftStats::default()
     }
 }
 
-/// One after the other.
+/// Completions generated one after the other.
 pub struct SequentialCompletions<'h, O> {
     generation: Generation<'h, O>,
-    begun: bool,
+    started: bool,
 }
 
 impl<'h, O: Observer> SequentialCompletions<'h, O> {
     pub fn new(generation: Generation<'h, O>) -> Self {
-        Self { generation, begun: false }
+        Self { generation, started: false }
     }
 }
 
 impl<O: Observer> CompletionSource for SequentialCompletions<'_, O> {
-    fn begin(&mut self) -> Result<()> {
-        match std::mem::replace(&mut self.begun, true) {
+    fn start_next(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.started, true) {
             false => Ok(()),
             true => self.generation.restart(),
         }
     }
 
-    fn token(&mut self) -> Result<Option<Token>> {
+    fn next_token(&mut self) -> Result<Option<Token>> {
         self.generation.next().transpose()
     }
 
-    fn end(&mut self) -> String {
+    fn finish(&mut self) -> String {
         self.generation.finish()
     }
 

@@ -1,4 +1,4 @@
-//! CompletionSource on their way to standard output, or into the JSON.
+//! Writes completions to standard output, as text, ids or JSON.
 
 use super::before_after::BeforeAfter;
 use super::completion_source::CompletionSource;
@@ -12,51 +12,51 @@ use crate::{Hornbook, Result};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What all completions of a prompt have in common.
+/// Writes the completions of one prompt.
 pub struct CompletionWriter<'a> {
     args: &'a Generate,
     options: Options,
     hornbook: &'a Hornbook,
-    /// What was given as a prompt, which may be nothing.
-    given: &'a [u32],
-    /// Tokens of what the text begins with, at least one.
+    /// The user's prompt, which may be empty.
+    user_prompt: &'a [u32],
+    /// Number of tokens the text starts with, at least one: an empty prompt is replaced by an end-of-text token.
     prompt_tokens: usize,
-    /// The prompt's part of the logprobs, where both are wanted, and where the completion begins.
-    echoed: (Option<Logprobs>, TextOffsets),
+    /// The prompt's logprobs, if the prompt is echoed, and the text offsets at its end.
+    prompt_logprobs: (Option<Logprobs>, TextOffsets),
     pub stats: &'a mut Stats,
     interrupted: &'a AtomicBool,
-    /// Whether it was said what the end of the context meant.
-    context_told: bool,
+    /// Whether the note on the end of the context was printed.
+    context_note_printed: bool,
 }
 
 impl<'a> CompletionWriter<'a> {
-    /// For a prompt that the model, as `see` changes it, was found able to continue.
+    /// Creates a writer for a validated prompt. `observer` is the one used for generation.
     pub fn new(
         args: &'a Generate,
         hornbook: &'a Hornbook,
-        given: &'a [u32],
-        see: impl Observer,
+        user_prompt: &'a [u32],
+        observer: impl Observer,
         stats: &'a mut Stats,
         interrupted: &'a AtomicBool,
     ) -> Result<Self> {
         let options = args.options();
-        let plan = hornbook.plan(given, &options)?;
+        let plan = hornbook.plan(user_prompt, &options)?;
         let prompt_tokens = plan.prompt().len();
-        let echoed = echoed(args, hornbook, plan.prompt(), &options, see)?;
+        let prompt_logprobs = prompt_logprobs(args, hornbook, plan.prompt(), &options, observer)?;
         Ok(Self {
             args,
             options,
             hornbook,
-            given,
+            user_prompt,
             prompt_tokens,
-            echoed,
+            prompt_logprobs,
             stats,
             interrupted,
-            context_told: false,
+            context_note_printed: false,
         })
     }
 
-    /// Writes as many completions as were asked for, and the JSON with the seed that gives them again.
+    /// Writes `-n` completions, and the JSON with the seed that reproduces them.
     pub fn write_all(
         &mut self,
         completions: &mut impl CompletionSource,
@@ -66,7 +66,7 @@ impl<'a> CompletionWriter<'a> {
         let mut output = Output::new(self.hornbook, self.args.output, self.args.json);
         let mut choices = vec![];
         for index in 0..self.args.n.get() {
-            completions.begin()?;
+            completions.start_next()?;
             if index > 0 {
                 output.separator()?;
             }
@@ -92,19 +92,19 @@ impl<'a> CompletionWriter<'a> {
         })
     }
 
-    /// Writes one completion as it comes.
+    /// Streams one completion.
     fn write_one(
         &mut self,
         index: usize,
         completions: &mut impl CompletionSource,
         output: &mut Output,
     ) -> Result<Choice> {
-        let (mut logprobs, mut offsets) = self.echoed.clone();
+        let (mut logprobs, mut offsets) = self.prompt_logprobs.clone();
         let (mut text, mut ids) = (String::new(), vec![]);
         if self.args.echo {
-            output.prompt(self.given)?;
+            output.prompt(self.user_prompt)?;
         }
-        while let Some(token) = completions.token()? {
+        while let Some(token) = completions.next_token()? {
             self.stats.record_token();
             if let (Some(logprobs), Some(tokenizer)) = (&mut logprobs, self.hornbook.try_tokenizer()) {
                 logprobs.push_token(tokenizer, &token, &mut offsets);
@@ -113,7 +113,7 @@ impl<'a> CompletionWriter<'a> {
             text += &token.text;
             ids.push(token.id);
             if self.is_interrupted() {
-                let rest = completions.end();
+                let rest = completions.finish();
                 output.text(&rest)?;
                 text += &rest;
                 break;
@@ -124,31 +124,31 @@ impl<'a> CompletionWriter<'a> {
             output::print_logprobs(logprobs);
         }
         let finish_reason = completions.finish_reason().unwrap_or(FinishReason::Length);
-        self.tell_of_context(ids.len(), finish_reason);
+        self.print_context_note(ids.len(), finish_reason);
         if self.args.echo {
-            text = decode(self.hornbook, self.given) + &text;
+            text = decode(self.hornbook, self.user_prompt) + &text;
         }
         Ok(Choice { text, index, logprobs, finish_reason: Some(finish_reason), token_ids: Some(ids) })
     }
 
-    /// Says once what became of a text that reached the end of the context.
-    fn tell_of_context(&mut self, written: usize, finish_reason: FinishReason) {
-        let (n_positions, len) = (self.hornbook.config().n_positions, self.prompt_tokens + written);
+    /// Prints a note, once, if a text reached the end of the context.
+    fn print_context_note(&mut self, generated: usize, finish_reason: FinishReason) {
+        let (n_positions, len) = (self.hornbook.config().n_positions, self.prompt_tokens + generated);
         let cut = finish_reason == FinishReason::Length
             && len == n_positions
-            && self.options.max_tokens.is_none_or(|wanted| written < wanted)
+            && self.options.max_tokens.is_none_or(|max_tokens| generated < max_tokens)
             && !self.is_interrupted();
-        let shifted = len > n_positions + 1; // a token more is written before anything is forgotten
-        let told = self.context_told;
-        self.context_told |= cut || shifted;
+        let shifted = len > n_positions + 1; // the token after a full context precedes the shift
+        let printed = self.context_note_printed;
+        self.context_note_printed |= cut || shifted;
         match self.options.context {
-            ContextPolicy::Stop if cut && !told => eprintln!(
-                "hornbook: the text ends where the model's context of {n_positions} tokens does; \
-                 --context shift goes on"
+            ContextPolicy::Stop if cut && !printed => eprintln!(
+                "hornbook: the text ends at the end of the model's context of {n_positions} tokens; \
+                 use --context shift to continue"
             ),
-            ContextPolicy::Shift if shifted && !told => eprintln!(
-                "hornbook: the text outgrew the model's context of {n_positions} tokens; each time that was full, \
-                 it went on from the last {} alone",
+            ContextPolicy::Shift if shifted && !printed => eprintln!(
+                "hornbook: the text exceeded the model's context of {n_positions} tokens; each time it was full, \
+                 only the last {} tokens were kept",
                 (n_positions / 2).max(1)
             ),
             _ => {}
@@ -160,13 +160,13 @@ impl<'a> CompletionWriter<'a> {
     }
 }
 
-/// The prompt's part of the logprobs, where both are wanted, and where the completion begins.
-fn echoed(
+/// Returns the prompt's logprobs, if they are requested and the prompt is echoed, and the text offsets at its end.
+fn prompt_logprobs(
     args: &Generate,
     hornbook: &Hornbook,
     prompt: &[u32],
     options: &Options,
-    see: impl Observer,
+    observer: impl Observer,
 ) -> Result<(Option<Logprobs>, TextOffsets)> {
     let mut offsets = TextOffsets::default();
     let Some(n) = args.logprobs else { return Ok((None, offsets)) };
@@ -179,8 +179,8 @@ fn echoed(
         return Ok((Some(logprobs), offsets));
     }
     logprobs.push(tokenizer, prompt[0], None, &mut offsets);
-    let prompt = hornbook.validate_prompt(prompt)?; // with nothing forgotten
-    let mut session = Session::observed(hornbook.model(), prompt.len(), options.kv_precision, see);
+    let prompt = hornbook.validate_prompt(prompt)?; // all of it has to fit into the context
+    let mut session = Session::observed(hornbook.model(), prompt.len(), options.kv_precision, observer);
     session.score(&prompt, |t, logits| {
         if let Some(&next) = prompt.get(t + 1) {
             let logprob = LogSoftmax::new(logits).logprob(logits[next as usize]);

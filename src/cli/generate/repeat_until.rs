@@ -1,4 +1,4 @@
-//! `--repeat-until`: completions of one seed after the other, until one is as it should be.
+//! `--repeat-until`: completions of consecutive seeds until one matches a pattern.
 
 use super::batched::{BatchedCompletions, start_engine};
 use super::completion_source::CompletionSource;
@@ -13,14 +13,14 @@ use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The completion that was found.
-struct Found {
+/// A finished completion, replayed as a source.
+struct FinishedCompletion {
     tokens: VecDeque<Token>,
     finish_reason: Option<FinishReason>,
 }
 
 impl Generate {
-    /// Writes the first attempt, in the order of seeds, whose text matches; many are computed together.
+    /// Writes the first completion, in order of seeds, whose text matches. The attempts are computed in batches.
     pub(super) fn repeat_until_match(
         &self,
         pattern: &Regex,
@@ -33,7 +33,7 @@ impl Generate {
         if options.sampling.temperature == 0.0 {
             return Err(Error::Parameter {
                 name: "--temperature".into(),
-                found: "0, which writes the same each time".into(),
+                found: "0, which repeats the same completion".into(),
                 expected: "a number above 0 with --repeat-until".into(),
             });
         }
@@ -41,36 +41,36 @@ impl Generate {
         let top_logprobs = self.top_logprobs(&hornbook);
         let (first, attempts) = (options.sampling.seed, u64::from(self.attempts));
         let seed = |attempt: u64| first.wrapping_add(attempt);
-        let jobs = (0..attempts).map(|attempt| {
+        let params = (0..attempts).map(|attempt| {
             let mut options = options.clone();
             options.sampling.seed = seed(attempt);
             CompletionParams { options, top_logprobs, ..CompletionParams::default() }
         });
         let engine = start_engine(hornbook, options.kv_precision)?;
         let mut writer = CompletionWriter::new(self, engine.hornbook(), prompt, (), stats, interrupted)?;
-        let mut all = BatchedCompletions::new(&engine, prompt, jobs);
+        let mut completions = BatchedCompletions::new(&engine, prompt, params);
         let bar = progress::bar(self.attempts as usize);
         let mut tokens = 0;
         for attempt in 0..attempts {
-            all.begin()?;
-            let mut found = Found { tokens: VecDeque::new(), finish_reason: None };
-            while let Some(token) = all.token()? {
-                found.tokens.push_back(token);
+            completions.start_next()?;
+            let mut completion = FinishedCompletion { tokens: VecDeque::new(), finish_reason: None };
+            while let Some(token) = completions.next_token()? {
+                completion.tokens.push_back(token);
                 if interrupted.load(Ordering::SeqCst) {
                     return Ok(ExitCode::from(INTERRUPTED));
                 }
             }
             bar.inc(1);
-            tokens += found.tokens.len();
-            let text: String = found.tokens.iter().map(|token| &*token.text).collect();
+            tokens += completion.tokens.len();
+            let text: String = completion.tokens.iter().map(|token| &*token.text).collect();
             if pattern.is_match(&text) {
                 bar.finish_and_clear();
-                found.finish_reason = all.finish_reason();
-                drop(all); // the others are given up
+                completion.finish_reason = completions.finish_reason();
+                drop(completions); // cancels the others
                 writer.stats.search_finished(tokens);
-                let code = writer.write_all(&mut found, seed(attempt), None)?;
+                let code = writer.write_all(&mut completion, seed(attempt), None)?;
                 eprintln!(
-                    "hornbook: attempt {} of {attempts} matches; --seed {} writes it at once",
+                    "hornbook: attempt {} of {attempts} matches; use --seed {} to reproduce it directly",
                     attempt + 1,
                     seed(attempt)
                 );
@@ -79,19 +79,19 @@ impl Generate {
         }
         bar.finish_and_clear();
         Err(Error::Message(format!(
-            "--repeat-until: found no match of '{pattern}' in {attempts} attempts (seeds {first} to {}); \
-             --attempts N makes more",
+            "--repeat-until: no match of '{pattern}' in {attempts} attempts (seeds {first} to {}); \
+             use --attempts N for more",
             seed(attempts - 1)
         )))
     }
 }
 
-impl CompletionSource for Found {
-    fn begin(&mut self) -> Result<()> {
+impl CompletionSource for FinishedCompletion {
+    fn start_next(&mut self) -> Result<()> {
         Ok(())
     }
 
-    fn token(&mut self) -> Result<Option<Token>> {
+    fn next_token(&mut self) -> Result<Option<Token>> {
         Ok(self.tokens.pop_front())
     }
 
@@ -100,12 +100,12 @@ impl CompletionSource for Found {
     }
 }
 
-/// Reads a regular expression; what is wrong with one is said in one line.
+/// Parses a regular expression, with a one-line error.
 pub fn parse_pattern(text: &str) -> std::result::Result<Regex, String> {
     Regex::new(text).map_err(|error| {
-        let said = error.to_string();
-        let reason = said.lines().last().unwrap_or_default();
-        format!("not a regular expression: {}", reason.trim_start_matches("error: "))
+        let message = error.to_string();
+        let reason = message.lines().last().unwrap_or_default();
+        format!("invalid regular expression: {}", reason.trim_start_matches("error: "))
     })
 }
 
@@ -114,15 +114,15 @@ mod tests {
     use super::parse_pattern;
 
     #[test]
-    fn a_bad_pattern_is_one_line() {
+    fn invalid_pattern_is_one_line_error() {
         for (pattern, problem) in
             [("(", "unclosed group"), ("a{2,1}", "invalid repetition"), ("[z-a]", "range")]
         {
-            let said = parse_pattern(pattern).unwrap_err();
-            assert!(said.lines().count() == 1 && said.contains(problem), "{pattern}: {said}");
+            let error = parse_pattern(pattern).unwrap_err();
+            assert!(error.lines().count() == 1 && error.contains(problem), "{pattern}: {error}");
         }
-        let said = parse_pattern("(a{1000}){1000}").unwrap_err();
-        assert!(said.lines().count() == 1 && said.contains("size limit"), "{said}");
+        let error = parse_pattern("(a{1000}){1000}").unwrap_err();
+        assert!(error.lines().count() == 1 && error.contains("size limit"), "{error}");
         assert!(parse_pattern("^The .*[.!?]$").is_ok());
     }
 }
