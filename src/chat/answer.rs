@@ -59,9 +59,9 @@ fn rate(tokens: usize, time: Duration) -> Option<f64> {
     (tokens > 0 && !time.is_zero()).then(|| tokens as f64 / time.as_secs_f64())
 }
 
-/// An answer being generated: an iterator of text chunks, some of them empty, between which the caller can stop it. When
-/// it ends, by itself or by [`Answer::finish`], it becomes the conversation's last message; if dropped before, it is
-/// discarded.
+/// An answer being generated: an iterator of text chunks, some of them empty, between which the caller can
+/// stop it. When it ends, by itself or by [`Answer::finish`], it becomes the conversation's last message; if
+/// dropped before, it is discarded.
 pub struct Answer<'c, 'h> {
     conversation: &'c mut Conversation<'h>,
     state: CompletionState,
@@ -141,7 +141,8 @@ impl Iterator for Answer<'_, '_> {
     }
 }
 
-/// The text of an answer, optionally trimmed: in a transcript the white space around it belongs to the template.
+/// The text of an answer, optionally trimmed: in a transcript the white space around it belongs to the
+/// template.
 #[derive(Default)]
 struct AnswerText {
     trim: bool,

@@ -7,14 +7,15 @@ use crate::{Error, Hornbook, Options, Result};
 
 /// The context is divided by this for the room reserved for an answer, unless `max_tokens` is less.
 const ANSWER_ROOM_DIVISOR: usize = 4;
-/// The context is divided by this for the tokens dropped at once when it is full. Dropping messages changes the positions
-/// of all that follow, which have to be recomputed; with a large step the turns in between reuse the KV cache.
+/// The context is divided by this for the tokens dropped at once when it is full. Dropping messages changes
+/// the positions of all that follow, which have to be recomputed; with a large step the turns in between
+/// reuse the KV cache.
 const DROP_STEP_DIVISOR: usize = 3;
 
 /// A conversation with a model.
 ///
-/// An answer depends on the messages, the options and the seed only, not on the state of the KV cache or on earlier
-/// retries. So a conversation that was saved and loaded continues as it would have without.
+/// An answer depends on the messages, the options and the seed only, not on the state of the KV cache or on
+/// earlier retries. So a conversation that was saved and loaded continues as it would have without.
 pub struct Conversation<'h> {
     pub(super) hornbook: &'h Hornbook,
     template: ChatTemplate,
@@ -98,8 +99,8 @@ impl<'h> Conversation<'h> {
     /// Replaces all messages, as when loading a conversation.
     ///
     /// # Errors
-    /// [`Error::Parameter`] and [`Error::Message`] for messages that the template rejects; the conversation is then
-    /// unchanged.
+    /// [`Error::Parameter`] and [`Error::Message`] for messages that the template rejects; the conversation
+    /// is then unchanged.
     pub fn set_messages(&mut self, messages: Vec<ChatMessage>) -> Result<()> {
         self.validate(&messages)?;
         (self.messages, self.last_stats) = (messages, None);
@@ -158,8 +159,9 @@ impl<'h> Conversation<'h> {
         self.last_stats = Some(stats);
     }
 
-    /// Returns the prompt of `messages` without the oldest ones, if the context has no room for all and an answer, and the
-    /// number of messages dropped. System messages and the message to be answered are always kept.
+    /// Returns the prompt of `messages` without the oldest ones, if the context has no room for all and an
+    /// answer, and the number of messages dropped. System messages and the message to be answered are always
+    /// kept.
     fn fit_to_context(&self, messages: &[ChatMessage]) -> Result<(usize, Vec<u32>)> {
         let n_positions = self.hornbook.config().n_positions;
         let max_tokens = self.options.max_tokens.unwrap_or(n_positions);

@@ -4,9 +4,9 @@
 //! messages ─▶ chat template ─▶ prompt ─▶ ids ─▶ cached prefix │ new tokens ─▶ answer ─▶ assistant message
 //! ```
 //!
-//! A stateless model is given all previous messages with every turn ([`ChatTemplate`]). A [`Conversation`] keeps the keys
-//! and values of the previous turn's tokens and reuses the longest common prefix, so that only the rest is computed, with
-//! bit-identical results.
+//! A stateless model is given all previous messages with every turn ([`ChatTemplate`]). A [`Conversation`]
+//! keeps the keys and values of the previous turn's tokens and reuses the longest common prefix, so that only
+//! the rest is computed, with bit-identical results.
 //!
 //! ```
 //! use hornbook::chat::{ChatTemplate, Conversation};

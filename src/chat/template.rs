@@ -1,9 +1,9 @@
 //! Chat templates: messages to a prompt.
 //!
-//! A base model has not been trained on a chat format, but on texts that include transcripts. The built-in template
-//! (`transcript.jinja`) renders one, with an example exchange if there is no system message, and stop strings at the next
-//! speaker. A model's own template, or the user's, is Jinja as in Hugging Face tokenizers, with `messages`,
-//! `add_generation_prompt`, `bos_token` and `eos_token`.
+//! A base model has not been trained on a chat format, but on texts that include transcripts. The built-in
+//! template (`transcript.jinja`) renders one, with an example exchange if there is no system message, and
+//! stop strings at the next speaker. A model's own template, or the user's, is Jinja as in Hugging Face
+//! tokenizers, with `messages`, `add_generation_prompt`, `bos_token` and `eos_token`.
 
 use crate::checkpoint::{Config, ModelChatTemplate};
 use crate::tokenizer::Tokenizer;
@@ -81,7 +81,8 @@ impl ChatTemplate {
     /// The model's own template, or the built-in one if it has none.
     ///
     /// # Errors
-    /// As [`ChatTemplateFiles::read`](crate::checkpoint::ChatTemplateFiles::read), and [`Error::Message`] for invalid Jinja.
+    /// As [`ChatTemplateFiles::read`](crate::checkpoint::ChatTemplateFiles::read), and [`Error::Message`] for
+    /// invalid Jinja.
     pub fn for_model(hornbook: &Hornbook) -> Result<Self> {
         match hornbook.chat_template_files().read()? {
             Some(ModelChatTemplate { file, text, stop_strings }) => {
@@ -111,8 +112,8 @@ impl ChatTemplate {
     /// Renders messages into a prompt, as text and as tokens.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a role unknown to the built-in template, [`Error::Message`] if the template rejects the
-    /// messages.
+    /// [`Error::Parameter`] for a role unknown to the built-in template, [`Error::Message`] if the template
+    /// rejects the messages.
     pub fn apply(
         &self,
         messages: &[ChatMessage],
@@ -130,8 +131,10 @@ impl ChatTemplate {
     /// Renders the prompt's text, in which special tokens appear by name.
     fn render(&self, messages: &[ChatMessage], eos_token: &str) -> Result<String> {
         if self.built_in
-            && let Some((i, message)) =
-                messages.iter().enumerate().find(|(_, message)| !TRANSCRIPT_ROLES.contains(&message.role.as_str()))
+            && let Some((i, message)) = messages
+                .iter()
+                .enumerate()
+                .find(|(_, message)| !TRANSCRIPT_ROLES.contains(&message.role.as_str()))
         {
             return Err(Error::Parameter {
                 name: format!("messages[{i}].role"),

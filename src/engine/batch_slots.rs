@@ -1,9 +1,10 @@
 //! Batch slots and the token budget: which sequences take part in the next step, and with how many tokens.
 //!
-//! Slots are allotted fairly between *requests*: the next free slot goes to the request with the fewest, and among equals
-//! to the one that came first. When none is free, a request with at least two slots more than a waiting one is preempted:
-//! it loses one slot, and that sequence resumes later from what it has computed. So a request of a hundred completions
-//! fills every slot while it is alone, and does not delay the next request.
+//! Slots are allotted fairly between *requests*: the next free slot goes to the request with the fewest, and
+//! among equals to the one that came first. When none is free, a request with at least two slots more than a
+//! waiting one is preempted: it loses one slot, and that sequence resumes later from what it has computed. So
+//! a request of a hundred completions fills every slot while it is alone, and does not delay the next
+//! request.
 
 /// A change of the slots' allotment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +47,9 @@ pub(super) struct TokenDemand {
     pub(super) scored: bool,
 }
 
-/// Returns the number of tokens each sequence is scheduled for in `step`. A sequence with a single uncomputed token
-/// (decode) always gets it; the others (chunked prefill) share `token_budget`, round-robin token by token, starting with
-/// a different sequence each step.
+/// Returns the number of tokens each sequence is scheduled for in `step`. A sequence with a single uncomputed
+/// token (decode) always gets it; the others (chunked prefill) share `token_budget`, round-robin token by
+/// token, starting with a different sequence each step.
 pub(super) fn schedule_tokens(demands: &[TokenDemand], token_budget: usize, step: usize) -> Vec<usize> {
     let mut scheduled: Vec<usize> =
         demands.iter().map(|demand| usize::from(demand.uncomputed == 1)).collect();

@@ -1,7 +1,7 @@
 //! Work on a step's logits: sampling the next tokens and scoring prompts.
 //!
-//! Sampling a token takes 50 to 100 µs at GPT-2's vocabulary, so sixteen of them in sequence would take longer than some
-//! forward passes. Each is a separate job, distributed over the model's threads.
+//! Sampling a token takes 50 to 100 µs at GPT-2's vocabulary, so sixteen of them in sequence would take
+//! longer than some forward passes. Each is a separate job, distributed over the model's threads.
 
 use super::sequence::CompletionTask;
 use super::stream::ScoredToken;

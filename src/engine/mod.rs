@@ -5,14 +5,14 @@
 //!              (bounded)      sequences  (fair, preemptive)  over the batch
 //! ```
 //!
-//! Reading GPT-2's weights costs the same for one token as for sixteen, so every step computes one token of each sequence
-//! in decode, plus a bounded number of prompt tokens of the sequences in prefill (chunked prefill), so that prompts do not
-//! stall the others. The batch is reassembled before every step: requests are admitted, finish and are cancelled in
-//! between (`batch_slots.rs`). A prefix in common with another sequence, running or finished, is copied instead of
-//! computed (`prefix_cache.rs`).
+//! Reading GPT-2's weights costs the same for one token as for sixteen, so every step computes one token of
+//! each sequence in decode, plus a bounded number of prompt tokens of the sequences in prefill (chunked
+//! prefill), so that prompts do not stall the others. The batch is reassembled before every step: requests
+//! are admitted, finish and are cancelled in between (`batch_slots.rs`). A prefix in common with another
+//! sequence, running or finished, is copied instead of computed (`prefix_cache.rs`).
 //!
-//! A request's tokens and logprobs equal those of [`Hornbook::generate`] for it alone, bit for bit, because the kernels
-//! give the same bits for any batch.
+//! A request's tokens and logprobs equal those of [`Hornbook::generate`] for it alone, bit for bit, because
+//! the kernels give the same bits for any batch.
 //!
 //! ```
 //! use hornbook::engine::{CompletionParams, Engine, EngineOptions, Event, Request, RequestKind};
@@ -60,19 +60,19 @@ use submission_queue::SubmissionQueue;
 pub struct EngineOptions {
     /// Maximum running sequences, at least one: the number of batch slots.
     pub max_concurrency: usize,
-    /// Maximum waiting sequences while all slots are taken. A request that could start at once is never rejected, however
-    /// many sequences it has.
+    /// Maximum waiting sequences while all slots are taken. A request that could start at once is never
+    /// rejected, however many sequences it has.
     pub queue: usize,
     /// Maximum bytes of the prefix cache, which holds keys and values of finished sequences; 0 disables it.
     pub prefix_cache_bytes: usize,
-    /// Maximum prompt tokens per step, at least one. It bounds how long a prompt delays the next token of sequences in
-    /// decode.
+    /// Maximum prompt tokens per step, at least one. It bounds how long a prompt delays the next token of
+    /// sequences in decode.
     pub prefill_chunk: usize,
-    /// Precision of the KV cache; none for [`Model::kv_precision`](crate::model::Model::kv_precision). It is one for all
-    /// requests, since they share prefixes: that of [`Options`](crate::Options) is ignored.
+    /// Precision of the KV cache; none for [`Model::kv_precision`](crate::model::Model::kv_precision). It is
+    /// one for all requests, since they share prefixes: that of [`Options`](crate::Options) is ignored.
     pub kv_precision: Option<KvPrecision>,
-    /// Engines with clones of one `FairLock` run one step at a time between them, and so never use more threads than there
-    /// are cores.
+    /// Engines with clones of one `FairLock` run one step at a time between them, and so never use more
+    /// threads than there are cores.
     pub fair_lock: FairLock,
 }
 
@@ -100,8 +100,8 @@ impl Engine {
     /// Starts the engine thread, which sleeps until a request is submitted.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a `max_concurrency` or `prefill_chunk` of 0, [`Error::Message`] if the thread cannot be
-    /// started.
+    /// [`Error::Parameter`] for a `max_concurrency` or `prefill_chunk` of 0, [`Error::Message`] if the thread
+    /// cannot be started.
     pub fn start(hornbook: Hornbook, options: EngineOptions) -> Result<Self> {
         for (name, value) in
             [("max_concurrency", options.max_concurrency), ("prefill_chunk", options.prefill_chunk)]

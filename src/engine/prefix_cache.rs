@@ -1,8 +1,8 @@
 //! The prefix cache: keys and values of finished sequences, reused by sequences with the same first tokens.
 //!
-//! Conversations resend all previous messages with every turn, and programs send the same instructions before every
-//! question. A token's keys and values depend only on the tokens before it, so the longest common prefix of two sequences
-//! is computed once.
+//! Conversations resend all previous messages with every turn, and programs send the same instructions before
+//! every question. A token's keys and values depend only on the tokens before it, so the longest common
+//! prefix of two sequences is computed once.
 
 use crate::model::{KvCache, common_prefix_len};
 
@@ -87,8 +87,8 @@ impl PrefixCache {
         matches.filter(|prefix| prefix.len > 0).max_by_key(|prefix| prefix.len)
     }
 
-    /// Returns a KV cache with room for `positions` tokens that holds the matched prefix. It is a copy, or the entry's own
-    /// cache if the new sequence continues the whole entry and will replace it when finished.
+    /// Returns a KV cache with room for `positions` tokens that holds the matched prefix. It is a copy, or
+    /// the entry's own cache if the new sequence continues the whole entry and will replace it when finished.
     pub(super) fn take_or_fork(&mut self, prefix: PrefixMatch, positions: usize) -> KvCache {
         let entry = &mut self.entries[prefix.entry];
         if prefix.len == entry.tokens.len() && positions <= entry.cache.capacity() {

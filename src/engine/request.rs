@@ -9,7 +9,8 @@ pub const MAX_CHOICES: usize = 128;
 /// A prompt and what to compute from it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Token ids of the prompt. An empty prompt stands for the model's end-of-text token, after which a text begins.
+    /// Token ids of the prompt. An empty prompt stands for the model's end-of-text token, after which a text
+    /// begins.
     pub prompt: Vec<u32>,
     /// The kind of result.
     pub kind: RequestKind,
@@ -27,17 +28,19 @@ pub enum RequestKind {
 /// Parameters of a completion request.
 #[derive(Clone, Debug)]
 pub struct CompletionParams {
-    /// Sampling and stopping. With `max_tokens` 0 nothing is generated; a value beyond the context is reduced to what
-    /// fits, as in [`Hornbook::generate`]. Its `kv_precision` is ignored: see [`EngineOptions`](super::EngineOptions).
+    /// Sampling and stopping. With `max_tokens` 0 nothing is generated; a value beyond the context is reduced
+    /// to what fits, as in [`Hornbook::generate`]. Its `kv_precision` is ignored: see
+    /// [`EngineOptions`](super::EngineOptions).
     pub options: Options,
     /// Completions of the prompt, 1 to [`MAX_CHOICES`]. The prompt is computed once.
     pub choices: usize,
-    /// The random number stream of the first choice; the others use the following ones. Prompts that are sent together
-    /// use different streams, so that equal prompts get different completions.
+    /// The random number stream of the first choice; the others use the following ones. Prompts that are sent
+    /// together use different streams, so that equal prompts get different completions.
     pub first_stream: u64,
     /// Number of most likely tokens to report with every token, at most the vocabulary size.
     pub top_logprobs: usize,
-    /// Whether to report the prompt's tokens with their logprobs, in one [`Event::Prompt`](super::Event::Prompt).
+    /// Whether to report the prompt's tokens with their logprobs, in one
+    /// [`Event::Prompt`](super::Event::Prompt).
     pub score_prompt: bool,
 }
 

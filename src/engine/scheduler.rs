@@ -1,5 +1,5 @@
-//! The scheduler: continuous batching on the engine thread. Each step admits new requests, assigns batch slots, runs one
-//! forward pass over the running sequences and publishes the results.
+//! The scheduler: continuous batching on the engine thread. Each step admits new requests, assigns batch
+//! slots, runs one forward pass over the running sequences and publishes the results.
 
 use super::batch_slots::{SlotChange, SlotDemand, TokenDemand, next_slot_change, schedule_tokens};
 use super::logit_jobs::LogitJobs;
@@ -14,8 +14,8 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// Tokens that may be copied between KV caches before a pass, per token of the prefill budget: copying GPT-2's keys and
-/// values of a token takes about a twentieth of the time to compute them.
+/// Tokens that may be copied between KV caches before a pass, per token of the prefill budget: copying
+/// GPT-2's keys and values of a token takes about a twentieth of the time to compute them.
 const MAX_COPIED_PER_PREFILL_TOKEN: usize = 16;
 
 /// The state of the engine thread.
@@ -36,13 +36,13 @@ struct RequestState {
     events: EventSender,
     waiting: VecDeque<Task>,
     running: Vec<RunningSequence>,
-    /// Whether the prompt is computed; until then the other sequences wait for the first, to start from a copy of its
-    /// keys and values.
+    /// Whether the prompt is computed; until then the other sequences wait for the first, to start from a
+    /// copy of its keys and values.
     prompt_computed: bool,
 }
 
-/// Events to send at the end of a step. Statistics are published and permits released first, so that a client that has
-/// received the last event of a request finds its slot free.
+/// Events to send at the end of a step. Statistics are published and permits released first, so that a client
+/// that has received the last event of a request finds its slot free.
 type Outbox = Vec<(EventSender, Event)>;
 
 impl Scheduler {
@@ -110,7 +110,8 @@ impl Scheduler {
         self.requests.iter().flat_map(|request| &request.running)
     }
 
-    /// Admits and preempts sequences until slots are allotted fairly; spread over several steps if there is much to copy.
+    /// Admits and preempts sequences until slots are allotted fairly; spread over several steps if there is
+    /// much to copy.
     fn assign_slots(&mut self, outbox: &mut Outbox) {
         for request in &mut self.requests {
             request.remove_finished_waiting(outbox);
@@ -138,8 +139,8 @@ impl Scheduler {
         }
     }
 
-    /// Returns a KV cache for a sequence to admit, with its longest prefix found in a running sequence or in the prefix
-    /// cache. Only the `first` sequence of a request counts in the statistics.
+    /// Returns a KV cache for a sequence to admit, with its longest prefix found in a running sequence or in
+    /// the prefix cache. Only the `first` sequence of a request counts in the statistics.
     fn cache_for(&mut self, task: &Task, first: bool) -> KvCache {
         let (tokens, positions) = (task.reusable_prefix(), task.positions());
         let running =

@@ -34,8 +34,8 @@ pub(super) struct CompletionTask {
     pub(super) state: CompletionState,
     /// Number of most likely tokens to report.
     pub(super) n_top_logprobs: usize,
-    /// The prompt's tokens scored so far, which include the first from the start; none if they are not to be scored, or
-    /// were delivered.
+    /// The prompt's tokens scored so far, which include the first from the start; none if they are not to be
+    /// scored, or were delivered.
     pub(super) scored: Option<Vec<ScoredToken>>,
     /// The token sampled in the last step.
     pub(super) new_token: Option<Token>,
@@ -44,8 +44,8 @@ pub(super) struct CompletionTask {
 /// The mean of a prompt's final hidden states.
 pub(super) struct EmbeddingTask {
     tokens: Vec<u32>,
-    /// Sum of the hidden states computed so far, `[n_embd]`. In f64 and in token order, so that chunking of the prefill
-    /// makes no difference.
+    /// Sum of the hidden states computed so far, `[n_embd]`. In f64 and in token order, so that chunking of
+    /// the prefill makes no difference.
     sum: Vec<f64>,
     n_summed: usize,
 }

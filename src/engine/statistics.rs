@@ -1,6 +1,7 @@
 //! Counters and gauges of an engine.
 
-/// Counters since the start, and gauges of the present state. Statistics are published before a step's events are sent.
+/// Counters since the start, and gauges of the present state. Statistics are published before a step's events
+/// are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Running sequences.

@@ -12,8 +12,8 @@ pub enum Event {
     Token {
         /// Index of the completion, counted from 0.
         choice: usize,
-        /// The token. Its text is as in [`Generation`](crate::Generation): whole characters, stop strings removed, and
-        /// held-back text with the last token.
+        /// The token. Its text is as in [`Generation`](crate::Generation): whole characters, stop strings
+        /// removed, and held-back text with the last token.
         token: Token,
     },
     /// A completion has ended.

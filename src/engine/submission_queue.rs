@@ -54,8 +54,8 @@ impl SubmissionQueue {
         if state.closed {
             return Err(SubmitError::Closed);
         }
-        // While there are fewer requests than slots, each gets a slot in the next step, however many sequences it has:
-        // see `batch_slots`. Only requests beyond that wait for others to end.
+        // While there are fewer requests than slots, each gets a slot in the next step, however many
+        // sequences it has: see `batch_slots`. Only requests beyond that wait for others to end.
         let queued_sequences = if state.active_requests < self.batch_slots { 0 } else { tasks.len() };
         if queued_sequences > 0 && state.queued_sequences + queued_sequences > self.capacity {
             return Err(SubmitError::QueueFull);
@@ -69,8 +69,8 @@ impl SubmissionQueue {
         Ok(stream)
     }
 
-    /// Takes all new submissions, in order of arrival; none at all once the engine is stopped. With `wait` it sleeps
-    /// until there is a submission.
+    /// Takes all new submissions, in order of arrival; none at all once the engine is stopped. With `wait` it
+    /// sleeps until there is a submission.
     pub(super) fn drain(&self, wait: bool) -> Option<Vec<Submission>> {
         let mut state = self.state();
         while wait && state.submissions.is_empty() && !state.stopped {

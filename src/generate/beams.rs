@@ -19,8 +19,8 @@ pub struct Beam {
     pub finish_reason: FinishReason,
 }
 
-/// Returns the best completions of `prompt`, best first, as transformers' `generate(num_beams=…)` does. Penalties and
-/// n-gram bans of `options` apply; temperature, filters, stop strings and context shift do not.
+/// Returns the best completions of `prompt`, best first, as transformers' `generate(num_beams=…)` does.
+/// Penalties and n-gram bans of `options` apply; temperature, filters, stop strings and context shift do not.
 ///
 /// # Errors
 /// As [`Hornbook::generate`], and [`Error::Parameter`](crate::Error::Parameter) for `params` out of range.

@@ -72,7 +72,8 @@ pub fn finite_logprob(logprob: f32) -> f32 {
     logprob.max(-9999.0)
 }
 
-/// Computes each token's start in the decoded text, in characters, with invalid UTF-8 counted as its replacement.
+/// Computes each token's start in the decoded text, in characters, with invalid UTF-8 counted as its
+/// replacement.
 #[derive(Clone, Debug, Default)]
 pub struct TextOffsets {
     utf8: Utf8Decoder,

@@ -1,5 +1,6 @@
-//! The state of one completion: samples a token from logits, decodes it to text, and checks the stopping criteria. It is
-//! independent of where the logits come from: a session of one sequence, or the engine's batch.
+//! The state of one completion: samples a token from logits, decodes it to text, and checks the stopping
+//! criteria. It is independent of where the logits come from: a session of one sequence, or the engine's
+//! batch.
 
 use super::context::ContextWindow;
 use crate::sampling::{Sampler, SamplingParams, StopMatcher, top_logprobs};
@@ -10,8 +11,9 @@ use crate::tokenizer::{Tokenizer, Utf8Decoder};
 pub struct Token {
     /// Token id.
     pub id: u32,
-    /// Text that is final with this token. Incomplete characters and possible stop strings are held back, so it may be
-    /// empty; the last token brings the rest, and the concatenation is the completion. Empty without a tokenizer.
+    /// Text that is final with this token. Incomplete characters and possible stop strings are held back, so
+    /// it may be empty; the last token brings the rest, and the concatenation is the completion. Empty
+    /// without a tokenizer.
     pub text: String,
     /// The token's logprob in the model's unmodified distribution (temperature 1, no filters).
     pub logprob: f32,
@@ -95,8 +97,8 @@ impl CompletionState {
         &self.tokens
     }
 
-    /// The tokens in the model's context: all, or the last ones after a context shift. After each step they are those
-    /// before plus one, or a new window to be computed from its start.
+    /// The tokens in the model's context: all, or the last ones after a context shift. After each step they
+    /// are those before plus one, or a new window to be computed from its start.
     pub fn window(&self) -> &[u32] {
         &self.tokens[self.window.start..]
     }
@@ -126,8 +128,8 @@ impl CompletionState {
         self.finish_reason
     }
 
-    /// Samples the next token from the last token's logits, `[vocab_size]`, and reports the `n_top_logprobs` most likely
-    /// tokens. The completion must not have ended.
+    /// Samples the next token from the last token's logits, `[vocab_size]`, and reports the `n_top_logprobs`
+    /// most likely tokens. The completion must not have ended.
     pub fn step(&mut self, logits: &[f32], tokenizer: Option<&Tokenizer>, n_top_logprobs: usize) -> Token {
         let (prompt, generated) = self.tokens.split_at(self.prompt_len);
         let sampled = self.sampler.sample(logits, prompt, generated);

@@ -1,9 +1,10 @@
 //! Context shift: continuing a text beyond the model's context.
 //!
-//! GPT-2 learns an absolute position embedding for each of `n_positions` positions and adds it to the token embedding
-//! before the first block. Every key and value in the KV cache depends on that sum and cannot be moved to another
-//! position. (With rotary embeddings, as in LLaMA, cached keys can be rotated back.) So a text either stops at the end
-//! of the context, or its last half is recomputed as if it started there, and the tokens before are discarded:
+//! GPT-2 learns an absolute position embedding for each of `n_positions` positions and adds it to the token
+//! embedding before the first block. Every key and value in the KV cache depends on that sum and cannot be
+//! moved to another position. (With rotary embeddings, as in LLaMA, cached keys can be rotated back.) So a
+//! text either stops at the end of the context, or its last half is recomputed as if it started there, and
+//! the tokens before are discarded:
 //!
 //! ```text
 //! position   0 ──────────── n/2 ──────────── n
@@ -19,8 +20,8 @@ pub enum ContextPolicy {
     /// The text ends. A longer prompt is an error.
     #[default]
     Stop,
-    /// Context shift: the text continues from its last half; a longer prompt starts that way. Penalties still count all
-    /// tokens.
+    /// Context shift: the text continues from its last half; a longer prompt starts that way. Penalties still
+    /// count all tokens.
     Shift,
 }
 

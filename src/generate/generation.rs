@@ -1,5 +1,5 @@
-//! The generation loop: the model computes logits, the completion state turns them into a token, which goes back to the
-//! model.
+//! The generation loop: the model computes logits, the completion state turns them into a token, which goes
+//! back to the model.
 
 use super::prompt_lookup::{DraftStats, PromptLookup};
 use super::{CompletionState, FinishReason, Hornbook, Options, Plan, Token};
@@ -52,8 +52,8 @@ impl<'h, O: Observer> Generation<'h, O> {
         self
     }
 
-    /// Enables prompt-lookup decoding with drafts of up to `max_draft_len` tokens: faster for repetitive text, with
-    /// bit-identical tokens and logprobs. An observer also sees rejected draft tokens.
+    /// Enables prompt-lookup decoding with drafts of up to `max_draft_len` tokens: faster for repetitive
+    /// text, with bit-identical tokens and logprobs. An observer also sees rejected draft tokens.
     pub fn with_prompt_lookup(mut self, max_draft_len: usize) -> Self {
         self.prompt_lookup = (max_draft_len > 0).then(|| PromptLookup::new(max_draft_len));
         self
@@ -64,8 +64,8 @@ impl<'h, O: Observer> Generation<'h, O> {
         self.prompt_lookup.as_ref().map_or_else(DraftStats::default, PromptLookup::stats)
     }
 
-    /// Starts another completion of the same prompt, which is not computed again unless a context shift discarded it. Each
-    /// completion of a seed has its own random number stream.
+    /// Starts another completion of the same prompt, which is not computed again unless a context shift
+    /// discarded it. Each completion of a seed has its own random number stream.
     ///
     /// # Errors
     /// None that the first completion did not have.

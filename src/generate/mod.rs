@@ -61,8 +61,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Temperature 0.8 and top-p 0.95, which suit stories: more varied than greedy decoding, which falls into loops, and
-    /// without the least likely tokens.
+    /// Temperature 0.8 and top-p 0.95, which suit stories: more varied than greedy decoding, which falls into
+    /// loops, and without the least likely tokens.
     fn default() -> Self {
         let sampling = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
         Self {
@@ -118,7 +118,8 @@ impl Hornbook {
         })
     }
 
-    /// Replaces the attention kernel, with one of [`KERNELS`](crate::kernels::attention::KERNELS) or your own.
+    /// Replaces the attention kernel, with one of [`KERNELS`](crate::kernels::attention::KERNELS) or your
+    /// own.
     pub fn with_attention(self, attention: &'static dyn AttentionKernel) -> Self {
         Self { model: self.model.with_attention(attention), ..self }
     }
@@ -175,7 +176,8 @@ impl Hornbook {
         self.tokenizer()?.encode(text, false)
     }
 
-    /// Starts a completion of `prompt`. An empty prompt stands for the model's end-of-text token, after which a text begins.
+    /// Starts a completion of `prompt`. An empty prompt stands for the model's end-of-text token, after which
+    /// a text begins.
     ///
     /// # Errors
     /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Parameter`] for options out of range.
@@ -199,7 +201,8 @@ impl Hornbook {
     /// Returns the validated tokens of `prompt`, or the model's end-of-text token if it is empty.
     ///
     /// # Errors
-    /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Message`] for an empty prompt without such a token.
+    /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Message`] for an empty prompt without
+    /// such a token.
     pub fn validate_prompt(&self, prompt: &[u32]) -> Result<Vec<u32>> {
         let (prompt, n_positions) = (self.resolve_prompt(prompt)?, self.config().n_positions);
         match prompt.len() {

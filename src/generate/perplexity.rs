@@ -5,12 +5,12 @@
 //! perplexity = e^loss                                        equivalent number of equally likely tokens
 //! ```
 //!
-//! A text longer than the context is split into sliding windows, and every token but the first is predicted exactly once.
-//! With a stride equal to the context the windows do not overlap, and a window's first tokens are predicted from little
-//! context. With a shorter stride they overlap, and each predicts only its last `stride` tokens: slower by context/stride,
-//! and closer to the model's true perplexity. The algorithm is that of
-//! <https://huggingface.co/docs/transformers/perplexity>, except that a window's last token also predicts the one that
-//! follows it: there, windows without overlap leave out one token each.
+//! A text longer than the context is split into sliding windows, and every token but the first is predicted
+//! exactly once. With a stride equal to the context the windows do not overlap, and a window's first tokens
+//! are predicted from little context. With a shorter stride they overlap, and each predicts only its last
+//! `stride` tokens: slower by context/stride, and closer to the model's true perplexity. The algorithm is
+//! that of <https://huggingface.co/docs/transformers/perplexity>, except that a window's last token also
+//! predicts the one that follows it: there, windows without overlap leave out one token each.
 
 use crate::kernels::attention::KvPrecision;
 use crate::model::{Model, Session};
@@ -76,7 +76,7 @@ pub struct Divergence {
 impl Score {
     /// Mean negative log-likelihood in nats per token.
     pub fn loss(&self) -> f64 {
-        self.nats / self.tokens as f64
+        self.nll / self.tokens as f64
     }
 
     /// e^loss.
@@ -86,16 +86,16 @@ impl Score {
 
     /// Bits per byte of a text of `bytes` bytes, which compares models with different vocabularies.
     pub fn bits_per_byte(&self, bytes: usize) -> f64 {
-        self.nats / std::f64::consts::LN_2 / bytes as f64
+        self.nll / std::f64::consts::LN_2 / bytes as f64
     }
 }
 
-/// Scores every token of a text but the first. `on_progress` is called with the number of tokens scored since its last
-/// call.
+/// Scores every token of a text but the first. `on_progress` is called with the number of tokens scored since
+/// its last call.
 ///
 /// # Errors
-/// [`Error::Parameter`] for windows beyond a model's context, [`Error::Message`] for fewer than two tokens or a baseline
-/// with a different vocabulary, [`Error::TokenId`].
+/// [`Error::Parameter`] for windows beyond a model's context, [`Error::Message`] for fewer than two tokens or
+/// a baseline with a different vocabulary, [`Error::TokenId`].
 pub fn score(
     model: &Model,
     baseline: Option<&Model>,
@@ -176,8 +176,8 @@ fn validate(model: &Model, baseline: Option<&Model>, ids: &[u32], windows: Slidi
 
 /// Returns the KL divergence of logits `q` from logits `p`, and whether their most likely token is the same.
 ///
-/// With d = p − q elementwise, KL = Σ softmax(p) · d + ln Σ softmax(p) · e^(−d), which avoids cancellation if the two are
-/// close. In f64, as divergences of interest are below f32's resolution of a logit.
+/// With d = p − q elementwise, KL = Σ softmax(p) · d + ln Σ softmax(p) · e^(−d), which avoids cancellation if
+/// the two are close. In f64, as divergences of interest are below f32's resolution of a logit.
 pub fn kl_divergence(p: &[f32], q: &[f32]) -> (f64, bool) {
     let (best_p, best_q) = (argmax(p), argmax(q));
     let max = f64::from(p[best_p]);

@@ -1,10 +1,10 @@
 //! Prompt-lookup decoding: speculative decoding whose drafts come from the text itself.
 //!
-//! A forward pass reads all weights, for one token as for ten. So if the last tokens (an n-gram) have occurred earlier in
-//! the prompt or in the completion, the tokens that followed them are taken as a *draft* of what follows now, and verified
-//! in one forward pass. It yields the logits after each draft token at little more than the cost of one token.
-//! (Saxena 2023, prompt lookup decoding; Leviathan et al. 2023, speculative decoding, with an n-gram index as the draft
-//! model.)
+//! A forward pass reads all weights, for one token as for ten. So if the last tokens (an n-gram) have
+//! occurred earlier in the prompt or in the completion, the tokens that followed them are taken as a *draft*
+//! of what follows now, and verified in one forward pass. It yields the logits after each draft token at
+//! little more than the cost of one token. (Saxena 2023, prompt lookup decoding; Leviathan et al. 2023,
+//! speculative decoding, with an n-gram index as the draft model.)
 //!
 //! ```text
 //! text     … the king of Spain had a daughter … the king of
@@ -12,15 +12,16 @@
 //! output                                                    Spain had no
 //! ```
 //!
-//! Drafts never change the output. Each token is sampled from its own logits, with the same random number as without
-//! drafts, and draft tokens are accepted as long as they equal the sampled ones. After the first mismatch the rest of the
-//! draft is rejected and its keys and values are truncated. As the model's logits are the same bits in a pass of one token
-//! and of many, tokens and logprobs are bit-identical to decoding without drafts.
+//! Drafts never change the output. Each token is sampled from its own logits, with the same random number as
+//! without drafts, and draft tokens are accepted as long as they equal the sampled ones. After the first
+//! mismatch the rest of the draft is rejected and its keys and values are truncated. As the model's logits
+//! are the same bits in a pass of one token and of many, tokens and logprobs are bit-identical to decoding
+//! without drafts.
 //!
-//! A rejected draft costs time, so the draft length adapts to the acceptance rate: it grows by one with every accepted
-//! token and is halved by every rejected one. Below [`MIN_DRAFT_LEN`] a draft of one token is still made and compared with
-//! the output, but no forward pass is spent on it. So text without repetition costs nothing, and drafting resumes when it
-//! starts to repeat itself.
+//! A rejected draft costs time, so the draft length adapts to the acceptance rate: it grows by one with every
+//! accepted token and is halved by every rejected one. Below [`MIN_DRAFT_LEN`] a draft of one token is still
+//! made and compared with the output, but no forward pass is spent on it. So text without repetition costs
+//! nothing, and drafting resumes when it starts to repeat itself.
 
 use super::CompletionState;
 use crate::Result;
@@ -84,8 +85,9 @@ impl PromptLookup {
         self.stats
     }
 
-    /// Returns the logits of the completion's last token: from the last pass if that token was an accepted draft token, or
-    /// from a new pass over it and a new draft. The session holds the tokens before it, or none.
+    /// Returns the logits of the completion's last token: from the last pass if that token was an accepted
+    /// draft token, or from a new pass over it and a new draft. The session holds the tokens before it, or
+    /// none.
     ///
     /// # Errors
     /// As [`Model::forward`](crate::model::Model::forward).
@@ -165,7 +167,8 @@ impl NgramIndex {
         self.indexed = self.indexed.max(tokens.len());
     }
 
-    /// Returns the position after the last earlier occurrence of the text's final trigram, or else of its final bigram.
+    /// Returns the position after the last earlier occurrence of the text's final trigram, or else of its
+    /// final bigram.
     fn lookup(&self, tokens: &[u32]) -> Option<usize> {
         lookup_ngram(&self.trigrams, tokens).or_else(|| lookup_ngram(&self.bigrams, tokens))
     }

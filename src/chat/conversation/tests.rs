@@ -57,8 +57,8 @@ fn turn_computes_only_new_tokens() {
         if i == 0 {
             assert_eq!(stats.reused_tokens, 0);
         } else {
-            // Only the last message is computed, and the answer before it if it is tokenized differently than it was
-            // generated.
+            // Only the last message is computed, and the answer before it if it is tokenized differently than
+            // it was generated.
             let new = hornbook.encode(&format!("\nUser: {message}\nAssistant:")).unwrap().len();
             assert!(stats.reused_tokens >= before, "{stats:?}");
             assert!(stats.prefilled_tokens <= new + 24, "{stats:?}");
@@ -129,7 +129,8 @@ fn oldest_messages_are_dropped_when_context_is_full() {
         let before = chat.messages().to_vec();
         let answer_text = full_text(chat.send(format!("{} {i} times?", MESSAGES[i % 4])));
         let stats = chat.last_stats().unwrap().clone();
-        let (now_dropped, prompt) = chat.fit_to_context(&chat.messages()[..chat.messages().len() - 1]).unwrap();
+        let (now_dropped, prompt) =
+            chat.fit_to_context(&chat.messages()[..chat.messages().len() - 1]).unwrap();
         assert_eq!((now_dropped, prompt.len()), (stats.dropped_messages, stats.prompt_tokens));
         assert!(prompt.starts_with(&start) && prompt.len() + 40 <= 512);
         assert!(now_dropped >= dropped && now_dropped % 2 == 0, "whole turns, never fewer");
@@ -177,10 +178,7 @@ fn full_context_is_rarely_recomputed() {
 fn retry_uses_the_next_seed() {
     let hornbook = fable();
     let mut chat = conversation(&hornbook, options(30, 7));
-    assert_eq!(
-        chat.retry().map(drop).unwrap_err().to_string(),
-        "there is no message to answer yet"
-    );
+    assert_eq!(chat.retry().map(drop).unwrap_err().to_string(), "there is no message to answer yet");
     assert_eq!(chat.options.sampling.seed, 7);
     let first = full_text(chat.send(MESSAGES[0]));
     let second = full_text(chat.retry());
@@ -231,7 +229,8 @@ fn rejected_calls_leave_the_conversation_unchanged() {
     let (messages, cached_tokens) = (chat.messages().to_vec(), chat.cached_tokens.clone());
     let error = chat.send("word ".repeat(600)).map(drop).unwrap_err().to_string();
     assert!(
-        error.starts_with("the message is too long: with it alone the prompt is ") && error.contains("at most 511 ("),
+        error.starts_with("the message is too long: with it alone the prompt is ")
+            && error.contains("at most 511 ("),
         "{error}"
     );
     let error = chat.set_messages(vec![ChatMessage::new("tool", "x")]).unwrap_err().to_string();

@@ -32,7 +32,12 @@ pub struct ChatSession<'h> {
 }
 
 impl<'h> ChatSession<'h> {
-    pub fn new(conversation: Conversation<'h>, screen: Screen, stop: Arc<AtomicBool>, blank_lines: bool) -> Self {
+    pub fn new(
+        conversation: Conversation<'h>,
+        screen: Screen,
+        stop: Arc<AtomicBool>,
+        blank_lines: bool,
+    ) -> Self {
         Self { conversation, screen, stop, blank_lines, reported_dropped: 0 }
     }
 

@@ -24,11 +24,7 @@ pub static COMMANDS: [CommandSpec; 10] = [
     spec("/help", "", "show this list"),
     spec("/reset", "", "clear the conversation, except for the system message"),
     spec("/system", "[TEXT]", "show or set the system message; \"\" removes it"),
-    spec(
-        "/temperature",
-        "[T]",
-        "show or set the temperature: 0 is greedy, above 1 more random",
-    ),
+    spec("/temperature", "[T]", "show or set the temperature: 0 is greedy, above 1 more random"),
     spec("/set", "[NAME VALUE]", "show or set a sampling setting or the seed; without a name, list all"),
     spec("/retry", "", "regenerate the last answer with the next seed"),
     spec("/save", "FILE", "save the conversation to a file"),
@@ -67,7 +63,8 @@ impl Command {
     /// Parses a line that starts with a slash.
     ///
     /// # Errors
-    /// [`Error::Message`] for an unknown command, with a suggestion, and for a missing or unexpected argument.
+    /// [`Error::Message`] for an unknown command, with a suggestion, and for a missing or unexpected
+    /// argument.
     pub fn parse(line: &str) -> Result<Self> {
         let (given, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let alias = ALIASES.iter().find(|(alias, _)| *alias == given);
@@ -229,10 +226,7 @@ mod tests {
         for (line, expected) in [
             ("/rest", "unknown command '/rest'; did you mean '/reset'? see /help"),
             ("/Quit", "unknown command '/Quit'; did you mean '/quit'? see /help"),
-            (
-                "/etc/passwd",
-                "unknown command '/etc/passwd'; see /help; to send a message that starts with /",
-            ),
+            ("/etc/passwd", "unknown command '/etc/passwd'; see /help; to send a message that starts with /"),
             ("/", "unknown command '/'; see /help"),
             ("/save", "/save: found nothing, expected a file name"),
             ("/load  ", "/load: found nothing, expected a file name"),
@@ -261,11 +255,7 @@ mod tests {
         assert_eq!(options.max_tokens, Some(7));
         let before = options.clone();
         for (name, value, expected) in [
-            (
-                "temprature",
-                "1",
-                "unknown setting 'temprature'; did you mean 'temperature'? /set lists all",
-            ),
+            ("temprature", "1", "unknown setting 'temprature'; did you mean 'temperature'? /set lists all"),
             ("model", "gpt2", "unknown setting 'model'; /set lists all"),
             ("temperature", "warm", "temperature: found warm, expected a number"),
             ("temperature", "-1", "temperature: found -1, expected a non-negative number"),

@@ -36,13 +36,19 @@ pub struct Editor {
 }
 
 impl Editor {
-    /// Creates an editor; with `history` it loads the inputs of earlier runs, if there is a directory for them.
+    /// Creates an editor; with `history` it loads the inputs of earlier runs, if there is a directory for
+    /// them.
     pub fn new(screen: Screen, history: bool) -> Result<Self> {
-        let config =
-            Config::builder().max_history_size(MAX_HISTORY_ENTRIES).and_then(|config| config.history_ignore_dups(true));
+        let config = Config::builder()
+            .max_history_size(MAX_HISTORY_ENTRIES)
+            .and_then(|config| config.history_ignore_dups(true));
         let config = config.map_err(terminal)?.build();
         let mut readline = rustyline::Editor::with_config(config).map_err(terminal)?;
-        readline.set_helper(Some(EditorHelper { screen, files: FilenameCompleter::new(), empty: Cell::new(true) }));
+        readline.set_helper(Some(EditorHelper {
+            screen,
+            files: FilenameCompleter::new(),
+            empty: Cell::new(true),
+        }));
         let history = history.then(history_file).flatten();
         if let Some(file) = &history {
             // A missing history is empty; an unreadable one is reported when it is written.
@@ -165,8 +171,7 @@ impl Hinter for EditorHelper {
         if line.is_empty() {
             return Some(UsageHint("type a message, or /help".into()));
         }
-        let spec =
-            COMMANDS.iter().find(|spec| !spec.argument.is_empty() && spec.name == line.trim_end())?;
+        let spec = COMMANDS.iter().find(|spec| !spec.argument.is_empty() && spec.name == line.trim_end())?;
         let space = if line.ends_with(' ') { "" } else { " " };
         Some(UsageHint(format!("{space}{}", spec.argument)))
     }

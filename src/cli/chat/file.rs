@@ -41,7 +41,8 @@ pub fn load(file: &Path) -> Result<Vec<ChatMessage>> {
         |problem: String| Error::Message(format!("{}: {problem}; expected {FORMAT}", file.display()));
     let messages = match text.trim_ascii_start().first() {
         Some(b'[') => serde_path_to_error::deserialize(&mut json),
-        _ => serde_path_to_error::deserialize(&mut json).map(|saved: SavedConversation| saved.messages.into_owned()),
+        _ => serde_path_to_error::deserialize(&mut json)
+            .map(|saved: SavedConversation| saved.messages.into_owned()),
     };
     let messages = messages.map_err(|error| match error.path().to_string().as_str() {
         "." | "?" => invalid(error.inner().to_string()),
@@ -59,7 +60,7 @@ mod tests {
     fn saved_conversation_is_pretty_json_and_loads() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("talk.json");
-        let mut turns =
+        let mut messages =
             vec![ChatMessage::new("system", "Be \"brief\"."), ChatMessage::new("user", "Hé\nthere")];
         messages[1].name = Some("Ann".into());
         save(&file, "fable", &messages).unwrap();
