@@ -1,4 +1,4 @@
-//! `hornbook chat` through a pipe, as a script uses it.
+//! `hornbook chat` in a pipe, as used by scripts.
 
 use assert_cmd::Command;
 use serde_json::Value;
@@ -15,16 +15,16 @@ fn chat(args: &[&str], input: impl Into<Vec<u8>>) -> Output {
     command.write_stdin(input).timeout(Duration::from_secs(120)).output().unwrap()
 }
 
-/// What a conversation that must go well writes to standard output and standard error.
-fn said(args: &[&str], input: &str) -> (String, String) {
+/// Runs a conversation that must succeed, and returns its standard output and standard error.
+fn chat_ok(args: &[&str], input: &str) -> (String, String) {
     let Output { status, stdout, stderr } = chat(args, input);
     let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
     assert!(status.success(), "{args:?}: {status}, {stderr}");
     (stdout, stderr)
 }
 
-/// The one line of one that must fail, and what was answered before.
-fn refused(args: &[&str], input: impl Into<Vec<u8>>) -> (String, String) {
+/// Runs a conversation that must fail, and returns its one-line error and the answers before it.
+fn chat_error(args: &[&str], input: impl Into<Vec<u8>>) -> (String, String) {
     let Output { status, stdout, stderr } = chat(args, input);
     let stderr = String::from_utf8(stderr).unwrap();
     assert!(!status.success() && status.code().is_some(), "{args:?}: {status}");
@@ -33,90 +33,93 @@ fn refused(args: &[&str], input: impl Into<Vec<u8>>) -> (String, String) {
 }
 
 #[test]
-fn every_line_is_a_turn_and_only_answers_are_written() {
+fn each_line_is_a_message_and_stdout_has_only_answers() {
     let args = ["--seed", "5", "--max-tokens", "12"];
-    let (one, stderr) = said(&args, "Who lives in the castle?\n");
+    let (one, stderr) = chat_ok(&args, "Who lives in the castle?\n");
     assert!(one.trim().len() > 3 && one.ends_with('\n') && stderr.is_empty(), "{one:?} {stderr}");
     assert!(!one.contains(">>>") && !one.contains('\x1b'));
-    // The second line is answered in the light of the first; an empty one says nothing, and the last needs no end.
-    let (two, stderr) = said(&args, "Who lives in the castle?\r\n\nAnd then?");
+    // The second message is answered in the context of the first; empty lines are ignored, and the last line
+    // needs no newline.
+    let (two, stderr) = chat_ok(&args, "Who lives in the castle?\r\n\nAnd then?");
     assert!(two.starts_with(&one) && two.len() > one.len() && stderr.is_empty(), "{one:?} {two:?}");
-    assert_ne!(two[one.len()..], said(&args, "And then?\n").0);
-    // By hand through generate, as the model's template has it.
-    let prompt = "There was once a wise old woman who lived in the wood, and a child came to her and asked her many \
-                  things.\n\n\"Good morning, grandmother,\" said the child.\n\n\"Good morning, my child,\" said the old \
-                  woman. \"What is it that you wish to know?\"\n\n\"Who lives in the castle?\" asked the child.\n\n\"";
-    let mut by_hand = Command::new(BINARY);
-    by_hand.args(["generate", prompt, "--stop", "\""]).args(args);
-    let by_hand = by_hand.env("HORNBOOK_CONFIG", "").output().unwrap().stdout;
-    assert_eq!(one.trim(), String::from_utf8(by_hand).unwrap().trim());
-    assert_eq!(said(&args, "").0, "");
+    assert_ne!(two[one.len()..], chat_ok(&args, "And then?\n").0);
+    // Equals `generate` with the rendered template.
+    let prompt = "There was once a wise old woman who lived in the wood, and a child came to her and asked her \
+                  many things.\n\n\"Good morning, grandmother,\" said the child.\n\n\
+                  \"Good morning, my child,\" said the old woman. \"What is it that you wish to know?\"\n\n\
+                  \"Who lives in the castle?\" asked the child.\n\n\"";
+    let mut generate = Command::new(BINARY);
+    generate.args(["generate", prompt, "--stop", "\""]).args(args);
+    let expected = generate.env("HORNBOOK_CONFIG", "").output().unwrap().stdout;
+    assert_eq!(one.trim(), String::from_utf8(expected).unwrap().trim());
+    assert_eq!(chat_ok(&args, "").0, "");
 }
 
 #[test]
-fn several_lines_can_be_one_turn() {
+fn quoted_or_continued_lines_are_one_message() {
     let args = ["--seed", "2", "--max-tokens", "12"];
-    let (quoted, _) = said(&args, "\"\"\"What is it,\nand who?\"\"\"\n");
-    assert_eq!(said(&args, "What is it,\\\nand who?\n").0, quoted);
-    assert_ne!(said(&args, "What is it, and who?\n").0, quoted);
+    let (quoted, _) = chat_ok(&args, "\"\"\"What is it,\nand who?\"\"\"\n");
+    assert_eq!(chat_ok(&args, "What is it,\\\nand who?\n").0, quoted);
+    assert_ne!(chat_ok(&args, "What is it, and who?\n").0, quoted);
 }
 
 #[test]
-fn commands_work_in_a_pipe_and_speak_on_standard_error() {
-    let (answers, remarks) = said(
+fn commands_work_in_a_pipe_and_print_to_stderr() {
+    let (answers, notes) = chat_ok(
         &["--max-tokens", "6", "--seed", "1"],
-        "/system The king is wise.\n/temperature 0\n/set top_k 5\nWho is wise?\n/retry\n/stats\n/system\n/quit\nmore\n",
+        "/system The king is wise.\n/temperature 0\n/set top_k 5\nWho is wise?\n/retry\n\
+         /stats\n/system\n/quit\nmore\n",
     );
     assert!(answers.lines().filter(|line| !line.is_empty()).count() >= 2, "{answers:?}");
-    for remark in [
+    for note in [
         "temperature 0\n",
         "top_k 5\n",
-        "1 read",
+        "1 computed",
         "seed     2\n",
         "The king is wise.\n",
-        "of 512 tokens, 3 turns",
+        "of 512 tokens, 3 messages",
     ] {
-        assert!(remarks.contains(remark), "{remark:?}: {remarks}");
+        assert!(notes.contains(note), "{note:?}: {notes}");
     }
-    let (nothing, help) = said(&[], "/help\n/set\n");
+    let (answers, help) = chat_ok(&[], "/help\n/set\n");
     assert!(
-        nothing.is_empty() && help.contains("/retry") && help.contains("max_tokens            200"),
+        answers.is_empty() && help.contains("/retry") && help.contains("max_tokens            200"),
         "{help}"
     );
 }
 
 #[test]
-fn a_saved_conversation_goes_on_as_it_would_have() {
+fn saved_conversation_continues_identically() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a talk.json");
     let path = file.to_str().unwrap();
     let args = ["--seed", "3", "--max-tokens", "15", "--system", "A tale."];
-    let (whole, _) = said(&args, "Who are you?\nAnd then?\n");
-    let (first, _) = said(&args, &format!("Who are you?\n/save \"{path}\"\n"));
+    let (whole, _) = chat_ok(&args, "Who are you?\nAnd then?\n");
+    let (first, _) = chat_ok(&args, &format!("Who are you?\n/save \"{path}\"\n"));
     let json: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     assert_eq!((&json["model"], &json["messages"][0]["role"]), (&"fable".into(), &"system".into()));
     assert_eq!(json["messages"][1]["content"], "Who are you?");
     assert_eq!(json["messages"][2]["content"].as_str().unwrap(), first.trim());
     let args = &args[..4];
-    assert_eq!(first.clone() + &said(&[args, &["--load", path]].concat(), "And then?\n").0, whole);
-    let (second, remark) = said(args, &format!("/load \"{path}\"\nAnd then?\n"));
+    assert_eq!(first.clone() + &chat_ok(&[args, &["--load", path]].concat(), "And then?\n").0, whole);
+    let (second, note) = chat_ok(args, &format!("/load \"{path}\"\nAnd then?\n"));
     assert_eq!(first + &second, whole);
-    assert!(remark.starts_with("3 turns so far"), "{remark}");
+    assert!(note.starts_with("3 messages loaded"), "{note}");
 }
 
 #[test]
-fn a_full_context_says_what_is_left_out() {
+fn full_context_prints_note_on_dropped_messages() {
     let long = format!("{}\n", "and the king said ".repeat(25)).repeat(8);
-    let (_, remarks) = said(&["--max-tokens", "10"], &long);
-    assert!(remarks.starts_with("the context is full: the oldest 4 turns are left out\n"), "{remarks}");
+    let (_, notes) = chat_ok(&["--max-tokens", "10"], &long);
+    assert!(notes.starts_with("the context is full: dropped the oldest 4 messages\n"), "{notes}");
     assert!(
-        remarks.lines().count() > 1 && remarks.lines().all(|line| line.ends_with("are left out")),
-        "{remarks}"
+        notes.lines().count() > 1 && notes.lines().all(|line| line.contains(": dropped the oldest ")),
+        "{notes}"
     );
 }
 
 #[test]
-fn what_cannot_be_done_is_said_in_one_line() {
+fn invalid_chat_input_is_one_line_error() {
     let folder = tempfile::tempdir().unwrap();
     let in_folder = |name: &str, content: &str| {
         let file = folder.path().join(name);
@@ -129,7 +132,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
     for (args, input, expected) in [
         (&["--template", "/no/such.jinja"][..], "Hi\n", "/no/such.jinja: cannot read"),
         (&["--template", &broken], "Hi\n", "broken.jinja: line 2: "),
-        (&["--template", &raising], "Hi\n", "standard input: line 1: the template: not like this"),
+        (&["--template", &raising], "Hi\n", "standard input: line 1: chat template: not like this"),
         (&["--load", &talk], "Hi\n", "talk.json: messages[0]: missing field `content`"),
         (
             &["--load", &raising],
@@ -139,25 +142,25 @@ fn what_cannot_be_done_is_said_in_one_line() {
         (&["--temperature", "-1"], "Hi\n", "temperature: found -1, expected a non-negative number"),
         (&["--temprature", "1"], "Hi\n", "did you mean '--temperature'?"),
         (&[], "\n/load /no/talk.json\n", "standard input: line 2: /no/talk.json: cannot read"),
-        (&[], "/sav x\n", "line 1: there is no command '/sav'; did you mean '/save'?"),
-        (&[], "/retry\n", "line 1: nothing was said yet"),
+        (&[], "/sav x\n", "line 1: unknown command '/sav'; did you mean '/save'?"),
+        (&[], "/retry\n", "line 1: there is no message to answer yet"),
         (&[], "/save /no/folder/talk.json\n", "line 1: /no/folder/talk.json: cannot write"),
-        (&[], &"word ".repeat(600), "line 1: the message is too long: the prompt is "),
+        (&[], &"word ".repeat(600), "line 1: the message is too long: with it alone the prompt is "),
         (&["--model", "fabel"], "Hi\n", "did you mean 'fable'?"),
     ] {
-        let (line, _) = refused(args, input);
+        let (line, _) = chat_error(args, input);
         assert!(line.contains(expected), "{args:?}: {line}");
     }
-    let (line, _) = refused(&[], &b"\n\xFF\xFE\n"[..]);
-    assert!(line.contains("standard input: line 2: found a byte that is not UTF-8"), "{line}");
-    // What was answered before stays answered; nothing after is.
-    let (line, answers) = refused(&["--max-tokens", "5", "--temperature", "0"], "Hi\n/nonsense\nHi\n");
+    let (line, _) = chat_error(&[], &b"\n\xFF\xFE\n"[..]);
+    assert!(line.contains("standard input: line 2: found invalid UTF-8"), "{line}");
+    // The lines before the error are answered; none after it is.
+    let (line, answers) = chat_error(&["--max-tokens", "5", "--temperature", "0"], "Hi\n/nonsense\nHi\n");
     assert!(line.contains("line 2"), "{line}");
-    assert_eq!(answers, said(&["--max-tokens", "5", "--temperature", "0"], "Hi\n").0);
+    assert_eq!(answers, chat_ok(&["--max-tokens", "5", "--temperature", "0"], "Hi\n").0);
 }
 
 #[test]
-fn a_reader_who_has_had_enough_ends_it_quietly() {
+fn closed_stdout_ends_chat_without_error() {
     let mut command = std::process::Command::new(BINARY);
     command.args(["chat", "--seed", "1"]).env("HORNBOOK_CONFIG", "");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -169,17 +172,17 @@ fn a_reader_who_has_had_enough_ends_it_quietly() {
 }
 
 #[test]
-fn settings_hold_in_a_chat_too() {
+fn environment_settings_apply_to_chat() {
     let mut command = Command::new(BINARY);
     command
         .arg("chat")
         .env("HORNBOOK_CONFIG", "")
         .env("HORNBOOK_TEMPERATURE", "0.25")
         .env("HORNBOOK_MAX_TOKENS", "3");
-    let remarks = String::from_utf8(command.write_stdin("/set\n").output().unwrap().stderr).unwrap();
+    let notes = String::from_utf8(command.write_stdin("/set\n").output().unwrap().stderr).unwrap();
     assert!(
-        remarks.contains("temperature           0.25\n") && remarks.contains("max_tokens            3\n"),
-        "{remarks}"
+        notes.contains("temperature           0.25\n") && notes.contains("max_tokens            3\n"),
+        "{notes}"
     );
     let help =
         String::from_utf8(Command::new(BINARY).args(["chat", "--help"]).output().unwrap().stdout).unwrap();

@@ -1,4 +1,4 @@
-//! Long texts, drafts, and many completions at once, as a user types them.
+//! `hornbook generate`: context shift, prompt lookup, batched completions and --repeat-until.
 
 use crate::cli_generate::{comma_separated, generate, ids, json, stderr_of_failure, stdout_of, tiny};
 use hornbook::generate::ContextPolicy;
@@ -7,16 +7,16 @@ use hornbook::{Hornbook, Options};
 use serde_json::Value;
 use std::process::Output;
 
-/// The answer and what is said besides.
-fn answer(args: &[&str]) -> (Value, String) {
+/// The JSON output and standard error.
+fn json_and_stderr(args: &[&str]) -> (Value, String) {
     let Output { status, stdout, stderr } = generate(args).arg("--json").output().unwrap();
-    let said = String::from_utf8(stderr).unwrap();
-    assert!(status.success(), "{args:?}: {said}");
-    (serde_json::from_slice(&stdout).unwrap(), said)
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert!(status.success(), "{args:?}: {stderr}");
+    (serde_json::from_slice(&stdout).unwrap(), stderr)
 }
 
-/// What the library writes: tokens, texts and logprobs of `n` completions.
-fn by_library(
+/// Tokens, texts and logprobs of `n` completions, generated with the library.
+fn library_completions(
     hornbook: &Hornbook,
     prompt: &str,
     options: &Options,
@@ -57,9 +57,9 @@ fn choices(answer: &Value) -> Vec<(Vec<u32>, String, Vec<f32>)> {
 }
 
 #[test]
-fn prompt_lookup_writes_the_same_and_says_what_it_drafted() {
-    let circle = "and round ".repeat(10);
-    let args = [&circle[..], "--temperature", "0", "--max-tokens", "60", "--logprobs", "2"];
+fn prompt_lookup_output_is_identical_and_stats_count_drafts() {
+    let cycle = "and round ".repeat(10);
+    let args = [&cycle[..], "--temperature", "0", "--max-tokens", "60", "--logprobs", "2"];
     let choices = |more: &[&str]| json(&[&args[..], more].concat())["choices"].clone();
     let expected = choices(&[]);
     for more in [&["--prompt-lookup"][..], &["--prompt-lookup", "3"], &["--prompt-lookup", "--seed", "3"]] {
@@ -73,105 +73,107 @@ fn prompt_lookup_writes_the_same_and_says_what_it_drafted() {
         let output = generate(&[&args[..5], more].concat()).arg("--stats").output().unwrap();
         String::from_utf8(output.stderr).unwrap()
     };
-    let said = stats(&["--prompt-lookup", "8"]);
-    let line = said.lines().find(|line| line.starts_with("drafted ")).unwrap_or_else(|| panic!("{said}"));
+    let stderr = stats(&["--prompt-lookup", "8"]);
+    let line = stderr.lines().find(|line| line.starts_with("drafted ")).unwrap_or_else(|| panic!("{stderr}"));
     let numbers: Vec<usize> = line.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
-    let [tokens, drafts, passes, written] = numbers[..] else { panic!("{line}") };
-    assert!(written > 30 && written <= tokens && drafts <= passes && passes + written == 59, "{line}");
+    let [tokens, drafts, passes, accepted] = numbers[..] else { panic!("{line}") };
+    assert!(accepted > 30 && accepted <= tokens && drafts <= passes && passes + accepted == 59, "{line}");
     assert!(!stats(&[]).contains("drafted"));
 }
 
 #[test]
-fn several_are_computed_together_and_each_is_what_it_is_alone() {
+fn batched_completions_equal_sequential_ones() {
     let hornbook = Hornbook::open("fable").unwrap();
     let prompt = "The king said to the queen";
-    // More than are computed at once, with ends of their own.
+    // More than the engine's batch slots, with different lengths.
     let options = Options { stop: vec!["the".into()], ..seeded(6, 30) };
-    let expected = by_library(&hornbook, prompt, &options, 70);
+    let expected = library_completions(&hornbook, prompt, &options, 70);
     let args = [prompt, "-n", "70", "--seed", "6", "--max-tokens", "30", "--stop", "the", "--logprobs", "1"];
-    let (answer, said) = answer(&args);
+    let (answer, stderr) = json_and_stderr(&args);
     assert_eq!(choices(&answer), expected);
-    assert_eq!((answer["seed"].as_u64(), &*said), (Some(6), ""));
+    assert_eq!((answer["seed"].as_u64(), &*stderr), (Some(6), ""));
     let reasons: Vec<&Value> =
         answer["choices"].as_array().unwrap().iter().map(|choice| &choice["finish_reason"]).collect();
     assert!(reasons.contains(&&"stop".into()) && reasons.contains(&&"length".into()));
 
-    // As text, in their order, each behind the prompt.
+    // As text, in order, each after the prompt.
     let text = stdout_of(&mut generate(&[&args[..9], &["--echo"]].concat()));
     let parts: Vec<&str> = text.strip_suffix('\n').unwrap().split("\n---\n").collect();
     assert_eq!(parts.len(), 70);
     for (part, (_, text, _)) in parts.iter().zip(&expected) {
         assert_eq!(*part, format!("{prompt}{text}").strip_suffix('\n').unwrap_or(&format!("{prompt}{text}")));
     }
-    // None has anything to write.
+    // With nothing to generate.
     assert_eq!(stdout_of(&mut generate(&["Hi", "-n", "3", "--max-tokens", "0"])), "\n---\n\n---\n\n");
 }
 
 #[test]
-fn a_text_goes_past_the_context_where_it_is_told_to() {
+fn context_shift_continues_past_the_context() {
     let (folder, ..) = tiny(); // 96 positions
     let prompt = comma_separated(&[5; 90]);
     let args =
         ["-m", &folder, "--prompt-ids", &prompt, "--output", "ids", "--logit-bias", "50=-inf", "--seed", "1"];
     let args = [&args[..], &["--max-tokens", "200", "--context", "shift"]].concat();
     for more in [&[][..], &["-n", "3"], &["-n", "2", "--prompt-lookup"]] {
-        let (answer, said) = answer(&[&args[..], more].concat());
+        let (answer, stderr) = json_and_stderr(&[&args[..], more].concat());
         for choice in answer["choices"].as_array().unwrap() {
             assert_eq!((ids(&choice["token_ids"]).len(), &choice["finish_reason"]), (200, &"length".into()));
         }
         assert!(
-            said.contains("outgrew the model's context of 96 tokens") && said.contains("last 48"),
-            "{said}"
+            stderr.contains("exceeded the model's context of 96 tokens") && stderr.contains("last 48"),
+            "{stderr}"
         );
-        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
-    // Nothing is said where nothing was forgotten.
-    assert_eq!(answer(&[&args[..10], &["--max-tokens", "7", "--context", "shift"]].concat()).1, "");
+    // No note without a shift.
+    assert_eq!(json_and_stderr(&[&args[..10], &["--max-tokens", "7", "--context", "shift"]].concat()).1, "");
 
-    // fable has 512 positions: past them with logprobs, several at once, and a stop string.
+    // fable has 512 positions: past them with logprobs, in a batch, and with a stop string.
     let hornbook = Hornbook::open("fable").unwrap();
     let prompt = "and round ".repeat(250);
     let options = Options { context: ContextPolicy::Shift, stop: vec!["never".into()], ..seeded(2, 60) };
-    let expected = by_library(&hornbook, &prompt, &options, 3);
+    let expected = library_completions(&hornbook, &prompt, &options, 3);
     let args = [&prompt[..], "--context", "shift", "--stop", "never", "--seed", "2", "--max-tokens", "60"];
     for (n, more) in [(1, &[][..]), (3, &["-n", "3"]), (3, &["-n", "3", "--prompt-lookup"])] {
-        let (answer, _) = answer(&[&args[..], &["--logprobs", "0"], more].concat());
+        let (answer, _) = json_and_stderr(&[&args[..], &["--logprobs", "0"], more].concat());
         assert_eq!(choices(&answer), expected[..n], "{more:?}");
     }
-    // A prompt that is longer itself.
+    // A prompt longer than the context.
     let long = "and round ".repeat(300);
-    let (found, said) = answer(&[&[&long[..]], &args[1..], &["--logprobs", "0"]].concat());
-    assert_eq!(choices(&found), by_library(&hornbook, &long, &options, 1));
-    assert!(said.contains("outgrew"), "{said}");
+    let (found, stderr) = json_and_stderr(&[&[&long[..]], &args[1..], &["--logprobs", "0"]].concat());
+    assert_eq!(choices(&found), library_completions(&hornbook, &long, &options, 1));
+    assert!(stderr.contains("exceeded"), "{stderr}");
 }
 
 #[test]
-fn it_is_written_again_until_it_matches() {
+fn repeat_until_writes_the_first_match_in_seed_order() {
     let hornbook = Hornbook::open("fable").unwrap();
     let prompt = "The king";
-    let text = |seed| by_library(&hornbook, prompt, &seeded(seed, 24), 1).remove(0);
+    let text = |seed| library_completions(&hornbook, prompt, &seeded(seed, 24), 1).remove(0);
     let args = [prompt, "--seed", "10", "--max-tokens", "24", "--logprobs", "0"];
     for (pattern, word) in [("(?i)QUEEN", "queen"), ("( old )+", " old "), ("", "")] {
         let first = (10..110).find(|&seed| text(seed).1.contains(word)).expect(word);
         assert!(first > 12 || word.is_empty(), "{word}: {first}");
-        let (answer, said) = answer(&[&args[..], &["--repeat-until", pattern]].concat());
+        let (answer, stderr) = json_and_stderr(&[&args[..], &["--repeat-until", pattern]].concat());
         assert_eq!(choices(&answer), [text(first)], "{pattern}");
         assert_eq!(answer["seed"].as_u64(), Some(first));
-        let line =
-            format!("hornbook: attempt {} of 100 matches; --seed {first} writes it at once\n", first - 9);
-        assert_eq!(said, line);
+        let line = format!(
+            "hornbook: attempt {} of 100 matches; use --seed {first} to reproduce it directly\n",
+            first - 9
+        );
+        assert_eq!(stderr, line);
     }
-    // In text, with the prompt before it; the search's time in place of a token's.
+    // As text, after the prompt; --stats reports the time of the search instead of the time per token.
     let more = ["--repeat-until", "queen", "--echo", "--stats"];
     let output = generate(&[&args[..5], &more].concat()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with(prompt) && text.contains("queen"), "{text}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("search ") && !said.contains("per token"), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("search ") && !stderr.contains("per token"), "{stderr}");
 }
 
 #[test]
-fn what_cannot_be_done_is_said_in_one_line() {
+fn invalid_long_text_flags_are_one_line_errors() {
     let (folder, ..) = tiny();
     let long = "and round ".repeat(300);
     let cases: &[(&[&str], &[&str])] = &[
@@ -181,7 +183,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
         (&["Hi", "--context", "loop"], &["--context", "stop, shift"]),
         (&["Hi", "--context", "shift", "--beams", "2"], &["--context", "--beams"]),
         (&[&long, "--context", "shift", "--echo", "--logprobs", "1"], &["601 tokens long", "context is 512"]),
-        (&["Hi", "--repeat-until", "("], &["--repeat-until", "not a regular expression: unclosed group"]),
+        (&["Hi", "--repeat-until", "("], &["--repeat-until", "invalid regular expression: unclosed group"]),
         (&["Hi", "--repeat-until", "x", "-n", "2"], &["--repeat-until", "-n"]),
         (&["Hi", "--repeat-until", "x", "--ablate", "L0H0"], &["--repeat-until", "--ablate"]),
         (&["Hi", "--repeat-until", "x", "--temperature", "0"], &["--temperature: found 0", "--repeat-until"]),
@@ -197,10 +199,10 @@ fn what_cannot_be_done_is_said_in_one_line() {
         ),
     ];
     for (args, parts) in cases {
-        let said = stderr_of_failure(&mut generate(args));
-        assert!(said.starts_with("hornbook: ") && said.lines().count() == 1, "{args:?}: {said}");
+        let stderr = stderr_of_failure(&mut generate(args));
+        assert!(stderr.starts_with("hornbook: ") && stderr.lines().count() == 1, "{args:?}: {stderr}");
         for part in *parts {
-            assert!(said.contains(part), "{args:?}: {part:?} is not in {said}");
+            assert!(stderr.contains(part), "{args:?}: {part:?} is not in {stderr}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A text that outgrows the context goes on as one that begins with the context's last half.
+//! Context shift: a text beyond the context continues as one that starts with the context's last half.
 
 use crate::reference::data;
 use hornbook::checkpoint::Checkpoint;
@@ -11,7 +11,7 @@ use hornbook::model::Session;
 use hornbook::sampling::{Sampler, SamplingParams};
 use hornbook::{Error, FinishReason, Hornbook, Options, Token};
 
-/// 96 positions; token 50 ends a text, and is ruled out below so that texts are long.
+/// A model of 96 positions. Token 50 ends a text, and is banned below so that texts are long.
 fn tiny() -> Hornbook {
     let checkpoint = Checkpoint::from_folder(&data("tiny-gelu-new")).unwrap();
     Hornbook::new(checkpoint, ThreadPool::new(2, Isa::available()[0])).unwrap()
@@ -44,18 +44,18 @@ fn sampled(seed: u64) -> SamplingParams {
     }
 }
 
-/// Ids and logprobs to the bit.
-fn exact(tokens: impl Iterator<Item = hornbook::Result<Token>>) -> Vec<(u32, u32)> {
+/// Ids and the bits of logprobs.
+fn token_bits(tokens: impl Iterator<Item = hornbook::Result<Token>>) -> Vec<(u32, u32)> {
     tokens.map(|token| token.map(|token| (token.id, token.logprob.to_bits())).unwrap()).collect()
 }
 
-/// The same text by hand: a session that is begun anew with the last half of the text whenever it is full, and a sampler
-/// that knows nothing of it.
-fn by_hand(hornbook: &Hornbook, prompt: &[u32], options: &Options, stream: u64) -> Vec<(u32, u32)> {
+/// The definition: a new session starts with the last half of the text whenever one is full; the sampler is
+/// unaffected.
+fn reference_text(hornbook: &Hornbook, prompt: &[u32], options: &Options, stream: u64) -> Vec<(u32, u32)> {
     let n_positions = hornbook.config().n_positions;
     let new = || Session::new(hornbook.model(), n_positions, options.kv_precision);
     let mut sampler = Sampler::new(options.sampling.clone(), stream);
-    let (mut session, mut text, mut written) = (new(), prompt.to_vec(), vec![]);
+    let (mut session, mut text, mut generated) = (new(), prompt.to_vec(), vec![]);
     let mut fresh =
         prompt[if prompt.len() > n_positions { prompt.len() - n_positions / 2 } else { 0 }..].to_vec();
     for _ in 0..options.max_tokens.unwrap() {
@@ -66,14 +66,14 @@ fn by_hand(hornbook: &Hornbook, prompt: &[u32], options: &Options, stream: u64) 
         let logits = session.feed(&fresh).unwrap().to_vec();
         let token = sampler.sample(&logits, prompt, &text[prompt.len()..]);
         text.push(token.id);
-        written.push((token.id, token.logprob.to_bits()));
+        generated.push((token.id, token.logprob.to_bits()));
         fresh = vec![token.id];
     }
-    written
+    generated
 }
 
 #[test]
-fn what_follows_is_what_follows_the_last_half() {
+fn shifted_text_equals_text_started_from_last_half() {
     let hornbook = tiny();
     for len in [1, 40, 95, 96, 97, 200] {
         for sampling in [greedy(), sampled(1), sampled(2)] {
@@ -83,44 +83,49 @@ fn what_follows_is_what_follows_the_last_half() {
                 if choice > 0 {
                     generation.restart().unwrap();
                 }
-                let found = exact(generation.by_ref());
-                assert_eq!(found, by_hand(&hornbook, &prompt, &options, choice), "behind {len} tokens");
+                let found = token_bits(generation.by_ref());
+                assert_eq!(found, reference_text(&hornbook, &prompt, &options, choice), "after {len} tokens");
                 assert_eq!((found.len(), generation.finish_reason()), (250, Some(FinishReason::Length)));
                 assert_eq!(generation.prompt(), prompt);
             }
         }
     }
-    // Greedily, it is a fresh text: 57 tokens fill the context and are followed by one more.
+    // With greedy decoding it equals a new text: the context is full after 57 tokens (and one more).
     let (prompt, options) = (prompt(40), shifting(greedy(), 90));
-    let whole = exact(hornbook.generate(&prompt, &options).unwrap());
+    let whole = token_bits(hornbook.generate(&prompt, &options).unwrap());
     let text: Vec<u32> = prompt.iter().copied().chain(whole.iter().map(|token| token.0)).collect();
     let fresh = Options { max_tokens: Some(33), context: ContextPolicy::Stop, ..options };
-    assert_eq!(exact(hornbook.generate(&text[97 - 48..97], &fresh).unwrap()), whole[57..]);
-    // And up to there it is what it would have been.
+    assert_eq!(token_bits(hornbook.generate(&text[97 - 48..97], &fresh).unwrap()), whole[57..]);
+    // Up to the shift it equals the text without one.
     let stopped = hornbook.generate(&prompt, &Options { max_tokens: None, ..fresh }).unwrap();
-    assert_eq!(exact(stopped), whole[..56]);
+    assert_eq!(token_bits(stopped), whole[..56]);
 }
 
 #[test]
-fn drafts_and_stop_strings_go_past_the_context_too() {
+fn drafts_and_stop_strings_work_across_context_shifts() {
     let hornbook = tiny();
     let mut accepted = 0;
     for prompt in [[7, 8, 9].repeat(25), prompt(90), [5, 6].repeat(100)] {
         for sampling in [greedy(), SamplingParams { temperature: 0.3, ..sampled(3) }] {
             let options = shifting(sampling, 300);
-            let expected = exact(hornbook.generate(&prompt, &options).unwrap());
-            for most in [1, 3, 16, 128] {
-                let mut generation = hornbook.generate(&prompt, &options).unwrap().with_prompt_lookup(most);
-                assert_eq!(exact(generation.by_ref()), expected, "drafts of {most}");
+            let expected = token_bits(hornbook.generate(&prompt, &options).unwrap());
+            for max_draft_len in [1, 3, 16, 128] {
+                let mut generation =
+                    hornbook.generate(&prompt, &options).unwrap().with_prompt_lookup(max_draft_len);
+                assert_eq!(token_bits(generation.by_ref()), expected, "drafts of {max_draft_len}");
                 generation.restart().unwrap();
-                let again = exact(generation.by_ref());
-                assert_eq!(again, by_hand(&hornbook, &prompt, &options, 1), "drafts of {most}, again");
+                let again = token_bits(generation.by_ref());
+                assert_eq!(
+                    again,
+                    reference_text(&hornbook, &prompt, &options, 1),
+                    "drafts of {max_draft_len}, again"
+                );
                 accepted += generation.draft_stats().accepted_tokens;
             }
         }
     }
     assert!(accepted > 1000, "{accepted}");
-    // fable has 512 positions. What stops the text is behind them.
+    // fable has 512 positions; the stop string starts before the shift and ends after it.
     let pool = ThreadPool::new(2, Isa::available()[0]);
     let fable = Hornbook::new(Checkpoint::embedded().unwrap(), pool).unwrap();
     let prompt = fable.encode(&"and round ".repeat(240)).unwrap();
@@ -137,8 +142,8 @@ fn drafts_and_stop_strings_go_past_the_context_too() {
 }
 
 #[test]
-fn many_at_once_go_past_the_context_each_for_itself() {
-    let alone = tiny();
+fn batched_sequences_shift_independently() {
+    let reference = tiny();
     for prefill_chunk in [5, 64] {
         let options = EngineOptions { max_concurrency: 3, prefill_chunk, ..EngineOptions::default() };
         let engine = Engine::start(tiny(), options).unwrap();
@@ -165,25 +170,29 @@ fn many_at_once_go_past_the_context_each_for_itself() {
                     other => panic!("unexpected: {other:?}"),
                 }
             }
-            let mut generation = alone.generate(&prompt(*len), options).unwrap();
+            let mut generation = reference.generate(&prompt(*len), options).unwrap();
             for found in found {
-                assert_eq!(found, exact(generation.by_ref()), "behind {len} tokens, by {prefill_chunk}");
+                assert_eq!(
+                    found,
+                    token_bits(generation.by_ref()),
+                    "after {len} tokens, chunks of {prefill_chunk}"
+                );
                 generation.restart().unwrap();
             }
         }
-        // What is forgotten cannot be scored.
-        let refused = submit(97, &cases[0].1, true);
-        assert!(matches!(refused, Err(SubmitError::Invalid(Error::ContextOverflow { .. }))));
+        // Scoring needs the whole prompt in the context.
+        let rejected = submit(97, &cases[0].1, true);
+        assert!(matches!(rejected, Err(SubmitError::Invalid(Error::ContextOverflow { .. }))));
     }
 }
 
 #[test]
-fn without_a_bound_it_goes_on_as_long_as_anyone_reads() {
+fn generation_without_max_tokens_is_endless() {
     let hornbook = tiny();
     for kv_precision in KvPrecision::ALL {
         let options =
             Options { max_tokens: None, kv_precision: Some(kv_precision), ..shifting(sampled(1), 0) };
-        assert_eq!(exact(hornbook.generate(&prompt(30), &options).unwrap().take(500)).len(), 500);
+        assert_eq!(token_bits(hornbook.generate(&prompt(30), &options).unwrap().take(500)).len(), 500);
     }
     let stop = Options { context: ContextPolicy::Stop, ..shifting(greedy(), 9) };
     assert!(matches!(hornbook.generate(&prompt(97), &stop), Err(Error::ContextOverflow { .. })));

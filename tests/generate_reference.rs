@@ -1,5 +1,5 @@
-//! What is generated against transformers: greedy text, beam search, processors, logprobs. References are made by
-//! scripts/make_reference.py.
+//! Generation compared with transformers: greedy decoding, beam search, logits processors, logprobs. The
+//! references are made by scripts/make_reference.py.
 
 use crate::reference::{Reference, data, folders};
 use hornbook::checkpoint::Checkpoint;
@@ -17,12 +17,12 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// expected.json of a tiny checkpoint.
+/// The expected.json of a tiny checkpoint.
 #[derive(Deserialize)]
 struct Expected {
     input_ids: Vec<u32>,
     greedy: Vec<u32>,
-    /// The full references have it.
+    /// Present in full references.
     beam_search: Option<Beams>,
     logits_processed: Option<BTreeMap<String, Processed>>,
 }
@@ -45,11 +45,11 @@ struct Search {
 
 #[derive(Deserialize)]
 struct Processed {
-    /// Of one processor alone.
+    /// The value of a single processor.
     value: Option<f32>,
-    /// Of a chain.
+    /// The parameters of a chain of processors.
     settings: Option<Map<String, Value>>,
-    /// Null is minus infinity.
+    /// Null stands for minus infinity.
     logits: Vec<Option<f32>>,
 }
 
@@ -107,7 +107,7 @@ fn collect(generation: &mut Generation) -> Vec<Token> {
     generation.map(Result::unwrap).collect()
 }
 
-/// The best token each time, by feeding the model by hand.
+/// Greedy decoding with a session.
 fn argmax(session: &mut Session, prompt: &[u32], n: usize) -> Vec<u32> {
     let mut found = vec![];
     for step in 0..n {
@@ -122,7 +122,7 @@ fn argmax(session: &mut Session, prompt: &[u32], n: usize) -> Vec<u32> {
 }
 
 #[test]
-fn greedy_tokens_are_transformers_in_every_form_of_the_weights() {
+fn greedy_tokens_equal_transformers_for_every_checkpoint() {
     for folder in folders() {
         let expected: Expected = expected(&folder);
         assert_eq!(expected.input_ids, Reference::read(&folder).ids(), "{folder}");
@@ -139,7 +139,7 @@ fn greedy_tokens_are_transformers_in_every_form_of_the_weights() {
 }
 
 #[test]
-fn beams_are_transformers() {
+fn beam_search_equals_transformers() {
     let (mut searches, mut ended) = (0, 0);
     for folder in folders() {
         let expected: Expected = expected(&folder);
@@ -178,7 +178,8 @@ fn beams_are_transformers() {
     assert!(searches >= 4 * 9 && ended > searches, "{searches} searches, {ended} ended texts");
 }
 
-/// Sets the option transformers calls `name`, and says whether it filters (it needs the best tokens) or processes.
+/// Sets the parameter that transformers calls `name`, and returns whether it is a penalty rather than a
+/// filter.
 fn set(sampling: &mut SamplingParams, name: &str, value: f32) -> bool {
     match name {
         "repetition_penalty" => sampling.repetition_penalty = value,
@@ -196,7 +197,7 @@ fn set(sampling: &mut SamplingParams, name: &str, value: f32) -> bool {
 }
 
 #[test]
-fn processed_logits_are_transformers() {
+fn processed_logits_equal_transformers() {
     let mut checked = BTreeMap::new();
     for folder in folders() {
         let expected: Expected = expected(&folder);
@@ -218,7 +219,7 @@ fn processed_logits_are_transformers() {
             let processed: Vec<f32> =
                 processed.iter().map(|logit| logit.unwrap_or(f32::NEG_INFINITY)).collect();
             assert_ne!(processed, logits, "{context} changes nothing");
-            // The penalties' history is the whole text, so the whole text counts as written.
+            // Penalties apply to the whole text, as if all of it were generated.
             let history = &expected.input_ids[..];
             if penalty {
                 let mut found = logits.to_vec();
@@ -227,7 +228,7 @@ fn processed_logits_are_transformers() {
                     assert!(f == e || (f - e).abs() < 1e-5, "{context}, token {id}: found {f}, expected {e}");
                 }
             }
-            // The chance of being drawn says the same of penalties and filters alike.
+            // Probabilities cover penalties and filters alike.
             let weights: Vec<f64> = processed.iter().map(|&logit| f64::from(logit).exp()).collect();
             let total: f64 = weights.iter().sum();
             let mut found = vec![0.0; logits.len()];
@@ -247,7 +248,7 @@ fn processed_logits_are_transformers() {
 }
 
 #[test]
-fn fable_writes_what_transformers_has_it_write() {
+fn fable_greedy_text_equals_transformers() {
     let expected: Fable = expected("fable");
     assert_eq!(expected.greedy.len(), 3);
     let hornbook = Hornbook::open("fable").unwrap();
@@ -256,14 +257,14 @@ fn fable_writes_what_transformers_has_it_write() {
         assert_eq!(run.greedy.len(), 200);
         let tokens = collect(&mut hornbook.generate(&run.input_ids, &greedy(200)).unwrap());
         assert_eq!(ids(&tokens), run.greedy, "{}", run.prompt);
-        // The pieces of text, put together, are the text.
+        // The concatenated texts of the tokens are the decoded text.
         let text: String = tokens.iter().map(|token| token.text.as_str()).collect();
         assert_eq!(text, hornbook.tokenizer().unwrap().decode(&run.greedy));
     }
 }
 
 #[test]
-fn fables_logits_are_transformers() {
+fn fable_logits_equal_transformers() {
     let LastPosition { input_ids, top } = expected::<Fable>("fable").last_position;
     assert_eq!(top.len(), 20);
     let hornbook = Hornbook::open("fable").unwrap();
@@ -278,7 +279,7 @@ fn fables_logits_are_transformers() {
 }
 
 #[test]
-fn fables_logprobs_of_a_text_are_transformers() {
+fn fable_logprobs_of_a_text_equal_transformers() {
     let Text { input_ids, logprobs, mean_nll } = expected::<Fable>("fable").text;
     assert_eq!((input_ids.len(), logprobs.len()), (512, 511));
     let hornbook = Hornbook::open("fable").unwrap();
@@ -299,10 +300,10 @@ fn fables_logprobs_of_a_text_are_transformers() {
     assert!((nll - mean_nll).abs() < 1e-5, "found {nll}, expected {mean_nll}");
 }
 
-/// Ids, logprobs to the bit, texts.
-type Written = Vec<(u32, u32, String)>;
+/// Ids, bits of logprobs, and texts.
+type TokensBits = Vec<(u32, u32, String)>;
 
-fn sampled(hornbook: &Hornbook, prompt: &[u32], options: &Options, n: usize) -> Vec<Written> {
+fn sampled(hornbook: &Hornbook, prompt: &[u32], options: &Options, n: usize) -> Vec<TokensBits> {
     let mut generation = hornbook.generate(prompt, options).unwrap();
     let mut all = vec![];
     for choice in 0..n {
@@ -321,7 +322,7 @@ fn seeded(seed: u64) -> Options {
 }
 
 #[test]
-fn choices_differ_and_come_again_from_the_seed() {
+fn choices_differ_and_are_reproduced_by_the_seed() {
     let hornbook = Hornbook::open("fable").unwrap();
     let prompt = hornbook.encode("The old king").unwrap();
     let four = sampled(&hornbook, &prompt, &seeded(7), 4);
@@ -331,7 +332,7 @@ fn choices_differ_and_come_again_from_the_seed() {
 }
 
 #[test]
-fn threads_and_instruction_sets_change_nothing() {
+fn tokens_are_identical_for_all_threads_and_isas() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fable");
     let one = open(&folder, 1);
     let prompt = one.encode("The old king").unwrap();
@@ -347,7 +348,7 @@ fn threads_and_instruction_sets_change_nothing() {
 }
 
 #[test]
-fn half_precision_keys_and_values_are_close() {
+fn f16_kv_cache_logits_are_close() {
     for folder in folders() {
         let (hornbook, reference) = (tiny(&folder), Reference::read(&folder));
         let logits = |precision| {

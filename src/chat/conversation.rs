@@ -36,7 +36,8 @@ impl<'h> Conversation<'h> {
     pub fn new(hornbook: &'h Hornbook, template: ChatTemplate, options: Options) -> Result<Self> {
         if hornbook.try_tokenizer().is_none() {
             return Err(Error::Message(format!(
-                "model '{}' has no tokenizer (tokenizer.json, or vocab.json and merges.txt), which chat requires",
+                "model '{}' has no tokenizer (tokenizer.json, or vocab.json and merges.txt), \
+                 which chat requires",
                 hornbook.name()
             )));
         }

@@ -206,7 +206,8 @@ mod tests {
     fn hugging_face_template_renders() {
         let template = open(
             "{% if messages[0]['role'] == 'system' %}\n{{ raise_exception('no system') }}\n{% endif %}\n\
-             {{ bos_token }}{% for m in messages %}<{{ m.role.upper() }}>{{ m['content'].strip() }}{% endfor %}\
+             {{ bos_token }}{% for m in messages %}\
+             <{{ m.role.upper() }}>{{ m['content'].strip() }}{% endfor %}\
              {% if add_generation_prompt %}<A>{% endif %}",
         )
         .unwrap();
@@ -221,7 +222,8 @@ mod tests {
     fn fable_uses_its_own_template() {
         let template = ChatTemplate::for_model(&Hornbook::open("fable").unwrap()).unwrap();
         let start = "\"Good morning, grandmother,\" said the child.\n\n\
-                     \"Good morning, my child,\" said the old woman. \"What is it that you wish to know?\"\n\n";
+                     \"Good morning, my child,\" said the old woman. \
+                     \"What is it that you wish to know?\"\n\n";
         let dialog =
             [("system", "By the sea."), ("user", "Say \"ah\"!"), ("assistant", " Ah, "), ("user", "So?")];
         assert_eq!(

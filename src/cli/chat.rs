@@ -68,7 +68,8 @@ pub struct Chat {
 
 impl Chat {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let template = self.template.as_deref().map(ChatTemplate::open).transpose()?; // fails before the model is loaded
+        // Files are read first, so that errors come before the model is loaded.
+        let template = self.template.as_deref().map(ChatTemplate::open).transpose()?;
         let messages = self.load.as_deref().map(file::load).transpose()?;
         let hornbook = self.model.open()?;
         let template = template.map_or_else(|| ChatTemplate::for_model(&hornbook), Ok)?;

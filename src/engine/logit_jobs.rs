@@ -41,7 +41,8 @@ impl<'a> LogitJobs<'a> {
         let n_top_logprobs = *n_top_logprobs;
         if let Some(scored) = scored {
             let (prompt, n_scored) = (state.prompt(), scored.len());
-            let scorable = computed.start + 1..prompt.len().min(computed.end + 1); // each by the logits before it
+            // Each token is scored by the logits of the one before it.
+            let scorable = computed.start + 1..prompt.len().min(computed.end + 1);
             let token = |&id: &u32| ScoredToken { id, logprob: None, top_logprobs: vec![] };
             scored.extend(prompt[scorable].iter().map(token));
             for (row, token) in scored[n_scored..].iter_mut().enumerate() {

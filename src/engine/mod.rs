@@ -1,7 +1,7 @@
 //! The engine: continuous batching of many requests on one thread.
 //!
 //! ```text
-//! submit ─▶ submission queue ─▶ waiting sequences ─▶ batch slots ─▶ one forward pass ─▶ events ─▶ EventStream
+//! submit ─▶ submission queue ─▶ waiting ─▶ batch slots ─▶ one forward pass ─▶ events ─▶ EventStream
 //!              (bounded)      sequences  (fair, preemptive)  over the batch
 //! ```
 //!

@@ -168,7 +168,8 @@ fn validate(model: &Model, baseline: Option<&Model>, ids: &[u32], windows: Slidi
         (model.config().vocab_size, baseline.unwrap_or(model).config().vocab_size);
     if vocab_size != baseline_size {
         return Err(Error::Message(format!(
-            "the other model has a vocabulary of {baseline_size} tokens, expected {vocab_size} as in this model"
+            "the other model has a vocabulary of {baseline_size} tokens, expected {vocab_size} as in \
+             this model"
         )));
     }
     Ok(())

@@ -159,7 +159,7 @@ fn stats(conversation: &Conversation) -> String {
         n => format!(", the oldest {} dropped", count_messages(n)),
     };
     format!(
-        "prompt   {prompt_tokens} tokens: {reused_tokens} reused from the cache, {prefilled_tokens} computed{}\n\
+        "prompt   {prompt_tokens} tokens: {reused_tokens} cached, {prefilled_tokens} computed{}\n\
          answer   {} tokens{}, {end}\n{context}{dropped}\n{seed}",
         rate(stats.prefill_rate()),
         tokens.len(),

@@ -73,7 +73,8 @@ impl Command {
             let suggestion = Error::did_you_mean(given, COMMANDS.iter().map(|spec| spec.name));
             let suggestion = if suggestion.is_empty() { ";".into() } else { suggestion };
             return Err(Error::Message(format!(
-                "unknown command '{}'{suggestion} see /help; to send a message that starts with /, put a space first",
+                "unknown command '{}'{suggestion} see /help; \
+                 to send a message that starts with /, put a space first",
                 given.escape_debug()
             )));
         };

@@ -9,8 +9,8 @@ use crate::kernels::attention::KvPrecision;
 use crate::{Error, Hornbook, Result};
 use std::collections::VecDeque;
 
-/// Maximum requests in flight after the one being printed. More than the engine's batch slots, so that the slots of short
-/// completions are reused while a long one is running.
+/// Maximum requests in flight after the one being printed. More than the engine's batch slots, so that the
+/// slots of short completions are reused while a long one is running.
 const MAX_IN_FLIGHT: usize = 64;
 
 /// Starts an engine with an unbounded queue and a large prefill chunk, as there are no other clients.
@@ -65,7 +65,8 @@ impl<I: Iterator<Item = CompletionParams>> CompletionSource for BatchedCompletio
 
     fn next_token(&mut self) -> Result<Option<Token>> {
         while let Some(event) = self.current.as_mut().and_then(EventStream::blocking_next) {
-            // The others are submitted after the first event, so that they reuse the prompt's keys and values.
+            // The others are submitted after the first event, so that they reuse the prompt's keys and
+            // values.
             while self.in_flight.len() < MAX_IN_FLIGHT
                 && let Some(stream) = self.submit_next()?
             {

@@ -19,7 +19,8 @@ pub struct CompletionWriter<'a> {
     hornbook: &'a Hornbook,
     /// The user's prompt, which may be empty.
     user_prompt: &'a [u32],
-    /// Number of tokens the text starts with, at least one: an empty prompt is replaced by an end-of-text token.
+    /// Number of tokens the text starts with, at least one: an empty prompt is replaced by an end-of-text
+    /// token.
     prompt_tokens: usize,
     /// The prompt's logprobs, if the prompt is echoed, and the text offsets at its end.
     prompt_logprobs: (Option<Logprobs>, TextOffsets),
@@ -147,8 +148,8 @@ impl<'a> CompletionWriter<'a> {
                  use --context shift to continue"
             ),
             ContextPolicy::Shift if shifted && !printed => eprintln!(
-                "hornbook: the text exceeded the model's context of {n_positions} tokens; each time it was full, \
-                 only the last {} tokens were kept",
+                "hornbook: the text exceeded the model's context of {n_positions} tokens; \
+                 each time it was full, only the last {} tokens were kept",
                 (n_positions / 2).max(1)
             ),
             _ => {}
@@ -160,7 +161,8 @@ impl<'a> CompletionWriter<'a> {
     }
 }
 
-/// Returns the prompt's logprobs, if they are requested and the prompt is echoed, and the text offsets at its end.
+/// Returns the prompt's logprobs, if they are requested and the prompt is echoed, and the text offsets at its
+/// end.
 fn prompt_logprobs(
     args: &Generate,
     hornbook: &Hornbook,

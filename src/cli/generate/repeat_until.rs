@@ -20,7 +20,8 @@ struct FinishedCompletion {
 }
 
 impl Generate {
-    /// Writes the first completion, in order of seeds, whose text matches. The attempts are computed in batches.
+    /// Writes the first completion, in order of seeds, whose text matches. The attempts are computed in
+    /// batches.
     pub(super) fn repeat_until_match(
         &self,
         pattern: &Regex,
