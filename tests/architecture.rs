@@ -1,12 +1,13 @@
-//! The house's rules: arrows between modules point one way, `unsafe` stays where it is explained, and every file can
-//! be read in one sitting.
+//! Architecture rules: dependencies between modules are acyclic, `unsafe` is confined and explained, and
+//! files are short.
 
 use std::collections::BTreeMap;
 use std::fs::{read_dir, read_to_string};
 use std::path::{Path, PathBuf};
 
-/// What each module may know. What stands on top may know everything but its neighbours.
-const BELOW: [(&str, &[&str]); 9] = [
+/// The modules each lower module may depend on. Top-level modules may depend on all of these and on the
+/// engine, but not on one another.
+const LOWER_MODULES: [(&str, &[&str]); 9] = [
     ("error", &[]),
     ("atomic_file", &["error"]),
     ("kernels", &["error"]),
@@ -18,34 +19,34 @@ const BELOW: [(&str, &[&str]); 9] = [
     ("chat", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
 ];
 const ENGINE: &str = "engine";
-const ON_TOP: [&str; 5] = ["server", "lens", "bench", "train", "hub"];
+const TOP_MODULES: [&str; 5] = ["server", "lens", "bench", "train", "hub"];
 const CLI: &str = "cli";
 
-const LONGEST_FILE: usize = 450;
-/// Where `unsafe` may be: vector instructions and threads, and the memory map.
-const UNSAFE: [&str; 2] = ["kernels", "checkpoint"];
-/// Lines between a reason and what it is the reason for.
-const NEARBY: usize = 5;
+const MAX_FILE_LINES: usize = 450;
+/// The modules that may use `unsafe`: vector instructions and threads, and memory-mapped files.
+const UNSAFE_MODULES: [&str; 2] = ["kernels", "checkpoint"];
+/// The maximum distance in lines from a SAFETY comment to the `unsafe` it explains.
+const MAX_SAFETY_DISTANCE: usize = 5;
 
-fn may_know(module: &str, other: &str) -> bool {
-    let below = |name: &str| BELOW.iter().any(|(module, _)| *module == name);
-    match BELOW.iter().find(|(name, _)| *name == module) {
+fn may_depend_on(module: &str, other: &str) -> bool {
+    let is_lower = |name: &str| LOWER_MODULES.iter().any(|(module, _)| *module == name);
+    match LOWER_MODULES.iter().find(|(name, _)| *name == module) {
         Some((_, allowed)) => allowed.contains(&other),
-        None if module == ENGINE => below(other),
-        None if ON_TOP.contains(&module) => below(other) || other == ENGINE,
+        None if module == ENGINE => is_lower(other),
+        None if TOP_MODULES.contains(&module) => is_lower(other) || other == ENGINE,
         None if module == CLI => true,
-        None => panic!("src/{module} is new: say in this test what it may know"),
+        None => panic!("src/{module} is new: add its allowed dependencies to this test"),
     }
 }
 
-/// A file under src.
+/// A source file under src.
 struct Source {
     path: PathBuf,
     text: String,
 }
 
 impl Source {
-    /// Path components below src, `mod.rs` and the extension taken off.
+    /// The path components below src, without `mod.rs` and the extension.
     fn module(&self) -> Vec<String> {
         let path = self.path.with_extension("");
         let mut parts: Vec<String> =
@@ -54,37 +55,37 @@ impl Source {
         parts
     }
 
-    /// The text without comments and tests, string literals emptied; line numbers stay.
+    /// The text without comments, string contents and test modules. Line numbers are preserved.
     fn code(&self) -> String {
-        let mut tests: Option<String> = None;
-        let mut marked = false;
+        let mut tests_end: Option<String> = None;
+        let mut after_cfg_test = false;
         let mut code = String::new();
         for line in self.text.lines() {
-            let bare = without_comments_and_strings(line);
+            let stripped = without_comments_and_strings(line);
             let indent: String = line.chars().take_while(|c| *c == ' ').collect();
-            if let Some(end) = &tests {
+            if let Some(end) = &tests_end {
                 if line == end {
-                    tests = None;
+                    tests_end = None;
                 }
-            } else if bare.trim() == "#[cfg(test)]" {
-                marked = true;
-            } else if marked && !bare.trim().starts_with("#[") && !bare.trim().is_empty() {
-                marked = false;
-                if !bare.trim_end().ends_with(';') {
-                    tests = Some(indent + "}");
+            } else if stripped.trim() == "#[cfg(test)]" {
+                after_cfg_test = true;
+            } else if after_cfg_test && !stripped.trim().starts_with("#[") && !stripped.trim().is_empty() {
+                after_cfg_test = false;
+                if !stripped.trim_end().ends_with(';') {
+                    tests_end = Some(indent + "}");
                 }
-            } else if !marked {
-                code += &bare;
+            } else if !after_cfg_test {
+                code += &stripped;
             }
             code.push('\n');
         }
-        assert!(tests.is_none(), "{}: where do the tests end?", self.path.display());
+        assert!(tests_end.is_none(), "{}: found no end of the tests", self.path.display());
         code
     }
 }
 
 fn without_comments_and_strings(line: &str) -> String {
-    let (mut bare, mut in_string) = (String::new(), false);
+    let (mut stripped, mut in_string) = (String::new(), false);
     let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
@@ -92,11 +93,11 @@ fn without_comments_and_strings(line: &str) -> String {
             '"' => in_string = !in_string,
             '/' if !in_string && chars.peek() == Some(&'/') => break,
             '\'' if !in_string && chars.peek() == Some(&'"') => drop(chars.next()), // '"'
-            c if !in_string => bare.push(c),
+            c if !in_string => stripped.push(c),
             _ => {}
         }
     }
-    bare
+    stripped
 }
 
 fn sources() -> Vec<Source> {
@@ -119,19 +120,19 @@ fn sources() -> Vec<Source> {
     all
 }
 
-/// Every path in `code` that starts at the crate's root or climbs out of its file, as components from the root, one
-/// for each leaf of a `use` tree.
+/// Every path in `code` that starts with `crate` or `super`, as components from the crate root, one for each
+/// leaf of a `use` tree.
 fn paths(code: &str, module: &[String]) -> Vec<Vec<String>> {
     let mut all = vec![];
     for (keyword, start) in [("crate::", vec![]), ("super::", module[..module.len() - 1].to_vec())] {
-        let mut from = 0;
-        while let Some(at) = code[from..].find(keyword).map(|at| at + from) {
-            from = at + keyword.len();
-            let before = code[..at].chars().next_back();
-            if before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '$' | ':')) {
-                continue; // the end of another name, or a later part of a path
+        let mut offset = 0;
+        while let Some(found) = code[offset..].find(keyword).map(|found| found + offset) {
+            offset = found + keyword.len();
+            let previous = code[..found].chars().next_back();
+            if previous.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '$' | ':')) {
+                continue; // the end of another identifier, or a later component of a path
             }
-            leaves(&mut code[from..].chars().peekable(), start.clone(), &mut all);
+            collect_leaves(&mut code[offset..].chars().peekable(), start.clone(), &mut all);
         }
     }
     all
@@ -139,8 +140,8 @@ fn paths(code: &str, module: &[String]) -> Vec<Vec<String>> {
 
 type Chars<'a> = std::iter::Peekable<std::str::Chars<'a>>;
 
-/// Reads one `use` tree or path, and adds its leaves.
-fn leaves(rest: &mut Chars, mut path: Vec<String>, all: &mut Vec<Vec<String>>) {
+/// Parses one `use` tree or path and adds its leaves to `all`.
+fn collect_leaves(rest: &mut Chars, mut path: Vec<String>, all: &mut Vec<Vec<String>>) {
     loop {
         while rest.next_if(|c| c.is_whitespace()).is_some() {}
         if rest.next_if_eq(&'{').is_some() {
@@ -149,7 +150,7 @@ fn leaves(rest: &mut Chars, mut path: Vec<String>, all: &mut Vec<Vec<String>>) {
                 if rest.next_if_eq(&'}').is_some() || rest.peek().is_none() {
                     return;
                 }
-                leaves(rest, path.clone(), all);
+                collect_leaves(rest, path.clone(), all);
             }
         }
         let mut name = String::new();
@@ -163,42 +164,42 @@ fn leaves(rest: &mut Chars, mut path: Vec<String>, all: &mut Vec<Vec<String>>) {
             _ => path.push(name),
         }
         if rest.next_if_eq(&':').is_none() || rest.next_if_eq(&':').is_none() {
-            skip_rename(rest);
+            skip_alias(rest);
             return all.push(path);
         }
     }
 }
 
-/// ` as name`
-fn skip_rename(rest: &mut Chars) {
-    let mut ahead = rest.clone();
-    let next: String = ahead.by_ref().take(4).collect();
+/// Skips ` as name`.
+fn skip_alias(rest: &mut Chars) {
+    let mut lookahead = rest.clone();
+    let next: String = lookahead.by_ref().take(4).collect();
     if next == " as " {
-        while ahead.next_if(|c| c.is_alphanumeric() || *c == '_').is_some() {}
-        *rest = ahead;
+        while lookahead.next_if(|c| c.is_alphanumeric() || *c == '_').is_some() {}
+        *rest = lookahead;
     }
 }
 
-/// Names that lib.rs lifts to the root, and the modules they come from.
+/// The names that lib.rs re-exports, and the modules that define them.
 fn reexports(sources: &[Source]) -> BTreeMap<String, String> {
     let lib = sources.iter().find(|source| source.path == Path::new("lib.rs")).unwrap().code();
-    let mut found = BTreeMap::new();
+    let mut reexports = BTreeMap::new();
     for item in lib.split(';').filter_map(|item| item.trim().strip_prefix("pub use ")) {
-        let mut all = vec![];
-        leaves(&mut item.chars().peekable(), vec![], &mut all);
-        for path in all {
-            found.insert(path[path.len() - 1].clone(), path[0].clone());
+        let mut paths = vec![];
+        collect_leaves(&mut item.chars().peekable(), vec![], &mut paths);
+        for path in paths {
+            reexports.insert(path[path.len() - 1].clone(), path[0].clone());
         }
     }
-    assert_eq!(found.get("Hornbook").map(String::as_str), Some("generate"));
-    found
+    assert_eq!(reexports.get("Hornbook").map(String::as_str), Some("generate"));
+    reexports
 }
 
 #[test]
-fn arrows_point_one_way() {
+fn module_dependencies_follow_layers() {
     let sources = sources();
     let reexports = reexports(&sources);
-    let (mut wrong, mut edges) = (vec![], BTreeMap::new());
+    let (mut violations, mut edges) = (vec![], BTreeMap::new());
     for source in &sources {
         let module = source.module();
         if module == ["lib"] || module == ["main"] {
@@ -213,13 +214,13 @@ fn arrows_point_one_way() {
             *edges.entry((module[0].clone(), other.clone())).or_insert(0) += 1;
             let types_only =
                 module[0] != "checkpoint" || path.iter().any(|part| part.starts_with(char::is_uppercase));
-            if !may_know(&module[0], other) || !types_only {
-                wrong.push(format!("src/{} uses {}", source.path.display(), path.join("::")));
+            if !may_depend_on(&module[0], other) || !types_only {
+                violations.push(format!("src/{} uses {}", source.path.display(), path.join("::")));
             }
         }
     }
-    assert!(wrong.is_empty(), "arrows that point the wrong way:\n{}", wrong.join("\n"));
-    // The reading above has found the arrows everyone knows of.
+    assert!(violations.is_empty(), "forbidden dependencies:\n{}", violations.join("\n"));
+    // Known dependencies must be among those found.
     for (from, to) in [
         ("checkpoint", "kernels"),
         ("model", "checkpoint"),
@@ -235,13 +236,13 @@ fn arrows_point_one_way() {
 }
 
 #[test]
-fn a_path_is_read_as_the_compiler_reads_it() {
+fn use_paths_are_resolved_from_crate_root() {
     let module = ["generate".to_string(), "beams".to_string()];
     let code = "use crate::{Error, model::{self, KvCache as Cache}, kernels::rows::*};\n\
                 use super::Hornbook;\nuse super::super::server::Queue;\nlet x = crate::cli::run(super::beams::y);\n\
                 pub(in crate::kernels) fn f() {}";
-    let mut found: Vec<String> = paths(code, &module).iter().map(|path| path.join("::")).collect();
-    found.sort();
+    let mut resolved: Vec<String> = paths(code, &module).iter().map(|path| path.join("::")).collect();
+    resolved.sort();
     let expected = [
         "Error",
         "cli::run",
@@ -253,49 +254,59 @@ fn a_path_is_read_as_the_compiler_reads_it() {
         "model::KvCache",
         "server::Queue",
     ];
-    assert_eq!(found, expected);
-    assert!(may_know("cli", "server") && may_know("server", "engine") && may_know("engine", "generate"));
-    assert!(!may_know("server", "lens") && !may_know("generate", "engine") && !may_know("kernels", "model"));
+    assert_eq!(resolved, expected);
+    assert!(
+        may_depend_on("cli", "server")
+            && may_depend_on("server", "engine")
+            && may_depend_on("engine", "generate")
+    );
+    assert!(
+        !may_depend_on("server", "lens")
+            && !may_depend_on("generate", "engine")
+            && !may_depend_on("kernels", "model")
+    );
 }
 
 #[test]
-fn unsafe_is_where_it_may_be_and_says_why() {
-    let (mut wrong, mut found) = (vec![], 0);
+fn unsafe_is_confined_and_explained() {
+    let (mut violations, mut count) = (vec![], 0);
     for source in sources() {
         let lines: Vec<&str> = source.text.lines().collect();
         for (i, line) in source.code().lines().enumerate() {
-            let is_word = |word: &str| word == "unsafe";
-            if !line.split(|c: char| !c.is_alphanumeric() && c != '_').any(is_word) {
+            let is_unsafe = |word: &str| word == "unsafe";
+            if !line.split(|c: char| !c.is_alphanumeric() && c != '_').any(is_unsafe) {
                 continue;
             }
-            found += 1;
-            let place = format!("src/{}:{}", source.path.display(), i + 1);
-            if !UNSAFE.contains(&source.module()[0].as_str()) {
-                wrong.push(format!("{place}: unsafe may only be in {}", UNSAFE.join(" and ")));
+            count += 1;
+            let location = format!("src/{}:{}", source.path.display(), i + 1);
+            if !UNSAFE_MODULES.contains(&source.module()[0].as_str()) {
+                let allowed = UNSAFE_MODULES.join(" and ");
+                violations.push(format!("{location}: unsafe is only allowed in {allowed}"));
             }
-            // For a function, its documentation says what the caller promises.
+            // An unsafe function documents the caller's obligations.
             let documentation = (0..i).rev().take_while(|&j| lines[j].trim().starts_with(['/', '#']));
-            let promised = line.contains("unsafe fn")
+            let is_documented = line.contains("unsafe fn")
                 && documentation
                     .into_iter()
                     .any(|j| lines[j].contains("# Safety") || lines[j].contains("SAFETY"));
-            let explained = lines[i.saturating_sub(NEARBY)..=i].iter().any(|line| line.contains("SAFETY:"));
-            if !promised && !explained {
-                wrong.push(format!("{place}: no SAFETY comment: {}", lines[i].trim()));
+            let nearby = &lines[i.saturating_sub(MAX_SAFETY_DISTANCE)..=i];
+            let is_explained = nearby.iter().any(|line| line.contains("SAFETY:"));
+            if !is_documented && !is_explained {
+                violations.push(format!("{location}: no SAFETY comment: {}", lines[i].trim()));
             }
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(found > 20, "only {found} lines with unsafe were found");
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
+    assert!(count > 20, "found only {count} lines with unsafe");
 }
 
 #[test]
-fn every_file_can_be_read_in_one_sitting() {
-    let long: Vec<String> = sources()
+fn source_files_are_short() {
+    let too_long: Vec<String> = sources()
         .iter()
         .map(|source| (source.path.display().to_string(), source.text.lines().count()))
-        .filter(|(_, lines)| *lines > LONGEST_FILE)
-        .map(|(path, lines)| format!("src/{path} has {lines} lines, expected at most {LONGEST_FILE}"))
+        .filter(|(_, lines)| *lines > MAX_FILE_LINES)
+        .map(|(path, lines)| format!("src/{path} has {lines} lines, expected at most {MAX_FILE_LINES}"))
         .collect();
-    assert!(long.is_empty(), "{}", long.join("\n"));
+    assert!(too_long.is_empty(), "{}", too_long.join("\n"));
 }

@@ -1,5 +1,5 @@
-//! The real GPT-2 against what others have seen it print (tests/data/real-gpt2.json names the sources). It is not
-//! part of the repository: these tests compare where it is in the local Hugging Face cache, and say so where it is not.
+//! OpenAI's GPT-2 against published outputs (tests/data/real-gpt2.json names the sources). The model is not
+//! part of the repository: without it in the local Hugging Face cache, these tests are skipped with a note.
 
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::isa::Isa;
@@ -37,22 +37,23 @@ fn published() -> Published {
     serde_json::from_str(include_str!("data/real-gpt2.json")).unwrap()
 }
 
-/// The model, or none where this machine does not have it. One that is there but cannot be read is a failure.
+/// The model, or `None` if it is not in the cache. A model that is in the cache but cannot be loaded is a
+/// failure.
 fn gpt2() -> Option<Hornbook> {
     match Checkpoint::open("gpt2") {
         Ok(checkpoint) => {
             Some(Hornbook::new(checkpoint, ThreadPool::new(0, Isa::choose().unwrap())).unwrap())
         }
-        Err(missing @ Error::ModelNotFound { .. }) => {
-            eprintln!("skipped: {missing}");
+        Err(not_found @ Error::ModelNotFound { .. }) => {
+            eprintln!("skipped: {not_found}");
             None
         }
-        Err(broken) => panic!("{broken}"),
+        Err(error) => panic!("{error}"),
     }
 }
 
 #[test]
-fn it_continues_as_published() {
+fn greedy_continuations_match_published() {
     let greedy = published().greedy;
     assert!(!greedy.is_empty());
     let Some(gpt2) = gpt2() else { return };
@@ -66,9 +67,9 @@ fn it_continues_as_published() {
     }
 }
 
-/// The published logits are of an export that may be quantized: the best token is the same, and logits agree to 1 %.
+/// The published logits may come from a quantized export: the best token is the same, and logits agree to 1%.
 #[test]
-fn its_next_tokens_are_as_published() {
+fn next_token_logits_match_published() {
     let cases = published().next_token.cases;
     assert!(cases.len() >= 5);
     let Some(gpt2) = gpt2() else { return };
@@ -77,8 +78,8 @@ fn its_next_tokens_are_as_published() {
         let mut session =
             hornbook::model::Session::new(gpt2.model(), ids.len(), Options::default().kv_precision);
         let logits = session.feed(&ids).unwrap();
-        let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
-        assert_eq!(best as u32, top[0].0, "{prompt}");
+        let argmax = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+        assert_eq!(argmax as u32, top[0].0, "{prompt}");
         for (id, expected) in top {
             let found = logits[id as usize];
             assert!(

@@ -1,11 +1,11 @@
-//! Draws: reproducible, in proportion, and alive whatever the logits are.
+//! Sampling is reproducible, follows the distribution, and handles any logits.
 
 use hornbook::sampling::{Sampler, SamplingParams, token_logprob};
 use proptest::prelude::*;
 
-/// Logits that look like a model's, from a fixed rule.
-fn logits(vocab_size: usize, salt: u32) -> Vec<f32> {
-    let mut state = salt.wrapping_mul(2_654_435_769).wrapping_add(1);
+/// Pseudo-random logits with a distribution similar to a model's.
+fn logits(vocab_size: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_769).wrapping_add(1);
     let mut next = || {
         state ^= state << 13;
         state ^= state >> 17;
@@ -15,7 +15,7 @@ fn logits(vocab_size: usize, salt: u32) -> Vec<f32> {
     (0..vocab_size).map(|_| 4.0 * (next() + next() + next() + next() - 2.0) - 30.0).collect()
 }
 
-fn run(params: &SamplingParams, stream: u64, n: usize) -> Vec<u32> {
+fn sample_n(params: &SamplingParams, stream: u64, n: usize) -> Vec<u32> {
     let mut sampler = Sampler::new(params.clone(), stream);
     let mut generated = Vec::new();
     for i in 0..n {
@@ -25,10 +25,10 @@ fn run(params: &SamplingParams, stream: u64, n: usize) -> Vec<u32> {
     generated
 }
 
-/// The very tokens, so that a change of platform, compiler or algorithm shows.
+/// Golden tokens, so that a difference between platforms, compilers or algorithms is detected.
 #[test]
-fn a_seed_gives_these_tokens_everywhere() {
-    let plain = SamplingParams { seed: 42, ..Default::default() };
+fn seed_gives_golden_tokens() {
+    let unfiltered = SamplingParams { seed: 42, ..Default::default() };
     let filtered = SamplingParams {
         temperature: 0.7,
         top_k: 60,
@@ -39,46 +39,47 @@ fn a_seed_gives_these_tokens_everywhere() {
         presence_penalty: 0.3,
         frequency_penalty: 0.2,
         no_repeat_ngram_size: 2,
-        ..plain.clone()
+        ..unfiltered.clone()
     };
-    assert_eq!(run(&plain, 0, 12), PLAIN);
-    assert_eq!(run(&plain, 1, 12), PLAIN_STREAM_1);
-    assert_eq!(run(&filtered, 0, 12), FILTERED);
-    assert_ne!(run(&SamplingParams { seed: 43, ..plain }, 0, 12), PLAIN);
+    assert_eq!(sample_n(&unfiltered, 0, 12), UNFILTERED);
+    assert_eq!(sample_n(&unfiltered, 1, 12), UNFILTERED_STREAM_1);
+    assert_eq!(sample_n(&filtered, 0, 12), FILTERED);
+    assert_ne!(sample_n(&SamplingParams { seed: 43, ..unfiltered }, 0, 12), UNFILTERED);
 }
 
-const PLAIN: [u32; 12] = [174, 196, 61, 112, 43, 27, 93, 144, 126, 101, 101, 185];
-const PLAIN_STREAM_1: [u32; 12] = [175, 65, 80, 126, 7, 135, 15, 41, 26, 124, 34, 198];
+const UNFILTERED: [u32; 12] = [174, 196, 61, 112, 43, 27, 93, 144, 126, 101, 101, 185];
+const UNFILTERED_STREAM_1: [u32; 12] = [175, 65, 80, 126, 7, 135, 15, 41, 26, 124, 34, 198];
 const FILTERED: [u32; 12] = [181, 198, 43, 126, 71, 65, 94, 107, 83, 116, 152, 185];
 
-/// Chi-squared over 8 tokens: 24.3 is exceeded once in a thousand seeds, and the seed is fixed.
+/// A chi-squared test with 7 degrees of freedom: 24.3 is exceeded with probability 0.001, and the seed is
+/// fixed.
 #[test]
-fn draws_come_in_proportion() {
+fn sampled_frequencies_match_distribution() {
     let row: Vec<f32> = (1..=8).map(|i| libm::logf(i as f32) - 90.0).collect();
     for temperature in [1.0, 0.5] {
         let params = SamplingParams { temperature, seed: 7, ..Default::default() };
         let mut sampler = Sampler::new(params, 3);
-        let mut seen = [0f64; 8];
+        let mut counts = [0f64; 8];
         let draws = 20_000;
         for _ in 0..draws {
-            seen[sampler.sample(&row, &[], &[]).id as usize] += 1.0;
+            counts[sampler.sample(&row, &[], &[]).id as usize] += 1.0;
         }
         let weight = |i: usize| libm::pow((i + 1) as f64, 1.0 / f64::from(temperature));
         let total: f64 = (0..8).map(weight).sum();
         let expected = |i: usize| weight(i) / total * f64::from(draws);
-        let chi: f64 = (0..8).map(|i| (seen[i] - expected(i)).powi(2) / expected(i)).sum();
-        assert!(chi < 24.3, "{chi}: {seen:?}");
+        let chi_squared: f64 = (0..8).map(|i| (counts[i] - expected(i)).powi(2) / expected(i)).sum();
+        assert!(chi_squared < 24.3, "{chi_squared}: {counts:?}");
     }
 }
 
 #[test]
-fn temperature_0_takes_the_best_and_the_lowest_of_equals() {
+fn temperature_zero_is_argmax_with_ties_by_id() {
     let greedy = SamplingParams { temperature: 0.0, top_k: 1, ..Default::default() };
     let mut sampler = Sampler::new(greedy.clone(), 0);
     assert_eq!(sampler.sample(&[1.0, 3.0, 3.0], &[], &[]).id, 1);
     let row = [0.0, 1e-30, f32::NEG_INFINITY];
     assert_eq!(sampler.sample(&row, &[], &[]).id, 1);
-    // Penalties and bans come before it.
+    // The logits processors run before the argmax.
     let mut sampler = Sampler::new(SamplingParams { presence_penalty: 2.0, ..greedy }, 0);
     assert_eq!(sampler.sample(&[1.0, 2.0], &[1], &[1]).id, 0);
 }
@@ -103,7 +104,7 @@ fn logprobs_are_of_the_raw_distribution() {
 }
 
 #[test]
-fn stop_ids_wait_for_min_tokens() {
+fn stop_ids_are_banned_until_min_tokens() {
     let params = SamplingParams { temperature: 0.0, min_tokens: 2, stop_ids: vec![0], ..Default::default() };
     let mut sampler = Sampler::new(params, 0);
     let row = [9.0, 1.0, 2.0];
@@ -113,7 +114,7 @@ fn stop_ids_wait_for_min_tokens() {
 }
 
 #[test]
-fn bans_that_leave_nothing_are_lifted() {
+fn bans_of_all_tokens_are_lifted() {
     for temperature in [0.0, 1.0] {
         let params = SamplingParams { temperature, no_repeat_ngram_size: 1, ..Default::default() };
         let mut sampler = Sampler::new(params, 0);
@@ -122,10 +123,10 @@ fn bans_that_leave_nothing_are_lifted() {
 }
 
 fn any_params() -> impl Strategy<Value = SamplingParams> {
-    let share = || prop_oneof![Just(0.0f32), Just(1.0), 0.0f32..=1.0];
+    let probability = || prop_oneof![Just(0.0f32), Just(1.0), 0.0f32..=1.0];
     (
         (prop_oneof![Just(0.0f32), Just(1.0), Just(1e-38), Just(f32::MAX), 0.01f32..3.0], 0usize..9),
-        (share(), share(), prop_oneof![Just(1.0f32), 1e-6f32..=1.0]),
+        (probability(), probability(), prop_oneof![Just(1.0f32), 1e-6f32..=1.0]),
         (prop_oneof![Just(1.0f32), Just(f32::MIN_POSITIVE), Just(f32::MAX), 0.1f32..3.0]),
         (-2.0f32..=2.0, -2.0f32..=2.0, 0usize..4),
         prop::collection::vec((0u32..12, prop_oneof![Just(f32::NEG_INFINITY), -100f32..100.0]), 0..3),
@@ -155,9 +156,9 @@ fn any_params() -> impl Strategy<Value = SamplingParams> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Any valid options and any floats at all: no panic, an id in range, and the same one again.
+    /// Any valid parameters and any floats: no panic, an id within the vocabulary, and the same id again.
     #[test]
-    fn any_logits_give_a_token(
+    fn any_logits_give_valid_token(
         params in any_params(),
         row in prop::collection::vec(prop_oneof![
             4 => -20f32..20.0,
@@ -171,15 +172,15 @@ proptest! {
         let sampled = sampler.sample(&row, prompt, generated);
         prop_assert!((sampled.id as usize) < row.len());
         prop_assert!(!sampled.logprob.is_nan() && sampled.logprob <= 1e-6);
-        let again = Sampler::new(params.clone(), 5).sample(&row, prompt, generated);
-        prop_assert_eq!(sampled, again);
+        let repeated = Sampler::new(params.clone(), 5).sample(&row, prompt, generated);
+        prop_assert_eq!(sampled, repeated);
         if params.temperature > 0.0 {
-            let left: Vec<_> = sampler.distribution(&row, prompt, generated).probabilities().collect();
-            prop_assert!(!left.is_empty());
+            let candidates: Vec<_> = sampler.distribution(&row, prompt, generated).probabilities().collect();
+            prop_assert!(!candidates.is_empty());
             if row.iter().any(|l| *l > f32::NEG_INFINITY) {
-                let sum: f64 = left.iter().map(|&(_, p)| p).sum();
+                let sum: f64 = candidates.iter().map(|&(_, p)| p).sum();
                 prop_assert!((sum - 1.0).abs() < 1e-9, "{}", sum);
-                prop_assert!(left.iter().any(|&(id, p)| id == sampled.id && p > 0.0));
+                prop_assert!(candidates.iter().any(|&(id, p)| id == sampled.id && p > 0.0));
             }
         }
     }

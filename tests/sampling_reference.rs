@@ -1,4 +1,4 @@
-//! Processors, filters and beam search against transformers (scripts/make_sampling_reference.py).
+//! Logits processors, logits warpers and beam search match transformers (scripts/make_sampling_reference.py).
 
 use std::path::Path;
 
@@ -11,23 +11,24 @@ fn read<T: serde::de::DeserializeOwned>(name: &str) -> T {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// Options by the names they have in transformers. One that is not known here is a test that would test nothing.
-fn options(options: &Map<String, Value>, stop_ids: &[u32]) -> (SamplingParams, BeamParams, usize) {
+/// Parses generation options with transformers' names. Panics on an unknown one, which would otherwise not be
+/// tested.
+fn parse_options(options: &Map<String, Value>, stop_ids: &[u32]) -> (SamplingParams, BeamParams, usize) {
     let (mut sampling, mut beam, mut max_new_tokens) = (SamplingParams::default(), BeamParams::default(), 0);
     sampling.stop_ids = stop_ids.to_vec();
     for (name, value) in options {
         let number = value.as_f64().unwrap_or(f64::NAN) as f32;
-        let whole = value.as_u64().unwrap_or(u64::MAX) as usize;
+        let integer = value.as_u64().unwrap_or(u64::MAX) as usize;
         match name.as_str() {
             "temperature" => sampling.temperature = number,
-            "top_k" => sampling.top_k = whole,
+            "top_k" => sampling.top_k = integer,
             "top_p" => sampling.top_p = number,
             "min_p" => sampling.min_p = number,
             "typical_p" => sampling.typical_p = number,
             "repetition_penalty" => sampling.repetition_penalty = number,
-            "no_repeat_ngram_size" => sampling.no_repeat_ngram_size = whole,
-            "min_tokens" | "min_new_tokens" => sampling.min_tokens = whole,
-            "num_beams" => beam.num_beams = whole,
+            "no_repeat_ngram_size" => sampling.no_repeat_ngram_size = integer,
+            "min_tokens" | "min_new_tokens" => sampling.min_tokens = integer,
+            "num_beams" => beam.num_beams = integer,
             "length_penalty" => beam.length_penalty = number,
             "early_stopping" => {
                 beam.early_stopping = match value {
@@ -37,7 +38,7 @@ fn options(options: &Map<String, Value>, stop_ids: &[u32]) -> (SamplingParams, B
                     other => panic!("early_stopping {other}"),
                 }
             }
-            "max_new_tokens" => max_new_tokens = whole,
+            "max_new_tokens" => max_new_tokens = integer,
             "eos_token_id" => {
                 sampling.stop_ids = match value {
                     Value::Array(_) => serde_json::from_value(value.clone()).unwrap(),
@@ -73,24 +74,24 @@ struct Case {
 }
 
 #[test]
-fn what_may_be_drawn_and_how_likely_is_as_in_transformers() {
+fn distribution_matches_transformers() {
     let Warpers { inputs, cases } = read("warpers.json");
     assert!(cases.len() > 90);
     for case in cases {
         let input = &inputs[case.input];
-        let (sampling, ..) = options(&case.options, &input.stop_ids);
+        let (sampling, ..) = parse_options(&case.options, &input.stop_ids);
         sampling.validate(input.logits.len()).unwrap();
         let mut sampler = Sampler::new(sampling, 0);
         for _ in 0..2 {
-            let left = sampler.distribution(&input.logits, &input.prompt, &input.generated);
+            let candidates = sampler.distribution(&input.logits, &input.prompt, &input.generated);
             let mut found = vec![0.0; input.logits.len()];
-            left.probabilities().for_each(|(id, p)| found[id as usize] = p);
+            candidates.probabilities().for_each(|(id, p)| found[id as usize] = p);
             let mut expected = vec![0.0; input.logits.len()];
             for (&id, &p) in case.kept.iter().zip(&case.probabilities) {
                 expected[id as usize] = p;
             }
             for (id, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                // A token that is all but impossible weighs nothing here.
+                // Probabilities below about 1e-11 are 0 here.
                 let close = (found - expected).abs() < 1e-11 + 1e-5 * expected;
                 let context = format!("input {}, {:?}, token {id}", case.input, case.options);
                 assert!(close, "{context}: {found}, expected {expected}");
@@ -116,43 +117,43 @@ struct Search {
 #[derive(Deserialize)]
 struct Expected {
     tokens: Vec<u32>,
-    /// Greedy search has none.
+    /// None for greedy search.
     score: Option<f64>,
 }
 
-/// The model is a table: the logits that follow a text depend on its last token and its length.
-fn follow(table: &[Vec<f32>], tokens: &[u32]) -> Vec<f32> {
+/// The logits of a toy model: a table lookup by the text's last token and its length.
+fn table_logits(table: &[Vec<f32>], tokens: &[u32]) -> Vec<f32> {
     let last = &table[tokens[tokens.len() - 1] as usize];
     let by_length = &table[tokens.len() % table.len()];
     last.iter().zip(by_length).map(|(a, b)| a + b / 2.0).collect()
 }
 
 #[test]
-fn beams_find_what_transformers_finds() {
+fn beam_search_matches_transformers() {
     let Beams { tables, searches } = read("beam.json");
     assert!(searches.len() > 200);
     for search in searches {
         let table = &tables[search.table];
-        let (sampling, beam, max_new_tokens) = options(&search.options, &[]);
+        let (sampling, beam, max_new_tokens) = parse_options(&search.options, &[]);
         if beam.num_beams == 1 {
-            let found = greedy(table, &search.prompt, sampling, max_new_tokens);
-            assert_eq!(found, search.hypotheses[0].tokens);
+            let tokens = greedy(table, &search.prompt, sampling, max_new_tokens);
+            assert_eq!(tokens, search.hypotheses[0].tokens);
             continue;
         }
         let mut beams = BeamSearch::new(beam, sampling, &search.prompt, max_new_tokens).unwrap();
-        // Parents and tokens are all that a KV cache is told: they must spell out the hypotheses.
+        // A KV cache receives only parents and tokens, so these must reproduce the hypotheses.
         let mut texts = vec![search.prompt.clone()];
         loop {
-            let logits: Vec<Vec<f32>> = texts.iter().map(|text| follow(table, text)).collect();
+            let logits: Vec<Vec<f32>> = texts.iter().map(|text| table_logits(table, text)).collect();
             let rows: Vec<&[f32]> = logits.iter().map(Vec::as_slice).collect();
             let Some(step) = beams.step(&rows) else { break };
-            let grown = step.parents.iter().zip(&step.tokens);
-            texts = grown.map(|(&parent, &token)| [&texts[parent][..], &[token]].concat()).collect();
+            let steps = step.parents.iter().zip(&step.tokens);
+            texts = steps.map(|(&parent, &token)| [&texts[parent][..], &[token]].concat()).collect();
         }
-        let found = beams.into_hypotheses();
+        let hypotheses = beams.into_hypotheses();
         let context = format!("table {}, {:?}", search.table, search.options);
-        assert_eq!(found.len(), beam.num_beams, "{context}");
-        for (found, expected) in found.iter().zip(&search.hypotheses) {
+        assert_eq!(hypotheses.len(), beam.num_beams, "{context}");
+        for (found, expected) in hypotheses.iter().zip(&search.hypotheses) {
             assert_eq!(found.tokens, expected.tokens, "{context}");
             if let Some(score) = expected.score {
                 let close = (found.score - score).abs() < 1e-4 * score.abs().max(1.0);
@@ -162,14 +163,14 @@ fn beams_find_what_transformers_finds() {
     }
 }
 
-/// What transformers does where it is asked for one beam.
+/// Greedy decoding, as in transformers with `num_beams = 1`.
 fn greedy(table: &[Vec<f32>], prompt: &[u32], sampling: SamplingParams, max: usize) -> Vec<u32> {
     let stop_ids = sampling.stop_ids.clone();
     let mut sampler = Sampler::new(SamplingParams { temperature: 0.0, ..sampling }, 0);
     let mut text = prompt.to_vec();
     for _ in 0..max {
         let (prompt, generated) = text.split_at(prompt.len());
-        let id = sampler.sample(&follow(table, &text), prompt, generated).id;
+        let id = sampler.sample(&table_logits(table, &text), prompt, generated).id;
         text.push(id);
         if stop_ids.contains(&id) {
             break;
@@ -179,9 +180,9 @@ fn greedy(table: &[Vec<f32>], prompt: &[u32], sampling: SamplingParams, max: usi
 }
 
 #[test]
-fn a_search_of_no_tokens_finds_nothing_and_bad_options_are_named() {
-    let none = BeamSearch::new(BeamParams::default(), SamplingParams::default(), &[1], 0).unwrap();
-    assert!(none.into_hypotheses().is_empty());
+fn beam_search_without_tokens_is_empty_and_invalid_params_are_named() {
+    let empty = BeamSearch::new(BeamParams::default(), SamplingParams::default(), &[1], 0).unwrap();
+    assert!(empty.into_hypotheses().is_empty());
     for (params, message) in [
         (
             BeamParams { num_beams: 1, ..Default::default() },
@@ -197,9 +198,9 @@ fn a_search_of_no_tokens_finds_nothing_and_bad_options_are_named() {
     }
 }
 
-/// NaN and infinities, a vocabulary smaller than the search is wide, and bans that leave nothing.
+/// NaN and infinities, a vocabulary smaller than the number of beams, and bans of every token.
 #[test]
-fn beams_survive_any_logits() {
+fn beam_search_handles_any_logits() {
     let (inf, nan) = (f32::INFINITY, f32::NAN);
     for row in [&[nan, nan][..], &[-inf, -inf], &[inf, 1.0, inf], &[nan, 0.0, -inf], &[1.0]] {
         let sampling = SamplingParams { no_repeat_ngram_size: 1, ..Default::default() };

@@ -1,4 +1,5 @@
-//! Tokenizer files: the two forms agree, and a file that is no byte-level BPE is refused in one line that names it.
+//! Tokenizer files: the two formats agree, and a file that is not byte-level BPE gives a one-line error that
+//! names it.
 
 use std::path::Path;
 
@@ -21,7 +22,7 @@ fn parse_value(json: &Value) -> Tokenizer {
 }
 
 #[test]
-fn json_and_vocab_with_merges_are_the_same_tokenizer() {
+fn tokenizer_json_and_vocab_merges_agree() {
     let json = parse(&fable_json());
     let folder = Path::new(FABLE);
     let files = Tokenizer::from_vocab_merges(&folder.join("vocab.json"), &folder.join("merges.txt")).unwrap();
@@ -40,9 +41,9 @@ fn json_and_vocab_with_merges_are_the_same_tokenizer() {
     });
 }
 
-/// Truncation, padding and templates are a training pipeline's business; a prompt must come through whole and alone.
+/// Truncation, padding and post-processing are ignored: the prompt's tokens are exactly those of its text.
 #[test]
-fn a_prompt_is_neither_cut_nor_padded_nor_wrapped() {
+fn truncation_padding_and_post_processor_are_ignored() {
     let plain = parse(&fable_json());
     let mut json: Value = serde_json::from_slice(&fable_json()).unwrap();
     json["truncation"] =
@@ -55,16 +56,16 @@ fn a_prompt_is_neither_cut_nor_padded_nor_wrapped() {
         "single": [end, text("A", 0)], "pair": [text("A", 0), text("B", 1)],
         "special_tokens": {"<|endoftext|>":
             {"id": "<|endoftext|>", "ids": [4095], "tokens": ["<|endoftext|>"]}}});
-    let dressed = parse_value(&json);
+    let with_extras = parse_value(&json);
     let text = "Once upon a time there was a fox.";
     for special in [false, true] {
-        let ids = dressed.encode(text, special).unwrap();
+        let ids = with_extras.encode(text, special).unwrap();
         assert_eq!(ids, plain.encode(text, special).unwrap());
     }
 }
 
 #[test]
-fn merges_may_be_strings_or_pairs_and_tokens_may_be_added() {
+fn merges_as_strings_or_pairs_and_added_tokens_are_parsed() {
     let plain = parse(&fable_json());
     let mut json: Value = serde_json::from_slice(&fable_json()).unwrap();
     let merges = json["model"]["merges"].as_array_mut().unwrap();
@@ -85,26 +86,26 @@ fn merges_may_be_strings_or_pairs_and_tokens_may_be_added() {
             false => json!(pair.join(" ")),
         });
         json["model"]["merges"] = merges.collect();
-        let same = parse_value(&json);
-        assert_eq!(same.encode(text, false).unwrap(), plain.encode(text, false).unwrap());
+        let tokenizer = parse_value(&json);
+        assert_eq!(tokenizer.encode(text, false).unwrap(), plain.encode(text, false).unwrap());
     }
 
     let mut token = json["added_tokens"][0].clone();
     token["id"] = json!(4096);
     token["content"] = json!("<|fox é|>");
     json["added_tokens"].as_array_mut().unwrap().push(token);
-    let other = parse_value(&json);
-    assert_eq!(other.vocab_size(), 4097);
-    assert_eq!(other.encode(text, false).unwrap(), plain.encode(text, false).unwrap());
-    let ids = other.encode(text, true).unwrap();
+    let extended = parse_value(&json);
+    assert_eq!(extended.vocab_size(), 4097);
+    assert_eq!(extended.encode(text, false).unwrap(), plain.encode(text, false).unwrap());
+    let ids = extended.encode(text, true).unwrap();
     assert!(ids.contains(&4096));
-    assert_eq!(other.decode(&ids), text);
+    assert_eq!(extended.decode(&ids), text);
 }
 
-/// Each fault: where a good file is changed, to what, and the words its message must have.
+/// Each case: the JSON pointer to change in a valid file, the new value, and a part of the expected message.
 #[test]
-fn a_malformed_tokenizer_json_is_refused_in_one_line() {
-    let good: Value = serde_json::from_slice(&fable_json()).unwrap();
+fn malformed_tokenizer_json_is_one_line_error() {
+    let valid: Value = serde_json::from_slice(&fable_json()).unwrap();
     #[rustfmt::skip]
     let cases = [
         ("/model/type", json!("Unigram"), r#"model.type: found "Unigram", expected "BPE""#),
@@ -136,60 +137,60 @@ fn a_malformed_tokenizer_json_is_refused_in_one_line() {
         ("", json!([]), ""),
         ("", json!({"added_tokens": []}), "missing field `model`"),
     ];
-    for (pointer, value, words) in cases {
-        let mut json = good.clone();
+    for (pointer, value, message) in cases {
+        let mut json = valid.clone();
         *json.pointer_mut(pointer).unwrap() = value;
-        refused(&serde_json::to_vec(&json).unwrap(), words);
+        assert_json_error(&serde_json::to_vec(&json).unwrap(), message);
     }
     let bytes = fable_json();
     let half = &bytes[..bytes.len() / 2];
-    for (text, words) in [(&b""[..], "EOF"), (b"\xFF\xFE{}", ""), (b"null", ""), (half, "EOF")] {
-        refused(text, words);
+    for (text, message) in [(&b""[..], "EOF"), (b"\xFF\xFE{}", ""), (b"null", ""), (half, "EOF")] {
+        assert_json_error(text, message);
     }
 }
 
-fn refused(bytes: &[u8], words: &str) {
+fn assert_json_error(bytes: &[u8], expected: &str) {
     let error = Tokenizer::from_json(Path::new("some/tokenizer.json"), bytes)
         .err()
-        .unwrap_or_else(|| panic!("accepted; expected {words:?}"));
-    one_line(&error.to_string(), "some/tokenizer.json", words);
+        .unwrap_or_else(|| panic!("accepted, expected the error {expected:?}"));
+    assert_one_line(&error.to_string(), "some/tokenizer.json", expected);
 }
 
-fn one_line(message: &str, file: &str, words: &str) {
+fn assert_one_line(message: &str, file: &str, expected: &str) {
     assert!(message.starts_with(&format!("{file}: ")), "{message}");
-    assert!(message.contains(words), "{message}: expected {words:?}");
+    assert!(message.contains(expected), "{message}: expected {expected:?}");
     assert!(!message.contains(char::is_control), "{message}");
     assert!(message.len() < 300, "{message}");
 }
 
 #[test]
-fn malformed_vocab_and_merges_are_refused_in_one_line() {
+fn malformed_vocab_and_merges_are_one_line_errors() {
     let folder = tempfile::tempdir().unwrap();
     let vocab = folder.path().join("vocab.json");
     let merges = folder.path().join("merges.txt");
-    let good_vocab = std::fs::read(Path::new(FABLE).join("vocab.json")).unwrap();
-    let good_merges = std::fs::read_to_string(Path::new(FABLE).join("merges.txt")).unwrap();
-    let refused = |v: &[u8], m: &[u8], file: &Path, words: &str| {
+    let valid_vocab = std::fs::read(Path::new(FABLE).join("vocab.json")).unwrap();
+    let valid_merges = std::fs::read_to_string(Path::new(FABLE).join("merges.txt")).unwrap();
+    let assert_error = |v: &[u8], m: &[u8], file: &Path, expected: &str| {
         std::fs::write(&vocab, v).unwrap();
         std::fs::write(&merges, m).unwrap();
-        let error = Tokenizer::from_vocab_merges(&vocab, &merges).err().expect(words);
-        one_line(&error.to_string(), file.to_str().unwrap(), words);
+        let error = Tokenizer::from_vocab_merges(&vocab, &merges).err().expect(expected);
+        assert_one_line(&error.to_string(), file.to_str().unwrap(), expected);
     };
-    let (v, m) = (&good_vocab[..], good_merges.as_bytes());
-    refused(b"", m, &vocab, "EOF");
-    refused(b"[]", m, &vocab, "expected a map");
-    refused(&v[..v.len() - 3], m, &vocab, "");
-    refused(v, b"\xFF\xFF", &merges, "not UTF-8");
-    refused(v, b"#version: 0.2\nh e\nhe\n", &merges, r#"line 3: merge "he""#);
-    refused(v, b"h e\n\nt h\n", &merges, "line 2");
-    refused(v, b"h e\nqqq z\n", &merges, "out of vocabulary");
+    let (v, m) = (&valid_vocab[..], valid_merges.as_bytes());
+    assert_error(b"", m, &vocab, "EOF");
+    assert_error(b"[]", m, &vocab, "expected a map");
+    assert_error(&v[..v.len() - 3], m, &vocab, "");
+    assert_error(v, b"\xFF\xFF", &merges, "not UTF-8");
+    assert_error(v, b"#version: 0.2\nh e\nhe\n", &merges, r#"line 3: merge "he""#);
+    assert_error(v, b"h e\n\nt h\n", &merges, "line 2");
+    assert_error(v, b"h e\nqqq z\n", &merges, "out of vocabulary");
 
     std::fs::remove_file(&merges).unwrap();
     let error = Tokenizer::from_vocab_merges(&vocab, &merges).err().unwrap();
-    one_line(&error.to_string(), merges.to_str().unwrap(), "cannot read");
-    // Windows line ends are line ends.
+    assert_one_line(&error.to_string(), merges.to_str().unwrap(), "cannot read");
+    // Windows line endings are accepted.
     std::fs::write(&vocab, v).unwrap();
-    std::fs::write(&merges, good_merges.replace('\n', "\r\n")).unwrap();
+    std::fs::write(&merges, valid_merges.replace('\n', "\r\n")).unwrap();
     let crlf = Tokenizer::from_vocab_merges(&vocab, &merges).unwrap();
     assert_eq!(crlf.encode("Once upon a time", false).unwrap().len(), 4);
 }
@@ -197,16 +198,16 @@ fn malformed_vocab_and_merges_are_refused_in_one_line() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// A damaged file may still be a tokenizer; it may never be a panic.
+    /// A corrupted file may still be valid, but must not panic.
     #[test]
-    fn damage_gives_an_error_or_a_tokenizer(
-        at in any::<prop::sample::Index>(),
+    fn corrupted_tokenizer_json_never_panics(
+        position in any::<prop::sample::Index>(),
         byte in any::<u8>(),
-        cut in any::<bool>(),
+        truncate in any::<bool>(),
     ) {
         let mut bytes = fable_json();
-        let at = at.index(bytes.len());
-        if cut { bytes.truncate(at) } else { bytes[at] = byte }
+        let position = position.index(bytes.len());
+        if truncate { bytes.truncate(position) } else { bytes[position] = byte }
         if let Ok(tokenizer) = Tokenizer::from_json(Path::new("t"), &bytes) {
             let ids = tokenizer.encode("Once upon a time<|endoftext|>", true).unwrap();
             tokenizer.decode(&ids);

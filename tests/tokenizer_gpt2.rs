@@ -1,4 +1,4 @@
-//! GPT-2's own vocabulary, rebuilt from tiktoken's ranks, encodes and decodes exactly as tiktoken does.
+//! GPT-2's tokenizer, rebuilt from tiktoken's ranks, encodes and decodes exactly as tiktoken does.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use tiktoken_rs::CoreBPE;
 
 static TIKTOKEN: LazyLock<CoreBPE> = LazyLock::new(|| tiktoken_rs::r50k_base().unwrap());
 
-/// GPT-2's tokenizer from a `vocab.json` and a `merges.txt` written from tiktoken's ranks.
+/// GPT-2's tokenizer, loaded from a `vocab.json` and a `merges.txt` generated from tiktoken's ranks.
 static GPT2: LazyLock<Tokenizer> = LazyLock::new(|| {
     let (_folder, vocab, merges) = gpt2_files();
     Tokenizer::from_vocab_merges(&vocab, &merges).unwrap()
@@ -18,8 +18,8 @@ static GPT2: LazyLock<Tokenizer> = LazyLock::new(|| {
 
 const RANKS: u32 = 50_256;
 
-/// The character GPT-2 spells each byte with, worked out apart from the library's own table.
-fn spelling() -> [char; 256] {
+/// GPT-2's `bytes_to_unicode`, implemented independently of the library.
+fn bytes_to_unicode() -> [char; 256] {
     let mut next = 0x100;
     std::array::from_fn(|b| {
         if (b > 0x20 && b < 0x7F) || (b > 0xA0 && b != 0xAD) {
@@ -30,24 +30,24 @@ fn spelling() -> [char; 256] {
     })
 }
 
-/// tiktoken keeps a rank for each token and no merges. The merge that makes a token is what is left when its bytes
-/// are joined by the lower ranks alone: exactly two parts.
+/// The merge that creates a token. tiktoken stores a rank for each token but no merges: applying the merges
+/// of lower rank to the token's bytes leaves exactly the two tokens that are merged.
 fn last_merge<'a>(token: &'a [u8], ranks: &HashMap<Vec<u8>, u32>) -> (&'a [u8], &'a [u8]) {
-    let mut cuts: Vec<usize> = (0..=token.len()).collect();
-    while cuts.len() > 3 {
-        let rank = |i: usize| ranks.get(&token[cuts[i]..cuts[i + 2]]).copied();
-        let (_, best) = (0..cuts.len() - 2)
+    let mut bounds: Vec<usize> = (0..=token.len()).collect();
+    while bounds.len() > 3 {
+        let rank = |i: usize| ranks.get(&token[bounds[i]..bounds[i + 2]]).copied();
+        let (_, best) = (0..bounds.len() - 2)
             .filter_map(|i| Some((rank(i)?, i)))
             .min()
-            .unwrap_or_else(|| panic!("{token:?} is not made of lower ranks"));
-        cuts.remove(best + 1);
+            .unwrap_or_else(|| panic!("{token:?} cannot be merged from tokens of lower rank"));
+        bounds.remove(best + 1);
     }
-    token.split_at(cuts[1])
+    token.split_at(bounds[1])
 }
 
 fn gpt2_files() -> (tempfile::TempDir, PathBuf, PathBuf) {
-    let spelling = spelling();
-    let spell = |bytes: &[u8]| -> String { bytes.iter().map(|&b| spelling[b as usize]).collect() };
+    let byte_to_char = bytes_to_unicode();
+    let spell = |bytes: &[u8]| -> String { bytes.iter().map(|&b| byte_to_char[b as usize]).collect() };
     let mut ranks = HashMap::new();
     let mut vocab = serde_json::Map::new();
     let mut merges = String::from("#version: 0.2\n");
@@ -70,7 +70,7 @@ fn gpt2_files() -> (tempfile::TempDir, PathBuf, PathBuf) {
     (folder, vocab_file, merges_file)
 }
 
-fn agrees(text: &str) {
+fn assert_matches_tiktoken(text: &str) {
     let ids = GPT2.encode(text, false).unwrap();
     assert_eq!(ids, TIKTOKEN.encode_ordinary(text), "{text:?}");
     assert_eq!(GPT2.decode(&ids), text);
@@ -80,7 +80,7 @@ fn agrees(text: &str) {
 }
 
 #[test]
-fn the_vocabulary_is_gpt2s() {
+fn rebuilt_vocabulary_matches_tiktoken() {
     assert_eq!(GPT2.vocab_size(), 50_257);
     assert_eq!(GPT2.token_to_id("<|endoftext|>"), Some(50_256));
     assert_eq!(GPT2.token_to_id("Ġthe"), Some(262));
@@ -94,9 +94,9 @@ fn the_vocabulary_is_gpt2s() {
     assert_eq!(GPT2.token_bytes(u32::MAX), b"");
 }
 
-/// A few thousand strings: every fragment alone, every pair of them, and longer chains chosen by a fixed rule.
+/// A few thousand strings: every fragment, every pair of fragments, and longer pseudo-random concatenations.
 #[test]
-fn a_corpus_of_fragments_encodes_as_tiktoken_does() {
+fn fragment_corpus_matches_tiktoken() {
     #[rustfmt::skip]
     let fragments = [
         "", " ", "  ", "   \t", "\n", "\r\n", "\n\n \n", "\t\tx", "\u{0}", "\u{1b}[31m", "\u{7f}", "\u{a0}",
@@ -109,33 +109,33 @@ fn a_corpus_of_fragments_encodes_as_tiktoken_does() {
         "<|endoftext", "|>", "C:\\tmp\\", "\"quoted\"", "zzzzzzzzzzzzzzzz", "AaAaAaAa",
     ];
     for (i, a) in fragments.iter().enumerate() {
-        agrees(a);
+        assert_matches_tiktoken(a);
         for b in &fragments {
-            agrees(&format!("{a}{b}"));
+            assert_matches_tiktoken(&format!("{a}{b}"));
         }
         let pick = |k: usize| fragments[(i * 7 + k * k * 5 + k) % fragments.len()];
-        agrees(&(0..12).map(pick).collect::<String>());
+        assert_matches_tiktoken(&(0..12).map(pick).collect::<String>());
     }
     for n in [1, 2, 3, 5, 17, 100, 3000] {
         for unit in [" ", "\n", "\t ", "a", "ab", "0", "é", "😀", "=", " the", "' "] {
-            agrees(&unit.repeat(n));
-            agrees(&format!("{}end", unit.repeat(n)));
+            assert_matches_tiktoken(&unit.repeat(n));
+            assert_matches_tiktoken(&format!("{}end", unit.repeat(n)));
         }
     }
 }
 
 #[test]
-fn special_tokens_are_text_unless_asked_for() {
+fn special_tokens_are_plain_text_by_default() {
     let text = "<|endoftext|>";
     assert_eq!(GPT2.encode(text, true).unwrap(), [50_256]);
-    let plain = GPT2.encode(text, false).unwrap();
-    assert!(plain.len() > 1 && !plain.contains(&50_256), "{plain:?}");
-    assert_eq!(GPT2.decode(&plain), text);
+    let as_text = GPT2.encode(text, false).unwrap();
+    assert!(as_text.len() > 1 && !as_text.contains(&50_256), "{as_text:?}");
+    assert_eq!(GPT2.decode(&as_text), text);
     assert_eq!(GPT2.decode(&[50_256]), text);
 }
 
 #[test]
-fn a_character_in_two_tokens_decodes_whole() {
+fn character_split_across_tokens_is_decoded() {
     let ids = GPT2.encode("🦀", false).unwrap();
     assert!(ids.len() > 1);
     assert_eq!(GPT2.decode(&ids[..1]), "\u{FFFD}");
@@ -146,11 +146,11 @@ fn a_character_in_two_tokens_decodes_whole() {
 
 proptest! {
     #[test]
-    fn any_text_encodes_as_tiktoken_does(text in prop_oneof![
+    fn any_text_matches_tiktoken(text in prop_oneof![
         any::<String>(),
         "[ \\t\\n\\r\\u{a0}a'sdtlmrev0-9.,!😀é日\\u{301}\\u{0}-\\u{1f}]{0,60}",
         "(( ?[A-Za-z]{1,8}|'(s|t|re|ll|d)| ?[0-9]{1,6}| ?[,.;()]{1,3}|\\s{1,4})){0,20}",
     ]) {
-        agrees(&text);
+        assert_matches_tiktoken(&text);
     }
 }

@@ -44,14 +44,16 @@ pub(super) fn read_header(file: &Path, bytes: &[u8]) -> Result<Header> {
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES {
         return Err(invalid_file(format!(
-            "found a header length of {length} bytes, expected at most {MAX_HEADER_BYTES}: not a safetensors file"
+            "found a header length of {length} bytes, expected at most {MAX_HEADER_BYTES}: \
+             not a safetensors file"
         )));
     }
     // At most 10^8, so it fits into any usize.
     let length = length as usize;
     let Some((header, data)) = rest.split_at_checked(length) else {
         return Err(invalid_file(format!(
-            "found a header length of {length} bytes, expected at most the {} that follow: the file is truncated",
+            "found a header length of {length} bytes, expected at most the {} that follow: \
+             the file is truncated",
             rest.len()
         )));
     };

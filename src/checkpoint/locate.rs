@@ -84,14 +84,12 @@ fn locate_in(model: &str, cache: Option<&Path>) -> Result<PathBuf> {
             ),
         ),
         Some(cache) => (
-            format!(
-                "no such folder, and not in the Hugging Face cache {}",
-                cache.display()
-            ),
+            format!("no such folder, and not in the Hugging Face cache {}", cache.display()),
             format!("run `hornbook pull {model}` to download it"),
         ),
         None => (
-            "no such folder, and no Hugging Face cache, since HF_HUB_CACHE, HF_HOME and the home folder are unset"
+            "no such folder, and no Hugging Face cache, since HF_HUB_CACHE, HF_HOME and the home folder \
+             are unset"
                 .to_string(),
             format!("set HF_HUB_CACHE, then run `hornbook pull {model}`"),
         ),

@@ -135,7 +135,8 @@ fn read_weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
     let json = read_file(index, MAX_INDEX_BYTES)?;
     let Index { weight_map } = serde_json::from_slice(&json).map_err(|error| {
         invalid_index(format!(
-            "found no shard index ({}), expected a JSON object with a weight_map of tensor names to file names",
+            "found no shard index ({}), expected a JSON object with a weight_map of tensor names to \
+             file names",
             error.to_string().escape_debug()
         ))
     })?;
@@ -162,15 +163,15 @@ fn missing_weights(folder: &Path) -> String {
     let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
     match pickled.iter().find(|name| folder.join(name).exists()) {
         Some(name) => format!(
-            "found {name}, expected {SINGLE_FILE}: PyTorch pickle files can execute code and are not supported; convert \
-             them with \
+            "found {name}, expected {SINGLE_FILE}: PyTorch pickle files can execute code and are not supported; \
+             convert them with \
              python -c \"from transformers import AutoModelForCausalLM as M; import sys; \
              M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])\" {}",
             folder.display()
         ),
         None => format!(
-            "found neither {SINGLE_FILE} nor {INDEX}, expected the model's weights; in the Hugging Face cache, run \
-             `hornbook pull` with the model's name to download the missing files"
+            "found neither {SINGLE_FILE} nor {INDEX}, expected the model's weights; in the Hugging Face cache, \
+             run `hornbook pull` with the model's name to download the missing files"
         ),
     }
 }

@@ -50,9 +50,11 @@ mod tests {
         /// The definition: a token is banned if appending it would repeat an n-gram.
         #[test]
         fn banned_tokens_match_definition(
-            history in prop::collection::vec(0u32..4, 0..24), cut in any::<prop::sample::Index>(), n in 1usize..5,
+            history in prop::collection::vec(0u32..4, 0..24),
+            prompt_len in any::<prop::sample::Index>(),
+            n in 1usize..5,
         ) {
-            let (prompt, generated) = history.split_at(cut.index(history.len() + 1));
+            let (prompt, generated) = history.split_at(prompt_len.index(history.len() + 1));
             let expected: Vec<u32> = (0..4).filter(|&next| {
                 let mut longer = history.clone();
                 longer.push(next);

@@ -149,7 +149,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sums_do_not_depend_on_order(mut xs in prop::collection::vec(-30f32..=0.0, 0..3000), seed in any::<u64>()) {
+        fn sums_do_not_depend_on_order(
+            mut xs in prop::collection::vec(-30f32..=0.0, 0..3000),
+            seed in any::<u64>(),
+        ) {
             let weights = |xs: &[f32]| xs.iter().map(|&x| exp_weight(x)).collect::<Vec<_>>();
             let total = sum(&weights(&xs));
             prop_assert_eq!(sum_exp(&xs, 0.0), total);

@@ -134,7 +134,8 @@ mod tests {
                     // Only a proper prefix of a stop string may be held back.
                     if !m.stopped() {
                         let pending = &input[output.len()..];
-                        prop_assert!(pending.is_empty() || stops.iter().any(|s| s.starts_with(pending) && s != pending));
+                        let is_proper_prefix = |s: &String| s.starts_with(pending) && s != pending;
+                        prop_assert!(pending.is_empty() || stops.iter().any(is_proper_prefix));
                     }
                 }
                 prop_assert_eq!(m.stopped(), expected.is_some());

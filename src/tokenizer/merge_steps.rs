@@ -140,7 +140,9 @@ mod tests {
             let pre_tokens = FABLE.merge_steps(&text, true).unwrap();
             let ids: Vec<u32> = pre_tokens.iter().flat_map(PreToken::tokens).copied().collect();
             prop_assert_eq!(ids, FABLE.encode(&text, true).unwrap());
-            let bytes = |ids: &[u32]| -> Vec<u8> { ids.iter().flat_map(|&id| FABLE.token_bytes(id)).copied().collect() };
+            let bytes = |ids: &[u32]| -> Vec<u8> {
+                ids.iter().flat_map(|&id| FABLE.token_bytes(id)).copied().collect()
+            };
             for pre_token in &pre_tokens {
                 for merge in &pre_token.merges {
                     prop_assert_eq!(bytes(&merge.tokens), bytes(&pre_token.initial_tokens));

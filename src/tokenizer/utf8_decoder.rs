@@ -69,7 +69,11 @@ mod tests {
                     prop::collection::vec(any::<u8>(), 0..6),
                     // Lead and continuation bytes in valid and invalid order.
                     prop::collection::vec(
-                        prop::sample::select(&b"\x80\x9F\xA0\xBF\xC0\xC3\xE0\xE2\xED\xF0\xF4\xF5a"[..]), 0..6),
+                        prop::sample::select(
+                            &b"\x80\x9F\xA0\xBF\xC0\xC3\xE0\xE2\xED\xF0\xF4\xF5a"[..],
+                        ),
+                        0..6,
+                    ),
                     "\\PC{0,3}".prop_map(String::into_bytes),
                 ],
                 0..12,

@@ -1,4 +1,4 @@
-//! Every way we know in which a checkpoint can be wrong, and the line that says so.
+//! Every known kind of invalid checkpoint, and its error message.
 
 use std::fs;
 use std::path::Path;
@@ -7,23 +7,23 @@ use hornbook::checkpoint::Checkpoint;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::tiny::{N_EMBD, Tiny, file, parts, refused};
+use super::tiny::{N_EMBD, Tiny, assert_rejected, file, split_file};
 
 #[test]
-fn a_file_cut_short_anywhere_is_refused() {
+fn truncated_file_is_error_at_any_length() {
     let tiny = Tiny::new(Dtype::F16);
     let config = tiny.config.to_string();
     let whole = tiny.bytes();
     for length in 0..whole.len() {
-        let cut = Checkpoint::from_bytes(config.as_bytes(), whole[..length].to_vec());
-        refused(cut, "memory/model.safetensors", "found & expected");
+        let truncated = Checkpoint::from_bytes(config.as_bytes(), whole[..length].to_vec());
+        assert_rejected(truncated, "memory/model.safetensors", "found & expected");
     }
-    let longer = Checkpoint::from_bytes(config.as_bytes(), [whole, vec![0]].concat());
-    refused(longer, "memory/model.safetensors", "belong to no tensor");
+    let extended = Checkpoint::from_bytes(config.as_bytes(), [whole, vec![0]].concat());
+    assert_rejected(extended, "memory/model.safetensors", "belong to no tensor");
 }
 
 #[test]
-fn files_that_are_not_safetensors() {
+fn file_that_is_not_safetensors_is_error() {
     let tiny = Tiny::new(Dtype::F32);
     let length = |length: u64| {
         let mut bytes = tiny.bytes();
@@ -53,14 +53,14 @@ fn files_that_are_not_safetensors() {
             r"tensor a\nb & found data_offsets 9 to 13 & start at 0",
         ),
     ] {
-        refused_on_disk(&tiny, &bytes, words);
+        assert_rejected_on_disk(&tiny, &bytes, words);
     }
 }
 
 #[test]
-fn headers_that_lie_about_a_tensor() {
+fn inconsistent_tensor_header_is_error() {
     let tiny = Tiny::new(Dtype::F32);
-    let (header, data) = parts(&tiny.bytes());
+    let (header, data) = split_file(&tiny.bytes());
     let offsets = &header["wte.weight"]["data_offsets"];
     let (start, end) = (offsets[0].as_u64().unwrap(), offsets[1].as_u64().unwrap());
     let far = 1u64 << 63;
@@ -93,61 +93,61 @@ fn headers_that_lie_about_a_tensor() {
         let mut header = header.clone();
         header["wte.weight"][field] = value;
         let bytes = file(&Value::Object(header).to_string(), &data);
-        refused_on_disk(&tiny, &bytes, words);
+        assert_rejected_on_disk(&tiny, &bytes, words);
     }
 
-    // Without its entry, the tensor's bytes are a hole.
-    let mut hole = header.clone();
-    hole.remove("h.1.ln_2.bias");
-    let hole = file(&Value::Object(hole).to_string(), &data);
-    refused_on_disk(&tiny, &hole, elsewhere);
+    // Removing a tensor's entry leaves a gap in the data section.
+    let mut with_gap = header.clone();
+    with_gap.remove("h.1.ln_2.bias");
+    let with_gap = file(&Value::Object(with_gap).to_string(), &data);
+    assert_rejected_on_disk(&tiny, &with_gap, elsewhere);
 }
 
 #[test]
-fn tensors_that_are_missing_or_of_the_wrong_kind() {
+fn missing_or_mistyped_tensor_is_error() {
     let tiny = Tiny::new(Dtype::F32);
     for (name, (_, shape, _)) in &tiny.tensors {
-        let refused = |wrong: Tiny, words: &str| {
+        let assert_rejected = |wrong: Tiny, words: &str| {
             let words = format!("tensor {name}: & {words}");
-            refused(wrong.load(), "memory/model.safetensors", &words);
+            assert_rejected(wrong.load(), "memory/model.safetensors", &words);
         };
         let mut missing = tiny.clone();
         missing.tensors.remove(name);
-        refused(missing, "found no such tensor & expected");
+        assert_rejected(missing, "found no such tensor & expected");
 
         let mut integers = tiny.clone();
         integers.set(name, Dtype::I64, shape);
-        refused(integers, "found dtype I64 & expected F32, F16 or BF16");
+        assert_rejected(integers, "found dtype I64 & expected F32, F16 or BF16");
 
         let mut larger = shape.clone();
         larger[0] += 1;
         let mut longer = tiny.clone();
         longer.set(name, Dtype::F32, &larger);
-        refused(longer, &format!("found shape {larger:?} & expected shape & {shape:?}"));
+        assert_rejected(longer, &format!("found shape {larger:?} & expected shape & {shape:?}"));
     }
 }
 
 #[test]
-fn lineages_that_do_not_agree() {
+fn mixed_layouts_are_error() {
     let tiny = Tiny::new(Dtype::F32);
     let mut mixed = tiny.clone();
     mixed.set("h.1.attn.c_attn.weight", Dtype::F32, &[3 * N_EMBD, N_EMBD]);
     let words = "h.1.attn.c_attn.weight & found shape [24, 8] & expected shape [8, 24]";
-    refused(mixed.load(), "memory/model.safetensors", words);
+    assert_rejected(mixed.load(), "memory/model.safetensors", words);
 
     let mut neither = tiny;
     neither.set("h.0.attn.c_attn.weight", Dtype::F32, &[16, 8]);
     let words = "found shape [16, 8] & [8, 24] (Conv1D) or [24, 8] (nn.Linear)";
-    refused(neither.load(), "memory/model.safetensors", words);
+    assert_rejected(neither.load(), "memory/model.safetensors", words);
 }
 
 #[test]
-fn config_fields_that_cannot_be() {
+fn invalid_config_field_is_error() {
     let far = || json!(1u64 << 63);
     for (field, value, words) in [
         ("model_type", json!("llama"), r#"found "llama", expected "gpt2""#),
         ("model_type", json!(null), "found null & gpt2"),
-        ("n_embd", json!(0), "found 0, expected a whole number from 1"),
+        ("n_embd", json!(0), "found 0, expected an integer from 1"),
         ("n_embd", json!(-8), "found -8"),
         ("n_embd", json!(8.0), "found 8.0"),
         ("n_embd", json!("8"), r#"found "8""#),
@@ -187,13 +187,13 @@ fn config_fields_that_cannot_be() {
     ] {
         let mut tiny = Tiny::new(Dtype::F32);
         tiny.config[field] = value;
-        refused(tiny.load(), "memory/config.json", &format!("{field}: & {words}"));
+        assert_rejected(tiny.load(), "memory/config.json", &format!("{field}: & {words}"));
     }
 
     let mut old = Tiny::new(Dtype::F32);
     old.config.as_object_mut().unwrap().remove("n_positions");
     old.config["n_ctx"] = json!(-6);
-    refused(old.load(), "memory/config.json", "n_ctx: found -6");
+    assert_rejected(old.load(), "memory/config.json", "n_ctx: found -6");
 
     let mut odd = Tiny::new(Dtype::F32);
     for (field, value) in [("n_embd", json!(3)), ("n_head", json!(1))] {
@@ -202,11 +202,11 @@ fn config_fields_that_cannot_be() {
     odd.config["position_embedding_type"] = json!("sinusoidal");
     odd.tensors.remove("wpe.weight");
     odd.set("h.0.attn.c_attn.weight", Dtype::F32, &[3, 9]);
-    refused(odd.load(), "memory/model.safetensors", "wpe.weight & even n_embd");
+    assert_rejected(odd.load(), "memory/model.safetensors", "wpe.weight & even n_embd");
 }
 
 #[test]
-fn configs_of_another_checkpoint() {
+fn mismatched_config_is_error() {
     for (field, tensor) in [
         ("n_positions", "wpe.weight"),
         ("vocab_size", "wte.weight"),
@@ -218,19 +218,19 @@ fn configs_of_another_checkpoint() {
         tiny.config[field] = json!(40);
         let words = format!("tensor {tensor}: & found & expected shape & 40");
         let words = if field == "n_layer" { words.replace(" & 40", "") } else { words };
-        refused(tiny.load(), "memory/model.safetensors", &words);
+        assert_rejected(tiny.load(), "memory/model.safetensors", &words);
     }
 }
 
 #[test]
-fn config_files_that_are_not_json() {
+fn config_that_is_not_json_is_error() {
     let bytes = Tiny::new(Dtype::F32).bytes();
     let deep = "[".repeat(100_000);
     for (config, words) in [
-        ("", "the whole file"),
-        ("[]", "the whole file: found [], expected a JSON object"),
-        ("null", "the whole file: found null"),
-        ("PK\u{3}\u{4}", "the whole file"),
+        ("", "top level"),
+        ("[]", "top level: found [], expected a JSON object"),
+        ("null", "top level: found null"),
+        ("PK\u{3}\u{4}", "top level"),
         (&deep, "recursion limit"),
         ("{\n \"layer_norm_epsilon\": NaN,\n \"n_head\": 2}", "layer_norm_epsilon: & line 2"),
         ("{\"layer_norm_epsilon\" : -Infinity}", "layer_norm_epsilon:"),
@@ -239,42 +239,46 @@ fn config_files_that_are_not_json() {
         ("{\"n_embd\": \u{0}}", "n_embd:"),
     ] {
         let result = Checkpoint::from_bytes(config.as_bytes(), bytes.clone());
-        refused(result, "memory/config.json", words);
+        assert_rejected(result, "memory/config.json", words);
     }
     let not_text = Checkpoint::from_bytes(&[b'"', 0xff, b'"'], bytes);
-    refused(not_text, "memory/config.json", "the whole file");
+    assert_rejected(not_text, "memory/config.json", "top level");
 }
 
 #[test]
-fn folders_that_are_not_checkpoints() {
+fn folder_without_checkpoint_is_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let open = |path: &Path| Checkpoint::open(path.to_str().unwrap());
     let here = path.to_str().unwrap();
-    refused(open(path), here, "found no config.json");
+    assert_rejected(open(path), here, "found no config.json");
 
     let config = path.join("config.json");
     fs::create_dir(&config).unwrap();
-    refused(open(path), "config.json", "found a folder, expected a regular file");
+    assert_rejected(open(path), "config.json", "found a folder, expected a regular file");
     fs::remove_dir(&config).unwrap();
     fs::write(&config, Tiny::new(Dtype::F32).config.to_string()).unwrap();
-    refused(open(path), here, "neither model.safetensors nor model.safetensors.index.json");
-    refused(open(&config), "config.json", "found a file, expected the folder");
+    assert_rejected(open(path), here, "neither model.safetensors nor model.safetensors.index.json");
+    assert_rejected(open(&config), "config.json", "found a file, expected the folder");
 
     fs::write(path.join("pytorch_model.bin"), "").unwrap();
-    refused(open(path), here, "found pytorch_model.bin, expected model.safetensors & save_pretrained");
+    assert_rejected(
+        open(path),
+        here,
+        "found pytorch_model.bin, expected model.safetensors & save_pretrained",
+    );
 
     fs::create_dir(path.join("model.safetensors")).unwrap();
-    refused(open(path), "model.safetensors", "found a folder, expected a regular file");
+    assert_rejected(open(path), "model.safetensors", "found a folder, expected a regular file");
 
     let gone = path.join("gone");
-    refused(open(&gone), "gone", "not found: no such folder & config.json");
-    refused(Checkpoint::from_folder(&gone), "gone", "cannot open");
+    assert_rejected(open(&gone), "gone", "not found: no such folder & config.json");
+    assert_rejected(Checkpoint::from_folder(&gone), "gone", "cannot open");
 }
 
 #[cfg(unix)]
 #[test]
-fn files_that_are_not_for_reading() {
+fn unreadable_file_is_error() {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     let tiny = Tiny::new(Dtype::F32);
@@ -285,7 +289,7 @@ fn files_that_are_not_for_reading() {
     if fs::File::open(&weights).is_ok() {
         eprintln!("this user may read every file: skipping the unreadable one");
     } else {
-        refused(open(), "model.safetensors", "cannot open");
+        assert_rejected(open(), "model.safetensors", "cannot open");
     }
     let link = |name: &str, target: &Path| {
         let link = folder.path().join(name);
@@ -293,31 +297,31 @@ fn files_that_are_not_for_reading() {
         symlink(target, link).unwrap();
     };
     link("model.safetensors", &folder.path().join("gone"));
-    refused(open(), "model.safetensors", "cannot open");
+    assert_rejected(open(), "model.safetensors", "cannot open");
     link("model.safetensors", Path::new("/dev/zero"));
-    refused(open(), "model.safetensors", "found a device or pipe, expected a regular file");
+    assert_rejected(open(), "model.safetensors", "found a device or pipe, expected a regular file");
     link("config.json", Path::new("/dev/zero"));
-    refused(open(), "config.json", "found a device or pipe, expected a regular file");
+    assert_rejected(open(), "config.json", "found a device or pipe, expected a regular file");
     link("config.json", &folder.path().join("gone"));
-    refused(open(), "config.json", "cannot open");
+    assert_rejected(open(), "config.json", "cannot open");
 }
 
 #[test]
-fn indexes_that_lie() {
+fn invalid_shard_index_is_error() {
     let folder = Tiny::new(Dtype::F32).sharded();
     let index = folder.path().join("model.safetensors.index.json");
     let good: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
     let (first, second) = ("model-00001-of-2.safetensors", "model-00002-of-2.safetensors");
-    let refused = |json: String, file: &str, words: &str| {
+    let assert_rejected = |json: String, file: &str, words: &str| {
         fs::write(&index, json).unwrap();
-        refused(Checkpoint::from_folder(folder.path()), file, words);
+        assert_rejected(Checkpoint::from_folder(folder.path()), file, words);
     };
 
     for json in ["", "{}", "[", r#"{"weight_map": 3}"#, r#"{"weight_map": {"a": 7}}"#] {
-        refused(json.into(), "index.json", "found no shard index & weight_map");
+        assert_rejected(json.into(), "index.json", "found no shard index & weight_map");
     }
     let none = r#"{"weight_map": {}}"#;
-    refused(none.into(), "index.json", "tensor wte.weight & no such tensor");
+    assert_rejected(none.into(), "index.json", "tensor wte.weight & no such tensor");
 
     let with = |tensor: &str, shard: &str| {
         let mut index = good.clone();
@@ -329,12 +333,12 @@ fn indexes_that_lie() {
         false => first,
     };
     let misplaced = "tensor wte.weight & found no such tensor & the tensor in this file";
-    refused(with("wte.weight", elsewhere), elsewhere, misplaced);
-    refused(with("extra", first), first, "tensor extra & found no such tensor");
-    refused(with("wte.weight", "gone.safetensors"), "gone.safetensors", "cannot open");
-    refused(with("wte.weight", "config.json"), "config.json", "header length");
+    assert_rejected(with("wte.weight", elsewhere), elsewhere, misplaced);
+    assert_rejected(with("extra", first), first, "tensor extra & found no such tensor");
+    assert_rejected(with("wte.weight", "gone.safetensors"), "gone.safetensors", "cannot open");
+    assert_rejected(with("wte.weight", "config.json"), "config.json", "header length");
 
-    // A good shard, were it not for where it is.
+    // A valid shard outside the folder.
     let nearby = tempfile::tempdir_in(folder.path().parent().unwrap()).unwrap();
     fs::copy(folder.path().join(first), nearby.path().join(first)).unwrap();
     let nearby_name = nearby.path().file_name().unwrap().to_str().unwrap();
@@ -349,15 +353,16 @@ fn indexes_that_lie() {
         String::new(),
     ] {
         let words = "found shard & expected the name of a file in this folder";
-        refused(with("wte.weight", &outside), "index.json", words);
+        assert_rejected(with("wte.weight", &outside), "index.json", words);
     }
 }
 
-/// `weights` beside the configuration of `tiny`, on disk, is refused with `words` and the file's whole path.
-fn refused_on_disk(tiny: &Tiny, weights: &[u8], words: &str) {
+/// Asserts that `weights`, written next to the config of `tiny`, are rejected with `words` and the file's
+/// path.
+fn assert_rejected_on_disk(tiny: &Tiny, weights: &[u8], words: &str) {
     let folder = tiny.folder();
     let path = folder.path().join("model.safetensors");
     fs::write(&path, weights).unwrap();
     let result = Checkpoint::from_folder(folder.path());
-    refused(result, path.to_str().unwrap(), words);
+    assert_rejected(result, path.to_str().unwrap(), words);
 }

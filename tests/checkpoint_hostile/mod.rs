@@ -1,4 +1,5 @@
-//! Whatever a checkpoint's files hold, the loader gives the right numbers or one clear line, and never panics.
+//! For any content of a checkpoint's files, the loader returns the right values or a one-line error, and
+//! never panics.
 
 mod corrupted;
 mod invalid;

@@ -1,4 +1,4 @@
-//! A GPT-2 small enough to be built, damaged and compared in every test.
+//! A GPT-2 small enough to be built, corrupted and compared in every test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ pub const N_POSITIONS: usize = 6;
 pub const N_INNER: usize = 4 * N_EMBD;
 pub const VOCAB: usize = 11;
 
-/// A small GPT-2 to write down, right or wrong.
+/// The config and tensors of a small GPT-2, valid or invalid.
 #[derive(Clone)]
 pub struct Tiny {
     pub config: Value,
@@ -59,7 +59,7 @@ impl Tiny {
         tiny
     }
 
-    /// Adds a tensor whose numbers no other tensor has, exact in every precision up to rounding of its own.
+    /// Adds a tensor with values derived from its name, so that they differ between tensors.
     pub fn set(&mut self, name: &str, dtype: Dtype, shape: &[usize]) {
         let seed: u32 =
             name.bytes().fold(7, |hash: u32, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
@@ -81,7 +81,7 @@ impl Tiny {
         self
     }
 
-    /// The same model as nn.Linear keeps it.
+    /// The same model in the `[out, in]` layout of nn.Linear.
     pub fn into_nn_linear(mut self) -> Tiny {
         for (name, (dtype, shape, bytes)) in &mut self.tensors {
             if name.contains(".c_") && shape.len() == 2 {
@@ -118,7 +118,7 @@ impl Tiny {
         folder
     }
 
-    /// Two shards and their index.
+    /// A folder with two shards and their index.
     pub fn sharded(&self) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("config.json"), self.config.to_string()).unwrap();
@@ -145,19 +145,19 @@ impl Tiny {
     }
 }
 
-/// A safetensors file from its parts.
+/// A safetensors file from its header and data section.
 pub fn file(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
 
-/// The parts of a safetensors file.
-pub fn parts(file: &[u8]) -> (serde_json::Map<String, Value>, Vec<u8>) {
+/// The header and data section of a safetensors file.
+pub fn split_file(file: &[u8]) -> (serde_json::Map<String, Value>, Vec<u8>) {
     let (length, rest) = file.split_first_chunk::<8>().unwrap();
     let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
     (serde_json::from_slice(header).unwrap(), data.to_vec())
 }
 
-pub fn numbers(tensor: &Tensor) -> Vec<f32> {
+pub fn values(tensor: &Tensor) -> Vec<f32> {
     match tensor.elements() {
         Elements::F32(x) => x.to_vec(),
         Elements::F16(x) => x.iter().map(|x| x.to_f32()).collect(),
@@ -165,14 +165,15 @@ pub fn numbers(tensor: &Tensor) -> Vec<f32> {
     }
 }
 
-pub fn all_numbers(weights: &Weights) -> Vec<(Vec<usize>, Vec<f32>)> {
-    weights.tensors().map(|tensor| (tensor.shape().to_vec(), numbers(tensor))).collect()
+pub fn all_values(weights: &Weights) -> Vec<(Vec<usize>, Vec<f32>)> {
+    weights.tensors().map(|tensor| (tensor.shape().to_vec(), values(tensor))).collect()
 }
 
-/// Loading fails with one line that names `file` and holds each of `words`, which ` & ` separates.
-pub fn refused(result: hornbook::Result<Checkpoint>, file: &str, words: &str) {
+/// Asserts that loading failed with a one-line error that contains `file` and each of `words`, separated by `
+/// & `.
+pub fn assert_rejected(result: hornbook::Result<Checkpoint>, file: &str, words: &str) {
     let line = match result {
-        Ok(_) => panic!("accepted, expected {file} to be refused with {words}"),
+        Ok(_) => panic!("accepted, expected {file} to be rejected with {words}"),
         Err(error) => error.to_string(),
     };
     assert!(!line.contains('\n'), "more than one line: {line}");

@@ -1,4 +1,4 @@
-//! What a checkpoint may look like, and that it arrives as the same numbers.
+//! All supported forms of a checkpoint load with the same values.
 
 use std::fs;
 
@@ -7,10 +7,10 @@ use hornbook::checkpoint::{Checkpoint, PositionEmbedding, TokenizerFiles};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::tiny::{N_EMBD, Tiny, VOCAB, all_numbers, file, numbers, parts, refused};
+use super::tiny::{N_EMBD, Tiny, VOCAB, all_values, assert_rejected, file, split_file, values};
 
 #[test]
-fn every_tensor_arrives_where_it_belongs() {
+fn every_tensor_is_loaded_into_its_field() {
     for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
         let tiny = Tiny::new(dtype);
         let folder = tiny.folder();
@@ -54,9 +54,9 @@ fn every_tensor_arrives_where_it_belongs() {
         assert_eq!(w.tensors().count(), tiny.tensors.len());
         for (name, tensor) in expected {
             assert_eq!(tensor.shape(), tiny.tensors[&name].1, "{name}");
-            assert_eq!(numbers(tensor), stored(&name), "{name}");
-            let widened = dtype != Dtype::F32 && tensor.shape().len() == 1;
-            assert_eq!(tensor.is_view(), !widened, "{name}");
+            assert_eq!(values(tensor), stored(&name), "{name}");
+            let converted = dtype != Dtype::F32 && tensor.shape().len() == 1;
+            assert_eq!(tensor.is_view(), !converted, "{name}");
             if tensor.shape().len() == 1 {
                 assert_eq!(tensor.as_f32(), stored(&name));
             }
@@ -67,43 +67,43 @@ fn every_tensor_arrives_where_it_belongs() {
 }
 
 #[test]
-fn prefixes_and_buffers_change_nothing() {
-    let plain = all_numbers(&Tiny::new(Dtype::F32).load().unwrap().weights);
+fn prefixes_and_extra_tensors_are_ignored() {
+    let plain = all_values(&Tiny::new(Dtype::F32).load().unwrap().weights);
     for prefix in ["transformer.", "_orig_mod.", "_orig_mod.transformer."] {
         let mut tiny = Tiny::new(Dtype::F32).rename(|name| format!("{prefix}{name}"));
         tiny.set(&format!("{prefix}h.0.attn.bias"), Dtype::U8, &[1, 1, 6, 6]);
         tiny.set(&format!("{prefix}h.0.attn.masked_bias"), Dtype::F64, &[]);
         tiny.set("something.else", Dtype::I64, &[3]);
-        assert_eq!(all_numbers(&tiny.load().unwrap().weights), plain, "{prefix}");
+        assert_eq!(all_values(&tiny.load().unwrap().weights), plain, "{prefix}");
     }
 }
 
 #[test]
-fn both_lineages_give_the_same_weights() {
+fn conv1d_and_linear_layouts_give_same_weights() {
     for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
         let conv1d = Tiny::new(dtype);
         let linear = conv1d.clone().into_nn_linear().load().unwrap();
         let transposed = &linear.weights.h[1].attn.c_proj.weight;
         assert!(!transposed.is_view());
-        assert_eq!(all_numbers(&linear.weights), all_numbers(&conv1d.load().unwrap().weights));
+        assert_eq!(all_values(&linear.weights), all_values(&conv1d.load().unwrap().weights));
     }
 }
 
 #[test]
-fn shards_equal_the_single_file() {
+fn shards_equal_single_file() {
     let tiny = Tiny::new(Dtype::BF16);
     let (single, sharded) = (tiny.folder(), tiny.sharded());
     let single = Checkpoint::from_folder(single.path()).unwrap();
     let sharded = Checkpoint::from_folder(sharded.path()).unwrap();
-    assert_eq!(all_numbers(&single.weights), all_numbers(&sharded.weights));
+    assert_eq!(all_values(&single.weights), all_values(&sharded.weights));
     assert!(sharded.weights.wte.is_view());
 }
 
 #[test]
-fn a_misaligned_file_is_copied_and_holds_the_same_numbers() {
+fn misaligned_tensors_are_copied() {
     let tiny = Tiny::new(Dtype::F32);
     let aligned = tiny.load().unwrap();
-    let (header, data) = parts(&tiny.bytes());
+    let (header, data) = split_file(&tiny.bytes());
     let header = Value::Object(header).to_string();
     for spaces in 0..4 {
         let folder = tiny.folder();
@@ -112,43 +112,43 @@ fn a_misaligned_file_is_copied_and_holds_the_same_numbers() {
         let path = folder.path().join("model.safetensors");
         fs::write(path, file(&padded, &data)).unwrap();
         let checkpoint = Checkpoint::from_folder(folder.path()).unwrap();
-        assert_eq!(all_numbers(&checkpoint.weights), all_numbers(&aligned.weights));
+        assert_eq!(all_values(&checkpoint.weights), all_values(&aligned.weights));
         assert_eq!(checkpoint.weights.tensors().all(|t| !t.is_view()), misaligned);
         assert_eq!(checkpoint.owned_bytes(), if misaligned { data.len() } else { 0 });
     }
 }
 
 #[test]
-fn the_head_is_tied_or_its_own_as_the_config_says() {
+fn lm_head_is_tied_or_separate_per_config() {
     for prefix in ["", "transformer."] {
         let mut tiny = Tiny::new(Dtype::F16).rename(|name| format!("{prefix}{name}"));
         tiny.config["tie_word_embeddings"] = json!(false);
-        refused(tiny.load(), "model.safetensors", "lm_head.weight & no such tensor & [11, 8]");
+        assert_rejected(tiny.load(), "model.safetensors", "lm_head.weight & no such tensor & [11, 8]");
         tiny.set("lm_head.weight", Dtype::F16, &[VOCAB, N_EMBD]);
-        let own = tiny.load().unwrap();
-        assert_ne!(numbers(own.weights.lm_head.as_ref().unwrap()), numbers(&own.weights.wte));
+        let untied = tiny.load().unwrap();
+        assert_ne!(values(untied.weights.lm_head.as_ref().unwrap()), values(&untied.weights.wte));
         tiny.config["tie_word_embeddings"] = json!(true);
         assert!(tiny.load().unwrap().weights.lm_head.is_none());
     }
 }
 
 #[test]
-fn positions_are_sinusoidal_only_without_a_table() {
+fn sinusoidal_positions_require_absent_wpe() {
     let mut tiny = Tiny::new(Dtype::F32);
     tiny.config["position_embedding_type"] = json!("sinusoidal");
-    let with_table = tiny.load().unwrap();
-    assert_eq!(with_table.config.position_embedding_type, PositionEmbedding::Learned);
-    assert!(with_table.weights.wpe.is_some());
+    let with_wpe = tiny.load().unwrap();
+    assert_eq!(with_wpe.config.position_embedding_type, PositionEmbedding::Learned);
+    assert!(with_wpe.weights.wpe.is_some());
     tiny.tensors.remove("wpe.weight");
-    let without = tiny.load().unwrap();
-    assert_eq!(without.config.position_embedding_type, PositionEmbedding::Sinusoidal);
-    assert!(without.weights.wpe.is_none());
+    let without_wpe = tiny.load().unwrap();
+    assert_eq!(without_wpe.config.position_embedding_type, PositionEmbedding::Sinusoidal);
+    assert!(without_wpe.weights.wpe.is_none());
     tiny.config["position_embedding_type"] = json!("absolute");
-    refused(tiny.load(), "model.safetensors", "wpe.weight & no such tensor & [6, 8]");
+    assert_rejected(tiny.load(), "model.safetensors", "wpe.weight & no such tensor & [6, 8]");
 }
 
 #[test]
-fn a_tokenizer_is_optional() {
+fn tokenizer_is_optional() {
     let folder = Tiny::new(Dtype::F32).folder();
     let path = folder.path();
     let files = || Checkpoint::from_folder(path).unwrap().tokenizer_files().unwrap();
@@ -164,7 +164,7 @@ fn a_tokenizer_is_optional() {
 }
 
 #[test]
-fn a_folder_gives_the_checkpoint_its_name() {
+fn checkpoint_is_named_after_folder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("my-model");
     fs::create_dir(&path).unwrap();
@@ -172,6 +172,6 @@ fn a_folder_gives_the_checkpoint_its_name() {
     let checkpoint = Checkpoint::open(path.to_str().unwrap()).unwrap();
     assert_eq!(checkpoint.name, "my-model");
     assert_eq!(checkpoint.folder.as_deref(), Some(path.as_path()));
-    let around = path.join("..").join("my-model").join(".");
-    assert_eq!(Checkpoint::open(around.to_str().unwrap()).unwrap().name, "my-model");
+    let indirect = path.join("..").join("my-model").join(".");
+    assert_eq!(Checkpoint::open(indirect.to_str().unwrap()).unwrap().name, "my-model");
 }
