@@ -77,18 +77,21 @@ fn responses_equal_the_servers_and_do_not_depend_on_batching() {
     write(&input, completions(24)).unwrap();
     assert_eq!(run(&[], &input, &batched), "");
     run(&["--max-concurrency", "1", "--prefix-cache", "0", "--threads", "1"], &input, &unbatched);
-    let found = reproducible_content(&read_to_string(&batched).unwrap());
-    assert_eq!((found.len(), &found), (24, &reproducible_content(&read_to_string(&unbatched).unwrap())));
-    let choices = found["request-2"].0.as_array().unwrap();
+    let contents = reproducible_content(&read_to_string(&batched).unwrap());
+    assert_eq!(
+        (contents.len(), &contents),
+        (24, &reproducible_content(&read_to_string(&unbatched).unwrap()))
+    );
+    let choices = contents["request-2"].0.as_array().unwrap();
     assert_eq!((choices.len(), &choices[0]["finish_reason"]), (3, &json!("length")));
 
     // The same as the server's responses, except ids and times.
     let server = crate::server::client::fable();
     let first: Value = serde_json::from_str(completions(3).lines().nth(2).unwrap()).unwrap();
     let response = server.post("/v1/completions", first["body"].clone()).ok();
-    let here = &responses(&read_to_string(&batched).unwrap())["request-2"]["body"];
+    let batch_body = &responses(&read_to_string(&batched).unwrap())["request-2"]["body"];
     for field in ["object", "model", "choices", "usage", "system_fingerprint"] {
-        assert_eq!(response[field], here[field], "{field}");
+        assert_eq!(response[field], batch_body[field], "{field}");
     }
 }
 
@@ -129,8 +132,11 @@ fn killed_run_resumes_without_lost_or_duplicate_lines() {
         "{note}"
     );
     run(&["--max-concurrency", "2"], &input, &uninterrupted);
-    let found = reproducible_content(&read_to_string(&output).unwrap());
-    assert_eq!((found.len(), found), (90, reproducible_content(&read_to_string(&uninterrupted).unwrap())));
+    let contents = reproducible_content(&read_to_string(&output).unwrap());
+    assert_eq!(
+        (contents.len(), contents),
+        (90, reproducible_content(&read_to_string(&uninterrupted).unwrap()))
+    );
 
     // With no requests remaining, no model is loaded.
     let before = read_to_string(&output).unwrap();
@@ -156,27 +162,27 @@ fn all_endpoints_get_responses_and_errors_are_responses() {
     let line = run_failing(&[], &input, &output);
     let name = output.display().to_string();
     assert!(line.starts_with(&format!("hornbook: {name}: 2 of 6 requests failed, the first: \"")), "{line}");
-    let found = responses(&read_to_string(&output).unwrap());
-    let status = |id: &str| found[id]["status_code"].as_u64().unwrap();
+    let contents = responses(&read_to_string(&output).unwrap());
+    let status = |id: &str| contents[id]["status_code"].as_u64().unwrap();
     assert_eq!(
         ["words", "talk", "vector", "long", "wrong", "many"].map(status),
         [200, 200, 200, 400, 400, 200]
     );
-    assert_eq!(found["talk"]["body"]["object"], "chat.completion");
-    assert_eq!(found["vector"]["body"]["data"][0]["embedding"].as_array().unwrap().len(), 256);
-    assert_eq!(found["long"]["body"]["error"]["code"], "context_length_exceeded");
-    assert_eq!(found["wrong"]["body"]["error"]["param"], "temperature");
-    assert_eq!(found["many"]["body"]["choices"].as_array().unwrap().len(), 200);
+    assert_eq!(contents["talk"]["body"]["object"], "chat.completion");
+    assert_eq!(contents["vector"]["body"]["data"][0]["embedding"].as_array().unwrap().len(), 256);
+    assert_eq!(contents["long"]["body"]["error"]["code"], "context_length_exceeded");
+    assert_eq!(contents["wrong"]["body"]["error"]["param"], "temperature");
+    assert_eq!(contents["many"]["body"]["choices"].as_array().unwrap().len(), 200);
     // A failed request is not repeated; a request whose line was removed is.
     let text = read_to_string(&output).unwrap();
     assert!(run_failing(&[], &input, &output).contains("2 of 6 requests failed"));
     assert_eq!(read_to_string(&output).unwrap(), text);
-    let kept: String =
+    let remaining: String =
         text.lines().filter(|line| !line.contains("\"long\"")).map(|l| l.to_string() + "\n").collect();
-    write(&output, &kept).unwrap();
+    write(&output, &remaining).unwrap();
     run_failing(&[], &input, &output);
     let again = read_to_string(&output).unwrap();
-    assert!(again.starts_with(&kept) && again.lines().count() == 6, "{again}");
+    assert!(again.starts_with(&remaining) && again.lines().count() == 6, "{again}");
 }
 
 #[test]

@@ -176,14 +176,14 @@ impl Keyring {
             let (scheme, key) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| key.trim().to_string())
         };
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?));
-        let Some(given) = given.filter(|key| !key.is_empty()) else {
+        let provided = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?));
+        let Some(provided) = provided.filter(|key| !key.is_empty()) else {
             return Err(ApiError::unauthorized(
                 "You didn't provide an API key. Provide it in an Authorization header using Bearer auth \
                  (i.e. Authorization: Bearer YOUR_KEY).",
             ));
         };
-        let hash = hash(&given);
+        let hash = hash(&provided);
         // Constant-time comparison with every entry, so that the timing reveals nothing about the hashes.
         let keys = self.keys();
         let mut matched = None;

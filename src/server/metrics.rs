@@ -206,7 +206,7 @@ mod tests {
             "hornbook_steps_by_batch_size_total{model=\"my \\\"own\\\"\",size=\"2\"} 3",
             "# TYPE hornbook_tokens_per_second gauge",
         ] {
-            assert!(page.lines().any(|found| found == line), "{line}\n{page}");
+            assert!(page.lines().any(|actual| actual == line), "{line}\n{page}");
         }
     }
 }

@@ -109,8 +109,8 @@ impl ModelRegistry {
 
     /// Returns all names with their models: the models' own names first, then the aliases.
     pub fn names(&self) -> impl Iterator<Item = (&str, &Arc<ServedModel>)> {
-        let own = self.served.iter().map(|served| (served.name.as_str(), served));
-        own.chain(self.aliases.iter().map(|(alias, served)| (alias.as_str(), served)))
+        let model_names = self.served.iter().map(|served| (served.name.as_str(), served));
+        model_names.chain(self.aliases.iter().map(|(alias, served)| (alias.as_str(), served)))
     }
 
     fn get(&self, name: &str) -> Option<&Arc<ServedModel>> {

@@ -1,4 +1,4 @@
-"""What the tests of both clients share: how they are run, and what a completion's logprobs must look like."""
+"""Shared by the tests of both clients: a test runner, and assertions on errors and logprobs."""
 
 import asyncio
 import faulthandler
@@ -9,8 +9,8 @@ import traceback
 
 
 def run(tests):
-    """Runs every function whose name begins with test_, prints one line for each, and exits with 1 if any failed."""
-    faulthandler.dump_traceback_later(300, exit=True)  # nothing may hang
+    """Runs every function named test_*, prints one line for each, and exits with 1 if any failed."""
+    faulthandler.dump_traceback_later(300, exit=True)  # aborts hanging tests
     failed = False
     for name, test in list(tests.items()):
         if not name.startswith("test_"):
@@ -28,20 +28,20 @@ def run(tests):
 
 
 def raises(kind, call, *arguments, **named):
-    """The error that a call must raise."""
+    """Returns the error that a call must raise."""
     try:
-        found = call(*arguments, **named)
+        result = call(*arguments, **named)
     except kind as error:
         return error
-    raise AssertionError(f"found {found!r}, expected {kind.__name__}")
+    raise AssertionError(f"returned {result!r}, expected {kind.__name__}")
 
 
 def echoed_logprobs(logprobs, text, alternatives):
-    """Logprobs of a text that begins with its prompt: nothing comes before the first token, so it has none."""
+    """Checks the logprobs of an echoed prompt and its completion; the first token must have none."""
     assert "".join(logprobs.tokens) == text, logprobs.tokens
     offset = 0
-    for token, found in zip(logprobs.tokens, logprobs.text_offset, strict=True):
-        assert found == offset, (token, found, offset)
+    for token, actual in zip(logprobs.tokens, logprobs.text_offset, strict=True):
+        assert actual == offset, (token, actual, offset)
         offset += len(token)
     first, *others = logprobs.token_logprobs
     assert first is None and all(logprob <= 0 for logprob in others), logprobs.token_logprobs
@@ -49,6 +49,6 @@ def echoed_logprobs(logprobs, text, alternatives):
     first, *others = logprobs.top_logprobs
     assert first is None
     for top, logprob in zip(others, logprobs.token_logprobs[1:], strict=True):
-        # The token itself is among them, as one more where it is not one of the likeliest.
+        # The token itself is included, in addition to the alternatives if it is not one of them.
         assert logprob in top.values() and len(top) in (alternatives, alternatives + 1), (top, logprob)
         assert max(top.values()) >= logprob

@@ -1,5 +1,5 @@
-"""Runs the Python snippets of documents that ask OpenAI's API: those of programs.md, and of every file in the folder
-that $HORNBOOK_SEEDS names."""
+"""Runs the Python snippets that call OpenAI's API in programs.md, and in every document of
+the directory $HORNBOOK_SEEDS."""
 
 import os
 import re
@@ -14,7 +14,7 @@ CALL = re.compile(r"\bopenai\.\w+\.a?(create|list|retrieve)\(")
 
 
 def snippets(path):
-    """The snippets of a document that ask the API, each with the line it is on."""
+    """Yields the snippets of a document that call the API, each with its line number."""
     text = path.read_text(encoding="utf-8")
     for block in BLOCK.finditer(text):
         source = block.group(1)
@@ -22,16 +22,16 @@ def snippets(path):
             yield text.count("\n", 0, block.start(1)) + 1, source
 
 
-def test_of(source):
-    """A snippet must end well, with one line to read if it asks for one."""
+def make_test(source):
+    """Returns a test that runs a snippet with one line of input; it must succeed or ask for more."""
     if not re.search(r"^\s*(import|from) openai\b", source, re.MULTILINE):
-        source = f"import openai\n{source}"  # a piece of a program whose beginning is elsewhere in the document
+        source = f"import openai\n{source}"  # a fragment without its imports
 
     def test():
         command = [sys.executable, "-X", "utf8", "-c", source]
         done = subprocess.run(command, input="Hello\n", capture_output=True, encoding="utf-8", timeout=60)
-        asks_on = done.stderr.endswith("EOFError: EOF when reading a line\n")
-        assert done.returncode == 0 or asks_on, f"{done.stderr}\nof\n{source}"
+        wants_more_input = done.stderr.endswith("EOFError: EOF when reading a line\n")
+        assert done.returncode == 0 or wants_more_input, f"{done.stderr}\nfrom\n{source}"
         assert done.stdout.endswith("\n") or "print" not in source, done.stdout
 
     return test
@@ -43,7 +43,8 @@ def main():
         more = sorted(path for path in Path(folder).iterdir() if path.suffix in (".md", ".txt"))
         assert more, f"no documents in {folder}"
         paths += more
-    check.run({f"test_{path.name}:{line}": test_of(source) for path in paths for line, source in snippets(path)})
+    sources = [(path.name, line, source) for path in paths for line, source in snippets(path)]
+    check.run({f"test_{name}:{line}": make_test(source) for name, line, source in sources})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The openai package as it was until 2023, against a running server."""
+"""Tests of a running server with openai 0.28, the last version of the old interface."""
 
 import asyncio
 import base64
@@ -31,7 +31,8 @@ def test_completion():
     assert choice.text and not choice.text.startswith(PROMPT)
     usage = reply.usage
     assert usage.completion_tokens == 20 and usage.total_tokens == usage.prompt_tokens + 20
-    assert reply == openai.Completion.create(**GREEDY, max_tokens=20) | {"id": reply.id, "created": reply.created}
+    again = openai.Completion.create(**GREEDY, max_tokens=20)
+    assert reply == again | {"id": reply.id, "created": reply.created}
 
 
 def test_engine_and_model_and_aliases():
@@ -65,20 +66,22 @@ def test_n_and_best_of():
 
 def test_seed():
     sampled = {"model": "fable", "prompt": PROMPT, "max_tokens": 24}
-    once, again, other = [openai.Completion.create(**sampled, seed=seed).choices[0].text for seed in (7, 7, 8)]
+    replies = [openai.Completion.create(**sampled, seed=seed) for seed in (7, 7, 8)]
+    once, again, other = [reply.choices[0].text for reply in replies]
     assert once == again != other
 
 
 def test_stop():
-    whole = openai.Completion.create(**GREEDY, max_tokens=40).choices[0].text
-    middle = len(whole) // 2
-    stop = whole[middle : middle + 7]  # not where tokens begin and end
+    complete = openai.Completion.create(**GREEDY, max_tokens=40).choices[0].text
+    middle = len(complete) // 2
+    stop = complete[middle : middle + 7]  # not at token boundaries
     (choice,) = openai.Completion.create(**GREEDY, max_tokens=40, stop=["\0", stop]).choices
-    assert choice.text == whole[: whole.index(stop)] and choice.finish_reason == "stop"
+    assert choice.text == complete[: complete.index(stop)] and choice.finish_reason == "stop"
 
 
 def test_explicit_nulls():
-    reply = openai.Completion.create(**GREEDY, max_tokens=4, n=None, stop=None, logprobs=None, logit_bias=None)
+    nulls = {"n": None, "stop": None, "logprobs": None, "logit_bias": None}
+    reply = openai.Completion.create(**GREEDY, max_tokens=4, **nulls)
     assert reply.usage.completion_tokens == 4
 
 
@@ -91,7 +94,7 @@ def test_echo_with_logprobs():
     assert plain.logprobs.token_logprobs == choice.logprobs.token_logprobs[-8:]
 
 
-def test_scoring_alone():
+def test_scoring_without_generation():
     scored = openai.Completion.create(**GREEDY, max_tokens=0, echo=True, logprobs=2)
     (choice,) = scored.choices
     assert choice.text == PROMPT and choice.finish_reason == "length"
@@ -102,16 +105,16 @@ def test_scoring_alone():
 
 
 def test_stream():
-    asked = {"model": "fable", "prompt": PROMPT, "seed": 3, "max_tokens": 24}
-    whole = openai.Completion.create(**asked).choices[0]
-    chunks = list(openai.Completion.create(**asked, stream=True))
-    assert text_of(chunks) == whole.text and len(chunks) > 10
+    params = {"model": "fable", "prompt": PROMPT, "seed": 3, "max_tokens": 24}
+    complete = openai.Completion.create(**params).choices[0]
+    chunks = list(openai.Completion.create(**params, stream=True))
+    assert text_of(chunks) == complete.text and len(chunks) > 10
     assert len({chunk.id for chunk in chunks}) == 1
     reasons = [chunk.choices[0].finish_reason for chunk in chunks]
-    assert reasons == [None] * (len(chunks) - 1) + [whole.finish_reason]
+    assert reasons == [None] * (len(chunks) - 1) + [complete.finish_reason]
 
 
-def test_abandoned_stream():
+def test_closed_stream():
     stream = openai.Completion.create(model="fable", prompt=PROMPT, max_tokens=400, stream=True)
     assert next(stream).choices
     stream.close()
@@ -119,22 +122,22 @@ def test_abandoned_stream():
 
 
 async def test_async():
-    asked = [{"model": "fable", "prompt": PROMPT, "seed": seed, "max_tokens": 16} for seed in range(6)]
-    replies = await asyncio.gather(*[openai.Completion.acreate(**ask) for ask in asked])
-    for ask, reply in zip(asked, replies):
-        assert reply.choices[0].text == openai.Completion.create(**ask).choices[0].text
-    chunks = [chunk async for chunk in await openai.Completion.acreate(**asked[0], stream=True)]
+    requests = [{"model": "fable", "prompt": PROMPT, "seed": seed, "max_tokens": 16} for seed in range(6)]
+    replies = await asyncio.gather(*[openai.Completion.acreate(**params) for params in requests])
+    for params, reply in zip(requests, replies):
+        assert reply.choices[0].text == openai.Completion.create(**params).choices[0].text
+    chunks = [chunk async for chunk in await openai.Completion.acreate(**requests[0], stream=True)]
     assert text_of(chunks) == replies[0].choices[0].text
 
 
 def test_chat():
-    asked = {"messages": [{"role": "user", "content": "Who are you?"}], "seed": 2, "max_tokens": 16}
-    reply = openai.ChatCompletion.create(model="gpt-3.5-turbo", **asked)
+    params = {"messages": [{"role": "user", "content": "Who are you?"}], "seed": 2, "max_tokens": 16}
+    reply = openai.ChatCompletion.create(model="gpt-3.5-turbo", **params)
     message = reply.choices[0].message
     assert reply.object == "chat.completion" and message.role == "assistant" and message.content
-    engine = openai.ChatCompletion.create(engine="text-davinci-003", **asked)
+    engine = openai.ChatCompletion.create(engine="text-davinci-003", **params)
     assert engine.choices[0].message == message
-    chunks = list(openai.ChatCompletion.create(model="fable", **asked, stream=True))
+    chunks = list(openai.ChatCompletion.create(model="fable", **params, stream=True))
     deltas = [chunk.choices[0].delta for chunk in chunks]
     assert deltas[0].role == "assistant" and chunks[0].object == "chat.completion.chunk"
     assert "".join(delta.get("content", "") for delta in deltas) == message.content
@@ -144,13 +147,13 @@ def test_embeddings():
     texts = ["a fox", "a crow"]
     floats = openai.Embedding.create(model="fable", input=texts, encoding_format="float")
     raw = openai.Embedding.create(model="fable", input=texts, encoding_format="base64")
-    decoded = openai.Embedding.create(engine="text-davinci-002", input=texts)  # asks for base64 by itself
+    decoded = openai.Embedding.create(engine="text-davinci-002", input=texts)  # requests base64 by default
     assert floats.usage.total_tokens == floats.usage.prompt_tokens > 0
     for i, (one, two, three) in enumerate(zip(floats.data, raw.data, decoded.data, strict=True)):
         data = base64.b64decode(two.embedding)
-        numbers = list(struct.unpack(f"<{len(data) // 4}f", data))
-        single = [struct.unpack("f", struct.pack("f", number))[0] for number in one.embedding]
-        assert one.index == i and len(numbers) > 1 and numbers == single == three.embedding
+        values = list(struct.unpack(f"<{len(data) // 4}f", data))
+        single = [struct.unpack("f", struct.pack("f", value))[0] for value in one.embedding]
+        assert one.index == i and len(values) > 1 and values == single == three.embedding
     assert floats.data[0].embedding != floats.data[1].embedding
 
 
@@ -175,26 +178,28 @@ def test_bad_requests():
 
 
 def test_keys():
-    base, ask = os.environ["KEYED_URL"], {"model": "fable", "prompt": "A", "max_tokens": 1}
-    ask["api_base"] = base
-    assert openai.Completion.create(**ask, api_key=os.environ["KEY"]).choices
-    wrong = check.raises(error.AuthenticationError, openai.Completion.create, **ask, api_key="wrong")
+    base_url, params = os.environ["KEYED_URL"], {"model": "fable", "prompt": "A", "max_tokens": 1}
+    params["api_base"] = base_url
+    assert openai.Completion.create(**params, api_key=os.environ["KEY"]).choices
+    wrong = check.raises(error.AuthenticationError, openai.Completion.create, **params, api_key="wrong")
     assert wrong.http_status == 401 and wrong.json_body["error"]["code"] == "invalid_api_key"
-    key = os.environ["KEY_OF_ONE"]
-    missing = check.raises(error.InvalidRequestError, openai.Completion.create, **ask, api_key=key)
+    key = os.environ["RESTRICTED_KEY"]
+    missing = check.raises(error.InvalidRequestError, openai.Completion.create, **params, api_key=key)
     assert missing.http_status == 404 and missing.code == "model_not_found", missing.code
-    assert openai.Completion.create(**ask | {"model": "text-davinci-003"}, api_key=key).choices
+    assert openai.Completion.create(**params | {"model": "text-davinci-003"}, api_key=key).choices
 
 
 def test_rate_limit():
-    ask = {"api_base": os.environ["KEYED_URL"], "api_key": os.environ["LIMITED_KEY"]}
-    ask |= {"model": "fable", "prompt": "A", "max_tokens": 1}
-    limited = check.raises(error.RateLimitError, lambda: [openai.Completion.create(**ask) for _ in range(60)])
+    params = {"api_base": os.environ["KEYED_URL"], "api_key": os.environ["LIMITED_KEY"]}
+    params |= {"model": "fable", "prompt": "A", "max_tokens": 1}
+    limited = check.raises(
+        error.RateLimitError, lambda: [openai.Completion.create(**params) for _ in range(60)]
+    )
     wait = int(limited.headers["Retry-After"])
     assert limited.http_status == 429 and 1 <= wait <= 2
     assert limited.headers["x-ratelimit-remaining-requests"] == "0"
     time.sleep(wait)
-    assert openai.Completion.create(**ask).choices
+    assert openai.Completion.create(**params).choices
 
 
 if __name__ == "__main__":

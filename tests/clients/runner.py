@@ -1,6 +1,6 @@
-"""Starts two servers, one that asks for keys, and runs the tests of both clients against them.
+"""Starts two servers, one of which requires API keys, and runs the tests of both clients against them.
 
-Called by `run`, which makes the clients' environments. Needs the standard library alone.
+Called by `run`, which creates the clients' environments. Needs only the standard library.
 """
 
 import os
@@ -15,44 +15,44 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ALIASES = ["--alias", "text-davinci-002=fable", "--alias", "text-davinci-003=fable"]
-# A request every two seconds, once the first thirty are used up.
+# Requests per minute: one every two seconds once the first thirty are used.
 LOW_LIMIT = "30"
 
 
 @contextmanager
 def server(binary, log, *options):
-    """A server on a free port, as its address; it has to end well when interrupted."""
+    """Runs a server on a free port and yields its base URL; it must exit with status 0 when interrupted."""
     with open(log, "wb") as stderr:
         process = subprocess.Popen([binary, "serve", "--port", "0", *ALIASES, *options], stderr=stderr)
     try:
-        yield address(process, log)
+        yield base_url(process, log)
         process.send_signal(signal.SIGINT)
         code = process.wait(timeout=30)
         if code != 0 or "panicked" in log.read_text():
-            sys.exit(f"the server ended with {code} and wrote\n{log.read_text()}")
+            sys.exit(f"the server exited with {code}; its output:\n{log.read_text()}")
     finally:
         process.kill()
         process.wait()
 
 
-def address(process, log):
-    """Where the server says that it is."""
-    until = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < until:
+def base_url(process, log):
+    """Returns the base URL that the server prints."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
         if found := re.search(r"http://[\d.]+:\d+/v1", log.read_text()):
             return found.group()
         time.sleep(0.05)
-    sys.exit(f"the server has not started; it wrote\n{log.read_text()}")
+    sys.exit(f"the server did not start; its output:\n{log.read_text()}")
 
 
-def key(binary, file, name, *options):
-    """A new key, as `hornbook keys add` prints it."""
+def create_key(binary, file, name, *options):
+    """Creates an API key with `hornbook keys add` and returns it."""
     command = [binary, "keys", "add", name, *options, "--keys", file]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
 
 
-def tests(python, script, environment):
-    """Runs the tests of a script; how many passed and failed."""
+def run_tests(python, script, environment):
+    """Runs the tests of a script; returns the numbers of passed and failed ones."""
     print(f"\n{script}, openai {environment['CLIENT_VERSION']}", flush=True)
     process = subprocess.Popen([python, HERE / script], env=environment, stdout=subprocess.PIPE, text=True)
     counts = {"ok": 0, "FAILED": 0}
@@ -61,40 +61,41 @@ def tests(python, script, environment):
         word = line.partition(" ")[0]
         if word in counts:
             counts[word] += 1
-    died = process.wait() != 0 and counts["FAILED"] == 0
-    return counts["ok"], counts["FAILED"] + died
+    crashed = process.wait() != 0 and counts["FAILED"] == 0
+    return counts["ok"], counts["FAILED"] + crashed
 
 
 def main():
     binary, folder, old, new = os.path.abspath(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
     with tempfile.TemporaryDirectory() as temporary:
         keys = Path(temporary) / "keys.toml"
-        given = {
-            "KEY": key(binary, keys, "anyone"),
-            "KEY_OF_ONE": key(binary, keys, "one", "--model", "text-davinci-003"),
+        key_variables = {
+            "KEY": create_key(binary, keys, "anyone"),
+            "RESTRICTED_KEY": create_key(binary, keys, "one", "--model", "text-davinci-003"),
         }
-        limited = [key(binary, keys, name, "--rpm", LOW_LIMIT) for name in ("old", "new")]
+        limited = [create_key(binary, keys, name, "--rpm", LOW_LIMIT) for name in ("old", "new")]
         with (
-            server(binary, folder / "open.log") as open_to_all,
-            server(binary, folder / "keyed.log", "--keys", keys) as keyed,
+            server(binary, folder / "open.log") as open_url,
+            server(binary, folder / "keyed.log", "--keys", keys) as keyed_url,
         ):
-            shared = os.environ | given | {
-                "OPENAI_API_BASE": open_to_all,
-                "OPENAI_BASE_URL": open_to_all,
+            shared = os.environ | key_variables | {
+                "OPENAI_API_BASE": open_url,
+                "OPENAI_BASE_URL": open_url,
                 "OPENAI_API_KEY": "any",
-                "KEYED_URL": keyed,
+                "KEYED_URL": keyed_url,
                 "NO_PROXY": "127.0.0.1",
                 "no_proxy": "127.0.0.1",
                 "PYTHONDONTWRITEBYTECODE": "1",
             }
             passed = failed = 0
-            for script, version, low in [
+            for script, version, limited_key in [
                 ("old_client.py", old, limited[0]),
                 ("documents.py", old, ""),
                 ("new_client.py", new, limited[1]),
             ]:
                 python = folder / f"openai-{version}" / "bin" / "python"
-                counts = tests(python, script, shared | {"CLIENT_VERSION": version, "LIMITED_KEY": low})
+                environment = shared | {"CLIENT_VERSION": version, "LIMITED_KEY": limited_key}
+                counts = run_tests(python, script, environment)
                 passed, failed = passed + counts[0], failed + counts[1]
     print(f"\n{passed} passed, {failed} failed")
     sys.exit(failed > 0 or passed == 0)

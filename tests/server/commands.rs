@@ -144,7 +144,7 @@ fn invalid_option_is_one_line_error() {
         (&["keys", "list", "--keys", "/no/such.toml"], "/no/such.toml: cannot read"),
         (
             &["keys", "add", "a", "--rpm", "0", "--keys", "/tmp/none.toml"],
-            "expected a whole number from 1 up",
+            "expected an integer of at least 1",
         ),
     ] {
         let line = error_line(args);

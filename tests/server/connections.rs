@@ -22,8 +22,8 @@ fn client_disconnect_cancels_its_request() {
         server.wait_for("hornbook_sequences_running", |running| running == 4.0);
         drop(connection);
         server.wait_for("hornbook_sequences_running", |running| running == 0.0);
-        let written = server.metric("hornbook_generated_tokens_total");
-        assert!(written < 2000.0, "{written}");
+        let generated = server.metric("hornbook_generated_tokens_total");
+        assert!(generated < 2000.0, "{generated}");
         let cancelled = "hornbook_requests_total{route=\"POST /completions\",status=\"cancelled\"}";
         assert_eq!(server.metric(cancelled), 1.0);
     }
@@ -80,9 +80,9 @@ fn incomplete_headers_and_body_time_out() {
         options.http.header_timeout = Duration::from_millis(200);
     });
     let mut text = String::new();
-    let mut half =
+    let mut incomplete =
         server.send("POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{\"prompt\"");
-    half.read_to_string(&mut text).unwrap();
+    incomplete.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 408") && text.contains("request_timeout"), "{text}");
     for head in ["POST /v1/completions HTTP/1.1\r\nhost:", ""] {
         let start = Instant::now();
@@ -91,8 +91,8 @@ fn incomplete_headers_and_body_time_out() {
         assert!(start.elapsed() < TIMEOUT);
     }
     // An idle keep-alive connection is closed too.
-    let mut kept = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
-    kept.read_to_end(&mut vec![]).unwrap();
+    let mut connection = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    connection.read_to_end(&mut vec![]).unwrap();
     server.get("/health").ok();
 }
 
@@ -103,13 +103,13 @@ fn simultaneous_clients_get_200_or_429() {
         options.engine.queue = 8;
     });
     let statuses: Vec<u16> = std::thread::scope(|scope| {
-        let ask = |i: u64| {
+        let complete = |i: u64| {
             server.post(
                 "/v1/completions",
                 json!({"prompt": "The", "max_tokens": 8, "seed": i, "stream": i.is_multiple_of(2)}),
             )
         };
-        let clients: Vec<_> = (0..64).map(|i| scope.spawn(move || ask(i))).collect();
+        let clients: Vec<_> = (0..64).map(|i| scope.spawn(move || complete(i))).collect();
         clients.into_iter().map(|client| client.join().unwrap().status).collect()
     });
     assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
@@ -158,15 +158,15 @@ fn requests_before_models_are_loaded_get_503() {
         assert_eq!((response.header("retry-after"), response.header("retry-after-ms")), ("1", "1000"));
         assert!(response.text.contains("loading its models"), "{}", response.text);
     }
-    let mut kept = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut connection = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
     let mut head = [0; 12];
-    kept.read_exact(&mut head).unwrap();
+    connection.read_exact(&mut head).unwrap();
     assert_eq!(&head, b"HTTP/1.1 503");
     let running = bound.serve(vec![open("fable")]).unwrap();
     // On the same connection.
-    kept.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    connection.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
     let mut rest = String::new();
-    kept.read_to_string(&mut rest).unwrap();
+    connection.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("HTTP/1.1 200 OK"), "{rest}");
     assert_eq!(server.get("/health").ok(), json!({"status": "ok"}));
     server.post("/v1/completions", json!({"prompt": "The", "max_tokens": 1})).ok();
@@ -176,7 +176,7 @@ fn requests_before_models_are_loaded_get_503() {
 #[test]
 fn shutdown_finishes_streams_and_rejects_new_requests() {
     let server = fable();
-    let mut kept = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut connection = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
     let mut running = server.start_post("/v1/completions", &long_request(true));
     server.wait_for("hornbook_sequences_running", |running| running == 4.0);
     let address = server.address();
@@ -203,9 +203,9 @@ fn shutdown_finishes_streams_and_rejects_new_requests() {
     assert!(text.contains("data: [DONE]"), "{}", &text[text.len().saturating_sub(200)..]);
     waiter.join().unwrap();
     assert!(std::net::TcpStream::connect(address).is_err());
-    let _ = kept.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let _ = connection.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
     let mut rest = String::new();
-    let _ = kept.read_to_string(&mut rest); // closed by either side
+    let _ = connection.read_to_string(&mut rest); // closed by either side
     assert_eq!(rest.matches("HTTP/1.1 200").count(), 1, "{rest}");
 }
 
@@ -215,7 +215,7 @@ fn requests_beyond_the_grace_period_are_aborted() {
     let body = json!({"prompt": vec!["The"; 200], "n": 10, "max_tokens": 500, "stream": true,
         "logit_bias": {"4095": -100}});
     let mut streamed = server.start_post("/v1/completions", &body);
-    let mut whole = server.start_post("/v1/completions", &long_request(false));
+    let mut unstreamed = server.start_post("/v1/completions", &long_request(false));
     server.wait_for("hornbook_sequences_running", |running| running >= 10.0);
     server.shutdown_handle()();
     let start = Instant::now();
@@ -223,7 +223,7 @@ fn requests_beyond_the_grace_period_are_aborted() {
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     let (mut events, mut response) = (String::new(), String::new());
     let _ = streamed.read_to_string(&mut events);
-    let _ = whole.read_to_string(&mut response);
+    let _ = unstreamed.read_to_string(&mut response);
     assert!(
         events.contains("shutting down") && !events.contains("[DONE]"),
         "{}",

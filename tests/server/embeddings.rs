@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 fn embeddings_are_floats_or_base64() {
     let server = fable();
     let hornbook = open("fable");
-    let ask = |input: Value, format: Value| {
+    let embed = |input: Value, format: Value| {
         server.post("/v1/embeddings", json!({"input": input, "encoding_format": format, "model": "ada"})).ok()
     };
-    let floats = ask(json!(["The king", "A"]), json!("float"));
-    let base64 = ask(json!(["The king", "A"]), json!("base64"));
+    let floats = embed(json!(["The king", "A"]), json!("float"));
+    let base64 = embed(json!(["The king", "A"]), json!("base64"));
     assert_eq!((&floats["object"], &floats["model"]), (&json!("list"), &json!("ada")));
     assert_eq!(floats["usage"], json!({"prompt_tokens": 3, "total_tokens": 3}));
     let vector = |response: &Value, i: usize| -> Vec<f32> {
@@ -27,18 +27,18 @@ fn embeddings_are_floats_or_base64() {
         let decoded: Vec<f32> = bytes.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         assert_eq!(decoded, vector(&floats, i));
     }
-    assert_eq!(vector(&ask(json!("A"), Value::Null), 0), vector(&floats, 1));
+    assert_eq!(vector(&embed(json!("A"), Value::Null), 0), vector(&floats, 1));
     // The mean of the final hidden states, from an observer.
     let prompt = hornbook.encode("The king").unwrap();
-    let mut sum = HiddenStateSum(vec![0.0; 256], 0);
+    let mut sums = HiddenStateSum(vec![0.0; 256], 0);
     let mut session = Session::new(hornbook.model(), prompt.len(), hornbook.model().kv_precision());
     session.feed(&prompt).unwrap();
     let mut cache = KvCache::new(hornbook.config(), prompt.len(), hornbook.model().kv_precision());
     let segment = Segment { tokens: &prompt, cache: &mut cache, logits: LogitsWanted::All };
-    hornbook.model().forward(&mut [segment], &mut Workspace::new(), &mut sum).unwrap();
-    for (found, sum_of) in vector(&floats, 0).iter().zip(&sum.0) {
-        let expected = sum_of / sum.1 as f32;
-        assert!((found - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{found} {expected}");
+    hornbook.model().forward(&mut [segment], &mut Workspace::new(), &mut sums).unwrap();
+    for (actual, total) in vector(&floats, 0).iter().zip(&sums.0) {
+        let expected = total / sums.1 as f32;
+        assert!((actual - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{actual} {expected}");
     }
     assert_eq!(server.post("/v1/embeddings", json!({"input": ""})).error().2.as_deref(), Some("input"));
     assert_eq!(server.post("/v1/embeddings", json!({})).error().2.as_deref(), Some("input"));

@@ -29,20 +29,20 @@ fn all_four_prompt_formats_give_indexed_choices() {
     let server = fable();
     let hornbook = open("fable");
     let (one, two) = (hornbook.encode("The king").unwrap(), hornbook.encode("Once upon a time").unwrap());
-    let ask = |prompt: Value| {
+    let complete = |prompt: Value| {
         let body = json!({"prompt": prompt, "n": 2, "max_tokens": 6, "seed": 5, "return_token_ids": true});
         server.post("/v1/completions", body).ok()["choices"].as_array().unwrap().clone()
     };
-    let single = ask(json!("The king"));
-    assert_eq!(single, ask(json!(one)));
-    assert_eq!(single, ask(json!(["The king"])));
+    let single = complete(json!("The king"));
+    assert_eq!(single, complete(json!(one)));
+    assert_eq!(single, complete(json!(["The king"])));
     let expected =
         generate(&hornbook, &one, &options(6, SamplingParams { seed: 5, ..Default::default() }), 2);
     for (choice, (text, tokens)) in single.iter().zip(&expected) {
         assert_eq!((choice["text"].as_str().unwrap(), &ids(&choice["token_ids"])), (text.as_str(), tokens));
     }
-    let several = ask(json!(["The king", "Once upon a time", "The king"]));
-    assert_eq!(several, ask(json!([one, two, one])));
+    let several = complete(json!(["The king", "Once upon a time", "The king"]));
+    assert_eq!(several, complete(json!([one, two, one])));
     let indexes: Vec<u64> = several.iter().map(|choice| choice["index"].as_u64().unwrap()).collect();
     assert_eq!(indexes, [0, 1, 2, 3, 4, 5]);
     // A repeated prompt gets different random numbers.
@@ -76,12 +76,12 @@ fn all_four_prompt_formats_give_indexed_choices() {
 fn same_seed_gives_identical_text() {
     let server = fable();
     let hornbook = open("fable");
-    let ask = |prompt: &str, seed: Value, temperature: f32| {
+    let complete = |prompt: &str, seed: Value, temperature: f32| {
         let body = json!({"prompt": prompt, "max_tokens": 12, "seed": seed, "temperature": temperature,
             "logprobs": 2});
         server.post("/v1/completions", body).ok()["choices"].clone()
     };
-    let first = ask("Once upon a time", json!(7), 1.0);
+    let first = complete("Once upon a time", json!(7), 1.0);
     let sampling = SamplingParams { seed: 7, ..Default::default() };
     let prompt = hornbook.encode("Once upon a time").unwrap();
     assert_eq!(
@@ -89,27 +89,31 @@ fn same_seed_gives_identical_text() {
         generate(&hornbook, &prompt, &options(12, sampling), 1)[0].0
     );
     // Again with the prompt in the prefix cache, and in a batch with other requests.
-    assert_eq!(first, ask("Once upon a time", json!(7), 1.0));
+    assert_eq!(first, complete("Once upon a time", json!(7), 1.0));
     assert!(server.metric("hornbook_prefix_cache_hits_total") > 0.0);
     std::thread::scope(|scope| {
-        let same: Vec<_> = (0..4).map(|_| scope.spawn(|| ask("Once upon a time", json!(7), 1.0))).collect();
+        let same: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| complete("Once upon a time", json!(7), 1.0))).collect();
         let others: Vec<_> =
-            (0..4).map(|i| scope.spawn(move || ask("The king was", json!(i), 1.0))).collect();
+            (0..4).map(|i| scope.spawn(move || complete("The king was", json!(i), 1.0))).collect();
         same.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), first));
         others.into_iter().for_each(|thread| drop(thread.join().unwrap()));
     });
-    assert_ne!(first, ask("Once upon a time", json!(8), 1.0));
-    assert_ne!(ask("Once upon a time", Value::Null, 1.0), ask("Once upon a time", Value::Null, 1.0));
+    assert_ne!(first, complete("Once upon a time", json!(8), 1.0));
+    assert_ne!(
+        complete("Once upon a time", Value::Null, 1.0),
+        complete("Once upon a time", Value::Null, 1.0)
+    );
     // Temperature 0 is greedy and needs no seed.
-    let greedy = ask("Once upon a time", Value::Null, 0.0);
-    assert_eq!(greedy, ask("Once upon a time", json!(3), 0.0));
+    let greedy = complete("Once upon a time", Value::Null, 0.0);
+    assert_eq!(greedy, complete("Once upon a time", json!(3), 0.0));
     assert_ne!(greedy[0]["text"], first[0]["text"]);
 }
 
 #[test]
 fn best_of_returns_choices_with_highest_mean_logprob() {
     let server = fable();
-    let ask = |n: u32, best_of: Option<u32>| {
+    let complete = |n: u32, best_of: Option<u32>| {
         let body = json!({"prompt": "The king", "n": n, "best_of": best_of, "max_tokens": 5, "seed": 2,
             "logprobs": 0, "return_token_ids": true});
         server.post("/v1/completions", body).ok()
@@ -119,9 +123,9 @@ fn best_of_returns_choices_with_highest_mean_logprob() {
             serde_json::from_value(choice["logprobs"]["token_logprobs"].clone()).unwrap();
         logprobs.iter().sum::<f64>() / logprobs.len() as f64
     };
-    let mut all = ask(6, None)["choices"].as_array().unwrap().clone();
+    let mut all = complete(6, None)["choices"].as_array().unwrap().clone();
     all.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
-    let best = ask(2, Some(6));
+    let best = complete(2, Some(6));
     assert_eq!(best["choices"].as_array().unwrap().len(), 2);
     for (best, expected) in best["choices"].as_array().unwrap().iter().zip(&all) {
         assert_eq!(best["token_ids"], expected["token_ids"]);
@@ -137,10 +141,10 @@ fn best_of_returns_choices_with_highest_mean_logprob() {
 #[test]
 fn chat_prompt_is_rendered_by_the_chat_template() {
     let server = fable();
-    let ask = |body: Value| server.post("/v1/chat/completions", body).ok();
+    let chat = |body: Value| server.post("/v1/chat/completions", body).ok();
     let messages = json!([{"role": "system", "content": "A tale."}, {"role": "user",
         "content": [{"type": "text", "text": "On"}, {"type": "text", "text": "ce"}]}]);
-    let response = ask(json!({"messages": messages, "max_tokens": 20, "temperature": 0}));
+    let response = chat(json!({"messages": messages, "max_tokens": 20, "temperature": 0}));
     let choice = &response["choices"][0];
     assert_eq!(
         (&response["object"], &choice["message"]["role"]),
@@ -159,13 +163,14 @@ fn chat_prompt_is_rendered_by_the_chat_template() {
     let folder = tempfile::tempdir().unwrap();
     let template = folder.path().join("t.jinja");
     std::fs::write(&template, "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}").unwrap();
-    let own = serve(&["fable"], |options| options.chat_template = Some(template));
+    let template_server = serve(&["fable"], |options| options.chat_template = Some(template));
     let body =
         json!({"messages": [{"role": "tool", "content": "The king"}], "max_tokens": 8, "temperature": 0});
-    let response = own.post("/v1/chat/completions", body).ok();
+    let response = template_server.post("/v1/chat/completions", body).ok();
     let ids = open("fable").tokenizer().unwrap().encode("<|endoftext|>The king", true).unwrap();
-    let completion =
-        own.post("/v1/completions", json!({"prompt": ids, "max_tokens": 8, "temperature": 0})).ok();
+    let completion = template_server
+        .post("/v1/completions", json!({"prompt": ids, "max_tokens": 8, "temperature": 0}))
+        .ok();
     assert_eq!(response["choices"][0]["message"]["content"], completion["choices"][0]["text"]);
 }
 

@@ -53,8 +53,8 @@ fn wrong_key_is_401_and_any_key_works_without_key_file() {
     response.ok();
     assert_eq!(response.header("openai-organization"), "alice");
 
-    let open = fable().with_key("anything");
-    open.post("/v1/completions", json!({"prompt": "A", "max_tokens": 1})).ok();
+    let unauthenticated = fable().with_key("anything");
+    unauthenticated.post("/v1/completions", json!({"prompt": "A", "max_tokens": 1})).ok();
 }
 
 #[test]

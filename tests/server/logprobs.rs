@@ -36,7 +36,7 @@ fn echoed_prompt_has_logprobs_and_null_for_the_first_token() {
                 let top = logprobs["top_logprobs"][t + 1].as_object().unwrap();
                 assert!((3..=4).contains(&top.len()), "{top:?}");
                 let best = top_logprobs(logits, 1)[0].1;
-                assert!(top.values().any(|found| found.as_f64().unwrap() as f32 == best));
+                assert!(top.values().any(|logprob| logprob.as_f64().unwrap() as f32 == best));
             })
             .unwrap();
         assert!(choice["text"].as_str().unwrap().starts_with(PROMPT));
@@ -44,8 +44,8 @@ fn echoed_prompt_has_logprobs_and_null_for_the_first_token() {
     // As lm_eval does: score the prompt, generate nothing.
     let body = json!({"prompt": [ids], "echo": true, "logprobs": 1, "max_tokens": 0, "temperature": 0});
     let scored = server.post("/v1/completions", body).ok();
-    let found = floats(&scored["choices"][0]["logprobs"]["token_logprobs"]);
-    assert_eq!(found, floats(&response["choices"][0]["logprobs"]["token_logprobs"])[..ids.len()]);
+    let actual = floats(&scored["choices"][0]["logprobs"]["token_logprobs"]);
+    assert_eq!(actual, floats(&response["choices"][0]["logprobs"]["token_logprobs"])[..ids.len()]);
     assert_eq!(scored["choices"][0]["text"], PROMPT);
 }
 
@@ -54,12 +54,12 @@ fn text_offsets_count_characters_from_prompt_start() {
     let server = fable();
     let hornbook = open("fable");
     let (tokenizer, ids) = (hornbook.tokenizer().unwrap(), hornbook.encode(PROMPT).unwrap());
-    let ask = |echo: bool, prompt: Value| {
+    let complete = |echo: bool, prompt: Value| {
         let body = json!({"prompt": prompt, "echo": echo, "logprobs": 0, "max_tokens": 6, "seed": 1,
             "return_token_ids": true});
         server.post("/v1/completions", body).ok()["choices"][0].clone()
     };
-    let (echoed, plain) = (ask(true, json!(PROMPT)), ask(false, json!(PROMPT)));
+    let (echoed, plain) = (complete(true, json!(PROMPT)), complete(false, json!(PROMPT)));
     let offsets = |choice: &Value| -> Vec<usize> {
         serde_json::from_value(choice["logprobs"]["text_offset"].clone()).unwrap()
     };
@@ -76,7 +76,7 @@ fn text_offsets_count_characters_from_prompt_start() {
     let parts: Vec<u32> =
         quote.into_iter().filter(|&id| str::from_utf8(tokenizer.token_bytes(id)).is_err()).collect();
     assert!(!parts.is_empty(), "fable has no token for one of these alone");
-    let names = ask(true, json!(parts))["logprobs"]["tokens"].clone();
+    let names = complete(true, json!(parts))["logprobs"]["tokens"].clone();
     let byte = tokenizer.token_bytes(parts[0])[0];
     assert!(names[0].as_str().unwrap().starts_with(&format!("bytes:\\x{byte:02x}")), "{names}");
 }
@@ -84,13 +84,13 @@ fn text_offsets_count_characters_from_prompt_start() {
 #[test]
 fn chat_logprobs_have_the_chat_format() {
     let server = fable();
-    let ask = |top: Value| {
+    let chat = |top: Value| {
         let messages = json!([{"role": "user", "content": "Once upon"}]);
         let body = json!({"messages": messages, "max_tokens": 6, "temperature": 0, "logprobs": true,
             "top_logprobs": top});
         server.post("/v1/chat/completions", body).ok()["choices"][0].clone()
     };
-    let choice = ask(json!(2));
+    let choice = chat(json!(2));
     let content = choice["logprobs"]["content"].as_array().unwrap();
     assert!(!content.is_empty() && choice["logprobs"]["refusal"].is_null());
     for token in content {
@@ -107,7 +107,7 @@ fn chat_logprobs_have_the_chat_format() {
     assert!(String::from_utf8_lossy(&text).trim_start().starts_with(message));
     assert!(choice["logprobs"].get("tokens").is_none());
     // Without top_logprobs there are no alternatives.
-    let plain = ask(Value::Null);
+    let plain = chat(Value::Null);
     assert_eq!(plain["logprobs"]["content"].as_array().unwrap().len(), content.len());
     assert_eq!(plain["logprobs"]["content"][0]["top_logprobs"], json!([]));
 }
@@ -115,7 +115,6 @@ fn chat_logprobs_have_the_chat_format() {
 #[test]
 fn logprobs_are_finite() {
     let server = fable();
-    // Whatever is asked, every number in an response is one.
     let hornbook = open("fable");
     let rare: Vec<u32> = (0..40).map(|i| i * 97 % 4096).collect();
     let body = json!({"prompt": rare, "echo": true, "logprobs": 5, "max_tokens": 8, "temperature": 2,

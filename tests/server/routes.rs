@@ -59,17 +59,17 @@ fn path_model_takes_precedence_and_any_name_selects_a_single_model() {
     let two = serve(&["fable", "tiny-gelu-new"], |options| {
         options.aliases = vec![("text-davinci-002".into(), "tiny-gelu-new".into())];
     });
-    let ask = |name: &str| {
+    let complete = |name: &str| {
         let body = json!({"model": name, "prompt": [1, 2], "max_tokens": 2, "temperature": 0,
             "return_token_ids": true});
         two.post("/v1/completions", body)
     };
-    assert_eq!(ask("text-davinci-002").ok()["model"], "text-davinci-002");
-    let tokens = |name: &str| ask(name).ok()["choices"][0]["token_ids"].clone();
+    assert_eq!(complete("text-davinci-002").ok()["model"], "text-davinci-002");
+    let tokens = |name: &str| complete(name).ok()["choices"][0]["token_ids"].clone();
     assert_eq!(tokens("text-davinci-002"), tokens("tiny-gelu-new"));
     assert_ne!(tokens("text-davinci-002"), tokens("fable"));
     assert_eq!(
-        ask("gpt-4").error(),
+        complete("gpt-4").error(),
         (404, "invalid_request_error".into(), Some("model".into()), Some("model_not_found".into()))
     );
     let without_model = two.post("/v1/completions", json!({"prompt": [1]}));

@@ -11,25 +11,27 @@ fn text(chunks: &[Value], index: u64) -> String {
 
 /// Returns the chunks of a streamed request and the response of the same one unstreamed.
 fn streamed_and_complete(server: &TestServer, mut body: Value) -> (Vec<Value>, Value) {
-    let whole = server.post("/v1/completions", body.clone()).ok();
+    let complete = server.post("/v1/completions", body.clone()).ok();
     body["stream"] = json!(true);
-    (server.post("/v1/completions", body).events(), whole)
+    (server.post("/v1/completions", body).events(), complete)
 }
 
-/// What each choice's chunks are together, held to the whole response.
-fn assert_same(chunks: &[Value], whole: &Value) {
-    for choice in whole["choices"].as_array().unwrap() {
+/// Asserts that each choice's chunks add up to the complete response.
+fn assert_same(chunks: &[Value], complete: &Value) {
+    for choice in complete["choices"].as_array().unwrap() {
         let index = choice["index"].as_u64().unwrap();
         assert_eq!(text(chunks, index), choice["text"].as_str().unwrap());
-        let of_choice: Vec<&Value> =
+        let choice_chunks: Vec<&Value> =
             chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|c| c["index"] == index).collect();
         for list in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
             let Some(expected) = choice["logprobs"][list].as_array() else { continue };
-            let found: Vec<&Value> =
-                of_choice.iter().flat_map(|c| c["logprobs"][list].as_array().into_iter().flatten()).collect();
-            assert_eq!(found, expected.iter().collect::<Vec<_>>(), "{list}");
+            let actual: Vec<&Value> = choice_chunks
+                .iter()
+                .flat_map(|c| c["logprobs"][list].as_array().into_iter().flatten())
+                .collect();
+            assert_eq!(actual, expected.iter().collect::<Vec<_>>(), "{list}");
         }
-        let (last, others) = of_choice.split_last().unwrap();
+        let (last, others) = choice_chunks.split_last().unwrap();
         assert_eq!(last["finish_reason"], choice["finish_reason"]);
         assert!(others.iter().all(|choice| choice["finish_reason"].is_null()));
     }
@@ -48,12 +50,12 @@ fn stop_strings_across_tokens_are_found_and_never_streamed() {
         let expected = &unstopped[..unstopped.find(&stop).unwrap()];
         let body = json!({"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0,
             "stop": ["never seen", stop]});
-        let (chunks, whole) = streamed_and_complete(&server, body);
+        let (chunks, complete) = streamed_and_complete(&server, body);
         assert_eq!(
-            (whole["choices"][0]["text"].as_str().unwrap(), &whole["choices"][0]["finish_reason"]),
+            (complete["choices"][0]["text"].as_str().unwrap(), &complete["choices"][0]["finish_reason"]),
             (expected, &json!("stop"))
         );
-        assert_same(&chunks, &whole);
+        assert_same(&chunks, &complete);
         // No streamed text goes beyond the expected text.
         let mut streamed = String::new();
         for chunk in &chunks {
@@ -65,9 +67,9 @@ fn stop_strings_across_tokens_are_found_and_never_streamed() {
     let end: String = characters[characters.len() - 3..].iter().collect();
     let body =
         json!({"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0, "stop": format!("{end}~~")});
-    let (chunks, whole) = streamed_and_complete(&server, body);
-    assert_eq!(whole["choices"][0]["text"], unstopped);
-    assert_same(&chunks, &whole);
+    let (chunks, complete) = streamed_and_complete(&server, body);
+    assert_eq!(complete["choices"][0]["text"], unstopped);
+    assert_same(&chunks, &complete);
 }
 
 #[test]
@@ -82,11 +84,11 @@ fn chunks_never_split_a_character() {
         parts.iter().take(120).map(|id| (id.to_string(), json!(20))).collect();
     let body = json!({"prompt": "The", "max_tokens": 60, "seed": 3, "logit_bias": bias, "logprobs": 0,
         "return_token_ids": true});
-    let (chunks, whole) = streamed_and_complete(&server, body);
-    let ids: Vec<u32> = serde_json::from_value(whole["choices"][0]["token_ids"].clone()).unwrap();
+    let (chunks, complete) = streamed_and_complete(&server, body);
+    let ids: Vec<u32> = serde_json::from_value(complete["choices"][0]["token_ids"].clone()).unwrap();
     assert!(ids.iter().filter(|id| parts.contains(id)).count() > 10, "{ids:?}");
-    assert_eq!(whole["choices"][0]["text"].as_str().unwrap(), tokenizer.decode(&ids));
-    assert_same(&chunks, &whole);
+    assert_eq!(complete["choices"][0]["text"].as_str().unwrap(), tokenizer.decode(&ids));
+    assert_same(&chunks, &complete);
     let streamed: Vec<u32> = chunks
         .iter()
         .flat_map(|chunk| {
@@ -105,36 +107,36 @@ fn return_token_ids_streams_every_token() {
         let server = serve(&[model], |_| {});
         let body = json!({"prompt": [1, 2, 3], "max_tokens": 6, "seed": 4, "ignore_eos": true,
             "return_token_ids": true});
-        let (chunks, whole) = streamed_and_complete(&server, body);
+        let (chunks, complete) = streamed_and_complete(&server, body);
         let counts = chunks.iter().map(|chunk| chunk["choices"][0]["token_ids"].as_array().unwrap().len());
         // The finish reason is sent with the last token.
         assert_eq!(counts.filter(|count| *count > 0).collect::<Vec<_>>(), [1; 6], "{model}");
-        assert_same(&chunks, &whole);
+        assert_same(&chunks, &complete);
     }
 }
 
 #[test]
 fn finish_reason_is_null_until_the_last_chunk() {
     let server = fable();
-    let (chunks, whole) = streamed_and_complete(
+    let (chunks, complete) = streamed_and_complete(
         &server,
         json!({"prompt": "The king", "max_tokens": 5, "seed": 1, "logit_bias": {"4095": -100}}),
     );
-    assert_eq!(whole["choices"][0]["finish_reason"], "length");
-    assert_same(&chunks, &whole);
+    assert_eq!(complete["choices"][0]["finish_reason"], "length");
+    assert_same(&chunks, &complete);
     assert!(
         chunks.iter().all(|chunk| chunk["choices"][0].as_object().unwrap().contains_key("finish_reason"))
     );
     // The end-of-text token gives "stop", the end of the context "length".
-    let (chunks, whole) = streamed_and_complete(
+    let (chunks, complete) = streamed_and_complete(
         &server,
         json!({"prompt": "The king", "max_tokens": 5, "logit_bias": {"4095": 100}}),
     );
     assert_eq!(
-        (&whole["choices"][0]["finish_reason"], &whole["choices"][0]["text"]),
+        (&complete["choices"][0]["finish_reason"], &complete["choices"][0]["text"]),
         (&json!("stop"), &json!(""))
     );
-    assert_same(&chunks, &whole);
+    assert_same(&chunks, &complete);
     // A chat that repeats one word runs to the end of the context; one biased to end-of-text stops at once.
     let word = open("fable").encode(" the").unwrap()[0].to_string();
     for (token, reason) in [(word.as_str(), "length"), ("4095", "stop")] {
@@ -151,7 +153,7 @@ fn finish_reason_is_null_until_the_last_chunk() {
 #[test]
 fn usage_chunk_is_sent_only_if_requested() {
     let server = fable();
-    let ask = |path: &str, mut body: Value, options: Value| {
+    let stream = |path: &str, mut body: Value, options: Value| {
         body["stream"] = json!(true);
         body["max_tokens"] = json!(3);
         body["seed"] = json!(1);
@@ -165,18 +167,18 @@ fn usage_chunk_is_sent_only_if_requested() {
         for options in
             [Value::Null, json!({}), json!({"include_usage": false}), json!({"include_obfuscation": true})]
         {
-            for chunk in ask(path, body.clone(), options) {
+            for chunk in stream(path, body.clone(), options) {
                 assert!(
                     chunk.get("usage").is_none() && chunk["choices"].as_array().unwrap().len() == 1,
                     "{chunk}"
                 );
             }
         }
-        let chunks = ask(path, body.clone(), json!({"include_usage": true}));
+        let chunks = stream(path, body.clone(), json!({"include_usage": true}));
         let (last, others) = chunks.split_last().unwrap();
         assert_eq!(last["choices"], json!([]));
         assert!(others.iter().all(|chunk| chunk["usage"].is_null() && chunk.get("usage").is_some()));
-        let whole = server
+        let complete = server
             .post(path, {
                 let mut body = body;
                 body["max_tokens"] = json!(3);
@@ -184,8 +186,8 @@ fn usage_chunk_is_sent_only_if_requested() {
                 body
             })
             .ok();
-        assert_eq!(last["usage"], whole["usage"]);
-        assert!(whole["usage"]["prompt_tokens"].as_u64().unwrap() > 1);
+        assert_eq!(last["usage"], complete["usage"]);
+        assert!(complete["usage"]["prompt_tokens"].as_u64().unwrap() > 1);
     }
 }
 
@@ -194,8 +196,8 @@ fn choices_interleave_with_independent_random_numbers() {
     let server = fable();
     let body = json!({"prompt": ["The king", "A dog"], "n": 3, "max_tokens": 8, "seed": 9, "logprobs": 2,
         "echo": true});
-    let (chunks, whole) = streamed_and_complete(&server, body);
-    assert_same(&chunks, &whole);
+    let (chunks, complete) = streamed_and_complete(&server, body);
+    assert_same(&chunks, &complete);
     let texts: Vec<String> = (0..6).map(|index| text(&chunks, index)).collect();
     assert!(texts[..3].iter().all(|text| text.starts_with("The king")));
     assert!(texts[3..].iter().all(|text| text.starts_with("A dog")));
@@ -203,13 +205,13 @@ fn choices_interleave_with_independent_random_numbers() {
     let order: Vec<u64> = chunks.iter().map(|chunk| chunk["choices"][0]["index"].as_u64().unwrap()).collect();
     let last_of_0 = order.iter().rposition(|index| *index == 0).unwrap();
     assert!(order[..last_of_0].contains(&1), "{order:?}");
-    let ends: Vec<u64> = chunks
+    let finished: Vec<u64> = chunks
         .iter()
         .map(|chunk| &chunk["choices"][0])
         .filter(|c| !c["finish_reason"].is_null())
         .map(|c| c["index"].as_u64().unwrap())
         .collect();
-    let mut sorted = ends.clone();
+    let mut sorted = finished.clone();
     sorted.sort();
     assert_eq!(sorted, [0, 1, 2, 3, 4, 5]);
     // All chunks share id, time, model and object type.
@@ -218,7 +220,7 @@ fn choices_interleave_with_independent_random_numbers() {
             assert_eq!(chunk[key], chunks[0][key], "{key}");
         }
     }
-    assert_eq!(chunks[0]["object"], whole["object"]);
+    assert_eq!(chunks[0]["object"], complete["object"]);
     assert!(chunks[0]["id"].as_str().unwrap().starts_with("cmpl-"));
 }
 
@@ -227,7 +229,7 @@ fn chat_stream_sends_deltas() {
     let server = fable();
     let mut body = json!({"messages": [{"role": "user", "content": "Once upon a time"}], "max_tokens": 12,
         "seed": 3, "n": 2, "logprobs": true, "top_logprobs": 1});
-    let whole = server.post("/v1/chat/completions", body.clone()).ok();
+    let complete = server.post("/v1/chat/completions", body.clone()).ok();
     body["stream"] = json!(true);
     let chunks = server.post("/v1/chat/completions", body).events();
     assert!(
@@ -235,7 +237,7 @@ fn chat_stream_sends_deltas() {
             .iter()
             .all(|chunk| chunk["object"] == "chat.completion.chunk" && chunk["id"] == chunks[0]["id"])
     );
-    for choice in whole["choices"].as_array().unwrap() {
+    for choice in complete["choices"].as_array().unwrap() {
         let deltas: Vec<&Value> = chunks
             .iter()
             .map(|chunk| &chunk["choices"][0])
