@@ -39,7 +39,7 @@ impl ReadBandwidth {
         })?;
         // Pages that were never written all map to one page of zeros.
         buffer.par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(1));
-        // The machine's limit, whatever instruction set the model is told to use.
+        // The machine's limit, whatever instruction set the model uses.
         Ok(Self { buffer, isa: Isa::available()[0] })
     }
 

@@ -130,9 +130,9 @@ pub fn measure(
 /// The work of one repetition.
 struct Workload {
     tokens: f64,
-    /// If memory bandwidth may be the limit.
+    /// Present if memory bandwidth may be the limit.
     bytes: Option<f64>,
-    /// If compute may be the limit.
+    /// Present if compute may be the limit.
     flops: Option<f64>,
 }
 

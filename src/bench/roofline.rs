@@ -128,11 +128,11 @@ pub fn roofline(
             TimedOperation::Sampling => ("sampling".to_string(), (4.0 * vocab_size as f64, 0.0)),
         };
         match operations.iter_mut().find(|operation| operation.name == name) {
-            Some(same) => {
-                same.calls += 1;
-                same.seconds += seconds;
-                same.bytes += bytes;
-                same.flops += flops;
+            Some(total) => {
+                total.calls += 1;
+                total.seconds += seconds;
+                total.bytes += bytes;
+                total.flops += flops;
             }
             None => operations.push(OperationTime { name, calls: 1, seconds, bytes, flops }),
         }
@@ -259,7 +259,7 @@ mod tests {
                 let once = ["wte + wpe", "ln_f", "lm_head", "sampling"].contains(&operation.name.as_str());
                 operation.calls == if once { 1 } else { 6 }
             }));
-            // Within 0.05 on a quiet machine; other tests run beside this one.
+            // Within 0.05 on an idle machine; other tests run in parallel.
             let fraction = profile.operation_seconds() / profile.seconds;
             assert!((0.7..=1.4).contains(&fraction), "{fraction} of the step is accounted for");
         }

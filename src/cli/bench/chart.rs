@@ -1,7 +1,7 @@
 //! SVG line charts on two logarithmic axes. Readable in light and dark mode, and without color: every line
 //! has its own dash pattern.
 
-use super::table::time;
+use super::table::format_time;
 use std::fmt::Write;
 
 /// Adjacent panels that share a legend.
@@ -66,7 +66,7 @@ const COLORS: usize = 8;
 const DASHES: [&str; 5] = ["", "7 3", "2 3", "9 3 2 3", "4 2"];
 
 /// Returns the opening of an SVG document of this size, with style and title.
-pub fn open(width: usize, height: usize, title: &str) -> String {
+pub fn open_svg(width: usize, height: usize, title: &str) -> String {
     let title = escape(title);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
@@ -102,7 +102,7 @@ impl Chart {
         let in_row = (width - 32) / LEGEND_COLUMN;
         let header = 64 + 20 * names.len().div_ceil(in_row);
         let height = header + self.panels.len().div_ceil(columns) * PANEL.1 + 8;
-        let mut svg = open(width, height, &self.title);
+        let mut svg = open_svg(width, height, &self.title);
         let _ = writeln!(svg, "<text x=\"16\" y=\"46\" class=\"note\">{}</text>", escape(&self.note));
         for (i, name) in names.iter().enumerate() {
             let (x, y) = (16 + i % in_row * LEGEND_COLUMN, 66 + i / in_row * 20);
@@ -144,7 +144,7 @@ struct Axis {
 
 impl Axis {
     /// An axis that contains all values, with a margin.
-    fn over(values: impl Iterator<Item = f64> + Clone, pixels: f64) -> Self {
+    fn fitting(values: impl Iterator<Item = f64> + Clone, pixels: f64) -> Self {
         let low = values.clone().fold(f64::INFINITY, f64::min);
         let high = values.fold(0.0, f64::max);
         let (low, high) = if low <= high && low > 0.0 { (low, high) } else { (0.1, 1.0) };
@@ -160,8 +160,8 @@ impl Axis {
 impl Panel {
     fn draw(&self, names: &[&str], svg: &mut String) {
         let points = self.lines.iter().flat_map(|line| &line.points);
-        let x_axis = Axis::over(points.clone().map(|point| point.tokens), PLOT.0);
-        let y_axis = Axis::over(points.clone().map(|point| point.seconds), PLOT.1);
+        let x_axis = Axis::fitting(points.clone().map(|point| point.tokens), PLOT.0);
+        let y_axis = Axis::fitting(points.clone().map(|point| point.seconds), PLOT.1);
         let (x, y) = (|n: f64| LEFT + x_axis.pixel(n), |n: f64| TOP + PLOT.1 - y_axis.pixel(n));
         let (right, bottom) = (LEFT + PLOT.0, TOP + PLOT.1);
         let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"16\" class=\"panel\">{}</text>", escape(&self.title));
@@ -228,7 +228,7 @@ impl Panel {
                      <title>{}, {tokens} tokens: {}</title></circle>",
                     y(seconds),
                     escape(&line.name),
-                    time(seconds)
+                    format_time(seconds)
                 );
             }
         }

@@ -1,6 +1,6 @@
 //! The measurements as a table, JSON or comma-separated values.
 
-use super::table::{self, aligned, cpu, csv_line, percent, round};
+use super::table::{self, align_columns, cpu_name, csv_line, format_percent, round};
 use crate::Result;
 use crate::bench::{Measurement, Phase};
 use crate::checkpoint::Checkpoint;
@@ -75,7 +75,7 @@ impl Report {
         });
         json!({
             "machine": {
-                "cpu": cpu(),
+                "cpu": cpu_name(),
                 "cores": self.cores,
                 "isa": self.isa.name(),
                 "bandwidth_gb_per_s": giga(machine.and_then(|limits| limits.bandwidth)),
@@ -102,7 +102,7 @@ impl Report {
             if random { " (random weights)" } else { "" },
             m["n_layer"],
             m["n_embd"],
-            cpu(),
+            cpu_name(),
             self.cores,
             self.isa
         );
@@ -128,7 +128,7 @@ impl Report {
             ]
             .map(String::from),
         ];
-        let percentage = |fraction: Option<f64>| fraction.map_or_else(String::new, percent);
+        let percentage = |fraction: Option<f64>| fraction.map_or_else(String::new, format_percent);
         let mut outliers = 0;
         for Row { precision, kv_precision, threads, measurement } in &self.results {
             let speed = measurement.tokens_per_second;
@@ -152,7 +152,7 @@ impl Report {
             ]);
         }
         text.push('\n');
-        text += &aligned(&cells, &[0, 1, 3]);
+        text += &align_columns(&cells, &[0, 1, 3]);
         text + "\n" + &table::footnote(outliers)
     }
 }

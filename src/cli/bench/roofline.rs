@@ -109,13 +109,13 @@ impl Roofline {
     fn steps(&self, context: usize) -> Result<[Step; 2]> {
         let prompt = self.prompt.map_or(DEFAULT_TOKENS.min(context), NonZeroUsize::get);
         let depth = self.depth.unwrap_or(DEFAULT_TOKENS.min(context.saturating_sub(1)));
-        for (name, found, max) in
+        for (name, value, max) in
             [("--prompt", prompt, context), ("--depth", depth, context.saturating_sub(1))]
         {
-            if found > max {
+            if value > max {
                 return Err(Error::Parameter {
                     name: name.into(),
-                    found: found.to_string(),
+                    found: value.to_string(),
                     expected: format!("at most {max}: the model's context is {context} tokens"),
                 });
             }

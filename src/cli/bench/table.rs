@@ -5,7 +5,7 @@ use crate::cli::write_line;
 use serde_json::Value;
 
 /// Pads columns to their widest cell; those in `left` are left-aligned, the others right-aligned.
-pub fn aligned<const N: usize>(cells: &[[String; N]], left: &[usize]) -> String {
+pub fn align_columns<const N: usize>(cells: &[[String; N]], left: &[usize]) -> String {
     let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let line = |row: &[String; N]| {
@@ -41,12 +41,12 @@ pub fn round(x: f64, digits: i32) -> f64 {
 }
 
 /// Rounds to four significant digits.
-pub fn significant(x: f64) -> f64 {
+pub fn round_significant(x: f64) -> f64 {
     if x == 0.0 || !x.is_finite() { x } else { round(x, 3 - x.abs().log10().floor() as i32) }
 }
 
 /// Formats bytes with a binary unit.
-pub fn bytes(n: usize) -> String {
+pub fn format_bytes(n: usize) -> String {
     let units = ["B", "KiB", "MiB", "GiB"];
     let unit = (n.max(1).ilog2() / 10).min(3) as usize;
     let value = n as f64 / (1u64 << (10 * unit)) as f64;
@@ -55,12 +55,12 @@ pub fn bytes(n: usize) -> String {
 }
 
 /// Formats a fraction as a percentage, without the sign.
-pub fn percent(fraction: f64) -> String {
+pub fn format_percent(fraction: f64) -> String {
     format!("{:.1}", 100.0 * fraction)
 }
 
 /// Formats seconds as µs, ms or s.
-pub fn time(seconds: f64) -> String {
+pub fn format_time(seconds: f64) -> String {
     match seconds {
         s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
         s if s < 1.0 => format!("{:.2} ms", s * 1e3),
@@ -79,7 +79,7 @@ pub fn footnote(outliers: usize) -> String {
 }
 
 /// Returns the processor's model name, or the architecture where the system does not report one.
-pub fn cpu() -> String {
+pub fn cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     name.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
@@ -92,10 +92,10 @@ mod tests {
     #[test]
     fn bytes_and_times_are_formatted_with_fitting_units() {
         assert_eq!(
-            [0, 1023, 1536, 300 << 10, 3 << 30].map(bytes),
+            [0, 1023, 1536, 300 << 10, 3 << 30].map(format_bytes),
             ["0 B", "1023 B", "1.5 KiB", "300 KiB", "3.0 GiB"]
         );
-        assert_eq!([2.5e-5, 0.0123, 1.5].map(time), ["25.0 µs", "12.30 ms", "1.50 s"]);
-        assert_eq!([1.23456e-7, 98765.0, 0.0].map(significant), [1.235e-7, 98770.0, 0.0]);
+        assert_eq!([2.5e-5, 0.0123, 1.5].map(format_time), ["25.0 µs", "12.30 ms", "1.50 s"]);
+        assert_eq!([1.23456e-7, 98765.0, 0.0].map(round_significant), [1.235e-7, 98770.0, 0.0]);
     }
 }

@@ -146,7 +146,7 @@ impl<'a, 'o, E: Element> FlashBlock<'a, 'o, E> {
         }
     }
 
-    /// The same for `V` panels, the first of them `panel`.
+    /// Scores `V` panels of keys, the first of them `panel`.
     #[inline(always)]
     fn score_panels<S: Simd, const M: usize, const V: usize>(
         &self,
@@ -245,7 +245,7 @@ impl<'a, 'o, E: Element> FlashBlock<'a, 'o, E> {
         }
     }
 
-    /// The same for `V` panels of values, the first of them `panel`.
+    /// Accumulates `V` panels of values, the first of them `panel`.
     #[inline(always)]
     fn accumulate_panels<S: Simd, const M: usize, const V: usize>(
         &mut self,

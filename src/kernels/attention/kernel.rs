@@ -42,7 +42,7 @@ pub trait AttentionKernel: fmt::Debug + Sync {
 pub enum Mask {
     /// The query's own position and all before it.
     Causal,
-    /// The last so many positions, the query's own included.
+    /// The given number of most recent positions, the query's own included.
     SlidingWindow(usize),
 }
 
@@ -119,8 +119,8 @@ pub struct AttentionParams<'a, 's> {
 }
 
 impl<'a, 's> AttentionParams<'a, 's> {
-    /// Attention of queries `q` over their segments, into `out`; both are `[n_tokens, n_embd]`, heads
-    /// concatenated.
+    /// Prepares attention of the queries `q` over their segments, into `out`; both are `[n_tokens, n_embd]`,
+    /// heads concatenated.
     ///
     /// # Panics
     /// Where the shapes do not match.

@@ -41,8 +41,8 @@ impl<E: Element> Prefetcher<E> {
         }
     }
 
-    /// Prefetches values of one position near `position`, dimensions near `d`: sixteen calls cover the
-    /// positions `position..position + 16`. Every cache line is prefetched once.
+    /// Prefetches sixteen values of one position, those around dimension `d`: sixteen calls with consecutive
+    /// `d` cover the positions `position..position + 16`. Every cache line is prefetched once.
     #[inline(always)]
     pub(super) fn prefetch_values<S: Simd>(&self, simd: S, position: usize, d: usize) {
         if d.is_multiple_of(Self::VECTORS_PER_LINE) {

@@ -169,7 +169,7 @@ impl<E: Element, const M: usize> AccumulateValues<'_, '_, E, M> {
         }
     }
 
-    /// The same for `V` panels of values, the first of them `panel`.
+    /// Accumulates `V` panels of values, the first of them `panel`.
     #[inline(always)]
     fn panels<S: Simd, const V: usize>(
         &mut self,

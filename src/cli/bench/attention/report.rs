@@ -2,7 +2,10 @@
 
 use crate::Result;
 use crate::bench::{AttentionMeasurement, AttentionShape, Summary, scaling_exponent};
-use crate::cli::bench::table::{self, aligned, bytes, cpu, csv_line, percent, round, significant, time};
+use crate::cli::bench::table::{
+    self, align_columns, cpu_name, csv_line, format_bytes, format_percent, format_time, round,
+    round_significant,
+};
 use crate::cli::write_json;
 use crate::kernels::attention::{AttentionKernel, Mask};
 use crate::kernels::isa::Isa;
@@ -86,7 +89,7 @@ impl Report {
 
     /// Returns the processor, cores and instruction set in a line.
     pub fn machine(&self) -> String {
-        format!("{}, {} cores, {}", cpu(), self.cores, self.isa)
+        format!("{}, {} cores, {}", cpu_name(), self.cores, self.isa)
     }
 
     /// Prints the report on standard output.
@@ -111,7 +114,7 @@ impl Report {
         });
         json!({
             "machine": {
-                "cpu": cpu(), "cores": self.cores, "isa": self.isa.name(),
+                "cpu": cpu_name(), "cores": self.cores, "isa": self.isa.name(),
                 "limits": self.limits.iter().map(limit).collect::<Vec<_>>(),
             },
             "torch": self.torch,
@@ -136,16 +139,16 @@ impl Report {
             json!(head_dim),
             json!(kv_precision.name()),
             json!(row.threads),
-            json!(significant(row.seconds.median)),
-            json!(significant(row.seconds.iqr)),
+            json!(round_significant(row.seconds.median)),
+            json!(round_significant(row.seconds.iqr)),
             json!(row.seconds.outliers),
-            json!(significant(row.gflops())),
+            json!(round_significant(row.gflops())),
             json!(round(row.fraction_of_peak(), 4)),
-            json!(significant(row.gb_per_s())),
+            json!(round_significant(row.gb_per_s())),
             json!(round(row.fraction_of_bandwidth(), 4)),
             json!(row.workspace_bytes),
-            json!(row.max_errors.map(|errors| significant(errors.0))),
-            json!(row.max_errors.map(|errors| significant(errors.1))),
+            json!(row.max_errors.map(|errors| round_significant(errors.0))),
+            json!(row.max_errors.map(|errors| round_significant(errors.1))),
             json!(self.scaling_exponent(row).map(|exponent| round(exponent, 3))),
         ];
         let mut columns = COLUMNS.into_iter();
@@ -206,20 +209,20 @@ impl Report {
                 row.threads.to_string(),
                 row.shape.batch.to_string(),
                 row.shape.seq.to_string(),
-                time(row.seconds.median),
-                time(row.seconds.iqr),
+                format_time(row.seconds.median),
+                format_time(row.seconds.iqr),
                 format!("{:.1}", row.gflops()),
-                percent(row.fraction_of_peak()),
+                format_percent(row.fraction_of_peak()),
                 format!("{:.1}", row.gb_per_s()),
-                percent(row.fraction_of_bandwidth()),
-                row.workspace_bytes.map_or_else(String::new, bytes),
+                format_percent(row.fraction_of_bandwidth()),
+                row.workspace_bytes.map_or_else(String::new, format_bytes),
                 error(row.max_errors.map(|errors| errors.0)),
                 error(row.max_errors.map(|errors| errors.1)),
                 scaling,
             ]);
         }
         text.push('\n');
-        text += &aligned(&cells, &[0, 1, 2]);
+        text += &align_columns(&cells, &[0, 1, 2]);
         text + "\n" + &table::footnote(outliers)
     }
 }

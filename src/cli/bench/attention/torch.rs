@@ -32,13 +32,14 @@ impl Torch {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| missing(&format!("cannot start '{program}' ({error})")))?;
+            .map_err(|error| torch_not_found(&format!("cannot start '{program}' ({error})")))?;
         let pipes = child.stdin.take().zip(child.stdout.take());
-        let (requests, responses) = pipes.ok_or_else(|| missing("the pipes to Python are closed"))?;
+        let (requests, responses) = pipes.ok_or_else(|| torch_not_found("the pipes to Python are closed"))?;
         let mut torch =
             Self { child, requests, responses: BufReader::new(responses), version: String::new() };
-        let hello = torch.response().map_err(|_| missing(&format!("'{program}' cannot import torch")))?;
-        torch.version = hello["torch"].as_str().unwrap_or("?").to_string();
+        let handshake =
+            torch.response().map_err(|_| torch_not_found(&format!("'{program}' cannot import torch")))?;
+        torch.version = handshake["torch"].as_str().unwrap_or("?").to_string();
         Ok(torch)
     }
 
@@ -79,7 +80,7 @@ impl Drop for Torch {
     }
 }
 
-fn missing(why: &str) -> Error {
+fn torch_not_found(why: &str) -> Error {
     Error::Message(format!(
         "--against torch: PyTorch not found: {why}; set {PYTHON} to another Python, e.g. .venv/bin/python"
     ))

@@ -2,8 +2,10 @@
 
 use crate::Result;
 use crate::bench::{OperationTime, Roofline};
-use crate::cli::bench::chart::{escape, open};
-use crate::cli::bench::table::{self, aligned, bytes, cpu, percent, round, significant, time};
+use crate::cli::bench::chart::{escape, open_svg};
+use crate::cli::bench::table::{
+    self, align_columns, cpu_name, format_bytes, format_percent, format_time, round, round_significant,
+};
 use crate::cli::write_json;
 use crate::kernels::attention::KvPrecision;
 use crate::model::Model;
@@ -26,11 +28,11 @@ impl Report {
         let setup = format!(
             "{name} in {precision}, KV cache in {kv}, {attention} attention; {}, {threads} thread{plural}, \
              {isa}",
-            cpu()
+            cpu_name()
         );
         let model = json!({
             "name": name, "precision": precision, "kv_precision": kv.name(), "attention": attention,
-            "cpu": cpu(), "threads": threads, "isa": isa.name(),
+            "cpu": cpu_name(), "threads": threads, "isa": isa.name(),
         });
         Self { setup, model, steps: vec![] }
     }
@@ -47,7 +49,7 @@ impl Report {
                 json!({
                     "operation": operation.name,
                     "calls": operation.calls,
-                    "seconds": significant(operation.seconds),
+                    "seconds": round_significant(operation.seconds),
                     "bytes": operation.bytes,
                     "flops": operation.flops,
                     "bound_by": if memory_bound { "memory" } else { "compute" },
@@ -59,7 +61,7 @@ impl Report {
                 "phase": phase(step),
                 "tokens": step.step.tokens,
                 "depth": step.step.depth,
-                "seconds": significant(step.seconds),
+                "seconds": round_significant(step.seconds),
                 "fraction_accounted_for": round(step.operation_seconds() / step.seconds, 4),
                 "bandwidth_gb_per_s": round(step.bandwidth / 1e9, 2),
                 "peak_gflops": round(step.peak / 1e9, 2),
@@ -93,24 +95,24 @@ impl Report {
                 cells.push([
                     operation.name.clone(),
                     operation.calls.to_string(),
-                    time(operation.seconds),
-                    percent(operation.seconds / step.seconds),
-                    bytes(operation.bytes as usize),
+                    format_time(operation.seconds),
+                    format_percent(operation.seconds / step.seconds),
+                    format_bytes(operation.bytes as usize),
                     format!("{:.3}", operation.flops / 1e9),
                     format!("{:.1}", operation.bytes / operation.seconds / 1e9),
                     format!("{:.1}", operation.flops / operation.seconds / 1e9),
                     if memory_bound { "memory" } else { "compute" }.to_string(),
-                    percent(bound / operation.seconds),
+                    format_percent(bound / operation.seconds),
                 ]);
             }
-            text += &aligned(&cells, &[0, 8]);
+            text += &align_columns(&cells, &[0, 8]);
             let sum = step.operation_seconds();
             let _ = writeln!(
                 text,
                 "sum of operations {}: {:.1} % of the unprofiled step, {}",
-                time(sum),
+                format_time(sum),
                 100.0 * sum / step.seconds,
-                time(step.seconds)
+                format_time(step.seconds)
             );
         }
         text
@@ -123,7 +125,7 @@ impl Report {
         const LENGTH: f64 = 420.0;
         let rows: usize = self.steps.iter().map(|step| step.operations.len()).sum();
         let height = 64 + rows * ROW + self.steps.len() * 52 + 16;
-        let mut svg = open(760, height, "Time per operation");
+        let mut svg = open_svg(760, height, "Time per operation");
         let _ = writeln!(svg, "<text x=\"16\" y=\"46\" class=\"note\">{}</text>", escape(&self.setup));
         let mut y = 60;
         for step in &self.steps {
@@ -154,7 +156,7 @@ impl Report {
                     y - 2,
                     LEFT as f64 + length.max(mark) + 8.0,
                     y + 12,
-                    time(operation.seconds),
+                    format_time(operation.seconds),
                     100.0 * operation.seconds / step.seconds,
                     100.0 * bound / operation.seconds,
                 );
@@ -187,6 +189,6 @@ fn title(step: &Roofline) -> String {
         _ => format!("decode after {} tokens", step.step.depth),
     };
     let (bandwidth, peak) = (step.bandwidth / 1e9, step.peak / 1e9);
-    let seconds = time(step.seconds);
+    let seconds = format_time(step.seconds);
     format!("{phase}: {seconds}; memory bandwidth {bandwidth:.1} GB/s, FMA peak {peak:.0} GFLOPS")
 }
