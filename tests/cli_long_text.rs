@@ -140,8 +140,8 @@ fn context_shift_continues_past_the_context() {
     }
     // A prompt longer than the context.
     let long = "and round ".repeat(300);
-    let (found, stderr) = json_and_stderr(&[&[&long[..]], &args[1..], &["--logprobs", "0"]].concat());
-    assert_eq!(choices(&found), library_completions(&hornbook, &long, &options, 1));
+    let (actual, stderr) = json_and_stderr(&[&[&long[..]], &args[1..], &["--logprobs", "0"]].concat());
+    assert_eq!(choices(&actual), library_completions(&hornbook, &long, &options, 1));
     assert!(stderr.contains("exceeded"), "{stderr}");
 }
 
@@ -177,7 +177,7 @@ fn invalid_long_text_flags_are_one_line_errors() {
     let (folder, ..) = tiny();
     let long = "and round ".repeat(300);
     let cases: &[(&[&str], &[&str])] = &[
-        (&["Hi", "--prompt-lookup", "0"], &["--prompt-lookup", "expected a whole number from 1 to 128"]),
+        (&["Hi", "--prompt-lookup", "0"], &["--prompt-lookup", "expected an integer from 1 to 128"]),
         (&["Hi", "--prompt-lookup", "many"], &["--prompt-lookup", "many"]),
         (&["Hi", "--prompt-lookup", "--beams", "2"], &["--prompt-lookup", "--beams"]),
         (&["Hi", "--context", "loop"], &["--context", "stop, shift"]),

@@ -49,7 +49,7 @@ fn token_bits(tokens: impl Iterator<Item = hornbook::Result<Token>>) -> Vec<(u32
     tokens.map(|token| token.map(|token| (token.id, token.logprob.to_bits())).unwrap()).collect()
 }
 
-/// The definition: a new session starts with the last half of the text whenever one is full; the sampler is
+/// Context shift by definition: a new session starts with the last half of the text whenever one is full; the sampler is
 /// unaffected.
 fn reference_text(hornbook: &Hornbook, prompt: &[u32], options: &Options, stream: u64) -> Vec<(u32, u32)> {
     let n_positions = hornbook.config().n_positions;
@@ -83,9 +83,13 @@ fn shifted_text_equals_text_started_from_last_half() {
                 if choice > 0 {
                     generation.restart().unwrap();
                 }
-                let found = token_bits(generation.by_ref());
-                assert_eq!(found, reference_text(&hornbook, &prompt, &options, choice), "after {len} tokens");
-                assert_eq!((found.len(), generation.finish_reason()), (250, Some(FinishReason::Length)));
+                let actual = token_bits(generation.by_ref());
+                assert_eq!(
+                    actual,
+                    reference_text(&hornbook, &prompt, &options, choice),
+                    "after {len} tokens"
+                );
+                assert_eq!((actual.len(), generation.finish_reason()), (250, Some(FinishReason::Length)));
                 assert_eq!(generation.prompt(), prompt);
             }
         }
@@ -125,7 +129,7 @@ fn drafts_and_stop_strings_work_across_context_shifts() {
         }
     }
     assert!(accepted > 1000, "{accepted}");
-    // fable has 512 positions; the stop string starts before the shift and ends after it.
+    // fable has 512 positions; the stop string ends beyond them.
     let pool = ThreadPool::new(2, Isa::available()[0]);
     let fable = Hornbook::new(Checkpoint::embedded().unwrap(), pool).unwrap();
     let prompt = fable.encode(&"and round ".repeat(240)).unwrap();
@@ -162,18 +166,20 @@ fn batched_sequences_shift_independently() {
         let streams: Vec<_> =
             cases.iter().map(|(len, options)| submit(*len, options, false).unwrap()).collect();
         for ((len, options), mut stream) in cases.iter().zip(streams) {
-            let mut found = [vec![], vec![]];
+            let mut actual = [vec![], vec![]];
             while let Some(event) = stream.blocking_next() {
                 match event {
-                    Event::Token { choice, token } => found[choice].push((token.id, token.logprob.to_bits())),
+                    Event::Token { choice, token } => {
+                        actual[choice].push((token.id, token.logprob.to_bits()))
+                    }
                     Event::Finished { reason, .. } => assert_eq!(reason, FinishReason::Length),
                     other => panic!("unexpected: {other:?}"),
                 }
             }
             let mut generation = reference.generate(&prompt(*len), options).unwrap();
-            for found in found {
+            for actual in actual {
                 assert_eq!(
-                    found,
+                    actual,
                     token_bits(generation.by_ref()),
                     "after {len} tokens, chunks of {prefill_chunk}"
                 );

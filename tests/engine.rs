@@ -67,8 +67,8 @@ impl Outcome {
     }
 
     /// The results of a request without an engine.
-    fn reference(hornbook: &Hornbook, prompt: &[u32], completion: &CompletionParams) -> Self {
-        let CompletionParams { options, choices, top_logprobs: n, score_prompt, .. } = completion;
+    fn reference(hornbook: &Hornbook, prompt: &[u32], params: &CompletionParams) -> Self {
+        let CompletionParams { options, choices, top_logprobs: n, score_prompt, .. } = params;
         let mut generation = hornbook.generate(prompt, options).unwrap().with_top_logprobs(*n);
         let prompt = generation.prompt().to_vec();
         let mut outcome = Outcome::default();
@@ -107,12 +107,8 @@ fn fable(options: EngineOptions) -> Engine {
     Engine::start(model("fable", 2), options).unwrap()
 }
 
-fn submit(
-    engine: &Engine,
-    prompt: &[u32],
-    completion: &CompletionParams,
-) -> Result<EventStream, SubmitError> {
-    engine.submit(Request { prompt: prompt.to_vec(), kind: RequestKind::Complete(completion.clone()) })
+fn submit(engine: &Engine, prompt: &[u32], params: &CompletionParams) -> Result<EventStream, SubmitError> {
+    engine.submit(Request { prompt: prompt.to_vec(), kind: RequestKind::Complete(params.clone()) })
 }
 
 fn tokens(n: usize, salt: usize, vocab_size: usize) -> Vec<u32> {
@@ -164,10 +160,8 @@ fn results_are_independent_of_the_batch() {
     {
         let reference = model(folder, 1);
         let requests = requests(&reference);
-        let expected: Vec<Outcome> = requests
-            .iter()
-            .map(|(prompt, completion)| Outcome::reference(&reference, prompt, completion))
-            .collect();
+        let expected: Vec<Outcome> =
+            requests.iter().map(|(prompt, params)| Outcome::reference(&reference, prompt, params)).collect();
         assert!(folder != "fable" || expected[5].choices.iter().any(|c| c.1 == Some(FinishReason::Stop)));
         for &prefill_chunk in chunks {
             for neighbors in [0, 1, 2, 7] {
@@ -179,13 +173,13 @@ fn results_are_independent_of_the_batch() {
                         let batch = first..requests.len().min(first + neighbors + 1);
                         let streams: Vec<EventStream> = requests[batch.clone()]
                             .iter()
-                            .map(|(prompt, completion)| submit(&engine, prompt, completion).unwrap())
+                            .map(|(prompt, params)| submit(&engine, prompt, params).unwrap())
                             .collect();
                         for (i, stream) in batch.zip(streams) {
-                            let found = Outcome::collect(stream, expected[i].choices.len());
+                            let actual = Outcome::collect(stream, expected[i].choices.len());
                             let context =
                                 format!("{folder}, by {prefill_chunk}, {neighbors} neighbors, round {round}");
-                            assert_eq!(found, expected[i], "{context}, request {i}");
+                            assert_eq!(actual, expected[i], "{context}, request {i}");
                         }
                     }
                 }
@@ -210,13 +204,13 @@ fn requests_start_and_finish_at_every_step() {
     while let Some(event) = stream.blocking_next() {
         outcome.add(event);
         let i = joined.len();
-        let (prompt, completion) = (tokens(1 + i * 5 % 40, i, 4096), greedy(1 + i % 6));
-        joined.push((submit(&engine, &prompt, &completion).unwrap(), prompt, completion));
+        let (prompt, params) = (tokens(1 + i * 5 % 40, i, 4096), greedy(1 + i % 6));
+        joined.push((submit(&engine, &prompt, &params).unwrap(), prompt, params));
     }
     assert_eq!(outcome, Outcome::reference(engine.hornbook(), &prompt, &long));
     assert_eq!(joined.len(), 61);
-    for (stream, prompt, completion) in joined {
-        assert_eq!(Outcome::collect(stream, 1), Outcome::reference(engine.hornbook(), &prompt, &completion));
+    for (stream, prompt, params) in joined {
+        assert_eq!(Outcome::collect(stream, 1), Outcome::reference(engine.hornbook(), &prompt, &params));
     }
     let Statistics { batch_sizes, .. } = engine.statistics();
     assert_eq!(batch_sizes.len(), 6);
@@ -227,11 +221,11 @@ fn requests_start_and_finish_at_every_step() {
 fn kv_precision_of_the_engine_applies_to_all_requests() {
     let engine = fable(EngineOptions { kv_precision: Some(KvPrecision::F16), ..EngineOptions::default() });
     let prompt = tokens(80, 1, 4096);
-    let mut completion = CompletionParams { top_logprobs: 1, choices: 2, ..greedy(30) };
-    let found = Outcome::collect(submit(&engine, &prompt, &completion).unwrap(), 2);
-    assert_ne!(found, Outcome::reference(engine.hornbook(), &prompt, &completion));
-    completion.options.kv_precision = Some(KvPrecision::F16);
-    assert_eq!(found, Outcome::reference(engine.hornbook(), &prompt, &completion));
+    let mut params = CompletionParams { top_logprobs: 1, choices: 2, ..greedy(30) };
+    let actual = Outcome::collect(submit(&engine, &prompt, &params).unwrap(), 2);
+    assert_ne!(actual, Outcome::reference(engine.hornbook(), &prompt, &params));
+    params.options.kv_precision = Some(KvPrecision::F16);
+    assert_eq!(actual, Outcome::reference(engine.hornbook(), &prompt, &params));
 }
 
 #[test]
@@ -274,8 +268,8 @@ fn embedding_is_mean_of_final_hidden_states() {
             let prompt = tokens(n, n, 4096);
             let expected = embedding(engine.hornbook().model(), &prompt);
             let mut stream = engine.submit(Request { prompt, kind: RequestKind::Embed }).unwrap();
-            let Some(Event::Embedding(found)) = stream.blocking_next() else { panic!("no embedding") };
-            assert_eq!(found, expected, "{n} tokens by {prefill_chunk}");
+            let Some(Event::Embedding(actual)) = stream.blocking_next() else { panic!("no embedding") };
+            assert_eq!(actual, expected, "{n} tokens by {prefill_chunk}");
             assert!(stream.blocking_next().is_none());
         }
         // A completion in the same batches is unaffected.
@@ -347,10 +341,8 @@ fn dropped_engine_fails_open_requests() {
 #[test]
 fn invalid_request_is_rejected_before_queueing() {
     let engine = fable(EngineOptions::default());
-    let error_of = |prompt: &[u32], completion: CompletionParams| {
-        let Err(SubmitError::Invalid(error)) = submit(&engine, prompt, &completion) else {
-            panic!("accepted")
-        };
+    let error_of = |prompt: &[u32], params: CompletionParams| {
+        let Err(SubmitError::Invalid(error)) = submit(&engine, prompt, &params) else { panic!("accepted") };
         error.to_string()
     };
     assert_eq!(error_of(&[1, 4096], greedy(1)), "token id 4096 is outside the vocabulary (0 to 4095)");
@@ -389,14 +381,14 @@ fn engines_with_a_fair_lock_interleave_steps() {
     let mut streams: [Vec<EventStream>; 2] = [vec![], vec![]];
     for i in 0..requests(engines[0].hornbook()).len() {
         for (engine, streams) in engines.iter().zip(&mut streams) {
-            let (prompt, completion) = &requests(engine.hornbook())[i];
-            streams.push(submit(engine, prompt, completion).unwrap());
+            let (prompt, params) = &requests(engine.hornbook())[i];
+            streams.push(submit(engine, prompt, params).unwrap());
         }
     }
     for (engine, streams) in engines.iter().zip(streams) {
-        for ((prompt, completion), stream) in requests(engine.hornbook()).iter().zip(streams) {
-            let expected = Outcome::reference(engine.hornbook(), prompt, completion);
-            assert_eq!(Outcome::collect(stream, completion.choices), expected);
+        for ((prompt, params), stream) in requests(engine.hornbook()).iter().zip(streams) {
+            let expected = Outcome::reference(engine.hornbook(), prompt, params);
+            assert_eq!(Outcome::collect(stream, params.choices), expected);
         }
     }
     // Neither starves the other: they alternate, so 20 tokens of one take about 20 steps of the other.

@@ -109,16 +109,16 @@ fn collect(generation: &mut Generation) -> Vec<Token> {
 
 /// Greedy decoding with a session.
 fn argmax(session: &mut Session, prompt: &[u32], n: usize) -> Vec<u32> {
-    let mut found = vec![];
+    let mut actual = vec![];
     for step in 0..n {
         let logits = match step {
             0 => session.feed(prompt).unwrap(),
-            _ => session.feed(&found[step - 1..]).unwrap(),
+            _ => session.feed(&actual[step - 1..]).unwrap(),
         };
         let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
-        found.push(best as u32);
+        actual.push(best as u32);
     }
-    found
+    actual
 }
 
 #[test]
@@ -162,10 +162,10 @@ fn beam_search_equals_transformers() {
             };
             let context = format!("{folder}, {params:?}");
             let options = greedy(beams.max_new_tokens);
-            let found = beam_search(&hornbook, &expected.input_ids, params, &options).unwrap();
-            let tokens: Vec<_> = found.iter().map(|beam| beam.ids.clone()).collect();
+            let actual = beam_search(&hornbook, &expected.input_ids, params, &options).unwrap();
+            let tokens: Vec<_> = actual.iter().map(|beam| beam.ids.clone()).collect();
             assert_eq!(tokens, search.sequences, "{context}");
-            for (beam, score) in found.iter().zip(search.scores) {
+            for (beam, score) in actual.iter().zip(search.scores) {
                 let close = (beam.score - score).abs() < 1e-4;
                 assert!(close, "{context}: found {}, expected {score}", beam.score);
                 let stop = beam.ids.last() == Some(&beams.eos_token_id);
@@ -222,23 +222,23 @@ fn processed_logits_equal_transformers() {
             // Penalties apply to the whole text, as if all of it were generated.
             let history = &expected.input_ids[..];
             if penalty {
-                let mut found = logits.to_vec();
-                LogitsProcessors::new(sampling.clone()).apply(&mut found, &[], history);
-                for (id, (f, e)) in found.iter().zip(&processed).enumerate() {
+                let mut actual = logits.to_vec();
+                LogitsProcessors::new(sampling.clone()).apply(&mut actual, &[], history);
+                for (id, (f, e)) in actual.iter().zip(&processed).enumerate() {
                     assert!(f == e || (f - e).abs() < 1e-5, "{context}, token {id}: found {f}, expected {e}");
                 }
             }
             // Probabilities cover penalties and filters alike.
             let weights: Vec<f64> = processed.iter().map(|&logit| f64::from(logit).exp()).collect();
             let total: f64 = weights.iter().sum();
-            let mut found = vec![0.0; logits.len()];
+            let mut actual = vec![0.0; logits.len()];
             let mut sampler = Sampler::new(sampling, 0);
             let left = sampler.distribution(logits, &[], history);
-            left.probabilities().for_each(|(id, p)| found[id as usize] = p);
-            for (id, (found, weight)) in found.iter().zip(&weights).enumerate() {
+            left.probabilities().for_each(|(id, p)| actual[id as usize] = p);
+            for (id, (actual, weight)) in actual.iter().zip(&weights).enumerate() {
                 let expected = weight / total;
-                let close = (found - expected).abs() < 1e-5 && (*found == 0.0) == (expected == 0.0);
-                assert!(close, "{context}, token {id}: found {found}, expected {expected}");
+                let close = (actual - expected).abs() < 1e-5 && (*actual == 0.0) == (expected == 0.0);
+                assert!(close, "{context}, token {id}: found {actual}, expected {expected}");
             }
             *checked.entry(name).or_insert(0) += 1;
         }
@@ -271,8 +271,8 @@ fn fable_logits_equal_transformers() {
     let mut session = Session::new(hornbook.model(), input_ids.len(), KvPrecision::F32);
     let logits = session.feed(&input_ids).unwrap();
     for &(id, expected) in &top {
-        let found = logits[id as usize];
-        assert!((found - expected).abs() < 1e-4, "token {id}: found {found}, expected {expected}");
+        let actual = logits[id as usize];
+        assert!((actual - expected).abs() < 1e-4, "token {id}: found {actual}, expected {expected}");
     }
     let best: BTreeSet<u32> = top_logprobs(logits, top.len()).into_iter().map(|(id, _)| id).collect();
     assert_eq!(best, top.iter().map(|&(id, _)| id).collect());
@@ -284,18 +284,18 @@ fn fable_logprobs_of_a_text_equal_transformers() {
     assert_eq!((input_ids.len(), logprobs.len()), (512, 511));
     let hornbook = Hornbook::open("fable").unwrap();
     let mut session = Session::new(hornbook.model(), input_ids.len(), KvPrecision::F32);
-    let mut found = vec![];
+    let mut actual = vec![];
     let score = |t: usize, logits: &[f32]| {
-        assert_eq!(t, found.len());
-        found.push(input_ids.get(t + 1).map(|&next| token_logprob(logits, next)));
+        assert_eq!(t, actual.len());
+        actual.push(input_ids.get(t + 1).map(|&next| token_logprob(logits, next)));
     };
     session.score(&input_ids, score).unwrap();
-    assert_eq!(found.pop(), Some(None));
+    assert_eq!(actual.pop(), Some(None));
     let mut nll = 0.0;
-    for (t, (found, expected)) in found.iter().zip(&logprobs).enumerate() {
-        let found = found.unwrap();
-        assert!((found - expected).abs() < 1e-4, "token {}: found {found}, expected {expected}", t + 1);
-        nll -= f64::from(found) / logprobs.len() as f64;
+    for (t, (actual, expected)) in actual.iter().zip(&logprobs).enumerate() {
+        let actual = actual.unwrap();
+        assert!((actual - expected).abs() < 1e-4, "token {}: found {actual}, expected {expected}", t + 1);
+        nll -= f64::from(actual) / logprobs.len() as f64;
     }
     assert!((nll - mean_nll).abs() < 1e-5, "found {nll}, expected {mean_nll}");
 }

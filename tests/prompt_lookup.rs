@@ -58,9 +58,9 @@ fn check_against_undrafted(
 ) -> (usize, usize) {
     let (expected, none) = generate(hornbook, prompt, options, 2, 0);
     assert_eq!(none, DraftStats::default());
-    let (found, DraftStats { drafts, drafted_tokens: tokens, accepted_tokens: accepted }) =
+    let (actual, DraftStats { drafts, drafted_tokens: tokens, accepted_tokens: accepted }) =
         generate(hornbook, prompt, options, 2, max_draft_len);
-    assert!(found == expected, "{context}, drafts of {max_draft_len}:\n{found:?}\n{expected:?}");
+    assert!(actual == expected, "{context}, drafts of {max_draft_len}:\n{actual:?}\n{expected:?}");
     assert!(accepted <= tokens && drafts <= tokens && tokens <= drafts * max_draft_len, "{context}");
     (accepted, tokens)
 }
@@ -107,14 +107,14 @@ fn drafted_output_is_identical_for_all_sampling_params() {
     for sampling in all_params {
         for max_draft_len in [1, 2, 5, 16, 128] {
             let context = format!("{sampling:?}");
-            let (a, d) = check_against_undrafted(
+            let (n_accepted, n_drafted) = check_against_undrafted(
                 &hornbook,
                 &prompt,
                 &options(sampling.clone()),
                 max_draft_len,
                 &context,
             );
-            (accepted, drafted) = (accepted + a, drafted + d);
+            (accepted, drafted) = (accepted + n_accepted, drafted + n_drafted);
         }
     }
     // Both accepted and rejected drafts are covered.
@@ -130,9 +130,9 @@ fn drafted_output_is_identical_in_every_precision() {
             let sampling = SamplingParams { temperature: 0.3, seed: 1, ..SamplingParams::default() };
             let options = Options { kv_precision: Some(kv_precision), ..options(sampling) };
             let context = format!("{precision}, {kv_precision:?}");
-            let (a, d) =
+            let (n_accepted, n_drafted) =
                 check_against_undrafted(&hornbook, &repetitive_prompt(&hornbook), &options, 16, &context);
-            (accepted, drafted) = (accepted + a, drafted + d);
+            (accepted, drafted) = (accepted + n_accepted, drafted + n_drafted);
         }
     }
     assert!(accepted > 30 && drafted - accepted > 15, "{accepted} of {drafted}");

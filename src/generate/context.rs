@@ -57,13 +57,13 @@ mod tests {
     fn full_context_window_keeps_its_last_half() {
         for (n_positions, starts) in [(4, [0, 0, 0, 0, 3, 3, 3, 6]), (1, [0, 1, 2, 3, 4, 5, 6, 7])] {
             let mut window = ContextWindow::new(n_positions, 1);
-            let found: Vec<usize> = (1..=8)
+            let actual: Vec<usize> = (1..=8)
                 .map(|len| {
                     window.shift_to_fit(len);
                     window.start
                 })
                 .collect();
-            assert_eq!(found, starts, "{n_positions}");
+            assert_eq!(actual, starts, "{n_positions}");
         }
         assert_eq!(ContextWindow::new(6, 6).start, 0);
         assert_eq!(ContextWindow::new(6, 100).start, 97);

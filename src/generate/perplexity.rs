@@ -251,11 +251,11 @@ mod tests {
     fn windows_without_overlap_are_scored_independently() {
         let (model, ids) = (fable(), ids(100));
         let windows = SlidingWindows { context: 40, stride: 40 };
-        let found = score(&model, None, &ids, windows, KvPrecision::F32, |_| {}).unwrap();
+        let actual = score(&model, None, &ids, windows, KvPrecision::F32, |_| {}).unwrap();
         let reference: f64 =
             [0..41, 40..81, 80..100].map(|w| losses(&model, &ids[w]).iter().sum::<f64>()).iter().sum();
-        assert_eq!(found.tokens, 99);
-        assert!((found.nll - reference).abs() < 1e-9 * reference, "{} {reference}", found.nll);
+        assert_eq!(actual.tokens, 99);
+        assert!((actual.nll - reference).abs() < 1e-9 * reference, "{} {reference}", actual.nll);
     }
 
     #[test]
@@ -263,23 +263,23 @@ mod tests {
         let (model, ids) = (fable(), ids(70));
         let mut progress = 0;
         let windows = SlidingWindows { context: 40, stride: 12 };
-        let found = score(&model, None, &ids, windows, KvPrecision::F32, |n| progress += n).unwrap();
+        let actual = score(&model, None, &ids, windows, KvPrecision::F32, |n| progress += n).unwrap();
         // Windows start at 0, 12, 24 and 36, and end before 40, 52, 64 and 69.
         let mut reference: f64 = losses(&model, &ids[0..41]).iter().sum();
         for (window, n_scored) in [(12..53, 12), (24..65, 12), (36..70, 5)] {
             let losses = losses(&model, &ids[window]);
             reference += losses[losses.len() - n_scored..].iter().sum::<f64>();
         }
-        assert_eq!((found.tokens, progress), (69, 69));
-        assert!((found.nll - reference).abs() < 1e-9 * reference);
+        assert_eq!((actual.tokens, progress), (69, 69));
+        assert!((actual.nll - reference).abs() < 1e-9 * reference);
     }
 
     #[test]
     fn divergence_of_a_model_from_itself_is_zero() {
         let (model, ids) = (fable(), ids(50));
         let windows = SlidingWindows { context: 40, stride: 20 };
-        let found = score(&model, Some(&model), &ids, windows, KvPrecision::F32, |_| {}).unwrap();
-        let Divergence { kl, top1_agreement } = found.divergence.unwrap();
+        let actual = score(&model, Some(&model), &ids, windows, KvPrecision::F32, |_| {}).unwrap();
+        let Divergence { kl, top1_agreement } = actual.divergence.unwrap();
         assert!(kl.abs() < 1e-12 && top1_agreement == 1.0, "{kl} {top1_agreement}");
     }
 

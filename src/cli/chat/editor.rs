@@ -42,8 +42,8 @@ impl Editor {
         let config = Config::builder()
             .max_history_size(MAX_HISTORY_ENTRIES)
             .and_then(|config| config.history_ignore_dups(true));
-        let config = config.map_err(terminal)?.build();
-        let mut readline = rustyline::Editor::with_config(config).map_err(terminal)?;
+        let config = config.map_err(terminal_error)?.build();
+        let mut readline = rustyline::Editor::with_config(config).map_err(terminal_error)?;
         readline.set_helper(Some(EditorHelper {
             screen,
             files: FilenameCompleter::new(),
@@ -75,7 +75,7 @@ impl Editor {
             }
             Err(ReadlineError::Eof) => Ok(ReadOutcome::EndOfInput),
             Err(ReadlineError::Signal(_)) => Ok(ReadOutcome::Interrupted), // the window was resized
-            Err(error) => Err(terminal(error)),
+            Err(error) => Err(terminal_error(error)),
         }
     }
 
@@ -94,7 +94,7 @@ impl Editor {
     }
 }
 
-fn terminal(error: ReadlineError) -> Error {
+fn terminal_error(error: ReadlineError) -> Error {
     Error::Message(format!("cannot read from the terminal: {error}"))
 }
 
