@@ -1,45 +1,46 @@
-//! The same product in tile registers: thirty-two tokens and thirty-two outputs at a time.
+//! The quantized matrix product in AMX tiles: 32 tokens and 32 outputs at a time.
 //!
-//! Two tiles of tokens and two of outputs make four of sums, so that every tile that is loaded is multiplied twice. A
-//! stretch of the weights of a few groups of outputs stays near while all bands of tokens meet it; unfinished sums wait in
-//! memory meanwhile.
+//! Two tiles of tokens and two of outputs use four accumulator tiles, so every loaded tile is multiplied
+//! twice. A few blocks of a few column panels stay in cache while all row blocks are multiplied by them;
+//! partial sums wait in memory meanwhile.
 //!
-//! Tiles multiply bytes as exactly as any other instruction: the same bits. Of bfloat16 they add up 32 inputs in an order
-//! of their own ([`TileRegisters::dot_bf16`]), so where they are, one token alone is multiplied in tiles, too.
+//! The int8 instruction is exact, so its results are bit-identical to those of other instruction sets. The
+//! bf16 instruction sums 32 inputs in its own order ([`TileRegisters::dot_bf16`]), so on AMX machines a
+//! single token is multiplied in tiles too, which makes results independent of the batch size.
 
-use super::linear::Product;
-use super::{AHEAD, InTiles, Inputs, PANEL_VECTORS, PackedRow, WeightFormat};
+use super::linear::MatMul;
+use super::{Activations, AmxMode, PANEL_VECTORS, PREFETCH_DISTANCE, PackedRow, WeightFormat};
 use crate::kernels::simd::{Amx, F32Tiles, I32Tiles, Kernel, Simd, TileRegisters};
 use crate::kernels::thread_pool::ThreadPool;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Tokens of a band: two tiles.
-pub const TOKENS: usize = 32;
-/// Groups of outputs that a thread takes at a time.
-const GROUPS: usize = 4;
-/// Blocks of inputs that are multiplied for all tokens before the next are.
-const STRETCH: usize = 4;
-/// Lines of a tile of bytes: 64 inputs.
-const TILE_LINES: usize = 16;
+/// Tokens per row block: two tiles.
+pub const ROW_BLOCK: usize = 32;
+/// Column panels per task.
+const TASK_PANELS: usize = 4;
+/// KC in blocks: blocks that are multiplied for all tokens before the next ones.
+const KC_BLOCKS: usize = 4;
+/// Rows of an int8 weight tile: 64 inputs, four per row.
+const INT8_TILE_ROWS: usize = 16;
 
-/// Whether that is faster for so many tokens.
-pub fn pays<F: WeightFormat>(tokens: usize) -> bool {
-    match F::IN_TILES {
-        InTiles::Never => false,
-        InTiles::Bf16 => true,
-        InTiles::Bytes { from } => tokens >= from,
+/// Whether AMX is faster for this number of tokens.
+pub fn is_profitable<F: WeightFormat>(tokens: usize) -> bool {
+    match F::AMX {
+        AmxMode::Unused => false,
+        AmxMode::Bf16 => true,
+        AmxMode::Int8 { min_tokens } => tokens >= min_tokens,
     }
 }
 
-/// A thread's memory, kept from one call to the next.
+/// Per-thread buffers, reused across calls.
 #[derive(Default)]
 struct Scratch {
-    /// Of a few groups of outputs, `[bands, groups]`.
+    /// Partial sums, `[row blocks, column panels]`.
     sums: Vec<F32Tiles>,
-    /// Of a stretch, `[groups, blocks, 16]`.
+    /// Unpacked int8 weights, `[column panels, blocks, 16]`.
     unpacked: Vec<PackedRow>,
-    /// Of two blocks.
+    /// Integer products of two blocks.
     products: Vec<I32Tiles>,
 }
 
@@ -47,21 +48,21 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-impl<F: WeightFormat> Product<'_, F> {
-    /// All of it.
-    pub(super) fn in_tiles(&self, pool: &ThreadPool, amx: Amx) {
-        let groups = self.w.layout().vectors().div_ceil(PANEL_VECTORS);
-        pool.run(groups.div_ceil(GROUPS), |i| {
-            let task = i * GROUPS..groups.min((i + 1) * GROUPS);
+impl<F: WeightFormat> MatMul<'_, F> {
+    /// Runs the product on all threads.
+    pub(super) fn run_amx(&self, pool: &ThreadPool, amx: Amx) {
+        let panels = self.w.layout().vectors().div_ceil(PANEL_VECTORS);
+        pool.run(panels.div_ceil(TASK_PANELS), |i| {
+            let task = i * TASK_PANELS..panels.min((i + 1) * TASK_PANELS);
             SCRATCH.with_borrow_mut(|scratch| {
                 let mut registers = amx.tile_registers();
-                // One band meets the weights in the order they lie in memory.
-                let together = if self.tiles.count() == 1 { 1 } else { GROUPS };
-                for first in task.clone().step_by(together) {
-                    amx.run(Groups {
-                        product: self,
+                // With one row block, panel by panel reads the weights in memory order.
+                let step = if self.row_blocks.count() == 1 { 1 } else { TASK_PANELS };
+                for first in task.clone().step_by(step) {
+                    amx.run(Panels {
+                        matmul: self,
                         registers: &mut registers,
-                        groups: first..task.end.min(first + together),
+                        panels: first..task.end.min(first + step),
                         scratch,
                     });
                 }
@@ -70,60 +71,60 @@ impl<F: WeightFormat> Product<'_, F> {
     }
 }
 
-/// Some groups of outputs, for all tokens.
-struct Groups<'a, F: WeightFormat> {
-    product: &'a Product<'a, F>,
+/// Computes a few column panels for all tokens.
+struct Panels<'a, F: WeightFormat> {
+    matmul: &'a MatMul<'a, F>,
     registers: &'a mut TileRegisters,
-    groups: Range<usize>,
+    panels: Range<usize>,
     scratch: &'a mut Scratch,
 }
 
-impl<F: WeightFormat> Kernel for Groups<'_, F> {
+impl<F: WeightFormat> Kernel for Panels<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Product { w, tiles, blocks: inputs, .. } = self.product;
-        let (in_blocks, height) = (w.layout().k_blocks(), tiles.height());
+        let MatMul { w, row_blocks, blocks: activations, .. } = self.matmul;
+        let (k_blocks, height) = (w.layout().k_blocks(), row_blocks.height());
         let Scratch { sums, unpacked, products } = self.scratch;
-        sums.resize(sums.len().max(tiles.count() * self.groups.len()), F32Tiles::ZERO);
-        unpacked.resize(GROUPS * STRETCH * TILE_LINES, [[0; 64]; PANEL_VECTORS]);
+        sums.resize(sums.len().max(row_blocks.count() * self.panels.len()), F32Tiles::ZERO);
+        unpacked.resize(TASK_PANELS * KC_BLOCKS * INT8_TILE_ROWS, [[0; 64]; PANEL_VECTORS]);
         products.resize(2, I32Tiles::ZERO);
-        let in_bytes = matches!(F::IN_TILES, InTiles::Bytes { .. });
-        // One band meets every weight once: what is asked for ahead comes in time if it is asked for block by block.
-        let ask = tiles.count() == 1 && !in_bytes;
-        let stretch = if ask { 1 } else { STRETCH };
-        for start in (0..in_blocks).step_by(stretch) {
-            let blocks = start..in_blocks.min(start + stretch);
-            let of_group = blocks.len() * TILE_LINES;
-            if in_bytes {
-                for (group, lines) in self.groups.clone().zip(unpacked.chunks_exact_mut(of_group)) {
-                    for (block, lines) in blocks.clone().zip(lines.chunks_exact_mut(TILE_LINES)) {
-                        w.unpack(block, group * PANEL_VECTORS, lines);
+        let is_int8 = matches!(F::AMX, AmxMode::Int8 { .. });
+        // With one row block every weight is used once, so prefetching block by block is timely.
+        let prefetches = row_blocks.count() == 1 && !is_int8;
+        let kc = if prefetches { 1 } else { KC_BLOCKS };
+        for start in (0..k_blocks).step_by(kc) {
+            let blocks = start..k_blocks.min(start + kc);
+            let panel_rows = blocks.len() * INT8_TILE_ROWS;
+            if is_int8 {
+                for (panel, rows) in self.panels.clone().zip(unpacked.chunks_exact_mut(panel_rows)) {
+                    for (block, rows) in blocks.clone().zip(rows.chunks_exact_mut(INT8_TILE_ROWS)) {
+                        w.unpack_i8(block, panel * PANEL_VECTORS, rows);
                     }
                 }
             }
-            for band in 0..tiles.count() {
-                let (row, tokens) = tiles.block(band);
+            for row_block in 0..row_blocks.count() {
+                let (row, tokens) = row_blocks.block(row_block);
                 self.registers.configure(tokens);
-                let of_band = band * in_blocks * height..(band + 1) * in_blocks * height;
-                let x = Inputs { blocks: &inputs[of_band], beside: &[], height };
-                for (i, group) in self.groups.clone().enumerate() {
-                    let part = Part { w, blocks: blocks.clone(), vector: group * PANEL_VECTORS, x };
-                    let sums = &mut sums[band * self.groups.len() + i];
-                    if in_bytes {
-                        let w = &unpacked[i * of_group..][..of_group];
-                        part.add_bytes(simd, self.registers, w, products, sums);
+                let range = row_block * k_blocks * height..(row_block + 1) * k_blocks * height;
+                let x = Activations { blocks: &activations[range], side: &[], height };
+                for (i, panel) in self.panels.clone().enumerate() {
+                    let tile = TileProduct { w, blocks: blocks.clone(), vector: panel * PANEL_VECTORS, x };
+                    let sums = &mut sums[row_block * self.panels.len() + i];
+                    if is_int8 {
+                        let w = &unpacked[i * panel_rows..][..panel_rows];
+                        tile.accumulate_i8(simd, self.registers, w, products, sums);
                     } else {
-                        if ask {
-                            part.ask_ahead(simd);
+                        if prefetches {
+                            tile.prefetch_weights(simd);
                         }
-                        part.add_bf16(self.registers, sums);
+                        tile.accumulate_bf16(self.registers, sums);
                     }
-                    if blocks.end == in_blocks {
-                        let there = w.layout().vectors() - part.vector;
-                        for (v, sums) in sums.0.iter().enumerate().take(there) {
-                            self.product.finish(simd, row, part.vector + v, &sums[..tokens]);
+                    if blocks.end == k_blocks {
+                        let vectors = w.layout().vectors() - tile.vector;
+                        for (v, sums) in sums.0.iter().enumerate().take(vectors) {
+                            self.matmul.apply_epilogue(simd, row, tile.vector + v, &sums[..tokens]);
                         }
                     }
                 }
@@ -132,47 +133,46 @@ impl<F: WeightFormat> Kernel for Groups<'_, F> {
     }
 }
 
-/// A stretch of a band's inputs and of a group's weights.
-struct Part<'a, F: WeightFormat> {
+/// The product of a few blocks of a row block's activations and a column panel's weights.
+struct TileProduct<'a, F: WeightFormat> {
     w: &'a F,
     blocks: Range<usize>,
-    /// The first of the group.
+    /// The first vector of the column panel.
     vector: usize,
-    x: Inputs<'a, F>,
+    x: Activations<'a, F>,
 }
 
-impl<F: WeightFormat> Part<'_, F> {
-    /// The inputs of a block, of all tokens.
-    fn inputs(&self, block: usize, tokens: usize) -> &[F::Input] {
+impl<F: WeightFormat> TileProduct<'_, F> {
+    /// Returns a block's activations of all tokens.
+    fn activations(&self, block: usize, tokens: usize) -> &[F::Block] {
         &self.x.blocks[block * self.x.height..][..tokens]
     }
 
-    /// Asks for as many lines as the part has.
+    /// Prefetches as many weights as the product reads.
     #[inline(always)]
-    fn ask_ahead<S: Simd>(&self, simd: S) {
-        let lines = self.w.packed_block(self.blocks.start, self.vector).as_flattened().as_ptr();
-        for line in 0..self.blocks.len() * F::PACKED_ROWS * PANEL_VECTORS {
-            simd.prefetch(lines.wrapping_add(line + AHEAD));
+    fn prefetch_weights<S: Simd>(&self, simd: S) {
+        let weights = self.w.packed_block(self.blocks.start, self.vector).as_flattened().as_ptr();
+        for i in 0..self.blocks.len() * F::PACKED_ROWS * PANEL_VECTORS {
+            simd.prefetch(weights.wrapping_add(i + PREFETCH_DISTANCE));
         }
     }
 
     #[inline(always)]
-    fn add_bf16(&self, registers: &mut TileRegisters, sums: &mut F32Tiles) {
+    fn accumulate_bf16(&self, registers: &mut TileRegisters, sums: &mut F32Tiles) {
         let (first, last) = (self.blocks.start, self.blocks.end - 1);
         let w = self.w.packed_block(first, self.vector).as_ptr().cast();
         assert!(self.w.packed_block(last, self.vector).len() == F::PACKED_ROWS && F::PACKED_ROWS == 32);
-        let x = self.inputs(first, registers.tokens()).as_ptr().cast();
-        assert!(
-            self.inputs(last, registers.tokens()).len() == registers.tokens() && size_of::<F::Input>() == 128
-        );
-        let stride = self.x.height * size_of::<F::Input>();
-        // SAFETY: a group's blocks lie one behind the other; the last is there, and so are its inputs of all tokens. The
-        // sizes are those of pairs of bfloat16.
+        let tokens = registers.tokens();
+        let x = self.activations(first, tokens).as_ptr().cast();
+        assert!(self.activations(last, tokens).len() == tokens && size_of::<F::Block>() == 128);
+        let stride = self.x.height * size_of::<F::Block>();
+        // SAFETY: a panel's blocks are contiguous; the slices above prove that the last one exists, and that
+        // its activations of all tokens do. The sizes are those of bf16 pairs.
         unsafe { registers.dot_bf16(self.blocks.len(), x, stride, w, sums, first == 0) };
     }
 
     #[inline(always)]
-    fn add_bytes<S: Simd>(
+    fn accumulate_i8<S: Simd>(
         &self,
         simd: S,
         registers: &mut TileRegisters,
@@ -184,19 +184,21 @@ impl<F: WeightFormat> Part<'_, F> {
         if self.blocks.start == 0 {
             *sums = F32Tiles::ZERO;
         }
-        let mut before = None;
-        for (i, (block, w)) in self.blocks.clone().zip(unpacked.chunks_exact(TILE_LINES)).enumerate() {
-            let x = self.inputs(block, tokens);
-            let (at, stride) = (x.as_ptr().cast(), size_of::<F::Input>());
-            // SAFETY: every token has an input, which begins with its bytes; a tile's lines are there.
-            unsafe { registers.dot_i8(at, stride, w.as_ptr().cast(), &mut products[i % 2]) };
-            // What was multiplied before is added up now: it has left the tiles for memory, and this one has not yet.
-            if let Some(x) = before.replace(x) {
-                self.w.add_products(simd, &products[(i + 1) % 2], x, sums);
+        let mut previous = None;
+        for (i, (block, w)) in self.blocks.clone().zip(unpacked.chunks_exact(INT8_TILE_ROWS)).enumerate() {
+            let x = self.activations(block, tokens);
+            let (x_ptr, stride) = (x.as_ptr().cast(), size_of::<F::Block>());
+            // SAFETY: every token has a block, which starts with its i8 values; `w` holds the rows of a
+            // weight tile.
+            unsafe { registers.dot_i8(x_ptr, stride, w.as_ptr().cast(), &mut products[i % 2]) };
+            // Software pipelining: the previous block's products are in memory, this block's still in the
+            // tiles.
+            if let Some(x) = previous.replace(x) {
+                self.w.accumulate_products(simd, &products[(i + 1) % 2], x, sums);
             }
         }
-        if let Some(x) = before {
-            self.w.add_products(simd, &products[(self.blocks.len() + 1) % 2], x, sums);
+        if let Some(x) = previous {
+            self.w.accumulate_products(simd, &products[(self.blocks.len() + 1) % 2], x, sums);
         }
     }
 }

@@ -1,109 +1,114 @@
-//! Two bytes a weight and two a token's input: both rounded to bfloat16, multiplied exactly, added in f32.
+//! bf16 weights and activations: 2 bytes each, rounded to bfloat16, multiplied exactly, accumulated in f32.
 //!
 //! ```text
 //! y[t, j] = Σ_k bf16(x[t, k]) · bf16(w[k, j]) + bias[j]
 //! ```
 //!
-//! AMD's processors with AVX-512 BF16 take two inputs of sixteen outputs in one instruction, twice what f32 allows. The
-//! chain of a pair is `fma(x₀, w₀, fma(x₁, w₁, sum))`, which others compute as just that; only sums below 1e-38, which
-//! the instruction takes for zero, could differ.
+//! AMD's processors with AVX-512 BF16 multiply two inputs of sixteen outputs in one instruction, twice the
+//! f32 rate. It computes `fma(x₀, w₀, fma(x₁, w₁, acc))`, which other machines compute with f32
+//! multiply-adds; results could differ only in accumulators below 1e-38, which the instruction flushes to
+//! zero.
 //!
-//! Intel's tiles (AMX, `amx_gemm.rs`) take eight thousand such products in one instruction, in an order of their own: there
-//! the last bits differ from other machines', but not from one number of tokens to another.
+//! Intel's AMX tiles (`amx_gemm.rs`) multiply 8192 pairs in one instruction and sum them in their own order:
+//! there the last bits differ from other machines, but not between batch sizes.
 //!
-//! Stored `[out / 32, in / 64, 32, 2, 16, 2]`: group of vectors, block of inputs, two inputs, vector of outputs, output,
-//! input; missing ones are zero.
+//! Layout: `[out / 32, in / 64, 32, 2, 16, 2]`, that is column panel, block of inputs, two inputs, vector of
+//! outputs, output, input; zero-padded.
 
-use super::activations::{Beside, Block};
-use super::{BLOCK, Bytes64, InTiles, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
+use super::activations::{ActivationBlock, SideTable};
+use super::{AmxMode, BLOCK, Bytes64, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{LANES, Simd};
 use half::bf16;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
-/// Sixty-four inputs of one token.
+/// A block of 64 activations rounded to bf16.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct Bf16Block {
-    /// The numbers, two at a time as the kernels take them.
+    /// The values, in pairs as the kernels read them.
     pairs: [[bf16; 2]; BLOCK / 2],
 }
 
-/// Rounded to nearest even; what is too small for a normal number is zero.
+/// Rounds to nearest even and flushes subnormal results to zero.
 fn round(x: f32) -> bf16 {
     let x = bf16::from_f32(x);
     if x.is_normal() || !x.is_finite() { x } else { bf16::ZERO }
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<Bf16Block>> = const { RefCell::new(Vec::new()) };
-    static WIDENED: RefCell<Vec<Widened>> = const { RefCell::new(Vec::new()) };
+    static BLOCKS: RefCell<Vec<Bf16Block>> = const { RefCell::new(Vec::new()) };
+    static PAIRS: RefCell<Vec<F32Pairs>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Block for Bf16Block {
+impl ActivationBlock for Bf16Block {
     const ZERO: Self = Self { pairs: [[bf16::ZERO; 2]; BLOCK / 2] };
 
     #[inline(always)]
-    fn round<S: Simd>(&mut self, _simd: S, x: &[f32; BLOCK]) {
+    fn quantize<S: Simd>(&mut self, _simd: S, x: &[f32; BLOCK]) {
         for (to, x) in self.pairs.as_flattened_mut().iter_mut().zip(x) {
             *to = round(*x);
         }
     }
 
     fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R {
-        SCRATCH.with_borrow_mut(work)
+        BLOCKS.with_borrow_mut(work)
     }
 }
 
-/// The numbers of a block once more, as machines without the instruction multiply them.
+/// The activations of a block widened to f32, for machines without a bf16 dot product.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-pub struct Widened([[f32; 2]; BLOCK / 2]);
+pub struct F32Pairs([[f32; 2]; BLOCK / 2]);
 
-impl Beside<Bf16Block> for Widened {
-    const NONE: Self = Self([[0.0; 2]; BLOCK / 2]);
+impl SideTable<Bf16Block> for F32Pairs {
+    const EMPTY: Self = Self([[0.0; 2]; BLOCK / 2]);
 
     #[inline(always)]
-    fn of(block: &Bf16Block) -> Self {
+    fn from_block(block: &Bf16Block) -> Self {
         Self(block.pairs.map(|pair| pair.map(bf16::to_f32)))
     }
 
     fn with_scratch<R>(work: impl FnOnce(&mut Vec<Self>) -> R) -> R {
-        WIDENED.with_borrow_mut(work)
+        PAIRS.with_borrow_mut(work)
     }
 }
 
-/// A borrowed matrix of bfloat16 pairs, `[rows, columns]`.
+/// A borrowed matrix of packed bf16 pairs, `[rows, columns]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bf16Dot<'a> {
-    lines: &'a [PackedRow],
+    packed: &'a [PackedRow],
     layout: Layout,
 }
 
 impl<'a> Bf16Dot<'a> {
-    /// `lines` are as many as [`Bf16Dot::packed_len`] says. Panics where they are not.
-    pub fn new(lines: &'a [Bytes64], rows: usize, columns: usize) -> Self {
-        assert_eq!(lines.len(), Self::packed_len(rows, columns));
-        Self { lines: lines.as_chunks().0, layout: Layout { rows, columns } }
+    /// Borrows packed weights.
+    ///
+    /// # Panics
+    /// If their length is not [`Bf16Dot::packed_len`].
+    pub fn new(packed: &'a [Bytes64], rows: usize, columns: usize) -> Self {
+        assert_eq!(packed.len(), Self::packed_len(rows, columns));
+        Self { packed: packed.as_chunks().0, layout: Layout { rows, columns } }
     }
 
-    /// How many lines a matrix takes.
+    /// Returns the number of 64-byte vectors of a packed matrix.
     pub fn packed_len(rows: usize, columns: usize) -> usize {
         Layout { rows, columns }.packed_blocks() * Self::PACKED_ROWS * PANEL_VECTORS
     }
 
-    /// Rounds a matrix, of which `weight(k, j)` are the elements, to `lines`, as many as [`Bf16Dot::new`] takes.
+    /// Rounds and packs a matrix with elements `weight(k, j)` into a buffer of [`Bf16Dot::packed_len`]
+    /// vectors.
     pub fn quantize(
         rows: usize,
         columns: usize,
         weight: impl Fn(usize, usize) -> f32 + Sync,
-        lines: &mut [Bytes64],
+        packed: &mut [Bytes64],
     ) {
         let layout = Layout { rows, columns };
-        lines.par_chunks_mut(Self::PACKED_ROWS * PANEL_VECTORS).enumerate().for_each(|(i, lines)| {
+        packed.par_chunks_mut(Self::PACKED_ROWS * PANEL_VECTORS).enumerate().for_each(|(i, block)| {
             let (k0, j0) = layout.origin(i);
-            for (at, to) in lines.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            for (at, to) in block.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().enumerate() {
                 let (pair, column) = (at / (PANEL_VECTORS * 2 * LANES), at / 2 % (PANEL_VECTORS * LANES));
                 let (k, j) = (k0 + 2 * pair + at % 2, j0 + column);
                 let x = if k < rows && j < columns { round(weight(k, j)) } else { bf16::ZERO };
@@ -112,20 +117,20 @@ impl<'a> Bf16Dot<'a> {
         });
     }
 
-    /// One weight, as it was rounded.
+    /// Returns the rounded weight at `(k, j)`.
     pub fn weight(&self, k: usize, j: usize) -> f32 {
-        let line = &self.packed_block(k / BLOCK, j / LANES)[k % BLOCK / 2][j / LANES % PANEL_VECTORS];
-        bf16::from_ne_bytes(line.as_chunks().0[j % LANES * 2 + k % 2]).to_f32()
+        let vector = &self.packed_block(k / BLOCK, j / LANES)[k % BLOCK / 2][j / LANES % PANEL_VECTORS];
+        bf16::from_ne_bytes(vector.as_chunks().0[j % LANES * 2 + k % 2]).to_f32()
     }
 }
 
 impl WeightFormat for Bf16Dot<'_> {
     const PACKED_ROWS: usize = BLOCK / 2;
     const USES_BF16_DOT: bool = true;
-    type Input = Bf16Block;
-    type Beside = Widened;
+    type Block = Bf16Block;
+    type Side = F32Pairs;
 
-    fn needs_beside(isa: Isa) -> bool {
+    fn needs_side_table(isa: Isa) -> bool {
         !isa.has_bf16_dot()
     }
 
@@ -135,49 +140,49 @@ impl WeightFormat for Bf16Dot<'_> {
     }
 
     #[inline(always)]
-    fn lines(&self) -> &[PackedRow] {
-        self.lines
+    fn packed(&self) -> &[PackedRow] {
+        self.packed
     }
 
     #[inline(always)]
-    fn add_block<S: Simd, const M: usize, const V: usize>(
+    fn accumulate_block<S: Simd, const MR: usize, const V: usize>(
         &self,
         simd: S,
         block: usize,
         vector: usize,
-        (x, widened): (&[Bf16Block; M], &[Widened]),
-        sums: &mut [[S::F32s; V]; M],
+        (x, pairs): (&[Bf16Block; MR], &[F32Pairs]),
+        acc: &mut [[S::F32s; V]; MR],
     ) {
-        let lines = self.packed_block(block, vector);
-        let widened: &[Widened; M] = widened.as_array().unwrap_or(const { &[Widened::NONE; M] });
-        let mut acc = *sums; // in registers
+        let rows = self.packed_block(block, vector);
+        let pairs: &[F32Pairs; MR] = pairs.as_array().unwrap_or(const { &[F32Pairs::EMPTY; MR] });
+        let mut sums = *acc; // in registers
         for pair in 0..Self::PACKED_ROWS {
-            let w: [S::Bytes; V] = load_vectors(simd, &lines[pair], vector);
+            let w: [S::Bytes; V] = load_vectors(simd, &rows[pair], vector);
             if S::HAS_BF16_DOT {
-                for m in 0..M {
+                for m in 0..MR {
                     for v in 0..V {
-                        acc[m][v] = simd.dot_bf16(w[v], x[m].pairs[pair], acc[m][v]);
+                        sums[m][v] = simd.dot_bf16(w[v], x[m].pairs[pair], sums[m][v]);
                     }
                 }
                 continue;
             }
-            // The second of all pairs before the first: half as many registers for the weights.
+            // The second elements of all pairs before the first, which halves the registers for weights.
             for (i, w) in [(1, w.map(|w| simd.high_bf16s(w))), (0, w.map(|w| simd.low_bf16s(w)))] {
-                for m in 0..M {
-                    let x = simd.splat(widened[m].0[pair][i]);
+                for m in 0..MR {
+                    let x = simd.splat(pairs[m].0[pair][i]);
                     for v in 0..V {
-                        acc[m][v] = simd.mul_add(x, w[v], acc[m][v]);
+                        sums[m][v] = simd.mul_add(x, w[v], sums[m][v]);
                     }
                 }
             }
         }
-        *sums = acc;
+        *acc = sums;
     }
 
     #[inline(always)]
-    fn scale<S: Simd>(&self, simd: S, _vector: usize) -> S::F32s {
+    fn output_scale<S: Simd>(&self, simd: S, _vector: usize) -> S::F32s {
         simd.splat(1.0)
     }
 
-    const IN_TILES: InTiles = InTiles::Bf16;
+    const AMX: AmxMode = AmxMode::Bf16;
 }

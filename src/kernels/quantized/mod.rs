@@ -1,19 +1,23 @@
-//! Quantized weights: eight or four bits a weight instead of thirty-two, so that decode reads a quarter or an eighth.
+//! Quantized weights: 8 or 4 bits per weight instead of 32, so that decode reads a quarter or an eighth of
+//! the bytes.
 //!
-//! A weight is a small whole number times a scale; a token's inputs are rounded the same way as they come
-//! ([`activations`]). What is multiplied and added up is then whole numbers, without any rounding:
+//! A weight is a small integer times a scale. The activations are quantized to 8 bits at run time
+//! ([`activations`]), and the products are accumulated as integers, without rounding:
 //!
 //! ```text
 //! y[t, j] = Σ_b  sx[t, b] · sw[b, j] · (Σ_k qx[t, k] · qw[k, j])  + bias[j]        k in block b, 64 inputs
 //! ```
 //!
-//! The inner sums are exact, the outer sum runs over the blocks in order: the same bits on every machine.
+//! The inner sums are exact, and the outer sum runs over the blocks in order: the result is bit-identical on
+//! every machine.
 //!
-//! [`Bf16Dot`] shares all of this but has no scales: its numbers are bfloat16 on both sides.
-//! [`Int8`] has one scale a column, [`Int4`] one for every 32 inputs of a column. Both are stored for the
-//! instruction that multiplies four pairs of bytes at once and adds them to a lane (AVX-512 VNNI's `vpdpbusd`): four
-//! consecutive inputs of sixteen outputs in 64 bytes. That instruction takes unsigned times signed bytes, so weights
-//! are stored with 128 (or 8) added, and what that adds to a sum, 128 · Σ qx, is taken off again.
+//! [`Int8`] has one scale per column, [`Int4`] one per group of 32 inputs of a column. [`Bf16Dot`] shares the
+//! layout and the driver but has no scales: weights and activations are bfloat16.
+//!
+//! Weights are packed for AVX-512 VNNI's `vpdpbusd`, which multiplies four pairs of bytes and accumulates
+//! them in a 32-bit lane: four consecutive inputs of sixteen outputs in 64 bytes. The instruction multiplies
+//! unsigned by signed bytes, so weights are stored with a zero point of 128 (8 for 4 bits), and each block
+//! subtracts the zero-point correction 128 · Σ qx.
 
 pub mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -33,23 +37,23 @@ use super::microkernel::mr;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{F32Tiles, I32Tiles};
 use super::simd::{LANES, Simd};
-use activations::{Beside, Block};
+use activations::{ActivationBlock, SideTable};
 
-/// Inputs that share a scale of the activations.
+/// Inputs per block: those that share a scale of the activations.
 pub const BLOCK: usize = 64;
 
 /// Sixty-four bytes: one operand of a VNNI, AVX-512 or AMX instruction.
 pub type Bytes64 = [u8; 4 * LANES];
 
-/// The same inputs of all outputs of a column panel.
+/// A row of a packed block: the same two, four or eight inputs of all outputs of a column panel.
 pub type PackedRow = [Bytes64; PANEL_VECTORS];
 
-/// Vectors of sixteen outputs that are stored side by side, line by line: as many as the kernels take through all blocks
-/// of inputs together, so that these are read front to back.
+/// Vectors of sixteen outputs in a column panel. The kernels multiply all vectors of a panel together, so
+/// that packed rows are read front to back.
 pub const PANEL_VECTORS: usize = 2;
 
-/// Where the parts of a `[rows, columns]` matrix are stored: group of [`PANEL_VECTORS`] vectors, block of inputs. Columns beyond
-/// the last are there too, up to a whole group.
+/// The blocked layout of a `[rows, columns]` matrix: `[column panel, block]`, each a packed block of 64
+/// inputs and 32 outputs, zero-padded.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// Inputs.
@@ -59,158 +63,162 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Blocks of inputs.
+    /// Returns the number of blocks along the inputs.
     pub fn k_blocks(self) -> usize {
         self.rows.div_ceil(BLOCK)
     }
 
-    /// Vectors that hold outputs.
+    /// Returns the number of vectors along the outputs.
     pub fn vectors(self) -> usize {
         self.columns.div_ceil(LANES)
     }
 
-    /// How many parts there are, each one block of a group of vectors.
+    /// Returns the number of packed blocks.
     pub fn packed_blocks(self) -> usize {
         self.vectors().div_ceil(PANEL_VECTORS) * self.k_blocks()
     }
 
-    /// The number of the part at `block` that `vector` is in.
+    /// Returns the index of the packed block of `block` and the column panel that contains `vector`.
     #[inline(always)]
     pub fn packed_block(self, block: usize, vector: usize) -> usize {
         vector / PANEL_VECTORS * self.k_blocks() + block
     }
 
-    /// The first input and the first output of a part.
-    pub fn origin(self, part: usize) -> (usize, usize) {
-        (part % self.k_blocks() * BLOCK, part / self.k_blocks() * PANEL_VECTORS * LANES)
+    /// Returns the first input and the first output of a packed block.
+    pub fn origin(self, packed_block: usize) -> (usize, usize) {
+        (packed_block % self.k_blocks() * BLOCK, packed_block / self.k_blocks() * PANEL_VECTORS * LANES)
     }
 }
 
-/// How many lines ahead the weights are asked for: 16 KiB. A thread takes neighbouring tasks one after the other, so what
-/// is asked for at the end of one is the start of the next.
-const AHEAD: usize = 256;
+/// How far ahead weights are prefetched, in 64-byte vectors: 16 KiB. A thread runs neighboring tasks in
+/// order, so the prefetches at the end of one task reach the start of the next.
+const PREFETCH_DISTANCE: usize = 256;
 
-/// Loads a line, and asks for one that will be wanted soon. One at a time: the processor keeps track of few at once.
+/// Loads 64 bytes of weights and prefetches one cache line: a core tracks only a few outstanding prefetches.
 #[inline(always)]
-fn load<S: Simd>(simd: S, line: &Bytes64) -> S::Bytes {
-    simd.prefetch(std::ptr::from_ref(line).wrapping_add(AHEAD));
-    simd.load_bytes(line)
+fn load<S: Simd>(simd: S, from: &Bytes64) -> S::Bytes {
+    simd.prefetch(std::ptr::from_ref(from).wrapping_add(PREFETCH_DISTANCE));
+    simd.load_bytes(from)
 }
 
-/// Loads the lines of `V` vectors from `vector`, of the group's lines.
+/// Loads the `V` vectors from `vector` on of a packed row.
 #[inline(always)]
-fn load_vectors<S: Simd, const V: usize>(simd: S, lines: &PackedRow, vector: usize) -> [S::Bytes; V] {
-    let mut loaded = [load(simd, &lines[vector % PANEL_VECTORS]); V];
+fn load_vectors<S: Simd, const V: usize>(simd: S, row: &PackedRow, vector: usize) -> [S::Bytes; V] {
+    let mut loaded = [load(simd, &row[vector % PANEL_VECTORS]); V];
     for v in 1..V {
-        loaded[v] = load(simd, &lines[vector % PANEL_VECTORS + v]);
+        loaded[v] = load(simd, &row[vector % PANEL_VECTORS + v]);
     }
     loaded
 }
 
-/// A tile's rounded inputs: `[in / 64, height]`, of which the first of every `height` are tokens.
-pub struct Inputs<'a, F: WeightFormat> {
-    blocks: &'a [F::Input],
-    /// As many, or none where the machine needs none.
-    beside: &'a [F::Beside],
+/// The quantized activations of a row block: `[in / 64, height]`, where a lower row block leaves the last of
+/// every `height` unused.
+pub struct Activations<'a, F: WeightFormat> {
+    blocks: &'a [F::Block],
+    /// One entry per block, or empty if the machine needs none.
+    side: &'a [F::Side],
     height: usize,
 }
 
-impl<F: WeightFormat> Clone for Inputs<'_, F> {
+impl<F: WeightFormat> Clone for Activations<'_, F> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<F: WeightFormat> Copy for Inputs<'_, F> {}
+impl<F: WeightFormat> Copy for Activations<'_, F> {}
 
-impl<'a, F: WeightFormat> Inputs<'a, F> {
-    /// A block's, of the `M` tokens from `first`.
+impl<'a, F: WeightFormat> Activations<'a, F> {
+    /// Returns the activations of a block for the `MR` tokens from `first`, and their side table.
     #[inline(always)]
-    fn of<const M: usize>(&self, block: usize, first: usize) -> (&'a [F::Input; M], &'a [F::Beside]) {
-        let at = block * self.height + first;
-        let blocks = self.blocks[at..].first_chunk().expect("M tokens");
-        (blocks, self.beside.get(at..at + M).unwrap_or(&[]))
+    fn block<const MR: usize>(&self, block: usize, first: usize) -> (&'a [F::Block; MR], &'a [F::Side]) {
+        let start = block * self.height + first;
+        let blocks = self.blocks[start..].first_chunk().expect("MR tokens");
+        (blocks, self.side.get(start..start + MR).unwrap_or(&[]))
     }
 }
 
-/// A format of quantized weights, `[rows, columns]`.
+/// A format of packed weights, `[rows, columns]`.
 pub trait WeightFormat: Copy + Sync {
-    /// Where its parts are.
+    /// The layout of the packed blocks.
     fn layout(&self) -> Layout;
 
-    /// Its lines, [`WeightFormat::PACKED_ROWS`] a part, those of a group's vectors side by side.
-    fn lines(&self) -> &[PackedRow];
+    /// The packed weights, [`WeightFormat::PACKED_ROWS`] rows for each packed block.
+    fn packed(&self) -> &[PackedRow];
 
-    /// Lines of one block of one vector.
+    /// Rows of a packed block.
     const PACKED_ROWS: usize;
 
-    /// How many sums of a block stay in registers where these are many.
-    const WIDE_SUMS: usize = PANEL_VECTORS * mr(true);
+    /// Accumulators of a block that are kept in registers on machines with 32 of them.
+    const WIDE_ACCUMULATORS: usize = PANEL_VECTORS * mr(true);
 
     /// Whether [`Simd::dot_bf16`] is used.
     const USES_BF16_DOT: bool = false;
 
-    /// What a token's inputs are rounded to.
-    type Input: Block;
-    /// And what some machines need of them beside it.
-    type Beside: Beside<Self::Input>;
+    /// The quantized activations of a token and a block.
+    type Block: ActivationBlock;
+    /// The side table of the activations, which some machines need.
+    type Side: SideTable<Self::Block>;
 
-    /// Whether this one does: those with few registers, if nothing else is said.
-    fn needs_beside(isa: Isa) -> bool {
+    /// Whether `isa` needs the side table; by default if it has few registers.
+    fn needs_side_table(isa: Isa) -> bool {
         !isa.is_wide()
     }
 
-    /// The lines of block `block` for the group that `vector` is in.
+    /// Returns the packed rows of `block` and the column panel that contains `vector`.
     #[inline(always)]
     fn packed_block(&self, block: usize, vector: usize) -> &[PackedRow] {
-        &self.lines()[self.layout().packed_block(block, vector) * Self::PACKED_ROWS..][..Self::PACKED_ROWS]
+        &self.packed()[self.layout().packed_block(block, vector) * Self::PACKED_ROWS..][..Self::PACKED_ROWS]
     }
 
-    /// Adds a block's products for `M` tokens and `V` vectors of outputs from `vector`, all of one group, to their sums.
-    fn add_block<S: Simd, const M: usize, const V: usize>(
+    /// Accumulates the products of a block for `MR` tokens and the `V` vectors of outputs from `vector`, all
+    /// of one column panel.
+    fn accumulate_block<S: Simd, const MR: usize, const V: usize>(
         &self,
         simd: S,
         block: usize,
         vector: usize,
-        x: (&[Self::Input; M], &[Self::Beside]),
-        sums: &mut [[S::F32s; V]; M],
+        x: (&[Self::Block; MR], &[Self::Side]),
+        acc: &mut [[S::F32s; V]; MR],
     );
 
-    /// What a finished sum of `vector`'s outputs is multiplied by.
-    fn scale<S: Simd>(&self, simd: S, vector: usize) -> S::F32s;
+    /// Returns the scales of the outputs of `vector`, applied to the final accumulators.
+    fn output_scale<S: Simd>(&self, simd: S, vector: usize) -> S::F32s;
 
-    /// How it is multiplied where there are tile registers.
-    const IN_TILES: InTiles = InTiles::Never;
+    /// The use of AMX tiles, where the machine has them.
+    const AMX: AmxMode = AmxMode::Unused;
 
-    /// The weights of a block for the group that `vector` is in, as [`InTiles::Bytes`] has them.
-    fn unpack(&self, _block: usize, _vector: usize, _to: &mut [PackedRow]) {
-        unreachable!("a format of no bytes");
+    /// Unpacks the weights of `block` and the column panel that contains `vector` to the i8 rows of
+    /// [`AmxMode::Int8`].
+    fn unpack_i8(&self, _block: usize, _vector: usize, _to: &mut [PackedRow]) {
+        unreachable!("not an int8 format");
     }
 
-    /// Adds the products of [`WeightFormat::unpack`]'s bytes with those of the inputs `x` to the group's sums.
+    /// Scales the i32 products of a block, from [`WeightFormat::unpack_i8`] and the activations `x`, and
+    /// accumulates them.
     #[cfg(target_arch = "x86_64")]
-    fn add_products<S: Simd>(
+    fn accumulate_products<S: Simd>(
         &self,
         _simd: S,
         _products: &I32Tiles,
-        _x: &[Self::Input],
-        _sums: &mut F32Tiles,
+        _x: &[Self::Block],
+        _acc: &mut F32Tiles,
     ) {
-        unreachable!("a format of no bytes");
+        unreachable!("not an int8 format");
     }
 }
 
-/// How a format is multiplied where there are tile registers.
+/// How a weight format uses AMX tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InTiles {
-    /// As elsewhere.
-    Never,
-    /// Its lines and inputs are pairs of bfloat16, which tiles take as they are.
+pub enum AmxMode {
+    /// Not at all.
+    Unused,
+    /// Packed rows and activations are bf16 pairs, which tiles load directly.
     Bf16,
-    /// Its inputs begin with bytes, and its weights are bytes once they are unpacked: sixteen lines of a vector and a block,
-    /// each four inputs of sixteen outputs. That pays from so many tokens on.
-    Bytes {
-        /// Tokens.
-        from: usize,
+    /// Activation blocks start with their i8 values, and weights are unpacked to i8: sixteen packed rows per
+    /// block, each of four inputs.
+    Int8 {
+        /// The number of tokens from which this is faster.
+        min_tokens: usize,
     },
 }
