@@ -43,7 +43,7 @@ impl ReadBandwidth {
         Ok(Self { buffer, isa: Isa::available()[0] })
     }
 
-    /// Reads the buffer [`PASSES`] times on all threads. Returns bytes per second.
+    /// Reads the buffer four times on all threads. Returns bytes per second.
     pub fn measure(&self, pool: &ThreadPool) -> f64 {
         let start = Instant::now();
         for _ in 0..PASSES {
