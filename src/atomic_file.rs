@@ -75,18 +75,18 @@ impl AtomicFile {
 /// `mode` less the umask.
 fn create_temp_file(target: &Path, mode: u32) -> io::Result<NamedTempFile> {
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let old = std::fs::metadata(target).ok().map(|old| old.permissions());
+    let permissions = std::fs::metadata(target).ok().map(|target| target.permissions());
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, if old.is_some() { 0o600 } else { mode });
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, if permissions.is_some() { 0o600 } else { mode });
     #[cfg(not(unix))]
     let _ = mode;
     // `make_in` rather than `tempfile_in`, whose errors name the temporary file.
     let temp_file =
         Builder::new().prefix(".hornbook-").suffix(".partial").make_in(folder, |path| options.open(path))?;
-    if let Some(old) = old {
-        temp_file.as_file().set_permissions(old)?;
+    if let Some(permissions) = permissions {
+        temp_file.as_file().set_permissions(permissions)?;
     }
     Ok(temp_file)
 }

@@ -239,7 +239,8 @@ fn module_dependencies_follow_layers() {
 fn use_paths_are_resolved_from_crate_root() {
     let module = ["generate".to_string(), "beams".to_string()];
     let code = "use crate::{Error, model::{self, KvCache as Cache}, kernels::rows::*};\n\
-                use super::Hornbook;\nuse super::super::server::Queue;\nlet x = crate::cli::run(super::beams::y);\n\
+                use super::Hornbook;\nuse super::super::server::Queue;\n\
+                let x = crate::cli::run(super::beams::y);\n\
                 pub(in crate::kernels) fn f() {}";
     let mut resolved: Vec<String> = paths(code, &module).iter().map(|path| path.join("::")).collect();
     resolved.sort();

@@ -163,7 +163,9 @@ proptest! {
         row in prop::collection::vec(prop_oneof![
             4 => -20f32..20.0,
             1 => any::<f32>(),
-            1 => prop::sample::select(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 0.0][..]),
+            1 => prop::sample::select(
+                &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 0.0][..],
+            ),
         ], 1..40),
         history in prop::collection::vec(0u32..60, 0..20),
     ) {

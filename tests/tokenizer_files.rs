@@ -44,7 +44,7 @@ fn tokenizer_json_and_vocab_merges_agree() {
 /// Truncation, padding and post-processing are ignored: the prompt's tokens are exactly those of its text.
 #[test]
 fn truncation_padding_and_post_processor_are_ignored() {
-    let plain = parse(&fable_json());
+    let original = parse(&fable_json());
     let mut json: Value = serde_json::from_slice(&fable_json()).unwrap();
     json["truncation"] =
         json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
@@ -60,13 +60,13 @@ fn truncation_padding_and_post_processor_are_ignored() {
     let text = "Once upon a time there was a fox.";
     for special in [false, true] {
         let ids = with_extras.encode(text, special).unwrap();
-        assert_eq!(ids, plain.encode(text, special).unwrap());
+        assert_eq!(ids, original.encode(text, special).unwrap());
     }
 }
 
 #[test]
 fn merges_as_strings_or_pairs_and_added_tokens_are_parsed() {
-    let plain = parse(&fable_json());
+    let original = parse(&fable_json());
     let mut json: Value = serde_json::from_slice(&fable_json()).unwrap();
     let merges = json["model"]["merges"].as_array_mut().unwrap();
     let pairs: Vec<[String; 2]> = merges
@@ -87,7 +87,7 @@ fn merges_as_strings_or_pairs_and_added_tokens_are_parsed() {
         });
         json["model"]["merges"] = merges.collect();
         let tokenizer = parse_value(&json);
-        assert_eq!(tokenizer.encode(text, false).unwrap(), plain.encode(text, false).unwrap());
+        assert_eq!(tokenizer.encode(text, false).unwrap(), original.encode(text, false).unwrap());
     }
 
     let mut token = json["added_tokens"][0].clone();
@@ -96,7 +96,7 @@ fn merges_as_strings_or_pairs_and_added_tokens_are_parsed() {
     json["added_tokens"].as_array_mut().unwrap().push(token);
     let extended = parse_value(&json);
     assert_eq!(extended.vocab_size(), 4097);
-    assert_eq!(extended.encode(text, false).unwrap(), plain.encode(text, false).unwrap());
+    assert_eq!(extended.encode(text, false).unwrap(), original.encode(text, false).unwrap());
     let ids = extended.encode(text, true).unwrap();
     assert!(ids.contains(&4096));
     assert_eq!(extended.decode(&ids), text);
@@ -109,8 +109,10 @@ fn malformed_tokenizer_json_is_one_line_error() {
     #[rustfmt::skip]
     let cases = [
         ("/model/type", json!("Unigram"), r#"model.type: found "Unigram", expected "BPE""#),
-        ("/model", json!({"type": "WordPiece", "vocab": {}}), r#"model.type: found "WordPiece", expected "BPE""#),
-        ("/model", json!({"type": "Unigram", "vocab": [["a", 0.5]]}), r#"model.type: found "Unigram", expected "BPE""#),
+        ("/model", json!({"type": "WordPiece", "vocab": {}}),
+            r#"model.type: found "WordPiece", expected "BPE""#),
+        ("/model", json!({"type": "Unigram", "vocab": [["a", 0.5]]}),
+            r#"model.type: found "Unigram", expected "BPE""#),
         ("/model", json!({"type": "BPE"}), "missing field `vocab`"),
         ("/model/vocab", json!({}), "for byte 0x00"),
         ("/model/vocab", json!([1, 2]), "expected a map"),
@@ -125,7 +127,8 @@ fn malformed_tokenizer_json_is_one_line_error() {
         ("/model/merges/0", json!(7), "expected a merge"),
         ("/model/merges/0", json!(["no\nsuch", "token"]), "merges: Token `no such` out of vocabulary"),
         ("/model/dropout", json!(0.1), "model.dropout"),
-        ("/model/continuing_subword_prefix", json!("##é"), r###"model.continuing_subword_prefix: found "##é""###),
+        ("/model/continuing_subword_prefix", json!("##é"),
+            r###"model.continuing_subword_prefix: found "##é""###),
         ("/model/end_of_word_suffix", json!("</w>"), r#"model.end_of_word_suffix: found "</w>""#),
         ("/pre_tokenizer", Value::Null, "pre_tokenizer: found none of type ByteLevel"),
         ("/pre_tokenizer", json!({"type": "Whitespace"}), "pre_tokenizer: found none of type ByteLevel"),

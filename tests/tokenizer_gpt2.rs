@@ -101,10 +101,12 @@ fn fragment_corpus_matches_tiktoken() {
     let fragments = [
         "", " ", "  ", "   \t", "\n", "\r\n", "\n\n \n", "\t\tx", "\u{0}", "\u{1b}[31m", "\u{7f}", "\u{a0}",
         "\u{2003}\u{3000}", "\u{feff}", "\u{200b}", "\u{ad}", "\u{1f}\u{9f}", "Hello", " world", "don't",
-        "I'LL we've they'd it's", "'s", "''t", "’s", "HTTPServer", "ﬁ", "1", "1234567890", " 3.14159e-10", "٣٤٥",
+        "I'LL we've they'd it's", "'s", "''t", "’s", "HTTPServer", "ﬁ", "1", "1234567890",
+        " 3.14159e-10", "٣٤٥",
         "Ⅷ½²", "naïve café", "e\u{301}\u{323}a\u{30a}", "Zürich Straße", "привет мир", "Ελλάδα", "שלום",
         "مرحبا بالعالم", "हिन्दी", "ไทย", "日本語テキスト", "中文，測試。", "한국어", "😀", "👩‍👩‍👧‍👦", "🏳️‍🌈🇩🇪", "𝔘𝔫𝔦",
-        "\u{10ffff}", "\u{fffd}", "\u{e000}", "fn main() {\n    println!(\"{}\", x[0] + 1);\n}", "<div class='a'>",
+        "\u{10ffff}", "\u{fffd}", "\u{e000}", "fn main() {\n    println!(\"{}\", x[0] + 1);\n}",
+        "<div class='a'>",
         "https://x.org/?q=a&b=%20", "a_b-c.d/e\\f", "$$%^&*()", "...!!!???", "----====", "<|endoftext|>",
         "<|endoftext", "|>", "C:\\tmp\\", "\"quoted\"", "zzzzzzzzzzzzzzzz", "AaAaAaAa",
     ];

@@ -101,7 +101,7 @@ impl Shards {
                         file: path,
                         tensor: tensor.escape_debug().to_string(),
                         found: "no such tensor".into(),
-                        expected: format!("the tensor in this file, as {INDEX} says"),
+                        expected: format!("the tensor in this file, as listed in {INDEX}"),
                     });
                 };
                 shards.tensors.insert(tensor.clone(), (shards.files.len(), info));

@@ -10,7 +10,8 @@
 //!   which the best `num_beams` are kept. Lower-ranked continuations that end are dropped.
 //! - The best `num_beams` continuations that do not end become the running beams.
 //! - At the length limit every continuation ends.
-//! - The search stops when there are `num_beams` finished hypotheses and [`EarlyStopping`] says so.
+//! - The search stops when there are `num_beams` finished hypotheses and the [`EarlyStopping`] condition
+//!   holds.
 //!
 //! A single beam is greedy search: use a [`Sampler`](super::Sampler) at temperature 0.
 

@@ -34,8 +34,8 @@ struct RankedCandidate {
 
 impl Candidates {
     /// Starts from processed logits, `[vocab_size]`, of which at least one is above negative infinity.
-    /// `top_k` keeps the k best and any that tie with the last of them; 0 keeps all. The temperature is above
-    /// 0.
+    /// `top_k` keeps the k best and any that tie with the last of them; 0 keeps all. The temperature is
+    /// positive.
     pub fn reset(&mut self, scores: &[f32], temperature: f32, top_k: usize) {
         let max = softmax::max_logit(scores);
         // Reserve for the whole vocabulary, so that later steps never allocate.
@@ -105,7 +105,7 @@ impl Candidates {
     }
 
     /// A weight such that all candidates below it sum to less than `total - target`, so that the cutoff is
-    /// among the others. At most half the largest weight, lest rounding drop the best candidate.
+    /// among the others. At most half the largest weight, so that rounding never drops the best candidate.
     fn weight_floor(&self, target: f64) -> f64 {
         ((self.total - target) / self.ids.len() as f64 * 0.5).clamp(f64::MIN_POSITIVE, 0.5)
     }

@@ -20,7 +20,8 @@ fn corruption() -> impl Strategy<Value = Corruption> {
     let at = any::<prop::sample::Index>;
     prop_oneof![
         4 => (at(), 0u8..8).prop_map(|(i, bit)| Corruption::FlipBit(i, bit)),
-        4 => (at(), prop_oneof![any::<u8>(), 0x20u8..0x7f]).prop_map(|(i, byte)| Corruption::SetByte(i, byte)),
+        4 => (at(), prop_oneof![any::<u8>(), 0x20u8..0x7f])
+            .prop_map(|(i, byte)| Corruption::SetByte(i, byte)),
         1 => at().prop_map(Corruption::Truncate),
         1 => (at(), any::<u8>()).prop_map(|(i, n)| Corruption::Delete(i, n)),
         2 => (at(), at(), any::<u8>()).prop_map(|(i, j, n)| Corruption::Splice(i, j, n)),
@@ -50,7 +51,11 @@ fn apply(bytes: &mut Vec<u8>, corruption: &Corruption, max_len: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// Corrupts the header or the complete file. The result has valid shapes or is a one-line error.
     #[test]

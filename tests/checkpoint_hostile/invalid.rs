@@ -190,10 +190,10 @@ fn invalid_config_field_is_error() {
         assert_rejected(tiny.load(), "memory/config.json", &format!("{field}: & {words}"));
     }
 
-    let mut old = Tiny::new(Dtype::F32);
-    old.config.as_object_mut().unwrap().remove("n_positions");
-    old.config["n_ctx"] = json!(-6);
-    assert_rejected(old.load(), "memory/config.json", "n_ctx: found -6");
+    let mut legacy = Tiny::new(Dtype::F32);
+    legacy.config.as_object_mut().unwrap().remove("n_positions");
+    legacy.config["n_ctx"] = json!(-6);
+    assert_rejected(legacy.load(), "memory/config.json", "n_ctx: found -6");
 
     let mut odd = Tiny::new(Dtype::F32);
     for (field, value) in [("n_embd", json!(3)), ("n_head", json!(1))] {
@@ -250,15 +250,15 @@ fn folder_without_checkpoint_is_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let open = |path: &Path| Checkpoint::open(path.to_str().unwrap());
-    let here = path.to_str().unwrap();
-    assert_rejected(open(path), here, "found no config.json");
+    let folder_path = path.to_str().unwrap();
+    assert_rejected(open(path), folder_path, "found no config.json");
 
     let config = path.join("config.json");
     fs::create_dir(&config).unwrap();
     assert_rejected(open(path), "config.json", "found a folder, expected a regular file");
     fs::remove_dir(&config).unwrap();
     fs::write(&config, Tiny::new(Dtype::F32).config.to_string()).unwrap();
-    assert_rejected(open(path), here, "neither model.safetensors nor model.safetensors.index.json");
+    assert_rejected(open(path), folder_path, "neither model.safetensors nor model.safetensors.index.json");
     assert_rejected(open(&config), "config.json", "found a file, expected the folder");
 
     fs::write(path.join("pytorch_model.bin"), "").unwrap();
@@ -310,7 +310,7 @@ fn unreadable_file_is_error() {
 fn invalid_shard_index_is_error() {
     let folder = Tiny::new(Dtype::F32).sharded();
     let index = folder.path().join("model.safetensors.index.json");
-    let good: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    let valid: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
     let (first, second) = ("model-00001-of-2.safetensors", "model-00002-of-2.safetensors");
     let assert_rejected = |json: String, file: &str, words: &str| {
         fs::write(&index, json).unwrap();
@@ -324,11 +324,11 @@ fn invalid_shard_index_is_error() {
     assert_rejected(none.into(), "index.json", "tensor wte.weight & no such tensor");
 
     let with = |tensor: &str, shard: &str| {
-        let mut index = good.clone();
+        let mut index = valid.clone();
         index["weight_map"][tensor] = json!(shard);
         index.to_string()
     };
-    let elsewhere = match good["weight_map"]["wte.weight"] == first {
+    let elsewhere = match valid["weight_map"]["wte.weight"] == first {
         true => second,
         false => first,
     };

@@ -68,13 +68,13 @@ fn every_tensor_is_loaded_into_its_field() {
 
 #[test]
 fn prefixes_and_extra_tensors_are_ignored() {
-    let plain = all_values(&Tiny::new(Dtype::F32).load().unwrap().weights);
+    let unprefixed = all_values(&Tiny::new(Dtype::F32).load().unwrap().weights);
     for prefix in ["transformer.", "_orig_mod.", "_orig_mod.transformer."] {
         let mut tiny = Tiny::new(Dtype::F32).rename(|name| format!("{prefix}{name}"));
         tiny.set(&format!("{prefix}h.0.attn.bias"), Dtype::U8, &[1, 1, 6, 6]);
         tiny.set(&format!("{prefix}h.0.attn.masked_bias"), Dtype::F64, &[]);
         tiny.set("something.else", Dtype::I64, &[3]);
-        assert_eq!(all_values(&tiny.load().unwrap().weights), plain, "{prefix}");
+        assert_eq!(all_values(&tiny.load().unwrap().weights), unprefixed, "{prefix}");
     }
 }
 
