@@ -264,7 +264,7 @@ fn folder_without_checkpoint_is_error() {
     fs::write(path.join("pytorch_model.bin"), "").unwrap();
     assert_rejected(
         open(path),
-        here,
+        folder_path,
         "found pytorch_model.bin, expected model.safetensors & save_pretrained",
     );
 
