@@ -87,13 +87,13 @@ impl Generate {
         }
         if self.n.get() > 1 && self.prompt_lookup.is_none() {
             let top_logprobs = self.top_logprobs(&hornbook);
-            let jobs = (0..self.n.get() as u64).map(|first_stream| {
+            let params = (0..self.n.get() as u64).map(|first_stream| {
                 let options = options.clone();
                 CompletionParams { options, first_stream, top_logprobs, ..CompletionParams::default() }
             });
             let engine = start_engine(hornbook, options.kv_precision)?;
             let mut writer = CompletionWriter::new(self, engine.hornbook(), prompt, (), stats, flag)?;
-            return writer.write_all(&mut BatchedCompletions::new(&engine, prompt, jobs), seed, None);
+            return writer.write_all(&mut BatchedCompletions::new(&engine, prompt, params), seed, None);
         }
         let mut writer = CompletionWriter::new(self, &hornbook, prompt, (), stats, flag)?;
         let generation = hornbook.generate(prompt, &options)?;

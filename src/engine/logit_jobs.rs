@@ -30,7 +30,7 @@ enum LogitJob<'a> {
 }
 
 impl<'a> LogitJobs<'a> {
-    /// Adds the jobs of `completion`, given the logits of its tokens `computed`, `[n_wanted, vocab_size]`.
+    /// Adds the jobs of `completion`, given the logits of its tokens `computed`, `[n_logits, vocab_size]`.
     pub(super) fn add(
         &mut self,
         completion: &'a mut CompletionTask,

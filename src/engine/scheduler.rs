@@ -177,7 +177,7 @@ impl Scheduler {
                 continue;
             }
             let new = cache.len()..cache.len() + n;
-            let wanted = task.wanted(new.end);
+            let logits = task.logits_wanted(new.end);
             let tokens = match task {
                 Task::Complete(completion) => completion.state.window(),
                 Task::Embed(embedding) => {
@@ -186,7 +186,7 @@ impl Scheduler {
                     tokens
                 }
             };
-            batch.push(Segment { tokens: &tokens[new], cache, logits: wanted });
+            batch.push(Segment { tokens: &tokens[new], cache, logits });
             row += n;
         }
         self.statistics.steps += 1;
@@ -208,15 +208,15 @@ impl Scheduler {
             if task.in_prompt() {
                 self.statistics.prompt_tokens_computed += *n as u64;
             }
-            let wanted = match (task.wanted(computed.end), n) {
+            let n_logits = match (task.logits_wanted(computed.end), n) {
                 (LogitsWanted::None, _) | (_, 0) => 0,
                 (LogitsWanted::Last, _) => 1,
                 (LogitsWanted::All, n) => *n,
             };
-            if let (Task::Complete(completion), 1..) = (task, wanted) {
-                jobs.add(completion, computed, logits.row_range(row, wanted));
+            if let (Task::Complete(completion), 1..) = (task, n_logits) {
+                jobs.add(completion, computed, logits.row_range(row, n_logits));
             }
-            row += wanted;
+            row += n_logits;
         }
         jobs.run(self.hornbook.model().pool(), self.hornbook.try_tokenizer());
     }

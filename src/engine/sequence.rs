@@ -103,7 +103,7 @@ impl Task {
     }
 
     /// The tokens whose logits are needed from a pass that computes the tokens before `end`.
-    pub(super) fn wanted(&self, end: usize) -> LogitsWanted {
+    pub(super) fn logits_wanted(&self, end: usize) -> LogitsWanted {
         match self {
             Task::Complete(completion) if completion.scored.is_some() => LogitsWanted::All,
             Task::Complete(completion) if end == completion.state.window().len() => LogitsWanted::Last,
