@@ -39,7 +39,7 @@ const MOST_REPORTED: usize = 512;
   hornbook inspect \"The cat sat on the mat because it\" --html report.html
   hornbook inspect \"Once upon a time\" --layer 2 --head 1     attention of one head
   hornbook inspect \"Once upon a\" --target \" time\"            attribution of another token
-  hornbook inspect \"Once upon a\" --ablate L0H3,mlp2       with these parts ablated
+  hornbook inspect \"Once upon a\" --ablate L0H3,mlp2          with these parts ablated
   hornbook inspect --prompt-file story.txt --json            all values as JSON
   hornbook inspect --model gpt2 \"The sea\" --width 120
 

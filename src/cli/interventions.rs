@@ -17,7 +17,7 @@ pub struct InterventionArgs {
     #[arg(long, value_name = "PARTS", value_delimiter = ',', help_heading = "Interventions")]
     ablate: Vec<InterventionTarget>,
 
-    /// AtomicFile for the output of ablated parts
+    /// Replacement for the output of ablated parts
     #[arg(
         long,
         value_name = "WHAT",

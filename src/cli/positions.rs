@@ -16,7 +16,8 @@ const GAP: usize = 3;
 /// Compare position embeddings with the sinusoidal formula
 ///
 /// Two heat maps show the cosine similarity of each pair of positions: of the embeddings that the model has
-/// learned, and of the sinusoidal formula of the original transformer. Darker is more similar.
+/// learned, and of the sinusoidal formula of the original transformer. Lighter cells
+/// (without colors, denser ones) are more similar.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook positions

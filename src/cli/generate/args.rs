@@ -118,7 +118,7 @@ pub struct Generate {
 
     /// Speculative decoding: draft up to N tokens by looking up repetitions in the text [default N: 8]
     ///
-    /// The output is the same, bit for bit. Text that repeats itself, as when copying or editing, is
+    /// The output is the same, bit for bit. Text that repeats itself, as in copying or editing, is
     /// generated faster; on other text hardly any tokens are drafted and the speed is the same.
     #[arg(
         long,
