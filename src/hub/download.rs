@@ -19,9 +19,9 @@ use super::errors::is_disk_error;
 use super::is_file_name;
 use super::model_info::RemoteFile;
 
-/// Downloads of a file that fails verification, as long as part of it came from an earlier request.
+/// The maximum number of downloads of a file that fails verification and was resumed from a partial file.
 const MAX_CORRUPT_DOWNLOADS: u32 = 3;
-/// Consecutive attempts that receive no data.
+/// The maximum number of consecutive attempts that receive no data.
 const MAX_ATTEMPTS: u32 = 5;
 /// The delay before the second attempt; doubled before each further one.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(250);

@@ -112,8 +112,9 @@ impl ModelInfo {
                 None => format!("found neither {SINGLE} nor {INDEX}, expected the model's weights"),
                 Some(found) => format!(
                     "found {found}, expected {SINGLE}: only safetensors are supported, because pickles can \
-                     run arbitrary code; convert the model at https://huggingface.co/spaces/safetensors/convert, \
-                     or use --revision refs/pr/N to pull the conversion's pull request"
+                     run arbitrary code; convert the model at \
+                     https://huggingface.co/spaces/safetensors/convert, or use --revision refs/pr/N to pull \
+                     the conversion's pull request"
                 ),
             };
             return Err(context.unsupported(&problem));

@@ -17,7 +17,7 @@ fn http_error_statuses_are_one_line_errors_with_advice() {
         (main, 404, "the hub has no 'someone/tiny' (404)"),
         (main, 429, "rate-limiting requests (429): try again in a few minutes, or set HF_TOKEN"),
         (main, 503, "the hub has a server error (503): try again later"),
-        (main, 418, "error_line 'someone/tiny' with status 418"),
+        (main, 418, "the hub refused 'someone/tiny' with status 418"),
         ("config.json", 403, "access to 'someone/tiny' is denied (403)"),
         ("model.safetensors", 404, "model.safetensors is listed but missing (404)"),
     ];

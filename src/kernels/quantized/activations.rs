@@ -152,7 +152,7 @@ impl ActivationBlock for QuantizedBlock {
     const ZERO: Self =
         Self { q: [[0; 4]; BLOCK / 4], scale: 0.0, correction_u8: 0, correction_u4: [[0; 2]; 2] };
 
-    /// Gives the same result as [`QuantizedBlock::reference`], with vectors.
+    /// The SIMD form of [`QuantizedBlock::reference`], with the same result.
     #[inline(always)]
     fn quantize<S: Simd>(&mut self, simd: S, x: &[f32; BLOCK]) {
         let (vectors, _) = x.as_chunks::<LANES>();

@@ -90,7 +90,7 @@ impl Layout {
     }
 }
 
-/// How far ahead weights are prefetched, in 64-byte vectors: 16 KiB. A thread runs neighboring tasks in
+/// The prefetch distance of weights in 64-byte vectors: 16 KiB. A thread runs neighboring tasks in
 /// order, so the prefetches at the end of one task reach the start of the next.
 const PREFETCH_DISTANCE: usize = 256;
 
@@ -208,7 +208,7 @@ pub trait WeightFormat: Copy + Sync {
     }
 }
 
-/// How a weight format uses AMX tiles.
+/// The use of AMX tiles by a weight format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AmxMode {
     /// Not at all.

@@ -90,7 +90,7 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// This thread's tile registers, released on drop. RowBlocks 0 to 3 are accumulators (tokens 0 to 15 in the first
+/// This thread's tile registers, released on drop. Tiles 0 to 3 are accumulators (tokens 0 to 15 in the first
 /// two), 4 and 5 hold activations, 6 and 7 weights.
 pub struct TileRegisters {
     /// Tokens the tiles are configured for, up to 32; 0 before the first configuration.

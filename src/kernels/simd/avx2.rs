@@ -273,8 +273,8 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn dot_u4i8(self, w: [__m256i; 2], x: [i8; 4], acc: [__m256i; 2]) -> [__m256i; 2] {
-        // |w0 · x0 + w1 · x1| <= 2 · 15 · 127, and eight times that fits 16 bits. Intermediate sums may wrap around; the
-        // final sum is in range and therefore exact.
+        // A product of two pairs is at most 2 · 15 · 127 in magnitude, and eight times that fits 16 bits.
+        // Intermediate sums may wrap around; the final sum is in range and therefore exact.
         intrinsic!({
             let x = _mm256_set1_epi32(bytemuck::cast(x));
             [

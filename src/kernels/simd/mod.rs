@@ -50,7 +50,7 @@ impl AlignedLanes {
     pub const ZERO: AlignedLanes = AlignedLanes([0.0; LANES]);
 }
 
-/// An instruction set: a token that exists only where the machine supports it.
+/// An instruction set, represented by a value that exists only where the machine supports it.
 pub trait Simd: Copy + Send + Sync + 'static {
     /// Sixteen f32 lanes.
     type F32s: Copy;
