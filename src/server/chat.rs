@@ -6,7 +6,7 @@ use super::AppState;
 use super::chat_response::{ChatChoice, ChatResponseBuilder};
 use super::completions::is_not_text_format;
 use super::error::{ApiError, ErrorBody};
-use super::json::{Json, RequestBody, Unsupported, from_value, is_set};
+use super::json::{Json, RequestBody, UnsupportedField, from_value, is_set};
 use super::models::ServedModel;
 use super::parameters::{Parameters, ResponseMode, integer_in_range};
 use super::request_context::RequestContext;
@@ -86,7 +86,7 @@ fn is_not_text_only(modalities: &Value) -> bool {
 }
 
 impl RequestBody for ChatRequest {
-    const UNSUPPORTED: &'static [Unsupported] = &[
+    const UNSUPPORTED: &'static [UnsupportedField] = &[
         ("tools", is_set),
         ("tool_choice", is_not_auto),
         ("functions", is_set),

@@ -5,7 +5,7 @@
 use super::AppState;
 use super::completions_response::CompletionsResponseBuilder;
 use super::error::{ApiError, ErrorBody};
-use super::json::{Json, RequestBody, Unsupported, from_value, is_set};
+use super::json::{Json, RequestBody, UnsupportedField, from_value, is_set};
 use super::parameters::{Parameters, ResponseMode, integer_in_range};
 use super::prompts::{MAX_PROMPTS, Prompt, Prompts};
 use super::request_context::RequestContext;
@@ -55,7 +55,7 @@ pub fn is_not_text_format(format: &Value) -> bool {
 }
 
 impl RequestBody for CompletionRequest {
-    const UNSUPPORTED: &'static [Unsupported] = &[
+    const UNSUPPORTED: &'static [UnsupportedField] = &[
         ("suffix", is_set),
         ("response_format", is_not_text_format),
         ("tools", is_set),

@@ -13,12 +13,12 @@ use std::sync::Arc;
 pub struct Json<T>(pub T);
 
 /// An unsupported field: its name, and a predicate for values that would change the response.
-pub type Unsupported = (&'static str, fn(&Value) -> bool);
+pub type UnsupportedField = (&'static str, fn(&Value) -> bool);
 
 /// A type that a request body deserializes to.
 pub trait RequestBody: DeserializeOwned {
     /// Known fields that are not supported.
-    const UNSUPPORTED: &'static [Unsupported] = &[];
+    const UNSUPPORTED: &'static [UnsupportedField] = &[];
 
     /// Validates flattened parts of the object, whose errors would otherwise not name the field.
     ///
@@ -125,7 +125,7 @@ mod tests {
     }
 
     impl RequestBody for TestRequest {
-        const UNSUPPORTED: &'static [Unsupported] = &[("suffix", is_set)];
+        const UNSUPPORTED: &'static [UnsupportedField] = &[("suffix", is_set)];
     }
 
     fn message(body: &str) -> String {

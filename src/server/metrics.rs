@@ -45,14 +45,14 @@ impl Histogram {
         self.sum += value;
     }
 
-    fn write(&self, page: &mut Exposition, name: &str, help: &str) {
-        page.family(name, "histogram", help);
+    fn write(&self, exposition: &mut Exposition, name: &str, help: &str) {
+        exposition.family(name, "histogram", help);
         for (count, bound) in self.buckets.iter().zip(BUCKET_BOUNDS) {
-            page.sample(&format!("{name}_bucket"), &[("le", &bound.to_string())], *count as f64);
+            exposition.sample(&format!("{name}_bucket"), &[("le", &bound.to_string())], *count as f64);
         }
-        page.sample(&format!("{name}_bucket"), &[("le", "+Inf")], self.count as f64);
-        page.sample(&format!("{name}_sum"), &[], self.sum);
-        page.sample(&format!("{name}_count"), &[], self.count as f64);
+        exposition.sample(&format!("{name}_bucket"), &[("le", "+Inf")], self.count as f64);
+        exposition.sample(&format!("{name}_sum"), &[], self.sum);
+        exposition.sample(&format!("{name}_count"), &[], self.count as f64);
     }
 }
 
@@ -131,32 +131,36 @@ impl Metrics {
 
     /// Renders all metrics, with the engines' statistics labeled by model name.
     fn render(&self, engines: &[(&str, Statistics)]) -> String {
-        let (mut page, mut counts) = (Exposition::default(), self.counts());
-        page.family("hornbook_requests_total", "counter", "Number of finished requests by route and status.");
+        let (mut exposition, mut counts) = (Exposition::default(), self.counts());
+        exposition.family(
+            "hornbook_requests_total",
+            "counter",
+            "Number of finished requests by route and status.",
+        );
         for ((route, status), count) in &counts.requests {
             let labels = [("route", route.as_str()), ("status", status.as_str())];
-            page.sample("hornbook_requests_total", &labels, *count as f64);
+            exposition.sample("hornbook_requests_total", &labels, *count as f64);
         }
         let help = "Time from request arrival to the first token in seconds.";
-        counts.first_token.write(&mut page, "hornbook_time_to_first_token_seconds", help);
+        counts.first_token.write(&mut exposition, "hornbook_time_to_first_token_seconds", help);
         let help = "Time from request arrival to its end in seconds.";
-        counts.duration.write(&mut page, "hornbook_request_duration_seconds", help);
+        counts.duration.write(&mut exposition, "hornbook_request_duration_seconds", help);
         for (name, kind, help, value) in ENGINE_METRICS {
             let name = format!("hornbook_{name}");
-            page.family(&name, kind, help);
+            exposition.family(&name, kind, help);
             for (model, statistics) in engines {
-                page.sample(&name, &[("model", model)], value(statistics));
+                exposition.sample(&name, &[("model", model)], value(statistics));
             }
         }
         let name = "hornbook_steps_by_batch_size_total";
-        page.family(name, "counter", "Number of forward passes by batch size.");
+        exposition.family(name, "counter", "Number of forward passes by batch size.");
         for (model, statistics) in engines {
             for (size, steps) in statistics.batch_sizes.iter().enumerate().filter(|(_, steps)| **steps > 0) {
-                page.sample(name, &[("model", model), ("size", &size.to_string())], *steps as f64);
+                exposition.sample(name, &[("model", model), ("size", &size.to_string())], *steps as f64);
             }
         }
         let name = "hornbook_tokens_per_second";
-        page.family(name, "gauge", "Generated tokens per second since the last scrape.");
+        exposition.family(name, "gauge", "Generated tokens per second since the last scrape.");
         for (model, statistics) in engines {
             let (now, generated) = (Instant::now(), statistics.generated_tokens);
             let (sampled_at, previous, rate) =
@@ -166,9 +170,9 @@ impl Metrics {
                     / now.duration_since(*sampled_at).as_secs_f64();
                 (*sampled_at, *previous, *rate) = (now, generated, new_rate);
             }
-            page.sample(name, &[("model", model)], *rate);
+            exposition.sample(name, &[("model", model)], *rate);
         }
-        page.0
+        exposition.0
     }
 }
 
@@ -193,7 +197,7 @@ mod tests {
         metrics.observe_request("POST /completions", Some(200), true, Duration::from_secs(2));
         let statistics =
             Statistics { running: 3, steps: 5, batch_sizes: vec![0, 2, 3], ..Statistics::default() };
-        let page = metrics.render(&[("my \"own\"", statistics)]);
+        let exposition = metrics.render(&[("my \"own\"", statistics)]);
         for line in [
             "hornbook_requests_total{route=\"POST /completions\",status=\"200\"} 1",
             "hornbook_requests_total{route=\"POST /completions\",status=\"cancelled\"} 1",
@@ -206,7 +210,7 @@ mod tests {
             "hornbook_steps_by_batch_size_total{model=\"my \\\"own\\\"\",size=\"2\"} 3",
             "# TYPE hornbook_tokens_per_second gauge",
         ] {
-            assert!(page.lines().any(|actual| actual == line), "{line}\n{page}");
+            assert!(exposition.lines().any(|actual| actual == line), "{line}\n{exposition}");
         }
     }
 }

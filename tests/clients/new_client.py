@@ -167,8 +167,8 @@ def test_bad_requests():
     assert wrong.param == "temperature"
     tools = [{"type": "function", "function": {"name": "f"}}]
     request = {"model": "fable", "messages": MESSAGES, "tools": tools}
-    refused = check.raises(openai.BadRequestError, client.chat.completions.create, **request)
-    assert refused.param == "tools"
+    rejected = check.raises(openai.BadRequestError, client.chat.completions.create, **request)
+    assert rejected.param == "tools"
 
 
 def test_keys():
