@@ -1,7 +1,8 @@
 //! **New here? Start with the [tour]**: from text to the next token in ten pages, for readers who know what a
 //! matrix is and are new to language models. [Tokens](tour::tokens) → [embedding](tour::embedding) →
-//! [positions](tour::positions) → [attention](tour::attention) → [MLP](tour::mlp) → [layer norm](tour::layer_norm) →
-//! [LM head](tour::lm_head) → [sampling](tour::sampling) → [cache](tour::cache) → [kernels](tour::kernels).
+//! [positions](tour::positions) → [attention](tour::attention) → [MLP](tour::mlp) →
+//! [layer norm](tour::layer_norm) → [LM head](tour::lm_head) → [sampling](tour::sampling) →
+//! [cache](tour::cache) → [kernels](tour::kernels).
 //!
 #![doc = include_str!("../README.md")]
 //!

@@ -163,15 +163,14 @@ fn missing_weights(folder: &Path) -> String {
     let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
     match pickled.iter().find(|name| folder.join(name).exists()) {
         Some(name) => format!(
-            "found {name}, expected {SINGLE_FILE}: PyTorch pickle files can execute code and are not supported; \
-             convert them with \
-             python -c \"from transformers import AutoModelForCausalLM as M; import sys; \
-             M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])\" {}",
+            "found {name}, expected {SINGLE_FILE}: PyTorch pickle files can execute code and are not \
+             supported; convert them with python -c \"from transformers import AutoModelForCausalLM as M; \
+             import sys; M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])\" {}",
             folder.display()
         ),
         None => format!(
-            "found neither {SINGLE_FILE} nor {INDEX}, expected the model's weights; in the Hugging Face cache, \
-             run `hornbook pull` with the model's name to download the missing files"
+            "found neither {SINGLE_FILE} nor {INDEX}, expected the model's weights; in the Hugging Face \
+             cache, run `hornbook pull` with the model's name to download the missing files"
         ),
     }
 }
