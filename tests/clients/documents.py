@@ -23,7 +23,7 @@ def snippets(path):
 
 
 def make_test(source):
-    """Returns a test that runs a snippet with one line of input; it must succeed or reach the end of the input."""
+    """Returns a test that runs a snippet with one line of input; it must succeed or run out of input."""
     if not re.search(r"^\s*(import|from) openai\b", source, re.MULTILINE):
         source = f"import openai\n{source}"  # a fragment without its imports
 

@@ -139,7 +139,7 @@ fn invalid_option_is_one_line_error() {
         (&["serve", "--keys", "/no/such.toml"], "/no/such.toml: cannot read"),
         (&["serve", "--chat-template", "/no/such.jinja"], "/no/such.jinja: cannot read"),
         (&["serve", "--max-concurrency", "0"], "expected an integer of at least 1"),
-        (&["serve", "--prefix-cache", "lots"], "expected a number of bytes"),
+        (&["serve", "--prefix-cache", "lots"], "expected a size such as 256MiB"),
         (&["serve", "--keys", "k", "--no-auth"], "cannot be used with"),
         (&["keys", "list", "--keys", "/no/such.toml"], "/no/such.toml: cannot read"),
         (
