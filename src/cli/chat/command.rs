@@ -148,7 +148,7 @@ pub fn set_setting(options: &mut Options, name: &str, value: Option<&str>) -> Re
     };
     if name == "seed" {
         if let Some(value) = value {
-            let expected = "an integer of at least 0";
+            let expected = "a non-negative integer";
             options.sampling.seed = value.parse().map_err(|_| invalid(value, expected))?;
         }
         return Ok(format!("seed {}", options.sampling.seed));
@@ -261,8 +261,8 @@ mod tests {
             ("temperature", "warm", "temperature: found warm, expected a number"),
             ("temperature", "-1", "temperature: found -1, expected a non-negative number"),
             ("top_p", "2", "top_p: found 2, expected a number from 0 to 1"),
-            ("top_k", "-1", "top_k: found -1, expected an integer of at least 0"),
-            ("seed", "x", "seed: found x, expected an integer of at least 0"),
+            ("top_k", "-1", "top_k: found -1, expected a non-negative integer"),
+            ("seed", "x", "seed: found x, expected a non-negative integer"),
         ] {
             assert_eq!(set_setting(&mut options, name, Some(value)).unwrap_err().to_string(), expected);
         }

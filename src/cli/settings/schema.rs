@@ -24,7 +24,7 @@ enum ValueKind {
     KvPrecision,
     Context,
     Threads,
-    /// A nonnegative integer, and its field of the options.
+    /// A non-negative integer, and its field of the options.
     Count(fn(&mut Options) -> &mut usize),
     /// A number within the sampler's bounds, and its field of the options.
     Number(fn(&mut Options) -> &mut f32),
@@ -107,7 +107,7 @@ impl Setting {
         let mut changed = options.clone();
         match self.kind {
             ValueKind::Count(field) => {
-                *field(&mut changed) = text.parse().map_err(|_| "an integer of at least 0")?
+                *field(&mut changed) = text.parse().map_err(|_| "a non-negative integer")?
             }
             ValueKind::Number(field) => *field(&mut changed) = text.parse().map_err(|_| "a number")?,
             _ => return Err("a sampling setting".into()),
@@ -175,8 +175,8 @@ mod tests {
             ("temperature", "warm", "a number"),
             ("top_p", "1.5", "a number from 0 to 1"),
             ("typical_p", "0", "a number above 0 and at most 1"),
-            ("top_k", "-1", "an integer of at least 0"),
-            ("top_k", "1.5", "an integer of at least 0"),
+            ("top_k", "-1", "a non-negative integer"),
+            ("top_k", "1.5", "a non-negative integer"),
         ] {
             assert_eq!(check(key, text), Err(expected.to_string()), "{key} {text}");
         }
