@@ -1,4 +1,4 @@
-//! What parts do, against PyTorch: changes, kinds of heads, sites between the others. References are made by
+//! Interventions, head detection and the remaining sites against PyTorch. The references are written by
 //! scripts/make_parts_reference.py.
 
 use crate::reference::{Reference, data};
@@ -28,88 +28,88 @@ fn model(folder: &str) -> Model {
 }
 
 /// `L1H0 zero,mlp0 x2`, as the script writes it.
-fn changes(text: &str) -> Vec<Intervention> {
-    let change = |text: &str| {
-        let (part, edit) = text.split_once(' ').unwrap();
+fn interventions(text: &str) -> Vec<Intervention> {
+    let intervention = |text: &str| {
+        let (target, edit) = text.split_once(' ').unwrap();
         let edit = match edit {
             "zero" => Edit::Zero,
             "mean" => Edit::Mean,
             scale => Edit::Scale(scale.strip_prefix('x').unwrap().parse().unwrap()),
         };
-        Intervention { target: part.parse().unwrap(), edit }
+        Intervention { target: target.parse().unwrap(), edit }
     };
-    text.split(',').map(change).collect()
+    text.split(',').map(intervention).collect()
 }
 
-/// All logits, the prompt in chunks.
-fn logits(model: &Model, ids: &[u32], chunk: usize, mut see: impl Observer) -> Vec<f32> {
+/// The logits of all tokens, with the prompt in chunks.
+fn logits(model: &Model, ids: &[u32], chunk: usize, mut observer: impl Observer) -> Vec<f32> {
     let mut cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
     let (mut workspace, mut all) = (Workspace::new(), vec![]);
     for tokens in ids.chunks(chunk) {
         let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::All };
-        model.forward(&mut [segment], &mut workspace, &mut see).unwrap();
+        model.forward(&mut [segment], &mut workspace, &mut observer).unwrap();
         (0..workspace.logits().len()).for_each(|t| all.extend(workspace.logits().row(t)));
     }
     all
 }
 
 #[test]
-fn a_changed_model_is_pytorchs() {
-    let mut found = 0;
+fn logits_with_interventions_match_pytorch() {
+    let mut checked = 0;
     for folder in TINY {
         let reference = Reference::parts(folder);
         let model = model(folder);
         let ids = reference.ids();
         for name in reference.names("logits.") {
-            let edits = changes(name.strip_prefix("logits.").unwrap());
-            let ready = Interventions::new(&model, &ids, &edits).unwrap();
-            let whole = logits(&model, &ids, usize::MAX, ready.clone());
-            reference.assert_close(&name, &whole, TOLERANCE, folder);
-            assert_eq!(logits(&model, &ids, 3, ready), whole, "{folder}: {name} in chunks");
-            found += 1;
+            let edits = interventions(name.strip_prefix("logits.").unwrap());
+            let observer = Interventions::new(&model, &ids, &edits).unwrap();
+            let single_pass = logits(&model, &ids, usize::MAX, observer.clone());
+            reference.assert_close(&name, &single_pass, TOLERANCE, folder);
+            assert_eq!(logits(&model, &ids, 3, observer), single_pass, "{folder}: {name} in chunks");
+            checked += 1;
         }
     }
-    assert_eq!(found, 10);
+    assert_eq!(checked, 10);
 }
 
 #[test]
-fn every_new_token_is_written_with_the_change() {
+fn interventions_apply_to_generated_tokens() {
     for folder in TINY {
         let reference = Reference::parts(folder);
         let hornbook = Hornbook::new(checkpoint(folder), ThreadPool::new(1, Isa::available()[0])).unwrap();
         let ids = reference.ids();
-        // Nothing ends a text here: the script's greedy decoding does not stop either.
+        // EOS is disabled, as in the greedy decoding of the script.
         let sampling = SamplingParams { temperature: 0.0, min_tokens: 24, ..SamplingParams::default() };
         let options = Options { sampling, max_tokens: Some(24), ..Options::default() };
         for name in reference.names("greedy.") {
-            let edits = changes(name.strip_prefix("greedy.").unwrap());
-            let ready = Interventions::new(hornbook.model(), &ids, &edits).unwrap();
-            let written: Vec<u32> = hornbook
-                .generate_observed(&ids, &options, ready)
+            let edits = interventions(name.strip_prefix("greedy.").unwrap());
+            let observer = Interventions::new(hornbook.model(), &ids, &edits).unwrap();
+            let generated: Vec<u32> = hornbook
+                .generate_observed(&ids, &options, observer)
                 .unwrap()
                 .map(|token| token.unwrap().id)
                 .collect();
-            let expected = reference.whole(&name);
+            let expected = reference.integers(&name);
             if !hornbook.config().eos_token_ids.iter().any(|eos| expected.contains(eos)) {
-                assert_eq!(written, expected, "{folder}: {name}");
+                assert_eq!(generated, expected, "{folder}: {name}");
             }
         }
     }
 }
 
 #[test]
-fn what_a_change_does_to_fable_is_what_pytorch_says() {
+fn effect_of_interventions_on_fable_matches_pytorch() {
     let expected: Value = serde_json::from_slice(&std::fs::read(data("fable/parts.json")).unwrap()).unwrap();
     let fable = Model::new(Checkpoint::open("fable").unwrap(), ThreadPool::new(2, Isa::available()[0]));
     let ids: Vec<u32> = serde_json::from_value(expected["input_ids"].clone()).unwrap();
-    let next = |see: Interventions| {
-        let mut session = Session::observed(&fable, ids.len(), KvPrecision::F32, see);
+    let next_logits = |observer: Interventions| {
+        let mut session = Session::observed(&fable, ids.len(), KvPrecision::F32, observer);
         session.feed(&ids).unwrap().to_vec()
     };
-    let before = next(Interventions::new(&fable, &ids, &[]).unwrap());
+    let before = next_logits(Interventions::new(&fable, &ids, &[]).unwrap());
     for change in expected["changes"].as_array().unwrap() {
         let name = change["change"].as_str().unwrap();
-        let after = next(Interventions::new(&fable, &ids, &changes(name)).unwrap());
+        let after = next_logits(Interventions::new(&fable, &ids, &interventions(name)).unwrap());
         let effect = Effect::measure(&before, &after, 5);
         let kl = change["kl_divergence"].as_f64().unwrap();
         assert!(
@@ -136,7 +136,8 @@ fn what_a_change_does_to_fable_is_what_pytorch_says() {
     let sequences: Vec<Vec<u32>> = serde_json::from_value(expected["heads_tokens"].clone()).unwrap();
     let scores = score(&fable, &sequences, || {}).unwrap();
     for kind in HeadKind::ALL {
-        let expected: Vec<f64> = serde_json::from_value(expected["heads"][kind.name()].clone()).unwrap();
+        let expected: Vec<f64> =
+            serde_json::from_value(expected["heads"][kind.short_name()].clone()).unwrap();
         assert_scores(&scores, kind, &expected, "fable");
     }
 }
@@ -150,16 +151,16 @@ fn assert_scores(scores: &[HeadScores], kind: HeadKind, expected: &[f64], contex
 }
 
 #[test]
-fn scores_of_heads_are_those_of_pytorchs_patterns() {
+fn head_scores_match_pytorch() {
     for folder in TINY {
         let reference = Reference::parts(folder);
-        let tokens = reference.whole("heads.tokens");
+        let tokens = reference.integers("heads.tokens");
         let sequences: Vec<Vec<u32>> = tokens.chunks(41).map(<[u32]>::to_vec).collect();
         let mut calls = 0;
         let scores = score(&model(folder), &sequences, || calls += 1).unwrap();
         assert_eq!((sequences.len(), calls), (2, 2));
         for kind in HeadKind::ALL {
-            let expected = reference.values(&format!("heads.{}", kind.name()));
+            let expected = reference.values(&format!("heads.{}", kind.short_name()));
             let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
             assert_scores(&scores, kind, &expected, folder);
         }
@@ -167,7 +168,7 @@ fn scores_of_heads_are_those_of_pytorchs_patterns() {
 }
 
 #[test]
-fn the_sites_between_are_pytorchs() {
+fn remaining_sites_match_pytorch() {
     for folder in TINY {
         let reference = Reference::parts(folder);
         let model = model(folder);
@@ -187,10 +188,10 @@ fn the_sites_between_are_pytorchs() {
     }
 }
 
-/// Wants one site and does nothing, or doubles the first number there.
-struct One(Site, bool);
+/// Observes one site, and changes the first value of each row if the flag is set.
+struct SiteProbe(Site, bool);
 
-impl Observer for One {
+impl Observer for SiteProbe {
     fn is_interested(&self, site: Site) -> bool {
         site == self.0
     }
@@ -205,20 +206,20 @@ impl Observer for One {
 }
 
 #[test]
-fn looking_at_any_site_changes_no_bit_and_writing_changes_all_but_patterns() {
+fn observing_changes_no_bit_and_writing_changes_all_but_patterns() {
     let model = model("tiny-gelu-new");
     let ids = Reference::parts("tiny-gelu-new").ids();
     let plain = logits(&model, &ids, usize::MAX, ());
     let bits = |logits: Vec<f32>| logits.into_iter().map(f32::to_bits).collect::<Vec<_>>();
     for site in Site::all(model.config().n_layer) {
-        let watched = logits(&model, &ids, usize::MAX, One(site, false));
-        assert_eq!(bits(watched), bits(plain.clone()), "{site} was looked at");
-        let written = logits(&model, &ids, usize::MAX, One(site, true));
+        let observed = logits(&model, &ids, usize::MAX, SiteProbe(site, false));
+        assert_eq!(bits(observed), bits(plain.clone()), "{site} was observed");
+        let written = logits(&model, &ids, usize::MAX, SiteProbe(site, true));
         let read_only = matches!(site, Site::Pattern(_));
         assert_eq!(bits(written) == bits(plain.clone()), read_only, "{site} was written to");
     }
-    // Two observers: the second sees what the first has left.
-    let first = One(Site::FinalNorm, true);
+    // Two observers: the second observes the changes of the first.
+    let first = SiteProbe(Site::FinalNorm, true);
     let mut after = vec![];
     let second = |site: Site, values: ArrayViewMutD<'_, f32>| {
         if site == Site::FinalNorm {
@@ -226,7 +227,7 @@ fn looking_at_any_site_changes_no_bit_and_writing_changes_all_but_patterns() {
         }
     };
     let both = logits(&model, &ids, usize::MAX, (first, second));
-    assert_eq!(both, logits(&model, &ids, usize::MAX, One(Site::FinalNorm, true)));
+    assert_eq!(both, logits(&model, &ids, usize::MAX, SiteProbe(Site::FinalNorm, true)));
     let mut before = vec![];
     logits(&model, &ids, usize::MAX, |site: Site, values: ArrayViewMutD<'_, f32>| {
         if site == Site::FinalNorm {
@@ -238,15 +239,15 @@ fn looking_at_any_site_changes_no_bit_and_writing_changes_all_but_patterns() {
 }
 
 #[test]
-fn a_part_that_is_not_there_is_named() {
+fn unknown_component_is_named() {
     let model = model("tiny-gelu-new");
-    let refuse = |part: InterventionTarget, edit: Edit| {
-        Interventions::new(&model, &[1, 2], &[Intervention { target: part, edit }]).unwrap_err().to_string()
+    let error_of = |target: InterventionTarget, edit: Edit| {
+        Interventions::new(&model, &[1, 2], &[Intervention { target, edit }]).unwrap_err().to_string()
     };
     let head = InterventionTarget::Head { layer: 1, head: 4 };
-    assert_eq!(refuse(head, Edit::Zero), "part to change: found L1H4, expected a head from 0 to 3");
+    assert_eq!(error_of(head, Edit::Zero), "component: found L1H4, expected a head from 0 to 3");
     let mlp = InterventionTarget::Mlp { layer: 2 };
-    assert_eq!(refuse(mlp, Edit::Mean), "part to change: found mlp2, expected a layer from 0 to 1");
-    let there = InterventionTarget::Mlp { layer: 1 };
-    assert_eq!(refuse(there, Edit::Scale(f32::NAN)), "scale of mlp1: found NaN, expected a finite number");
+    assert_eq!(error_of(mlp, Edit::Mean), "component: found mlp2, expected a layer from 0 to 1");
+    let valid = InterventionTarget::Mlp { layer: 1 };
+    assert_eq!(error_of(valid, Edit::Scale(f32::NAN)), "scale of mlp1: found NaN, expected a finite number");
 }

@@ -10,7 +10,7 @@ use hornbook::model::{KvCache, LogitsWanted, Model, Observer, Segment, Site, Wor
 use ndarray::{ArrayD, ArrayViewMutD};
 use std::collections::BTreeMap;
 
-/// Differences allowed, relative to the largest number of a tensor.
+/// The maximum difference, relative to the largest absolute value of a tensor.
 const TOLERANCE: f32 = 1e-5;
 
 fn model(folder: &str, threads: usize, isa: Isa) -> Model {
@@ -18,13 +18,13 @@ fn model(folder: &str, threads: usize, isa: Isa) -> Model {
 }
 
 /// All logits of a sequence, prefilled in chunks of at most `chunk` tokens.
-fn logits(model: &Model, ids: &[u32], chunk: usize, see: &mut impl Observer) -> Vec<f32> {
+fn logits(model: &Model, ids: &[u32], chunk: usize, observer: &mut impl Observer) -> Vec<f32> {
     let mut cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
     let mut workspace = Workspace::new();
     let mut all = vec![];
     for tokens in ids.chunks(chunk) {
         let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::All };
-        model.forward(&mut [segment], &mut workspace, see).unwrap();
+        model.forward(&mut [segment], &mut workspace, observer).unwrap();
         let logits = workspace.logits();
         (0..logits.len()).for_each(|t| all.extend(logits.row(t)));
     }
@@ -32,16 +32,16 @@ fn logits(model: &Model, ids: &[u32], chunk: usize, see: &mut impl Observer) -> 
 }
 
 #[derive(Default)]
-struct Seen(BTreeMap<Site, ArrayD<f32>>);
+struct Recorder(BTreeMap<Site, ArrayD<f32>>);
 
-impl Observer for Seen {
+impl Observer for Recorder {
     fn observe(&mut self, site: Site, values: ArrayViewMutD<'_, f32>) {
-        assert!(self.0.insert(site, values.to_owned()).is_none(), "{site} seen twice");
+        assert!(self.0.insert(site, values.to_owned()).is_none(), "{site} observed twice");
     }
 }
 
 #[test]
-fn logits_are_pytorchs() {
+fn logits_match_pytorch() {
     for folder in folders() {
         let reference = Reference::read(&folder);
         for isa in Isa::available() {
@@ -52,25 +52,25 @@ fn logits_are_pytorchs() {
 }
 
 #[test]
-fn every_site_is_pytorchs() {
-    let mut full = 0;
+fn activations_at_every_site_match_pytorch() {
+    let mut full_references = 0;
     for folder in folders() {
         let reference = Reference::read(&folder);
         if !reference.has("hidden.0") {
-            continue; // another form of the same model: logits only
+            continue; // another format of the same model: logits only
         }
-        full += 1;
+        full_references += 1;
         let model = model(&folder, 2, Isa::available()[0]);
-        let mut seen = Seen::default();
-        logits(&model, &reference.ids(), usize::MAX, &mut seen);
+        let mut recorder = Recorder::default();
+        logits(&model, &reference.ids(), usize::MAX, &mut recorder);
         let check = |site: Site, name: String| {
-            let found = seen.0.get(&site).unwrap_or_else(|| panic!("{site} was not seen"));
+            let found = recorder.0.get(&site).unwrap_or_else(|| panic!("{site} was not observed"));
             let found: Vec<f32> = found.iter().copied().collect();
             reference.assert_close(&name, &found, TOLERANCE, &format!("{folder} at {site}"));
         };
         let by_head = |site: Site, name: String| {
             // [n, n_head * head_dim] here, [n_head, n, head_dim] there
-            let found = &seen.0[&site];
+            let found = &recorder.0[&site];
             let (n, heads) = (found.shape()[0], model.config().n_head);
             let found = found.to_shape((n, heads, found.shape()[1] / heads)).unwrap();
             let found: Vec<f32> = found.permuted_axes([1, 0, 2]).iter().copied().collect();
@@ -89,11 +89,11 @@ fn every_site_is_pytorchs() {
         check(Site::FinalNorm, "final_norm".into());
         check(Site::Logits, "logits".into());
     }
-    assert!(full >= 4, "only {full} full references");
+    assert!(full_references >= 4, "only {full_references} full references");
 }
 
 #[test]
-fn same_bits_for_any_team_chunk_and_instruction_set() {
+fn same_bits_for_any_threads_chunk_and_isa() {
     for folder in folders() {
         let ids = Reference::read(&folder).ids();
         let expected = logits(&model(&folder, 1, Isa::Portable), &ids, usize::MAX, &mut ());
@@ -104,18 +104,18 @@ fn same_bits_for_any_team_chunk_and_instruction_set() {
                     let found = logits(&model, &ids, chunk, &mut ());
                     assert!(
                         bits(&found) == bits(&expected),
-                        "{folder}: {isa}, {threads} threads, by {chunk}"
+                        "{folder}: {isa}, {threads} threads, chunk {chunk}"
                     );
                 }
-                let watched = logits(&model, &ids, usize::MAX, &mut Seen::default());
-                assert!(bits(&watched) == bits(&expected), "{folder}: watched on {isa}, {threads} threads");
+                let observed = logits(&model, &ids, usize::MAX, &mut Recorder::default());
+                assert!(bits(&observed) == bits(&expected), "{folder}: observed on {isa}, {threads} threads");
             }
         }
     }
 }
 
 #[test]
-fn same_bits_in_any_company() {
+fn same_bits_in_any_batch() {
     // Three sequences at different depths in one pass, one prefilling and two decoding, against each alone.
     let folder = "tiny-gelu-inverse-layer";
     let model = model(folder, 2, Isa::available()[0]);
@@ -130,8 +130,8 @@ fn same_bits_in_any_company() {
         .collect();
     let mut workspace = Workspace::new();
     let mut caches = [(); 3].map(|()| KvCache::new(model.config(), 32, KvPrecision::F32));
-    let heads = [5, 7, 0]; // what each has cached before they meet
-    for ((cache, ids), n) in caches.iter_mut().zip(sequences).zip(heads) {
+    let prefilled = [5, 7, 0]; // tokens in each cache before the common pass
+    for ((cache, ids), n) in caches.iter_mut().zip(sequences).zip(prefilled) {
         let segment = Segment { tokens: &ids[..n], cache, logits: LogitsWanted::None };
         model.forward(&mut [segment], &mut workspace, &mut ()).unwrap();
         assert!(workspace.logits().is_empty());
@@ -139,7 +139,7 @@ fn same_bits_in_any_company() {
     let mut batch: Vec<Segment> = caches
         .iter_mut()
         .zip(sequences)
-        .zip(heads)
+        .zip(prefilled)
         .map(|((cache, ids), n)| Segment { tokens: &ids[n..], cache, logits: LogitsWanted::Last })
         .collect();
     model.forward(&mut batch, &mut workspace, &mut ()).unwrap();
@@ -149,7 +149,7 @@ fn same_bits_in_any_company() {
 }
 
 #[test]
-fn what_an_observer_changes_is_changed() {
+fn observer_changes_affect_logits() {
     let folder = "tiny-gelu-new";
     let model = model(folder, 1, Isa::available()[0]);
     let ids = Reference::read(folder).ids();
@@ -170,17 +170,17 @@ fn what_an_observer_changes_is_changed() {
 }
 
 #[test]
-fn too_many_tokens_and_unknown_ids_are_refused_and_nothing_is_cached() {
+fn invalid_tokens_are_rejected_and_nothing_is_cached() {
     let model = model("tiny-gelu-new", 1, Isa::available()[0]);
     let mut cache = KvCache::new(model.config(), 96, KvPrecision::F32);
-    let mut refuse = |tokens: &[u32]| {
+    let mut error_of = |tokens: &[u32]| {
         let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::Last };
         let error = model.forward(&mut [segment], &mut Workspace::new(), &mut ()).unwrap_err();
         assert_eq!(cache.len(), 0);
         error.to_string()
     };
-    assert_eq!(refuse(&[3, 97]), "token id 97 is outside the vocabulary (0 to 96)");
-    assert_eq!(refuse(&[1; 97]), "the prompt is 97 tokens long, but the model's context is 96 tokens");
+    assert_eq!(error_of(&[3, 97]), "token id 97 is outside the vocabulary (0 to 96)");
+    assert_eq!(error_of(&[1; 97]), "the prompt is 97 tokens long, but the model's context is 96 tokens");
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {

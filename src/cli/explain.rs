@@ -1,4 +1,4 @@
-//! `hornbook explain`: the forward pass as a walk.
+//! `hornbook explain`: a walkthrough of the forward pass.
 
 use super::model_args::ModelArgs;
 use super::prompt::{self, PromptArgs};
@@ -13,8 +13,8 @@ use std::collections::HashSet;
 use std::io::{BufRead, Write, stdin, stdout};
 use std::process::ExitCode;
 
-/// Tokens of a prompt that are named where each has a number.
-const NAMED: usize = 12;
+/// The maximum number of tokens to list.
+const MAX_LISTED_TOKENS: usize = 12;
 const INDENT: &str = "   ";
 
 /// Walk through the forward pass, from the text to the next token
@@ -74,44 +74,44 @@ impl Explain {
             write_json(&report)?;
             return Ok(ExitCode::SUCCESS);
         }
-        let shown = Shown { hornbook: &hornbook, screen, tokens: &tokens };
-        match self.show(&shown, &steps) {
-            Err(error) if is_closed_pipe(&error) => {} // as for `| head`
+        let view = WalkthroughView { hornbook: &hornbook, screen, tokens: &tokens };
+        match self.print(&view, &steps) {
+            Err(error) if is_closed_pipe(&error) => {} // e.g. piped into `head`
             outcome => outcome?,
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn show(&self, shown: &Shown, steps: &[Step]) -> Result<()> {
-        let whole = self.layer.unwrap_or(0);
-        let (mut number, mut said) = (0, HashSet::new());
-        say(&shown.head())?;
+    fn print(&self, view: &WalkthroughView, steps: &[Step]) -> Result<()> {
+        let full_layer = self.layer.unwrap_or(0);
+        let (mut number, mut described) = (0, HashSet::new());
+        write_text(&view.header())?;
         for step in steps {
             match step.layer {
-                Some(layer) if layer != whole => {
-                    if step.rows.iter().any(|row| row.name.ends_with("hook_resid_post")) {
-                        say(&shown.summary(layer, steps))?;
+                Some(layer) if layer != full_layer => {
+                    if step.activations.iter().any(|sample| sample.site.ends_with("hook_resid_post")) {
+                        write_text(&view.summary(layer, steps))?;
                     }
                     continue;
                 }
                 _ => {}
             }
             number += 1;
-            say(&shown.step(number, step, said.insert(step.doc.file)))?;
-            if self.step && !go_on()? {
+            write_text(&view.step(number, step, described.insert(step.doc.file)))?;
+            if self.step && !wait_for_enter()? {
                 return Ok(());
             }
         }
-        say(&shown.total(steps))
+        write_text(&view.total(steps))
     }
 }
 
-fn say(text: &str) -> Result<()> {
+fn write_text(text: &str) -> Result<()> {
     stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush()).map_err(write_error)
 }
 
-/// Waits for a line; whether there is more to be shown. Where standard input has ended nothing is waited for.
-fn go_on() -> Result<bool> {
+/// Reads a line from standard input and returns whether to continue. Does not wait at the end of input.
+fn wait_for_enter() -> Result<bool> {
     let mut line = String::new();
     stdin().lock().read_line(&mut line).map_err(|source| Error::Io {
         path: "standard input".into(),
@@ -121,23 +121,23 @@ fn go_on() -> Result<bool> {
     Ok(line.trim() != "q")
 }
 
-/// A walk on a screen.
-struct Shown<'a> {
+/// The output for the terminal.
+struct WalkthroughView<'a> {
     hornbook: &'a Hornbook,
     screen: Screen,
     tokens: &'a [u32],
 }
 
-impl Shown<'_> {
+impl WalkthroughView<'_> {
     fn label(&self, id: u32) -> String {
         label(self.hornbook, id)
     }
 
-    /// What goes in, and what it goes through.
-    fn head(&self) -> String {
+    /// The model and the tokens of the prompt.
+    fn header(&self) -> String {
         let config = self.hornbook.config();
         let note = format!(
-            "{}: {} blocks, {} numbers a token, {} heads a block, {} tokens in the vocabulary",
+            "{}: {} blocks, width {} (n_embd), {} heads per block, vocabulary of {} tokens",
             self.hornbook.name(),
             config.n_layer,
             config.n_embd,
@@ -145,50 +145,53 @@ impl Shown<'_> {
             config.vocab_size
         );
         let n = self.tokens.len();
-        let first = n.saturating_sub(NAMED);
-        let named: Vec<String> =
+        let first = n.saturating_sub(MAX_LISTED_TOKENS);
+        let listed: Vec<String> =
             self.tokens[first..].iter().map(|&id| format!("{} = {id}", self.label(id))).collect();
         let before = if first > 0 { format!("{first} tokens, then ") } else { String::new() };
         self.screen.title("From text to the next token", &note)
-            + &self.folded(&format!("{before}{}", named.join("  ")))
+            + &self.wrapped(&format!("{before}{}", listed.join("  ")))
     }
 
-    fn step(&self, number: usize, step: &Step, new: bool) -> String {
+    fn step(&self, number: usize, step: &Step, with_description: bool) -> String {
         let place = step.layer.map_or(String::new(), |layer| format!("Block {layer}: "));
         let title = format!("{number}  {place}{}", step.title);
         let mut text = "\n".to_string() + &self.screen.title(&title, &format!("src/{}", step.doc.file));
-        if new {
-            for paragraph in &step.doc.idea {
-                text += &self.folded(paragraph);
+        if with_description {
+            for paragraph in &step.doc.description {
+                text += &self.wrapped(paragraph);
             }
         }
         for line in &step.doc.formula {
             text += &format!("{INDENT}{INDENT}{}\n", self.screen.bold(line));
         }
-        text += &self.folded(&format!("shapes  {}", step.shapes));
+        text += &self.wrapped(&format!("shapes  {}", step.shapes));
         text += &self.cost(step);
-        for row in &step.rows {
-            let values: Vec<String> = row.values.iter().map(|x| format!("{x:.3}")).collect();
-            let rest = row.width.saturating_sub(row.values.len());
-            let numbers = format!("{}  …{rest} more", values.join("  "));
-            text += &self.folded(&format!("{}  {numbers}  (length {:.2})", row.name, row.length));
+        for sample in &step.activations {
+            let values: Vec<String> = sample.values.iter().map(|x| format!("{x:.3}")).collect();
+            let rest = sample.width.saturating_sub(sample.values.len());
+            let values = format!("{}  …{rest} more", values.join("  "));
+            text += &self.wrapped(&format!("{}  {values}  (norm {:.2})", sample.site, sample.norm));
         }
-        if let Some(attends) = &step.attends {
-            let mut shares: Vec<(usize, f32)> = attends.shares.iter().copied().enumerate().collect();
-            shares.sort_by(|a, b| b.1.total_cmp(&a.1));
-            shares.truncate(NAMED);
-            shares.sort_by_key(|share| share.0);
-            let named: Vec<String> = shares
+        if let Some(attention) = &step.attention {
+            let mut weights: Vec<(usize, f32)> = attention.weights.iter().copied().enumerate().collect();
+            weights.sort_by(|a, b| b.1.total_cmp(&a.1));
+            weights.truncate(MAX_LISTED_TOKENS);
+            weights.sort_by_key(|weight| weight.0);
+            let listed: Vec<String> = weights
                 .iter()
-                .map(|&(t, share)| format!("{} {share:.2}", self.label(self.tokens[t])))
+                .map(|&(t, weight)| format!("{} {weight:.2}", self.label(self.tokens[t])))
                 .collect();
             let last = self.tokens.last().map_or(String::new(), |&id| self.label(id));
-            text += &self.folded(&format!("head {}: {last} attends to  {}", attends.head, named.join("  ")));
+            text +=
+                &self.wrapped(&format!("head {}: {last} attends to  {}", attention.head, listed.join("  ")));
         }
-        let name = step.best.iter().map(|&(id, _)| display_width(&self.label(id))).max().unwrap_or(0);
-        for &(id, x) in &step.best {
+        let name_width =
+            step.top_tokens.iter().map(|&(id, _)| display_width(&self.label(id))).max().unwrap_or(0);
+        for &(id, x) in &step.top_tokens {
             let bar = self.screen.bar(if x <= 1.0 { x } else { 0.0 }, 30, false);
-            text += format!("{INDENT}{} {x:8.3}  {bar}", fit_to_width(&self.label(id), name)).trim_end();
+            text +=
+                format!("{INDENT}{} {x:8.3}  {bar}", fit_to_width(&self.label(id), name_width)).trim_end();
             text.push('\n');
         }
         text
@@ -196,58 +199,58 @@ impl Shown<'_> {
 
     fn cost(&self, step: &Step) -> String {
         let ms = format!("{:.3} ms", step.seconds * 1e3);
-        let cost = match (step.operations > 0.0, step.seconds > 0.0) {
+        let cost = match (step.flops > 0.0, step.seconds > 0.0) {
             (true, true) => {
-                let rate = step.operations / step.seconds / 1e9;
-                format!("{} in {ms}: {rate:.1} GFLOPS", operations(step.operations))
+                let rate = step.flops / step.seconds / 1e9;
+                format!("{} in {ms}: {rate:.1} GFLOPS", format_flops(step.flops))
             }
-            (true, false) => operations(step.operations),
+            (true, false) => format_flops(step.flops),
             (false, true) => ms,
             (false, false) => return String::new(),
         };
-        self.folded(&format!("cost    {cost}"))
+        self.wrapped(&format!("cost    {cost}"))
     }
 
-    /// A block that is not shown step by step.
+    /// One line for a block that is not shown in full.
     fn summary(&self, layer: usize, steps: &[Step]) -> String {
-        let of = steps.iter().filter(|step| step.layer == Some(layer));
-        let seconds: f64 = of.clone().map(|step| step.seconds).sum();
-        let work: f64 = of.clone().map(|step| step.operations).sum();
-        let length = of.flat_map(|step| &step.rows).last().map_or(0.0, |row| row.length);
-        let (work, ms) = (operations(work), seconds * 1e3);
+        let block_steps = steps.iter().filter(|step| step.layer == Some(layer));
+        let seconds: f64 = block_steps.clone().map(|step| step.seconds).sum();
+        let flops: f64 = block_steps.clone().map(|step| step.flops).sum();
+        let norm = block_steps.flat_map(|step| &step.activations).last().map_or(0.0, |sample| sample.norm);
+        let (flops, ms) = (format_flops(flops), seconds * 1e3);
         let text = format!(
-            "Block {layer} does the same: {work} in {ms:.3} ms; the last token is now {length:.2} long"
+            "Block {layer}, same steps: {flops} in {ms:.3} ms; norm of the last token's residual stream {norm:.2}"
         );
         format!("\n{}\n", self.screen.bold(&text))
     }
 
     fn total(&self, steps: &[Step]) -> String {
         let seconds: f64 = steps.iter().map(|step| step.seconds).sum();
-        let work: f64 = steps.iter().map(|step| step.operations).sum();
+        let flops: f64 = steps.iter().map(|step| step.flops).sum();
         let n = self.tokens.len();
-        let text = format!("{} in {:.3} ms for {n} tokens", operations(work), seconds * 1e3);
+        let text = format!("{} in {:.3} ms for {n} tokens", format_flops(flops), seconds * 1e3);
         format!("\n{}\n", self.screen.bold(&text))
     }
 
-    /// Text, indented and folded into the width.
-    fn folded(&self, text: &str) -> String {
-        let (mut folded, mut line) = (String::new(), INDENT.to_string());
+    /// Text, indented and wrapped to the width.
+    fn wrapped(&self, text: &str) -> String {
+        let (mut wrapped, mut line) = (String::new(), INDENT.to_string());
         for word in text.split_inclusive(' ') {
             if display_width(line.trim_end()) > INDENT.len()
                 && display_width(&line) + display_width(word.trim_end()) > self.screen.width
             {
-                folded += line.trim_end();
-                folded.push('\n');
+                wrapped += line.trim_end();
+                wrapped.push('\n');
                 line = INDENT.into();
             }
             line += word;
         }
-        folded + line.trim_end() + "\n"
+        wrapped + line.trim_end() + "\n"
     }
 }
 
-/// Additions and multiplications, as one speaks of them.
-fn operations(n: f64) -> String {
+/// FLOPs with a unit.
+fn format_flops(n: f64) -> String {
     match n {
         1e9.. => format!("{:.2} GFLOP", n / 1e9),
         1e6.. => format!("{:.2} MFLOP", n / 1e6),

@@ -1,4 +1,4 @@
-//! `hornbook heads`: which head does what.
+//! `hornbook heads`: classifies attention heads.
 
 use super::model_args::ModelArgs;
 use super::screen::Screen;
@@ -101,10 +101,10 @@ impl Heads {
     fn sorted(&self, mut scores: Vec<HeadScores>) -> Vec<HeadScores> {
         let kind = match self.sort {
             Sort::Induction => HeadKind::Induction,
-            Sort::Previous => HeadKind::Previous,
-            Sort::Duplicate => HeadKind::Duplicate,
-            Sort::First => HeadKind::First,
-            Sort::Layer => return scores, // as they come
+            Sort::Previous => HeadKind::PreviousToken,
+            Sort::Duplicate => HeadKind::DuplicateToken,
+            Sort::First => HeadKind::FirstToken,
+            Sort::Layer => return scores, // already in this order
         };
         scores.sort_by(|a, b| b.score(kind).total_cmp(&a.score(kind)));
         scores
@@ -112,8 +112,8 @@ impl Heads {
 }
 
 fn table(screen: Screen, scores: &[HeadScores]) -> String {
-    let names: String = HeadKind::ALL.iter().map(|kind| format!("{:>11}", kind.name())).collect();
-    let mut text = format!("{}\n", screen.bold(&format!("head   {names}   most like")));
+    let names: String = HeadKind::ALL.iter().map(|kind| format!("{:>11}", kind.short_name())).collect();
+    let mut text = format!("{}\n", screen.bold(&format!("head   {names}   kind")));
     for head in scores {
         let name = format!("L{}H{}", head.layer, head.head);
         let cells: String = HeadKind::ALL

@@ -1,13 +1,13 @@
-//! `hornbook inspect`: what goes on inside while a text is read.
+//! `hornbook inspect`: attention, logit lens and logit attribution on a text.
 
 mod bars;
 mod effect;
 mod heat_map;
 mod json;
 mod lens_table;
-mod strip;
+mod token_strip;
 
-use super::interventions::{COMPARED, InterventionArgs};
+use super::interventions::{COMPARED_TOKENS, InterventionArgs};
 use super::model_args::ModelArgs;
 use super::prompt::{self, PromptArgs};
 use super::screen::{Screen, display_width, fit_to_width};
@@ -22,10 +22,10 @@ use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The likeliest tokens that are kept for each answer, and shown for the last.
-const BEST: usize = 10;
-/// The most tokens of a report: every head holds a number for each pair.
-const MOST_REPORTED: usize = 512;
+/// The number of most likely tokens to keep per prediction.
+const TOP_TOKENS: usize = 10;
+/// The maximum length of a report in tokens: it holds an attention weight for each pair of tokens and each head.
+const MAX_REPORT_TOKENS: usize = 512;
 
 /// Inspect the model on a text: attention, logit lens, logit attribution
 ///
@@ -39,7 +39,7 @@ const MOST_REPORTED: usize = 512;
   hornbook inspect \"The cat sat on the mat because it\" --html report.html
   hornbook inspect \"Once upon a time\" --layer 2 --head 1     attention of one head
   hornbook inspect \"Once upon a\" --target \" time\"            attribution of another token
-  hornbook inspect \"Once upon a\" --ablate L0H3,mlp2          with these parts ablated
+  hornbook inspect \"Once upon a\" --ablate L0H3,mlp2          with these components ablated
   hornbook inspect --prompt-file story.txt --json            all values as JSON
   hornbook inspect --model gpt2 \"The sea\" --width 120
 
@@ -94,97 +94,100 @@ impl Inspect {
         let screen = Screen::new(self.width)?;
         let hornbook = self.model.open()?;
         let ids = hornbook.validate_prompt(&prompt.ids(&hornbook)?)?;
-        if self.html.is_some() && ids.len() > MOST_REPORTED {
+        if self.html.is_some() && ids.len() > MAX_REPORT_TOKENS {
             return Err(Error::Parameter {
                 name: "--html".into(),
                 found: format!("a text of {} tokens", ids.len()),
-                expected: format!("at most {MOST_REPORTED}"),
+                expected: format!("at most {MAX_REPORT_TOKENS}"),
             });
         }
-        let settings = InspectionOptions {
+        let options = InspectionOptions {
             layer: self.layer,
             head: self.head,
             target: self.target(&hornbook)?,
-            best: BEST,
+            top: TOP_TOKENS,
             kv_precision: self.model.kv_precision.map(Into::into),
         };
-        let changes = self.interventions.build(&hornbook, &ids)?;
+        let interventions = self.interventions.build(&hornbook, &ids)?;
         let bar = progress::bar(ids.len() * (hornbook.config().n_layer + 1));
-        let each = |n| bar.inc(n as u64);
-        let seen = match changes {
-            None => Inspection::run(&hornbook, &ids, settings, &mut (), each),
-            Some(mut changes) => Inspection::run(&hornbook, &ids, settings, &mut changes, each),
+        let progress = |n| bar.inc(n as u64);
+        let inspection = match interventions {
+            None => Inspection::run(&hornbook, &ids, options, &mut (), progress),
+            Some(mut interventions) => {
+                Inspection::run(&hornbook, &ids, options, &mut interventions, progress)
+            }
         };
         bar.finish_and_clear();
-        let seen = seen?;
-        let outcome = outcome(self.interventions.list(), &hornbook, &seen, settings)?;
+        let inspection = inspection?;
+        let outcome = measure_outcome(self.interventions.list(), &hornbook, &inspection, options)?;
 
         if let Some(file) = &self.html {
-            let html = report::html(&hornbook, &seen, outcome.as_ref());
+            let html = report::html(&hornbook, &inspection, outcome.as_ref());
             AtomicFile::create(file)?.write_and_commit(html.as_bytes())?;
             eprintln!(
-                "hornbook: {} ({:.0} KB) opens in any browser",
+                "hornbook: wrote {} ({:.0} kB); open it in a browser",
                 file.display(),
                 html.len() as f64 / 1e3
             );
         }
         match (self.json, &self.html) {
-            (true, _) => write_json(&json::of(&hornbook, &seen, outcome.as_ref()))?,
+            (true, _) => write_json(&json::report(&hornbook, &inspection, outcome.as_ref()))?,
             (false, Some(_)) => {}
-            (false, None) => write_line(drawn(&hornbook, &seen, outcome.as_ref(), screen).trim_end())?,
+            (false, None) => write_line(render(&hornbook, &inspection, outcome.as_ref(), screen).trim_end())?,
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The token whose logit is to be explained.
+    /// The token whose logit is attributed.
     fn target(&self, hornbook: &Hornbook) -> Result<Option<u32>> {
         let Some(text) = &self.target else { return Ok(self.target_id) };
         let ids = hornbook.tokenizer()?.encode(text, true)?;
         match ids[..] {
             [id] => Ok(Some(id)),
             _ => {
-                let pieces: Vec<String> = ids.iter().map(|&id| crate::lens::label(hornbook, id)).collect();
+                let labels: Vec<String> = ids.iter().map(|&id| crate::lens::label(hornbook, id)).collect();
                 Err(Error::Parameter {
                     name: "--target".into(),
-                    found: format!("{text:?}, which is {} tokens ({})", ids.len(), pieces.join(" ")),
-                    expected: "one token; most words begin with their space".into(),
+                    found: format!("{text:?}, which is {} tokens ({})", ids.len(), labels.join(" ")),
+                    expected: "one token; most words start with a space".into(),
                 })
             }
         }
     }
 }
 
-/// What the changes did to the answer at the text's end; none where nothing was changed.
-fn outcome(
-    changes: Vec<Intervention>,
+/// The effect of the interventions on the last prediction; `None` without interventions.
+fn measure_outcome(
+    interventions: Vec<Intervention>,
     hornbook: &Hornbook,
-    seen: &Inspection,
-    settings: InspectionOptions,
+    inspection: &Inspection,
+    options: InspectionOptions,
 ) -> Result<Option<Outcome>> {
-    if changes.is_empty() {
+    if interventions.is_empty() {
         return Ok(None);
     }
-    let tokens = &seen.capture.tokens;
-    let mut plain = Session::new(hornbook.model(), tokens.len(), settings.kv_precision);
-    let after = seen.capture.logits.row(tokens.len() - 1);
-    let effect = Effect::measure(plain.feed(tokens)?, after.to_slice().unwrap_or_default(), COMPARED);
-    Ok(Some(Outcome { changes, effect }))
+    let tokens = &inspection.activations.tokens;
+    let mut session = Session::new(hornbook.model(), tokens.len(), options.kv_precision);
+    let after = inspection.activations.logits.row(tokens.len() - 1);
+    let effect =
+        Effect::measure(session.feed(tokens)?, after.to_slice().unwrap_or_default(), COMPARED_TOKENS);
+    Ok(Some(Outcome { interventions, effect }))
 }
 
-/// All sections, one below the other.
-fn drawn(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>, screen: Screen) -> String {
+/// All sections for the terminal.
+fn render(hornbook: &Hornbook, inspection: &Inspection, outcome: Option<&Outcome>, screen: Screen) -> String {
     let config = hornbook.config();
-    let n = seen.capture.len();
+    let n = inspection.activations.len();
     let label = |id: u32| crate::lens::label(hornbook, id);
     let title = format!("{}: {} layers of {} heads", hornbook.name(), config.n_layer, config.n_head);
-    let title = fit_to_width(&title, display_width(&title).min(screen.width)); // a folder can have a long name
+    let title = fit_to_width(&title, display_width(&title).min(screen.width)); // a folder name can be long
     let mut sections = vec![
         screen.title(&title, &format!("{n} {}", if n == 1 { "token" } else { "tokens" })),
-        strip::tokens(seen, screen, label),
-        heat_map::attention(seen, screen, label),
-        lens_table::logit_lens(seen, screen, label),
-        bars::candidates(seen, screen, label),
-        bars::contributions(seen, screen, label),
+        token_strip::tokens(inspection, screen, label),
+        heat_map::attention(inspection, screen, label),
+        lens_table::logit_lens(inspection, screen, label),
+        bars::next_token(inspection, screen, label),
+        bars::logit_attribution(inspection, screen, label),
     ];
     sections.extend(outcome.map(|outcome| effect::before_and_after(outcome, screen, label)));
     sections.join("\n")

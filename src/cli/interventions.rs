@@ -1,4 +1,4 @@
-//! `--ablate`, `--ablate-with` and `--scale`: a model with some of its parts taken away or turned up.
+//! `--ablate`, `--ablate-with` and `--scale`: interventions on heads and MLPs.
 
 use crate::lens::intervention::{
     Edit, Intervention, InterventionTarget, Interventions, Outcome, ProbabilityShift,
@@ -7,31 +7,31 @@ use crate::{Hornbook, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-/// How many of either prediction's most likely tokens are compared.
-pub const COMPARED: usize = 5;
+/// The number of most likely tokens of each prediction to compare.
+pub const COMPARED_TOKENS: usize = 5;
 
-/// What is done to a model before it runs.
+/// The options for interventions.
 #[derive(Args, Clone, Debug)]
 pub struct InterventionArgs {
     /// Ablate attention heads and MLPs, e.g. L5H1,mlp3
-    #[arg(long, value_name = "PARTS", value_delimiter = ',', help_heading = "Interventions")]
+    #[arg(long, value_name = "COMPONENTS", value_delimiter = ',', help_heading = "Interventions")]
     ablate: Vec<InterventionTarget>,
 
-    /// Replacement for the output of ablated parts
+    /// Replacement for the output of ablated components
     #[arg(
         long,
-        value_name = "WHAT",
+        value_name = "VALUE",
         value_enum,
-        default_value_t = With::Zero,
+        default_value_t = AblationValue::Zero,
         requires = "ablate",
         help_heading = "Interventions"
     )]
-    ablate_with: With,
+    ablate_with: AblationValue,
 
     /// Scale the outputs of heads and MLPs, e.g. L5H1=2,mlp3=0.5 (applied after --ablate)
     #[arg(
         long,
-        value_name = "PART=S",
+        value_name = "COMPONENT=FACTOR",
         value_delimiter = ',',
         value_parser = parse_scale,
         allow_hyphen_values = true,
@@ -40,9 +40,9 @@ pub struct InterventionArgs {
     scale: Vec<(InterventionTarget, f32)>,
 }
 
-/// What an ablated part brings.
+/// The replacement for the output of an ablated component.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum With {
+pub enum AblationValue {
     /// Zeros
     Zero,
     /// The mean output over the tokens of the prompt
@@ -50,19 +50,19 @@ pub enum With {
 }
 
 impl InterventionArgs {
-    /// The changes, in the order they are made.
+    /// The interventions, in the order they are applied.
     pub fn list(&self) -> Vec<Intervention> {
         let edit = match self.ablate_with {
-            With::Zero => Edit::Zero,
-            With::Mean => Edit::Mean,
+            AblationValue::Zero => Edit::Zero,
+            AblationValue::Mean => Edit::Mean,
         };
-        let ablated = self.ablate.iter().map(|&part| Intervention { target: part, edit });
-        let scaled =
-            self.scale.iter().map(|&(part, by)| Intervention { target: part, edit: Edit::Scale(by) });
+        let ablated = self.ablate.iter().map(|&target| Intervention { target, edit });
+        let scaled = self.scale.iter();
+        let scaled = scaled.map(|&(target, factor)| Intervention { target, edit: Edit::Scale(factor) });
         ablated.chain(scaled).collect()
     }
 
-    /// The changes ready to be made; none where nothing is to be changed.
+    /// The observer that applies the interventions; `None` without interventions.
     ///
     /// # Errors
     /// As [`Interventions::new`] and [`Hornbook::validate_prompt`].
@@ -74,21 +74,22 @@ impl InterventionArgs {
     }
 }
 
-/// What changes did, for a program.
-pub fn json(outcome: &Outcome, hornbook: &Hornbook) -> Value {
+/// The interventions and their effect as JSON.
+pub fn to_json(outcome: &Outcome, hornbook: &Hornbook) -> Value {
     let shift = |&ProbabilityShift { id, before, after }: &ProbabilityShift| {
         let token = hornbook.try_tokenizer().map(|tokenizer| tokenizer.decode(&[id]));
         json!({"id": id, "token": token, "before": before, "after": after})
     };
     json!({
-        "changes": outcome.changes.iter().map(Intervention::to_string).collect::<Vec<_>>(),
-        "next": outcome.effect.next.iter().map(shift).collect::<Vec<_>>(),
+        "edits": outcome.interventions.iter().map(Intervention::to_string).collect::<Vec<_>>(),
+        "next_token": outcome.effect.next.iter().map(shift).collect::<Vec<_>>(),
         "kl_divergence": outcome.effect.kl_divergence,
     })
 }
 
 fn parse_scale(text: &str) -> std::result::Result<(InterventionTarget, f32), String> {
-    let (part, by) = text.split_once('=').ok_or_else(|| format!("'{text}': expected PART=S, e.g. L5H1=2"))?;
-    let number = by.trim().parse().ok().filter(|by: &f32| by.is_finite());
-    Ok((part.parse()?, number.ok_or_else(|| format!("'{by}' is no finite number"))?))
+    let (target, factor) =
+        text.split_once('=').ok_or_else(|| format!("'{text}': expected COMPONENT=FACTOR, e.g. L5H1=2"))?;
+    let number = factor.trim().parse().ok().filter(|factor: &f32| factor.is_finite());
+    Ok((target.parse()?, number.ok_or_else(|| format!("'{factor}' is not a finite number"))?))
 }

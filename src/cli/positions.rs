@@ -1,4 +1,4 @@
-//! `hornbook positions`: how alike positions are, learned and by the formula.
+//! `hornbook positions`: similarity of the model's position embeddings and of sinusoidal ones.
 
 use super::screen::{Screen, shade};
 use super::{write_json, write_line};
@@ -9,8 +9,9 @@ use clap::Args;
 use serde_json::json;
 use std::process::ExitCode;
 
-/// The widest a map becomes, and how far apart two stand.
-const WIDEST: usize = 64;
+/// The maximum width of a heat map.
+const MAX_MAP_WIDTH: usize = 64;
+/// The gap between the two heat maps.
 const GAP: usize = 3;
 
 /// Compare position embeddings with the sinusoidal formula
@@ -45,36 +46,46 @@ impl PositionsArgs {
     pub(super) fn run(self) -> Result<ExitCode> {
         let screen = Screen::new(self.width)?;
         let hornbook = Hornbook::open(&self.model)?;
-        let (own, formula) = (
+        let (model_positions, sinusoidal) = (
             PositionSimilarity::from_model(hornbook.model()),
             PositionSimilarity::sinusoidal(hornbook.model()),
         );
-        let n = self.first.unwrap_or(own.len());
-        if !(2..=own.len()).contains(&n) {
+        let n = self.first.unwrap_or(model_positions.len());
+        if !(2..=model_positions.len()).contains(&n) {
             let (name, found) = ("--first".into(), n.to_string());
-            return Err(Error::Parameter { name, found, expected: format!("2 to {}", own.len()) });
+            return Err(Error::Parameter {
+                name,
+                found,
+                expected: format!("2 to {}", model_positions.len()),
+            });
         }
         let distances: Vec<usize> =
             (0..).map(|power| 1 << power).take_while(|distance| *distance < n).collect();
-        let own_name = match hornbook.config().position_embedding_type {
+        let kind = match hornbook.config().position_embedding_type {
             PositionEmbedding::Learned => "learned",
-            PositionEmbedding::Sinusoidal => "this model's",
+            PositionEmbedding::Sinusoidal => "sinusoidal (model)",
         };
         match self.json {
             true => {
                 let side = n.min(32);
-                let of = |positions: &PositionSimilarity| {
+                let to_json = |positions: &PositionSimilarity| {
                     let by_distance = distances
                         .iter()
                         .map(|&d| json!({"distance": d, "mean": positions.mean_at_distance(n, d)}));
-                    json!({"map": positions.map(n, side, side), "by_distance": by_distance.collect::<Vec<_>>()})
+                    let by_distance: Vec<_> = by_distance.collect();
+                    json!({"similarity": positions.heat_map(n, side, side), "by_distance": by_distance})
                 };
-                let report = json!({"model": hornbook.name(), "positions": n, "kind": own_name, "own": of(&own), "formula": of(&formula)});
-                write_json(&report)?;
+                write_json(&json!({
+                    "model": hornbook.name(),
+                    "positions": n,
+                    "kind": kind,
+                    "wpe": to_json(&model_positions),
+                    "sinusoidal": to_json(&sinusoidal),
+                }))?;
             }
             false => {
-                let both = [(own_name, &own), ("sinusoidal", &formula)];
-                let text = maps(screen, n, both) + &table(screen, n, &distances, both);
+                let both = [(kind, &model_positions), ("sinusoidal", &sinusoidal)];
+                let text = heat_maps(screen, n, both) + &table(screen, n, &distances, both);
                 write_line(text.trim_end())?;
             }
         }
@@ -82,18 +93,18 @@ impl PositionsArgs {
     }
 }
 
-/// Both maps; a character is twice as high as it is wide.
-fn maps(screen: Screen, n: usize, both: [(&str, &PositionSimilarity); 2]) -> String {
-    let columns = ((screen.width - GAP) / 2).min(WIDEST).min(n);
+/// Both heat maps. They have half as many rows as columns, since a character is twice as high as wide.
+fn heat_maps(screen: Screen, n: usize, both: [(&str, &PositionSimilarity); 2]) -> String {
+    let columns = ((screen.width - GAP) / 2).min(MAX_MAP_WIDTH).min(n);
     let rows = columns.div_ceil(2);
-    let [left, right] = both.map(|(_, positions)| positions.map(n, rows, columns));
+    let [left, right] = both.map(|(_, positions)| positions.heat_map(n, rows, columns));
     let mut text = screen.bold(&format!("{:columns$}{:GAP$}{}", both[0].0, "", both[1].0)) + "\n";
     let line = |row: &Vec<f64>| -> String {
-        let field = |&similarity: &f64| {
-            let share = similarity.max(0.0) as f32;
-            screen.on_heat_color(&shade(share).to_string(), share)
+        let cell = |&similarity: &f64| {
+            let heat = similarity.max(0.0) as f32;
+            screen.on_heat_color(&shade(heat).to_string(), heat)
         };
-        row.iter().map(field).collect()
+        row.iter().map(cell).collect()
     };
     for (left, right) in left.iter().zip(&right) {
         text += &format!("{}{:GAP$}{}\n", line(left), "", line(right));
@@ -101,14 +112,15 @@ fn maps(screen: Screen, n: usize, both: [(&str, &PositionSimilarity); 2]) -> Str
     text + "\n"
 }
 
-/// Means by distance.
+/// The table of mean similarities by distance.
 fn table(screen: Screen, n: usize, distances: &[usize], both: [(&str, &PositionSimilarity); 2]) -> String {
-    let note = format!("how alike two of the first {n} positions are, in the mean");
+    let note = format!("mean cosine similarity of two of the first {n} positions");
     let mut text = screen.title("By distance", &note);
     text += &format!("{}\n", screen.bold(&format!("distance  {:>12}  {:>12}", both[0].0, both[1].0)));
     for &distance in distances {
-        let [own, formula] = both.map(|(_, positions)| positions.mean_at_distance(n, distance));
-        text += &format!("{distance:8}  {own:12.3}  {formula:12.3}\n");
+        let [model_mean, sinusoidal_mean] =
+            both.map(|(_, positions)| positions.mean_at_distance(n, distance));
+        text += &format!("{distance:8}  {model_mean:12.3}  {sinusoidal_mean:12.3}\n");
     }
     text
 }

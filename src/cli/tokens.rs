@@ -1,17 +1,17 @@
-//! `hornbook tokens`: how a text is cut into tokens.
+//! `hornbook tokens`: tokenizes a text.
 
 use super::prompt::{self, Prompt, PromptArgs};
 use super::screen::{Screen, display_width, fit_to_width};
 use super::{write_json, write_line};
 use crate::lens::label::label;
-use crate::tokenizer::PreToken;
+use crate::tokenizer::{MergeStep, PreToken};
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-/// The widest a piece's column becomes.
-const LONGEST: usize = 24;
+/// The maximum width of the token column.
+const MAX_LABEL_WIDTH: usize = 24;
 
 /// Show how a text is tokenized
 ///
@@ -66,9 +66,9 @@ impl Tokens {
         match self.json {
             true => write_json(&report(&hornbook, &ids, words.as_deref())?)?,
             false => {
-                let shown = Shown { hornbook: &hornbook, screen };
-                let words = words.iter().flatten().map(|word| shown.word(word));
-                let text = shown.table(&ids)? + &words.collect::<String>();
+                let view = TokenView { hornbook: &hornbook, screen };
+                let words = words.iter().flatten().map(|word| view.word(word));
+                let text = view.table(&ids)? + &words.collect::<String>();
                 write_line(text.trim_end())?;
             }
         }
@@ -88,21 +88,24 @@ fn report(hornbook: &Hornbook, ids: &[u32], words: Option<&[PreToken]>) -> Resul
         "tokens": tokens.collect::<Vec<_>>(),
     });
     if let Some(words) = words {
-        let merge = |merge: &crate::tokenizer::MergeStep| json!({"rank": merge.rank, "pair": merge.pair, "token": merge.token, "tokens": merge.tokens});
-        let word = |word: &PreToken| json!({"start": word.initial_tokens, "merges": word.merges.iter().map(merge).collect::<Vec<_>>()});
+        let merge = |merge: &MergeStep| json!({"rank": merge.rank, "pair": merge.pair, "token": merge.token, "tokens": merge.tokens});
+        let word = |word: &PreToken| {
+            let merges: Vec<_> = word.merges.iter().map(merge).collect();
+            json!({"initial_tokens": word.initial_tokens, "merges": merges})
+        };
         report["words"] = words.iter().map(word).collect();
     }
     Ok(report)
 }
 
-/// Tokens on a screen.
-struct Shown<'a> {
+/// The output for the terminal.
+struct TokenView<'a> {
     hornbook: &'a Hornbook,
     screen: Screen,
 }
 
-impl Shown<'_> {
-    /// All pieces in a row, then one a line.
+impl TokenView<'_> {
+    /// All tokens in a row, then a table with one per line.
     fn table(&self, ids: &[u32]) -> Result<String> {
         let tokenizer = self.hornbook.tokenizer()?;
         let labels: Vec<String> = ids.iter().map(|&id| label(self.hornbook, id)).collect();
@@ -110,51 +113,52 @@ impl Shown<'_> {
         let characters = tokenizer.decode(ids).chars().count();
         let mut text = self.row(&labels, "");
         text += &format!("{} tokens, {bytes} bytes, {characters} characters\n\n", ids.len());
-        let wide = labels.iter().map(|label| display_width(label)).max().unwrap_or(0).clamp(5, LONGEST);
+        let width =
+            labels.iter().map(|label| display_width(label)).max().unwrap_or(0).clamp(5, MAX_LABEL_WIDTH);
         text += &format!(
             "{}\n",
-            self.screen.bold(&format!("    #      id  {}  bytes", fit_to_width("piece", wide)))
+            self.screen.bold(&format!("    #      id  {}  bytes", fit_to_width("token", width)))
         );
         for (t, (&id, label)) in ids.iter().zip(&labels).enumerate() {
             let hex: Vec<String> =
                 tokenizer.token_bytes(id).iter().map(|byte| format!("{byte:02X}")).collect();
-            let room = self.screen.width.saturating_sub(wide + 17).max(2);
-            let hex = fit_to_width(&hex.join(" "), room);
-            text += format!("{t:5} {id:7}  {}  {}", fit_to_width(label, wide), hex.trim_end()).trim_end();
+            let hex_width = self.screen.width.saturating_sub(width + 17).max(2);
+            let hex = fit_to_width(&hex.join(" "), hex_width);
+            text += format!("{t:5} {id:7}  {}  {}", fit_to_width(label, width), hex.trim_end()).trim_end();
             text.push('\n');
         }
         Ok(text)
     }
 
-    /// A word's way from bytes to tokens.
+    /// The merges of a word from bytes to tokens.
     fn word(&self, word: &PreToken) -> String {
         let labels = |ids: &[u32]| ids.iter().map(|&id| label(self.hornbook, id)).collect::<Vec<_>>();
         let mut text = String::from("\n") + &self.row(&labels(&word.initial_tokens), "");
         for merge in &word.merges {
             let names = labels(&[merge.pair.0, merge.pair.1, merge.token]);
-            let why = format!("   {} + {} → {} (merge {})", names[0], names[1], names[2], merge.rank);
-            text += &self.row(&labels(&merge.tokens), &why);
+            let note = format!("   {} + {} → {} (merge {})", names[0], names[1], names[2], merge.rank);
+            text += &self.row(&labels(&merge.tokens), &note);
         }
         text
     }
 
-    /// Pieces side by side, folded into the width, and what is to be said about them.
-    fn row(&self, labels: &[String], why: &str) -> String {
+    /// Tokens in a row, wrapped to the width, followed by a note.
+    fn row(&self, labels: &[String], note: &str) -> String {
         let (mut text, mut used) = (String::new(), 0);
         for (i, label) in labels.iter().enumerate() {
-            let wide = display_width(label) + usize::from(i > 0);
-            if used > 0 && used + wide > self.screen.width {
+            let width = display_width(label) + usize::from(i > 0);
+            if used > 0 && used + width > self.screen.width {
                 text.push('\n');
                 used = 0;
             } else if i > 0 {
                 text += &self.screen.dim("|");
             }
             text += label;
-            used += wide;
+            used += width;
         }
-        if used + display_width(why) > self.screen.width {
+        if used + display_width(note) > self.screen.width {
             text.push('\n');
         }
-        text + &self.screen.dim(why) + "\n"
+        text + &self.screen.dim(note) + "\n"
     }
 }

@@ -1,32 +1,32 @@
-//! One forward pass, kept.
+//! The activations of one forward pass (TransformerLens' `ActivationCache`).
 
 use crate::kernels::attention::KvPrecision;
 use crate::model::{KvCache, LogitsWanted, Model, Observer, Segment, Site, Workspace};
 use crate::{Error, Result};
 use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayViewMutD, s};
 
-/// What one pass over a text computed. Taking it changes no bit of the pass.
+/// The activations of one pass over a text. Capturing them changes no bit of the pass.
 #[derive(Clone, Debug)]
 pub struct ActivationCache {
-    /// The text.
+    /// The tokens of the text, `[n]`.
     pub tokens: Vec<u32>,
     /// Token embeddings, `[n, n_embd]`.
     pub embed: Array2<f32>,
     /// The residual stream before the first block and after each, `[n_layer + 1, n, n_embd]`.
     pub residuals: Array3<f32>,
-    /// Attention patterns, `[n_layer, n_head, n, n]`: row i is how token i's attention is shared out.
+    /// Attention patterns, `[n_layer, n_head, n, n]`: row i holds the attention weights of token i.
     pub patterns: Array4<f32>,
-    /// What each head brings before `c_proj`, `[n_layer, n, n_embd]`, the heads side by side.
+    /// The output of each head before `c_proj` (`hook_z`), `[n_layer, n, n_embd]`, heads concatenated.
     pub z: Array3<f32>,
-    /// What each MLP adds to the residual stream, `[n_layer, n, n_embd]`.
+    /// The output of each MLP, `[n_layer, n, n_embd]`.
     pub mlp_out: Array3<f32>,
-    /// The answers, `[n, vocab_size]`.
+    /// The logits, `[n, vocab_size]`.
     pub logits: Array2<f32>,
 }
 
 impl ActivationCache {
-    /// Runs a text of at least one token through the model. `first` sees each site before it is kept, so whatever it
-    /// changes is what is captured; `()` changes nothing.
+    /// Runs a text of at least one token through the model. `observer` is called at each site before the activations are
+    /// recorded, so its changes are recorded too; `()` changes nothing.
     ///
     /// # Errors
     /// [`Error::Message`] for no tokens, [`Error::TokenId`], [`Error::ContextOverflow`].
@@ -34,19 +34,19 @@ impl ActivationCache {
         model: &Model,
         tokens: &[u32],
         kv_precision: impl Into<Option<KvPrecision>>,
-        first: &mut impl Observer,
+        observer: &mut impl Observer,
     ) -> Result<Self> {
         let config = model.config();
         if tokens.is_empty() {
-            return Err(Error::Message("there is no token to look at".into()));
+            return Err(Error::Message("the text has no tokens, expected at least one".into()));
         }
         if tokens.len() > config.n_positions {
-            // Said before room is made for it.
+            // Checked before memory is allocated for it.
             let (prompt_tokens, n_positions) = (tokens.len(), config.n_positions);
             return Err(Error::ContextOverflow { prompt_tokens, n_positions });
         }
         let (n, n_layer, n_embd) = (tokens.len(), config.n_layer, config.n_embd);
-        let capture = Self {
+        let cache = Self {
             tokens: tokens.to_vec(),
             embed: Array2::zeros((n, n_embd)),
             residuals: Array3::zeros((n_layer + 1, n, n_embd)),
@@ -55,19 +55,19 @@ impl ActivationCache {
             mlp_out: Array3::zeros((n_layer, n, n_embd)),
             logits: Array2::zeros((n, config.vocab_size)),
         };
-        let mut keeper = Keeper { first, capture };
-        let mut cache = KvCache::new(config, n, kv_precision.into().unwrap_or(model.kv_precision()));
-        let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::All };
-        model.forward(&mut [segment], &mut Workspace::new(), &mut keeper)?;
-        Ok(keeper.capture)
+        let mut recorder = Recorder { inner: observer, cache };
+        let mut kv_cache = KvCache::new(config, n, kv_precision.into().unwrap_or(model.kv_precision()));
+        let segment = Segment { tokens, cache: &mut kv_cache, logits: LogitsWanted::All };
+        model.forward(&mut [segment], &mut Workspace::new(), &mut recorder)?;
+        Ok(recorder.cache)
     }
 
-    /// How many tokens.
+    /// The number of tokens.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether there is none; a capture has at least one.
+    /// Always false: a text has at least one token.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
@@ -75,12 +75,12 @@ impl ActivationCache {
     /// One head's attention pattern, `[n, n]`.
     ///
     /// # Panics
-    /// Where there is no such head.
+    /// Panics if there is no such head.
     pub fn pattern(&self, layer: usize, head: usize) -> ArrayView2<'_, f32> {
         self.patterns.slice(s![layer, head, .., ..])
     }
 
-    /// The lengths of the residual stream's vectors, `[n_layer + 1, n]`.
+    /// The norms of the residual stream's vectors, `[n_layer + 1, n]`.
     pub fn residual_norms(&self) -> Array2<f32> {
         let norm = |x: ndarray::ArrayView1<f32>| {
             x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt() as f32
@@ -89,30 +89,30 @@ impl ActivationCache {
     }
 }
 
-/// Keeps what it sees, after another observer has had its way with it.
-struct Keeper<'f, O> {
-    first: &'f mut O,
-    capture: ActivationCache,
+/// Records activations after an inner observer has changed them.
+struct Recorder<'f, O> {
+    inner: &'f mut O,
+    cache: ActivationCache,
 }
 
-impl<O: Observer> Keeper<'_, O> {
-    fn keeps(site: Site) -> bool {
+impl<O: Observer> Recorder<'_, O> {
+    fn records(site: Site) -> bool {
         use Site::*;
         matches!(site, Embed | ResidPre(0) | Pattern(_) | Z(_) | MlpOut(_) | ResidPost(_) | Logits)
     }
 }
 
-impl<O: Observer> Observer for Keeper<'_, O> {
+impl<O: Observer> Observer for Recorder<'_, O> {
     fn is_interested(&self, site: Site) -> bool {
-        Self::keeps(site) || (O::ENABLED && self.first.is_interested(site))
+        Self::records(site) || (O::ENABLED && self.inner.is_interested(site))
     }
 
     fn observe(&mut self, site: Site, mut values: ArrayViewMutD<'_, f32>) {
-        if O::ENABLED && self.first.is_interested(site) {
-            self.first.observe(site, values.view_mut());
+        if O::ENABLED && self.inner.is_interested(site) {
+            self.inner.observe(site, values.view_mut());
         }
-        let ActivationCache { embed, residuals, patterns, z, mlp_out, logits, .. } = &mut self.capture;
-        let to = match site {
+        let ActivationCache { embed, residuals, patterns, z, mlp_out, logits, .. } = &mut self.cache;
+        let mut target = match site {
             Site::Embed => embed.view_mut().into_dyn(),
             Site::ResidPre(0) => residuals.slice_mut(s![0, .., ..]).into_dyn(),
             Site::ResidPost(layer) => residuals.slice_mut(s![layer + 1, .., ..]).into_dyn(),
@@ -122,7 +122,6 @@ impl<O: Observer> Observer for Keeper<'_, O> {
             Site::Logits => logits.view_mut().into_dyn(),
             _ => return,
         };
-        let mut to = to;
-        to.assign(&values);
+        target.assign(&values);
     }
 }

@@ -1,22 +1,22 @@
-//! What does a part do? Take it away, or turn it up, and see what changes.
+//! Interventions: ablating or scaling the output of components, and measuring the effect on the prediction.
 //!
-//! A part is a head (`L5H1`, layer and head counted from 0) or an MLP (`mlp3`). Its output is replaced while the pass
-//! runs, at every token, the prompt's and those that are written:
+//! The target is an attention head (`L5H1`, layer and head counted from 0) or an MLP (`mlp3`). Its output is replaced
+//! during the pass at every token, in the prompt and in the generated text:
 //!
 //! ```text
-//! zero     z ← 0                                nothing at all
-//! mean     z ← mean of z over the prompt        nothing that depends on the token
-//! scale    z ← s · z
+//! zero ablation    z ← 0
+//! mean ablation    z ← mean of z over the prompt
+//! scaling          z ← s · z
 //! ```
 //!
-//! For a head z is its own columns of `attn.hook_z`, before `c_proj`; for an MLP all of `hook_mlp_out`. Zero asks what
-//! the model does without the part; but a part may also bring something constant that all later ones count on, and the
-//! mean leaves that in its place (Wang et al. 2022, "Interpretability in the Wild", section 2). The mean is taken once,
-//! over the prompt's tokens in the model as it is. How far apart the predictions then are is the Kullback-Leibler
-//! divergence, Σ p_before · ln(p_before / p_after).
+//! For a head, z is its columns of `attn.hook_z`, before `c_proj`; for an MLP, it is `hook_mlp_out`. Zero ablation also
+//! removes a constant output that later components may rely on; mean ablation keeps it (Wang et al. 2022,
+//! "Interpretability in the Wild", section 2). The mean is computed once, over the prompt's tokens, without
+//! interventions. The effect is measured by the Kullback-Leibler divergence of the predictions,
+//! Σ p_before · ln(p_before / p_after).
 //!
 //! ```
-//! use hornbook::lens::intervention::{Intervention, Interventions, Edit, Effect};
+//! use hornbook::lens::intervention::{Edit, Effect, Intervention, Interventions};
 //! use hornbook::{Hornbook, Options};
 //! # fn main() -> hornbook::Result<()> {
 //! let fable = Hornbook::open("fable")?;
@@ -26,7 +26,7 @@
 //! let before = fable.generate(&prompt, &Options::default())?;
 //! let after = fable.generate_observed(&prompt, &Options::default(), ablated)?;
 //! let effect = Effect::measure(before.prompt_logits(), after.prompt_logits(), 5);
-//! assert!(effect.kl_divergence > 1.0); // without its first MLP, fable can no longer read
+//! assert!(effect.kl_divergence > 1.0); // fable depends on its first MLP
 //! # Ok(())
 //! # }
 //! ```
@@ -41,40 +41,40 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// A part of a model.
+/// A component whose output can be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum InterventionTarget {
-    /// `L5H1`: a layer's head.
+    /// An attention head, e.g. `L5H1`.
     Head {
-        /// From 0.
+        /// The layer, from 0.
         layer: usize,
-        /// From 0.
+        /// The head within the layer, from 0.
         head: usize,
     },
-    /// `mlp3`: a layer's MLP.
+    /// An MLP, e.g. `mlp3`.
     Mlp {
-        /// From 0.
+        /// The layer, from 0.
         layer: usize,
     },
 }
 
-/// What becomes of its output.
+/// The replacement of a component's output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Edit {
-    /// Nothing.
+    /// Zero ablation: zeros.
     Zero,
-    /// Its mean over the prompt's tokens.
+    /// Mean ablation: the mean over the prompt's tokens.
     Mean,
-    /// So many times as much.
+    /// The output times a factor.
     Scale(f32),
 }
 
-/// One change.
+/// An intervention on one component.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Intervention {
-    /// Of what.
+    /// The component.
     pub target: InterventionTarget,
-    /// Into what.
+    /// The replacement of its output.
     pub edit: Edit,
 }
 
@@ -86,7 +86,7 @@ impl InterventionTarget {
         }
     }
 
-    /// Its columns at the site.
+    /// The columns of the component at its site.
     fn columns(self, model: &Model) -> Range<usize> {
         let config = model.config();
         let head_dim = config.n_embd / config.n_head;
@@ -96,10 +96,10 @@ impl InterventionTarget {
         }
     }
 
-    /// Whether a model has it.
+    /// Checks that the model has the component.
     ///
     /// # Errors
-    /// [`Error::Parameter`], which names what it has.
+    /// [`Error::Parameter`] with the valid range.
     pub fn check(self, model: &Model) -> Result<()> {
         let config = model.config();
         let (InterventionTarget::Head { layer, .. } | InterventionTarget::Mlp { layer }) = self;
@@ -110,7 +110,7 @@ impl InterventionTarget {
             }
             _ => return Ok(()),
         };
-        Err(Error::Parameter { name: "part to change".into(), found: self.to_string(), expected })
+        Err(Error::Parameter { name: "component".into(), found: self.to_string(), expected })
     }
 }
 
@@ -126,19 +126,21 @@ impl fmt::Display for InterventionTarget {
 impl FromStr for InterventionTarget {
     type Err = String;
 
-    /// Upper and lower case alike.
+    /// Parses `L5H1` or `mlp3`, ignoring case.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let lower = text.trim().to_ascii_lowercase();
         let number = |digits: &str| digits.parse::<u16>().map(usize::from).ok();
-        let part = || match lower.strip_prefix("mlp") {
+        let parse = || match lower.strip_prefix("mlp") {
             Some(layer) => Some(InterventionTarget::Mlp { layer: number(layer)? }),
             None => {
                 let (layer, head) = lower.strip_prefix('l')?.split_once('h')?;
                 Some(InterventionTarget::Head { layer: number(layer)?, head: number(head)? })
             }
         };
-        part().ok_or_else(|| {
-            format!("'{text}' is no part, expected a head such as L5H1 or an MLP such as mlp3")
+        parse().ok_or_else(|| {
+            format!(
+                "unknown component '{text}', expected an attention head such as L5H1 or an MLP such as mlp3"
+            )
         })
     }
 }
@@ -149,74 +151,74 @@ impl fmt::Display for Intervention {
         match edit {
             Edit::Zero => write!(f, "{target} zero"),
             Edit::Mean => write!(f, "{target} mean"),
-            Edit::Scale(by) => write!(f, "{target} × {by}"),
+            Edit::Scale(factor) => write!(f, "{target} × {factor}"),
         }
     }
 }
 
-/// An observer that makes changes wherever it is let in.
+/// An observer that applies interventions to a forward pass.
 #[derive(Clone, Debug)]
-pub struct Interventions(Vec<Write>);
+pub struct Interventions(Vec<SiteEdit>);
 
-/// A change, ready to be made.
+/// An intervention resolved to the columns of a site.
 #[derive(Clone, Debug)]
-struct Write {
+struct SiteEdit {
     site: Site,
     columns: Range<usize>,
-    what: What,
+    operation: EditOperation,
 }
 
 #[derive(Clone, Debug)]
-enum What {
-    /// The same vector for every token.
+enum EditOperation {
+    /// Replaces the columns by the same vector for every token.
     Constant(Vec<f32>),
     Scale(f32),
 }
 
 impl Interventions {
-    /// Makes `changes` ready for a model, to be made in their order. Means are measured over `prompt`, at least one
-    /// token, in one pass of the model as it is.
+    /// Prepares `interventions` for a model; they are applied in order. The means of mean ablation are computed over
+    /// `prompt`, of at least one token, in one pass without interventions.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a part that is not there or a scale that is no finite number; what the pass refuses.
-    pub fn new(model: &Model, prompt: &[u32], changes: &[Intervention]) -> Result<Self> {
-        for change in changes {
-            change.target.check(model)?;
-            if let Edit::Scale(by) = change.edit
-                && !by.is_finite()
+    /// [`Error::Parameter`] for a component that the model does not have or a scale that is not finite; errors of
+    /// [`Model::forward`].
+    pub fn new(model: &Model, prompt: &[u32], interventions: &[Intervention]) -> Result<Self> {
+        for intervention in interventions {
+            intervention.target.check(model)?;
+            if let Edit::Scale(factor) = intervention.edit
+                && !factor.is_finite()
             {
-                let (name, found) = (format!("scale of {}", change.target), by.to_string());
+                let (name, found) = (format!("scale of {}", intervention.target), factor.to_string());
                 return Err(Error::Parameter { name, found, expected: "a finite number".into() });
             }
         }
-        let mean = |change: &&Intervention| change.edit == Edit::Mean;
-        let means =
-            Means::over(model, prompt, changes.iter().filter(mean).map(|change| change.target.site()))?;
-        let write = |change: &Intervention| {
-            let (site, columns) = (change.target.site(), change.target.columns(model));
-            let what = match change.edit {
-                Edit::Zero => What::Constant(vec![0.0; columns.len()]),
-                Edit::Mean => What::Constant(means.at(site, columns.clone())),
-                Edit::Scale(by) => What::Scale(by),
+        let mean_ablated = interventions.iter().filter(|intervention| intervention.edit == Edit::Mean);
+        let means = Means::compute(model, prompt, mean_ablated.map(|ablation| ablation.target.site()))?;
+        let resolve = |intervention: &Intervention| {
+            let (site, columns) = (intervention.target.site(), intervention.target.columns(model));
+            let operation = match intervention.edit {
+                Edit::Zero => EditOperation::Constant(vec![0.0; columns.len()]),
+                Edit::Mean => EditOperation::Constant(means.mean(site, columns.clone())),
+                Edit::Scale(factor) => EditOperation::Scale(factor),
             };
-            Write { site, columns, what }
+            SiteEdit { site, columns, operation }
         };
-        Ok(Self(changes.iter().map(write).collect()))
+        Ok(Self(interventions.iter().map(resolve).collect()))
     }
 }
 
 impl Observer for Interventions {
     fn is_interested(&self, site: Site) -> bool {
-        self.0.iter().any(|write| write.site == site)
+        self.0.iter().any(|edit| edit.site == site)
     }
 
     fn observe(&mut self, site: Site, mut values: ArrayViewMutD<'_, f32>) {
-        for Write { columns, what, .. } in self.0.iter().filter(|write| write.site == site) {
-            let mut part = values.slice_axis_mut(Axis(1), Slice::from(columns.clone()));
-            match what {
-                What::Scale(by) => part *= *by,
-                What::Constant(vector) => {
-                    for mut row in part.outer_iter_mut() {
+        for SiteEdit { columns, operation, .. } in self.0.iter().filter(|edit| edit.site == site) {
+            let mut output = values.slice_axis_mut(Axis(1), Slice::from(columns.clone()));
+            match operation {
+                EditOperation::Scale(factor) => output *= *factor,
+                EditOperation::Constant(vector) => {
+                    for mut row in output.outer_iter_mut() {
                         row.iter_mut().zip(vector).for_each(|(x, constant)| *x = *constant);
                     }
                 }
@@ -225,7 +227,7 @@ impl Observer for Interventions {
     }
 }
 
-/// Sums over tokens, in f64, at the sites that are asked for.
+/// The sums of the activations over all tokens, in f64, at the given sites.
 #[derive(Default)]
 struct Means {
     sums: HashMap<Site, Vec<f64>>,
@@ -233,7 +235,7 @@ struct Means {
 }
 
 impl Means {
-    fn over(model: &Model, prompt: &[u32], sites: impl Iterator<Item = Site>) -> Result<Self> {
+    fn compute(model: &Model, prompt: &[u32], sites: impl Iterator<Item = Site>) -> Result<Self> {
         let width = model.config().n_embd;
         let means = Self { sums: sites.map(|site| (site, vec![0.0; width])).collect(), tokens: prompt.len() };
         if means.sums.is_empty() {
@@ -244,7 +246,7 @@ impl Means {
         Ok(std::mem::take(session.observer()))
     }
 
-    fn at(&self, site: Site, columns: Range<usize>) -> Vec<f32> {
+    fn mean(&self, site: Site, columns: Range<usize>) -> Vec<f32> {
         self.sums[&site][columns].iter().map(|sum| (sum / self.tokens as f64) as f32).collect()
     }
 }
@@ -262,28 +264,28 @@ impl Observer for Means {
     }
 }
 
-/// What changes do to the prediction of the next token.
+/// The effect of interventions on the prediction of the next token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effect {
-    /// The most likely tokens of either prediction, the likeliest before the change first.
+    /// The most likely tokens of both predictions, in descending order of their probability before.
     pub next: Vec<ProbabilityShift>,
     /// Σ p_before · ln(p_before / p_after), in nats.
     pub kl_divergence: f64,
 }
 
-/// A token's probability.
+/// A token's probability before and after interventions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProbabilityShift {
-    /// The token.
+    /// The token id.
     pub id: u32,
-    /// In the model as it is.
+    /// Its probability without interventions.
     pub before: f32,
-    /// In the changed model.
+    /// Its probability with interventions.
     pub after: f32,
 }
 
 impl Effect {
-    /// Compares two predictions, logits `[vocab_size]` each, and names the `n` most likely tokens of both.
+    /// Compares two predictions, logits `[vocab_size]` each, and returns the `n` most likely tokens of both.
     pub fn measure(before: &[f32], after: &[f32], n: usize) -> Self {
         let (p, q) = (LogSoftmax::new(before), LogSoftmax::new(after));
         let shift = |id: u32| ProbabilityShift {
@@ -295,7 +297,7 @@ impl Effect {
         ids.extend(
             others
                 .into_iter()
-                .filter(|(id, _)| !ids.iter().any(|(known, _)| known == id))
+                .filter(|(id, _)| !ids.iter().any(|(other, _)| other == id))
                 .collect::<Vec<_>>(),
         );
         let mut next: Vec<ProbabilityShift> = ids.into_iter().map(|(id, _)| shift(id)).collect();
@@ -304,20 +306,20 @@ impl Effect {
     }
 }
 
-/// Interventions, and what they did.
+/// Interventions and their joint effect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// In the order they were made.
-    pub changes: Vec<Intervention>,
-    /// Of all of them together.
+    /// The interventions, in the order they are applied.
+    pub interventions: Vec<Intervention>,
+    /// Their joint effect.
     pub effect: Effect,
 }
 
-/// `changed: L5H2 zero, mlp3 × 2`
+/// Formats as `interventions: L5H2 zero, mlp3 × 2`.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let changes: Vec<String> = self.changes.iter().map(Intervention::to_string).collect();
-        write!(f, "changed: {}", changes.join(", "))
+        let interventions: Vec<String> = self.interventions.iter().map(Intervention::to_string).collect();
+        write!(f, "interventions: {}", interventions.join(", "))
     }
 }
 
@@ -326,23 +328,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_read_as_they_are_written() {
-        for (text, part) in [
+    fn intervention_target_round_trips() {
+        for (text, target) in [
             ("L5H1", InterventionTarget::Head { layer: 5, head: 1 }),
             ("l0h11", InterventionTarget::Head { layer: 0, head: 11 }),
             ("MLP3", InterventionTarget::Mlp { layer: 3 }),
         ] {
-            assert_eq!(text.parse(), Ok(part));
-            assert_eq!(part.to_string().parse(), Ok(part));
+            assert_eq!(text.parse(), Ok(target));
+            assert_eq!(target.to_string().parse(), Ok(target));
         }
-        for wrong in ["", "L5", "H1", "5.1", "mlp", "mlp-1", "L1H", "L1H2H3", "attn3", "L1H99999999"] {
-            let error = wrong.parse::<InterventionTarget>().unwrap_err();
-            assert!(error.starts_with(&format!("'{wrong}' is no part, expected")), "{error}");
+        for invalid in ["", "L5", "H1", "5.1", "mlp", "mlp-1", "L1H", "L1H2H3", "attn3", "L1H99999999"] {
+            let error = invalid.parse::<InterventionTarget>().unwrap_err();
+            assert!(error.starts_with(&format!("unknown component '{invalid}', expected")), "{error}");
         }
     }
 
     #[test]
-    fn an_effect_names_what_was_and_what_is_likely() {
+    fn effect_lists_top_tokens_before_and_after() {
         let (before, after) = ([0.0, 3.0, 2.0, -1.0], [0.0, -1.0, 2.0, 3.0]);
         let effect = Effect::measure(&before, &after, 2);
         let ids: Vec<u32> = effect.next.iter().map(|shift| shift.id).collect();

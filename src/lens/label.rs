@@ -1,19 +1,20 @@
-//! A token as it can be shown: every byte visible.
+//! Printable labels of tokens, with every byte visible.
 
 use crate::Hornbook;
 
-/// A token's label: its text with a dot for a space and arrows for line feed and tab; bytes that are no text
-/// on their own, such as half a character, as `\xE2`. An id alone (`#15`) where there is no text.
+/// Returns a token's label: its text with `·` for a space, `↵` for a line feed and `→` for a tab. Bytes that are not
+/// valid UTF-8 on their own, such as part of a character, are written as `\xE2`. Without a tokenizer, the label is the
+/// id (`#15`).
 ///
-/// Two tokens of different bytes have different labels, but for those whose text holds these signs themselves.
+/// Tokens with different bytes have different labels, unless their text contains these symbols itself.
 pub fn label(hornbook: &Hornbook, id: u32) -> String {
     match hornbook.try_tokenizer().map(|tokenizer| tokenizer.token_bytes(id)) {
         None | Some([]) => format!("#{id}"),
-        Some(bytes) => of_bytes(bytes),
+        Some(bytes) => label_bytes(bytes),
     }
 }
 
-fn of_bytes(bytes: &[u8]) -> String {
+fn label_bytes(bytes: &[u8]) -> String {
     let mut label = String::new();
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -30,7 +31,8 @@ fn of_bytes(bytes: &[u8]) -> String {
     label
 }
 
-/// Control characters, and what turns or joins its neighbours or takes no room: all that could play tricks on a page.
+/// Whether a character is a control, bidirectional, combining, zero-width or whitespace character, which could garble
+/// a page or a terminal.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || c.is_whitespace()
@@ -44,11 +46,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_shows() {
-        assert_eq!(of_bytes(b" the"), "·the");
-        assert_eq!(of_bytes(b"\n\t\r\x07"), "↵→\\u{d}\\u{7}");
-        assert_eq!(of_bytes(b"\xE2\x80"), "\\xE2\\x80");
-        assert_eq!(of_bytes("é\u{202E}\u{200B}\u{A0}".as_bytes()), "é\\u{202e}\\u{200b}\\u{a0}");
-        assert_eq!(of_bytes(b"</script>"), "</script>");
+    fn label_makes_every_byte_visible() {
+        assert_eq!(label_bytes(b" the"), "·the");
+        assert_eq!(label_bytes(b"\n\t\r\x07"), "↵→\\u{d}\\u{7}");
+        assert_eq!(label_bytes(b"\xE2\x80"), "\\xE2\\x80");
+        assert_eq!(label_bytes("é\u{202E}\u{200B}\u{A0}".as_bytes()), "é\\u{202e}\\u{200b}\\u{a0}");
+        assert_eq!(label_bytes(b"</script>"), "</script>");
     }
 }

@@ -1,10 +1,11 @@
-//! Looking inside: what goes on while a text is read, taken from the engine's own forward pass.
+//! Interpretability: the activations of the engine's own forward pass, and what they mean.
 //!
-//! A [`ActivationCache`] keeps what one pass computed, and there are many ways of reading it: which tokens attend to which
-//! ([`telling`] picks the head most worth a look), what the model would answer at every depth ([`logit_lens`]), how
-//! surprised it was by each token ([`surprise`]), which heads and MLPs speak for a token ([`attribution`]). The
-//! [`report`] puts all of it on one page for a browser. Others change the pass or walk through it: [`ablate`] switches parts
-//! off, [`heads`] says what each head does, [`positions`] compares position embeddings, [`walk`] goes step by step.
+//! An [`ActivationCache`] keeps what one pass computed. Several modules analyze it: [`saliency`] picks an attention
+//! head worth a look, [`logit_lens`] shows the prediction at every depth, [`surprisal`] how well each token was
+//! predicted, and [`attribution`] which heads and MLPs raise a token's logit. The [`report`] shows all of it on one
+//! HTML page. Other modules change the pass or run their own: [`intervention`] ablates and scales components,
+//! [`heads`] classifies attention heads, [`positions`] compares position embeddings, and [`walkthrough`] explains the
+//! pass step by step.
 
 pub mod activation_cache;
 pub mod attribution;

@@ -1,33 +1,33 @@
-//! Which head is most worth a look?
+//! Head saliency: a heuristic for which attention head to look at first.
 //!
-//! Most heads of a GPT-2 do something that position alone explains: they attend to the first token (which is how a head
-//! rests), to the token before, or to the token itself. A head that looks hard at *one other* token has found
-//! something in the text. So a head's score is
+//! Most heads of a GPT-2 mainly attend to positions: to the first token (an attention sink), to the previous token, or
+//! to the token itself. A head with a large attention weight on one *other* token responds to the content of the text.
+//! The saliency of a head is
 //!
 //! ```text
-//! score = mean over tokens i ≥ 3 of  max { pattern[i, j] : 0 < j < i − 1 }
+//! saliency = mean over tokens i ≥ 3 of  max { pattern[i, j] : 0 < j < i − 1 }
 //! ```
 //!
-//! the largest share of its attention that a token gives one that is neither the first, nor the one before, nor itself.
-//! It is a number to sort by and no more: it does not say that the head matters for the answer.
+//! the mean over tokens of the largest attention weight on a token that is not the first, the previous or the token
+//! itself. It serves to sort heads; it does not measure how much a head matters for the prediction.
 
 use super::ActivationCache;
 
-/// A head and its score.
+/// A head and its saliency.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HeadSaliency {
-    /// Its block.
+    /// The layer, from 0.
     pub layer: usize,
-    /// Its number.
+    /// The head within the layer, from 0.
     pub head: usize,
-    /// From 0 to 1; 0 for all heads of a text of three tokens or less.
-    pub score: f32,
+    /// The saliency, from 0 to 1; 0 for a text of at most three tokens.
+    pub saliency: f32,
 }
 
-/// The score of a head.
-pub fn head_saliency(capture: &ActivationCache, layer: usize, head: usize) -> f32 {
-    let pattern = capture.pattern(layer, head);
-    let tokens = 3..capture.len();
+/// Returns the saliency of a head.
+pub fn head_saliency(cache: &ActivationCache, layer: usize, head: usize) -> f32 {
+    let pattern = cache.pattern(layer, head);
+    let tokens = 3..cache.len();
     if tokens.is_empty() {
         return 0.0;
     }
@@ -36,13 +36,14 @@ pub fn head_saliency(capture: &ActivationCache, layer: usize, head: usize) -> f3
     tokens.map(largest).sum::<f32>() / n
 }
 
-/// The head with the largest score, of one block or of all; the first among equals.
-pub fn most_salient_head(capture: &ActivationCache, layer: Option<usize>) -> HeadSaliency {
-    let (n_layer, n_head, ..) = capture.patterns.dim();
+/// Returns the head with the largest saliency in one layer or in all layers; the first one in case of ties.
+pub fn most_salient_head(cache: &ActivationCache, layer: Option<usize>) -> HeadSaliency {
+    let (n_layer, n_head, ..) = cache.patterns.dim();
     let layers = layer.map_or(0..n_layer, |layer| layer..layer + 1);
     let heads = layers.flat_map(|layer| (0..n_head).map(move |head| (layer, head)));
-    let scored =
-        heads.map(|(layer, head)| HeadSaliency { layer, head, score: head_saliency(capture, layer, head) });
-    let better = |best: HeadSaliency, next: HeadSaliency| if next.score > best.score { next } else { best };
-    scored.reduce(better).unwrap_or(HeadSaliency { layer: 0, head: 0, score: 0.0 })
+    let candidates =
+        heads.map(|(layer, head)| HeadSaliency { layer, head, saliency: head_saliency(cache, layer, head) });
+    let max =
+        |best: HeadSaliency, next: HeadSaliency| if next.saliency > best.saliency { next } else { best };
+    candidates.reduce(max).unwrap_or(HeadSaliency { layer: 0, head: 0, saliency: 0.0 })
 }

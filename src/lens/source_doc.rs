@@ -1,27 +1,27 @@
-//! What an operation says about itself: the head of its own source file, so that an explanation and the code it explains
-//! cannot drift apart.
+//! The documentation of an operation, parsed from the module comment of its source file, so that explanations and code
+//! cannot diverge.
 
 use serde::Serialize;
 
-/// What a file says about its operation.
+/// The documentation in a source file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SourceDoc {
-    /// The file.
+    /// The path of the file below `src`.
     pub file: &'static str,
-    /// What comes before the formula, its paragraphs on one line each; all of it where there is no formula.
-    pub idea: Vec<String>,
-    /// The first block that is no Rust, line by line.
+    /// The paragraphs before the formula, one line each; all paragraphs if there is no formula.
+    pub description: Vec<String>,
+    /// The lines of the first `text` block.
     pub formula: Vec<String>,
 }
 
-/// A file that documents an operation.
+/// The path and the text of a source file.
 macro_rules! source {
     ($path:literal) => {
         ($path, include_str!(concat!("../", $path)))
     };
 }
 
-/// A file and its text.
+/// The path and the text of a source file.
 pub(super) type Source = (&'static str, &'static str);
 pub(super) const TOKENS: Source = source!("tokenizer/mod.rs");
 pub(super) const MERGES: Source = source!("tokenizer/merge_steps.rs");
@@ -36,10 +36,10 @@ pub(super) const LOGITS: Source = source!("kernels/logits.rs");
 pub(super) const SOFTMAX: Source = source!("kernels/softmax.rs");
 
 impl SourceDoc {
-    /// The head of a source file.
+    /// Parses the module comment of a source file.
     pub(super) fn parse((file, source): Source) -> Self {
         let lines = source.lines().map_while(|line| line.strip_prefix("//!")).map(|line| line.trim_end());
-        let (mut idea, mut formula) = (vec![String::new()], vec![]);
+        let (mut description, mut formula) = (vec![String::new()], vec![]);
         let mut in_block = false;
         for line in lines {
             let line = line.strip_prefix(' ').unwrap_or(line);
@@ -47,19 +47,20 @@ impl SourceDoc {
                 (false, Some("text")) => in_block = true,
                 (_, Some(_)) => break,
                 (true, None) => formula.push(line.to_string()),
-                (false, None) if line.is_empty() => idea.push(String::new()),
+                (false, None) if line.is_empty() => description.push(String::new()),
                 (false, None) => {
-                    let paragraph = idea.last_mut().expect("there is one from the start");
+                    let paragraph = description.last_mut().expect("description starts with one paragraph");
                     *paragraph += if paragraph.is_empty() { "" } else { " " };
                     *paragraph += line;
                 }
             }
         }
-        idea.retain(|paragraph| !paragraph.is_empty());
-        // Links are for a browser.
-        let plain = |text: &mut String| *text = text.replace("[`", "`").replace("`]", "`").replace('`', "");
-        idea.iter_mut().for_each(plain);
-        Self { file, idea, formula }
+        description.retain(|paragraph| !paragraph.is_empty());
+        // Removes the markup of links and code.
+        let strip_markup =
+            |text: &mut String| *text = text.replace("[`", "`").replace("`]", "`").replace('`', "");
+        description.iter_mut().for_each(strip_markup);
+        Self { file, description, formula }
     }
 }
 
@@ -68,22 +69,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_operation_says_what_it_is() {
+    fn every_operation_has_description_and_formula() {
         let with_formula =
             [EMBEDDING, POSITIONS, LAYER_NORM, LINEAR, ATTENTION, MLP, ACTIVATION, LOGITS, SOFTMAX];
         for source in with_formula.into_iter().chain([MERGES]) {
             let doc = SourceDoc::parse(source);
-            let idea = doc.idea.join(" ");
-            assert!(idea.len() > 40 && idea.ends_with(['.', ':', '?']), "{}: {idea}", doc.file);
+            let description = doc.description.join(" ");
+            assert!(
+                description.len() > 40 && description.ends_with(['.', ':', '?']),
+                "{}: {description}",
+                doc.file
+            );
             assert!(doc.formula.iter().any(|line| line.contains('=')), "{}: {:?}", doc.file, doc.formula);
-            assert!(!idea.contains('`'), "{}: {idea}", doc.file);
+            assert!(!description.contains('`'), "{}: {description}", doc.file);
         }
         let tokens = SourceDoc::parse(TOKENS);
-        assert!(tokens.idea.len() > 1 && tokens.formula.is_empty());
-        // The words are the file's own.
+        assert!(tokens.description.len() > 1 && tokens.formula.is_empty());
+        // The text is that of the source file.
         let norm = SourceDoc::parse(LAYER_NORM);
         assert!(
-            norm.idea[0].starts_with("Layer normalization: give each token's vector mean 0 and variance 1")
+            norm.description[0]
+                .starts_with("Layer normalization: give each token's vector mean 0 and variance 1")
         );
         assert!(norm.formula[0].starts_with("y = (x − mean(x)) / √(var(x) + ε)"));
     }

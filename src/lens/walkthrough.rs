@@ -1,8 +1,7 @@
-//! The forward pass as a walk: every step with its idea, its formula, its shapes, some of its numbers, and what it cost.
+//! A walkthrough of the forward pass: every step with its description, formula, shapes, activations and cost.
 //!
-//! What a step says about itself is what the operation's own file says ([`doc`](super::doc)). The numbers are the last
-//! token's, taken from one pass; the times are medians of several, each of which stops at every step to look at the
-//! clock.
+//! Descriptions and formulas come from the operation's source file ([`source_doc`](super::source_doc)). The activations
+//! are those of the last token in one pass. The times are medians over several passes that are timed at every step.
 
 use super::source_doc::{
     ACTIVATION, ATTENTION, EMBEDDING, LAYER_NORM, LINEAR, LOGITS, MERGES, MLP, POSITIONS, SOFTMAX, Source,
@@ -16,96 +15,97 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::time::Instant;
 
-/// Passes that times are medians of.
-const PASSES: usize = 5;
-/// Numbers of a row that are shown.
-const SHOWN: usize = 6;
-/// Tokens that are named where there is one for every token of the vocabulary.
-const BEST: usize = 5;
+/// The number of timed passes.
+const TIMED_PASSES: usize = 5;
+/// The number of values per sample.
+const SAMPLE_LEN: usize = 6;
+/// The number of most likely tokens to keep.
+const TOP_TOKENS: usize = 5;
 
-/// A step of the walk.
+/// A step of the forward pass.
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
-    /// What happens.
+    /// The title.
     pub title: String,
-    /// The block it happens in.
+    /// The layer, if the step is in a block.
     pub layer: Option<usize>,
-    /// What the operation says about itself.
+    /// The documentation of the operation.
     pub doc: SourceDoc,
-    /// The shapes that go in and come out.
+    /// The shapes of inputs and output.
     pub shapes: String,
-    /// Where the numbers were seen.
-    pub rows: Vec<Row>,
-    /// For attention: what the last token attends to, in the head that looks furthest from it and the first token.
-    pub attends: Option<Attends>,
-    /// For logits and probabilities: the most likely tokens and their numbers.
-    pub best: Vec<(u32, f32)>,
-    /// Seconds it took.
+    /// Samples of the last token's activations, by site.
+    pub activations: Vec<ActivationSample>,
+    /// For attention: the attention weights of the last token, in the head that attends most to the tokens between the
+    /// first and itself.
+    pub attention: Option<AttentionRow>,
+    /// For logits and probabilities: the most likely token ids and their values.
+    pub top_tokens: Vec<(u32, f32)>,
+    /// The time in seconds.
     pub seconds: f64,
-    /// Additions and multiplications, where there are any to speak of.
-    pub operations: f64,
+    /// FLOPs, 0 if negligible.
+    pub flops: f64,
 }
 
-/// A row of numbers.
+/// A sample of the activations at a site.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
-    /// What they are: the site's name.
-    pub name: String,
-    /// The first of them.
+pub struct ActivationSample {
+    /// The name of the site.
+    pub site: String,
+    /// The first values.
     pub values: Vec<f32>,
-    /// How many there are.
+    /// The number of all values.
     pub width: usize,
-    /// The root of the sum of their squares.
-    pub length: f32,
+    /// The norm of all values.
+    pub norm: f32,
 }
 
-/// What a token attends to.
+/// The attention weights of one token in one head.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Attends {
-    /// In this head.
+pub struct AttentionRow {
+    /// The head within the layer, from 0.
     pub head: usize,
-    /// How much of each token, itself the last; they add up to 1.
-    pub shares: Vec<f32>,
+    /// The weight of each token up to itself; they sum to 1.
+    pub weights: Vec<f32>,
 }
 
-/// Walks through a prompt, at least one token, and returns every step, of all blocks.
+/// Runs a prompt of at least one token through the model and returns every step of all blocks.
 ///
 /// # Errors
-/// What the pass refuses, and [`Error::Message`] for no token at all.
+/// As [`Model::forward`]; [`Error::Message`] for an empty prompt.
 pub fn walkthrough(model: &Model, tokens: &[u32]) -> Result<Vec<Step>> {
     if tokens.is_empty() {
         return Err(Error::Message("the prompt is empty".into()));
     }
-    let mut clocks: Vec<HashMap<Site, f64>> = vec![];
-    for _ in 0..=PASSES {
-        let mut clock = Clock { last: Instant::now(), seconds: HashMap::new() };
-        pass(model, tokens, &mut clock)?;
-        clocks.push(clock.seconds);
+    let mut times: Vec<HashMap<Site, f64>> = vec![];
+    for _ in 0..=TIMED_PASSES {
+        let mut timer = SiteTimer { last: Instant::now(), seconds: HashMap::new() };
+        pass(model, tokens, &mut timer)?;
+        times.push(timer.seconds);
     }
-    clocks.remove(0); // the first one warms up
-    let mut seen = Seen::default();
-    let logits = pass(model, tokens, &mut seen)?;
-    Ok(Walker { model, n: tokens.len(), clocks, seen, logits }.steps())
+    times.remove(0); // warm-up
+    let mut recorder = LastTokenRecorder::default();
+    let logits = pass(model, tokens, &mut recorder)?;
+    Ok(StepBuilder { model, n: tokens.len(), times, recorder, logits }.steps())
 }
 
-/// One pass over all tokens; returns the last one's logits.
-fn pass(model: &Model, tokens: &[u32], see: &mut impl Observer) -> Result<Vec<f32>> {
+/// Runs one pass over all tokens and returns the last one's logits.
+fn pass(model: &Model, tokens: &[u32], observer: &mut impl Observer) -> Result<Vec<f32>> {
     let mut cache = KvCache::new(model.config(), tokens.len(), model.kv_precision());
     let mut workspace = Workspace::new();
     let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::Last };
-    model.forward(&mut [segment], &mut workspace, see)?;
+    model.forward(&mut [segment], &mut workspace, observer)?;
     Ok(workspace.logits().row(0).to_vec())
 }
 
-/// Seconds from the site before to each.
-struct Clock {
+/// The seconds from the previous site to each site.
+struct SiteTimer {
     last: Instant,
     seconds: HashMap<Site, f64>,
 }
 
-impl Observer for Clock {
+impl Observer for SiteTimer {
     fn is_interested(&self, site: Site) -> bool {
-        !matches!(site, Site::Pattern(_)) // which the pass does not compute for itself
+        !matches!(site, Site::Pattern(_)) // computed only for observers
     }
 
     fn observe(&mut self, site: Site, _: ArrayViewMutD<'_, f32>) {
@@ -115,47 +115,56 @@ impl Observer for Clock {
     }
 }
 
-/// The last token's numbers at every site.
+/// Records the last token's activations at every site.
 #[derive(Default)]
-struct Seen {
-    rows: HashMap<Site, Vec<f32>>,
-    attends: HashMap<usize, Attends>,
+struct LastTokenRecorder {
+    activations: HashMap<Site, Vec<f32>>,
+    attention: HashMap<usize, AttentionRow>,
 }
 
-impl Observer for Seen {
+impl Observer for LastTokenRecorder {
     fn observe(&mut self, site: Site, values: ArrayViewMutD<'_, f32>) {
         let last = values.shape()[values.ndim() - 2] - 1;
         let last = values.index_axis(Axis(values.ndim() - 2), last);
         match (site, last.view().into_dimensionality::<Ix2>()) {
             (Site::Pattern(layer), Ok(heads)) => {
                 let n = heads.ncols();
-                let between = |head: usize| heads.row(head).iter().take(n - 1).skip(1).sum::<f32>();
-                let head = (0..heads.nrows()).max_by(|&a, &b| between(a).total_cmp(&between(b))).unwrap_or(0);
-                self.attends.insert(layer, Attends { head, shares: heads.row(head).to_vec() });
+                let weight_between = |head: usize| heads.row(head).iter().take(n - 1).skip(1).sum::<f32>();
+                let head = (0..heads.nrows())
+                    .max_by(|&a, &b| weight_between(a).total_cmp(&weight_between(b)))
+                    .unwrap_or(0);
+                self.attention.insert(layer, AttentionRow { head, weights: heads.row(head).to_vec() });
             }
-            _ => drop(self.rows.insert(site, last.iter().copied().collect())),
+            _ => drop(self.activations.insert(site, last.iter().copied().collect())),
         }
     }
 }
 
-/// Puts the steps together.
-struct Walker<'m> {
+/// Builds the steps from the recorded activations and times.
+struct StepBuilder<'m> {
     model: &'m Model,
     n: usize,
-    clocks: Vec<HashMap<Site, f64>>,
-    seen: Seen,
+    times: Vec<HashMap<Site, f64>>,
+    recorder: LastTokenRecorder,
     logits: Vec<f32>,
 }
 
-impl Walker<'_> {
+impl StepBuilder<'_> {
     fn steps(&self) -> Vec<Step> {
         let config = self.model.config();
         let (n, d, vocab) = (self.n, config.n_embd, config.vocab_size);
         let mut steps = vec![
-            self.step("The text becomes tokens", None, TOKENS, format!("text → [{n}]"), &[], 0.0),
-            self.step("How: bytes are joined", None, MERGES, format!("text → [{n}]"), &[], 0.0),
+            self.step("Tokenization: text to token ids", None, TOKENS, format!("text → [{n}]"), &[], 0.0),
             self.step(
-                "A token's id becomes its row of the table",
+                "Byte-pair encoding: merging bytes into tokens",
+                None,
+                MERGES,
+                format!("text → [{n}]"),
+                &[],
+                0.0,
+            ),
+            self.step(
+                "Token embedding: one row of wte per token",
                 None,
                 EMBEDDING,
                 format!("[{n}] of [{vocab}, {d}] → [{n}, {d}]"),
@@ -163,7 +172,7 @@ impl Walker<'_> {
                 0.0,
             ),
             self.step(
-                "Its position is added",
+                "Position embedding: added to the token embedding",
                 None,
                 POSITIONS,
                 format!("[{n}, {d}] + [{n}, {d}] → [{n}, {d}]"),
@@ -174,40 +183,40 @@ impl Walker<'_> {
         for layer in 0..config.n_layer {
             steps.extend(self.block(layer));
         }
-        steps.push(self.norm("The last layer norm", None, Site::FinalNorm));
-        let mut head = self.step(
-            "The head scores every token of the vocabulary",
+        steps.push(self.norm("Final layer norm (ln_f)", None, Site::FinalNorm));
+        let mut lm_head = self.step(
+            "LM head: a logit for every token of the vocabulary",
             None,
             LOGITS,
             format!("the last token's [1, {d}] · [{d}, {vocab}] → [1, {vocab}]"),
             &[Site::Logits],
             (2 * d * vocab) as f64,
         );
-        head.best = best(&self.logits);
+        lm_head.top_tokens = top_tokens(&self.logits);
         let mut probabilities = self.logits.clone();
         let start = Instant::now();
         softmax(self.model.pool().isa(), &mut probabilities);
         let seconds = start.elapsed().as_secs_f64();
-        let title = "Scores become probabilities, and one token is drawn by them";
+        let title = "Softmax and sampling: probabilities, from which the next token is drawn";
         let last = Step {
-            best: best(&probabilities),
+            top_tokens: top_tokens(&probabilities),
             seconds,
             ..self.step(title, None, SOFTMAX, format!("[1, {vocab}] → [1, {vocab}]"), &[], 0.0)
         };
-        steps.extend([head, last]);
+        steps.extend([lm_head, last]);
         steps
     }
 
-    /// Look around, then think.
+    /// The steps of one block.
     fn block(&self, layer: usize) -> [Step; 8] {
         let config = self.model.config();
         let (n, d, heads, inner) = (self.n, config.n_embd, config.n_head, config.n_inner);
         let head_dim = d / heads;
-        let product =
+        let linear_shapes =
             |from: usize, to: usize| format!("[{n}, {from}] · [{from}, {to}] + [{to}] → [{n}, {to}]");
-        let multiply = |from: usize, to: usize| (2 * n * from * to) as f64;
+        let linear_flops = |from: usize, to: usize| (2 * n * from * to) as f64;
         let mut attention = self.step(
-            "Every token looks at those before it",
+            "Attention: every token attends to the tokens before it",
             Some(layer),
             ATTENTION,
             format!(
@@ -216,37 +225,37 @@ impl Walker<'_> {
             &[Site::Z(layer)],
             (4 * d * (n * (n + 1) / 2)) as f64,
         );
-        attention.attends = self.seen.attends.get(&layer).cloned();
+        attention.attention = self.recorder.attention.get(&layer).cloned();
         [
-            self.norm("Each token is normalised", Some(layer), Site::Ln1(layer)),
+            self.norm("Layer norm (ln_1)", Some(layer), Site::Ln1(layer)),
             self.step(
-                "Queries, keys and values (c_attn)",
+                "Queries, keys and values (attn.c_attn)",
                 Some(layer),
                 LINEAR,
-                product(d, 3 * d),
+                linear_shapes(d, 3 * d),
                 &[Site::Q(layer), Site::K(layer), Site::V(layer)],
-                multiply(d, 3 * d),
+                linear_flops(d, 3 * d),
             ),
             attention,
             self.step(
-                "What the heads found is mixed and added (attn.c_proj)",
+                "Attention output projection, added to the residual stream (attn.c_proj)",
                 Some(layer),
                 LINEAR,
-                product(d, d),
+                linear_shapes(d, d),
                 &[Site::AttnOut(layer), Site::ResidMid(layer)],
-                multiply(d, d),
+                linear_flops(d, d),
             ),
-            self.norm("Each token is normalised again", Some(layer), Site::Ln2(layer)),
+            self.norm("Layer norm (ln_2)", Some(layer), Site::Ln2(layer)),
             self.step(
-                "The MLP widens each token (mlp.c_fc)",
+                "MLP: first linear layer (mlp.c_fc)",
                 Some(layer),
                 MLP,
-                product(d, inner),
+                linear_shapes(d, inner),
                 &[Site::Pre(layer)],
-                multiply(d, inner),
+                linear_flops(d, inner),
             ),
             self.step(
-                "It is bent",
+                "MLP: activation function",
                 Some(layer),
                 ACTIVATION,
                 format!("[{n}, {inner}] → [{n}, {inner}]"),
@@ -254,12 +263,12 @@ impl Walker<'_> {
                 0.0,
             ),
             self.step(
-                "It is narrowed and added (mlp.c_proj)",
+                "MLP: second linear layer, added to the residual stream (mlp.c_proj)",
                 Some(layer),
                 LINEAR,
-                product(inner, d),
+                linear_shapes(inner, d),
                 &[Site::MlpOut(layer), Site::ResidPost(layer)],
-                multiply(inner, d),
+                linear_flops(inner, d),
             ),
         ]
     }
@@ -270,7 +279,7 @@ impl Walker<'_> {
         self.step(title, layer, LAYER_NORM, shapes, &[site], (8 * n * d) as f64)
     }
 
-    /// A step that ends where the last of `sites` is seen.
+    /// Builds a step that ends at the last of `sites`.
     fn step(
         &self,
         title: &str,
@@ -278,42 +287,45 @@ impl Walker<'_> {
         source: Source,
         shapes: String,
         sites: &[Site],
-        operations: f64,
+        flops: f64,
     ) -> Step {
         Step {
             title: title.into(),
             layer,
             doc: SourceDoc::parse(source),
             shapes,
-            rows: sites.iter().map(|site| Row::new(*site, &self.seen.rows[site])).collect(),
-            attends: None,
-            best: vec![],
+            activations: sites
+                .iter()
+                .map(|site| ActivationSample::new(*site, &self.recorder.activations[site]))
+                .collect(),
+            attention: None,
+            top_tokens: vec![],
             seconds: sites.iter().map(|site| self.seconds(*site)).sum(),
-            operations,
+            flops,
         }
     }
 
-    /// The median time from the site before.
+    /// The median time from the previous site.
     fn seconds(&self, site: Site) -> f64 {
-        let mut all: Vec<f64> = self.clocks.iter().filter_map(|clock| clock.get(&site).copied()).collect();
+        let mut all: Vec<f64> = self.times.iter().filter_map(|times| times.get(&site).copied()).collect();
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
     }
 }
 
-impl Row {
-    fn new(site: Site, row: &[f32]) -> Self {
-        let length = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt() as f32;
-        let values = row.iter().copied().take(SHOWN).collect();
-        Self { name: site.to_string(), values, width: row.len(), length }
+impl ActivationSample {
+    fn new(site: Site, activations: &[f32]) -> Self {
+        let norm = activations.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt() as f32;
+        let values = activations.iter().copied().take(SAMPLE_LEN).collect();
+        Self { site: site.to_string(), values, width: activations.len(), norm }
     }
 }
 
-/// The largest numbers and whose they are.
-fn best(numbers: &[f32]) -> Vec<(u32, f32)> {
-    let mut all: Vec<(u32, f32)> = (0..).zip(numbers.iter().copied()).collect();
+/// Returns the tokens with the largest values.
+fn top_tokens(values: &[f32]) -> Vec<(u32, f32)> {
+    let mut all: Vec<(u32, f32)> = (0..).zip(values.iter().copied()).collect();
     all.sort_by(|a, b| b.1.total_cmp(&a.1));
-    all.truncate(BEST);
+    all.truncate(TOP_TOKENS);
     all
 }
 
@@ -329,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_numbers_are_the_pass_own() {
+    fn walkthrough_activations_equal_forward_pass() {
         let model = fable();
         let tokens = [11, 402, 7, 1999, 7];
         let steps = walkthrough(&model, &tokens).unwrap();
@@ -337,37 +349,40 @@ mod tests {
         let logits = pass(&model, &tokens, &mut ()).unwrap();
         let last = &steps[steps.len() - 1];
         assert_eq!(
-            last.best[0].0 as usize,
+            last.top_tokens[0].0 as usize,
             (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap()
         );
         let mut norms = vec![];
-        let mut look = |site: Site, values: ArrayViewMutD<'_, f32>| {
+        let mut observer = |site: Site, values: ArrayViewMutD<'_, f32>| {
             if site == Site::ResidPost(3) {
                 norms = values.index_axis(Axis(0), 4).iter().copied().collect();
             }
         };
-        pass(&model, &tokens, &mut look).unwrap();
-        let row = steps
+        pass(&model, &tokens, &mut observer).unwrap();
+        let sample = steps
             .iter()
-            .flat_map(|step| &step.rows)
-            .find(|row| row.name == "blocks.3.hook_resid_post")
+            .flat_map(|step| &step.activations)
+            .find(|sample| sample.site == "blocks.3.hook_resid_post")
             .unwrap();
-        assert_eq!(*row, Row::new(Site::ResidPost(3), &norms));
+        assert_eq!(*sample, ActivationSample::new(Site::ResidPost(3), &norms));
         for step in &steps {
             assert!(step.seconds >= 0.0 && step.seconds < 1.0, "{}", step.title);
-            if let Some(attends) = &step.attends {
-                assert!((attends.shares.iter().sum::<f32>() - 1.0).abs() < 1e-5 && attends.shares.len() == 5);
+            if let Some(attention) = &step.attention {
+                assert!(
+                    (attention.weights.iter().sum::<f32>() - 1.0).abs() < 1e-5
+                        && attention.weights.len() == 5
+                );
             }
         }
     }
 
     #[test]
-    fn the_work_of_one_token_by_hand() {
+    fn flops_of_one_token_match_formula() {
         let steps = walkthrough(&fable(), &[7]).unwrap();
-        let products = steps
+        let matrix_steps = steps
             .iter()
             .filter(|step| !["layer_norm.rs", "positions.rs"].iter().any(|f| step.doc.file.ends_with(f)));
-        let found: f64 = products.map(|step| step.operations).sum();
+        let found: f64 = matrix_steps.map(|step| step.flops).sum();
         let matrices = 6 * (256 * 768 + 256 * 256 + 2 * 256 * 1024) + 4096 * 256;
         assert_eq!(found, (2 * matrices + 6 * 4 * 256) as f64); // every matrix once, and attention over itself
     }

@@ -8,7 +8,7 @@ pub fn data(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)
 }
 
-/// The tiny checkpoints that have a reference.
+/// The tiny checkpoints with a reference.
 pub fn folders() -> Vec<String> {
     let mut all: Vec<String> = std::fs::read_dir(data(""))
         .unwrap()
@@ -20,24 +20,24 @@ pub fn folders() -> Vec<String> {
     all
 }
 
-/// What PyTorch computed for one checkpoint.
+/// The values computed by PyTorch for one checkpoint.
 pub struct Reference(Vec<u8>);
 
 impl Reference {
     pub fn read(folder: &str) -> Self {
-        Self::of(folder, "reference.safetensors")
+        Self::from_file(folder, "reference.safetensors")
     }
 
-    pub fn of(folder: &str, file: &str) -> Self {
+    pub fn from_file(folder: &str, file: &str) -> Self {
         Self(std::fs::read(data(folder).join(file)).unwrap())
     }
 
-    /// What scripts/make_parts_reference.py wrote for it.
+    /// The reference written by scripts/make_parts_reference.py.
     pub fn parts(folder: &str) -> Self {
         Self(std::fs::read(data(folder).join("parts.safetensors")).unwrap())
     }
 
-    /// The tensors whose names begin so.
+    /// The names of the tensors that start with `prefix`.
     pub fn names(&self, prefix: &str) -> Vec<String> {
         let file = SafeTensors::deserialize(&self.0).unwrap();
         file.names().into_iter().filter(|name| name.starts_with(prefix)).map(str::to_string).collect()
@@ -51,23 +51,23 @@ impl Reference {
         SafeTensors::deserialize(&self.0).unwrap().tensor(name).is_ok()
     }
 
-    /// The tokens.
+    /// The token ids.
     pub fn ids(&self) -> Vec<u32> {
-        self.whole("input_ids")
+        self.integers("input_ids")
     }
 
-    /// The whole numbers of the tensor `name`.
-    pub fn whole(&self, name: &str) -> Vec<u32> {
-        let whole = |id: &[u8; 8]| u32::try_from(i64::from_le_bytes(*id)).unwrap();
-        self.bytes(name).as_chunks().0.iter().map(whole).collect()
+    /// The integers of the tensor `name`.
+    pub fn integers(&self, name: &str) -> Vec<u32> {
+        let to_u32 = |id: &[u8; 8]| u32::try_from(i64::from_le_bytes(*id)).unwrap();
+        self.bytes(name).as_chunks().0.iter().map(to_u32).collect()
     }
 
-    /// The numbers of the tensor `name`.
+    /// The values of the tensor `name`.
     pub fn values(&self, name: &str) -> Vec<f32> {
         self.bytes(name).as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect()
     }
 
-    /// `found` agrees with the tensor `name`, to `tolerance` times its largest number.
+    /// Asserts that `found` equals the tensor `name`, up to `tolerance` times its largest absolute value.
     pub fn assert_close(&self, name: &str, found: &[f32], tolerance: f32, context: &str) {
         let expected = self.values(name);
         assert_eq!(found.len(), expected.len(), "{context}: {name}");

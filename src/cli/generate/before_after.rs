@@ -1,8 +1,8 @@
-//! What a changed model writes, beside what the model as it is would have written.
+//! The completions of a model with interventions beside those without.
 
 use super::Generate;
 use super::output::OutputFormat;
-use crate::cli::interventions::{self, COMPARED};
+use crate::cli::interventions::{self, COMPARED_TOKENS};
 use crate::generate::{FinishReason, Generation};
 use crate::lens::intervention::{Effect, Interventions, Outcome};
 use crate::lens::label::label;
@@ -10,54 +10,54 @@ use crate::{Hornbook, Result};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Before and after.
+/// The completions without interventions, and the effect of the interventions on the first prediction.
 pub struct BeforeAfter {
     outcome: Outcome,
-    before: Vec<Written>,
+    before: Vec<Completion>,
 }
 
-/// A completion of the model as it is.
-struct Written {
+/// A completion without interventions.
+struct Completion {
     ids: Vec<u32>,
     text: String,
     finish_reason: Option<FinishReason>,
 }
 
 impl BeforeAfter {
-    /// Writes what the model as it is would have written, with the same seed, and compares the first predictions.
+    /// Generates the completions without interventions, with the same seed, and compares the first predictions.
     pub fn new(
         generate: &Generate,
         hornbook: &Hornbook,
-        mut plain: Generation,
+        mut baseline: Generation,
         after: &Generation<Interventions>,
         interrupted: &AtomicBool,
     ) -> Result<Self> {
-        let effect = Effect::measure(plain.prompt_logits(), after.prompt_logits(), COMPARED);
-        let outcome = Outcome { changes: generate.interventions.list(), effect };
+        let effect = Effect::measure(baseline.prompt_logits(), after.prompt_logits(), COMPARED_TOKENS);
+        let outcome = Outcome { interventions: generate.interventions.list(), effect };
         let mut before = vec![];
         for index in 0..generate.n.get() {
             if index > 0 {
-                plain.restart()?;
+                baseline.restart()?;
             }
             let mut text = String::new();
-            while let Some(token) = plain.next() {
+            while let Some(token) = baseline.next() {
                 text += &token?.text;
                 if interrupted.load(Ordering::SeqCst) {
-                    text += &plain.finish();
+                    text += &baseline.finish();
                 }
             }
-            let (ids, finish_reason) = (plain.generated().to_vec(), plain.finish_reason());
-            before.push(Written { ids, text, finish_reason });
+            let (ids, finish_reason) = (baseline.generated().to_vec(), baseline.finish_reason());
+            before.push(Completion { ids, text, finish_reason });
         }
-        let changed = Self { outcome, before };
+        let before_after = Self { outcome, before };
         if !generate.json {
-            changed.table(hornbook);
+            before_after.print_table(hornbook);
         }
-        Ok(changed)
+        Ok(before_after)
     }
 
-    /// The predictions side by side, on standard error.
-    fn table(&self, hornbook: &Hornbook) {
+    /// Prints both predictions side by side to standard error.
+    fn print_table(&self, hornbook: &Hornbook) {
         let Outcome { effect, .. } = &self.outcome;
         eprintln!("{}\n", self.outcome);
         eprintln!("next token           before    after");
@@ -67,23 +67,23 @@ impl BeforeAfter {
         eprintln!("KL divergence      {:8.4} nats", effect.kl_divergence);
     }
 
-    /// What was written before, and a line that says that what follows was written after.
-    pub fn print_before(&self, index: usize, form: OutputFormat) {
-        let Written { ids, text, .. } = &self.before[index];
-        let written = match form {
+    /// Prints a completion without interventions and the heading of the one with interventions.
+    pub fn print_before(&self, index: usize, format: OutputFormat) {
+        let Completion { ids, text, .. } = &self.before[index];
+        let text = match format {
             OutputFormat::Text => text.trim_end_matches('\n').to_string(),
             OutputFormat::Ids => ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
         };
-        eprintln!("\n--- before\n{written}\n\n--- after");
+        eprintln!("\n--- before\n{text}\n\n--- after");
     }
 
-    /// All of it, as a program reads it.
-    pub fn json(&self, hornbook: &Hornbook) -> Value {
-        let before = self.before.iter().map(|written| {
-            let Written { ids, text, finish_reason } = written;
+    /// The interventions, their effect and the completions without them, as JSON.
+    pub fn to_json(&self, hornbook: &Hornbook) -> Value {
+        let before = self.before.iter().map(|completion| {
+            let Completion { ids, text, finish_reason } = completion;
             json!({"text": text, "token_ids": ids, "finish_reason": finish_reason})
         });
-        let mut json = interventions::json(&self.outcome, hornbook);
+        let mut json = interventions::to_json(&self.outcome, hornbook);
         json["before"] = before.collect();
         json
     }

@@ -84,7 +84,7 @@ impl<'a> CompletionWriter<'a> {
             let completion = Completion::new(self.hornbook.name(), choices, self.prompt_tokens, seed);
             output.json(
                 &completion,
-                before_after.map(|before_after| ("intervention", before_after.json(self.hornbook))),
+                before_after.map(|before_after| ("intervention", before_after.to_json(self.hornbook))),
             )?;
         }
         Ok(match self.is_interrupted() {

@@ -1,26 +1,27 @@
-//! What `--ablate` and `--scale` did to the answer.
+//! The effect of `--ablate` and `--scale` on the prediction.
 
 use crate::cli::screen::{Screen, display_width, fit_to_width};
 use crate::lens::intervention::Outcome;
 
-const LONGEST: usize = 16;
+const MAX_LABEL_WIDTH: usize = 16;
 
-/// The likeliest tokens of either answer, each twice.
+/// The most likely tokens before and after the interventions.
 pub fn before_and_after(outcome: &Outcome, screen: Screen, label: impl Fn(u32) -> String) -> String {
     let effect = &outcome.effect;
     let names: Vec<String> = effect.next.iter().map(|shift| label(shift.id)).collect();
-    let name = names.iter().map(|name| display_width(name)).max().unwrap_or(0).min(LONGEST);
-    let room = (screen.width - name - 18).min(50);
-    let both = effect.next.iter().flat_map(|shift| [shift.before, shift.after]);
-    let largest = both.fold(f32::MIN_POSITIVE, f32::max);
-    let note = format!("{outcome}; all of the above is the changed model");
+    let name_width = names.iter().map(|name| display_width(name)).max().unwrap_or(0).min(MAX_LABEL_WIDTH);
+    let bar_width = (screen.width - name_width - 18).min(50);
+    let probabilities = effect.next.iter().flat_map(|shift| [shift.before, shift.after]);
+    let largest = probabilities.fold(f32::MIN_POSITIVE, f32::max);
+    let note = format!("{outcome}; all sections above show the model with interventions");
     let mut text = screen.title("Before and after", &note);
     for (shift, label) in effect.next.iter().zip(names) {
         for (label, when, p, after) in
             [(&label[..], "before", shift.before, false), ("", "after", shift.after, true)]
         {
-            let bar = screen.bar(p / largest, room, after);
-            text += format!("{} {when:6} {:>6.2} %  {bar}", fit_to_width(label, name), 100.0 * p).trim_end();
+            let bar = screen.bar(p / largest, bar_width, after);
+            text += format!("{} {when:6} {:>6.2} %  {bar}", fit_to_width(label, name_width), 100.0 * p)
+                .trim_end();
             text.push('\n');
         }
     }

@@ -1,4 +1,4 @@
-//! All numbers, for a program.
+//! The JSON report.
 
 use crate::Hornbook;
 use crate::cli::interventions;
@@ -7,27 +7,27 @@ use crate::lens::surprisal::NATS_PER_BIT;
 use crate::lens::{Inspection, Prediction};
 use serde_json::{Value, json};
 
-/// One object. Logprobs, entropies and contributions are in nats, `surprise_bits` in bits.
-pub fn of(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>) -> Value {
+/// Returns the report. Logprobs, entropies and logit contributions are in nats, `surprisal_bits` in bits.
+pub fn report(hornbook: &Hornbook, inspection: &Inspection, outcome: Option<&Outcome>) -> Value {
     let config = hornbook.config();
-    let tokens = seen.capture.tokens.iter().enumerate().map(|(t, &id)| {
+    let tokens = inspection.activations.tokens.iter().enumerate().map(|(t, &id)| {
         let mut token = token(hornbook, id);
-        token["surprise_bits"] = json!(seen.surprisal(t).map(|nats| nats / NATS_PER_BIT));
+        token["surprisal_bits"] = json!(inspection.surprisal(t).map(|nats| nats / NATS_PER_BIT));
         token
     });
     let rows = |rows: ndarray::ArrayView2<f32>| -> Vec<Vec<f32>> {
         rows.rows().into_iter().map(|row| row.to_vec()).collect()
     };
-    let lens = |readings: &Vec<Prediction>| -> Vec<Value> {
-        readings.iter().map(|reading| answer(hornbook, reading)).collect()
+    let predictions = |predictions: &Vec<Prediction>| -> Vec<Value> {
+        predictions.iter().map(|prediction| to_json(hornbook, prediction)).collect()
     };
-    let contributions = seen.contributions.iter().map(|at| {
+    let logit_attributions = inspection.logit_attributions.iter().map(|attribution| {
         json!({
-            "target": token(hornbook, at.target),
-            "logit": at.logit,
-            "mean_logit": at.mean_logit,
-            "direct": at.direct,
-            "relative": at.relative,
+            "target": token(hornbook, attribution.target),
+            "logit": attribution.logit,
+            "mean_logit": attribution.mean_logit,
+            "contributions": attribution.contributions,
+            "centered": attribution.centered,
         })
     });
     json!({
@@ -36,18 +36,18 @@ pub fn of(hornbook: &Hornbook, seen: &Inspection, outcome: Option<&Outcome>) -> 
         "n_head": config.n_head,
         "tokens": tokens.collect::<Vec<_>>(),
         "attention": {
-            "layer": seen.shown.layer,
-            "head": seen.shown.head,
-            "score": seen.shown.score,
-            "why": seen.why(),
-            "pattern": rows(seen.capture.pattern(seen.shown.layer, seen.shown.head)),
+            "layer": inspection.head.layer,
+            "head": inspection.head.head,
+            "saliency": inspection.head.saliency,
+            "description": inspection.head_description(),
+            "pattern": rows(inspection.activations.pattern(inspection.head.layer, inspection.head.head)),
         },
-        "answers": lens(&seen.readings),
-        "logit_lens": seen.lens.iter().map(lens).collect::<Vec<_>>(),
-        "residual_norms": rows(seen.norms.view()),
-        "parts": seen.parts.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "contributions": contributions.collect::<Vec<_>>(),
-        "intervention": outcome.map(|outcome| interventions::json(outcome, hornbook)),
+        "predictions": predictions(&inspection.predictions),
+        "logit_lens": inspection.logit_lens.iter().map(predictions).collect::<Vec<_>>(),
+        "residual_norms": rows(inspection.residual_norms.view()),
+        "components": inspection.components.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "direct_logit_attribution": logit_attributions.collect::<Vec<_>>(),
+        "intervention": outcome.map(|outcome| interventions::to_json(outcome, hornbook)),
     })
 }
 
@@ -56,17 +56,17 @@ fn token(hornbook: &Hornbook, id: u32) -> Value {
     json!({ "id": id, "text": bytes.map(String::from_utf8_lossy), "bytes": bytes })
 }
 
-fn answer(hornbook: &Hornbook, reading: &Prediction) -> Value {
-    let best = reading.best.iter().map(|&(id, logprob)| {
-        let mut best = token(hornbook, id);
-        best["logprob"] = json!(logprob);
-        best
+fn to_json(hornbook: &Hornbook, prediction: &Prediction) -> Value {
+    let top_logprobs = prediction.top.iter().map(|&(id, logprob)| {
+        let mut token = token(hornbook, id);
+        token["logprob"] = json!(logprob);
+        token
     });
     json!({
-        "entropy": reading.entropy,
-        "best": best.collect::<Vec<_>>(),
-        "next": reading.target.map(|next| json!({
-            "id": next.id, "logprob": next.logprob, "rank": next.rank,
+        "entropy": prediction.entropy,
+        "top_logprobs": top_logprobs.collect::<Vec<_>>(),
+        "target": prediction.target.map(|target| json!({
+            "id": target.id, "logprob": target.logprob, "rank": target.rank,
         })),
     })
 }

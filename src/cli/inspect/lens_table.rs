@@ -1,55 +1,56 @@
-//! The logit lens as a table: downwards the depth, to the right the text.
+//! The logit lens as a table with a row per depth and a column per token.
 
 use crate::cli::screen::{Screen, display_width, fit_to_width};
 use crate::lens::Inspection;
 
-/// Columns of the depth's name.
-const DEPTH: usize = 9;
-/// Columns of a probability: a space and up to `100%`.
-const PERCENT: usize = 5;
-const LONGEST: usize = 11;
+/// Width of the row label.
+const DEPTH_WIDTH: usize = 9;
+/// Width of a probability: a space and up to `100%`.
+const PERCENT_WIDTH: usize = 5;
+const MAX_LABEL_WIDTH: usize = 11;
 
-/// What the model would answer at each depth, for as many of the last tokens as there is room for.
-pub fn logit_lens(seen: &Inspection, screen: Screen, label: impl Fn(u32) -> String) -> String {
-    let n = seen.capture.len();
-    let best = |depth: usize, t: usize| seen.lens[depth][t].best.first().copied();
-    let mut widths = vec![]; // of the last tokens, the last one first
-    let mut room = screen.width - DEPTH;
+/// The most likely next token at each depth, for as many of the last tokens as fit.
+pub fn logit_lens(inspection: &Inspection, screen: Screen, label: impl Fn(u32) -> String) -> String {
+    let n = inspection.activations.len();
+    let top_token = |depth: usize, t: usize| inspection.logit_lens[depth][t].top.first().copied();
+    let mut widths = vec![]; // in reverse order
+    let mut available = screen.width - DEPTH_WIDTH;
     for t in (0..n).rev() {
-        let answers =
-            (0..seen.lens.len()).filter_map(|depth| best(depth, t)).map(|(id, _)| display_width(&label(id)));
-        let wide = answers.max().unwrap_or(0).clamp(4, LONGEST) + PERCENT;
-        if wide + 1 > room {
+        let label_widths = (0..inspection.logit_lens.len())
+            .filter_map(|depth| top_token(depth, t))
+            .map(|(id, _)| display_width(&label(id)));
+        let width = label_widths.max().unwrap_or(0).clamp(4, MAX_LABEL_WIDTH) + PERCENT_WIDTH;
+        if width + 1 > available {
             break;
         }
-        room -= wide + 1;
-        widths.push(wide);
+        available -= width + 1;
+        widths.push(width);
     }
     widths.reverse();
     let first = n - widths.len();
 
     let note = match first {
-        0 => "what the model would answer after each token if it stopped at this depth".to_string(),
-        _ => format!(
-            "what the model would answer if it stopped at this depth, after the last {} tokens",
-            widths.len()
-        ),
+        0 => "the prediction after each token, decoded after each block".to_string(),
+        _ => {
+            format!("the prediction after each of the last {} tokens, decoded after each block", widths.len())
+        }
     };
     let mut text = screen.title("Logit lens", &note);
-    let mut header = fit_to_width("after", DEPTH);
-    for (t, wide) in (first..n).zip(&widths) {
-        header += &format!("{} ", fit_to_width(&label(seen.capture.tokens[t]), *wide));
+    let mut header = fit_to_width("after", DEPTH_WIDTH);
+    for (t, width) in (first..n).zip(&widths) {
+        header += &format!("{} ", fit_to_width(&label(inspection.activations.tokens[t]), *width));
     }
     text += &format!("{}\n", screen.bold(header.trim_end()));
-    for depth in 0..seen.lens.len() {
+    for depth in 0..inspection.logit_lens.len() {
         let mut line = match depth {
-            0 => fit_to_width("embed", DEPTH),
-            block => fit_to_width(&format!("block {}", block - 1), DEPTH),
+            0 => fit_to_width("embed", DEPTH_WIDTH),
+            block => fit_to_width(&format!("block {}", block - 1), DEPTH_WIDTH),
         };
-        for (t, wide) in (first..n).zip(&widths) {
-            let Some((id, logprob)) = best(depth, t) else { continue };
+        for (t, width) in (first..n).zip(&widths) {
+            let Some((id, logprob)) = top_token(depth, t) else { continue };
             let p = libm::expf(logprob);
-            let cell = format!("{}{:>4}%", fit_to_width(&label(id), wide - PERCENT), (100.0 * p).round());
+            let cell =
+                format!("{}{:>4}%", fit_to_width(&label(id), width - PERCENT_WIDTH), (100.0 * p).round());
             line += &format!("{} ", screen.on_heat_color(&cell, p));
         }
         text += &format!("{}\n", line.trim_end());

@@ -1,144 +1,159 @@
-// The other views: next token, contributions, logit lens, residual norms, surprise.
+// The other views: interventions, next token, logit attribution, logit lens, residual norms, surprisal.
 
-// What was changed in the model, and what that did to its answer at the text's end.
-if (data.changed) {
-  const { changes, kl, next } = data.changed;
-  $("changed").hidden = false;
-  $("changed-note").textContent =
-    `Changed: ${changes.join(", ")}. All else on this page is the changed model; here its next token stands beside that of ` +
-    `the model as it is. The answers are a Kullback-Leibler divergence of ${kl === null ? "∞" : kl.toFixed(4)} nats apart.`;
+// The interventions and their effect on the prediction after the last token.
+if (data.intervention) {
+  const { edits, kl_divergence: kl, next_token: next } = data.intervention;
+  $("intervention").hidden = false;
+  $("intervention-note").textContent =
+    `Interventions: ${edits.join(", ")}. The rest of this page shows the model with interventions; this section compares ` +
+    `its prediction with that of the unmodified model. KL divergence: ${kl === null ? "∞" : kl.toFixed(4)} nats.`;
   const largest = Math.max(...next.flatMap(([, before, after]) => [before, after]), 1e-9);
   $("shifts").append(bars(next.flatMap(([id, before, after]) => [
-    { name: label(id), share: before / largest, value: `before ${percent(before)}`, kind: "before" },
-    { name: "", share: after / largest, value: `after ${percent(after)}`, kind: "after" },
+    { name: label(id), fraction: before / largest, value: `before ${percent(before)}`, kind: "before" },
+    { name: "", fraction: after / largest, value: `after ${percent(after)}`, kind: "after" },
   ])));
 }
 
-// The likeliest next tokens, and what came.
+// The most likely next tokens, and the actual next token.
 on("token", () => {
-  const t = here();
-  const [ids, shares, entropy, next] = data.lens.at(-1)[t];
+  const t = currentToken();
+  const [ids, probabilities, entropy, next] = data.logit_lens.at(-1)[t];
   const target = data.targets[t];
-  const rows = ids.map((id, i) => ({ name: label(id), share: shares[i] / shares[0], value: percent(shares[i]), came: id === target && t < n - 1 }));
+  const rows = ids.map((id, i) => ({
+    name: label(id),
+    fraction: probabilities[i] / probabilities[0],
+    value: percent(probabilities[i]),
+    actual: id === target && t < n - 1,
+  }));
   const isLast = t === n - 1;
   if (next && !ids.includes(target)) {
-    rows.push({ name: label(target), share: next[0] / shares[0], value: percent(next[0]), came: true });
+    rows.push({ name: label(target), fraction: next[0] / probabilities[0], value: percent(next[0]), actual: true });
   }
   $("next").replaceChildren(bars(rows));
-  const unsure = `Entropy ${entropy.toFixed(2)} bits: as unsure as among ${Math.max(1, Math.round(2 ** entropy)).toLocaleString("en")} equally likely tokens.`;
-  const came = isLast || !next ? "" : ` What came was ${label(target)}: number ${(next[1] + 1).toLocaleString("en")} in its order, a surprise of ${data.bits[t + 1].toFixed(1)} bits.`;
-  $("next-note").textContent = unsure + came;
+  const note = `Entropy ${entropy.toFixed(2)} bits, as for ${Math.max(1, Math.round(2 ** entropy)).toLocaleString("en")} equally likely tokens.`;
+  const actual = isLast || !next
+    ? ""
+    : ` Actual next token: ${label(target)}, rank ${(next[1] + 1).toLocaleString("en")}, surprisal ${data.surprisal_bits[t + 1].toFixed(1)} bits.`;
+  $("next-note").textContent = note + actual;
 });
 
-// What each part gives the logit of what came next: a table by layer and head, and the loudest as bars.
+// Direct logit attribution of the next token: a table by layer and head, and the largest contributions as bars.
 {
-  const at = Object.fromEntries(data.parts.map((name, i) => [name, i]));
-  const table = make("table");
+  const indexOf = Object.fromEntries(data.components.map((name, i) => [name, i]));
+  const table = createElement("table");
   const columns = [...Array.from({ length: data.heads }, (_, h) => `H${h}`), "bias", "MLP"];
   const head = table.createTHead().insertRow();
-  head.append(make("th"), ...columns.map((name) => make("th", "", name, { scope: "col" })));
-  const cells = []; // [part, cell]
+  head.append(createElement("th"), ...columns.map((name) => createElement("th", "", name, { scope: "col" })));
+  const cells = []; // [component, cell]
   const body = table.createTBody();
   for (let layer = 0; layer < data.layers; layer++) {
     const row = body.insertRow();
-    row.append(make("th", "", `block ${layer}`, { scope: "row" }));
-    const names = [...Array.from({ length: data.heads }, (_, h) => nameOf(layer, h)), `bias${layer}`, `mlp${layer}`];
+    row.append(createElement("th", "", `block ${layer}`, { scope: "row" }));
+    const names = [...Array.from({ length: data.heads }, (_, h) => headName(layer, h)), `bias${layer}`, `mlp${layer}`];
     names.forEach((name, head) => {
-      const cell = make("button", "cell");
-      if (head < data.heads) cell.addEventListener("click", () => open(layer, head));
+      const cell = createElement("button", "cell");
+      if (head < data.heads) cell.addEventListener("click", () => selectHead(layer, head));
       row.insertCell().append(cell);
       cells.push([name, cell]);
     });
   }
-  const rest = body.insertRow();
-  rest.append(make("th", "", "outside", { scope: "row" }));
+  const lastRow = body.insertRow();
+  lastRow.append(createElement("th", "", "other", { scope: "row" }));
   for (const name of ["embed", "position", "ln_f"]) {
-    const cell = make("button", "cell");
-    const box = rest.insertCell();
-    box.colSpan = Math.max(1, Math.floor(columns.length / 3));
-    box.append(cell);
+    const cell = createElement("button", "cell");
+    const container = lastRow.insertCell();
+    container.colSpan = Math.max(1, Math.floor(columns.length / 3));
+    container.append(cell);
     cells.push([name, cell]);
   }
-  $("parts").append(table);
-  rove(cells.map(([, cell]) => cell), columns.length);
+  $("attribution").append(table);
+  enableRovingFocus(cells.map(([, cell]) => cell), columns.length);
 
   const draw = () => {
-    const t = here();
-    const kind = $("amount").value;
-    const amounts = data[kind][t];
-    const largest = Math.max(...amounts.map(Math.abs), 1e-9);
+    const t = currentToken();
+    const kind = $("contribution").value;
+    const contributions = data[kind][t];
+    const largest = Math.max(...contributions.map(Math.abs), 1e-9);
     const digits = data.heads > 16 ? 0 : 1;
     for (const [name, cell] of cells) {
-      const amount = amounts[at[name]];
-      const shown = ["embed", "position", "ln_f"].includes(name) ? `${name} ` : "";
-      cell.textContent = shown + signed(amount, digits);
-      cell.setAttribute("aria-label", `${name}: ${signed(amount)}`);
-      cell.title = `${name}: ${signed(amount, 3)}`;
-      paint(cell, diverging(amount / largest));
+      const contribution = contributions[indexOf[name]];
+      const prefix = ["embed", "position", "ln_f"].includes(name) ? `${name} ` : "";
+      cell.textContent = prefix + signed(contribution, digits);
+      cell.setAttribute("aria-label", `${name}: ${signed(contribution)}`);
+      cell.title = `${name}: ${signed(contribution, 3)}`;
+      paint(cell, diverging(contribution / largest));
     }
-    const order = amounts.map((amount, i) => [amount, data.parts[i]]).sort((a, b) => Math.abs(b[0]) - Math.abs(a[0]));
-    $("loudest").replaceChildren(bars(order.slice(0, 14).map(([amount, name]) => ({
-      name, share: Math.abs(amount) / largest, value: signed(amount), kind: amount < 0 ? "against" : "for",
+    const order = contributions.map((contribution, i) => [contribution, data.components[i]]).sort((a, b) => Math.abs(b[0]) - Math.abs(a[0]));
+    $("largest").replaceChildren(bars(order.slice(0, 14).map(([contribution, name]) => ({
+      name,
+      fraction: Math.abs(contribution) / largest,
+      value: signed(contribution),
+      kind: contribution < 0 ? "negative" : "positive",
     }))));
-    spell($("target"), label(data.targets[t]));
-    const [logit, mean] = [data.logits[t], data.means[t]];
-    const asked = t === n - 1 ? "the token asked about" : "the token that came next";
-    $("parts-note").textContent =
-      `After ${word(t)}, for ${asked}. ` +
-      (kind === "direct"
-        ? `All parts add up to its logit, ${plain(logit)}.`
-        : `All parts add up to ${signed(logit - mean)}: its logit, ${plain(logit)}, less the average token’s, ${plain(mean)}.`) +
-      " What a part does through later parts is not counted. A head opens above.";
+    setLabel($("target"), label(data.targets[t]));
+    const [logit, mean] = [data.logits[t], data.mean_logits[t]];
+    const which = t === n - 1 ? "the target token" : "the actual next token";
+    $("attribution-note").textContent =
+      `For ${which} after ${tokenLabel(t)}. ` +
+      (kind === "contributions"
+        ? `The contributions sum to its logit, ${unsigned(logit)}.`
+        : `The contributions sum to ${signed(logit - mean)}: its logit, ${unsigned(logit)}, minus the mean logit, ${unsigned(mean)}.`) +
+      " Effects through later components are not included. Select a head to show its attention pattern above.";
   };
   on("token theme", draw);
-  $("amount").addEventListener("change", draw);
+  $("contribution").addEventListener("change", draw);
 }
 
 // The logit lens.
 {
-  const table = make("table");
+  const table = createElement("table");
   const header = table.createTHead().insertRow();
-  header.append(make("th"));
-  const names = data.tokens.map((_, t) => header.appendChild(spell(make("th", "", "", { scope: "col" }), word(t))));
+  header.append(createElement("th"));
+  const names = data.tokens.map((_, t) => header.appendChild(setLabel(createElement("th", "", "", { scope: "col" }), tokenLabel(t))));
   const cells = [];
   const body = table.createTBody();
-  data.lens.forEach((readings, depth) => {
+  data.logit_lens.forEach((predictions, depth) => {
     const row = body.insertRow();
     const name = depth ? `block ${depth - 1}` : "embed";
-    row.append(make("th", "", name, { scope: "row" }));
-    readings.forEach((reading, t) => {
-      const cell = spell(make("button", "cell"), label(reading[0][0]));
-      cell.setAttribute("aria-label", `${name}, after ${word(t)}: ${label(reading[0][0])} ${percent(reading[1][0])}`);
-      const say = () => {
-        const [ids, shares, , next] = reading;
-        const said = $("lens-reading");
-        said.replaceChildren(`${depth ? `After block ${depth - 1}` : "Before the first block"}, at `, spell(make("b"), word(t)), ": ");
-        ids.slice(0, 5).forEach((id, i) => said.append(i ? ", " : "", spell(make("b"), label(id)), ` ${percent(shares[i])}`));
-        if (next) said.append("; ", spell(make("b"), label(data.targets[t])), ` is number ${(next[1] + 1).toLocaleString("en")}, ${percent(next[0])}`);
+    row.append(createElement("th", "", name, { scope: "row" }));
+    predictions.forEach((prediction, t) => {
+      const cell = setLabel(createElement("button", "cell"), label(prediction[0][0]));
+      cell.setAttribute("aria-label", `${name}, after ${tokenLabel(t)}: ${label(prediction[0][0])} ${percent(prediction[1][0])}`);
+      const describe = () => {
+        const [ids, probabilities, , next] = prediction;
+        const output = $("lens-readout");
+        output.replaceChildren(`${depth ? `After block ${depth - 1}` : "Before the first block"}, after `, setLabel(createElement("b"), tokenLabel(t)), ": ");
+        ids.slice(0, 5).forEach((id, i) => {
+          output.append(i ? ", " : "", setLabel(createElement("b"), label(id)), ` ${percent(probabilities[i])}`);
+        });
+        if (next) {
+          const rank = (next[1] + 1).toLocaleString("en");
+          output.append("; ", setLabel(createElement("b"), label(data.targets[t])), ` has rank ${rank}, ${percent(next[0])}`);
+        }
       };
-      cell.addEventListener("pointerenter", say);
-      cell.addEventListener("focus", () => { say(); choose(t); });
-      cell.addEventListener("click", () => choose(t));
+      cell.addEventListener("pointerenter", describe);
+      cell.addEventListener("focus", () => { describe(); selectToken(t); });
+      cell.addEventListener("click", () => selectToken(t));
       row.insertCell().append(cell);
       cells.push(cell);
     });
   });
   $("lens").append(table);
-  rove(cells, n, data.lens.length * n - 1);
-  const colour = () => cells.forEach((cell, i) => {
-    const [, shares, , next] = data.lens[Math.floor(i / n)][i % n];
-    paint(cell, heat($("colour").value === "best" ? shares[0] : next?.[0] ?? 0));
+  enableRovingFocus(cells, n, data.logit_lens.length * n - 1);
+  const paintCells = () => cells.forEach((cell, i) => {
+    const [, probabilities, , next] = data.logit_lens[Math.floor(i / n)][i % n];
+    paint(cell, heat($("color").value === "top" ? probabilities[0] : next?.[0] ?? 0));
   });
-  on("theme", colour);
-  $("colour").addEventListener("change", colour);
+  on("theme", paintCells);
+  $("color").addEventListener("change", paintCells);
   on("token", () => {
-    names.forEach((name, t) => name.classList.toggle("here-column", t === here()));
-    cells.forEach((cell, i) => cell.parentElement.classList.toggle("here-column", i % n === here()));
-    if (chosen.peek === null) reveal($("lens"), names[chosen.token]);
+    names.forEach((name, t) => name.classList.toggle("current-column", t === currentToken()));
+    cells.forEach((cell, i) => cell.parentElement.classList.toggle("current-column", i % n === currentToken()));
+    if (selection.hovered === null) scrollIntoContainer($("lens"), names[selection.token]);
   });
 }
 
-// Residual norms, a thread for each token.
+// Residual stream norms, one line per token.
 {
   const [width, height, left, bottom] = [Math.max(300, $("norms").clientWidth), 250, 42, 24];
   const chart = $("norms").firstElementChild;
@@ -149,7 +164,7 @@ on("token", () => {
     element.textContent = text;
     return element;
   };
-  const all = data.norms.flat().filter((x) => x > 0);
+  const all = data.residual_norms.flat().filter((x) => x > 0);
   const [low, high] = [Math.log10(Math.min(...all, 1e9)) - 0.05, Math.log10(Math.max(...all, 1e-9)) + 0.05];
   const x = (depth) => left + (depth / Math.max(1, data.layers)) * (width - left - 10);
   const y = (norm) => (height - bottom) - ((Math.log10(Math.max(norm, 1e-9)) - low) / (high - low || 1)) * (height - bottom - 8);
@@ -161,50 +176,51 @@ on("token", () => {
       chart.append(draw("text", { x: left - 6, y: y(norm) + 4, "text-anchor": "end" }, norm.toLocaleString("en")));
     }
   }
-  const every = Math.ceil((56 * (data.layers + 1)) / width);
-  for (let depth = 0; depth <= data.layers; depth += every) {
+  const labelInterval = Math.ceil((56 * (data.layers + 1)) / width);
+  for (let depth = 0; depth <= data.layers; depth += labelInterval) {
     chart.append(draw("text", { x: x(depth), y: height - 6, "text-anchor": "middle" }, depth ? `block ${depth - 1}` : "embed"));
   }
-  const threads = data.tokens.map((_, t) => chart.appendChild(draw("polyline", {
-    class: "thread", points: data.norms.map((row, depth) => `${x(depth)},${y(row[t])}`).join(" "),
+  const lines = data.tokens.map((_, t) => chart.appendChild(draw("polyline", {
+    class: "norm-line", points: data.residual_norms.map((row, depth) => `${x(depth)},${y(row[t])}`).join(" "),
   })));
   on("token", () => {
-    threads.forEach((thread, t) => thread.classList.toggle("on", t === here()));
-    chart.append(threads[here()]); // on top of the others
-    const norms = data.norms.map((row) => row[here()].toFixed(1));
-    chart.setAttribute("aria-label", `Norms of ${word(here())}, from the embedding to the last block: ${norms.join(", ")}`);
+    lines.forEach((line, t) => line.classList.toggle("on", t === currentToken()));
+    chart.append(lines[currentToken()]); // on top of the others
+    const norms = data.residual_norms.map((row) => row[currentToken()].toFixed(1));
+    chart.setAttribute("aria-label", `Residual stream norms of ${tokenLabel(currentToken())}, from the embedding to the last block: ${norms.join(", ")}`);
   });
 }
 
-// Surprise, a column for each token, and the surprise that was expected.
+// Surprisal: a column per token, with the entropy as the expected surprisal.
 {
-  const known = data.bits.filter((bits) => bits !== null);
-  const highest = Math.max(...known, ...data.lens.at(-1).map((reading) => reading[2]), 1);
+  const known = data.surprisal_bits.filter((bits) => bits !== null);
+  const highest = Math.max(...known, ...data.logit_lens.at(-1).map((prediction) => prediction[2]), 1);
   const columns = data.tokens.map((_, t) => {
-    const bits = data.bits[t];
-    const expected = t ? data.lens.at(-1)[t - 1][2] : null;
-    const column = make("button", "column", "", { tabindex: -1 });
-    column.title = bits === null ? `${word(t)}: nothing came before it` : `${word(t)}: ${bits.toFixed(1)} bits, ${expected.toFixed(1)} expected`;
+    const bits = data.surprisal_bits[t];
+    const expected = t ? data.logit_lens.at(-1)[t - 1][2] : null;
+    const column = createElement("button", "column", "", { tabindex: -1 });
+    column.title = bits === null ? `${tokenLabel(t)}: first token` : `${tokenLabel(t)}: ${bits.toFixed(1)} bits, ${expected.toFixed(1)} expected`;
     column.setAttribute("aria-label", column.title);
-    const well = column.appendChild(make("span", "well"));
+    const bar = column.appendChild(createElement("span", "bar"));
     if (bits !== null) {
-      well.appendChild(make("i")).style.height = `${(100 * bits) / highest}%`;
-      well.appendChild(make("u")).style.bottom = `${(100 * expected) / highest}%`;
+      bar.appendChild(createElement("i")).style.height = `${(100 * bits) / highest}%`;
+      bar.appendChild(createElement("u")).style.bottom = `${(100 * expected) / highest}%`;
     }
-    column.append(spell(make("span", "name"), word(t)));
-    column.addEventListener("click", () => choose(t));
-    return $("surprise").appendChild(column);
+    column.append(setLabel(createElement("span", "name"), tokenLabel(t)));
+    column.addEventListener("click", () => selectToken(t));
+    return $("surprisal").appendChild(column);
   });
   on("token", () => {
-    columns.forEach((column, t) => column.classList.toggle("on", t === here()));
-    if (chosen.peek === null) reveal($("surprise"), columns[chosen.token]);
+    columns.forEach((column, t) => column.classList.toggle("on", t === currentToken()));
+    if (selection.hovered === null) scrollIntoContainer($("surprisal"), columns[selection.token]);
   });
   const mean = known.reduce((sum, bits) => sum + bits, 0) / known.length;
-  $("surprise-note").textContent = known.length
-    ? `How many bits of surprise each token was; the line across a column is how many the model expected (its entropy). ${mean.toFixed(2)} bits in the mean, a perplexity of ${(2 ** mean).toFixed(1)}.`
-    : "Nothing came before the only token, so there is no surprise.";
+  $("surprisal-note").textContent = known.length
+    ? `The surprisal of each token in bits. The line across a column is the entropy of the prediction (the expected surprisal). ` +
+      `Mean surprisal ${mean.toFixed(2)} bits, perplexity ${(2 ** mean).toFixed(1)}.`
+    : "The first token has no surprisal.";
 }
 
-tell("theme");
-tell("head");
-tell("token");
+emit("theme");
+emit("head");
+emit("token");
