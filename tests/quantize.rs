@@ -191,7 +191,7 @@ fn invalid_quantized_file_is_one_line_error() {
         let line = open_after(change);
         assert!(!line.contains('\n') && expected.iter().all(|text| line.contains(text)), "{line}");
     };
-    assert_rejected(&|_, metadata| metadata.clear(), &["found hornbook.layout none", "expected 1"]);
+    assert_rejected(&|_, metadata| metadata.clear(), &["hornbook.layout none", "expected 1"]);
     assert_rejected(
         &|_, metadata| _ = metadata.insert("hornbook.layout".into(), "2\n".into()),
         &["hornbook.layout 2\\n"],
