@@ -68,17 +68,18 @@ impl Generate {
                 std::process::exit(i32::from(INTERRUPTED));
             }
         });
-        let (options, flag) = (self.options(), &*interrupted);
+        let (options, interrupted) = (self.options(), &*interrupted);
         let seed = options.sampling.seed;
         hornbook.plan(prompt, &options).map_err(|error| self.suggest_context_shift(error))?;
         if let Some(pattern) = &self.repeat_until {
-            return self.repeat_until_match(pattern, hornbook, prompt, stats, flag);
+            return self.repeat_until_match(pattern, hornbook, prompt, stats, interrupted);
         }
         if let Some(interventions) = self.interventions.build(&hornbook, prompt)? {
-            let plain = hornbook.generate(prompt, &options)?;
+            let unmodified = hornbook.generate(prompt, &options)?;
             let generation = hornbook.generate_observed(prompt, &options, interventions.clone())?;
-            let mut writer = CompletionWriter::new(self, &hornbook, prompt, interventions, stats, flag)?;
-            let before_after = BeforeAfter::new(self, &hornbook, plain, &generation, flag)?;
+            let mut writer =
+                CompletionWriter::new(self, &hornbook, prompt, interventions, stats, interrupted)?;
+            let before_after = BeforeAfter::new(self, &hornbook, unmodified, &generation, interrupted)?;
             return writer.write_all(
                 &mut SequentialCompletions::new(self.configure(&hornbook, generation)),
                 seed,
@@ -92,10 +93,10 @@ impl Generate {
                 CompletionParams { options, first_stream, top_logprobs, ..CompletionParams::default() }
             });
             let engine = start_engine(hornbook, options.kv_precision)?;
-            let mut writer = CompletionWriter::new(self, engine.hornbook(), prompt, (), stats, flag)?;
+            let mut writer = CompletionWriter::new(self, engine.hornbook(), prompt, (), stats, interrupted)?;
             return writer.write_all(&mut BatchedCompletions::new(&engine, prompt, params), seed, None);
         }
-        let mut writer = CompletionWriter::new(self, &hornbook, prompt, (), stats, flag)?;
+        let mut writer = CompletionWriter::new(self, &hornbook, prompt, (), stats, interrupted)?;
         let generation = hornbook.generate(prompt, &options)?;
         writer.write_all(&mut SequentialCompletions::new(self.configure(&hornbook, generation)), seed, None)
     }
