@@ -84,10 +84,10 @@ pub struct Generate {
     )]
     pub early_stopping: EarlyStoppingArg,
 
-    /// What to do when the text reaches the end of the model's context
+    /// Behavior at the end of the model's context
     #[arg(
         long,
-        value_name = "WHAT",
+        value_name = "POLICY",
         value_enum,
         default_value_t = ContextFullArg::Stop,
         help_heading = "Long context",
@@ -162,7 +162,7 @@ pub struct Generate {
     pub stats: bool,
 }
 
-/// What to do when the context is full.
+/// Behavior when the context is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ContextFullArg {
     /// Stop generating; reject a prompt that does not fit
