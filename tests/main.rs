@@ -14,6 +14,7 @@ mod cli_lens;
 mod cli_long_text;
 mod context_shift;
 mod contributing;
+mod documents;
 mod engine;
 mod generate_reference;
 mod hub;
