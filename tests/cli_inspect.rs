@@ -13,7 +13,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 const CAT: &str = "The cat sat on the mat because it";
-/// Text that could break a page or a terminal: markup, control characters, escapes, wide characters, right-to-left.
+/// Text that could break a page or a terminal: markup, control characters, escapes, wide characters,
+/// right-to-left.
 const HOSTILE: &str = "</script><!-- {{data}} &amp;\u{7}\u{1b}[31m \t\n日本 🙂 \u{202E}abc";
 
 fn inspect(args: &[&str]) -> Command {
@@ -434,7 +435,8 @@ fn model_of_144_heads() -> TempDir {
     let write = |name: &str, content: &[u8]| std::fs::write(folder.path().join(name), content).unwrap();
     write("model.safetensors", &safetensors::serialize(views, None).unwrap());
     let config = json!({
-        "model_type": "gpt2", "n_embd": N_EMBD, "n_layer": 12, "n_head": 12, "n_positions": 64, "vocab_size": 4096,
+        "model_type": "gpt2", "n_embd": N_EMBD, "n_layer": 12, "n_head": 12, "n_positions": 64,
+        "vocab_size": 4096,
     });
     write("config.json", config.to_string().as_bytes());
     let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fable/tokenizer.json");

@@ -1,5 +1,5 @@
-//! The lens against PyTorch: attention patterns, residual stream, logit lens, surprisal and direct logit attribution.
-//! The references are written by scripts/make_lens_reference.py.
+//! The lens against PyTorch: attention patterns, residual stream, logit lens, surprisal and direct logit
+//! attribution. The references are written by scripts/make_lens_reference.py.
 
 use crate::reference::{Reference, data};
 use hornbook::Hornbook;

@@ -1,5 +1,5 @@
-//! The forward pass against PyTorch: every named site, every variant of the architecture, every precision of the
-//! weights. References are made by scripts/make_reference.py.
+//! The forward pass against PyTorch: every named site, every variant of the architecture, every precision of
+//! the weights. References are made by scripts/make_reference.py.
 
 use crate::reference::{Reference, data, folders};
 use hornbook::checkpoint::Checkpoint;

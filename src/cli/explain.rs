@@ -219,7 +219,7 @@ impl WalkthroughView<'_> {
         let norm = block_steps.flat_map(|step| &step.activations).last().map_or(0.0, |sample| sample.norm);
         let (flops, ms) = (format_flops(flops), seconds * 1e3);
         let text = format!(
-            "Block {layer}, same steps: {flops} in {ms:.3} ms; norm of the last token's residual stream {norm:.2}"
+            "Block {layer}, same steps: {flops} in {ms:.3} ms; norm of the last residual stream {norm:.2}"
         );
         format!("\n{}\n", self.screen.bold(&text))
     }

@@ -24,7 +24,8 @@ use std::process::ExitCode;
 
 /// The number of most likely tokens to keep per prediction.
 const TOP_TOKENS: usize = 10;
-/// The maximum length of a report in tokens: it holds an attention weight for each pair of tokens and each head.
+/// The maximum length of a report in tokens: it holds an attention weight for each pair of tokens and each
+/// head.
 const MAX_REPORT_TOKENS: usize = 512;
 
 /// Inspect the model on a text: attention, logit lens, logit attribution

@@ -25,8 +25,8 @@ pub struct ActivationCache {
 }
 
 impl ActivationCache {
-    /// Runs a text of at least one token through the model. `observer` is called at each site before the activations are
-    /// recorded, so its changes are recorded too; `()` changes nothing.
+    /// Runs a text of at least one token through the model. `observer` is called at each site before the
+    /// activations are recorded, so its changes are recorded too; `()` changes nothing.
     ///
     /// # Errors
     /// [`Error::Message`] for no tokens, [`Error::TokenId`], [`Error::ContextOverflow`].

@@ -1,19 +1,19 @@
 //! Direct logit attribution: how much does each component of the model contribute to a token's logit?
 //!
-//! The residual stream is a sum: token embedding, position embedding, and the outputs of all heads and MLPs. The last
-//! layer norm and the LM head are linear once the layer norm's scale is held fixed, so a token's logit is a sum over
-//! the same components:
+//! The residual stream is a sum: token embedding, position embedding, and the outputs of all heads and MLPs.
+//! The last layer norm and the LM head are linear once the layer norm's scale is held fixed, so a token's
+//! logit is a sum over the same components:
 //!
 //! ```text
 //! logit(v) = Σ_c  (c − mean(c)) · w / σ · W[v]   +   b · W[v]          c over the components
 //! ```
 //!
-//! with σ = √(var(x) + ε) of the full stream x, w and b the weight and bias of `ln_f`, and W the LM head (Elhage et al.
-//! 2021, "A Mathematical Framework for Transformer Circuits"). The effect of a component *through later components* is
-//! not included; ablation shows it.
+//! with σ = √(var(x) + ε) of the full stream x, w and b the weight and bias of `ln_f`, and W the LM head
+//! (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). The effect of a component
+//! *through later components* is not included; ablation shows it.
 //!
-//! A component that raises all logits equally changes no probability. [`LogitAttribution::centered`] therefore subtracts
-//! the component's mean contribution over the vocabulary.
+//! A component that raises all logits equally changes no probability. [`LogitAttribution::centered`]
+//! therefore subtracts the component's mean contribution over the vocabulary.
 
 use super::ActivationCache;
 use crate::model::Model;
@@ -73,8 +73,8 @@ pub struct LogitAttribution {
     /// The mean of all tokens' logits.
     pub mean_logit: f32,
     /// The contribution of each component to the token's logit, in the order of
-    /// [`DirectLogitAttribution::components`]. They sum to the logit, up to rounding; with quantized activations (int8,
-    /// int4, bf16-dot), up to the quantization error.
+    /// [`DirectLogitAttribution::components`]. They sum to the logit, up to rounding; with quantized
+    /// activations (int8, int4, bf16-dot), up to the quantization error.
     pub contributions: Vec<f32>,
     /// The contributions minus their means over the vocabulary. They sum to `logit − mean_logit`.
     pub centered: Vec<f32>,
@@ -86,8 +86,8 @@ impl<'m> DirectLogitAttribution<'m> {
         Self { model, mean: model.mean_unembedding_row() }
     }
 
-    /// All components: the embeddings, then per layer the heads, their common bias and the MLP, and last the bias of
-    /// `ln_f`.
+    /// All components: the embeddings, then per layer the heads, their common bias and the MLP, and last the
+    /// bias of `ln_f`.
     pub fn components(&self) -> Vec<Component> {
         let config = self.model.config();
         let block = |layer| {
@@ -158,8 +158,8 @@ impl LogitDirections {
     }
 }
 
-/// One row of the LM head, folded with `ln_f` at a fixed scale: the direction of the residual stream that raises the
-/// logit.
+/// One row of the LM head, folded with `ln_f` at a fixed scale: the direction of the residual stream that
+/// raises the logit.
 struct LogitDirection {
     /// `[n_embd]`, with mean 0, which removes the mean of the component's output.
     weights: Vec<f64>,

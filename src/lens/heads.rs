@@ -1,4 +1,5 @@
-//! Head detection: classifies attention heads by their attention on a sequence of random tokens that is repeated once.
+//! Head detection: classifies attention heads by their attention on a sequence of random tokens that is
+//! repeated once.
 //!
 //! ```text
 //! previous-token    token i attends to i − 1
@@ -9,13 +10,13 @@
 //! score = mean over tokens i with at least one target position of Σ p[i, target positions]
 //! ```
 //!
-//! A head that attends only to the target positions scores 1; uniform attention scores close to 0. The target positions
-//! are those of TransformerLens' head detector. Its `mul` measure divides by all tokens, including those without target
-//! positions, so its scores for duplicate-token and induction heads stay below one half on the same sequence. On
-//! repeated random tokens, the induction score is the prefix-matching score of Olsson et al. 2022, "In-context Learning
-//! and Induction Heads", which also describes previous-token heads. Duplicate-token heads are from Wang et al. 2022,
-//! "Interpretability in the Wild", attention sinks from Xiao et al. 2023, "Efficient Streaming Language Models with
-//! Attention Sinks".
+//! A head that attends only to the target positions scores 1; uniform attention scores close to 0. The target
+//! positions are those of TransformerLens' head detector. Its `mul` measure divides by all tokens, including
+//! those without target positions, so its scores for duplicate-token and induction heads stay below one half
+//! on the same sequence. On repeated random tokens, the induction score is the prefix-matching score of
+//! Olsson et al. 2022, "In-context Learning and Induction Heads", which also describes previous-token heads.
+//! Duplicate-token heads are from Wang et al. 2022, "Interpretability in the Wild", attention sinks from Xiao
+//! et al. 2023, "Efficient Streaming Language Models with Attention Sinks".
 
 use crate::model::{Model, Observer, Session, Site};
 use crate::{Error, Result};
@@ -110,8 +111,8 @@ impl HeadScores {
     }
 }
 
-/// Returns `n` sequences of the BOS token (if the model has one) and `length` distinct random tokens, repeated once. They
-/// depend only on the seed.
+/// Returns `n` sequences of the BOS token (if the model has one) and `length` distinct random tokens,
+/// repeated once. They depend only on the seed.
 ///
 /// # Errors
 /// [`Error::Parameter`] if the context or the vocabulary is too small for `length`.
@@ -218,8 +219,8 @@ impl Observer for AttentionSums {
     }
 }
 
-/// Returns an HTML page with the scores of each kind as a heat map of layers and heads, and a table in the given order.
-/// The page is self-contained.
+/// Returns an HTML page with the scores of each kind as a heat map of layers and heads, and a table in the
+/// given order. The page is self-contained.
 ///
 /// # Errors
 /// None for scores that [`score`] returned.

@@ -59,12 +59,13 @@ pub struct Inspection {
 
 impl Inspection {
     /// Runs a text through the model and computes all analyses. `observer` may change the pass, as in
-    /// [`ActivationCache::capture`]. `progress` is called with the number of predictions added to the logit lens, which
-    /// has `n_layer + 1` per token and takes most of the time.
+    /// [`ActivationCache::capture`]. `progress` is called with the number of predictions added to the logit
+    /// lens, which has `n_layer + 1` per token and takes most of the time.
     ///
     /// # Errors
-    /// As [`ActivationCache::capture`]; [`Error::Parameter`] for a layer or head that the model does not have,
-    /// [`Error::TokenId`] for a target outside the vocabulary, [`Error::Message`] if activations overflow.
+    /// As [`ActivationCache::capture`]; [`Error::Parameter`] for a layer or head that the model does not
+    /// have, [`Error::TokenId`] for a target outside the vocabulary, [`Error::Message`] if activations
+    /// overflow.
     pub fn run(
         hornbook: &Hornbook,
         tokens: &[u32],
@@ -143,8 +144,8 @@ impl Inspection {
             HeadSelection::MostSalient => "of all",
         };
         format!(
-            "{name}, the most salient head {among}: a token attends with {:.0} % to one token that is not the first, \
-             the previous or itself",
+            "{name}, the most salient head {among}: on average, {:.0} % of a token's attention is on one token that \
+             is not the first, the previous or itself",
             100.0 * saliency
         )
     }

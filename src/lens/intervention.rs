@@ -1,7 +1,7 @@
 //! Interventions: ablating or scaling the output of components, and measuring the effect on the prediction.
 //!
-//! The target is an attention head (`L5H1`, layer and head counted from 0) or an MLP (`mlp3`). Its output is replaced
-//! during the pass at every token, in the prompt and in the generated text:
+//! The target is an attention head (`L5H1`, layer and head counted from 0) or an MLP (`mlp3`). Its output is
+//! replaced during the pass at every token, in the prompt and in the generated text:
 //!
 //! ```text
 //! zero ablation    z ← 0
@@ -9,11 +9,11 @@
 //! scaling          z ← s · z
 //! ```
 //!
-//! For a head, z is its columns of `attn.hook_z`, before `c_proj`; for an MLP, it is `hook_mlp_out`. Zero ablation also
-//! removes a constant output that later components may rely on; mean ablation keeps it (Wang et al. 2022,
-//! "Interpretability in the Wild", section 2). The mean is computed once, over the prompt's tokens, without
-//! interventions. The effect is measured by the Kullback-Leibler divergence of the predictions,
-//! Σ p_before · ln(p_before / p_after).
+//! For a head, z is its columns of `attn.hook_z`, before `c_proj`; for an MLP, it is `hook_mlp_out`. Zero
+//! ablation also removes a constant output that later components may rely on; mean ablation keeps it (Wang et
+//! al. 2022, "Interpretability in the Wild", section 2). The mean is computed once, over the prompt's tokens,
+//! without interventions. The effect is measured by the Kullback-Leibler divergence of the predictions, Σ
+//! p_before · ln(p_before / p_after).
 //!
 //! ```
 //! use hornbook::lens::intervention::{Edit, Effect, Intervention, Interventions};
@@ -176,12 +176,12 @@ enum EditOperation {
 }
 
 impl Interventions {
-    /// Prepares `interventions` for a model; they are applied in order. The means of mean ablation are computed over
-    /// `prompt`, of at least one token, in one pass without interventions.
+    /// Prepares `interventions` for a model; they are applied in order. The means of mean ablation are
+    /// computed over `prompt`, of at least one token, in one pass without interventions.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a component that the model does not have or a scale that is not finite; errors of
-    /// [`Model::forward`].
+    /// [`Error::Parameter`] for a component that the model does not have or a scale that is not finite;
+    /// errors of [`Model::forward`].
     pub fn new(model: &Model, prompt: &[u32], interventions: &[Intervention]) -> Result<Self> {
         for intervention in interventions {
             intervention.target.check(model)?;

@@ -2,9 +2,9 @@
 
 use crate::Hornbook;
 
-/// Returns a token's label: its text with `·` for a space, `↵` for a line feed and `→` for a tab. Bytes that are not
-/// valid UTF-8 on their own, such as part of a character, are written as `\xE2`. Without a tokenizer, the label is the
-/// id (`#15`).
+/// Returns a token's label: its text with `·` for a space, `↵` for a line feed and `→` for a tab. Bytes that
+/// are not valid UTF-8 on their own, such as part of a character, are written as `\xE2`. Without a tokenizer,
+/// the label is the id (`#15`).
 ///
 /// Tokens with different bytes have different labels, unless their text contains these symbols itself.
 pub fn label(hornbook: &Hornbook, id: u32) -> String {
@@ -31,14 +31,14 @@ fn label_bytes(bytes: &[u8]) -> String {
     label
 }
 
-/// Whether a character is a control, bidirectional, combining, zero-width or whitespace character, which could garble
-/// a page or a terminal.
+/// Whether a character is a control, bidirectional, combining, zero-width or whitespace character, which
+/// could garble a page or a terminal.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || c.is_whitespace()
         || matches!(c, '\u{AD}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}')
-        || matches!(c, '\u{2060}'..='\u{206F}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}')
-        || matches!(c, '\u{300}'..='\u{36F}' | '\u{E0000}'..='\u{E0FFF}')
+        || matches!(c, '\u{2060}'..='\u{206F}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}')
+        || matches!(c, '\u{FFF9}'..='\u{FFFB}' | '\u{300}'..='\u{36F}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
 #[cfg(test)]

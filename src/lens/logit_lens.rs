@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Every block adds to the same vector, so the last layer norm and the LM head can be applied at any depth
-//! (nostalgebraist, "interpreting GPT: the logit lens", 2020). The depth at which a prediction appears shows which
-//! layers computed it. The last row equals the model's own prediction, bit for bit.
+//! (nostalgebraist, "interpreting GPT: the logit lens", 2020). The depth at which a prediction appears shows
+//! which layers computed it. The last row equals the model's own prediction, bit for bit.
 //!
 //! Cost: 2 · n_embd · vocab_size FLOPs per layer and token, the same as the LM head.
 
@@ -19,8 +19,9 @@ use ndarray::s;
 /// The number of tokens whose logits are in memory at once.
 const CHUNK: usize = 32;
 
-/// Returns the predictions at every depth, `[n_layer + 1][n]`: the `top` most likely next tokens, and the logprob and
-/// rank of the actual next token (`after` for the last one). `progress` is called with the number of predictions added.
+/// Returns the predictions at every depth, `[n_layer + 1][n]`: the `top` most likely next tokens, and the
+/// logprob and rank of the actual next token (`after` for the last one). `progress` is called with the number
+/// of predictions added.
 pub fn logit_lens(
     model: &Model,
     cache: &ActivationCache,

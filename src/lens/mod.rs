@@ -1,11 +1,11 @@
 //! Interpretability: the activations of the engine's own forward pass, and what they mean.
 //!
-//! An [`ActivationCache`] keeps what one pass computed. Several modules analyze it: [`saliency`] picks an attention
-//! head worth a look, [`logit_lens`] shows the prediction at every depth, [`surprisal`] how well each token was
-//! predicted, and [`attribution`] which heads and MLPs raise a token's logit. The [`report`] shows all of it on one
-//! HTML page. Other modules change the pass or run their own: [`intervention`] ablates and scales components,
-//! [`heads`] classifies attention heads, [`positions`] compares position embeddings, and [`walkthrough`] explains the
-//! pass step by step.
+//! An [`ActivationCache`] keeps what one pass computed. Several modules analyze it: [`saliency`] picks an
+//! attention head worth a look, [`logit_lens`] shows the prediction at every depth, [`surprisal`] how well
+//! each token was predicted, and [`attribution`] which heads and MLPs raise a token's logit. The [`report`]
+//! shows all of it on one HTML page. Other modules change the pass or run their own: [`intervention`] ablates
+//! and scales components, [`heads`] classifies attention heads, [`positions`] compares position embeddings,
+//! and [`walkthrough`] explains the pass step by step.
 
 pub mod activation_cache;
 pub mod attribution;

@@ -1,13 +1,13 @@
-//! Similarity of position embeddings. A position enters the model as a vector that is added to the token embedding;
-//! it is learned in GPT-2 and computed from sines and cosines in the first transformer. The cosine similarity of two
-//! positions:
+//! Similarity of position embeddings. A position enters the model as a vector that is added to the token
+//! embedding; it is learned in GPT-2 and computed from sines and cosines in the first transformer. The cosine
+//! similarity of two positions:
 //!
 //! ```text
 //! similarity(i, j) = (p[i] · p[j]) / (|p[i]| · |p[j]|)         from −1 to 1, and 1 for i = j
 //! ```
 //!
-//! For sinusoidal embeddings (see [`sinusoidal`]) it depends only on the distance i − j. Learned embeddings approach
-//! this with enough training data.
+//! For sinusoidal embeddings (see [`sinusoidal`]) it depends only on the distance i − j. Learned embeddings
+//! approach this with enough training data.
 
 use crate::kernels::positions::sinusoidal;
 use crate::model::Model;
@@ -66,7 +66,8 @@ impl PositionSimilarity {
         self.row(i).iter().zip(self.row(j)).map(|(x, y)| x * y).sum()
     }
 
-    /// The mean similarity of all pairs of the first `n` positions at a distance, which must be less than `n`.
+    /// The mean similarity of all pairs of the first `n` positions at a distance, which must be less than
+    /// `n`.
     pub fn mean_at_distance(&self, n: usize, distance: usize) -> f64 {
         let pairs = n - distance;
         (0..pairs).map(|i| self.similarity(i, i + distance)).sum::<f64>() / pairs as f64

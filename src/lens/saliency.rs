@@ -1,15 +1,15 @@
 //! Head saliency: a heuristic for which attention head to look at first.
 //!
-//! Most heads of a GPT-2 mainly attend to positions: to the first token (an attention sink), to the previous token, or
-//! to the token itself. A head with a large attention weight on one *other* token responds to the content of the text.
-//! The saliency of a head is
+//! Most heads of a GPT-2 mainly attend to positions: to the first token (an attention sink), to the previous
+//! token, or to the token itself. A head with a large attention weight on one *other* token responds to the
+//! content of the text. The saliency of a head is
 //!
 //! ```text
 //! saliency = mean over tokens i ≥ 3 of  max { pattern[i, j] : 0 < j < i − 1 }
 //! ```
 //!
-//! the mean over tokens of the largest attention weight on a token that is not the first, the previous or the token
-//! itself. It serves to sort heads; it does not measure how much a head matters for the prediction.
+//! the mean over tokens of the largest attention weight on a token that is not the first, the previous or the
+//! token itself. It serves to sort heads; it does not measure how much a head matters for the prediction.
 
 use super::ActivationCache;
 

@@ -1,5 +1,5 @@
-//! The documentation of an operation, parsed from the module comment of its source file, so that explanations and code
-//! cannot diverge.
+//! The documentation of an operation, parsed from the module comment of its source file, so that explanations
+//! and code cannot diverge.
 
 use serde::Serialize;
 

@@ -5,8 +5,8 @@
 //! entropy          = −Σ p(v) ln p(v)                          the expected surprisal
 //! ```
 //!
-//! A surprisal of b bits is that of guessing b coin flips in a row. e^entropy is the number of equally likely tokens
-//! with the same entropy.
+//! A surprisal of b bits is that of guessing b coin flips in a row. e^entropy is the number of equally likely
+//! tokens with the same entropy.
 
 use super::ActivationCache;
 use crate::model::Model;
@@ -45,7 +45,8 @@ impl Target {
 }
 
 impl Prediction {
-    /// Summarizes logits, `[vocab_size]`: the `n` most likely tokens, the entropy, and the prediction of `target`.
+    /// Summarizes logits, `[vocab_size]`: the `n` most likely tokens, the entropy, and the prediction of
+    /// `target`.
     ///
     /// # Panics
     /// Panics if `target >= logits.len()`.
@@ -65,8 +66,9 @@ impl Prediction {
     }
 }
 
-/// Returns the predictions at every token of a text, `[n]`: the `top` most likely next tokens, and the logprob and rank
-/// of the actual next token (`after` for the last one). The surprisal of token t is in prediction t − 1.
+/// Returns the predictions at every token of a text, `[n]`: the `top` most likely next tokens, and the
+/// logprob and rank of the actual next token (`after` for the last one). The surprisal of token t is in
+/// prediction t − 1.
 pub fn predictions(
     model: &Model,
     cache: &ActivationCache,

@@ -1,7 +1,8 @@
 //! A walkthrough of the forward pass: every step with its description, formula, shapes, activations and cost.
 //!
-//! Descriptions and formulas come from the operation's source file ([`source_doc`](super::source_doc)). The activations
-//! are those of the last token in one pass. The times are medians over several passes that are timed at every step.
+//! Descriptions and formulas come from the operation's source file ([`source_doc`](super::source_doc)). The
+//! activations are those of the last token in one pass. The times are medians over several passes that are
+//! timed at every step.
 
 use super::source_doc::{
     ACTIVATION, ATTENTION, EMBEDDING, LAYER_NORM, LINEAR, LOGITS, MERGES, MLP, POSITIONS, SOFTMAX, Source,
@@ -35,8 +36,8 @@ pub struct Step {
     pub shapes: String,
     /// Samples of the last token's activations, by site.
     pub activations: Vec<ActivationSample>,
-    /// For attention: the attention weights of the last token, in the head that attends most to the tokens between the
-    /// first and itself.
+    /// For attention: the attention weights of the last token, in the head that attends most to the tokens
+    /// between the first and itself.
     pub attention: Option<AttentionRow>,
     /// For logits and probabilities: the most likely token ids and their values.
     pub top_tokens: Vec<(u32, f32)>,
@@ -220,7 +221,8 @@ impl StepBuilder<'_> {
             Some(layer),
             ATTENTION,
             format!(
-                "{heads} heads: [{n}, {head_dim}] · [{head_dim}, {n}] → [{n}, {n}], · [{n}, {head_dim}] → [{n}, {head_dim}]"
+                "{heads} heads: [{n}, {head_dim}] · [{head_dim}, {n}] → [{n}, {n}], \
+                 · [{n}, {head_dim}] → [{n}, {head_dim}]"
             ),
             &[Site::Z(layer)],
             (4 * d * (n * (n + 1) / 2)) as f64,
@@ -384,6 +386,7 @@ mod tests {
             .filter(|step| !["layer_norm.rs", "positions.rs"].iter().any(|f| step.doc.file.ends_with(f)));
         let found: f64 = matrix_steps.map(|step| step.flops).sum();
         let matrices = 6 * (256 * 768 + 256 * 256 + 2 * 256 * 1024) + 4096 * 256;
-        assert_eq!(found, (2 * matrices + 6 * 4 * 256) as f64); // every matrix once, and attention over itself
+        // Every matrix once, and attention of the token over itself.
+        assert_eq!(found, (2 * matrices + 6 * 4 * 256) as f64);
     }
 }

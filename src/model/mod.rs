@@ -178,11 +178,11 @@ impl Model {
         emit(observer, Site::Embed, ws.x.rows_mut(ws.rows));
         let wpe = self.wpe();
         let positions = batch.iter().flat_map(Segment::positions);
-        self.add(ws.x.rows_mut(ws.rows), Site::PosEmbed, observer, |then, mut y| {
+        self.add_to_residual(ws.x.rows_mut(ws.rows), Site::PosEmbed, observer, |epilogue, mut y| {
             for (t, position) in positions.clone().enumerate() {
-                match then {
+                match epilogue {
                     Epilogue::Add => {
-                        add_position(wpe, position, y.row_mut(t), ws.normed.rows_mut(1).row_mut(0)); // + wpe[position]
+                        add_position(wpe, position, y.row_mut(t), ws.normed.rows_mut(1).row_mut(0));
                     }
                     _ => copy_row(wpe, position, y.row_mut(t)),
                 }
@@ -216,7 +216,8 @@ impl Model {
         self.norm(ws.x.rows(ws.rows), &w.ln_1, ws.normed.rows_mut(ws.rows)); // [n_tokens, n_embd]
         observer.operation_finished(Operation::Ln1(layer));
         emit(observer, Site::Ln1(layer), ws.normed.rows_mut(ws.rows));
-        self.linear(ws.normed.rows(ws.rows), &w.c_attn, Epilogue::Store, ws.qkv.rows_mut(ws.rows)); // [n_tokens, 3 * n_embd]
+        // [n_tokens, n_embd] -> [n_tokens, 3 * n_embd]
+        self.linear(ws.normed.rows(ws.rows), &w.c_attn, Epilogue::Store, ws.qkv.rows_mut(ws.rows));
         observer.operation_finished(Operation::CAttn(layer));
         self.emit_qkv(layer, ws, observer);
         let (qkv, segment_rows) = (ws.qkv.rows(ws.rows), &ws.segment_rows);
@@ -234,11 +235,12 @@ impl Model {
         let segment = |i: usize| batch[i].attention_segment(layer, &ws.segment_rows[i]);
         let (segments, scale) = (Segments::new(batch.len(), &segment), self.attention_scale(layer));
         self.emit_patterns(layer, q, segments, scale, observer);
-        attention(self.attention, pool, q, segments, scale, ws.z.rows_mut(ws.rows)); // [n_tokens, n_embd], heads concatenated
+        // [n_tokens, n_embd], heads concatenated
+        attention(self.attention, pool, q, segments, scale, ws.z.rows_mut(ws.rows));
         observer.operation_finished(Operation::Attention(layer));
         emit(observer, Site::Z(layer), ws.z.rows_mut(ws.rows));
-        self.add(ws.x.rows_mut(ws.rows), Site::AttnOut(layer), observer, |then, y| {
-            self.linear(ws.z.rows(ws.rows), &w.attn_proj, then, y);
+        self.add_to_residual(ws.x.rows_mut(ws.rows), Site::AttnOut(layer), observer, |epilogue, y| {
+            self.linear(ws.z.rows(ws.rows), &w.attn_proj, epilogue, y);
         });
         observer.operation_finished(Operation::AttnProj(layer));
         emit(observer, Site::ResidMid(layer), ws.x.rows_mut(ws.rows));
@@ -256,7 +258,8 @@ impl Model {
             c_proj_bias: w.mlp_proj.bias(),
         };
         if O::ENABLED && observer.is_interested(Site::Pre(layer)) {
-            mlp.c_fc(pool, ws.normed.rows(ws.rows), ws.hidden.rows_mut(ws.rows)); // in two steps, with the same bits
+            // In two steps, with the same bits.
+            mlp.c_fc(pool, ws.normed.rows(ws.rows), ws.hidden.rows_mut(ws.rows));
             emit(observer, Site::Pre(layer), ws.hidden.rows_mut(ws.rows));
             mlp.act(pool, ws.hidden.rows_mut(ws.rows));
         } else {
@@ -264,8 +267,8 @@ impl Model {
         }
         observer.operation_finished(Operation::CFc(layer));
         emit(observer, Site::Post(layer), ws.hidden.rows_mut(ws.rows));
-        self.add(ws.x.rows_mut(ws.rows), Site::MlpOut(layer), observer, |then, y| {
-            mlp.c_proj(pool, ws.hidden.rows(ws.rows), then, y);
+        self.add_to_residual(ws.x.rows_mut(ws.rows), Site::MlpOut(layer), observer, |epilogue, y| {
+            mlp.c_proj(pool, ws.hidden.rows(ws.rows), epilogue, y);
         });
         observer.operation_finished(Operation::MlpProj(layer));
         ws.qkv.swap_storage(&mut ws.hidden);
@@ -297,13 +300,13 @@ impl Model {
         layer_norm(&self.pool, x, w.weight.as_f32(), w.bias.as_f32(), self.config.layer_norm_epsilon, y);
     }
 
-    fn linear(&self, x: Rows, w: &Linear, then: Epilogue, y: RowsMut) {
-        linear(&self.pool, x, w.weight_matrix(), w.bias(), then, y);
+    fn linear(&self, x: Rows, w: &Linear, epilogue: Epilogue, y: RowsMut) {
+        linear(&self.pool, x, w.weight_matrix(), w.bias(), epilogue, y);
     }
 
     /// Adds the output of a layer, or position embeddings, to the residual stream. For an interested observer
     /// the output is computed first and then added, with the same bits.
-    fn add<O: Observer>(
+    fn add_to_residual<O: Observer>(
         &self,
         mut y: RowsMut,
         site: Site,

@@ -10,7 +10,8 @@
 //!   that is loaded is used many times ([`linear`](crate::kernels::linear)).
 //! * **Fusion**: attention is computed without storing its score matrix
 //!   ([`attention`](crate::kernels::attention)).
-//! * **Threads**: the outputs of an operation are split among threads ([`thread_pool`](crate::kernels::thread_pool)).
+//! * **Threads**: the outputs of an operation are split among threads
+//!   ([`thread_pool`](crate::kernels::thread_pool)).
 //!
 //! Floating-point numbers are rounded after every operation, so (a + b) + c may differ from a + (b + c). Most
 //! fast programs therefore give slightly different results on another machine, with other threads, or in

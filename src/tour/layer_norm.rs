@@ -42,7 +42,7 @@
 //! # }
 //! ```
 //!
-//! The reference implementation is [`layer_norm::reference`](crate::kernels::layer_norm::reference). Its source
-//! file is the shortest complete example of how an operation is made fast.
+//! The reference implementation is [`layer_norm::reference`](crate::kernels::layer_norm::reference). Its
+//! source file is the shortest complete example of how an operation is made fast.
 //!
 //! Next: [how the last row becomes a prediction](super::lm_head).

@@ -38,7 +38,7 @@
 //! ```
 //!
 //! The reference implementations are [`logits::reference`](crate::kernels::logits::reference) and
-//! [`softmax::reference`](crate::kernels::softmax::reference). In a terminal: `hornbook perplexity` measures a
-//! model on a text.
+//! [`softmax::reference`](crate::kernels::softmax::reference). In a terminal: `hornbook perplexity` measures
+//! a model on a text.
 //!
 //! Next: [how predictions become a text](super::sampling).

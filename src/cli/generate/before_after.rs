@@ -24,7 +24,8 @@ struct Completion {
 }
 
 impl BeforeAfter {
-    /// Generates the completions without interventions, with the same seed, and compares the first predictions.
+    /// Generates the completions without interventions, with the same seed, and compares the first
+    /// predictions.
     pub fn new(
         generate: &Generate,
         hornbook: &Hornbook,

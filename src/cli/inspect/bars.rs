@@ -41,7 +41,7 @@ pub fn logit_attribution(inspection: &Inspection, screen: Screen, label: impl Fn
     all.truncate(MAX_COMPONENTS);
     let largest = all.first().map_or(1.0, |component| component.1.abs().max(f32::MIN_POSITIVE));
     let note = format!(
-        "logit {:.2}, {:+.2} relative to the mean logit; direct contribution of each component to the difference",
+        "logit {:.2}, {:+.2} relative to the mean logit; direct contribution of each component",
         last.logit,
         last.logit - last.mean_logit
     );

@@ -1,6 +1,6 @@
-//! The attention pattern of one head. Because of the causal mask it is a triangle, with each token's label at the end of
-//! its row: to the left are the weights with which it attends to other tokens, below are those with which others attend
-//! to it.
+//! The attention pattern of one head. Because of the causal mask it is a triangle, with each token's label at
+//! the end of its row: to the left are the weights with which it attends to other tokens, below are those
+//! with which others attend to it.
 
 use crate::cli::screen::{Screen, display_width, fit_to_width, shade};
 use crate::lens::Inspection;

@@ -41,16 +41,17 @@ pub(super) fn to_json(hornbook: &Hornbook, inspection: &Inspection, outcome: Opt
         "logit_lens": inspection.logit_lens.iter().map(predictions).collect::<Vec<_>>(),
         "residual_norms": norms.collect::<Vec<_>>(),
         "components": inspection.components.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "targets": attributions.iter().map(|attribution| attribution.target).collect::<Vec<_>>(),
-        "logits": attributions.iter().map(|attribution| rounded(attribution.logit, 3)).collect::<Vec<_>>(),
-        "mean_logits": attributions.iter().map(|attribution| rounded(attribution.mean_logit, 3)).collect::<Vec<_>>(),
-        "contributions": attributions.iter().map(|attribution| logits(&attribution.contributions)).collect::<Vec<_>>(),
-        "centered": attributions.iter().map(|attribution| logits(&attribution.centered)).collect::<Vec<_>>(),
+        "targets": attributions.iter().map(|target| target.target).collect::<Vec<_>>(),
+        "logits": attributions.iter().map(|target| rounded(target.logit, 3)).collect::<Vec<_>>(),
+        "mean_logits": attributions.iter().map(|target| rounded(target.mean_logit, 3)).collect::<Vec<_>>(),
+        "contributions": attributions.iter().map(|target| logits(&target.contributions)).collect::<Vec<_>>(),
+        "centered": attributions.iter().map(|target| logits(&target.centered)).collect::<Vec<_>>(),
         "attention": STANDARD.encode(packed_patterns(&inspection.activations)),
     })
 }
 
-/// `[ids of the most likely tokens, their probabilities, entropy in bits, [probability, rank] of the next token]`
+/// `[ids of the most likely tokens, their probabilities, entropy in bits, [probability, rank] of the next
+/// token]`
 fn prediction(prediction: &Prediction) -> Value {
     let ids: Vec<u32> = prediction.top.iter().map(|top| top.0).collect();
     let probabilities: Vec<f64> = prediction.top.iter().map(|top| rounded(libm::expf(top.1), 4)).collect();
@@ -75,14 +76,14 @@ fn intervention(Outcome { interventions, effect }: &Outcome) -> Value {
 fn labels(hornbook: &Hornbook, inspection: &Inspection, outcome: Option<&Outcome>) -> BTreeMap<u32, String> {
     let predicted = inspection.logit_lens.iter().flatten();
     let predicted = predicted.flat_map(|prediction| prediction.top.iter().map(|top| top.0));
-    let targets = inspection.logit_attributions.iter().map(|attribution| attribution.target);
+    let targets = inspection.logit_attributions.iter().map(|target| target.target);
     let shifted = outcome.iter().flat_map(|outcome| outcome.effect.next.iter().map(|shift| shift.id));
     let ids = inspection.activations.tokens.iter().copied().chain(predicted).chain(targets).chain(shifted);
     ids.map(|id| (id, label(hornbook, id))).collect()
 }
 
-/// The attention patterns, one byte per weight: for each head the rows, each up to the diagonal. A byte is 255 times the
-/// square root of the weight, which resolves small weights; 1 is a weight of 0.000015.
+/// The attention patterns, one byte per weight: for each head the rows, each up to the diagonal. A byte is
+/// 255 times the square root of the weight, which resolves small weights; 1 is a weight of 0.000015.
 fn packed_patterns(activations: &ActivationCache) -> Vec<u8> {
     let mut bytes = vec![];
     for (row, weights) in activations.patterns.rows().into_iter().enumerate() {

@@ -1,8 +1,9 @@
 //! The HTML report: all analyses of one text in one self-contained file.
 //!
-//! The page is built from `page.html`, `style.css` and three scripts in this folder. It loads nothing from the network,
-//! and its content security policy forbids it to. The data is embedded as JSON (`data.rs`), with the attention patterns
-//! packed into bytes. The scripts insert text from the prompt only as text, never as markup.
+//! The page is built from `page.html`, `style.css` and three scripts in this folder. It loads nothing from
+//! the network, and its content security policy forbids it to. The data is embedded as JSON (`data.rs`), with
+//! the attention patterns packed into bytes. The scripts insert text from the prompt only as text, never as
+//! markup.
 
 mod data;
 
@@ -56,7 +57,8 @@ fn escape_html(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Escapes JSON for a script element: `<`, which could end the element or start a comment, occurs only in strings.
+/// Escapes JSON for a script element: `<`, which could end the element or start a comment, occurs only in
+/// strings.
 fn escape_script_json(json: &str) -> String {
     json.replace('<', "\\u003c")
 }
