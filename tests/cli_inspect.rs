@@ -119,11 +119,11 @@ fn terminal_output_shows_library_values() {
 
 #[test]
 fn colors_follow_terminal_and_environment() {
-    let plain = stdout_of(&mut inspect(&[CAT]));
-    assert!(!plain.contains('\x1b'), "no colors in a pipe");
+    let uncolored = stdout_of(&mut inspect(&[CAT]));
+    assert!(!uncolored.contains('\x1b'), "no colors in a pipe");
     let colored = stdout_of(inspect(&[CAT]).env("CLICOLOR_FORCE", "1"));
     assert!(colored.contains("\x1b["), "{colored:?}");
-    assert_eq!(stdout_of(inspect(&[CAT]).env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1")), plain);
+    assert_eq!(stdout_of(inspect(&[CAT]).env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1")), uncolored);
     for line in strip_ansi_codes(&colored).lines() {
         assert!(measure_text_width(line) <= 100, "{line:?}");
     }
@@ -141,9 +141,9 @@ fn json_has_library_values() {
     };
     let (_, inspection) = inspection(options);
     let found = json(&[CAT, "--layer", "3", "--head", "1", "--target", " had"]);
-    let same = |found: &Value, expected: &[f32], what: &str| {
+    let same = |found: &Value, expected: &[f32], name: &str| {
         let found: Vec<f32> = serde_json::from_value(found.clone()).unwrap();
-        assert_eq!(found, expected, "{what}");
+        assert_eq!(found, expected, "{name}");
     };
     let n = inspection.activations.len();
     assert_eq!(found["tokens"].as_array().unwrap().len(), n);
@@ -221,10 +221,10 @@ fn report_is_self_contained_and_escaped() {
         let html = report(&[text]);
         let visible = html.split("<script type=\"application/json\"").next().unwrap();
         let code = html.rsplit("<script>").next().unwrap();
-        for part in [visible, code] {
+        for section in [visible, code] {
             for load in ["://", "@import", "url(", "src=", "import(", "fetch(", "XMLHttpRequest", "innerHTML"]
             {
-                assert!(!part.contains(load), "{load} in a report");
+                assert!(!section.contains(load), "{load} in a report");
             }
         }
         assert!(html.contains("default-src 'none'"), "the content security policy forbids loading");
@@ -378,13 +378,13 @@ fn invalid_inspect_arguments_are_one_line_errors() {
         (&[CAT, "--html", "/no/such/folder/report.html"], "/no/such/folder/report.html: cannot write"),
         (&[CAT, "--html", "/"], "not a regular file"),
     ];
-    for (args, part) in cases {
+    for (args, expected) in cases {
         let output = inspect(args).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && output.stdout.is_empty(), "{args:?}");
         assert!(
-            stderr.starts_with("hornbook: ") && stderr.contains(part),
-            "{args:?}: {part:?} is not in {stderr}"
+            stderr.starts_with("hornbook: ") && stderr.contains(expected),
+            "{args:?}: {expected:?} is not in {stderr}"
         );
         assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
     }

@@ -43,18 +43,18 @@ const KING: [&str; 6] = ["generate", "The king", "--temperature", "0", "--max-to
 
 #[test]
 fn generate_with_ablation_shows_before_and_after() {
-    let plain = stdout_of(&KING);
+    let baseline = stdout_of(&KING);
     let (after, stderr) = output_of(&[&KING[..], &["--ablate", "mlp0"]].concat());
-    assert_ne!(after, plain);
+    assert_ne!(after, baseline);
     assert!(stderr.starts_with("interventions: mlp0 zero\n") && stderr.contains("KL divergence"), "{stderr}");
     let before = stderr.split_once("--- before\n").unwrap().1;
-    assert_eq!(before, format!("{}\n\n--- after\n", plain.trim_end()));
+    assert_eq!(before, format!("{}\n\n--- after\n", baseline.trim_end()));
 
     let report = json(&[&KING[..], &["--ablate", "mlp0"]].concat());
     assert_eq!(report["choices"][0]["text"].as_str().unwrap().trim_end(), after.trim_end());
     let intervention = &report["intervention"];
     assert_eq!(intervention["edits"], serde_json::json!(["mlp0 zero"]));
-    assert_eq!(intervention["before"][0]["text"].as_str().unwrap().trim_end(), plain.trim_end());
+    assert_eq!(intervention["before"][0]["text"].as_str().unwrap().trim_end(), baseline.trim_end());
     assert!(intervention["kl_divergence"].as_f64().unwrap() > 1.0);
     let next = intervention["next_token"].as_array().unwrap();
     assert!(next.len() >= 5 && next.iter().all(|token| token["before"].is_f64() && token["after"].is_f64()));
@@ -72,9 +72,9 @@ fn generate_with_ablation_shows_before_and_after() {
     let several =
         json(&["generate", "The king", "-n", "2", "--seed", "4", "--max-tokens", "9", "--ablate", "L0H0"]);
     assert_eq!(several["intervention"]["before"].as_array().unwrap().len(), 2);
-    let plain = json(&["generate", "The king", "-n", "2", "--seed", "4", "--max-tokens", "9"]);
+    let baseline = json(&["generate", "The king", "-n", "2", "--seed", "4", "--max-tokens", "9"]);
     for i in 0..2 {
-        assert_eq!(several["intervention"]["before"][i]["text"], plain["choices"][i]["text"]);
+        assert_eq!(several["intervention"]["before"][i]["text"], baseline["choices"][i]["text"]);
     }
 }
 
@@ -212,10 +212,10 @@ fn explain_shows_every_step_with_documentation() {
     let steps = report["steps"].as_array().unwrap();
     assert_eq!(steps.len(), 4 + 6 * 8 + 3);
     let likeliest = steps[steps.len() - 1]["top_tokens"][0].clone();
-    let plain =
+    let baseline =
         json(&["generate", "Once upon a time", "--logprobs", "1", "--temperature", "0", "--max-tokens", "1"]);
-    assert_eq!(likeliest[0], plain["choices"][0]["token_ids"][0]);
-    let logprob = plain["choices"][0]["logprobs"]["token_logprobs"][0].as_f64().unwrap();
+    assert_eq!(likeliest[0], baseline["choices"][0]["token_ids"][0]);
+    let logprob = baseline["choices"][0]["logprobs"]["token_logprobs"][0].as_f64().unwrap();
     assert!((likeliest[1].as_f64().unwrap() - logprob.exp()).abs() < 1e-5);
     let line = error_of(&["explain", "Once", "--layer", "6"]);
     assert_eq!(line, "hornbook: --layer: found 6, expected 0 to 5\n");

@@ -172,11 +172,12 @@ fn remaining_sites_match_pytorch() {
     for folder in TINY {
         let reference = Reference::parts(folder);
         let model = model(folder);
-        let mut seen: HashMap<Site, Vec<f32>> = HashMap::new();
+        let mut activations: HashMap<Site, Vec<f32>> = HashMap::new();
         logits(&model, &reference.ids(), usize::MAX, |site: Site, values: ArrayViewMutD<'_, f32>| {
-            seen.insert(site, values.iter().copied().collect());
+            activations.insert(site, values.iter().copied().collect());
         });
-        let check = |site: Site, name: &str| reference.assert_close(name, &seen[&site], TOLERANCE, folder);
+        let check =
+            |site: Site, name: &str| reference.assert_close(name, &activations[&site], TOLERANCE, folder);
         check(Site::PosEmbed, "position");
         for layer in 0..model.config().n_layer {
             check(Site::Ln1(layer), &format!("ln_1.{layer}"));
@@ -184,7 +185,7 @@ fn remaining_sites_match_pytorch() {
             check(Site::Pre(layer), &format!("pre.{layer}"));
         }
         let all: Vec<Site> = Site::all(model.config().n_layer).collect();
-        assert!(all.iter().all(|site| seen.contains_key(site)) && all.len() == seen.len());
+        assert!(all.iter().all(|site| activations.contains_key(site)) && all.len() == activations.len());
     }
 }
 
@@ -209,14 +210,14 @@ impl Observer for SiteProbe {
 fn observing_changes_no_bit_and_writing_changes_all_but_patterns() {
     let model = model("tiny-gelu-new");
     let ids = Reference::parts("tiny-gelu-new").ids();
-    let plain = logits(&model, &ids, usize::MAX, ());
+    let baseline = logits(&model, &ids, usize::MAX, ());
     let bits = |logits: Vec<f32>| logits.into_iter().map(f32::to_bits).collect::<Vec<_>>();
     for site in Site::all(model.config().n_layer) {
         let observed = logits(&model, &ids, usize::MAX, SiteProbe(site, false));
-        assert_eq!(bits(observed), bits(plain.clone()), "{site} was observed");
-        let written = logits(&model, &ids, usize::MAX, SiteProbe(site, true));
+        assert_eq!(bits(observed), bits(baseline.clone()), "{site} was observed");
+        let changed = logits(&model, &ids, usize::MAX, SiteProbe(site, true));
         let read_only = matches!(site, Site::Pattern(_));
-        assert_eq!(bits(written) == bits(plain.clone()), read_only, "{site} was written to");
+        assert_eq!(bits(changed) == bits(baseline.clone()), read_only, "{site} was changed");
     }
     // Two observers: the second observes the changes of the first.
     let first = SiteProbe(Site::FinalNorm, true);

@@ -153,7 +153,7 @@ fn observer_changes_affect_logits() {
     let folder = "tiny-gelu-new";
     let model = model(folder, 1, Isa::available()[0]);
     let ids = Reference::read(folder).ids();
-    let plain = logits(&model, &ids, usize::MAX, &mut ());
+    let baseline = logits(&model, &ids, usize::MAX, &mut ());
     let mut zero_one_head = |site: Site, mut values: ArrayViewMutD<'_, f32>| {
         if site == Site::Z(1) {
             values.slice_each_axis_inplace(|axis| match axis.axis.index() {
@@ -164,9 +164,9 @@ fn observer_changes_affect_logits() {
         }
     };
     let ablated = logits(&model, &ids, usize::MAX, &mut zero_one_head);
-    assert_ne!(plain, ablated);
+    assert_ne!(baseline, ablated);
     let mut nothing = |_: Site, _: ArrayViewMutD<'_, f32>| {};
-    assert_eq!(plain, logits(&model, &ids, usize::MAX, &mut nothing));
+    assert_eq!(baseline, logits(&model, &ids, usize::MAX, &mut nothing));
 }
 
 #[test]

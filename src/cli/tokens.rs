@@ -88,7 +88,11 @@ fn report(hornbook: &Hornbook, ids: &[u32], words: Option<&[PreToken]>) -> Resul
         "tokens": tokens.collect::<Vec<_>>(),
     });
     if let Some(words) = words {
-        let merge = |merge: &MergeStep| json!({"rank": merge.rank, "pair": merge.pair, "token": merge.token, "tokens": merge.tokens});
+        let merge = |merge: &MergeStep| {
+            json!({
+                "rank": merge.rank, "pair": merge.pair, "token": merge.token, "tokens": merge.tokens,
+            })
+        };
         let word = |word: &PreToken| {
             let merges: Vec<_> = word.merges.iter().map(merge).collect();
             json!({"initial_tokens": word.initial_tokens, "merges": merges})

@@ -144,8 +144,8 @@ impl Inspection {
             HeadSelection::MostSalient => "of all",
         };
         format!(
-            "{name}, the most salient head {among}: on average, {:.0} % of a token's attention is on one token that \
-             is not the first, the previous or itself",
+            "{name}, the most salient head {among}: {:.0} % of a token's attention is on one token that is \
+             not the first, the previous or itself",
             100.0 * saliency
         )
     }

@@ -24,13 +24,13 @@
 //! let ids = fable.encode("Once upon a time there was a king who had three daughters")?;
 //!
 //! // The prompt in one pass, and token by token with the cache.
-//! let whole = Session::new(fable.model(), ids.len(), None).feed(&ids)?.to_vec();
+//! let single_pass = Session::new(fable.model(), ids.len(), None).feed(&ids)?.to_vec();
 //! let mut session = Session::new(fable.model(), ids.len(), None);
 //! for id in &ids[..ids.len() - 1] {
 //!     session.feed(&[*id])?;
 //! }
 //! let one_by_one = session.feed(&ids[ids.len() - 1..])?;
-//! assert_eq!(whole, one_by_one); // the same logits, to the last bit
+//! assert_eq!(single_pass, one_by_one); // the same logits, to the last bit
 //!
 //! assert_eq!(session.cache().len(), ids.len());
 //! let bytes_per_token = session.cache().bytes() / session.cache().capacity();

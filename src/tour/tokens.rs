@@ -26,8 +26,8 @@
 //! let tokenizer = fable.tokenizer()?;
 //!
 //! let ids = tokenizer.encode("Once upon a time", false)?;
-//! let pieces: Vec<String> = ids.iter().map(|&id| tokenizer.decode(&[id])).collect();
-//! assert_eq!(pieces, ["Once", " upon", " a", " time"]); // common words: one token each
+//! let texts: Vec<String> = ids.iter().map(|&id| tokenizer.decode(&[id])).collect();
+//! assert_eq!(texts, ["Once", " upon", " a", " time"]); // common words: one token each
 //!
 //! assert!(tokenizer.encode("hippopotamus", false)?.len() > 3); // a rare word: several tokens
 //!

@@ -10,8 +10,8 @@ fn run(script: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_hornbook")).parent().unwrap();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path =
-        std::env::join_paths([program.to_path_buf()].into_iter().chain(std::env::split_paths(&path))).unwrap();
+    let path = std::env::join_paths([program.to_path_buf()].into_iter().chain(std::env::split_paths(&path)))
+        .unwrap();
     let mut command = Command::new("sh");
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HORNBOOK_") {

@@ -92,7 +92,8 @@ fn named_subcommands_and_flags_exist() {
             // A longer span may be another program's arguments.
             let mut words = text.split([' ', '=']);
             let flag = words.next().unwrap_or_default();
-            if flag.starts_with("--") && words.count() <= 1 && !help.anywhere(flag) && !scripts.contains(flag) {
+            if flag.starts_with("--") && words.count() <= 1 && !help.anywhere(flag) && !scripts.contains(flag)
+            {
                 missing.push(format!("{}: {flag}", document.at(*line)));
             }
         }

@@ -30,7 +30,10 @@ function drawPattern(layer, head, maxSize) {
 {
   const grid = $("thumbs");
   grid.style.gridTemplateColumns = `max-content repeat(${data.heads}, minmax(0, 132px))`;
-  grid.append(createElement("span"), ...Array.from({ length: data.heads }, (_, head) => createElement("span", "", `H${head}`)));
+  grid.append(
+    createElement("span"),
+    ...Array.from({ length: data.heads }, (_, head) => createElement("span", "", `H${head}`)),
+  );
   const thumbs = [];
   for (let layer = 0; layer < data.layers; layer++) {
     grid.append(createElement("span", "", `L${layer}`));
@@ -48,15 +51,22 @@ function drawPattern(layer, head, maxSize) {
   // Drawn at the displayed size: scaling down in the browser drops whole columns.
   const draw = () => {
     const size = Math.max(8, Math.floor(thumbs[0].clientWidth * (devicePixelRatio || 1)));
-    thumbs.forEach((thumb, i) => thumb.replaceChildren(drawPattern(Math.floor(i / data.heads), i % data.heads, size)));
+    thumbs.forEach((thumb, i) =>
+      thumb.replaceChildren(drawPattern(Math.floor(i / data.heads), i % data.heads, size)),
+    );
   };
   on("theme", draw);
   addEventListener("resize", draw);
-  on("head theme", () => thumbs.forEach((thumb, i) => {
-    thumb.setAttribute("aria-pressed", i === selection.layer * data.heads + selection.head);
-  }));
+  on("head theme", () =>
+    thumbs.forEach((thumb, i) => {
+      thumb.setAttribute("aria-pressed", i === selection.layer * data.heads + selection.head);
+    }),
+  );
 
-  const order = data.saliency.map((saliency, i) => [saliency, i]).sort((a, b) => b[0] - a[0]).slice(0, 6);
+  const order = data.saliency
+    .map((saliency, i) => [saliency, i])
+    .sort((a, b) => b[0] - a[0])
+    .slice(0, 6);
   $("salient").hidden = order[0][0] === 0; // too few tokens
   $("salient").append("Most salient:");
   for (const [saliency, i] of order) {
@@ -66,7 +76,8 @@ function drawPattern(layer, head, maxSize) {
     $("salient").append(button);
   }
   $("head-note").textContent =
-    `Initially selected: ${data.head_description}. Stronger colors are larger attention weights. Each pattern is a triangle because of the causal mask.`;
+    `Initially selected: ${data.head_description}. Stronger colors are larger attention weights. ` +
+    "Each pattern is a triangle because of the causal mask.";
 }
 
 // The pattern of the selected head: the tokens at the left attend to the tokens at the top.
@@ -81,7 +92,8 @@ function drawPattern(layer, head, maxSize) {
     $("selected").textContent = `Layer ${layer}, head ${head}`;
     const width = canvas.clientWidth || 600;
     const scale = devicePixelRatio || 1;
-    const font = (size, bold) => `${bold ? "700 " : ""}${size}px ${getComputedStyle(document.documentElement).getPropertyValue("--mono")}`;
+    const mono = getComputedStyle(document.documentElement).getPropertyValue("--mono");
+    const font = (size, bold) => `${bold ? "700 " : ""}${size}px ${mono}`;
     const cellEstimate = (width - 70) / n;
     const size = Math.max(8, Math.min(13, 0.9 * cellEstimate));
     context.font = font(size, true);
@@ -101,16 +113,19 @@ function drawPattern(layer, head, maxSize) {
     const [line, accent, text] = ["line", "accent", "dim"].map((name) => css(rgb(name)));
     context.strokeStyle = accent;
     context.lineWidth = 1.5;
-    context.strokeRect(margin, margin + row * cell, (row + 1) * cell, cell); // what it attends to
+    // What the token attends to.
+    context.strokeRect(margin, margin + row * cell, (row + 1) * cell, cell);
     const column = pair?.[1] ?? row;
     context.globalAlpha = 0.75;
-    context.strokeRect(margin + column * cell, margin + column * cell, cell, (n - column) * cell); // tokens that attend to it
+    // Tokens that attend to it.
+    context.strokeRect(margin + column * cell, margin + column * cell, cell, (n - column) * cell);
     context.globalAlpha = 1;
     if (pair) {
       context.lineWidth = 2.5;
       context.strokeRect(margin + pair[1] * cell, margin + pair[0] * cell, cell, cell);
     }
-    if (cell >= 30) { // large enough for numbers
+    if (cell >= 30) {
+      // large enough for numbers
       context.textAlign = "center";
       context.textBaseline = "middle";
       for (let i = 0; i < n; i++) {
@@ -118,7 +133,12 @@ function drawPattern(layer, head, maxSize) {
           const weight = weightOf(layer, head, i, j);
           context.fillStyle = textOn(heat(weight));
           context.font = font(Math.min(13, cell / 3), false);
-          if (weight >= 0.005) context.fillText((100 * weight).toFixed(0), margin + (j + 0.5) * cell, margin + (i + 0.5) * cell);
+          if (weight >= 0.005)
+            context.fillText(
+              (100 * weight).toFixed(0),
+              margin + (j + 0.5) * cell,
+              margin + (i + 0.5) * cell,
+            );
         }
       }
     }
@@ -147,8 +167,10 @@ function drawPattern(layer, head, maxSize) {
       }
     }
     context.strokeStyle = line;
-    canvas.setAttribute("aria-label",
-      `Attention pattern of layer ${layer}, head ${head}: ${n} by ${n} tokens. Arrow keys select a pair.`);
+    canvas.setAttribute(
+      "aria-label",
+      `Attention pattern of layer ${layer}, head ${head}: ${n} by ${n} tokens. Arrow keys select a pair.`,
+    );
     describe();
   }
   const shortLabel = (t) => (tokenLabel(t).length > 12 ? tokenLabel(t).slice(0, 11) + "…" : tokenLabel(t));
@@ -160,17 +182,28 @@ function drawPattern(layer, head, maxSize) {
     output.replaceChildren();
     if (j !== null) {
       const weight = j > i ? "0 % (masked)" : percent(weightOf(selection.layer, selection.head, i, j));
-      output.append(setLabel(createElement("b"), tokenLabel(i)), " attends to ", setLabel(createElement("b"), tokenLabel(j)), ` with ${weight}`);
+      output.append(
+        setLabel(createElement("b"), tokenLabel(i)),
+        " attends to ",
+        setLabel(createElement("b"), tokenLabel(j)),
+        ` with ${weight}`,
+      );
       return;
     }
-    const weights = Array.from({ length: i + 1 }, (_, j) => [weightOf(selection.layer, selection.head, i, j), j]);
+    const weights = Array.from({ length: i + 1 }, (_, j) => [
+      weightOf(selection.layer, selection.head, i, j),
+      j,
+    ]);
     weights.sort((a, b) => b[0] - a[0]);
     output.append(setLabel(createElement("b"), tokenLabel(i)), " attends most to ");
     weights.slice(0, 3).forEach(([weight, j], rank) => {
       output.append(rank ? ", " : "", setLabel(createElement("b"), tokenLabel(j)), ` ${percent(weight)}`);
     });
   }
-  const redraw = () => { pair = null; draw(); };
+  const redraw = () => {
+    pair = null;
+    draw();
+  };
 
   canvas.addEventListener("pointermove", (event) => {
     const [i, j] = [event.offsetY, event.offsetX].map((x) => Math.floor((x - frame.margin) / frame.cell));
@@ -179,8 +212,13 @@ function drawPattern(layer, head, maxSize) {
     pair = hovered;
     draw();
   });
-  canvas.addEventListener("pointerleave", () => { pair = null; hoverToken(null); });
-  canvas.addEventListener("click", () => { if (pair) selectToken(pair[0]); });
+  canvas.addEventListener("pointerleave", () => {
+    pair = null;
+    hoverToken(null);
+  });
+  canvas.addEventListener("click", () => {
+    if (pair) selectToken(pair[0]);
+  });
   canvas.addEventListener("keydown", (event) => {
     const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (!step) return;
@@ -196,18 +234,34 @@ function drawPattern(layer, head, maxSize) {
   // The text twice, colored by what the token attends to and by which tokens attend to it.
   function drawTexts() {
     const t = currentToken();
-    const fill = (id, weightFor, isMasked) => $(id).replaceChildren(...data.tokens.map((_, other) => {
-      const element = setLabel(createElement("span", "word"), tokenLabel(other));
-      const weight = weightFor(other);
-      element.title = percent(weight);
-      if (isMasked(other)) element.classList.add("masked");
-      else paint(element, heat(weight));
-      if (other === t) element.classList.add("self");
-      return element;
-    }).flatMap((element) => [element, document.createElement("wbr")]));
-    fill("row", (j) => weightOf(selection.layer, selection.head, t, j), (j) => j > t);
-    fill("column", (i) => weightOf(selection.layer, selection.head, i, t), (i) => i < t);
+    const fill = (id, weightFor, isMasked) =>
+      $(id).replaceChildren(
+        ...data.tokens
+          .map((_, other) => {
+            const element = setLabel(createElement("span", "word"), tokenLabel(other));
+            const weight = weightFor(other);
+            element.title = percent(weight);
+            if (isMasked(other)) element.classList.add("masked");
+            else paint(element, heat(weight));
+            if (other === t) element.classList.add("self");
+            return element;
+          })
+          .flatMap((element) => [element, document.createElement("wbr")]),
+      );
+    fill(
+      "row",
+      (j) => weightOf(selection.layer, selection.head, t, j),
+      (j) => j > t,
+    );
+    fill(
+      "column",
+      (i) => weightOf(selection.layer, selection.head, i, t),
+      (i) => i < t,
+    );
   }
-  on("token head theme", () => { drawTexts(); redraw(); });
+  on("token head theme", () => {
+    drawTexts();
+    redraw();
+  });
   addEventListener("resize", draw);
 }

@@ -38,6 +38,10 @@ const signed = (x, digits = 2, plus = "+") => {
   return (Number(size) === 0 ? "" : x < 0 ? "−" : plus) + size;
 };
 const unsigned = (x) => signed(x, 2, "");
+const entropyText = (bits) => {
+  const tokens = Math.max(1, Math.round(2 ** bits)).toLocaleString("en");
+  return `${bits.toFixed(2)} bits, as for ${tokens} equally likely tokens`;
+};
 
 // Creates an element with a class, text (never markup) and attributes.
 function createElement(name, className = "", text = "", attributes = {}) {
@@ -51,7 +55,10 @@ function createElement(name, className = "", text = "", attributes = {}) {
 // Sets the label of an element, with the dots for spaces dimmed.
 function setLabel(element, text) {
   element.replaceChildren(
-    ...text.split(/(·+)/).filter(Boolean).map((part) => createElement("span", part[0] === "·" ? "space" : "", part)),
+    ...text
+      .split(/(·+)/)
+      .filter(Boolean)
+      .map((part) => createElement("span", part[0] === "·" ? "space" : "", part)),
   );
   return element;
 }
@@ -62,7 +69,11 @@ function bars(rows) {
     const track = createElement("div", "track");
     const fill = track.appendChild(createElement("div", `fill ${kind}`));
     fill.style.width = `${100 * Math.min(1, Math.max(0, fraction))}%`;
-    box.append(setLabel(createElement("span", actual ? "name actual" : "name"), name), track, createElement("span", "value", value));
+    box.append(
+      setLabel(createElement("span", actual ? "name actual" : "name"), name),
+      track,
+      createElement("span", "value", value),
+    );
   }
   return box;
 }
@@ -78,12 +89,18 @@ function scrollIntoContainer(box, element, margin = 120) {
 function enableRovingFocus(items, columns, start = 0) {
   items.forEach((item, i) => {
     item.tabIndex = i === start ? 0 : -1;
-    item.addEventListener("focus", () => items.forEach((other) => (other.tabIndex = other === item ? 0 : -1)));
+    item.addEventListener("focus", () =>
+      items.forEach((other) => (other.tabIndex = other === item ? 0 : -1)),
+    );
     item.addEventListener("keydown", (event) => {
       const row = Math.floor(i / columns) * columns;
       const to = {
-        ArrowLeft: i - 1, ArrowRight: i + 1, ArrowUp: i - columns, ArrowDown: i + columns,
-        Home: row, End: Math.min(row + columns, items.length) - 1,
+        ArrowLeft: i - 1,
+        ArrowRight: i + 1,
+        ArrowUp: i - columns,
+        ArrowDown: i + columns,
+        Home: row,
+        End: Math.min(row + columns, items.length) - 1,
       }[event.key];
       if (to === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
@@ -97,7 +114,10 @@ const probe = document.body.appendChild(createElement("i"));
 probe.hidden = true;
 const rgb = (name) => {
   probe.style.color = `var(--${name})`;
-  return getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number);
+  return getComputedStyle(probe)
+    .color.match(/[\d.]+/g)
+    .slice(0, 3)
+    .map(Number);
 };
 const interpolate = (a, b, x) => a.map((v, i) => v + (b[i] - v) * x);
 let ramp = []; // 256 colors for 0 to 1
@@ -105,7 +125,8 @@ let diverging = (x) => [0, 0, 0]; // -1 to 1
 function updateColors() {
   const stops = ["map-0", "map-1", "map-2"].map(rgb);
   ramp = Array.from({ length: 256 }, (_, i) =>
-    i < 128 ? interpolate(stops[0], stops[1], i / 128) : interpolate(stops[1], stops[2], (i - 128) / 127));
+    i < 128 ? interpolate(stops[0], stops[1], i / 128) : interpolate(stops[1], stops[2], (i - 128) / 127),
+  );
   const [zero, positive, negative] = ["card", "positive", "negative"].map(rgb);
   diverging = (x) => interpolate(zero, x < 0 ? negative : positive, Math.min(1, Math.abs(x)) ** 0.7);
 }
@@ -132,7 +153,10 @@ $("theme").addEventListener("click", () => {
   const now = document.documentElement.dataset.theme ?? "system";
   setTheme(themes[(themes.indexOf(now) + 1) % themes.length]);
 });
-dark.addEventListener("change", () => { updateColors(); emit("theme"); });
+dark.addEventListener("change", () => {
+  updateColors();
+  emit("theme");
+});
 updateColors();
 
 // The header and the tokens.
@@ -141,13 +165,22 @@ updateColors();
   $("model").textContent =
     `${data.model}: ${n} token${n === 1 ? "" : "s"} through ${data.layers} layers of ${data.heads} heads`;
   $("summary").append(
-    "The most likely token after ", setLabel(createElement("b"), tokenLabel(n - 1)), " is ", setLabel(createElement("b"), label(last[0][0])),
-    ` (${percent(last[1][0])}). The entropy is ${last[2].toFixed(2)} bits, as for ${Math.max(1, Math.round(2 ** last[2])).toLocaleString("en")} equally likely tokens.`,
+    "The most likely token after ",
+    setLabel(createElement("b"), tokenLabel(n - 1)),
+    " is ",
+    setLabel(createElement("b"), label(last[0][0])),
+    ` (${percent(last[1][0])}). The entropy is ${entropyText(last[2])}.`,
   );
   const buttons = data.tokens.map((id, t) => {
     const bits = data.surprisal_bits[t];
     const description = bits === null ? "the first" : `surprisal ${bits.toFixed(1)} bits`;
-    const button = setLabel(createElement("button", "token", "", { role: "option", "aria-label": `${label(id)}, token ${t}, ${description}` }), label(id));
+    const button = setLabel(
+      createElement("button", "token", "", {
+        role: "option",
+        "aria-label": `${label(id)}, token ${t}, ${description}`,
+      }),
+      label(id),
+    );
     button.append(createElement("small", "", bits === null ? "–" : bits.toFixed(1)));
     button.style.setProperty("--tint", `${Math.min(70, 4.5 * (bits ?? 0))}%`);
     button.addEventListener("click", () => selectToken(t));
