@@ -38,9 +38,9 @@
 //! # }
 //! ```
 //!
-//! The example uses an *observer*: a function that is called with the activations at every named *site* of
-//! the forward pass, like a hook in TransformerLens ([`Observer`](crate::model::Observer),
-//! [`Site`](crate::model::Site)). The table lookup itself is
+//! The example uses an *observer*: a function that is called at every named *site* of the forward pass with
+//! the *activations* (intermediate values) there, like a hook in TransformerLens
+//! ([`Observer`](crate::model::Observer), [`Site`](crate::model::Site)). The table lookup itself is
 //! [`copy_row`](crate::kernels::embedding::copy_row).
 //!
 //! From here on a token is a vector, and a text of n tokens is a matrix `[n, n_embd]`. Every later step

@@ -23,7 +23,7 @@
 //!
 //! ```
 //! use hornbook::kernels::activation::Activation;
-//! use hornbook::lens::intervention::{Intervention, Interventions, Edit, Effect};
+//! use hornbook::lens::intervention::{Edit, Effect, Intervention, Interventions};
 //! use hornbook::{Hornbook, Options};
 //! # fn main() -> hornbook::Result<()> {
 //! let gelu = |x| Activation::GeluTanh.reference(x);

@@ -19,7 +19,8 @@
 //! | 10. [`kernels`]     | How are the operations made fast without changing the result?            |
 //!
 //! First an overview; the pages then explain it step by step. A GPT-2 has one task: given the tokens so far,
-//! predict how likely each token of its vocabulary is to come next.
+//! predict how likely each token of its vocabulary is to come next. Most of it is a stack of equal *blocks*;
+//! each block is an attention layer followed by an MLP.
 //!
 //! ```text
 //! text ─▶ tokens ─▶ one vector per token, plus one for its position

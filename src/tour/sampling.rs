@@ -12,8 +12,8 @@
 //! ```
 //!
 //! The unlikely tokens can also be removed: *top-k* keeps the k most likely tokens, *top-p* the smallest set
-//! of most likely tokens whose probabilities add up to p. The random numbers come from a *seed*: the same
-//! seed gives the same text, on every machine.
+//! of most likely tokens whose probabilities add up to at least p. The random numbers come from a *seed*: the
+//! same seed gives the same text, on every machine.
 //!
 //! ```
 //! use hornbook::model::Session;
