@@ -316,7 +316,7 @@ fn intervention_is_shown_with_its_effect() {
     let sum: f64 = last["contributions"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).sum();
     assert!((sum - last["logit"].as_f64().unwrap()).abs() < 1e-3, "{last}");
     let output = stdout_of(&mut inspect(&[CAT, "--ablate", "mlp0", "--width", "40"]));
-    assert!(output.contains("Before and after") && output.contains("mlp0 zero"), "{output}");
+    assert!(output.contains("Effect of the intervention") && output.contains("mlp0 zero"), "{output}");
     assert!(output.lines().all(|line| measure_text_width(line) <= 40), "{output}");
     let kl = |line: &str| line.strip_prefix("KL divergence ")?.strip_suffix(" nats")?.parse::<f64>().ok();
     let kl = output.lines().find_map(kl).unwrap();

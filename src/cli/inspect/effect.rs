@@ -14,7 +14,7 @@ pub fn before_and_after(outcome: &Outcome, screen: Screen, label: impl Fn(u32) -
     let probabilities = effect.next.iter().flat_map(|shift| [shift.before, shift.after]);
     let largest = probabilities.fold(f32::MIN_POSITIVE, f32::max);
     let note = format!("{outcome}; all sections above show the model with interventions");
-    let mut text = screen.title("Before and after", &note);
+    let mut text = screen.title("Effect of the intervention", &note);
     for (shift, label) in effect.next.iter().zip(names) {
         for (label, when, p, after) in
             [(&label[..], "before", shift.before, false), ("", "after", shift.after, true)]
