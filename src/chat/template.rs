@@ -26,7 +26,7 @@ const TRANSCRIPT_ROLES: [&str; 4] = ["system", "developer", "user", "assistant"]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(expecting = "a message with role and content")]
 pub struct ChatMessage {
-    /// Role: system, developer, user or assistant; a model's template may know others.
+    /// Role: system, developer, user or assistant; a model's template may define others.
     pub role: String,
     /// Text.
     pub content: String,

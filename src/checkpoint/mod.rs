@@ -292,7 +292,7 @@ impl Checkpoint {
     /// The dtype the matrices are quantized to; none if they are not quantized.
     pub fn quantized_dtype(&self) -> Option<Dtype> {
         let dtype = self.weights.h.first()?.attn.c_attn.weight.dtype();
-        (!dtype.is_plain()).then_some(dtype)
+        dtype.is_quantized().then_some(dtype)
     }
 
     /// The size in bytes of the mapped files, or of the model's bytes in memory: shareable and reclaimable by

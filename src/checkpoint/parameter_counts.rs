@@ -70,8 +70,8 @@ impl Checkpoint {
         // zero bias.
         let (lm_head, zero_bias) = match dtype {
             Dtype::Int4 => (Dtype::Int8, vocab_size * size_of::<f32>()),
-            plain if plain.is_plain() => (plain, 0),
-            packed => (packed, vocab_size * size_of::<f32>()),
+            quantized if quantized.is_quantized() => (quantized, vocab_size * size_of::<f32>()),
+            float => (float, 0),
         };
         let blocks = self.weights.h.iter().map(block).sum::<usize>();
         blocks + norm(&self.weights.ln_f) + matrix([n_embd, vocab_size], lm_head) + zero_bias

@@ -99,7 +99,7 @@ impl Tensor {
                 WeightMatrix::Int4(Int4::new(weights(), bytemuck::cast_slice(scales), rows, columns))
             }
             (Dtype::Bf16Dot, _) => WeightMatrix::Bf16Dot(Bf16Dot::new(weights(), rows, columns)),
-            _ => WeightMatrix::Plain(Matrix::new(self.elements(), rows, columns)),
+            _ => WeightMatrix::Float(Matrix::new(self.elements(), rows, columns)),
         }
     }
 

@@ -41,9 +41,9 @@ impl Dtype {
         }
     }
 
-    /// Whether elements are floats in a plain row-major layout, neither quantized nor packed.
-    pub fn is_plain(self) -> bool {
-        self.element_bytes().is_some()
+    /// Whether elements are stored in the packed layout of a quantized format, not as row-major floats.
+    pub fn is_quantized(self) -> bool {
+        self.element_bytes().is_none()
     }
 
     /// The name in options and messages.
@@ -71,19 +71,19 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of plain elements at `range` of `source`: a view if the address is aligned for the dtype,
+    /// A tensor of float elements at `range` of `source`: a view if the address is aligned for the dtype,
     /// else a copy.
     ///
     /// `range` is within `source` and as long as `shape` and `dtype` require, which the header parser has
     /// checked.
     pub(super) fn new(source: &Source, range: Range<usize>, dtype: Dtype, shape: Vec<usize>) -> Tensor {
-        let size = dtype.element_bytes().expect("a plain dtype");
+        let size = dtype.element_bytes().expect("an unquantized dtype");
         debug_assert_eq!(range.len(), shape.iter().product::<usize>() * size);
         Tensor { bytes: Bytes::view_or_copy(source, range, size), scales: None, dtype, shape }
     }
 
     fn owned(dtype: Dtype, shape: Vec<usize>, fill: impl FnOnce(&mut [u8])) -> Tensor {
-        let len = shape.iter().product::<usize>() * dtype.element_bytes().expect("a plain dtype");
+        let len = shape.iter().product::<usize>() * dtype.element_bytes().expect("an unquantized dtype");
         Tensor { bytes: Bytes::owned(len, fill), scales: None, dtype, shape }
     }
 
@@ -129,7 +129,7 @@ impl Tensor {
         if self.dtype == dtype {
             return self;
         }
-        if !dtype.is_plain() {
+        if dtype.is_quantized() {
             return self.quantized(dtype);
         }
         Tensor::owned(dtype, self.shape.clone(), |to| match dtype {
@@ -155,7 +155,7 @@ impl Tensor {
             Dtype::F16 => Elements::F16(bytemuck::cast_slice::<u8, f16>(&self.bytes)),
             Dtype::Bf16 => Elements::Bf16(bytemuck::cast_slice::<u8, bf16>(&self.bytes)),
             Dtype::Int8 | Dtype::Int4 | Dtype::Bf16Dot => {
-                panic!("a quantized tensor has no plain elements")
+                panic!("a quantized tensor has no float elements")
             }
         }
     }

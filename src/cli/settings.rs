@@ -1,7 +1,7 @@
 //! Settings: default values of options from the environment and from `hornbook.toml`.
 //!
 //! A setting becomes the default value of the option of the same name, in every subcommand that has one. An
-//! option on the command line therefore overrides it, `--help` shows it, and no subcommand needs to know of
+//! option on the command line therefore overrides it, `--help` shows it, and no subcommand needs to handle
 //! it.
 
 mod file;

@@ -1,10 +1,10 @@
 //! Batch slots and the token budget: which sequences take part in the next step, and with how many tokens.
 //!
-//! Slots are allotted fairly between *requests*: the next free slot goes to the request with the fewest, and
-//! among equals to the one that came first. When none is free, a request with at least two slots more than a
-//! waiting one is preempted: it loses one slot, and that sequence resumes later from what it has computed. So
-//! a request of a hundred completions fills every slot while it is alone, and does not delay the next
-//! request.
+//! Slots are allotted fairly between *requests*: the next free slot goes to the request with the fewest
+//! slots, and among equals to the one that came first. If no slot is free, a request with at least two slots
+//! more than a waiting one is preempted: it loses a slot, and the sequence in that slot resumes later from
+//! its computed tokens. So a request for a hundred completions fills every slot while it is alone, but does
+//! not delay the next request.
 
 /// A change of the slots' allotment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) fn next_slot_change(demands: &[SlotDemand], slots: usize) -> Option<S
     (max.running >= fewest.running + 2).then_some(SlotChange::Preempt(to_preempt))
 }
 
-/// Maximum tokens of a step that are scored: their logits take far more memory than they do.
+/// Maximum tokens of a step that are scored: the logits of a token take far more memory than its activations.
 const MAX_SCORED_TOKENS: usize = 32;
 
 /// A running sequence's demand for tokens of a step.

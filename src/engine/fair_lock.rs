@@ -1,4 +1,4 @@
-//! A fair lock for engines that share the cores: a ticket lock, first come, first served.
+//! A fair lock for engines that share the cores: a ticket lock, granted in order of arrival.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -92,7 +92,7 @@ mod tests {
         let lock = FairLock::default();
         let failed = catch_unwind(AssertUnwindSafe(|| {
             let _guard = lock.lock();
-            panic!("as a bug would");
+            panic!("a simulated bug");
         }));
         assert!(failed.is_err());
         drop(lock.lock());

@@ -8,10 +8,11 @@
 //! Reading GPT-2's weights costs the same for one token as for sixteen, so every step computes one token of
 //! each sequence in decode, plus a bounded number of prompt tokens of the sequences in prefill (chunked
 //! prefill), so that prompts do not stall the others. The batch is reassembled before every step: requests
-//! are admitted, finish and are cancelled in between (`batch_slots.rs`). A prefix in common with another
-//! sequence, running or finished, is copied instead of computed (`prefix_cache.rs`).
+//! are admitted, finish and are cancelled in between (`batch_slots.rs`). The keys and values of a prefix that
+//! a sequence has in common with another one, running or finished, are copied instead of computed
+//! (`prefix_cache.rs`).
 //!
-//! A request's tokens and logprobs equal those of [`Hornbook::generate`] for it alone, bit for bit, because
+//! A request's tokens and logprobs have the same bits as if [`Hornbook::generate`] computed it alone, because
 //! the kernels give the same bits for any batch.
 //!
 //! ```
@@ -68,11 +69,12 @@ pub struct EngineOptions {
     /// Maximum prompt tokens per step, at least one. It bounds how long a prompt delays the next token of
     /// sequences in decode.
     pub prefill_chunk: usize,
-    /// Precision of the KV cache; none for [`Model::kv_precision`](crate::model::Model::kv_precision). It is
-    /// one for all requests, since they share prefixes: that of [`Options`](crate::Options) is ignored.
+    /// Precision of the KV cache; none for [`Model::kv_precision`](crate::model::Model::kv_precision). All
+    /// requests have the same precision, because they share prefixes; that of [`Options`](crate::Options) is
+    /// ignored.
     pub kv_precision: Option<KvPrecision>,
-    /// Engines with clones of one `FairLock` run one step at a time between them, and so never use more
-    /// threads than there are cores.
+    /// Engines with clones of the same `FairLock` never run a step at the same time, so together they use no
+    /// more threads than there are cores.
     pub fair_lock: FairLock,
 }
 
@@ -89,7 +91,7 @@ impl Default for EngineOptions {
     }
 }
 
-/// A model and its engine thread. Dropping it fails unfinished requests and ends the thread.
+/// A model and its engine thread. Dropping the engine fails unfinished requests and ends the thread.
 pub struct Engine {
     hornbook: Arc<Hornbook>,
     queue: Arc<SubmissionQueue>,

@@ -1,8 +1,8 @@
 //! The prefix cache: keys and values of finished sequences, reused by sequences with the same first tokens.
 //!
-//! Conversations resend all previous messages with every turn, and programs send the same instructions before
-//! every question. A token's keys and values depend only on the tokens before it, so the longest common
-//! prefix of two sequences is computed once.
+//! In a conversation, every turn resends all previous messages, and programs often send the same instructions
+//! before every question. A token's keys and values depend only on the tokens before it, so the longest
+//! common prefix of two sequences is computed once.
 
 use crate::model::{KvCache, common_prefix_len};
 
@@ -27,7 +27,7 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PrefixMatch {
     entry: usize,
-    /// Common tokens, at least one.
+    /// The number of tokens in common, at least one.
     pub(super) len: usize,
 }
 
@@ -61,7 +61,7 @@ impl PrefixCache {
             entry.last_used = self.clock; // already covered by a longer entry
             return;
         }
-        // A completion that ended early leaves unused capacity, which is given up.
+        // A completion that ended early leaves unused capacity, which is freed.
         let cache = match cache.capacity() >= 2 * cache.len() {
             true => cache.fork(cache.len(), cache.len()),
             false => cache,
@@ -160,7 +160,7 @@ mod tests {
         insert(&mut prefixes, &[1, 2, 3], 500);
         insert(&mut prefixes, &[1], 1);
         assert_eq!(prefixes.len(), 1);
-        let unused = "unused capacity is given up";
+        let unused = "unused capacity is freed";
         assert_eq!(prefixes.bytes(), computed(&hornbook, &[1], 3).bytes() + 12, "{unused}");
         insert(&mut prefixes, &[1, 3], 3);
         assert_eq!(prefixes.len(), 2);

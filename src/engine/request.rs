@@ -16,7 +16,7 @@ pub struct Request {
     pub kind: RequestKind,
 }
 
-/// The kind of result a request asks for.
+/// The kind of result requested.
 #[derive(Clone, Debug)]
 pub enum RequestKind {
     /// Completions of the prompt, its scores, or both.

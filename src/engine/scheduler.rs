@@ -290,7 +290,8 @@ impl RequestState {
         self.prompt_computed || !self.running.is_empty()
     }
 
-    /// Removes waiting sequences with nothing to compute, once no event of a running one can follow.
+    /// Removes waiting sequences with nothing to compute, once no sequence is running whose events come
+    /// first.
     fn remove_finished_waiting(&mut self, outbox: &mut Outbox) {
         while self.running.is_empty()
             && let Some(task) = self.waiting.pop_front_if(|task| task.is_finished())

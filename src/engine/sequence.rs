@@ -1,4 +1,4 @@
-//! Sequences of tokens, and what is computed from the model's output for them.
+//! Sequences of tokens, and the tasks that use the model's output for them: completion and embedding.
 
 use super::stream::ScoredToken;
 use crate::Token;
@@ -21,7 +21,7 @@ impl RunningSequence {
     }
 }
 
-/// What to compute for a sequence.
+/// The computation requested for a sequence.
 pub(super) enum Task {
     Complete(Box<CompletionTask>),
     Embed(EmbeddingTask),

@@ -1,4 +1,4 @@
-//! The events of a request, streamed to whoever submitted it.
+//! The events of a request, streamed to the submitter.
 
 use crate::{Error, FinishReason, Token};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};

@@ -35,7 +35,7 @@ struct State {
     statistics: Statistics,
 }
 
-/// An admitted request's claim on the queue; released when dropped.
+/// Counts an accepted request against the queue's limits until it is dropped.
 pub(super) struct Permit {
     queue: Arc<SubmissionQueue>,
     /// The request's sequences in the queue, until it starts; 0 if it did not have to wait.
@@ -69,7 +69,7 @@ impl SubmissionQueue {
         Ok(stream)
     }
 
-    /// Takes all new submissions, in order of arrival; none at all once the engine is stopped. With `wait` it
+    /// Takes all new submissions, in order of arrival; `None` once the engine is stopped. With `wait` it
     /// sleeps until there is a submission.
     pub(super) fn drain(&self, wait: bool) -> Option<Vec<Submission>> {
         let mut state = self.state();
@@ -91,7 +91,7 @@ impl SubmissionQueue {
         self.changed.notify_one();
     }
 
-    /// Closes the queue for good and takes the submissions that are still in it.
+    /// Closes the queue and takes the submissions that are still in it.
     pub(super) fn shutdown(&self) -> Vec<Submission> {
         let mut state = self.state();
         state.closed = true;

@@ -6,7 +6,7 @@
 //! [`logits`].
 //!
 //! They build on [`simd`], the vector abstraction, [`isa`], the run-time choice of an instruction set, and
-//! [`thread_pool`]. Kernels know slices, shapes and threads, and nothing about models.
+//! [`thread_pool`]. Kernels work on slices, shapes and threads, and do not depend on models.
 //!
 //! # Bitwise reproducibility
 //! Each output is computed by fused multiply-adds in an order that its formula and shape alone determine.

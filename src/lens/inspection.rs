@@ -25,14 +25,14 @@ pub struct InspectionOptions {
     pub kv_precision: Option<KvPrecision>,
 }
 
-/// How the attention head to show was selected.
+/// The way the attention head to show was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadSelection {
-    /// By the options.
+    /// Named by the options.
     Explicit,
-    /// It is the most salient head of its layer.
+    /// The most salient head of its layer.
     MostSalientInLayer,
-    /// It is the most salient head of all.
+    /// The most salient head of all.
     MostSalient,
 }
 
@@ -43,7 +43,7 @@ pub struct Inspection {
     pub activations: ActivationCache,
     /// The attention head to show.
     pub head: HeadSaliency,
-    /// How that head was selected.
+    /// The way that head was selected.
     pub selection: HeadSelection,
     /// The predictions after each token, `[n]`.
     pub predictions: Vec<Prediction>,

@@ -10,7 +10,7 @@ use std::ops::Range;
 pub struct Segment<'a> {
     /// The tokens, at least one.
     pub tokens: &'a [u32],
-    /// The keys and values of the tokens before them; theirs are appended.
+    /// The keys and values of earlier tokens; those of the new tokens are appended.
     pub cache: &'a mut KvCache,
     /// The tokens whose logits are requested.
     pub logits: LogitsWanted,

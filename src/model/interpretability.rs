@@ -2,7 +2,8 @@
 //!
 //! The last layer norm and the LM head turn the residual stream into logits. Applied to the stream after an
 //! earlier block, they show what the model would predict if it stopped there (the *logit lens*,
-//! nostalgebraist 2020).
+//! nostalgebraist 2020). *Direct logit attribution* splits a token's logit into the contributions of the
+//! embeddings, heads and MLPs.
 
 use super::Model;
 use crate::kernels::linear::{Epilogue, linear};

@@ -104,14 +104,14 @@ impl Model {
     }
 
     /// The default precision of the KV cache: f32, or f16 if the activations are quantized (bf16-dot, int8,
-    /// int4), which loses more precision than f16 does.
+    /// int4), since that loses more precision than an f16 cache.
     pub fn kv_precision(&self) -> KvPrecision {
         if self.quantizes_activations() { KvPrecision::F16 } else { KvPrecision::F32 }
     }
 
     /// Whether the blocks' linear layers quantize their input activations (bf16-dot, int8, int4).
     pub(super) fn quantizes_activations(&self) -> bool {
-        self.weights.blocks.first().is_some_and(|block| !block.c_attn.dtype().is_plain())
+        self.weights.blocks.first().is_some_and(|block| block.c_attn.dtype().is_quantized())
     }
 
     /// Bytes of weights that every pass reads, regardless of the number of tokens.
@@ -258,7 +258,7 @@ impl Model {
             c_proj_bias: w.mlp_proj.bias(),
         };
         if O::ENABLED && observer.is_interested(Site::Pre(layer)) {
-            // In two steps, with the same bits.
+            // Unfused, so that the values before the activation can be observed; the bits are the same.
             mlp.c_fc(pool, ws.normed.rows(ws.rows), ws.hidden.rows_mut(ws.rows));
             emit(observer, Site::Pre(layer), ws.hidden.rows_mut(ws.rows));
             mlp.act(pool, ws.hidden.rows_mut(ws.rows));
@@ -325,7 +325,7 @@ impl Model {
         }
     }
 
-    /// The factor of the attention scores: 1/√head_dim, unless the checkpoint says otherwise.
+    /// The factor that scales attention scores: 1/√head_dim, unless the checkpoint says otherwise.
     fn attention_scale(&self, layer: usize) -> f32 {
         let Config { n_embd, n_head, .. } = self.config;
         let scale = match self.config.scale_attn_weights {

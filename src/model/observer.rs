@@ -31,8 +31,8 @@
 //!
 //! Of TransformerLens' other sites, `hook_scale` and `attn.hook_attn_scores` are values that no kernel
 //! stores, and `attn.hook_result` is `hook_z` times the head's rows of `c_proj`. TransformerLens folds the
-//! layer norms' weights into the next layer by default; Hornbook folds nothing, like its
-//! `from_pretrained_no_processing`.
+//! layer norms' weights into the next layer by default; Hornbook folds nothing; TransformerLens'
+//! `from_pretrained_no_processing` does the same.
 
 use super::Operation;
 use crate::kernels::rows::RowsMut;

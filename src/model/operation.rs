@@ -51,7 +51,7 @@ impl Operation {
     }
 }
 
-/// The name in checkpoints, without the layer.
+/// The name in reports, without the layer: that of the weights in the checkpoint, if the operation has any.
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -50,8 +50,8 @@ impl ModelWeights {
     pub(super) fn new(weights: Weights, precision: Option<Precision>) -> Self {
         let table = weights.lm_head.unwrap_or_else(|| weights.wte.clone());
         let head = match precision {
-            _ if !table.dtype().is_plain() => LmHead::Quantized(Linear::lm_head(table)),
-            Some(precision) if !precision.dtype().is_plain() => {
+            _ if table.dtype().is_quantized() => LmHead::Quantized(Linear::lm_head(table)),
+            Some(precision) if precision.dtype().is_quantized() => {
                 LmHead::Quantized(Linear::lm_head(table.quantized_lm_head(precision.dtype())))
             }
             precision => LmHead::Embedding(convert(table, precision)),

@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
-/// How long to wait for the responses of aborted requests to be flushed.
+/// Maximum wait for the responses of aborted requests to be flushed.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed `accept`, such as with too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);

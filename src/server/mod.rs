@@ -76,7 +76,7 @@ pub struct ServerOptions {
     pub engine: EngineOptions,
     /// HTTP limits.
     pub http: HttpLimits,
-    /// How long running requests may continue after shutdown begins.
+    /// Maximum time that running requests may continue after shutdown begins.
     pub grace_period: Duration,
 }
 

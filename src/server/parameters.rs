@@ -72,7 +72,7 @@ pub enum Stop {
     Several(Vec<String>),
 }
 
-/// How to send a response.
+/// The way a response is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ResponseMode {
     /// As one JSON object.

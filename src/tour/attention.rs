@@ -2,7 +2,7 @@
 //!
 //! To continue `The queen was angry, because she`, the row of `she` needs information from the row of
 //! `queen`. Attention lets every token read from the tokens before it. Three matrices turn a token's row x
-//! into three shorter vectors:
+//! into three shorter vectors of `head_dim` = `n_embd` / `n_head` values:
 //!
 //! * a *query* q: what the token is looking for,
 //! * a *key* k: what the token can be found by,
@@ -19,8 +19,8 @@
 //! ```
 //!
 //! p is the *attention pattern*: row i says how much token i attends to each token j. The *causal mask* keeps
-//! a token from attending to later tokens, which do not exist yet when the model generates text. With the
-//! mask, training can predict the next token at every position of a text at once.
+//! a token from attending to later tokens, which do not exist yet when the model generates text. Thanks to
+//! the mask, one forward pass in training predicts the next token at every position of a text.
 //!
 //! A block has several attention *heads*, each with its own matrices, so each can look for something
 //! different. A *previous-token head* attends to the token before. An *induction head* finds an earlier
@@ -55,8 +55,8 @@
 //! # }
 //! ```
 //!
-//! The reference implementation is [`Textbook`](crate::kernels::attention::Textbook), fifteen lines. The
+//! The reference implementation, of fifteen lines, is [`Textbook`](crate::kernels::attention::Textbook). The
 //! matrices for queries, keys and values are one [`linear`](crate::kernels::linear) layer. In a terminal:
-//! `hornbook heads` lists which head does what.
+//! `hornbook heads` scores how well every head fits these kinds.
 //!
 //! Next: [how each token is processed by itself](super::mlp).

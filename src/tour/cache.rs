@@ -1,9 +1,9 @@
 //! # 9. The KV cache: why is the tenth token not ten times as expensive as the first?
 //!
-//! To predict a token, the model needs all tokens before it; for the next token it needs all of them again.
-//! But the causal mask keeps earlier tokens from depending on later ones, so the keys and values of the
-//! earlier tokens never change. The *KV cache* stores them. Only the new token goes through the model: its
-//! query attends to the keys and values in the cache.
+//! To predict a token, the model processes all tokens before it; for the next token it would process all of
+//! them again. But the causal mask keeps earlier tokens from depending on later ones, so the keys and values
+//! of the earlier tokens never change. The *KV cache* stores them. Only the new token goes through the model:
+//! its query attends to the keys and values in the cache.
 //!
 //! ```text
 //! without cache   1 + 2 + … + n tokens go through the model to generate n

@@ -1,10 +1,10 @@
 //! # 2. Embedding: which vector stands for a token?
 //!
-//! A token id is only an index: token 1200 is not "more" than token 600. The model therefore looks the id up
-//! in a table, `wte` (*word token embeddings*), which has one row per token of the vocabulary. The row is a
-//! vector of a few hundred values, the token's *embedding*. The table is learned, like every other weight.
-//! During training, tokens that are used in similar ways get similar embeddings, so directions in this space
-//! come to represent properties of words.
+//! A token id is only an index, and its size means nothing. The model therefore looks the id up in a table,
+//! `wte` (*word token embeddings*), which has one row per token of the vocabulary. The row is a vector of
+//! `n_embd` values, the token's *embedding*. The table is learned, like all weights. During training, tokens
+//! that are used in similar ways get similar embeddings, so directions in this space come to represent
+//! properties of words.
 //!
 //! ```text
 //! x[t] = wte[id[t]]          wte is [vocab_size, n_embd]
@@ -39,7 +39,8 @@
 //! ```
 //!
 //! The example uses an *observer*: a function that is called at every named *site* of the forward pass with
-//! the *activations* (intermediate values) there, like a hook in TransformerLens
+//! the *activations* (intermediate values) there, like a hook in
+//! [TransformerLens](https://github.com/TransformerLensOrg/TransformerLens)
 //! ([`Observer`](crate::model::Observer), [`Site`](crate::model::Site)). The table lookup itself is
 //! [`copy_row`](crate::kernels::embedding::copy_row).
 //!

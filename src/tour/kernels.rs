@@ -6,7 +6,7 @@
 //!
 //! * **SIMD**: one instruction processes up to sixteen values ([`simd`](crate::kernels::simd)). The
 //!   instruction set is chosen at run time ([`isa`](crate::kernels::isa)).
-//! * **Register tiling**: a block of the result stays in registers while the inputs stream by, so each value
+//! * **Register tiling**: a block of the result stays in registers while the inputs are read, so each value
 //!   that is loaded is used many times ([`linear`](crate::kernels::linear)).
 //! * **Fusion**: attention is computed without storing its score matrix
 //!   ([`attention`](crate::kernels::attention)).
@@ -22,9 +22,9 @@
 //! y[j] = ((x[0] · W[0, j] + x[1] · W[1, j]) + x[2] · W[2, j]) + …
 //! ```
 //!
-//! The number of threads, the batch size, the prefill chunk and the vector width only decide who computes
-//! which output, and when. So the same seed gives the same text on every machine, and a test can compare a
-//! kernel with its reference.
+//! The number of threads, the batch size, the length of the chunks in which a prompt is processed, and the
+//! vector width only decide which thread computes an output, and when. So the same seed gives the same text
+//! on every machine, and a test can compare a kernel with its reference.
 //!
 //! ```
 //! use hornbook::checkpoint::Checkpoint;
@@ -51,6 +51,6 @@
 //! ```
 //!
 //! [`kernels`](crate::kernels) lists all operations; read [`layer_norm`](crate::kernels::layer_norm) first.
-//! In a terminal: `hornbook bench` measures the kernels and compares them with what the machine allows.
+//! In a terminal: `hornbook bench` measures the kernels and compares them with the limits of the machine.
 //!
 //! This is the end of the tour. [`model`](crate::model) puts the operations together in one file.

@@ -1,16 +1,18 @@
 //! # 6. Layer norm: how do the values stay in a useful range?
 //!
-//! Every block adds to the residual stream, so its rows get longer from block to block. The weight matrices,
-//! however, are trained for inputs of a certain size. So each block reads the stream through a *layer norm*:
-//! a copy in which every row is normalized to mean 0 and variance 1, and each column is then scaled and
-//! shifted by learned parameters. There is one layer norm before attention and one before the MLP.
+//! Every block adds to the residual stream, so its rows, as vectors, get longer from block to block. The
+//! weight matrices, however, are trained for inputs of a certain length. So each block reads the stream
+//! through a *layer norm*: a copy in which every row is normalized to mean 0 and variance 1, and each column
+//! is then scaled and shifted by learned parameters. There is one layer norm before attention and one before
+//! the MLP.
 //!
 //! ```text
 //! y = (x − mean(x)) / √(var(x) + ε) · weight + bias
 //! ```
 //!
-//! Only the copy is normalized. The stream itself stays as it is, so a late block can still read what the
-//! first block wrote, and in training the gradient reaches the first block directly.
+//! The small constant ε prevents a division by zero. Only the copy is normalized. The stream itself stays as
+//! it is, so a late block can still read what the first block wrote. In training, the *gradient*, which says
+//! how each weight should change, reaches the first block directly for the same reason.
 //!
 //! ```
 //! use hornbook::kernels::layer_norm;

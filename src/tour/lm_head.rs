@@ -11,10 +11,11 @@
 //! ```
 //!
 //! This is the whole output of a language model: a probability for every possible next token. Training does
-//! nothing but raise the probability of the tokens that really came next. The *surprisal* of a token is −ln
-//! p, with p its predicted probability. The mean surprisal over a text is the training loss
-//! (*cross-entropy*). *Perplexity* is e to the power of the mean surprisal: a perplexity of 20 means that the
-//! model is as uncertain as among 20 equally likely tokens.
+//! nothing but raise the probability of the tokens that really came next. The logarithm of a probability p,
+//! ln p, is called *log probability* or *logprob*. The *surprisal* of a token is −ln p, with p its predicted
+//! probability. The mean surprisal over a text is the training loss (*cross-entropy*). *Perplexity* is e to
+//! the power of the mean surprisal: a perplexity of 20 means that the model is as uncertain as if it had to
+//! choose among 20 equally likely tokens.
 //!
 //! ```
 //! use hornbook::kernels::softmax;

@@ -13,13 +13,14 @@
 //! Each of the intermediate values is called a *neuron*. A column of `W_fc` is the pattern that the neuron
 //! detects in the row. The activation passes a strong match on and suppresses the rest. The matching row of
 //! `W_proj` is what the neuron then adds to the stream. Without the activation, the two matrices would be
-//! equivalent to a single one. GPT-2's activation is GELU, a smooth version of max(x, 0). Two thirds of a
-//! block's weights are in the MLP. Much of what a model knows, as opposed to what it reads in its context, is
-//! believed to be stored there.
+//! equivalent to a single one. GPT-2's activation is GELU (Gaussian error linear unit), a smooth version of
+//! max(x, 0). Two thirds of a block's weights are in the MLP. Much of what a model knows, as opposed to what
+//! it reads in its context, is believed to be stored there.
 //!
 //! The example measures how much a component of the model matters by *ablation*: it replaces the component's
-//! output by zero and compares the predictions before and after. The *KL divergence* measures how different
-//! two predictions are; it is 0 if they are equal.
+//! output by zero and compares the predictions before and after. The *KL divergence* (Kullback-Leibler
+//! divergence) measures how different two predictions are; it is 0 if they are equal. `mlp0` is the MLP of
+//! block 0, `L0H0` the attention head 0 of the same block.
 //!
 //! ```
 //! use hornbook::kernels::activation::Activation;

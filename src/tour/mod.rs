@@ -18,9 +18,12 @@
 //! | 9. [`cache`]        | Why is the tenth token not ten times as expensive as the first?          |
 //! | 10. [`kernels`]     | How are the operations made fast without changing the result?            |
 //!
-//! First an overview; the pages then explain it step by step. A GPT-2 has one task: given the tokens so far,
-//! predict how likely each token of its vocabulary is to come next. Most of it is a stack of equal *blocks*;
-//! each block is an attention layer followed by an MLP.
+//! First an overview; the pages then explain it step by step. GPT-2 is a *language model*, published by
+//! OpenAI in 2019. It has one task: given a text as a list of *tokens* (words or parts of words), predict how
+//! likely each possible token is to come next. It is a *transformer*, a stack of *blocks* of the same form;
+//! each block is an attention layer followed by an *MLP*. All its matrices are filled with *weights*, numbers
+//! that were adjusted in *training* until the model predicted a large collection of texts well. One run from
+//! tokens to scores is a *forward pass*:
 //!
 //! ```text
 //! text ─▶ tokens ─▶ one vector per token, plus one for its position
@@ -30,8 +33,10 @@
 //!          ─▶ layer norm ─▶ LM head ─▶ a score for every token ─▶ the next token ─▶ text
 //! ```
 //!
-//! In a terminal, `hornbook explain "Once upon a time"` shows the same steps with the values of each.
-//! [`model`](crate::model) is the code.
+//! In a terminal, `hornbook explain "Once upon a time"` shows the same steps with the values of each. The
+//! code is in [`model`](crate::model). Shapes are named as in GPT-2's configuration: `n_embd` is the length
+//! of a token's vector (256 for fable), `n_layer` the number of blocks (6), `n_head` the number of attention
+//! heads per block (4).
 
 pub mod attention;
 pub mod cache;

@@ -1,9 +1,10 @@
 //! # 3. Positions: how does the model know the order of the tokens?
 //!
-//! Attention, the step that moves information between tokens, does not depend on the order of the rows:
-//! shuffle them, and each row gets the same result as before. `dog bites man` and `man bites dog` would mean
-//! the same. So each row must carry its position. A second table, `wpe` (*word position embeddings*), has one
-//! row per position. That row is added to the token's embedding:
+//! Attention, the step that moves information between tokens, does not depend on the order of the rows it
+//! reads: shuffle the earlier tokens, and the last one gets the same result as before. Without positions, the
+//! model could not tell `dog bites man` from `man bites dog`. So each row must contain its position. A second
+//! table, `wpe` (*word position embeddings*), has one row per position. That row is added to the token's
+//! embedding:
 //!
 //! ```text
 //! x[t] = wte[id[t]] + wpe[t]          wpe is [n_positions, n_embd]
@@ -11,9 +12,9 @@
 //!
 //! GPT-2 learned `wpe`, like all its weights. The first transformer computed it from sines and cosines of
 //! different frequencies ([`sinusoidal`](crate::kernels::positions::sinusoidal)). In both tables nearby
-//! positions have similar rows and distant positions do not; the learned table found this by itself. Because
-//! the table has a fixed number of rows, the model has a maximum text length, its *context*: 1024 tokens for
-//! GPT-2, 512 for fable.
+//! positions have similar rows and distant positions do not; the learned table acquired this property in
+//! training. Because the table has a fixed number of rows, the model has a maximum text length, its
+//! *context*: 1024 tokens for GPT-2, 512 for fable.
 //!
 //! ```
 //! use hornbook::lens::positions::PositionSimilarity;

@@ -3,9 +3,9 @@
 //! To generate text, choose a token from the predicted probabilities, append it to the text, and predict
 //! again. *Greedy decoding* always takes the most likely token; such a text soon repeats itself. *Sampling*
 //! draws a token at random, according to the probabilities. But there are thousands of unlikely tokens, and
-//! together they are drawn often enough to derail a sentence. The *temperature* T controls this: the logits
-//! are divided by T before the softmax. Below 1 the likely tokens become more likely, above 1 the unlikely
-//! ones do.
+//! one of them is drawn often enough to spoil a sentence. The *temperature* T controls this: the logits are
+//! divided by T before the softmax. Below 1 the likely tokens become more likely, above 1 the unlikely ones
+//! do.
 //!
 //! ```text
 //! p[v] = e^(logits[v] / T) / Σ_u e^(logits[u] / T)

@@ -3,7 +3,7 @@
 //! A model computes with numbers, so the text must first become a list of integers. One integer per letter
 //! would make the list long, and a single letter means little. One integer per word would need a huge
 //! vocabulary, and new words would still be missing. GPT-2 uses something in between: *tokens*, sequences of
-//! bytes that are common in the training text. A frequent word is one token, a rare word is several tokens.
+//! bytes that are frequent in the training text. A frequent word is one token, a rare word is several tokens.
 //! Every single byte is a token too, so any text can be encoded.
 //!
 //! The vocabulary is learned with *byte-pair encoding* (BPE). Start with the 256 bytes as tokens. Find the

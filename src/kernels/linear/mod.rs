@@ -63,7 +63,7 @@ impl<'a> Matrix<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum WeightMatrix<'a> {
     /// f32, f16 or bf16.
-    Plain(Matrix<'a>),
+    Float(Matrix<'a>),
     /// 8-bit integers.
     Int8(Int8<'a>),
     /// 4-bit integers.
@@ -74,7 +74,7 @@ pub enum WeightMatrix<'a> {
 
 impl<'a> From<Matrix<'a>> for WeightMatrix<'a> {
     fn from(matrix: Matrix<'a>) -> Self {
-        WeightMatrix::Plain(matrix)
+        WeightMatrix::Float(matrix)
     }
 }
 
@@ -82,7 +82,7 @@ impl WeightMatrix<'_> {
     /// Returns the weight of input `k` for output `j`, converted from its stored form.
     pub fn weight(&self, k: usize, j: usize) -> f32 {
         match self {
-            WeightMatrix::Plain(w) => w.weight(k, j),
+            WeightMatrix::Float(w) => w.weight(k, j),
             WeightMatrix::Int8(w) => w.weight(k, j),
             WeightMatrix::Int4(w) => w.weight(k, j),
             WeightMatrix::Bf16Dot(w) => w.weight(k, j),
@@ -120,14 +120,14 @@ pub fn linear<'a>(
     mut y: RowsMut,
 ) {
     match w.into() {
-        WeightMatrix::Plain(w) => plain(pool, x, w, bias, epilogue, &mut y),
+        WeightMatrix::Float(w) => float(pool, x, w, bias, epilogue, &mut y),
         WeightMatrix::Int8(w) => quantized::linear(pool, x, w, bias, epilogue, &mut y),
         WeightMatrix::Int4(w) => quantized::linear(pool, x, w, bias, epilogue, &mut y),
         WeightMatrix::Bf16Dot(w) => quantized::linear(pool, x, w, bias, epilogue, &mut y),
     }
 }
 
-fn plain(pool: &ThreadPool, x: Rows, w: Matrix, bias: &[f32], epilogue: Epilogue, y: &mut RowsMut) {
+fn float(pool: &ThreadPool, x: Rows, w: Matrix, bias: &[f32], epilogue: Epilogue, y: &mut RowsMut) {
     assert_eq!((x.width(), x.len()), (w.rows, y.len()), "x is [n_tokens, in]");
     assert_eq!((y.width(), bias.len()), (w.columns, w.columns), "y is [n_tokens, out]");
     if x.is_empty() {
