@@ -8,7 +8,7 @@
 //!
 //! # The code in reading order
 //!
-//! The modules in reading order; each depends only on modules listed before it:
+//! Each module depends only on modules listed before it:
 //!
 //! 1. [`kernels`]: the operations, one per file. [`layer_norm`](kernels::layer_norm) is the shortest complete
 //!    example of such a file; [`attention`](kernels::attention) is the operation that defines a transformer.

@@ -49,8 +49,8 @@ fn token_bits(tokens: impl Iterator<Item = hornbook::Result<Token>>) -> Vec<(u32
     tokens.map(|token| token.map(|token| (token.id, token.logprob.to_bits())).unwrap()).collect()
 }
 
-/// Context shift by definition: a new session starts with the last half of the text whenever one is full; the sampler is
-/// unaffected.
+/// Context shift by definition: a new session starts with the last half of the text whenever one is full; the
+/// sampler is unaffected.
 fn reference_text(hornbook: &Hornbook, prompt: &[u32], options: &Options, stream: u64) -> Vec<(u32, u32)> {
     let n_positions = hornbook.config().n_positions;
     let new = || Session::new(hornbook.model(), n_positions, options.kv_precision);

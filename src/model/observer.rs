@@ -178,7 +178,7 @@ pub trait Observer {
     /// logits are requested or not.
     const ENABLED: bool = true;
 
-    /// Whether the observer wants to observe this site.
+    /// Whether the observer is to be called at this site.
     fn is_interested(&self, _site: Site) -> bool {
         true
     }

@@ -4,8 +4,8 @@ use super::documents;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// Runs a script in an empty folder, with the program just built on the path, no network and no settings of the person
-/// who runs the tests.
+/// Runs a script in an empty folder, with the program just built on the path, without network and without the
+/// settings of the person who runs the tests.
 fn run(script: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_hornbook")).parent().unwrap();

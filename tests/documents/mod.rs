@@ -1,5 +1,5 @@
-//! README.md and the documents in docs/: their commands run, their sample outputs are what the program prints, and every
-//! path, anchor, subcommand, flag, variable and route they name exists.
+//! README.md and the documents in docs/: their commands run, their sample outputs are what the program
+//! prints, and every path, anchor, subcommand, flag, variable and route they name exists.
 
 mod commands;
 mod markdown;
