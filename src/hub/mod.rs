@@ -3,7 +3,8 @@
 //!
 //! `hf-hub` implements the hub's addresses and the cache layout, and transfers the bytes. This module selects
 //! the files a GPT-2 needs (`model_info`) and verifies them (`download`): a ref is written only when all
-//! files of the snapshot have the announced sizes and hashes. Nothing else in Hornbook opens a connection.
+//! files of the snapshot have the announced sizes and hashes. Apart from `hornbook health`, nothing else in
+//! Hornbook opens a connection.
 
 mod download;
 mod errors;
@@ -30,7 +31,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A hub client, configured by the environment: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN`,
 /// `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`, `HF_HUB_DOWNLOAD_TIMEOUT`, and
-/// `HTTPS_PROXY` and its relatives.
+/// `HTTPS_PROXY` and the other proxy variables.
 #[derive(Debug)]
 pub struct Hub {
     endpoint: String,

@@ -8,7 +8,7 @@
 //!
 //! The blocking follows Goto and van de Geijn (2008). The inputs of a block of MC tokens and one K-block fit
 //! in the L2 cache together with the thread's panels; all these panels are multiplied with them in turn, and
-//! each panel with all register tiles of the block. Accumulators wait in memory between K-blocks.
+//! each panel with all register tiles of the block. Accumulators are kept in memory between K-blocks.
 
 use super::k_blocks::k_blocks;
 use super::pack::PackedLhs;

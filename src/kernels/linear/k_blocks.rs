@@ -1,7 +1,7 @@
 //! The partition of k, the summation index, into K-blocks.
 //!
 //! A K-block's weights, `[n, out]`, are contiguous in memory, so a thread that processes one reads the
-//! longest possible sequential stretch. (Splitting the columns among threads instead makes each read a few
+//! longest possible contiguous range. (Splitting the columns among threads instead makes each read a few
 //! kilobytes of every row, too short for hardware prefetching: a tenth slower where cores share the
 //! last-level cache, a third where they do not.)
 
