@@ -23,6 +23,7 @@ const TOP_MODULES: [&str; 5] = ["server", "lens", "bench", "train", "hub"];
 const CLI: &str = "cli";
 
 const MAX_FILE_LINES: usize = 450;
+const MAX_LINE_WIDTH: usize = 110;
 /// The modules that may use `unsafe`: vector instructions and threads, and memory-mapped files.
 const UNSAFE_MODULES: [&str; 2] = ["kernels", "checkpoint"];
 /// The maximum distance in lines from a SAFETY comment to the `unsafe` it explains.
@@ -100,21 +101,24 @@ fn without_comments_and_strings(line: &str) -> String {
     stripped
 }
 
-fn sources() -> Vec<Source> {
-    fn walk(root: &Path, folder: &Path, all: &mut Vec<Source>) {
-        for entry in read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(root, &path, all);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = read_to_string(&path).unwrap();
-                all.push(Source { path: path.strip_prefix(root).unwrap().to_path_buf(), text });
-            }
+/// Reads the Rust files below `folder` into `all`, with paths relative to `root`.
+fn collect_sources(root: &Path, folder: &Path, all: &mut Vec<Source>) {
+    for entry in read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect_sources(root, &path, all);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = read_to_string(&path).unwrap();
+            all.push(Source { path: path.strip_prefix(root).unwrap().to_path_buf(), text });
         }
     }
+}
+
+/// The files under src.
+fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut all = vec![];
-    walk(&root, &root, &mut all);
+    collect_sources(&root, &root, &mut all);
     all.sort_by(|a, b| a.path.cmp(&b.path));
     assert!(all.len() > 40);
     all
@@ -310,4 +314,26 @@ fn source_files_are_short() {
         .map(|(path, lines)| format!("src/{path} has {lines} lines, expected at most {MAX_FILE_LINES}"))
         .collect();
     assert!(too_long.is_empty(), "{}", too_long.join("\n"));
+}
+
+#[test]
+fn source_lines_are_at_most_110_characters() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let build = PathBuf::from("build.rs");
+    let mut files = vec![Source { text: read_to_string(root.join(&build)).unwrap(), path: build }];
+    for folder in ["src", "tests", "benches"] {
+        collect_sources(root, &root.join(folder), &mut files);
+    }
+    let mut too_wide = vec![];
+    for file in &files {
+        for (i, line) in file.text.lines().enumerate() {
+            let width = line.chars().count();
+            if width > MAX_LINE_WIDTH {
+                let path = file.path.display();
+                let limit = MAX_LINE_WIDTH;
+                too_wide.push(format!("{path}:{}: {width} characters, expected at most {limit}", i + 1));
+            }
+        }
+    }
+    assert!(too_wide.is_empty(), "{}", too_wide.join("\n"));
 }

@@ -44,8 +44,8 @@ fn each_line_is_a_message_and_stdout_has_only_answers() {
     assert!(two.starts_with(&one) && two.len() > one.len() && stderr.is_empty(), "{one:?} {two:?}");
     assert_ne!(two[one.len()..], chat_ok(&args, "And then?\n").0);
     // Equals `generate` with the rendered template.
-    let prompt = "There was once a wise old woman who lived in the wood, and a child came to her and asked her \
-                  many things.\n\n\"Good morning, grandmother,\" said the child.\n\n\
+    let prompt = "There was once a wise old woman who lived in the wood, and a child came to her and asked \
+                  her many things.\n\n\"Good morning, grandmother,\" said the child.\n\n\
                   \"Good morning, my child,\" said the old woman. \"What is it that you wish to know?\"\n\n\
                   \"Who lives in the castle?\" asked the child.\n\n\"";
     let mut generate = Command::new(BINARY);
