@@ -6,7 +6,7 @@
 
 use crate::model::{KvCache, common_prefix_len};
 
-/// Finished sequences, bounded in bytes, with LRU eviction.
+/// Finished sequences, bounded in bytes; the least recently used one is evicted first (LRU).
 pub(super) struct PrefixCache {
     entries: Vec<Entry>,
     /// Maximum size in bytes.
@@ -53,7 +53,7 @@ impl PrefixCache {
         self.bytes
     }
 
-    /// Inserts a sequence; `tokens` are those of `cache`.
+    /// Inserts a sequence; `cache` holds the keys and values of exactly `tokens`.
     pub(super) fn insert(&mut self, tokens: &[u32], cache: KvCache) {
         assert_eq!(tokens.len(), cache.len());
         self.clock += 1;

@@ -21,7 +21,7 @@ pub struct Request {
 pub enum RequestKind {
     /// Completions of the prompt, its scores, or both.
     Complete(CompletionParams),
-    /// The mean of the prompt's final hidden states, after the last layer norm: `[n_embd]`.
+    /// The mean of the prompt's final hidden states (the output of the last layer norm), `[n_embd]`.
     Embed,
 }
 

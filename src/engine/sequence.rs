@@ -34,8 +34,8 @@ pub(super) struct CompletionTask {
     pub(super) state: CompletionState,
     /// Number of most likely tokens to report.
     pub(super) n_top_logprobs: usize,
-    /// The prompt's tokens scored so far, which include the first from the start; none if they are not to be
-    /// scored, or were delivered.
+    /// The prompt's tokens scored so far, always with the first one, which has no logprob; none if scoring
+    /// was not requested or the scores were sent.
     pub(super) scored: Option<Vec<ScoredToken>>,
     /// The token sampled in the last step.
     pub(super) new_token: Option<Token>,

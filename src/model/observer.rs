@@ -30,9 +30,9 @@
 //! of a head, change its `hook_q`, `hook_k`, `hook_v` or `hook_z`.
 //!
 //! Of TransformerLens' other sites, `hook_scale` and `attn.hook_attn_scores` are values that no kernel
-//! stores, and `attn.hook_result` is `hook_z` times the head's rows of `c_proj`. TransformerLens folds the
-//! layer norms' weights into the next layer by default; Hornbook folds nothing; TransformerLens'
-//! `from_pretrained_no_processing` does the same.
+//! stores, and `attn.hook_result` is `hook_z` times the head's rows of `c_proj`. By default, TransformerLens
+//! folds the layer norms' weights into the next layer. Hornbook does not; its values are those of
+//! TransformerLens' `from_pretrained_no_processing`.
 
 use super::Operation;
 use crate::kernels::rows::RowsMut;

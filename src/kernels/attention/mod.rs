@@ -2,7 +2,7 @@
 //! the average of these values, weighted by how well their keys match its query.
 //!
 //! ```text
-//! score[i, j] = (q[i] · k[j]) · scale          for j ≤ i: no token sees the future (causal mask)
+//! score[i, j] = (q[i] · k[j]) · scale          for j ≤ i: no later tokens (causal mask)
 //! p[i, ·]     = softmax(score[i, 0..=i])       the attention weights
 //! out[i]      = Σ_j p[i, j] · v[j]             (Vaswani et al. 2017, section 3.2.1)
 //! ```
