@@ -217,7 +217,7 @@ impl StepBuilder<'_> {
             |from: usize, to: usize| format!("[{n}, {from}] · [{from}, {to}] + [{to}] → [{n}, {to}]");
         let linear_flops = |from: usize, to: usize| (2 * n * from * to) as f64;
         let mut attention = self.step(
-            "Attention: every token attends to the tokens before it",
+            "Attention: every token attends to itself and the tokens before it",
             Some(layer),
             ATTENTION,
             format!(
