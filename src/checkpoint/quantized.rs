@@ -29,7 +29,7 @@ pub(super) const LAYOUT: (&str, &str) = ("hornbook.layout", "1");
 /// Returns the shapes in the file of a quantized `[rows, columns]` matrix and its scales.
 pub(super) fn file_shapes(dtype: Dtype, rows: usize, columns: usize) -> [Vec<usize>; 2] {
     let layout = Layout { rows, columns };
-    let blocks = [layout.packed_blocks() / layout.k_blocks().max(1), layout.k_blocks()];
+    let blocks = [layout.packed_blocks() / layout.input_blocks().max(1), layout.input_blocks()];
     let shape = |inner: &[usize]| [&blocks, inner].concat();
     match dtype {
         Dtype::Int4 => [

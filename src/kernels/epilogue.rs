@@ -1,5 +1,5 @@
-//! GEMM epilogues: bias, activation and residual addition, applied while the accumulator is still in a
-//! register.
+//! Epilogues of linear layers: bias, activation and residual addition, fused with the store of the finished
+//! sums instead of taking another pass over the outputs.
 
 use super::activation::Activation;
 use super::simd::{LANES, Simd};

@@ -1,4 +1,4 @@
-//! LM head: how well does a token's final vector match each row of the vocabulary's table?
+//! LM head: the dot products of a token's final vector with every row of the vocabulary's table.
 //!
 //! ```text
 //! logits[t, v] = Σ_k x[t, k] · wte[v, k]
@@ -10,8 +10,8 @@
 //! the vector width. Every ISA therefore uses sixteen accumulators, lane i for k = i, i + 16, …, reduced at
 //! the end by one fixed tree.
 //!
-//! At 2 · n_embd · vocab_size FLOPs per token, the LM head is a third of GPT-2's work, so it is computed only
-//! for the tokens whose logits are requested.
+//! At 2 · n_embd · vocab_size FLOPs per token, the LM head is a third of GPT-2 small's FLOPs, so it is
+//! computed only for the tokens whose logits are requested.
 
 use super::elements::{Element, Elements, load_partial};
 use super::linear::Matrix;
@@ -20,7 +20,8 @@ use super::rows::{DisjointRows, Rows, RowsMut};
 use super::simd::{Kernel, LANES, Simd};
 use super::thread_pool::ThreadPool;
 
-/// Table rows per chunk of work. They stay in the L2 cache while all blocks of tokens pass over them.
+/// Table rows per chunk of work. They stay in the L2 cache while all blocks of tokens are multiplied with
+/// them.
 const ROWS_PER_CHUNK: usize = 64;
 /// The token count up to which all tokens' vectors fit in the L1 cache beside a table row and form one block.
 /// Larger batches are split into blocks of as many tokens as fit in registers.

@@ -1,4 +1,5 @@
-//! The GEMM microkernel that all matrix products share: a register tile of a few rows times a few panels.
+//! The f32 microkernel that GEMM and attention share: it computes one register tile, a few rows times a few
+//! panels.
 //!
 //! A *panel* is sixteen columns of a matrix stored contiguously, `[k, 16]`. For `MR` rows of `x` and
 //! `NR_VECS` panels (NR = 16 · `NR_VECS` columns),
@@ -15,8 +16,7 @@ use super::elements::Element;
 use super::simd::{LANES, Simd};
 
 /// Prefetch distance, in bytes, for the panels of a single-row tile, as in decode, where panels come from
-/// memory. (f16 keys and values are read at 30 GB/s with prefetching and at 16 GB/s without, where memory
-/// delivers 31 GB/s.)
+/// memory.
 const PREFETCH_DISTANCE_BYTES: usize = 8 << 10;
 
 /// The left operand of the microkernel: element k of row m is at `ptr + m · row_stride + k · k_stride`.
@@ -51,8 +51,8 @@ pub(super) unsafe fn microkernel<S: Simd, E: Element, const MR: usize, const NR_
     unsafe { microkernel_with_prefetch(simd, x, depth, panels, acc, prefetch) };
 }
 
-/// Like [`microkernel`], but calls `prefetch` with every k: the multiply-adds leave slots for prefetch
-/// instructions.
+/// Like [`microkernel`], but with the caller's `prefetch(k)` before each step of k: a few prefetch
+/// instructions between the multiply-adds cost no time.
 ///
 /// # Safety
 /// As for [`microkernel`].
@@ -107,8 +107,8 @@ pub(super) const fn mr(wide: bool) -> usize {
     if wide { 14 } else { 6 }
 }
 
-/// MR for one panel in sixteen registers of eight lanes, for kernels that need further registers to unpack
-/// weights or that read each weight only once.
+/// MR of GEMV and of quantized layers where there are only sixteen registers: fewer accumulators than
+/// [`mr`] allows, as loading or unpacking the weights takes registers too.
 pub(super) const REDUCED_MR: usize = 4;
 
 /// Prevents the compiler from generating register tiles taller than `S` uses.
@@ -127,8 +127,8 @@ pub(super) fn block_range(n: usize, max: usize, i: usize) -> (usize, usize) {
     (start, end - start)
 }
 
-/// The partition of tokens, the rows of the left operand, into row blocks, each the rows of one register
-/// tile.
+/// The partition of tokens, the rows of the left operand, into row blocks, which are packed and multiplied as
+/// a unit: in GEMM the rows of one register tile.
 #[derive(Clone, Copy, Debug)]
 pub struct RowBlocks {
     tokens: usize,
@@ -136,7 +136,8 @@ pub struct RowBlocks {
 }
 
 impl RowBlocks {
-    /// Partitions `tokens` into as few blocks as possible, of nearly equal height and at most `max_height`.
+    /// Partitions `tokens` into as few blocks as possible, of nearly equal height, at most `max_height` tokens
+    /// each.
     pub fn new(tokens: usize, max_height: usize) -> Self {
         Self { tokens, max_height }
     }

@@ -1,16 +1,19 @@
-//! The operations of GPT-2, one per file: the formula, a `reference` as plain as the formula, a fast
+//! The operations of GPT-2, one per module: the formula, a `reference` as simple as the formula, a fast
 //! implementation, and tests that compare the two.
 //!
 //! In the order of the forward pass: [`embedding`], [`positions`], then in every block [`layer_norm`],
 //! [`linear`], [`attention`] with its [`softmax`], [`mlp`] with its [`activation`], and finally the LM head,
 //! [`logits`].
 //!
-//! They build on [`simd`], the vector abstraction, [`isa`], the run-time choice of an instruction set, and
-//! [`thread_pool`]. Kernels work on slices, shapes and threads, and do not depend on models.
+//! [`quantized`] has the linear layer for packed bf16, int8 and int4 weights. All build on [`simd`], the
+//! vector abstraction, [`isa`], the run-time choice of an instruction set, and [`thread_pool`]. Kernels work
+//! on slices, shapes and threads, and do not depend on models.
 //!
 //! # Bitwise reproducibility
-//! Each output is computed by fused multiply-adds in an order that its formula and shape alone determine.
-//! Thread count, batch size, chunk size and vector width have no effect on the result.
+//! Each output is computed by fused multiply-adds (or, in int8 and int4, exact integer sums) in an order that
+//! its formula and shape alone determine. Thread count, batch size, chunk size and vector width have no
+//! effect on the result. The one exception is [`quantized::Bf16Dot`] on Intel's AMX, whose instruction sums
+//! in an order of its own; there, the last bits differ from those of other instruction sets.
 
 // Indices that run over register tiles, or over several slices at once, are the subscripts of the formulas.
 #![allow(clippy::needless_range_loop)]

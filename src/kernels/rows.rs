@@ -21,7 +21,7 @@ pub struct RowsMut<'a> {
 }
 
 /// Returns the stride for rows of `width` elements: an odd number of cache lines. A register tile reads a
-/// dozen rows at once, and rows a multiple of 4 KiB apart would map to the same few sets of the L1 cache.
+/// dozen rows at once, and rows a multiple of 4 KiB apart would compete for the same set of the L1 cache.
 pub fn row_stride(width: usize) -> usize {
     (width.div_ceil(16) * 16) | 16
 }

@@ -1,15 +1,16 @@
 //! A work-stealing thread pool that runs one parallel operation at a time.
 //!
-//! A GPT-2 token takes about sixty operations of 5 to 300 µs, so dispatch must cost well under a microsecond.
-//! An operation is split into *chunks*, each of which computes its own outputs from start to end, so neither
-//! the number of threads nor the assignment of chunks to threads affects the result.
+//! A GPT-2 token takes about a hundred operations of 5 to 300 µs, so dispatch must not cost more than about a
+//! microsecond. An operation is split into *chunks*, each of which writes memory of its own (outputs, or the
+//! partial sums of a K-block), so neither the number of threads nor the assignment of chunks to threads
+//! affects the result.
 //!
 //! Each thread has a *work queue*: an atomic integer on a cache line of its own, with the operation's epoch
-//! in the upper half and the number of remaining chunks in the lower. Publishing an operation takes one store
-//! per queue. A thread first empties its own queue, which is cheap because it is rarely contended, and then
-//! steals from the others. The calling thread works too, and waits only for chunks that a thread has taken,
-//! so a descheduled thread that holds none delays nothing. Idle threads spin for a few microseconds, then
-//! yield, then park.
+//! in the upper half and the number of remaining chunks in the lower. Publishing an operation takes two
+//! stores per queue. A thread first empties its own queue, which is cheap because it is rarely contended, and
+//! then steals from the others, in the same order as their owners. The calling thread works too, and waits
+//! only for chunks that a thread has taken, so a preempted thread that holds none delays nothing. Idle
+//! threads spin for some tens of microseconds, then yield, then park.
 //!
 //! A queue holds adjacent chunks in order, so a thread reads weights sequentially from one chunk to the next.
 
@@ -34,7 +35,7 @@ pub struct ThreadPool {
     isa: Isa,
     threads: usize,
     shared: Arc<Shared>,
-    /// Held while an operation runs; a second caller meanwhile computes sequentially.
+    /// Held while an operation runs; meanwhile, other callers compute sequentially.
     operation_lock: Mutex<()>,
     /// Rayon owns the worker threads, which run until the pool is dropped.
     _workers: Option<rayon::ThreadPool>,

@@ -15,16 +15,19 @@
 //!
 //! Floating-point numbers are rounded after every operation, so (a + b) + c may differ from a + (b + c). Most
 //! fast programs therefore give slightly different results on another machine, with other threads, or in
-//! another batch. In Hornbook every output is computed by one thread, with its additions in one fixed order,
-//! each a fused multiply-add (FMA):
+//! another batch. In Hornbook the order of every sum is fixed by the shape of the operation. A linear layer's
+//! sum over its inputs is split into K-blocks of a few hundred; a K-block's partial sum is one chain of fused
+//! multiply-adds (FMA), and the partial sums are added in order, whichever threads computed them:
 //!
 //! ```text
-//! y[j] = ((x[0] · W[0, j] + x[1] · W[1, j]) + x[2] · W[2, j]) + …
+//! p[0] = ((x[0] · W[0, j] + x[1] · W[1, j]) + x[2] · W[2, j]) + …        the first K-block, on one thread
+//! y[j] = (p[0] + p[1] + …) + b[j]
 //! ```
 //!
 //! The number of threads, the batch size, the length of the chunks in which a prompt is processed, and the
-//! vector width only decide which thread computes an output, and when. So the same seed gives the same text
-//! on every machine, and a test can compare a kernel with its reference.
+//! vector width only decide where and when a sum is computed. So the same seed gives the same text on every
+//! machine (with one exception: `bf16-dot` on Intel's AMX), and a test can compare a kernel with its
+//! reference.
 //!
 //! ```
 //! use hornbook::checkpoint::Checkpoint;

@@ -1,5 +1,5 @@
-//! The textbook kernel, one block of queries at a time: the same three matrices, of which 64 rows exist at
-//! once.
+//! The textbook kernel, one block of queries at a time: the same three matrices, but only 64 of their rows
+//! are in memory at once.
 //!
 //! ```text
 //! for every block of 64 queries:
@@ -9,9 +9,10 @@
 //! A softmax needs its whole row and no other, so rows can be computed in any blocks. Columns that are masked
 //! for the last query of the block are never computed, which is nearly half of the matrix.
 //!
-//! - Memory: 64 · (kv_len + n) scores per thread: 1 MiB for 4096 tokens, so they stay in the L2 cache up to
+//! - Memory: 64 · kv_len scores per thread: 1 MiB for 4096 tokens, so they stay in a 1 MiB L2 cache up to
 //!   about 2000.
-//! - Cost: 4 · head_dim FLOPs per unmasked query-key pair, plus half a block of masked ones.
+//! - Cost: 4 · head_dim FLOPs per unmasked query-key pair, and per masked one within a block, half a block
+//!   per query.
 
 use super::kernel::{AttentionKernel, AttentionParams};
 use super::textbook::{attend, workspace_len};
@@ -19,7 +20,7 @@ use super::textbook::{attend, workspace_len};
 /// Queries in a block.
 const QUERIES: usize = 64;
 
-/// The textbook's matrices, 64 rows at a time.
+/// Attention with 64 rows of the score matrix at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct Blocks;
 

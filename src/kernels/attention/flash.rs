@@ -1,4 +1,5 @@
-//! FlashAttention: the score matrix is never stored; an online softmax is updated block by block of keys.
+//! FlashAttention: the score matrix is never stored; an online softmax is updated with one KV block after
+//! another.
 //!
 //! ```text
 //! for every KV block:  m' = max(m, max_j s[j])
@@ -29,18 +30,18 @@ use crate::kernels::microkernel::{StridedLhs, assert_mr, microkernel_with_prefet
 use crate::kernels::rows::Rows;
 use crate::kernels::simd::{Kernel, LANES, Simd};
 
-/// Positions in a KV block: the scores of a query block fit in the L1 cache, and each query's maximum and
-/// rescaling are rarely computed (with 64 positions they took a third of the time).
+/// Positions in a KV block: the scores of a query block fit in the L1 cache, and maxima and rescalings, once
+/// per query and block, take little of the time.
 const BLOCK: usize = 256;
 /// Panels of key positions in a KV block.
 const PANELS: usize = BLOCK / LANES;
 /// Panels that a single query processes at a time: each is a chain of dependent multiply-adds, and four
-/// chains keep up with memory (two took a tenth more time).
+/// chains keep up with memory.
 const DECODE_PANELS: usize = 4;
-/// The scores of `M` queries for a KV block.
-type Scores<const M: usize> = [[[f32; LANES]; PANELS]; M];
+/// The scores of `MR` queries for a KV block.
+type Scores<const MR: usize> = [[[f32; LANES]; PANELS]; MR];
 
-/// Online softmax on blocks of queries: the default.
+/// FlashAttention: an online softmax on query blocks. The default.
 #[derive(Clone, Copy, Debug)]
 pub struct Flash;
 
@@ -81,38 +82,38 @@ struct FlashBlock<'a, 'o, E: Element> {
     out: &'a mut OutputBlock<'o>,
 }
 
-/// A query block of `M` queries, with its scores.
-struct FlashKernel<'a, 'o, E: Element, const M: usize>(FlashBlock<'a, 'o, E>, &'a mut Scores<M>);
+/// A query block of `MR` queries, with its scores.
+struct FlashKernel<'a, 'o, E: Element, const MR: usize>(FlashBlock<'a, 'o, E>, &'a mut Scores<MR>);
 
-impl<E: Element, const M: usize> Kernel for FlashKernel<'_, '_, E, M> {
+impl<E: Element, const MR: usize> Kernel for FlashKernel<'_, '_, E, MR> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        assert_mr::<S, M>();
-        self.0.attend::<S, M>(simd, self.1);
+        assert_mr::<S, MR>();
+        self.0.attend::<S, MR>(simd, self.1);
     }
 }
 
 impl<'a, 'o, E: Element> FlashBlock<'a, 'o, E> {
     fn run(self, isa: Isa, p: &'a mut [[f32; LANES]]) {
         let p = p.as_chunks_mut().0;
-        with_mr!(self.q.len(), M => {
-            isa.run(FlashKernel::<'a, 'o, E, M>(self, p.as_mut_array().expect("M queries")))
+        with_mr!(self.q.len(), MR => {
+            isa.run(FlashKernel::<'a, 'o, E, MR>(self, p.as_mut_array().expect("MR queries")))
         });
     }
 
     #[inline(always)]
-    fn attend<S: Simd, const M: usize>(&mut self, simd: S, p: &mut Scores<M>) {
-        let mut max = [f32::NEG_INFINITY; M];
-        let mut sum = [[0.0f32; LANES]; M];
+    fn attend<S: Simd, const MR: usize>(&mut self, simd: S, p: &mut Scores<MR>) {
+        let mut max = [f32::NEG_INFINITY; MR];
+        let mut sum = [[0.0f32; LANES]; MR];
         self.acc.fill([0.0; LANES]);
-        let kv_len = self.position + M;
+        let kv_len = self.position + MR;
         for start in (0..kv_len).step_by(BLOCK) {
             let positions = BLOCK.min(kv_len - start);
             let panels = positions.div_ceil(LANES); // panels masked for every query are skipped
-            self.scores::<S, M>(simd, start, panels, p);
-            for m in 0..M {
+            self.scores::<S, MR>(simd, start, panels, p);
+            for m in 0..MR {
                 // Causal mask: a query attends to its own position and those before it.
                 let visible = (self.position + m + 1).saturating_sub(start).min(BLOCK);
                 self.online_softmax_update(simd, m, visible, &mut p[m][..panels], &mut max[m], &mut sum[m]);
@@ -123,52 +124,58 @@ impl<'a, 'o, E: Element> FlashBlock<'a, 'o, E> {
                     p.as_flattened_mut()[..positions].iter_mut().zip(scales).for_each(|(p, s)| *p *= s);
                 }
             }
-            self.accumulate_values::<S, M>(simd, start, positions, p);
+            self.accumulate_values::<S, MR>(simd, start, positions, p);
         }
         self.normalize(simd, &sum);
     }
 
-    /// Computes the scores of `M` queries for the first `panels` panels of a KV block.
+    /// Computes the scores of `MR` queries for the first `panels` panels of a KV block.
     #[inline(always)]
-    fn scores<S: Simd, const M: usize>(&self, simd: S, start: usize, panels: usize, scores: &mut Scores<M>) {
+    fn scores<S: Simd, const MR: usize>(
+        &self,
+        simd: S,
+        start: usize,
+        panels: usize,
+        scores: &mut Scores<MR>,
+    ) {
         let mut panel = 0;
-        while M == 1 && panel + DECODE_PANELS <= panels {
-            self.score_panels::<S, M, DECODE_PANELS>(simd, start, panel, scores);
+        while MR == 1 && panel + DECODE_PANELS <= panels {
+            self.score_panels::<S, MR, DECODE_PANELS>(simd, start, panel, scores);
             panel += DECODE_PANELS;
         }
         while S::WIDE && panel + 2 <= panels {
-            self.score_panels::<S, M, 2>(simd, start, panel, scores);
+            self.score_panels::<S, MR, 2>(simd, start, panel, scores);
             panel += 2;
         }
         while panel < panels {
-            self.score_panels::<S, M, 1>(simd, start, panel, scores);
+            self.score_panels::<S, MR, 1>(simd, start, panel, scores);
             panel += 1;
         }
     }
 
-    /// Scores `V` panels of keys, the first of them `panel`.
+    /// Scores `NR_VECS` panels of keys, the first of them `panel`.
     #[inline(always)]
-    fn score_panels<S: Simd, const M: usize, const V: usize>(
+    fn score_panels<S: Simd, const MR: usize, const NR_VECS: usize>(
         &self,
         simd: S,
         start: usize,
         panel: usize,
-        scores: &mut Scores<M>,
+        scores: &mut Scores<MR>,
     ) {
         let first = start / LANES + panel;
-        let keys: [*const E; V] = std::array::from_fn(|v| self.kv.keys(self.head, first + v).as_ptr());
+        let keys: [*const E; NR_VECS] = std::array::from_fn(|v| self.kv.keys(self.head, first + v).as_ptr());
         let prefetch = |d| {
-            for v in 0..if M == 1 { V } else { 0 } {
+            for v in 0..if MR == 1 { NR_VECS } else { 0 } {
                 self.prefetcher.prefetch_values(simd, (first + v) * LANES, d);
             }
         };
-        let mut acc = [[simd.splat(0.0); V]; M];
+        let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
         let q = StridedLhs { ptr: self.q.row(0).as_ptr(), row_stride: self.q.stride(), k_stride: 1 };
-        // SAFETY: `q` has `M` rows of `head_dim` elements, and `keys` returns whole panels `[head_dim, 16]`.
+        // SAFETY: `q` has `MR` rows of `head_dim` elements, and `keys` returns whole panels `[head_dim, 16]`.
         unsafe { microkernel_with_prefetch(simd, q, self.q.width(), keys, &mut acc, prefetch) };
         let scale = simd.splat(self.scale);
-        for m in 0..M {
-            for v in 0..V {
+        for m in 0..MR {
+            for v in 0..NR_VECS {
                 let mut score = acc[m][v];
                 if E::SCALED {
                     score = simd.mul(score, simd.load(self.kv.key_scales(self.head, first + v)));
@@ -222,72 +229,72 @@ impl<'a, 'o, E: Element> FlashBlock<'a, 'o, E> {
 
     /// Adds P·V of a KV block to the unnormalized outputs.
     #[inline(always)]
-    fn accumulate_values<S: Simd, const M: usize>(
+    fn accumulate_values<S: Simd, const MR: usize>(
         &mut self,
         simd: S,
         start: usize,
         positions: usize,
-        p: &Scores<M>,
+        p: &Scores<MR>,
     ) {
         let panels = self.q.width().div_ceil(LANES);
         let mut panel = 0;
-        while M == 1 && panel + DECODE_PANELS <= panels {
-            self.accumulate_panels::<S, M, DECODE_PANELS>(simd, panel, start, positions, p);
+        while MR == 1 && panel + DECODE_PANELS <= panels {
+            self.accumulate_panels::<S, MR, DECODE_PANELS>(simd, panel, start, positions, p);
             panel += DECODE_PANELS;
         }
         while S::WIDE && panel + 2 <= panels {
-            self.accumulate_panels::<S, M, 2>(simd, panel, start, positions, p);
+            self.accumulate_panels::<S, MR, 2>(simd, panel, start, positions, p);
             panel += 2;
         }
         while panel < panels {
-            self.accumulate_panels::<S, M, 1>(simd, panel, start, positions, p);
+            self.accumulate_panels::<S, MR, 1>(simd, panel, start, positions, p);
             panel += 1;
         }
     }
 
-    /// Accumulates `V` panels of values, the first of them `panel`.
+    /// Accumulates `NR_VECS` panels of values, the first of them `panel`.
     #[inline(always)]
-    fn accumulate_panels<S: Simd, const M: usize, const V: usize>(
+    fn accumulate_panels<S: Simd, const MR: usize, const NR_VECS: usize>(
         &mut self,
         simd: S,
         panel: usize,
         start: usize,
         positions: usize,
-        p: &Scores<M>,
+        p: &Scores<MR>,
     ) {
         let vectors_before = start * self.q.width().div_ceil(LANES) + panel * positions;
         let prefetch = |j| {
-            for v in 0..if M == 1 { V } else { 0 } {
-                self.prefetcher.prefetch_keys(simd, vectors_before + j * V + v);
+            for v in 0..if MR == 1 { NR_VECS } else { 0 } {
+                self.prefetcher.prefetch_keys(simd, vectors_before + j * NR_VECS + v);
             }
         };
-        let values: [*const E; V] = std::array::from_fn(|v| {
+        let values: [*const E; NR_VECS] = std::array::from_fn(|v| {
             self.kv.values(self.head, panel + v, start)[..positions * LANES].as_ptr()
         });
-        let mut acc = [[simd.splat(0.0); V]; M];
-        for m in 0..M {
-            for v in 0..V {
-                acc[m][v] = simd.load(&self.acc[(panel + v) * M + m]);
+        let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
+        for m in 0..MR {
+            for v in 0..NR_VECS {
+                acc[m][v] = simd.load(&self.acc[(panel + v) * MR + m]);
             }
         }
         let p = StridedLhs { ptr: p.as_ptr().cast(), row_stride: BLOCK, k_stride: 1 };
-        // SAFETY: `p` has `M` rows of `BLOCK >= positions` weights, and the panels `positions` rows of
+        // SAFETY: `p` has `MR` rows of `BLOCK >= positions` weights, and the panels `positions` rows of
         // sixteen.
         unsafe { microkernel_with_prefetch(simd, p, positions, values, &mut acc, prefetch) };
-        for m in 0..M {
-            for v in 0..V {
-                simd.store(acc[m][v], &mut self.acc[(panel + v) * M + m]);
+        for m in 0..MR {
+            for v in 0..NR_VECS {
+                simd.store(acc[m][v], &mut self.acc[(panel + v) * MR + m]);
             }
         }
     }
 
     /// Divides the unnormalized outputs by their running sums.
     #[inline(always)]
-    fn normalize<S: Simd, const M: usize>(&mut self, simd: S, sum: &[[f32; LANES]; M]) {
-        for m in 0..M {
+    fn normalize<S: Simd, const MR: usize>(&mut self, simd: S, sum: &[[f32; LANES]; MR]) {
+        for m in 0..MR {
             let sum = simd.splat(simd.reduce_add(simd.load(&sum[m])));
             for (panel, out) in self.out.row_mut(m).chunks_mut(LANES).enumerate() {
-                let normalized = simd.div(simd.load(&self.acc[panel * M + m]), sum);
+                let normalized = simd.div(simd.load(&self.acc[panel * MR + m]), sum);
                 match out.as_mut_array() {
                     Some(whole) => simd.store(normalized, whole),
                     None => simd.store_partial(normalized, out),

@@ -1,9 +1,10 @@
 //! The interface of an attention kernel, and its parameters.
 //!
-//! A kernel gets everything at once ([`AttentionParams`]): the queries of any number of sequences, their keys
-//! and values, the output and the threads. Most kernels split the work into [`QueryBlock`]s, consecutive
-//! queries of one head, and define what to do with one ([`AttentionParams::for_each_query_block`]); idle
-//! threads take the next block. A kernel that needs another split, like split-KV, partitions the work itself.
+//! A kernel is called once for a whole batch ([`AttentionParams`]): the queries of any number of sequences,
+//! their keys and values, the output and the threads. Most kernels split the work into [`QueryBlock`]s,
+//! consecutive queries of one head, and define what to do with one
+//! ([`AttentionParams::for_each_query_block`]), in parallel. A kernel that needs another split, like split-KV,
+//! partitions the work itself.
 
 use super::KeyValues;
 use super::aligned_vec::AlignedVec;
@@ -18,14 +19,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An implementation of attention.
 ///
-/// The result for a query must depend on positions alone: a kernel whose blocks or summation order depend on
-/// anything else (the chunk it was called with, the number of threads) would give other bits for the same
-/// text.
+/// A query's blocks and summation order must depend on its position alone. If they depended on anything else
+/// (the chunk of the prompt that it is in, the number of threads), the same text could give different bits.
 pub trait AttentionKernel: fmt::Debug + Sync {
     /// Returns the name that `--attention` takes.
     fn name(&self) -> &'static str;
 
-    /// Returns the idea in half a line.
+    /// Returns a description of the algorithm in half a line.
     fn description(&self) -> &'static str;
 
     /// Returns the attention mask.
@@ -123,7 +123,7 @@ impl<'a, 's> AttentionParams<'a, 's> {
     /// heads concatenated.
     ///
     /// # Panics
-    /// Where the shapes do not match.
+    /// If the shapes do not match.
     pub fn new(
         pool: &'a ThreadPool,
         q: Rows<'a>,
@@ -149,7 +149,7 @@ impl<'a, 's> AttentionParams<'a, 's> {
         }
     }
 
-    /// Returns the threads.
+    /// Returns the thread pool.
     pub fn pool(&self) -> &ThreadPool {
         self.pool
     }

@@ -10,7 +10,7 @@ use crate::kernels::thread_pool::ThreadPool;
 use half::f16;
 use std::fmt;
 
-/// The capacity is a multiple of this: kernels may read whole panels, pairs of panels and blocks of this many
+/// The divisor of every capacity: kernels may read whole panels, pairs of panels and blocks of this many
 /// positions without checking where the sequence ends.
 pub(super) const BLOCK: usize = 64;
 

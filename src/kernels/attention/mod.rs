@@ -11,8 +11,8 @@
 //! · n² · n_embd multiply-adds in prefill (half of them masked); in decode, 4 · n_embd FLOPs per cached token
 //! on 2 · n_embd cached elements: memory bandwidth is the limit.
 //!
-//! [`KeyValues`] lays keys and values out so that scores and outputs are one inner loop. [`KERNELS`] lists
-//! the implementations, each in a file of its own, to be read in this order: [`Textbook`], [`Blocks`],
+//! [`KeyValues`] stores keys and values such that one microkernel computes scores and outputs. [`KERNELS`]
+//! lists the implementations, each in a file of its own, to be read in this order: [`Textbook`], [`Blocks`],
 //! [`TwoPass`], [`Streaming`], [`Flash`] (the default), [`SplitKv`], [`SlidingWindow`]. A new one is a file
 //! and a line in that list: it is then tested with the others, measured by `hornbook bench attention` and
 //! selected by `--attention NAME`.
@@ -54,7 +54,7 @@ pub static KERNELS: &[&dyn AttentionKernel] =
 /// Returns the kernel of that name.
 ///
 /// # Errors
-/// A line that lists the known names.
+/// A message that lists the known names.
 pub fn by_name(name: &str) -> Result<&'static dyn AttentionKernel, String> {
     KERNELS.iter().copied().find(|kernel| kernel.name() == name).ok_or_else(|| {
         let names: Vec<_> = KERNELS.iter().map(|kernel| kernel.name()).collect();

@@ -7,7 +7,8 @@
 //! values [head_dim / 16, capacity, 16]      sixteen dimensions at once, summed over positions
 //! ```
 //!
-//! A head's values follow its keys, and the next head follows them: decode reads sequentially.
+//! A head's values follow its keys, and the next head follows them. Decode reads a head's keys as one
+//! sequential stream, and its values as one stream per panel.
 
 use super::aligned_vec::AlignedVec;
 use crate::kernels::elements::Element;
@@ -16,7 +17,7 @@ use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::thread_pool::ThreadPool;
 use std::ops::Range;
 
-/// The largest magnitude in symmetric int8.
+/// The largest quantized magnitude; -128 is not used, so that the range is symmetric.
 const INT8_MAX: f32 = 127.0;
 
 /// One layer's keys and values.

@@ -4,8 +4,7 @@
 //! They lie in more streams, on more pages, than the hardware prefetchers can track. While a block's keys are
 //! multiplied, the values of the same positions are prefetched; while values are accumulated, the keys one
 //! block ahead, and after the last block the first keys of the next head, which usually runs on the same
-//! thread. Nothing is prefetched twice, and little in vain. (Compared with prefetching further along the same
-//! stream, this takes a tenth less time in f32, a fifth less in f16, a third less in int8.)
+//! thread. No cache line is prefetched twice, and few go unused.
 
 use super::aligned_vec::CACHE_LINE;
 use super::panels::Panels;
@@ -35,7 +34,8 @@ impl<E: Element> Prefetcher<E> {
         Self {
             keys: kv.keys(h, 0).as_ptr().wrapping_add(block * head_dim),
             remaining: kv_len.saturating_sub(block).next_multiple_of(LANES) * head_dim,
-            next_head: kv.keys((h + 1).min(kv.n_head() - 1), 0).as_ptr(), // the last head: its own, cached
+            // After the last head, its own keys, which are cached.
+            next_head: kv.keys((h + 1).min(kv.n_head() - 1), 0).as_ptr(),
             values: values.as_ptr(),
             panel_stride: values.len(),
         }

@@ -1,5 +1,5 @@
-//! The primitives that kernels are built from, each a fast inner loop behind a plain function: Q·Kᵀ scores,
-//! the softmax numerator and its sum, and P·V accumulation.
+//! The primitives that kernels are built from: Q·Kᵀ scores, the softmax numerator and its sum, and P·V
+//! accumulation. [`Flash`](super::Flash) alone has its own.
 //!
 //! Positions may be processed in any blocks: a score is one chain of multiply-adds over head_dim, an output
 //! element one chain over positions that continues where the last block ended, so the bits do not depend on
@@ -27,8 +27,8 @@ impl QueryBlock<'_> {
             self.for_each_register_tile(|first, n| {
                 let q = self.q.row_range(first, n);
                 let (head, scale) = (self.head, self.scale);
-                with_mr!(n, M => {
-                    self.isa.run(Scores::<_, M> { q, kv, head, start, scale, first, scores: &mut *scores });
+                with_mr!(n, MR => {
+                    self.isa.run(Scores::<_, MR> { q, kv, head, start, scale, first, scores: &mut *scores });
                 });
             });
         });
@@ -43,8 +43,8 @@ impl QueryBlock<'_> {
             self.for_each_register_tile(|first, n| {
                 let p = p.row_range(first, n);
                 let head = self.head;
-                with_mr!(n, M => {
-                    self.isa.run(AccumulateValues::<_, M> { p, kv, head, start, first, acc: &mut *acc });
+                with_mr!(n, MR => {
+                    self.isa.run(AccumulateValues::<_, MR> { p, kv, head, start, first, acc: &mut *acc });
                 });
             });
         });
@@ -68,8 +68,8 @@ impl KeyValues {
     }
 }
 
-/// The scores of `M` queries.
-struct Scores<'a, 's, E: Element, const M: usize> {
+/// The scores of `MR` queries.
+struct Scores<'a, 's, E: Element, const MR: usize> {
     q: Rows<'a>,
     kv: &'a Panels<E>,
     head: usize,
@@ -80,12 +80,12 @@ struct Scores<'a, 's, E: Element, const M: usize> {
     scores: &'a mut RowsMut<'s>,
 }
 
-impl<E: Element, const M: usize> Kernel for Scores<'_, '_, E, M> {
+impl<E: Element, const MR: usize> Kernel for Scores<'_, '_, E, MR> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        assert_mr::<S, M>();
+        assert_mr::<S, MR>();
         let panels = self.scores.width() / LANES;
         let paired = if S::WIDE { panels / 2 * 2 } else { 0 };
         for panel in (0..paired).step_by(2) {
@@ -97,19 +97,19 @@ impl<E: Element, const M: usize> Kernel for Scores<'_, '_, E, M> {
     }
 }
 
-impl<E: Element, const M: usize> Scores<'_, '_, E, M> {
-    /// Scores `V` panels of keys, the first of them `panel`.
+impl<E: Element, const MR: usize> Scores<'_, '_, E, MR> {
+    /// Scores `NR_VECS` panels of keys, the first of them `panel`.
     #[inline(always)]
-    fn panels<S: Simd, const V: usize>(&mut self, simd: S, panel: usize) {
+    fn panels<S: Simd, const NR_VECS: usize>(&mut self, simd: S, panel: usize) {
         let first = self.start / LANES + panel;
-        let keys: [*const E; V] = std::array::from_fn(|v| self.kv.keys(self.head, first + v).as_ptr());
-        let mut acc = [[simd.splat(0.0); V]; M];
+        let keys: [*const E; NR_VECS] = std::array::from_fn(|v| self.kv.keys(self.head, first + v).as_ptr());
+        let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
         let q = StridedLhs { ptr: self.q.row(0).as_ptr(), row_stride: self.q.stride(), k_stride: 1 };
-        // SAFETY: `q` has `M` rows of `head_dim` elements, and `keys` returns whole panels `[head_dim, 16]`.
+        // SAFETY: `q` has `MR` rows of `head_dim` elements, and `keys` returns whole panels `[head_dim, 16]`.
         unsafe { microkernel(simd, q, self.q.width(), keys, &mut acc) };
-        for m in 0..M {
+        for m in 0..MR {
             let row = self.scores.row_mut(self.first + m)[panel * LANES..].as_chunks_mut().0;
-            for v in 0..V {
+            for v in 0..NR_VECS {
                 let mut score = acc[m][v];
                 if E::SCALED {
                     score = simd.mul(score, simd.load(self.kv.key_scales(self.head, first + v)));
@@ -120,8 +120,8 @@ impl<E: Element, const M: usize> Scores<'_, '_, E, M> {
     }
 }
 
-/// P·V of `M` queries.
-struct AccumulateValues<'a, 'o, E: Element, const M: usize> {
+/// P·V of `MR` queries.
+struct AccumulateValues<'a, 'o, E: Element, const MR: usize> {
     p: Rows<'a>,
     kv: &'a Panels<E>,
     head: usize,
@@ -131,21 +131,21 @@ struct AccumulateValues<'a, 'o, E: Element, const M: usize> {
     acc: &'a mut RowsMut<'o>,
 }
 
-impl<E: Element, const M: usize> Kernel for AccumulateValues<'_, '_, E, M> {
+impl<E: Element, const MR: usize> Kernel for AccumulateValues<'_, '_, E, MR> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        assert_mr::<S, M>();
+        assert_mr::<S, MR>();
         let positions = self.p.width();
         if !E::SCALED {
             return self.block(simd, self.p.row(0).as_ptr(), self.p.stride(), 0..positions);
         }
-        // The values' scales are folded into the weights, one block at a time.
+        // The values' scales are multiplied into the attention weights, one block at a time.
         for start in (0..positions).step_by(BLOCK) {
             let n = BLOCK.min(positions - start);
-            let mut scaled = [[0.0; BLOCK]; M];
-            for m in 0..M {
+            let mut scaled = [[0.0; BLOCK]; MR];
+            for m in 0..MR {
                 let scales = self.kv.value_scales(self.head, self.start + start);
                 let p = self.p.row(m)[start..][..n].iter().zip(scales);
                 scaled[m].iter_mut().zip(p).for_each(|(to, (p, scale))| *to = p * scale);
@@ -155,8 +155,8 @@ impl<E: Element, const M: usize> Kernel for AccumulateValues<'_, '_, E, M> {
     }
 }
 
-impl<E: Element, const M: usize> AccumulateValues<'_, '_, E, M> {
-    /// Accumulates a block of `positions`, relative to `start`, with weights `p`, `[M, stride]`.
+impl<E: Element, const MR: usize> AccumulateValues<'_, '_, E, MR> {
+    /// Accumulates a block of `positions`, relative to `start`, with weights `p`, `[MR, stride]`.
     #[inline(always)]
     fn block<S: Simd>(&mut self, simd: S, p: *const f32, stride: usize, positions: Range<usize>) {
         let panels = self.acc.width() / LANES;
@@ -169,9 +169,9 @@ impl<E: Element, const M: usize> AccumulateValues<'_, '_, E, M> {
         }
     }
 
-    /// Accumulates `V` panels of values, the first of them `panel`.
+    /// Accumulates `NR_VECS` panels of values, the first of them `panel`.
     #[inline(always)]
-    fn panels<S: Simd, const V: usize>(
+    fn panels<S: Simd, const NR_VECS: usize>(
         &mut self,
         simd: S,
         panel: usize,
@@ -181,22 +181,22 @@ impl<E: Element, const M: usize> AccumulateValues<'_, '_, E, M> {
     ) {
         let start = self.start + positions.start;
         let n = positions.len();
-        let values: [*const E; V] =
+        let values: [*const E; NR_VECS] =
             std::array::from_fn(|v| self.kv.values(self.head, panel + v, start)[..n * LANES].as_ptr());
-        let mut acc = [[simd.splat(0.0); V]; M];
-        for m in 0..M {
+        let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
+        for m in 0..MR {
             let row = self.acc.row_mut(self.first + m)[panel * LANES..].as_chunks().0;
-            for v in 0..V {
+            for v in 0..NR_VECS {
                 acc[m][v] = simd.load(&row[v]);
             }
         }
-        // SAFETY: `p` has `M` rows of `n` weights, and the panels `n` rows of sixteen.
+        // SAFETY: `p` has `MR` rows of `n` weights, and the panels `n` rows of sixteen.
         unsafe {
             microkernel(simd, StridedLhs { ptr: p, row_stride: stride, k_stride: 1 }, n, values, &mut acc)
         };
-        for m in 0..M {
+        for m in 0..MR {
             let row = self.acc.row_mut(self.first + m)[panel * LANES..].as_chunks_mut().0;
-            for v in 0..V {
+            for v in 0..NR_VECS {
                 simd.store(acc[m][v], &mut row[v]);
             }
         }

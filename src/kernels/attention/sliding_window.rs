@@ -4,9 +4,9 @@
 //! out[i] = Σ_j p[i, j] · v[j]     for i − 256 < j ≤ i      (Beltagy et al. 2020; Jiang et al. 2023)
 //! ```
 //!
-//! The cost no longer grows with the context. Information still travels further, 256 tokens per layer. This
-//! is another function than full attention: the results agree for the first 256 tokens of a text; beyond
-//! that, a model that was not trained with a window writes worse.
+//! The cost per token no longer grows with the context. Information still travels further, 256 tokens per
+//! layer. This is another function than full attention: the results agree for the first 256 tokens of a text;
+//! beyond that, the output of a model that was not trained with a window gets worse.
 //!
 //! - Memory: a row of at most 256 scores plus the block's height for each query of a block.
 //! - Cost: 4 · head_dim FLOPs per query-key pair in the window; in decode at most 256 keys and values are
@@ -17,7 +17,7 @@ use super::two_pass;
 use crate::kernels::simd::LANES;
 use std::ops::Range;
 
-/// Two passes over the last tokens.
+/// Two-pass attention to the last tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct SlidingWindow {
     /// Tokens that a token attends to, itself included; at least one.

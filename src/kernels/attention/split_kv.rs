@@ -24,7 +24,7 @@ use crate::kernels::simd::{Kernel, LANES, Simd};
 /// Positions in a split.
 const SPLIT: usize = 256;
 
-/// Splits of the KV cache in parallel.
+/// Attention with the KV cache split among threads.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitKv;
 

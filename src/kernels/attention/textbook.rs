@@ -5,16 +5,16 @@
 //! S = Q · Kᵀ · scale     P = softmax(S + mask)     O = P · V          (Vaswani et al. 2017, section 3.2.1)
 //! ```
 //!
-//! - Memory: n · (kv_len + n) scores per head on every thread: 4 MiB for 1024 tokens, 64 MiB for 4096.
+//! - Memory: n · kv_len scores per head on every thread: 4 MiB for 1024 tokens, 64 MiB for 4096.
 //! - Cost: 4 · head_dim FLOPs per query-key pair, masked ones included; the matrix goes through memory four
-//!   times (written, normalized, read). In decode the matrix is one row.
+//!   times (written; read and written by the softmax; read). In decode the matrix is one row.
 
 use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
 use crate::kernels::rows::{Rows, RowsMut, row_stride};
 use crate::kernels::simd::LANES;
 use crate::kernels::softmax::softmax;
 
-/// The whole score matrix.
+/// Attention with the whole score matrix.
 #[derive(Clone, Copy, Debug)]
 pub struct Textbook;
 

@@ -7,13 +7,13 @@
 //! ```
 //!
 //! The maximum is known before the first value is read, so nothing is ever rescaled, and the division is
-//! deferred to the head_dim output elements instead of every position. In decode, keys and values are each
-//! read sequentially in one go, which is the fastest access pattern.
+//! deferred to the head_dim output elements instead of every position. In decode, all keys of a head are read
+//! in one go, then all its values.
 //!
-//! - Memory: a row of kv_len + 1 scores per query of a block (6 queries with AVX2, 14 with AVX-512): 4 KiB
-//!   per query for 1024 tokens.
-//! - Cost: as [`flash`](super::Flash) without its rescaling; long rows of scores leave the L1 cache between
-//!   the passes.
+//! - Memory: a row of kv_len scores per query of a block (6 queries with AVX2, 14 with AVX-512): 4 KiB per
+//!   query for 1024 tokens.
+//! - Cost: as [`flash`](super::Flash) without its rescaling; long rows of scores are evicted from the L1 cache
+//!   between the passes.
 
 use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
 use super::primitives::exp_and_sum;
@@ -21,7 +21,7 @@ use crate::kernels::rows::{Rows, RowsMut, row_stride};
 use crate::kernels::simd::LANES;
 use std::ops::Range;
 
-/// Keys first, values second.
+/// Attention in two passes: all keys, then all values.
 #[derive(Clone, Copy, Debug)]
 pub struct TwoPass;
 

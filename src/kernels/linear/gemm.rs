@@ -1,14 +1,14 @@
-//! GEMM for many tokens: packs panels of the weights into the cache, then multiplies them with register tiles
-//! of tokens.
+//! GEMM for many tokens: packs the weights into panels, then multiplies these with register tiles of tokens.
 //!
 //! Rows of `W` are kilobytes apart, so a register tile that read them in place would touch a new page at
-//! every k. Each thread therefore packs the columns it works on into panels `[KC, 16]`, converted to f32; the
-//! cost is small because all tokens use every panel. While one K-block is multiplied, the weights of the next
-//! are prefetched, so that arithmetic and memory transfers overlap.
+//! every k. Each thread therefore packs a column block of a K-block into panels `[KC, 16]`, converted to f32;
+//! the cost is small because all tokens use every panel. While one K-block is multiplied, the weights of the
+//! next are prefetched, so that arithmetic and memory transfers overlap.
 //!
-//! The blocking follows Goto and van de Geijn (2008). The inputs of a block of MC tokens and one K-block fit
-//! in the L2 cache together with the thread's panels; all these panels are multiplied with them in turn, and
-//! each panel with all register tiles of the block. Accumulators are kept in memory between K-blocks.
+//! The blocking follows Goto and van de Geijn (2008). The packed panels, and a K-block of the inputs of MC
+//! tokens, fit in the L2 cache together. For each block of MC tokens, the macro-kernel loops over pairs of
+//! panels, and for each pair over the block's register tiles. Between K-blocks, the accumulators are in
+//! memory.
 
 use super::k_blocks::k_blocks;
 use super::pack::PackedLhs;
@@ -22,10 +22,10 @@ use std::ops::Range;
 
 /// Panels per register tile where there are 32 registers; one elsewhere.
 const MAX_NR_VECS: usize = 2;
-/// NC, the maximum columns of a column block, in panels: enough to reuse every input once it is in the L2
-/// cache.
+/// NC, the maximum columns of a column block, in panels: an input, once in the L2 cache, is used for 128
+/// outputs.
 const NC_PANELS: usize = 8;
-/// Column blocks per thread, if there are enough panels, to balance threads of unequal speed.
+/// The minimum of column blocks per thread, if there are enough panels, to balance the load of the threads.
 const BLOCKS_PER_THREAD: usize = 4;
 /// MC, the maximum tokens of a block: a multiple of 14 and of 6, the two values of MR.
 const MC: usize = 84;
@@ -62,7 +62,7 @@ pub(super) fn linear<E: Element>(
     let nc_panels =
         panels.div_ceil(BLOCKS_PER_THREAD * pool.threads()).next_multiple_of(MAX_NR_VECS).min(NC_PANELS);
     let (k_blocks, y) = (k_blocks(x.width()), y.as_disjoint());
-    let first = k_blocks.clone().next().unwrap_or(0..0);
+    let first_k_block = k_blocks.clone().next().unwrap_or(0..0);
     let (tokens, row_blocks) = (x.len(), RowBlocks::new(x.len(), mr(isa.is_wide())));
     PackedLhs::with(pool, x, row_blocks, |x| {
         pool.run(panels.div_ceil(nc_panels), |i| {
@@ -75,7 +75,12 @@ pub(super) fn linear<E: Element>(
                     // A thread usually processes adjacent column blocks in succession.
                     let next = match k_blocks.clone().find(|next| next.start == k_block.end) {
                         Some(next) => Prefetcher::new(w, columns, next, start..end),
-                        None => Prefetcher::new(w, columns, first.clone(), end..columns.min(2 * end - start)),
+                        None => Prefetcher::new(
+                            w,
+                            columns,
+                            first_k_block.clone(),
+                            end..columns.min(2 * end - start),
+                        ),
                     };
                     isa.run(PackPanels { w, columns, k_block: k_block.clone(), start, end, panels });
                     isa.run(MacroKernel {

@@ -1,9 +1,9 @@
-//! GEMV and skinny GEMM for a few tokens: reads the weights once, in memory order.
+//! GEMV and skinny GEMM for a few tokens: every weight is read from memory once.
 //!
-//! The K-blocks are split among threads (split-K). A thread processes eight or sixteen rows of `W` at a time:
-//! it loads the accumulators of the columns, which stay in the cache, adds `x[k] · W[k, :]` for these rows,
-//! and stores them again. (Accumulators kept in registers would require going down the rows a few cache lines
-//! at a time, at two thirds of the speed.) Once all K-blocks are done, their partial sums are reduced.
+//! The K-blocks are distributed among the threads (split-K). A thread reads eight or sixteen rows of `W` in
+//! parallel, from left to right: for every few columns it loads their accumulators, which stay in the L2
+//! cache, adds `x[k] · W[k, :]` for these rows, and stores them again. Once all K-blocks are done, their
+//! partial sums are reduced, in order.
 
 use super::k_blocks::k_blocks;
 use super::{Element, Epilogue, LANES, Rows, RowsMut, Simd, ThreadPool, apply_epilogue};
@@ -18,10 +18,9 @@ use std::ops::Range;
 /// Rows of `W` per pass over the accumulators. Rows are often a multiple of 4 KiB apart, and most L1 caches
 /// hold eight such cache lines.
 const K_UNROLL: usize = 8;
-/// Rows of `W` per pass where there are enough registers and loading and storing the accumulators is the
-/// bottleneck: a twentieth faster than eight rows for one token in f32, a sixth for eight tokens in 16 bits.
+/// Rows of `W` per pass on AVX-512 where loading and storing the accumulators is the bottleneck.
 const WIDE_K_UNROLL: usize = 16;
-/// The maximum accumulators of a chunk of work: 128 KiB, which stay in the L2 cache.
+/// The maximum number of accumulators of a chunk of work: 128 KiB, which stay in the L2 cache.
 const MAX_ACCUMULATORS: usize = 32 << 10;
 /// Outputs per chunk of the reduction.
 const OUTPUTS_PER_CHUNK: usize = 1024;
@@ -43,7 +42,7 @@ pub(super) fn linear<E: Element>(
     let (tokens, columns) = (x.len(), bias.len());
     let k_blocks = k_blocks(x.width());
     let vectors = columns.div_ceil(LANES);
-    // More threads than K-blocks split the columns too.
+    // Unless the K-blocks divide evenly among the threads, the columns are split too.
     let (n, column_splits) = (k_blocks.len(), pool.threads() / gcd(k_blocks.len(), pool.threads()));
     let block_vectors = vectors.div_ceil(column_splits).min(MAX_ACCUMULATORS / LANES / tokens);
     let column_blocks = vectors.div_ceil(block_vectors);
@@ -90,15 +89,15 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Splits the tokens into row blocks whose inputs are interleaved, at most as many as the largest register
-/// tile has rows. Yields each block's first token and length.
+/// Splits the tokens into row blocks of at most 14, whose inputs are interleaved. Yields each block's first
+/// token and length.
 fn row_blocks(tokens: usize) -> impl Iterator<Item = (usize, usize)> {
     let max = mr(true);
     (0..tokens.div_ceil(max)).map(move |i| block_range(tokens, max, i))
 }
 
-/// The product of all tokens with some rows of `W` and the columns from `start`. The accumulators are
-/// `[columns / 16, M, 16]` for each row block of `M` tokens.
+/// The product of all tokens with a K-block of `W`, in the columns from `start`. The accumulators are
+/// `[columns / 16, TOKENS, 16]` for each row block of `TOKENS` tokens.
 struct PartialProduct<'a, E> {
     x: Rows<'a>,
     w: &'a [E],
@@ -124,7 +123,7 @@ impl<E: Element> Kernel for PartialProduct<'_, E> {
 }
 
 impl<E: Element> PartialProduct<'_, E> {
-    /// Processes all rows, `KU` per pass and the remaining ones singly.
+    /// Processes all rows, `KU` (K-unroll) per pass and the remaining ones singly.
     #[inline(always)]
     fn passes<S: Simd, const KU: usize>(&mut self, simd: S) {
         let end = self.rows.start + self.rows.len() / KU * KU;
@@ -141,63 +140,62 @@ impl<E: Element> PartialProduct<'_, E> {
     #[inline(always)]
     fn pass<S: Simd, const KU: usize>(&mut self, simd: S, k: usize) {
         for (first, n) in row_blocks(self.x.len()) {
-            with_mr!(n, M => self.row_block::<S, M, KU>(simd, k, first));
+            with_mr!(n, TOKENS => self.row_block::<S, TOKENS, KU>(simd, k, first));
         }
     }
 
-    /// Adds the products for the `M` tokens from `first`, one cache line of every row at a time.
+    /// Adds the products for the `TOKENS` tokens from `first`, one cache line of every row at a time.
     #[inline(always)]
-    fn row_block<S: Simd, const M: usize, const KU: usize>(&mut self, simd: S, k: usize, first: usize) {
+    fn row_block<S: Simd, const TOKENS: usize, const KU: usize>(&mut self, simd: S, k: usize, first: usize) {
         let vectors = self.accumulators.len() / self.x.len();
-        let (accumulators, _) = self.accumulators[first * vectors..][..M * vectors].as_chunks_mut::<M>();
+        let (accumulators, _) =
+            self.accumulators[first * vectors..][..TOKENS * vectors].as_chunks_mut::<TOKENS>();
         let width = (vectors * LANES).min(self.columns - self.start);
         let rows = &self.w[k * self.columns + self.start..][..(KU - 1) * self.columns + width];
         // Interleaved, so that all inputs are addressed through one register.
-        let mut x = [[0.0; M]; KU];
-        for m in 0..M {
+        let mut x = [[0.0; TOKENS]; KU];
+        for m in 0..TOKENS {
             let row: &[f32; KU] = self.x.row(first + m)[k..k + KU].as_array().expect("KU inputs");
             for d in 0..KU {
                 x[d][m] = row[d];
             }
         }
-        // A column block of a row is too short for the hardware prefetcher to detect a sequential read.
-        // Prefetching the next pass into L2, which sustains more outstanding requests than L1, keeps the
-        // memory busy.
+        // The row segments are too short for the hardware prefetcher to detect a sequential read, so the rows
+        // of the next pass are prefetched, into L2, which sustains more outstanding requests than L1.
         let prefetch_distance = if first == 0 && k + 2 * KU <= self.rows.end { KU * self.columns } else { 0 };
-        let strip = RowStrip { columns: self.columns, rows, prefetch_distance };
+        let weights = WeightRows { columns: self.columns, rows, prefetch_distance };
         let whole = width / LANES;
         let mut v = 0;
         if S::WIDE {
-            // Three vectors instead of two spread the loads of inputs and accumulators over more
-            // multiply-adds: a twentieth less time on one thread.
-            if const { is_compute_bound::<E>(M) && M < 10 } {
+            // Three vectors spread the loads of inputs and accumulators over more multiply-adds than two.
+            if const { is_compute_bound::<E>(TOKENS) && TOKENS < 10 } {
                 while v + 3 <= whole {
-                    strip.accumulate::<S, M, M, KU, 3>(simd, &x, 0, v, accumulators);
+                    weights.accumulate::<S, TOKENS, TOKENS, KU, 3>(simd, &x, 0, v, accumulators);
                     v += 3;
                 }
             }
-            // Two vectors of 16-bit weights fill one cache line of each row. Two adjacent lines would make
-            // the hardware prefetcher fetch more of the row before it is needed: an eighth slower in f32.
+            // One cache line of each row: two vectors of 16-bit weights, one of f32. Two adjacent lines would
+            // make the hardware prefetcher fetch more of the row before it is needed.
             if const { size_of::<E>() == 2 } {
                 while v + 2 <= whole {
-                    strip.accumulate::<S, M, M, KU, 2>(simd, &x, 0, v, accumulators);
+                    weights.accumulate::<S, TOKENS, TOKENS, KU, 2>(simd, &x, 0, v, accumulators);
                     v += 2;
                 }
             }
         }
         while v < whole {
             // As many tokens as fit in registers; the others find the same weights in the L1 cache.
-            let max = if S::WIDE { M } else { REDUCED_MR };
-            for i in 0..M.div_ceil(max) {
-                let (first, n) = block_range(M, max, i);
-                with_mr!(n, MR => strip.accumulate::<S, M, MR, KU, 1>(simd, &x, first, v, accumulators));
+            let max = if S::WIDE { TOKENS } else { REDUCED_MR };
+            for i in 0..TOKENS.div_ceil(max) {
+                let (first, n) = block_range(TOKENS, max, i);
+                with_mr!(n, MR => weights.accumulate::<S, TOKENS, MR, KU, 1>(simd, &x, first, v, accumulators));
             }
             v += 1;
         }
         if let Some(accumulators) = accumulators.get_mut(whole) {
             for d in 0..KU {
                 let w = load_partial(simd, &rows[d * self.columns..][whole * LANES..width]);
-                for m in 0..M {
+                for m in 0..TOKENS {
                     let sum = simd.mul_add(simd.splat(x[d][m]), w, simd.load(&accumulators[m].0));
                     simd.store(sum, &mut accumulators[m].0);
                 }
@@ -206,30 +204,30 @@ impl<E: Element> PartialProduct<'_, E> {
     }
 }
 
-/// A column block of `KU` rows of `W`, `columns` elements apart.
-struct RowStrip<'a, E> {
+/// The column block's weights in `KU` rows of `W`, `columns` elements apart.
+struct WeightRows<'a, E> {
     columns: usize,
     rows: &'a [E],
-    /// In elements.
+    /// In elements; 0 for no prefetching.
     prefetch_distance: usize,
 }
 
-impl<E: Element> RowStrip<'_, E> {
+impl<E: Element> WeightRows<'_, E> {
     /// Adds the products of `NR_VECS` vectors of columns from vector `v` and `MR` tokens of a row block, from
     /// its token `first` on.
     #[inline(always)]
-    fn accumulate<S: Simd, const M: usize, const MR: usize, const KU: usize, const NR_VECS: usize>(
+    fn accumulate<S: Simd, const TOKENS: usize, const MR: usize, const KU: usize, const NR_VECS: usize>(
         &self,
         simd: S,
-        x: &[[f32; M]; KU],
+        x: &[[f32; TOKENS]; KU],
         first: usize,
         v: usize,
-        accumulators: &mut [[AlignedLanes; M]],
+        accumulators: &mut [[AlignedLanes; TOKENS]],
     ) {
-        if const { MR > M || !S::WIDE && MR > REDUCED_MR } {
+        if const { MR > TOKENS || !S::WIDE && MR > REDUCED_MR } {
             unreachable!("a register tile of {MR} rows");
         }
-        let stored: &mut [[AlignedLanes; M]; NR_VECS] =
+        let stored: &mut [[AlignedLanes; TOKENS]; NR_VECS] =
             accumulators[v..v + NR_VECS].as_mut_array().expect("NR_VECS vectors");
         let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
         for m in 0..MR {

@@ -1,9 +1,8 @@
 //! The partition of k, the summation index, into K-blocks.
 //!
-//! A K-block's weights, `[n, out]`, are contiguous in memory, so a thread that processes one reads the
-//! longest possible contiguous range. (Splitting the columns among threads instead makes each read a few
-//! kilobytes of every row, too short for hardware prefetching: a tenth slower where cores share the
-//! last-level cache, a third where they do not.)
+//! A K-block's weights, `[KC, out]`, are contiguous in memory. Threads that process different K-blocks read
+//! whole rows; if they split the columns instead, each would read a few kilobytes of every row, too short for
+//! hardware prefetching.
 
 use super::LANES;
 use std::ops::Range;
@@ -11,8 +10,9 @@ use std::ops::Range;
 /// The maximum length of a K-block.
 const MAX_KC: usize = 512;
 
-/// Returns the K-blocks of `inputs` inputs in order: an even number, since thread counts are usually even, of
-/// equal length as far as whole vectors allow.
+/// Returns the K-blocks of `inputs` inputs in order. All have the same length, a multiple of sixteen, except
+/// for the last, which may be shorter. Their number is even where the inputs suffice, since thread counts
+/// usually are.
 pub(super) fn k_blocks(inputs: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
     let kc = kc(inputs);
     (0..inputs.div_ceil(kc)).map(move |i| i * kc..inputs.min((i + 1) * kc))

@@ -1,8 +1,7 @@
 //! Packs the left operand of a GEMM: the inputs of many tokens, interleaved within each row block.
 //!
 //! Every panel of the weights is multiplied with every input, so packing each input once pays off: the
-//! microkernel then addresses the inputs of all its tokens through one register. (A fifth less time for the
-//! whole GEMM on a core that decodes four instructions per cycle.)
+//! microkernel then addresses the inputs of all its tokens through one register.
 
 use crate::kernels::microkernel::{RowBlocks, assert_mr, with_mr};
 use crate::kernels::rows::Rows;

@@ -188,7 +188,7 @@ impl ActivationBlock for QuantizedBlock {
 
 /// Quantizes every row of `x` to `blocks`, and fills the side table if there is one. The blocks of a row
 /// block are interleaved, so that a kernel addresses all of them from one pointer: `[row blocks, in / 64,
-/// height]`, where a lower row block leaves the last of every `height` unchanged.
+/// height]`. A row block of fewer than `height` tokens leaves the last blocks of each column unchanged.
 pub fn quantize<B: ActivationBlock, T: SideTable<B>>(
     pool: &ThreadPool,
     x: Rows,
@@ -196,18 +196,21 @@ pub fn quantize<B: ActivationBlock, T: SideTable<B>>(
     blocks: &mut Vec<B>,
     side: Option<&mut Vec<T>>,
 ) {
-    let (k_blocks, height) = (x.width().div_ceil(BLOCK), row_blocks.height());
-    let n = row_blocks.count() * k_blocks * height;
+    let (input_blocks, height) = (x.width().div_ceil(BLOCK), row_blocks.height());
+    let n = row_blocks.count() * input_blocks * height;
     blocks.resize(n.max(blocks.len()), B::ZERO);
     let side = side.map_or(&mut [][..], |side| {
         side.resize(n.max(side.len()), T::EMPTY);
         &mut side[..n]
     });
-    // Quantizing fewer blocks takes less time than handing them to another thread.
+    // Quantizing fewer blocks takes less time than dispatching them to another thread.
     const MIN_CHUNK_BLOCKS: usize = 48;
-    let k_blocks_per_thread =
-        if row_blocks.count() < pool.threads() { k_blocks.div_ceil(pool.threads()) } else { k_blocks };
-    let chunk_columns = k_blocks_per_thread.max(MIN_CHUNK_BLOCKS / height.max(1));
+    let blocks_per_thread = if row_blocks.count() < pool.threads() {
+        input_blocks.div_ceil(pool.threads())
+    } else {
+        input_blocks
+    };
+    let chunk_columns = blocks_per_thread.max(MIN_CHUNK_BLOCKS / height.max(1));
     let (side_len, side) = (side.len(), DisjointSlice::new(side));
     pool.for_each_chunk(&mut blocks[..n], chunk_columns * height, |i, blocks| {
         let start = (i * chunk_columns * height).min(side_len);
@@ -233,13 +236,14 @@ impl<B: ActivationBlock, T: SideTable<B>> Kernel for QuantizeChunk<'_, B, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (k_blocks, height) = (self.x.width().div_ceil(BLOCK), self.row_blocks.height());
+        let (input_blocks, height) = (self.x.width().div_ceil(BLOCK), self.row_blocks.height());
         let columns = self.blocks.len() / height;
         let mut done = 0;
         while done < columns {
             // The columns of one row block, row by row: inputs are read in memory order.
-            let (row_block, column) = ((self.first + done) / k_blocks, (self.first + done) % k_blocks);
-            let n = (k_blocks - column).min(columns - done);
+            let (row_block, column) =
+                ((self.first + done) / input_blocks, (self.first + done) % input_blocks);
+            let n = (input_blocks - column).min(columns - done);
             let (token, rows) = self.row_blocks.block(row_block);
             for m in 0..rows {
                 let x = self.x.row(token + m)[column * BLOCK..].chunks(BLOCK).take(n);

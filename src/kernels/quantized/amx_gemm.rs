@@ -2,14 +2,14 @@
 //!
 //! Two tiles of tokens and two of outputs use four accumulator tiles, so every loaded tile is multiplied
 //! twice. A few blocks of a few column panels stay in cache while all row blocks are multiplied by them;
-//! partial sums wait in memory meanwhile.
+//! between groups of blocks, the partial sums are in memory.
 //!
 //! The int8 instruction is exact, so its results are bit-identical to those of other instruction sets. The
 //! bf16 instruction sums 32 inputs in its own order ([`TileRegisters::dot_bf16`]), so on AMX machines a
 //! single token is multiplied in tiles too, which makes results independent of the batch size.
 
 use super::linear::MatMul;
-use super::{Activations, AmxMode, PANEL_VECTORS, PREFETCH_DISTANCE, PackedRow, WeightFormat};
+use super::{Activations, AmxMode, PANEL_VECTORS, PREFETCH_DISTANCE_VECTORS, PackedRow, WeightFormat};
 use crate::kernels::simd::{Amx, F32Tiles, I32Tiles, Kernel, Simd, TileRegisters};
 use crate::kernels::thread_pool::ThreadPool;
 use std::cell::RefCell;
@@ -17,9 +17,9 @@ use std::ops::Range;
 
 /// Tokens per row block: two tiles.
 pub const ROW_BLOCK: usize = 32;
-/// Column panels per task.
-const TASK_PANELS: usize = 4;
-/// KC in blocks: blocks that are multiplied for all tokens before the next ones.
+/// Column panels per chunk of work.
+const PANELS_PER_CHUNK: usize = 4;
+/// KC in blocks of inputs: so many are multiplied with all tokens before the next ones.
 const KC_BLOCKS: usize = 4;
 /// Rows of an int8 weight tile: 64 inputs, four per row.
 const INT8_TILE_ROWS: usize = 16;
@@ -52,17 +52,17 @@ impl<F: WeightFormat> MatMul<'_, F> {
     /// Runs the product on all threads.
     pub(super) fn run_amx(&self, pool: &ThreadPool, amx: Amx) {
         let panels = self.w.layout().vectors().div_ceil(PANEL_VECTORS);
-        pool.run(panels.div_ceil(TASK_PANELS), |i| {
-            let task = i * TASK_PANELS..panels.min((i + 1) * TASK_PANELS);
+        pool.run(panels.div_ceil(PANELS_PER_CHUNK), |i| {
+            let chunk = i * PANELS_PER_CHUNK..panels.min((i + 1) * PANELS_PER_CHUNK);
             SCRATCH.with_borrow_mut(|scratch| {
                 let mut registers = amx.tile_registers();
                 // With one row block, panel by panel reads the weights in memory order.
-                let step = if self.row_blocks.count() == 1 { 1 } else { TASK_PANELS };
-                for first in task.clone().step_by(step) {
+                let step = if self.row_blocks.count() == 1 { 1 } else { PANELS_PER_CHUNK };
+                for first in chunk.clone().step_by(step) {
                     amx.run(Panels {
                         matmul: self,
                         registers: &mut registers,
-                        panels: first..task.end.min(first + step),
+                        panels: first..chunk.end.min(first + step),
                         scratch,
                     });
                 }
@@ -85,17 +85,18 @@ impl<F: WeightFormat> Kernel for Panels<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let MatMul { w, row_blocks, blocks: activations, .. } = self.matmul;
-        let (k_blocks, height) = (w.layout().k_blocks(), row_blocks.height());
+        let (input_blocks, height) = (w.layout().input_blocks(), row_blocks.height());
         let Scratch { sums, unpacked, products } = self.scratch;
         sums.resize(sums.len().max(row_blocks.count() * self.panels.len()), F32Tiles::ZERO);
-        unpacked.resize(TASK_PANELS * KC_BLOCKS * INT8_TILE_ROWS, [[0; 64]; PANEL_VECTORS]);
+        unpacked.resize(PANELS_PER_CHUNK * KC_BLOCKS * INT8_TILE_ROWS, [[0; 64]; PANEL_VECTORS]);
         products.resize(2, I32Tiles::ZERO);
         let is_int8 = matches!(F::AMX, AmxMode::Int8 { .. });
-        // With one row block every weight is used once, so prefetching block by block is timely.
+        // With one row block every weight comes from memory and is used once. One block at a time, its
+        // multiplications alternate with the prefetches of a later block.
         let prefetches = row_blocks.count() == 1 && !is_int8;
         let kc = if prefetches { 1 } else { KC_BLOCKS };
-        for start in (0..k_blocks).step_by(kc) {
-            let blocks = start..k_blocks.min(start + kc);
+        for start in (0..input_blocks).step_by(kc) {
+            let blocks = start..input_blocks.min(start + kc);
             let panel_rows = blocks.len() * INT8_TILE_ROWS;
             if is_int8 {
                 for (panel, rows) in self.panels.clone().zip(unpacked.chunks_exact_mut(panel_rows)) {
@@ -107,7 +108,7 @@ impl<F: WeightFormat> Kernel for Panels<'_, F> {
             for row_block in 0..row_blocks.count() {
                 let (row, tokens) = row_blocks.block(row_block);
                 self.registers.configure(tokens);
-                let range = row_block * k_blocks * height..(row_block + 1) * k_blocks * height;
+                let range = row_block * input_blocks * height..(row_block + 1) * input_blocks * height;
                 let x = Activations { blocks: &activations[range], side: &[], height };
                 for (i, panel) in self.panels.clone().enumerate() {
                     let tile = TileProduct { w, blocks: blocks.clone(), vector: panel * PANEL_VECTORS, x };
@@ -121,7 +122,7 @@ impl<F: WeightFormat> Kernel for Panels<'_, F> {
                         }
                         tile.accumulate_bf16(self.registers, sums);
                     }
-                    if blocks.end == k_blocks {
+                    if blocks.end == input_blocks {
                         let vectors = w.layout().vectors() - tile.vector;
                         for (v, sums) in sums.0.iter().enumerate().take(vectors) {
                             self.matmul.apply_epilogue(simd, row, tile.vector + v, &sums[..tokens]);
@@ -148,12 +149,12 @@ impl<F: WeightFormat> TileProduct<'_, F> {
         &self.x.blocks[block * self.x.height..][..tokens]
     }
 
-    /// Prefetches as many weights as the product reads.
+    /// Prefetches as many weights as the product reads, [`PREFETCH_DISTANCE_VECTORS`] ahead.
     #[inline(always)]
     fn prefetch_weights<S: Simd>(&self, simd: S) {
         let weights = self.w.packed_block(self.blocks.start, self.vector).as_flattened().as_ptr();
         for i in 0..self.blocks.len() * F::PACKED_ROWS * PANEL_VECTORS {
-            simd.prefetch(weights.wrapping_add(i + PREFETCH_DISTANCE));
+            simd.prefetch(weights.wrapping_add(i + PREFETCH_DISTANCE_VECTORS));
         }
     }
 

@@ -9,7 +9,7 @@
 //! multiply-adds; results could differ only in accumulators below 1e-38, which the instruction flushes to
 //! zero.
 //!
-//! Intel's AMX tiles (`amx_gemm.rs`) multiply 8192 pairs in one instruction and sum them in their own order:
+//! Intel's AMX (`amx_gemm.rs`) computes 8192 products in one instruction and sums them in its own order:
 //! there the last bits differ from other machines, but not between batch sizes.
 //!
 //! Layout: `[out / 32, in / 64, 32, 2, 16, 2]`, that is column panel, block of inputs, two inputs, vector of
@@ -145,22 +145,22 @@ impl WeightFormat for Bf16Dot<'_> {
     }
 
     #[inline(always)]
-    fn accumulate_block<S: Simd, const MR: usize, const V: usize>(
+    fn accumulate_block<S: Simd, const MR: usize, const NR_VECS: usize>(
         &self,
         simd: S,
         block: usize,
         vector: usize,
         (x, pairs): (&[Bf16Block; MR], &[F32Pairs]),
-        acc: &mut [[S::F32s; V]; MR],
+        acc: &mut [[S::F32s; NR_VECS]; MR],
     ) {
         let rows = self.packed_block(block, vector);
         let pairs: &[F32Pairs; MR] = pairs.as_array().unwrap_or(const { &[F32Pairs::EMPTY; MR] });
         let mut sums = *acc; // in registers
         for pair in 0..Self::PACKED_ROWS {
-            let w: [S::Bytes; V] = load_vectors(simd, &rows[pair], vector);
+            let w: [S::Bytes; NR_VECS] = load_vectors(simd, &rows[pair], vector);
             if S::HAS_BF16_DOT {
                 for m in 0..MR {
-                    for v in 0..V {
+                    for v in 0..NR_VECS {
                         sums[m][v] = simd.dot_bf16(w[v], x[m].pairs[pair], sums[m][v]);
                     }
                 }
@@ -170,7 +170,7 @@ impl WeightFormat for Bf16Dot<'_> {
             for (i, w) in [(1, w.map(|w| simd.high_bf16s(w))), (0, w.map(|w| simd.low_bf16s(w)))] {
                 for m in 0..MR {
                     let x = simd.splat(pairs[m].0[pair][i]);
-                    for v in 0..V {
+                    for v in 0..NR_VECS {
                         sums[m][v] = simd.mul_add(x, w[v], sums[m][v]);
                     }
                 }

@@ -78,8 +78,8 @@ impl<'a> Int4<'a> {
             let scales =
                 scales[i * Self::GROUPS * PANEL_VECTORS..][..Self::GROUPS * PANEL_VECTORS].as_flattened();
             for (at, byte) in block.as_flattened_mut().iter_mut().enumerate() {
-                let (eight, column) = (at / (PANEL_VECTORS * 4 * LANES), at / 4 % (PANEL_VECTORS * LANES));
-                let k = eight * 8 + at % 4;
+                let (row, column) = (at / (PANEL_VECTORS * 4 * LANES), at / 4 % (PANEL_VECTORS * LANES));
+                let k = row * 8 + at % 4;
                 let scale = scales[k / GROUP * PANEL_VECTORS * LANES + column].to_f32();
                 let nibble = |k: usize| (round(element(k0 + k, j0 + column), inverse(scale)) + 8.0) as u8;
                 *byte = nibble(k) | nibble(k + 4) << 4;
@@ -116,8 +116,8 @@ fn best_scale(group: &[f32; GROUP]) -> f16 {
         let scale = scale.to_f32();
         let inverse = inverse(scale);
         let mut sums = [0.0f32; 8];
-        for eight in group.as_chunks::<8>().0 {
-            for (sum, x) in sums.iter_mut().zip(eight) {
+        for chunk in group.as_chunks::<8>().0 {
+            for (sum, x) in sums.iter_mut().zip(chunk) {
                 let error = x - round(*x, inverse) * scale;
                 *sum += error * error;
             }
@@ -150,38 +150,38 @@ impl WeightFormat for Int4<'_> {
     }
 
     #[inline(always)]
-    fn accumulate_block<S: Simd, const MR: usize, const V: usize>(
+    fn accumulate_block<S: Simd, const MR: usize, const NR_VECS: usize>(
         &self,
         simd: S,
         block: usize,
         vector: usize,
         (x, _): (&[QuantizedBlock; MR], &[()]),
-        acc: &mut [[S::F32s; V]; MR],
+        acc: &mut [[S::F32s; NR_VECS]; MR],
     ) {
         let rows = self.packed_block(block, vector);
         let scales = &self.scales[self.layout.packed_block(block, vector) * Self::GROUPS..][..Self::GROUPS];
-        let mut scaled = [[simd.splat(0.0); V]; MR];
+        let mut scaled = [[simd.splat(0.0); NR_VECS]; MR];
         for group in 0..Self::GROUPS {
-            let mut products = [[simd.nibble_sums([0; 2]); V]; MR];
+            let mut products = [[simd.nibble_sums([0; 2]); NR_VECS]; MR];
             for m in 0..MR {
-                products[m] = [simd.nibble_sums(x[m].correction_u4[group]); V];
+                products[m] = [simd.nibble_sums(x[m].correction_u4[group]); NR_VECS];
             }
-            for eight in group * GROUP / 8..(group + 1) * GROUP / 8 {
-                let both: [S::Bytes; V] = load_vectors(simd, &rows[eight], vector);
-                for v in 0..V {
+            for row in group * GROUP / 8..(group + 1) * GROUP / 8 {
+                let both: [S::Bytes; NR_VECS] = load_vectors(simd, &rows[row], vector);
+                for v in 0..NR_VECS {
                     let low = simd.low_nibbles(both[v]);
                     for m in 0..MR {
-                        products[m][v] = simd.dot_u4i8(low, x[m].q[2 * eight], products[m][v]);
+                        products[m][v] = simd.dot_u4i8(low, x[m].q[2 * row], products[m][v]);
                     }
                 }
-                for v in 0..V {
+                for v in 0..NR_VECS {
                     let high = simd.high_nibbles(both[v]);
                     for m in 0..MR {
-                        products[m][v] = simd.dot_u4i8(high, x[m].q[2 * eight + 1], products[m][v]);
+                        products[m][v] = simd.dot_u4i8(high, x[m].q[2 * row + 1], products[m][v]);
                     }
                 }
             }
-            for v in 0..V {
+            for v in 0..NR_VECS {
                 let scales = simd.load_f16(&scales[group][vector % PANEL_VECTORS + v]);
                 for m in 0..MR {
                     // Integers below 2^24, so the conversion is exact.
@@ -195,7 +195,7 @@ impl WeightFormat for Int4<'_> {
         }
         for m in 0..MR {
             let scale = simd.splat(x[m].scale);
-            for v in 0..V {
+            for v in 0..NR_VECS {
                 acc[m][v] = simd.mul_add(scaled[m][v], scale, acc[m][v]);
             }
         }

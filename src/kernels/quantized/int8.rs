@@ -104,31 +104,31 @@ impl WeightFormat for Int8<'_> {
     }
 
     #[inline(always)]
-    fn accumulate_block<S: Simd, const MR: usize, const V: usize>(
+    fn accumulate_block<S: Simd, const MR: usize, const NR_VECS: usize>(
         &self,
         simd: S,
         block: usize,
         vector: usize,
         (x, pairs): (&[QuantizedBlock; MR], &[I16Pairs]),
-        acc: &mut [[S::F32s; V]; MR],
+        acc: &mut [[S::F32s; NR_VECS]; MR],
     ) {
         let rows = self.packed_block(block, vector);
         let pairs: &[I16Pairs; MR] = pairs.as_array().unwrap_or(const { &[I16Pairs::EMPTY; MR] });
-        let mut products = [[simd.splat_i32(0); V]; MR];
+        let mut products = [[simd.splat_i32(0); NR_VECS]; MR];
         for m in 0..MR {
-            products[m] = [simd.splat_i32(x[m].correction_u8); V];
+            products[m] = [simd.splat_i32(x[m].correction_u8); NR_VECS];
         }
-        for four in 0..Self::PACKED_ROWS {
-            let w: [S::Bytes; V] = load_vectors(simd, &rows[four], vector);
+        for row in 0..Self::PACKED_ROWS {
+            let w: [S::Bytes; NR_VECS] = load_vectors(simd, &rows[row], vector);
             for m in 0..MR {
-                for v in 0..V {
-                    products[m][v] = simd.dot_u8i8(w[v], x[m].q[four], &pairs[m].0[four], products[m][v]);
+                for v in 0..NR_VECS {
+                    products[m][v] = simd.dot_u8i8(w[v], x[m].q[row], &pairs[m].0[row], products[m][v]);
                 }
             }
         }
         for m in 0..MR {
             let scale = simd.splat(x[m].scale);
-            for v in 0..V {
+            for v in 0..NR_VECS {
                 acc[m][v] = simd.mul_add(simd.to_f32s(products[m][v]), scale, acc[m][v]);
             }
         }

@@ -1,8 +1,8 @@
 //! The matrix product of quantized activations and quantized weights.
 //!
-//! A task computes a few vectors of outputs, one row block of tokens at a time: a few blocks of activations
-//! stay in L1 while all these vectors are multiplied by them. A block's integer accumulators stay in
-//! registers, the f32 partial sums in L1.
+//! A chunk of work computes a few vectors of outputs, one row block of tokens at a time: a few blocks of
+//! activations stay in L1 while all these vectors are multiplied by them. A block's integer accumulators stay
+//! in registers, the f32 partial sums in L1.
 
 use super::activations::{ActivationBlock, SideTable, quantize};
 use super::{Activations, Layout, PANEL_VECTORS, WeightFormat};
@@ -14,12 +14,13 @@ use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::thread_pool::ThreadPool;
 use std::ops::Range;
 
-/// Vectors of outputs per task.
-const TASK_VECTORS: usize = 8;
+/// Vectors of outputs per chunk of work.
+const VECTORS_PER_CHUNK: usize = 8;
 /// Tokens per row block on machines with 16 registers: twice the register tile, because loading weights from
 /// memory again costs more than storing partial sums to L1 once per block.
 const NARROW_ROW_BLOCK: usize = 2 * REDUCED_MR;
-/// KC in blocks: the activations of fourteen tokens, 13 KiB, stay in L1 for all vectors of a task.
+/// KC in blocks of inputs: the quantized activations of fourteen tokens, 13 KiB, stay in L1 for all vectors
+/// of a chunk.
 const KC_BLOCKS: usize = 12;
 
 /// The partial sums of a row block and a column panel.
@@ -51,7 +52,7 @@ pub fn linear<F: WeightFormat>(
             {
                 return matmul.run_amx(pool, amx);
             }
-            pool.run(w.layout().vectors().div_ceil(TASK_VECTORS), |i| matmul.run_task(isa, i));
+            pool.run(w.layout().vectors().div_ceil(VECTORS_PER_CHUNK), |i| matmul.run_chunk(isa, i));
         });
     });
 }
@@ -80,26 +81,33 @@ pub(super) struct MatMul<'a, F: WeightFormat> {
 }
 
 impl<F: WeightFormat> MatMul<'_, F> {
-    /// Computes the outputs of task `i` for all tokens.
-    fn run_task(&self, isa: Isa, i: usize) {
-        let (k_blocks, vectors) = (self.w.layout().k_blocks(), self.w.layout().vectors());
-        let vectors = i * TASK_VECTORS..vectors.min((i + 1) * TASK_VECTORS);
+    /// Computes the outputs of chunk `i` for all tokens.
+    fn run_chunk(&self, isa: Isa, i: usize) {
+        let (input_blocks, vectors) = (self.w.layout().input_blocks(), self.w.layout().vectors());
+        let vectors = i * VECTORS_PER_CHUNK..vectors.min((i + 1) * VECTORS_PER_CHUNK);
         // A single row block uses every weight once, in memory order.
-        let is_only = self.row_blocks.count() == 1;
-        let kc = if is_only { k_blocks } else { KC_BLOCKS };
-        let mut sums: [PartialSums; TASK_VECTORS / PANEL_VECTORS] =
-            [[[[0.0; LANES]; mr(true)]; PANEL_VECTORS]; TASK_VECTORS / PANEL_VECTORS];
+        let is_single_row_block = self.row_blocks.count() == 1;
+        let kc = if is_single_row_block { input_blocks } else { KC_BLOCKS };
+        let mut sums: [PartialSums; VECTORS_PER_CHUNK / PANEL_VECTORS] =
+            [[[[0.0; LANES]; mr(true)]; PANEL_VECTORS]; VECTORS_PER_CHUNK / PANEL_VECTORS];
         for row_block in 0..self.row_blocks.count() {
             let (row, n) = self.row_blocks.block(row_block);
             let height = self.row_blocks.height();
-            let range = row_block * k_blocks * height..(row_block + 1) * k_blocks * height;
+            let range = row_block * input_blocks * height..(row_block + 1) * input_blocks * height;
             let side = self.side.get(range.clone()).unwrap_or(&[]);
             let x = Activations { blocks: &self.blocks[range], side, height };
-            for start in (0..k_blocks).step_by(kc) {
-                let blocks = start..k_blocks.min(start + kc);
+            for start in (0..input_blocks).step_by(kc) {
+                let blocks = start..input_blocks.min(start + kc);
                 for (vector, sums) in vectors.clone().step_by(PANEL_VECTORS).zip(&mut sums) {
-                    let product =
-                        PanelProduct { matmul: self, x, row, is_only, blocks: blocks.clone(), vector, sums };
+                    let product = PanelProduct {
+                        matmul: self,
+                        x,
+                        row,
+                        is_single_row_block,
+                        blocks: blocks.clone(),
+                        vector,
+                        sums,
+                    };
                     with_mr!(n, MR => isa.run(PanelKernel::<F, MR>(product)));
                 }
             }
@@ -114,7 +122,7 @@ impl<F: WeightFormat> MatMul<'_, F> {
         let column = vector * LANES;
         let bias = &self.bias[column..self.bias.len().min(column + LANES)];
         for (m, sums) in sums.iter().enumerate() {
-            // SAFETY: these columns of these rows belong to the caller's task.
+            // SAFETY: only the caller's chunk of work writes these columns.
             let y = unsafe { self.y.row_slice(row + m, column, bias.len()) };
             apply_epilogue(simd, simd.mul(simd.load(sums), scale), bias, self.epilogue, y);
         }
@@ -128,7 +136,7 @@ struct PanelProduct<'a, F: WeightFormat> {
     /// The first token's row in `y`.
     row: usize,
     /// Whether there is no other row block.
-    is_only: bool,
+    is_single_row_block: bool,
     blocks: Range<usize>,
     /// The first vector of the column panel.
     vector: usize,
@@ -150,15 +158,16 @@ impl<F: WeightFormat, const MR: usize> Kernel for PanelKernel<'_, F, MR> {
         }
         let product = &mut self.0;
         let vectors = PANEL_VECTORS.min(product.matmul.w.layout().vectors() - product.vector);
-        let is_last = product.blocks.end == product.matmul.w.layout().k_blocks();
-        if is_last && !product.is_only {
+        let is_last = product.blocks.end == product.matmul.w.layout().input_blocks();
+        if is_last && !product.is_single_row_block {
             product.prefetch_outputs::<S, MR>(simd);
         }
         let panel_fits = const { MR * PANEL_VECTORS <= max_accumulators::<S, F>() };
-        // If the accumulators of the panel do not fit in registers, the vectors alternate after every block
-        // when the weights come from memory or are read again by the second half of the tokens. Otherwise
-        // each vector runs through all blocks.
-        let step = if panel_fits || S::WIDE && !product.is_only { product.blocks.len() } else { 1 };
+        // If the accumulators of the panel do not fit in registers, the vectors are multiplied one at a time:
+        // each through all blocks if the weights come from the cache; else, or if the second half of the
+        // tokens reads them again, alternating after every block.
+        let step =
+            if panel_fits || S::WIDE && !product.is_single_row_block { product.blocks.len() } else { 1 };
         for start in product.blocks.clone().step_by(step) {
             let blocks = start..product.blocks.end.min(start + step);
             if panel_fits && vectors == PANEL_VECTORS {
@@ -190,9 +199,9 @@ const fn max_accumulators<S: Simd, F: WeightFormat>() -> usize {
 }
 
 impl<F: WeightFormat> PanelProduct<'_, F> {
-    /// Accumulates some blocks for the `V` vectors from `v` and the `MR` tokens from `first`.
+    /// Accumulates some blocks for the `NR_VECS` vectors from `v` and the `MR` tokens from `first`.
     #[inline(always)]
-    fn accumulate<S: Simd, const MR: usize, const V: usize>(
+    fn accumulate<S: Simd, const MR: usize, const NR_VECS: usize>(
         &mut self,
         simd: S,
         blocks: &Range<usize>,
@@ -202,11 +211,12 @@ impl<F: WeightFormat> PanelProduct<'_, F> {
         if const { MR > max_accumulators::<S, F>() } {
             unreachable!("{MR} tokens");
         }
-        let sums: &mut [[[f32; LANES]; mr(true)]; V] = self.sums[v..v + V].as_mut_array().expect("V vectors");
-        let mut acc = [[simd.splat(0.0); V]; MR];
+        let sums: &mut [[[f32; LANES]; mr(true)]; NR_VECS] =
+            self.sums[v..v + NR_VECS].as_mut_array().expect("NR_VECS vectors");
+        let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
         if blocks.start > 0 {
             for m in 0..MR {
-                for v in 0..V {
+                for v in 0..NR_VECS {
                     acc[m][v] = simd.load(&sums[v][first + m]);
                 }
             }
@@ -216,7 +226,7 @@ impl<F: WeightFormat> PanelProduct<'_, F> {
             self.matmul.w.accumulate_block(simd, block, self.vector + v, x, &mut acc);
         }
         for m in 0..MR {
-            for v in 0..V {
+            for v in 0..NR_VECS {
                 simd.store(acc[m][v], &mut sums[v][first + m]);
             }
         }
@@ -226,7 +236,7 @@ impl<F: WeightFormat> PanelProduct<'_, F> {
     #[inline(always)]
     fn prefetch_outputs<S: Simd, const MR: usize>(&self, simd: S) {
         for m in 0..MR {
-            // SAFETY: these columns of this row belong to this task.
+            // SAFETY: only this chunk of work writes these columns.
             let y = unsafe { self.matmul.y.row_slice(self.row + m, self.vector * LANES, 1) };
             for v in 0..PANEL_VECTORS {
                 simd.prefetch(y.as_ptr().wrapping_add(v * LANES));

@@ -11,13 +11,14 @@
 //! The inner sums are exact, and the outer sum runs over the blocks in order: the result is bit-identical on
 //! every machine.
 //!
-//! [`Int8`] has one scale per column, [`Int4`] one per group of 32 inputs of a column. [`Bf16Dot`] shares the
-//! layout and the driver but has no scales: weights and activations are bfloat16.
+//! [`Int8`] has one scale per column, which is applied to the finished sum. [`Int4`] has one per group of 32
+//! inputs of a column, so its inner sums run over half a block. [`Bf16Dot`] shares the layout and the loops
+//! but has no scales: weights and activations are bfloat16.
 //!
 //! Weights are packed for AVX-512 VNNI's `vpdpbusd`, which multiplies four pairs of bytes and accumulates
 //! them in a 32-bit lane: four consecutive inputs of sixteen outputs in 64 bytes. The instruction multiplies
-//! unsigned by signed bytes, so weights are stored with a zero point of 128 (8 for 4 bits), and each block
-//! subtracts the zero-point correction 128 · Σ qx.
+//! unsigned by signed bytes, so weights are stored with a zero point of 128 (8 for 4 bits), and each block's
+//! accumulators start from the zero-point correction, -128 · Σ qx.
 
 pub mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -64,7 +65,7 @@ pub struct Layout {
 
 impl Layout {
     /// Returns the number of blocks along the inputs.
-    pub fn k_blocks(self) -> usize {
+    pub fn input_blocks(self) -> usize {
         self.rows.div_ceil(BLOCK)
     }
 
@@ -75,44 +76,51 @@ impl Layout {
 
     /// Returns the number of packed blocks.
     pub fn packed_blocks(self) -> usize {
-        self.vectors().div_ceil(PANEL_VECTORS) * self.k_blocks()
+        self.vectors().div_ceil(PANEL_VECTORS) * self.input_blocks()
     }
 
     /// Returns the index of the packed block of `block` and the column panel that contains `vector`.
     #[inline(always)]
     pub fn packed_block(self, block: usize, vector: usize) -> usize {
-        vector / PANEL_VECTORS * self.k_blocks() + block
+        vector / PANEL_VECTORS * self.input_blocks() + block
     }
 
     /// Returns the first input and the first output of a packed block.
     pub fn origin(self, packed_block: usize) -> (usize, usize) {
-        (packed_block % self.k_blocks() * BLOCK, packed_block / self.k_blocks() * PANEL_VECTORS * LANES)
+        (
+            packed_block % self.input_blocks() * BLOCK,
+            packed_block / self.input_blocks() * PANEL_VECTORS * LANES,
+        )
     }
 }
 
-/// The prefetch distance of weights in 64-byte vectors: 16 KiB. A thread runs neighboring tasks in
-/// order, so the prefetches at the end of one task reach the start of the next.
-const PREFETCH_DISTANCE: usize = 256;
+/// The prefetch distance of weights in 64-byte vectors: 16 KiB. A thread runs adjacent chunks of work in
+/// order, so the prefetches at the end of one reach the start of the next.
+const PREFETCH_DISTANCE_VECTORS: usize = 256;
 
 /// Loads 64 bytes of weights and prefetches one cache line: a core tracks only a few outstanding prefetches.
 #[inline(always)]
 fn load<S: Simd>(simd: S, from: &Bytes64) -> S::Bytes {
-    simd.prefetch(std::ptr::from_ref(from).wrapping_add(PREFETCH_DISTANCE));
+    simd.prefetch(std::ptr::from_ref(from).wrapping_add(PREFETCH_DISTANCE_VECTORS));
     simd.load_bytes(from)
 }
 
-/// Loads the `V` vectors from `vector` on of a packed row.
+/// Loads the `NR_VECS` vectors from `vector` on of a packed row.
 #[inline(always)]
-fn load_vectors<S: Simd, const V: usize>(simd: S, row: &PackedRow, vector: usize) -> [S::Bytes; V] {
-    let mut loaded = [load(simd, &row[vector % PANEL_VECTORS]); V];
-    for v in 1..V {
+fn load_vectors<S: Simd, const NR_VECS: usize>(
+    simd: S,
+    row: &PackedRow,
+    vector: usize,
+) -> [S::Bytes; NR_VECS] {
+    let mut loaded = [load(simd, &row[vector % PANEL_VECTORS]); NR_VECS];
+    for v in 1..NR_VECS {
         loaded[v] = load(simd, &row[vector % PANEL_VECTORS + v]);
     }
     loaded
 }
 
-/// The quantized activations of a row block: `[in / 64, height]`, where a lower row block leaves the last of
-/// every `height` unused.
+/// The quantized activations of a row block: `[in / 64, height]`. A row block of fewer than `height` tokens
+/// leaves the last blocks of each column unused.
 pub struct Activations<'a, F: WeightFormat> {
     blocks: &'a [F::Block],
     /// One entry per block, or empty if the machine needs none.
@@ -149,7 +157,7 @@ pub trait WeightFormat: Copy + Sync {
     /// Rows of a packed block.
     const PACKED_ROWS: usize;
 
-    /// Accumulators of a block that are kept in registers on machines with 32 of them.
+    /// The number of a block's accumulators that are kept in registers on machines with 32 of them.
     const WIDE_ACCUMULATORS: usize = PANEL_VECTORS * mr(true);
 
     /// Whether [`Simd::dot_bf16`] is used.
@@ -160,7 +168,7 @@ pub trait WeightFormat: Copy + Sync {
     /// The side table of the activations, which some machines need.
     type Side: SideTable<Self::Block>;
 
-    /// Whether `isa` needs the side table; by default if it has few registers.
+    /// Whether `isa` needs the side table; by default everything but AVX-512 does.
     fn needs_side_table(isa: Isa) -> bool {
         !isa.is_wide()
     }
@@ -171,15 +179,15 @@ pub trait WeightFormat: Copy + Sync {
         &self.packed()[self.layout().packed_block(block, vector) * Self::PACKED_ROWS..][..Self::PACKED_ROWS]
     }
 
-    /// Accumulates the products of a block for `MR` tokens and the `V` vectors of outputs from `vector`, all
+    /// Accumulates the products of a block for `MR` tokens and the `NR_VECS` vectors of outputs from `vector`, all
     /// of one column panel.
-    fn accumulate_block<S: Simd, const MR: usize, const V: usize>(
+    fn accumulate_block<S: Simd, const MR: usize, const NR_VECS: usize>(
         &self,
         simd: S,
         block: usize,
         vector: usize,
         x: (&[Self::Block; MR], &[Self::Side]),
-        acc: &mut [[S::F32s; V]; MR],
+        acc: &mut [[S::F32s; NR_VECS]; MR],
     );
 
     /// Returns the scales of the outputs of `vector`, applied to the final accumulators.

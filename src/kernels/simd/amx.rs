@@ -1,5 +1,5 @@
-//! AMX: eight tile registers of sixteen rows of sixty-four bytes, and one instruction that multiplies two of
-//! them (Sapphire Rapids and later). Everything else on such a machine runs on AVX-512.
+//! AMX (Sapphire Rapids and later): eight tile registers of sixteen rows of sixty-four bytes, and instructions
+//! that multiply two of them into a third. Everything else on such a machine runs on AVX-512.
 //!
 //! The compiler does not allocate tile registers. Each function here is therefore one `asm!` block that
 //! loads, multiplies and stores tiles and keeps nothing in them.
@@ -66,7 +66,7 @@ fn has_amx() -> bool {
     leaf.edx & BITS == BITS
 }
 
-/// Requests permission to use tile data from Linux: it adds 8 KiB to the saved state of every thread.
+/// Requests Linux's permission to use tile data, which adds 8 KiB to the saved state of every thread.
 #[cfg(target_os = "linux")]
 fn request_amx_permission() -> bool {
     const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;
@@ -130,16 +130,15 @@ impl TileRegisters {
         }
     }
 
-    /// Multiplies `blocks` k-blocks of 64 bf16 inputs and adds the products to `acc`, or to zeros if
-    /// `zero_acc`.
+    /// Multiplies `blocks` blocks of 64 bf16 inputs and adds the products to `acc`, or to zeros if `zero_acc`.
     ///
     /// The instruction sums 32 inputs from zero, even inputs in one chain and odd inputs in another, adds the
     /// two, and adds the result to the accumulator.
     ///
     /// # Safety
-    /// For each k-block, `x` points to 128 bytes of activations for each of the configured tokens, the next
-    /// k-block `x_stride` bytes later; `w` to 32 packed rows of weights (two 64-byte vectors each), the next
-    /// k-block behind them.
+    /// For each block, `x` points to 128 bytes of activations for each of the configured tokens, the next
+    /// block `x_stride` bytes later; `w` to 32 packed rows of weights (two 64-byte vectors each), the next
+    /// block behind them.
     pub(in crate::kernels) unsafe fn dot_bf16(
         &mut self,
         blocks: usize,
@@ -149,8 +148,8 @@ impl TileRegisters {
         acc: &mut F32Tiles,
         zero_acc: bool,
     ) {
-        /// Loads and multiplies 32 inputs (half a k-block) for the upper two accumulator tiles or for all
-        /// four. `$x` and `$w` are byte offsets into the k-block's activations and weights.
+        /// Loads and multiplies 32 inputs (half a block), for the first two accumulator tiles or for all
+        /// four. `$x` and `$w` are byte offsets into the block's activations and weights.
         macro_rules! half_block {
             (16, $x:literal, $w:literal) => {
                 concat!(
@@ -338,7 +337,7 @@ mod tests {
             tiles.configure(tokens);
             let mut acc = F32Tiles([[[f32::NAN; TILE_ROWS]; 2 * TILE_ROWS]; 2]);
             let stride = height * 128;
-            // SAFETY: `x` and `w` hold the configured tokens and k-blocks.
+            // SAFETY: `x` and `w` hold the configured tokens and blocks.
             unsafe {
                 tiles.dot_bf16(1, x.as_ptr().cast(), stride, w.as_ptr().cast(), &mut acc, true);
                 let (x, w) = (x.as_ptr().add(height * 64), w.as_ptr().add(64 * 2 * TILE_ROWS));
@@ -374,7 +373,7 @@ mod tests {
         for tokens in [1, 16, 30, 32] {
             tiles.configure(tokens);
             let mut acc = I32Tiles::ZERO;
-            // SAFETY: `x` and `w` hold the configured tokens and k-blocks.
+            // SAFETY: `x` and `w` hold the configured tokens and blocks.
             unsafe { tiles.dot_i8(x.as_ptr().cast(), stride, w.as_ptr().cast(), &mut acc) };
             for (m, j) in (0..tokens).flat_map(|m| (0..2 * TILE_ROWS).map(move |j| (m, j))) {
                 let expected: i32 =

@@ -5,7 +5,7 @@ use super::{Kernel, LANES, Simd};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
-/// AVX-512 (F, BW, DQ, VL and VNNI: Ice Lake, Zen 4 and later). Constructed only by [`Avx512::detect`].
+/// AVX-512 (F, BW, DQ, VL and VNNI: Cascade Lake, Zen 4 and later). Constructed only by [`Avx512::detect`].
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(());
 

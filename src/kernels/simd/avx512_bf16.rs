@@ -1,5 +1,5 @@
-//! AVX-512 BF16 (Zen 4 and later): AVX-512 with a dot product of bf16 pairs, `vdpbf16ps`. Only kernels that
-//! use the instruction are compiled for it.
+//! AVX-512 BF16 (Zen 4 and later; Intel's form is too slow to use): AVX-512 with a dot product of bf16 pairs,
+//! `vdpbf16ps`. Only kernels that use the instruction are compiled for it.
 
 use super::{Avx512, Kernel, LANES, Simd};
 use half::{bf16, f16};

@@ -1,10 +1,10 @@
 //! SIMD vectors of sixteen f32 lanes on every machine.
 //!
 //! Every fast kernel is written once, generic over [`Simd`], and compiled once per instruction set by
-//! [`Isa::run`](super::isa::Isa::run). The width is part of the *result*, not only of the speed: a horizontal
-//! sum keeps sixteen partial sums and folds them by one fixed reduction tree, so AVX-512 (one register), AVX2
-//! (two) and plain arrays (NEON, or anything LLVM knows) give the same bits. Multiply-add is always fused,
-//! with one rounding.
+//! [`Isa::run`](super::isa::Isa::run). The width is the same everywhere because results depend on it: a
+//! horizontal sum keeps sixteen partial sums and reduces them by one fixed tree, so AVX-512 (one register),
+//! AVX2 (two) and arrays (vectorized by the compiler for NEON and others) give the same bits. Multiply-add is
+//! always fused, with one rounding.
 
 mod portable;
 
