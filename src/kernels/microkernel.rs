@@ -136,8 +136,8 @@ pub struct RowBlocks {
 }
 
 impl RowBlocks {
-    /// Partitions `tokens` into as few blocks as possible, of nearly equal height, at most `max_height` tokens
-    /// each.
+    /// Partitions `tokens` into as few blocks as possible, of nearly equal height and at most `max_height`
+    /// tokens.
     pub fn new(tokens: usize, max_height: usize) -> Self {
         Self { tokens, max_height }
     }

@@ -3,8 +3,8 @@
 //! A kernel is called once for a whole batch ([`AttentionParams`]): the queries of any number of sequences,
 //! their keys and values, the output and the threads. Most kernels split the work into [`QueryBlock`]s,
 //! consecutive queries of one head, and define what to do with one
-//! ([`AttentionParams::for_each_query_block`]), in parallel. A kernel that needs another split, like split-KV,
-//! partitions the work itself.
+//! ([`AttentionParams::for_each_query_block`], which runs in parallel). A kernel that needs another split,
+//! like split-KV, partitions the work itself.
 
 use super::KeyValues;
 use super::aligned_vec::AlignedVec;

@@ -12,8 +12,8 @@
 //!
 //! - Memory: a row of kv_len scores per query of a block (6 queries with AVX2, 14 with AVX-512): 4 KiB per
 //!   query for 1024 tokens.
-//! - Cost: as [`flash`](super::Flash) without its rescaling; long rows of scores are evicted from the L1 cache
-//!   between the passes.
+//! - Cost: as [`flash`](super::Flash) without its rescaling; long rows of scores are evicted from the L1
+//!   cache between the passes.
 
 use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
 use super::primitives::exp_and_sum;

@@ -179,8 +179,8 @@ pub trait WeightFormat: Copy + Sync {
         &self.packed()[self.layout().packed_block(block, vector) * Self::PACKED_ROWS..][..Self::PACKED_ROWS]
     }
 
-    /// Accumulates the products of a block for `MR` tokens and the `NR_VECS` vectors of outputs from `vector`, all
-    /// of one column panel.
+    /// Accumulates the products of a block for `MR` tokens and the `NR_VECS` vectors of outputs from `vector`,
+    /// all of one column panel.
     fn accumulate_block<S: Simd, const MR: usize, const NR_VECS: usize>(
         &self,
         simd: S,

@@ -1,5 +1,5 @@
-//! AMX (Sapphire Rapids and later): eight tile registers of sixteen rows of sixty-four bytes, and instructions
-//! that multiply two of them into a third. Everything else on such a machine runs on AVX-512.
+//! AMX (Sapphire Rapids and later): eight tile registers of sixteen rows of sixty-four bytes, and
+//! instructions that multiply two of them into a third. Everything else on such a machine runs on AVX-512.
 //!
 //! The compiler does not allocate tile registers. Each function here is therefore one `asm!` block that
 //! loads, multiplies and stores tiles and keeps nothing in them.
@@ -130,7 +130,8 @@ impl TileRegisters {
         }
     }
 
-    /// Multiplies `blocks` blocks of 64 bf16 inputs and adds the products to `acc`, or to zeros if `zero_acc`.
+    /// Multiplies `blocks` blocks of 64 bf16 inputs and adds the products to `acc`, or to zeros if
+    /// `zero_acc`.
     ///
     /// The instruction sums 32 inputs from zero, even inputs in one chain and odd inputs in another, adds the
     /// two, and adds the result to the accumulator.
