@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(error_message(json!({"n": 0})), "n: found 0, expected an integer from 1 to 128");
         assert_eq!(
             error_message(json!({"max_tokens": -1})),
-            "max_tokens: found -1, expected a non-negative integer"
+            "max_tokens: found -1, expected an integer of at least 0"
         );
         assert!(
             error_message(json!({"temperature": 2.5})).contains("found 2.5, expected a number from 0 to 2")

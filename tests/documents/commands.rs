@@ -59,6 +59,8 @@ fn console_blocks_show_what_is_printed() {
             for session in format!("\n{}", block.text).split("\n$ ").skip(1) {
                 count += 1;
                 let (command, expected) = session.split_once('\n').unwrap_or((session, ""));
+                let shown = expected.lines().any(|line| !line.trim().is_empty() && line != "...");
+                assert!(shown, "{}: $ {command}: shows no output", document.at(block.line));
                 let Output { stdout, .. } = run(&format!("{{ {command}\n}} 2>&1"));
                 let printed = String::from_utf8_lossy(&stdout).into_owned();
                 let lines = |text: &str| -> Vec<String> {
