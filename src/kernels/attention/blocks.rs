@@ -11,8 +11,7 @@
 //!
 //! - Memory: 64 · kv_len scores per thread: 1 MiB for 4096 tokens, so they stay in a 1 MiB L2 cache up to
 //!   about 2000.
-//! - Cost: 4 · head_dim FLOPs per unmasked query-key pair, and per masked one within a block, half a block
-//!   per query.
+//! - Cost: 4 · head_dim FLOPs per query-key pair: all unmasked ones, and on average 32 masked ones per query.
 
 use super::kernel::{AttentionKernel, AttentionParams};
 use super::textbook::{attend, workspace_len};

@@ -1,6 +1,6 @@
 //! The layout of keys and values: panels of sixteen (see [`microkernel`](crate::kernels::microkernel)), keys
 //! sixteen *positions* wide and values sixteen *dimensions* wide, so that scores and outputs use the same
-//! microkernel as a linear layer:
+//! microkernel as GEMM:
 //!
 //! ```text
 //! keys   [capacity / 16, head_dim, 16]      sixteen scores at once, summed over head_dim

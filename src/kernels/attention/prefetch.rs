@@ -27,7 +27,8 @@ impl<E: Element> Prefetcher<E> {
     /// Vectors of [`LANES`] elements in a cache line.
     const VECTORS_PER_LINE: usize = CACHE_LINE / size_of::<[E; LANES]>();
 
-    /// Prefetches for head `h`, of which the first `kv_len` positions are used in blocks of `block`.
+    /// Creates a prefetcher for head `h`, of which the first `kv_len` positions are used in blocks of
+    /// `block`.
     pub(super) fn new(kv: &Panels<E>, h: usize, kv_len: usize, block: usize) -> Self {
         let head_dim = kv.head_dim();
         let values = kv.values(h, 0, 0);

@@ -163,14 +163,14 @@ impl<E: Element> PartialProduct<'_, E> {
         // The row segments are too short for the hardware prefetcher to detect a sequential read, so the rows
         // of the next pass are prefetched, into L2, which sustains more outstanding requests than L1.
         let prefetch_distance = if first == 0 && k + 2 * KU <= self.rows.end { KU * self.columns } else { 0 };
-        let w_rows = WeightRows { columns: self.columns, rows, prefetch_distance };
+        let weights = WeightRows { columns: self.columns, rows, prefetch_distance };
         let whole = width / LANES;
         let mut v = 0;
         if S::WIDE {
             // Three vectors spread the loads of inputs and accumulators over more multiply-adds than two.
             if const { is_compute_bound::<E>(TOKENS) && TOKENS < 10 } {
                 while v + 3 <= whole {
-                    w_rows.accumulate::<S, TOKENS, TOKENS, KU, 3>(simd, &x, 0, v, accumulators);
+                    weights.accumulate::<S, TOKENS, TOKENS, KU, 3>(simd, &x, 0, v, accumulators);
                     v += 3;
                 }
             }
@@ -178,7 +178,7 @@ impl<E: Element> PartialProduct<'_, E> {
             // make the hardware prefetcher fetch more of the row before it is needed.
             if const { size_of::<E>() == 2 } {
                 while v + 2 <= whole {
-                    w_rows.accumulate::<S, TOKENS, TOKENS, KU, 2>(simd, &x, 0, v, accumulators);
+                    weights.accumulate::<S, TOKENS, TOKENS, KU, 2>(simd, &x, 0, v, accumulators);
                     v += 2;
                 }
             }
@@ -188,7 +188,9 @@ impl<E: Element> PartialProduct<'_, E> {
             let max = if S::WIDE { TOKENS } else { REDUCED_MR };
             for i in 0..TOKENS.div_ceil(max) {
                 let (first, n) = block_range(TOKENS, max, i);
-                with_mr!(n, MR => w_rows.accumulate::<S, TOKENS, MR, KU, 1>(simd, &x, first, v, accumulators));
+                with_mr!(n, MR => {
+                    weights.accumulate::<S, TOKENS, MR, KU, 1>(simd, &x, first, v, accumulators)
+                });
             }
             v += 1;
         }

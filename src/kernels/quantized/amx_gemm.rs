@@ -91,8 +91,8 @@ impl<F: WeightFormat> Kernel for Panels<'_, F> {
         unpacked.resize(PANELS_PER_CHUNK * KC_BLOCKS * INT8_TILE_ROWS, [[0; 64]; PANEL_VECTORS]);
         products.resize(2, I32Tiles::ZERO);
         let is_int8 = matches!(F::AMX, AmxMode::Int8 { .. });
-        // With one row block every weight comes from memory and is used once. One block at a time, its
-        // multiplications alternate with the prefetches of a later block.
+        // With one row block every weight comes from memory and is used once, so bf16 weights are prefetched:
+        // before each block is multiplied, one that is PREFETCH_DISTANCE_VECTORS ahead.
         let prefetches = row_blocks.count() == 1 && !is_int8;
         let kc = if prefetches { 1 } else { KC_BLOCKS };
         for start in (0..input_blocks).step_by(kc) {

@@ -163,9 +163,9 @@ impl<F: WeightFormat, const MR: usize> Kernel for PanelKernel<'_, F, MR> {
             product.prefetch_outputs::<S, MR>(simd);
         }
         let panel_fits = const { MR * PANEL_VECTORS <= max_accumulators::<S, F>() };
-        // If the accumulators of the panel do not fit in registers, the vectors are multiplied one at a time:
-        // each through all blocks if the weights come from the cache; else, or if the second half of the
-        // tokens reads them again, alternating after every block.
+        // If the accumulators of the panel do not fit in registers, its vectors are multiplied one at a time.
+        // They alternate after every block if the weights come from memory (a single row block) or are read
+        // twice (once by each half of the tokens, on 16 registers). Otherwise each runs through all blocks.
         let step =
             if panel_fits || S::WIDE && !product.is_single_row_block { product.blocks.len() } else { 1 };
         for start in product.blocks.clone().step_by(step) {

@@ -43,7 +43,7 @@ use activations::{ActivationBlock, SideTable};
 /// Inputs per block: those that share a scale of the activations.
 pub const BLOCK: usize = 64;
 
-/// Sixty-four bytes: one operand of a VNNI, AVX-512 or AMX instruction.
+/// Sixty-four bytes: an operand of an AVX-512 instruction, or a row of an AMX tile.
 pub type Bytes64 = [u8; 4 * LANES];
 
 /// A row of a packed block: the same two, four or eight inputs of all outputs of a column panel.
@@ -54,7 +54,7 @@ pub type PackedRow = [Bytes64; PANEL_VECTORS];
 pub const PANEL_VECTORS: usize = 2;
 
 /// The blocked layout of a `[rows, columns]` matrix: `[column panel, block]`, each a packed block of 64
-/// inputs and 32 outputs, zero-padded.
+/// inputs and 32 outputs, padded with zero weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// Inputs.
@@ -179,8 +179,8 @@ pub trait WeightFormat: Copy + Sync {
         &self.packed()[self.layout().packed_block(block, vector) * Self::PACKED_ROWS..][..Self::PACKED_ROWS]
     }
 
-    /// Accumulates the products of a block for `MR` tokens and the `NR_VECS` vectors of outputs from `vector`,
-    /// all of one column panel.
+    /// Accumulates the products of a block for `MR` tokens and the `NR_VECS` vectors of outputs from
+    /// `vector`, all of one column panel.
     fn accumulate_block<S: Simd, const MR: usize, const NR_VECS: usize>(
         &self,
         simd: S,
