@@ -16,7 +16,7 @@ pub enum Isa {
     /// AVX-512 F, BW, DQ, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512(simd::Avx512),
-    /// AVX-512 with AMX tiles of bfloat16 and int8.
+    /// AVX-512 with AMX-BF16 and AMX-INT8.
     #[cfg(target_arch = "x86_64")]
     Amx(simd::Amx),
 }

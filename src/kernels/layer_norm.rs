@@ -1,4 +1,4 @@
-//! Layer normalization: give each token's vector mean 0 and variance 1, then scale and shift it (Ba, Kiros
+//! Layer normalization: gives each token's vector mean 0 and variance 1, then scales and shifts it (Ba, Kiros
 //! and Hinton 2016).
 //!
 //! ```text

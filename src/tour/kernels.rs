@@ -15,9 +15,9 @@
 //!
 //! Floating-point numbers are rounded after every operation, so (a + b) + c may differ from a + (b + c). Most
 //! fast programs therefore give slightly different results on another machine, with other threads, or in
-//! another batch. In Hornbook the order of every sum is fixed by the shape of the operation. A linear layer's
-//! sum over its inputs is split into K-blocks of a few hundred; a K-block's partial sum is one chain of fused
-//! multiply-adds (FMA), and the partial sums are added in order, whichever threads computed them:
+//! another batch. In Hornbook the order of every sum is fixed by the shape of the operation. A linear layer
+//! splits its inputs into blocks of a few hundred, the *K-blocks*. The partial sum of a K-block is one chain
+//! of fused multiply-adds (FMA), and the partial sums are added in order, whichever threads computed them:
 //!
 //! ```text
 //! p[0] = ((x[0] · W[0, j] + x[1] · W[1, j]) + x[2] · W[2, j]) + …        the first K-block, on one thread

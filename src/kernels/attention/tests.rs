@@ -132,7 +132,7 @@ fn chunked_queries_give_identical_bits() {
                 let whole = case.attend(kernel, &pool, &kv, case.n);
                 for chunk in [1, 7, 64] {
                     let chunked = case.attend(kernel, &pool, &kv, chunk);
-                    assert!(chunked == whole, "{} on {isa}, {precision}, by {chunk}", kernel.name());
+                    assert!(chunked == whole, "{} on {isa}, {precision}, chunks of {chunk}", kernel.name());
                 }
             }
         }
