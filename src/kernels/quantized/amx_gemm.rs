@@ -19,7 +19,7 @@ use std::ops::Range;
 pub const ROW_BLOCK: usize = 32;
 /// Column panels per chunk of work.
 const PANELS_PER_CHUNK: usize = 4;
-/// KC in blocks of inputs: so many are multiplied with all tokens before the next ones.
+/// KC in blocks of inputs, which are multiplied with all tokens before the next ones.
 const KC_BLOCKS: usize = 4;
 /// Rows of an int8 weight tile: 64 inputs, four per row.
 const INT8_TILE_ROWS: usize = 16;
