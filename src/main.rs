@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match cli::run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("hornbook: {error}");
+            cli::report_error(&error);
             ExitCode::FAILURE
         }
     }

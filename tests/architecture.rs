@@ -305,6 +305,20 @@ fn unsafe_is_confined_and_explained() {
     assert!(count > 20, "found only {count} lines with unsafe");
 }
 
+/// The standard library's macros panic if nobody reads standard output or standard error.
+#[test]
+fn panicking_print_macros_are_not_used() {
+    let mut uses = vec![];
+    for source in sources() {
+        for (i, line) in source.code().lines().enumerate() {
+            if ["println!", "print!", "eprintln!", "eprint!", "dbg!"].iter().any(|name| line.contains(name)) {
+                uses.push(format!("src/{}:{}: {}", source.path.display(), i + 1, line.trim()));
+            }
+        }
+    }
+    assert!(uses.is_empty(), "use stderr_line! or write_line instead:\n{}", uses.join("\n"));
+}
+
 #[test]
 fn source_files_are_short() {
     let too_long: Vec<String> = sources()

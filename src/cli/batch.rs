@@ -58,7 +58,7 @@ impl Batch {
         let remaining: Vec<&BatchRequest> =
             requests.iter().filter(|request| !progress.is_done(&request.custom_id)).collect();
         if remaining.len() < requests.len() {
-            eprintln!(
+            stderr_line!(
                 "hornbook: {} of {} requests done, {} remaining",
                 requests.len() - remaining.len(),
                 requests.len(),

@@ -182,7 +182,7 @@ impl Bench {
 /// Returns `n`, clipped to `max` with a note on standard error.
 fn clip(option: &str, n: usize, max: usize, context: usize) -> usize {
     if n > max {
-        eprintln!(
+        stderr_line!(
             "hornbook: {option} {n} exceeds the model's context of {context} tokens: using {max} instead"
         );
     }

@@ -133,7 +133,7 @@ fn run_interactive(hornbook: &Hornbook, conversation: Conversation, history: boo
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Quit) => return Ok(()),
                 Err(error) if is_closed_pipe(&error) => return Err(error),
-                Err(error) => eprintln!("{error}\n"),
+                Err(error) => stderr_line!("{error}\n"),
             },
         }
     }
@@ -149,9 +149,9 @@ fn print_greeting(hornbook: &Hornbook, conversation: &Conversation, screen: Scre
     let name = hornbook.name();
     let greeting =
         format!("{name}, with a context of {n_positions} tokens.{template} /help lists the commands.");
-    eprint!("{}", screen.note(&greeting));
+    stderr_text!("{}", screen.note(&greeting));
     if !conversation.messages().is_empty() {
-        eprint!("{}", screen.note(&chat_session::loaded_note(conversation)));
+        stderr_text!("{}", screen.note(&chat_session::loaded_note(conversation)));
     }
-    eprintln!();
+    stderr_line!();
 }

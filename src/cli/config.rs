@@ -76,7 +76,7 @@ impl Config {
                 write_line(&format!("{:name$}  {:value$}  {}", row[0], row[1], row[2]))?;
             }
             if let (true, Some(file)) = (settings.files.is_empty(), user_config_file()) {
-                eprintln!(
+                stderr_line!(
                     "hornbook: no hornbook.toml in this folder or its parents, and no {}",
                     file.display()
                 );
@@ -85,7 +85,7 @@ impl Config {
         let variables: Vec<String> = SETTINGS.iter().map(|setting| setting.variable()).collect();
         for name in unknown_env_vars() {
             let suggestion = Error::did_you_mean(&name, variables.iter().map(String::as_str));
-            eprintln!("hornbook: unknown environment variable {name}{suggestion}");
+            stderr_line!("hornbook: unknown environment variable {name}{suggestion}");
         }
         Ok(ExitCode::SUCCESS)
     }

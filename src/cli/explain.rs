@@ -55,7 +55,7 @@ impl Explain {
     pub(super) fn run(self) -> Result<ExitCode> {
         let screen = Screen::new(self.width)?;
         let Some(prompt) = self.prompt.read()? else {
-            eprint!("{}", prompt::missing_input_hint("explain", "a prompt"));
+            stderr_text!("{}", prompt::missing_input_hint("explain", "a prompt"));
             return Ok(ExitCode::from(2));
         };
         let hornbook = self.model.open()?;

@@ -32,7 +32,7 @@ impl Generate {
     pub(super) fn run(self) -> Result<ExitCode> {
         let mut stats = Stats::start();
         let Some(prompt) = self.prompt.read()? else {
-            eprint!("{}", prompt::missing_input_hint("generate", "a prompt"));
+            stderr_text!("{}", prompt::missing_input_hint("generate", "a prompt"));
             return Ok(ExitCode::from(2));
         };
         let hornbook = self.model.open()?;
@@ -51,7 +51,7 @@ impl Generate {
             outcome => outcome?,
         };
         if self.stats {
-            eprint!("{stats}");
+            stderr_text!("{stats}");
         }
         Ok(code)
     }

@@ -89,7 +89,7 @@ pub struct Inspect {
 impl Inspect {
     pub(super) fn run(self) -> Result<ExitCode> {
         let Some(prompt) = self.prompt.read()? else {
-            eprint!("{}", prompt::missing_input_hint("inspect", "a text"));
+            stderr_text!("{}", prompt::missing_input_hint("inspect", "a text"));
             return Ok(ExitCode::from(2));
         };
         let screen = Screen::new(self.width)?;
@@ -125,7 +125,7 @@ impl Inspect {
         if let Some(file) = &self.html {
             let html = report::html(&hornbook, &inspection, outcome.as_ref());
             AtomicFile::create(file)?.write_and_commit(html.as_bytes())?;
-            eprintln!(
+            stderr_line!(
                 "hornbook: wrote {} ({:.0} kB); open it in a browser",
                 file.display(),
                 html.len() as f64 / 1e3

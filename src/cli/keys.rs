@@ -78,7 +78,7 @@ impl Keys {
             KeysCommand::List(file) => list(&file)?,
             KeysCommand::Remove(Remove { name, file }) => {
                 key_file::remove(&file.keys, &name)?;
-                eprintln!("hornbook: removed key '{name}'");
+                stderr_line!("hornbook: removed key '{name}'");
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -92,7 +92,7 @@ impl Add {
         let entry = Key { requests_per_minute: rpm, tokens_per_minute: tpm, models, ..Key::named(&name) };
         let key = key_file::add(&file.keys, &entry)?;
         write_line(&key)?;
-        eprintln!("hornbook: created key '{name}'; it is not stored and will not be shown again");
+        stderr_line!("hornbook: created key '{name}'; it is not stored and will not be shown again");
         Ok(())
     }
 }

@@ -1,5 +1,8 @@
 //! The command line, one file per subcommand.
 
+#[macro_use]
+mod stderr;
+
 mod attention_kernel;
 mod batch;
 mod bench;
@@ -113,11 +116,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Resu
         // Both serve to install the program, and work whatever the settings are.
         Err(_) if matches!(cli.command, Command::Completions(_) | Command::ManPages(_)) => Ok(cli),
         Err(error) => {
-            eprintln!("hornbook: {error}");
+            report_error(&error);
             Err(ExitCode::FAILURE)
         }
         Ok(_) => Ok(cli),
     }
+}
+
+/// Reports an error in one line on standard error.
+pub fn report_error(error: &Error) {
+    stderr_line!("hornbook: {error}");
 }
 
 /// Runs the subcommand.
@@ -162,7 +170,7 @@ fn report_usage_error(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         problem = problem.replace(&format!(": {reason}"), &format!(": expected {number}"));
     }
     let see = suggestion(error).map_or_else(|| "see".into(), |name| format!("did you mean '{name}'? See"));
-    eprintln!("hornbook: {problem}; {see} '{} --help'", command_path(arguments));
+    stderr_line!("hornbook: {problem}; {see} '{} --help'", command_path(arguments));
     ExitCode::from(2)
 }
 

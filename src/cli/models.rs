@@ -71,7 +71,7 @@ impl Models {
             }
         }
         if !unsupported.is_empty() {
-            eprintln!(
+            stderr_line!(
                 "hornbook: {} in the cache not supported; see 'hornbook show NAME' for the reason: {}",
                 unsupported.len(),
                 unsupported.join(", ")

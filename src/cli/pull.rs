@@ -41,7 +41,7 @@ pub struct Pull {
 impl Pull {
     pub(super) fn run(self) -> Result<ExitCode> {
         if self.model == checkpoint::DEFAULT_MODEL {
-            eprintln!("hornbook: {} is built in, nothing to download", self.model);
+            stderr_line!("hornbook: {} is built in, nothing to download", self.model);
             return Ok(ExitCode::SUCCESS);
         }
         let hub = Hub::from_env()?;
@@ -50,7 +50,7 @@ impl Pull {
             && self.revision == DEFAULT_REVISION
             && let Ok(Checkpoint { folder: Some(folder), .. }) = Checkpoint::open(&repo_id)
         {
-            eprintln!(
+            stderr_line!(
                 "hornbook: '{repo_id}' is in the cache; HF_HUB_OFFLINE is set, so updates were not checked"
             );
             return print_folder(&folder);
@@ -81,7 +81,7 @@ impl Pull {
             TokenizerFiles::None { .. } => "--prompt-ids 15,3,7 --output ids", // there is no tokenizer
             _ => "\"Once upon a time\"",
         };
-        eprintln!(
+        stderr_line!(
             "hornbook: {repo_id}, {:.1} MB, {source}; {parameters:.1} million parameters, commit {}; try\n  \
              hornbook generate --model {model} {prompt}",
             megabytes(snapshot.bytes),

@@ -68,7 +68,7 @@ impl Quantize {
             }
         })?;
         bar.finish_and_clear();
-        eprintln!(
+        stderr_line!(
             "hornbook: wrote {} in {}, {:.1} MB; the original is {:.1} MB",
             self.output.display(),
             self.precision,

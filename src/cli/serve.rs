@@ -2,11 +2,12 @@
 
 use super::byte_size::parse_byte_size;
 use super::engine_args::EngineArgs;
+use super::stderr::LogWriter;
 use crate::engine::EngineOptions;
 use crate::server::{BoundServer, HttpLimits, Server, ServerOptions};
 use crate::{Error, Result};
 use clap::Args;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -81,7 +82,9 @@ pub struct Serve {
 impl Serve {
     pub(super) fn run(self) -> Result<ExitCode> {
         // Has no effect if a subscriber is already installed.
-        let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+        LogWriter::start();
+        let log = tracing_subscriber::fmt().with_writer(|| LogWriter).log_internal_errors(false);
+        let log = log.with_target(false);
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let _ = log.with_ansi(std::io::stderr().is_terminal() && !no_color).try_init();
         // Binds first, so that an occupied port is reported early and health checks get a response.
@@ -96,13 +99,12 @@ impl Serve {
                 std::process::exit(INTERRUPTED);
             }
             shut_down();
-            // Ignores errors: stderr may be a closed pipe.
-            let _ = writeln!(
-                std::io::stderr(),
+            stderr_line!(
                 "hornbook: shutting down; waiting for running requests (press Ctrl-C again to exit now)"
             );
         });
         server.wait();
+        LogWriter::flush_all();
         Ok(ExitCode::SUCCESS)
     }
 
@@ -146,7 +148,7 @@ fn print_greeting(server: &Server, requires_key: bool) {
     let address = server.address();
     let model = names.first().map_or("", |(name, _)| name);
     let auth_header = if requires_key { " -H 'Authorization: Bearer YOUR_KEY'" } else { "" };
-    eprintln!(
+    stderr_line!(
         "hornbook: serving {} at http://{address}/v1; try\n  \
          curl http://{address}/v1/completions{auth_header} \
          -d '{{\"model\": \"{model}\", \"prompt\": \"Once upon a time\", \"max_tokens\": 50}}'",

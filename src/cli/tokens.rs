@@ -49,7 +49,7 @@ impl Tokens {
     pub(super) fn run(self) -> Result<ExitCode> {
         let screen = Screen::new(self.width)?;
         let Some(prompt) = self.prompt.read()? else {
-            eprint!("{}", prompt::missing_input_hint("tokens", "a text"));
+            stderr_text!("{}", prompt::missing_input_hint("tokens", "a text"));
             return Ok(ExitCode::from(2));
         };
         let hornbook = Hornbook::open(&self.model)?;

@@ -30,6 +30,32 @@ fn closed_pipe_ends_generate_without_error() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+/// A standard error that nobody reads, and one on a full disk.
+#[cfg(target_os = "linux")]
+fn unwritable_stderr() -> [Stdio; 2] {
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    [closed.into(), std::fs::File::options().write(true).open("/dev/full").unwrap().into()]
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn unwritable_stderr_loses_notes_and_nothing_else() {
+    let with_notes = ["generate", PROMPT, "--seed=1", "--max-tokens=3", "--logprobs=3"];
+    let expected = Command::new(BINARY).args(with_notes).output().unwrap();
+    assert!(expected.status.success() && !expected.stderr.is_empty());
+    for stderr in unwritable_stderr() {
+        let output = Command::new(BINARY).args(with_notes).stderr(stderr).output().unwrap();
+        assert_eq!((output.status.code(), output.stdout), (Some(0), expected.stdout.clone()));
+    }
+    for (arguments, code) in [(["models", "--no-such-flag"], 2), (["tokens", "--model=/no/such/folder"], 1)] {
+        for stderr in unwritable_stderr() {
+            let status = Command::new(BINARY).args(arguments).stdin(Stdio::null()).stderr(stderr).status();
+            assert_eq!(status.unwrap().code(), Some(code), "{arguments:?}");
+        }
+    }
+}
+
 #[test]
 fn interrupt_keeps_text_generated_so_far() {
     let mut child = spawn_endless();

@@ -102,6 +102,23 @@ fn kill(mut server: Child) {
     server.wait().unwrap();
 }
 
+#[test]
+fn server_without_log_reader_answers_every_request() {
+    // A reader that went away, and one that stopped reading: the pipe is full after a few hundred lines.
+    let (closed, closed_address, lines) = serve(&[]);
+    drop(lines);
+    let (stalled, stalled_address, _stalled_lines) = serve(&[]);
+    for (server, address, requests) in [(closed, closed_address, 3), (stalled, stalled_address, 2500)] {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().timeout_global(Some(super::client::TIMEOUT)).build().into();
+        for _ in 0..requests {
+            let response = agent.get(format!("http://{address}/health")).call().unwrap();
+            assert_eq!(response.status(), 200);
+        }
+        kill(server);
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn sigterm_finishes_streams_and_rejects_new_requests() {

@@ -98,7 +98,7 @@ impl<'h> ChatSession<'h> {
     /// Prints a note to standard error, apart from the answers.
     fn print_note(&self, note: &str) {
         let lines: Vec<String> = note.lines().map(|line| self.screen.dim(line)).collect();
-        eprintln!("{}{}", lines.join("\n"), if self.blank_lines { "\n" } else { "" });
+        stderr_line!("{}{}", lines.join("\n"), if self.blank_lines { "\n" } else { "" });
     }
 }
 
@@ -113,7 +113,7 @@ fn print_answer(
     stop.store(false, Ordering::SeqCst);
     if answer.dropped_messages() > *reported_dropped {
         let messages = count_messages(answer.dropped_messages());
-        eprintln!("{}", screen.dim(&format!("the context is full: dropped the oldest {messages}")));
+        stderr_line!("{}", screen.dim(&format!("the context is full: dropped the oldest {messages}")));
     }
     *reported_dropped = answer.dropped_messages();
     let mut out = stdout().lock();

@@ -69,7 +69,7 @@ impl Editor {
             }
             Err(ReadlineError::Interrupted) => {
                 if self.readline.helper().is_some_and(|helper| helper.empty.get()) {
-                    eprintln!("press Ctrl-D or type /quit to exit; Ctrl-C stops an answer\n");
+                    stderr_line!("press Ctrl-D or type /quit to exit; Ctrl-C stops an answer\n");
                 }
                 Ok(ReadOutcome::Interrupted)
             }
@@ -88,7 +88,7 @@ impl Editor {
         let folder = file.parent().map_or(Ok(()), std::fs::create_dir_all);
         let saved = folder.map_err(ReadlineError::from).and_then(|()| self.readline.append_history(file));
         if let Err(error) = saved {
-            eprintln!("{}: cannot write the history, so it is not saved: {error}", file.display());
+            stderr_line!("{}: cannot write the history, so it is not saved: {error}", file.display());
             self.history = None;
         }
     }

@@ -60,12 +60,12 @@ impl BeforeAfter {
     /// Prints both predictions side by side to standard error.
     fn print_table(&self, hornbook: &Hornbook) {
         let Outcome { effect, .. } = &self.outcome;
-        eprintln!("{}\n", self.outcome);
-        eprintln!("next token           before    after");
+        stderr_line!("{}\n", self.outcome);
+        stderr_line!("next token           before    after");
         for shift in &effect.next {
-            eprintln!("{:18} {:8.4} {:8.4}", label(hornbook, shift.id), shift.before, shift.after);
+            stderr_line!("{:18} {:8.4} {:8.4}", label(hornbook, shift.id), shift.before, shift.after);
         }
-        eprintln!("KL divergence      {:8.4} nats", effect.kl_divergence);
+        stderr_line!("KL divergence      {:8.4} nats", effect.kl_divergence);
     }
 
     /// Prints a completion without interventions and the heading of the one with interventions.
@@ -75,7 +75,7 @@ impl BeforeAfter {
             OutputFormat::Text => text.trim_end_matches('\n').to_string(),
             OutputFormat::Ids => ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
         };
-        eprintln!("\n--- before\n{text}\n\n--- after");
+        stderr_line!("\n--- before\n{text}\n\n--- after");
     }
 
     /// The interventions, their effect and the completions without them, as JSON.

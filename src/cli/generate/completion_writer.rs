@@ -143,11 +143,11 @@ impl<'a> CompletionWriter<'a> {
         let printed = self.context_note_printed;
         self.context_note_printed |= cut || shifted;
         match self.options.context {
-            ContextPolicy::Stop if cut && !printed => eprintln!(
+            ContextPolicy::Stop if cut && !printed => stderr_line!(
                 "hornbook: the text ends at the end of the model's context of {n_positions} tokens; \
                  use --context shift to continue"
             ),
-            ContextPolicy::Shift if shifted && !printed => eprintln!(
+            ContextPolicy::Shift if shifted && !printed => stderr_line!(
                 "hornbook: the text exceeded the model's context of {n_positions} tokens; \
                  each time it was full, only the last {} tokens were kept",
                 (n_positions / 2).max(1)

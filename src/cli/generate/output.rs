@@ -120,6 +120,6 @@ pub fn print_logprobs(logprobs: &Logprobs) {
         let mut top: Vec<(&String, &f32)> = top.iter().flatten().collect();
         top.sort_by(|a, b| b.1.total_cmp(a.1));
         let top: Vec<String> = top.iter().map(|(token, logprob)| format!("{token:?} {logprob:.4}")).collect();
-        eprintln!("{:16} {logprob:>9}   {}", format!("{token:?}"), top.join("  "));
+        stderr_line!("{:16} {logprob:>9}   {}", format!("{token:?}"), top.join("  "));
     }
 }

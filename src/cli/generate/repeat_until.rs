@@ -70,7 +70,7 @@ impl Generate {
                 drop(completions); // cancels the others
                 writer.stats.search_finished(tokens);
                 let code = writer.write_all(&mut completion, seed(attempt), None)?;
-                eprintln!(
+                stderr_line!(
                     "hornbook: attempt {} of {attempts} matches; use --seed {} to reproduce it directly",
                     attempt + 1,
                     seed(attempt)
