@@ -206,7 +206,7 @@ impl<'h> Conversation<'h> {
     }
 
     fn prompt(&self, messages: &[ChatMessage]) -> Result<Vec<u32>> {
-        let (_, ids) = self.template.apply(messages, self.hornbook.tokenizer()?, self.hornbook.config())?;
+        let (_, ids) = self.template.apply(messages, self.hornbook)?;
         Ok(ids)
     }
 

@@ -5,8 +5,7 @@
 //! stop strings at the next speaker. A model's own template, or the user's, is Jinja as in Hugging Face
 //! tokenizers, with `messages`, `add_generation_prompt`, `bos_token` and `eos_token`.
 
-use crate::checkpoint::{Config, ModelChatTemplate};
-use crate::tokenizer::Tokenizer;
+use crate::checkpoint::ModelChatTemplate;
 use crate::{Error, Hornbook, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
@@ -85,8 +84,9 @@ impl ChatTemplate {
     /// invalid Jinja.
     pub fn for_model(hornbook: &Hornbook) -> Result<Self> {
         match hornbook.chat_template_files().read()? {
-            Some(ModelChatTemplate { file, text, stop_strings }) => {
-                Ok(Self { stop: stop_strings, ..Self::new(&file, text)? })
+            Some(ModelChatTemplate { file, text }) => {
+                let stop = hornbook.generation_config().stop_strings.clone().unwrap_or_default();
+                Ok(Self { stop, ..Self::new(&file, text)? })
             }
             None => Self::transcript(),
         }
@@ -113,23 +113,16 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`Error::Parameter`] for a role unknown to the built-in template, [`Error::Message`] if the template
-    /// rejects the messages.
-    pub fn apply(
-        &self,
-        messages: &[ChatMessage],
-        tokenizer: &Tokenizer,
-        config: &Config,
-    ) -> Result<(String, Vec<u32>)> {
-        let eos_id = config.eos_token_ids.first().copied();
-        let eos_token = eos_id.map_or_else(String::new, |id| tokenizer.decode(&[id]));
-        let text = self.render(messages, &eos_token)?;
+    /// rejects the messages or the model has no tokenizer.
+    pub fn apply(&self, messages: &[ChatMessage], hornbook: &Hornbook) -> Result<(String, Vec<u32>)> {
+        let text = self.render(messages, hornbook.bos_token(), hornbook.eos_token())?;
         // Special tokens are parsed, except in the built-in template.
-        let ids = tokenizer.encode(&text, !self.built_in)?;
+        let ids = hornbook.tokenizer()?.encode(&text, !self.built_in)?;
         Ok((text, ids))
     }
 
     /// Renders the prompt's text, in which special tokens appear by name.
-    fn render(&self, messages: &[ChatMessage], eos_token: &str) -> Result<String> {
+    fn render(&self, messages: &[ChatMessage], bos_token: &str, eos_token: &str) -> Result<String> {
         if self.built_in
             && let Some((i, message)) = messages
                 .iter()
@@ -146,7 +139,7 @@ impl ChatTemplate {
             template.render(context! {
                 messages => Value::from(Serde(messages)),
                 add_generation_prompt => true,
-                bos_token => eos_token,
+                bos_token,
                 eos_token,
             })
         });
@@ -188,16 +181,17 @@ mod tests {
     #[test]
     fn built_in_template_renders_a_transcript() {
         let template = ChatTemplate::transcript().unwrap();
-        let prompt = template.render(&messages(&[("user", "Who are you?\n")]), "").unwrap();
+        let prompt = template.render(&messages(&[("user", "Who are you?\n")]), "", "").unwrap();
         assert_eq!(
             prompt,
             "The following is a conversation between a user and a helpful assistant.\n\nUser: Hello.\n\
              Assistant: Hello! What can I do for you?\nUser: Who are you?\nAssistant:"
         );
         let dialog = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "{{ 1 }}")];
-        let prompt = template.render(&messages(&dialog), "").unwrap();
+        let prompt = template.render(&messages(&dialog), "", "").unwrap();
         assert_eq!(prompt, "Be brief.\n\nUser: Hi\nAssistant: Hello\nUser: {{ 1 }}\nAssistant:");
-        let error = template.render(&messages(&[("user", "a"), ("tool", "b")]), "").unwrap_err().to_string();
+        let error =
+            template.render(&messages(&[("user", "a"), ("tool", "b")]), "", "").unwrap_err().to_string();
         assert_eq!(error, "messages[1].role: found \"tool\", expected system, developer, user or assistant");
         assert_eq!(template.stop(), TRANSCRIPT_STOP);
     }
@@ -207,13 +201,13 @@ mod tests {
         let template = open(
             "{% if messages[0]['role'] == 'system' %}\n{{ raise_exception('no system') }}\n{% endif %}\n\
              {{ bos_token }}{% for m in messages %}\
-             <{{ m.role.upper() }}>{{ m['content'].strip() }}{% endfor %}\
+             <{{ m.role.upper() }}>{{ m['content'].strip() + eos_token }}{% endfor %}\
              {% if add_generation_prompt %}<A>{% endif %}",
         )
         .unwrap();
-        let prompt = template.render(&messages(&[("user", " hi ")]), "<|endoftext|>").unwrap();
-        assert_eq!(prompt, "<|endoftext|><USER>hi<A>");
-        let error = template.render(&messages(&[("system", "x")]), "").unwrap_err().to_string();
+        let prompt = template.render(&messages(&[("user", " hi ")]), "<s>", "</s>").unwrap();
+        assert_eq!(prompt, "<s><USER>hi</s><A>");
+        let error = template.render(&messages(&[("system", "x")]), "", "").unwrap_err().to_string();
         assert_eq!(error, "chat template: no system");
         assert!(template.stop().is_empty());
     }
@@ -227,13 +221,13 @@ mod tests {
         let dialog =
             [("system", "By the sea."), ("user", "Say \"ah\"!"), ("assistant", " Ah, "), ("user", "So?")];
         assert_eq!(
-            template.render(&messages(&dialog), "").unwrap(),
+            template.render(&messages(&dialog), "", "").unwrap(),
             format!(
                 "By the sea.\n\n{start}\"Say 'ah'!\" asked the child.\n\n\"Ah,\" said the old woman.\n\n\
                  \"So?\" asked the child.\n\n\""
             )
         );
-        let prompt = template.render(&messages(&[("user", "Who?")]), "").unwrap();
+        let prompt = template.render(&messages(&[("user", "Who?")]), "", "").unwrap();
         assert!(prompt.starts_with("There was once a wise old woman"), "{prompt}");
         assert!(prompt.ends_with(&format!("{start}\"Who?\" asked the child.\n\n\"")), "{prompt}");
         assert_eq!(template.stop(), ["\""]);

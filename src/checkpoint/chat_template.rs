@@ -1,4 +1,4 @@
-//! The chat template and stop strings of a model, from its files.
+//! The chat template of a model, from its files.
 
 use super::embedded;
 use super::source::read_file;
@@ -8,11 +8,10 @@ use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
 /// The largest file read; chat templates may have many pages.
-const MAX_BYTES: u64 = 16 << 20;
+pub(super) const MAX_BYTES: u64 = 16 << 20;
 
 const TEMPLATE: &str = "chat_template.jinja";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const GENERATION_CONFIG: &str = "generation_config.json";
+pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// The location of a model's chat template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +31,6 @@ pub struct ModelChatTemplate {
     pub file: PathBuf,
     /// The Jinja template, as in transformers.
     pub text: String,
-    /// Strings that end an answer.
-    pub stop_strings: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -55,21 +52,9 @@ struct NamedTemplate {
     template: String,
 }
 
-#[derive(Deserialize)]
-struct GenerationConfig {
-    stop_strings: Option<StopStrings>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum StopStrings {
-    One(String),
-    Several(Vec<String>),
-}
-
 impl ChatTemplateFiles {
-    /// Reads the template from `chat_template.jinja`, else from `tokenizer_config.json`, and the
-    /// `stop_strings` of `generation_config.json`. Returns `None` if there is no template.
+    /// Reads the template from `chat_template.jinja`, else from `tokenizer_config.json`. Returns `None` if
+    /// there is no template.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Checkpoint`] for a file that exists and is unreadable or invalid.
@@ -79,9 +64,7 @@ impl ChatTemplateFiles {
             Self::Embedded => {
                 let file = Path::new(embedded::NAME).join(TEMPLATE);
                 let text = embedded::CHAT_TEMPLATE.to_string();
-                let stop_strings =
-                    parse_stop_strings(Path::new(GENERATION_CONFIG), embedded::GENERATION_CONFIG)?;
-                return Ok(Some(ModelChatTemplate { file, text, stop_strings }));
+                return Ok(Some(ModelChatTemplate { file, text }));
             }
             Self::Folder(folder) => folder,
         };
@@ -104,32 +87,12 @@ impl ChatTemplateFiles {
         } else {
             return Ok(None);
         };
-        let config = folder.join(GENERATION_CONFIG);
-        let stop_strings = match config.exists() {
-            true => parse_stop_strings(&config, &read_file(&config, MAX_BYTES)?)?,
-            false => vec![],
-        };
-        Ok(Some(ModelChatTemplate { file, text, stop_strings }))
+        Ok(Some(ModelChatTemplate { file, text }))
     }
 }
 
-fn parse_stop_strings(file: &Path, bytes: &[u8]) -> Result<Vec<String>> {
-    let GenerationConfig { stop_strings } = parse_json(file, bytes)?;
-    let stop_strings = match stop_strings {
-        None => vec![],
-        Some(StopStrings::One(stop)) => vec![stop],
-        Some(StopStrings::Several(stops)) => stops,
-    };
-    match stop_strings.iter().any(String::is_empty) {
-        true => Err(Error::Checkpoint {
-            file: file.into(),
-            problem: "stop_strings: found an empty string, expected at least one character".into(),
-        }),
-        false => Ok(stop_strings),
-    }
-}
-
-fn parse_json<T: DeserializeOwned>(file: &Path, bytes: &[u8]) -> Result<T> {
+/// Parses JSON; an error names the field, or the line and column of invalid syntax.
+pub(super) fn parse_json<T: DeserializeOwned>(file: &Path, bytes: &[u8]) -> Result<T> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut json)
         .map_err(|error| Error::Checkpoint { file: file.into(), problem: error.to_string() })
@@ -151,20 +114,12 @@ mod tests {
         for named in [r#""A""#, r#"[{"name": "rag", "template": "B"}, {"name": "default", "template": "A"}]"#]
         {
             write(TOKENIZER_CONFIG, &format!(r#"{{"chat_template": {named}}}"#));
-            let ModelChatTemplate { file, text, stop_strings } = read().unwrap().unwrap();
-            assert_eq!(
-                (file, text.as_str(), stop_strings),
-                (folder.path().join(TOKENIZER_CONFIG), "A", vec![])
-            );
+            let ModelChatTemplate { file, text } = read().unwrap().unwrap();
+            assert_eq!((file, text.as_str()), (folder.path().join(TOKENIZER_CONFIG), "A"));
         }
         write(TEMPLATE, "C");
-        for (given, expected) in [(r#""x""#, vec!["x"]), (r#"["x", "y"]"#, vec!["x", "y"]), ("null", vec![])]
-        {
-            write(GENERATION_CONFIG, &format!(r#"{{"do_sample": true, "stop_strings": {given}}}"#));
-            let ModelChatTemplate { file, text, stop_strings } = read().unwrap().unwrap();
-            assert_eq!((file, text.as_str()), (folder.path().join(TEMPLATE), "C"));
-            assert_eq!(stop_strings, expected);
-        }
+        let ModelChatTemplate { file, text } = read().unwrap().unwrap();
+        assert_eq!((file, text.as_str()), (folder.path().join(TEMPLATE), "C"));
     }
 
     #[test]
@@ -175,8 +130,6 @@ mod tests {
             (TOKENIZER_CONFIG, r#"{"chat_template": 1}"#, "tokenizer_config.json: chat_template: "),
             (TOKENIZER_CONFIG, r#"{"chat_template": []}"#, "found no template named 'default'"),
             (TEMPLATE, "\u{e9}", ""),
-            (GENERATION_CONFIG, r#"{"stop_strings": 1}"#, "generation_config.json: stop_strings: "),
-            (GENERATION_CONFIG, r#"{"stop_strings": [""]}"#, "stop_strings: found an empty string"),
         ] {
             fs::write(folder.path().join(name), content).unwrap();
             let read = ChatTemplateFiles::Folder(folder.path().into()).read();
@@ -191,10 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn fable_has_template_and_stop_string() {
-        let ModelChatTemplate { text, stop_strings, .. } =
-            ChatTemplateFiles::Embedded.read().unwrap().unwrap();
-        assert!(text.contains("asked the child") && stop_strings == ["\""]);
+    fn fable_has_template() {
+        let ModelChatTemplate { text, .. } = ChatTemplateFiles::Embedded.read().unwrap().unwrap();
+        assert!(text.contains("asked the child"));
         assert_eq!(ChatTemplateFiles::None.read().unwrap(), None);
     }
 }

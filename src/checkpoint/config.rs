@@ -53,9 +53,9 @@ pub struct Config {
     pub reorder_and_upcast_attn: bool,
     /// Tied embeddings: whether the LM head is `wte`, even if the file has an `lm_head.weight`.
     pub tie_word_embeddings: bool,
-    /// The token that begins a text, as in the file: it may be outside a small vocabulary.
+    /// The token that begins a text, which may be outside a small vocabulary. A tokenizer's own replaces it.
     pub bos_token_id: Option<u32>,
-    /// The tokens that end a text, as in the file: one, several or none.
+    /// The tokens that end a text: one, several or none. A tokenizer's own replaces them.
     pub eos_token_ids: Vec<u32>,
     /// The kind of position embedding.
     pub position_embedding_type: PositionEmbedding,

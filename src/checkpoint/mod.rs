@@ -16,7 +16,9 @@
 //! - `quantized`: stores quantized matrices.
 //! - `weights`: collects the tensors of a GPT-2 by name.
 //! - `parameter_counts`: counts parameters and bytes.
-//! - `chat_template`: reads the chat template and stop strings.
+//! - `chat_template`: reads the chat template.
+//! - `generation_config`: reads the model's defaults of generation.
+//! - `special_tokens`: reads which tokens begin and end a text.
 //! - `embedded`: contains `fable`.
 //! - `write`: writes a quantized checkpoint.
 
@@ -24,12 +26,14 @@ mod aligned_buffer;
 mod chat_template;
 mod config;
 mod embedded;
+mod generation_config;
 mod header;
 mod locate;
 mod parameter_counts;
 mod quantized;
 mod shards;
 mod source;
+mod special_tokens;
 mod tensor;
 mod weights;
 mod write;
@@ -42,9 +46,11 @@ pub use aligned_buffer::AlignedBuffer;
 pub use chat_template::{ChatTemplateFiles, ModelChatTemplate};
 pub use config::{Config, PositionEmbedding};
 pub use embedded::NAME as DEFAULT_MODEL;
+pub use generation_config::{GENERATION_CONFIG, GenerationConfig};
 pub use locate::{HUB_ALIASES, cached_models, hf_home_dir, hub_cache_dir, is_repo_id, repo_id};
 pub use parameter_counts::ParameterCounts;
 pub use shards::shard_files;
+pub use special_tokens::{SpecialToken, SpecialTokens};
 pub use tensor::{Dtype, Tensor};
 pub use weights::{AttentionWeights, BlockWeights, LayerNormWeights, LinearWeights, MlpWeights, Weights};
 

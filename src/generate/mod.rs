@@ -26,7 +26,9 @@ pub use context::ContextPolicy;
 pub use generation::Generation;
 pub use prompt_lookup::DraftStats;
 
-use crate::checkpoint::{ChatTemplateFiles, Checkpoint, Config, TokenizerFiles};
+use crate::checkpoint::{
+    ChatTemplateFiles, Checkpoint, Config, GenerationConfig, SpecialToken, SpecialTokens, TokenizerFiles,
+};
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::kernels::isa::Isa;
 use crate::kernels::thread_pool::ThreadPool;
@@ -40,6 +42,10 @@ pub struct Hornbook {
     name: String,
     model: Model,
     tokenizer: Option<Tokenizer>,
+    bos_token: String,
+    eos_token: String,
+    stop_ids: Vec<u32>,
+    generation_config: GenerationConfig,
     chat_template_files: ChatTemplateFiles,
     mapped_bytes: usize,
     owned_bytes: usize,
@@ -97,7 +103,7 @@ impl Hornbook {
     /// # Errors
     /// As [`Hornbook::new`] and [`Model::with_precision`].
     pub fn with_precision(
-        checkpoint: Checkpoint,
+        mut checkpoint: Checkpoint,
         pool: ThreadPool,
         precision: Option<Precision>,
     ) -> Result<Self> {
@@ -108,8 +114,28 @@ impl Hornbook {
             }
             TokenizerFiles::None { .. } => None,
         };
+        let SpecialTokens { bos, eos } = checkpoint.special_tokens()?;
+        let generation_config = checkpoint.generation_config()?;
+        let config = &mut checkpoint.config;
+        let id = |token: &Option<SpecialToken>| tokenizer.as_ref()?.token_to_id(&token.as_ref()?.text);
+        let (bos_id, eos_id) = (id(&bos), id(&eos));
+        let mut stop_ids = generation_config.eos_token_id.as_ref().unwrap_or(&config.eos_token_ids).clone();
+        stop_ids.extend(eos_id);
+        // Ids outside the vocabulary, as in a config.json with default ids, are ignored.
+        stop_ids.retain(|&id| (id as usize) < config.vocab_size);
+        config.bos_token_id = bos_id.or(config.bos_token_id);
+        config.eos_token_ids =
+            eos_id.map_or_else(|| std::mem::take(&mut config.eos_token_ids), |id| vec![id]);
+        let text = |token: Option<SpecialToken>, id: Option<u32>| {
+            let decoded = || Some(tokenizer.as_ref()?.decode(&[id?]));
+            token.map(|token| token.text).or_else(decoded).unwrap_or_default()
+        };
         Ok(Self {
             name: checkpoint.name.clone(),
+            bos_token: text(bos, config.bos_token_id),
+            eos_token: text(eos, config.eos_token_ids.first().copied()),
+            stop_ids,
+            generation_config,
             tokenizer,
             chat_template_files: checkpoint.chat_template_files(),
             mapped_bytes: checkpoint.mapped_bytes(),
@@ -161,6 +187,28 @@ impl Hornbook {
     /// The tokenizer, if there is one.
     pub fn try_tokenizer(&self) -> Option<&Tokenizer> {
         self.tokenizer.as_ref()
+    }
+
+    /// The special token that begins a text, as it stands in a text: the one that `tokenizer_config.json`,
+    /// `special_tokens_map.json` or `config.json` names first; empty if none does.
+    pub fn bos_token(&self) -> &str {
+        &self.bos_token
+    }
+
+    /// The special token that ends a text, found as [`Hornbook::bos_token`] is.
+    pub fn eos_token(&self) -> &str {
+        &self.eos_token
+    }
+
+    /// The ids that end a text: those of `generation_config.json`, else of `config.json`, and the one of
+    /// [`Hornbook::eos_token`].
+    pub fn stop_ids(&self) -> &[u32] {
+        &self.stop_ids
+    }
+
+    /// The model's own defaults of generation.
+    pub fn generation_config(&self) -> &GenerationConfig {
+        &self.generation_config
     }
 
     /// The files that may contain the model's chat template.
@@ -235,11 +283,8 @@ impl Hornbook {
     /// As [`Hornbook::generate`].
     pub fn plan(&self, prompt: &[u32], options: &Options) -> Result<Plan> {
         let mut sampling = options.sampling.clone();
-        // Ids outside the vocabulary, as in a config.json with default ids, are ignored.
         let &Config { n_positions, vocab_size, .. } = self.config();
-        sampling
-            .stop_ids
-            .extend(self.config().eos_token_ids.iter().filter(|&&id| (id as usize) < vocab_size));
+        sampling.stop_ids.extend(&self.stop_ids);
         sampling.stop_ids.sort_unstable();
         sampling.stop_ids.dedup();
         sampling.validate(vocab_size)?;
@@ -258,5 +303,65 @@ impl Hornbook {
 
     fn session(&self, positions: usize, options: &Options) -> Session<'_> {
         Session::new(&self.model, positions, options.kv_precision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    /// A folder with fable's weights, configuration and tokenizer, and these files.
+    fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let fable = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fable");
+        for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+            fs::copy(fable.join(name), folder.path().join(name)).unwrap();
+        }
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        folder
+    }
+
+    fn open(files: &[(&str, &str)]) -> Hornbook {
+        let folder = folder_with(files);
+        Hornbook::open(folder.path().to_str().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn bos_and_eos_come_from_first_file_that_names_each() {
+        let config_json = open(&[]);
+        let end_of_text = config_json.tokenizer().unwrap().decode(&[4095]);
+        assert_eq!((config_json.bos_token(), config_json.eos_token()), (&*end_of_text, &*end_of_text));
+        assert_eq!(config_json.stop_ids(), [4095]);
+
+        let tokenizer_config =
+            ("tokenizer_config.json", r#"{"bos_token": null, "eos_token": {"content": "B"}}"#);
+        let special_tokens_map = ("special_tokens_map.json", r#"{"bos_token": "A", "eos_token": "C"}"#);
+        let hornbook = open(&[tokenizer_config, special_tokens_map]);
+        let id = |token: &str| hornbook.tokenizer().unwrap().token_to_id(token).unwrap();
+        assert_eq!((hornbook.bos_token(), hornbook.eos_token()), ("A", "B"));
+        assert_eq!(hornbook.config().bos_token_id, Some(id("A")));
+        assert_eq!(hornbook.config().eos_token_ids, [id("B")]);
+        assert_eq!(hornbook.stop_ids(), [4095, id("B")]);
+        assert_eq!(hornbook.validate_prompt(&[]).unwrap(), [id("A")]);
+    }
+
+    #[test]
+    fn eos_ids_of_generation_config_end_the_text() {
+        let prompt = [72, 73, 74];
+        let sampling = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+        let greedy = Options { sampling, max_tokens: Some(3), ..Options::default() };
+        let ids = |hornbook: &Hornbook| -> Vec<u32> {
+            hornbook.generate(&prompt, &greedy).unwrap().map(|token| token.unwrap().id).collect()
+        };
+        let all = ids(&open(&[]));
+        assert_eq!(all.len(), 3);
+        let list = format!(r#"{{"eos_token_id": [4094, {}, 99999]}}"#, all[0]);
+        let hornbook = open(&[("generation_config.json", &list)]);
+        assert_eq!(hornbook.stop_ids(), [4094, all[0]], "in place of config.json's");
+        assert_eq!(ids(&hornbook), all[..1]);
     }
 }

@@ -228,8 +228,8 @@ async fn apply_template(
 ) -> Result<(String, Vec<u32>), ApiError> {
     let served = Arc::clone(served);
     let encoded = tokio::task::spawn_blocking(move || {
-        let tokenizer = served.tokenizer("messages")?;
-        served.template.apply(&messages, tokenizer, served.config()).map_err(|error| match error {
+        served.tokenizer("messages")?;
+        served.template.apply(&messages, served.hornbook()).map_err(|error| match error {
             Error::Parameter { .. } => ApiError::from_submit_error(SubmitError::Invalid(error), "messages"),
             error => ApiError::invalid_param("messages", error.to_string()),
         })

@@ -126,8 +126,8 @@ impl ChatResponseBuilder {
     /// Returns the tokens' logprobs if requested. End-of-text tokens are not part of the message.
     fn logprobs(&self, tokens: &[Token]) -> Option<ChatLogprobs> {
         let tokenizer = self.served.hornbook().try_tokenizer().filter(|_| self.include_logprobs)?;
-        let eos_ids = &self.served.config().eos_token_ids;
-        let message_tokens = tokens.iter().filter(|token| !eos_ids.contains(&token.id));
+        let stop_ids = self.served.hornbook().stop_ids();
+        let message_tokens = tokens.iter().filter(|token| !stop_ids.contains(&token.id));
         let content = message_tokens.map(|token| ChatTokenLogprob {
             token: TokenLogprob::new(tokenizer, token.id, token.logprob),
             top_logprobs: token

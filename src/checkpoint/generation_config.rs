@@ -1,0 +1,111 @@
+//! `generation_config.json`: a model's own defaults of text generation
+//! (<https://huggingface.co/docs/transformers/main_classes/text_generation#transformers.GenerationConfig>).
+
+use super::chat_template::{MAX_BYTES, parse_json};
+use super::{Checkpoint, embedded, read_file};
+use crate::error::{Error, Result};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+/// The name of the file.
+pub const GENERATION_CONFIG: &str = "generation_config.json";
+
+/// The fields of the file that have an effect; a field that is absent or null leaves the program's default.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct GenerationConfig {
+    /// The tokens that end a text.
+    #[serde(default, deserialize_with = "one_or_several")]
+    pub eos_token_id: Option<Vec<u32>>,
+    /// Strings that end a text.
+    #[serde(default, deserialize_with = "one_or_several")]
+    pub stop_strings: Option<Vec<String>>,
+}
+
+fn one_or_several<'de, D, T>(deserializer: D) -> std::result::Result<Option<Vec<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "one value or a list of values")]
+    enum OneOrSeveral<T> {
+        One(T),
+        Several(Vec<T>),
+    }
+    Ok(Option::deserialize(deserializer)?.map(|given| match given {
+        OneOrSeveral::One(value) => vec![value],
+        OneOrSeveral::Several(values) => values,
+    }))
+}
+
+impl Checkpoint {
+    /// The model's `generation_config.json`; without one, the program's defaults.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Checkpoint`] for a file that exists and is unreadable or invalid.
+    pub fn generation_config(&self) -> Result<GenerationConfig> {
+        let (path, json) = match (&self.folder, self.tokenizer_json) {
+            (Some(folder), _) => {
+                let path = folder.join(GENERATION_CONFIG);
+                if !path.exists() {
+                    return Ok(GenerationConfig::default());
+                }
+                let json = read_file(&path, MAX_BYTES)?;
+                (path, Cow::Owned(json))
+            }
+            (None, Some(_)) => (
+                Path::new(embedded::NAME).join(GENERATION_CONFIG),
+                Cow::Borrowed(embedded::GENERATION_CONFIG),
+            ),
+            (None, None) => return Ok(GenerationConfig::default()),
+        };
+        GenerationConfig::from_json(path, &json)
+    }
+}
+
+impl GenerationConfig {
+    fn from_json(file: PathBuf, json: &[u8]) -> Result<Self> {
+        let config: Self = parse_json(&file, json)?;
+        let stop_strings = config.stop_strings.as_deref().unwrap_or_default();
+        match stop_strings.iter().any(String::is_empty) {
+            true => Err(Error::Checkpoint {
+                file,
+                problem: "stop_strings: found an empty string, expected at least one character".into(),
+            }),
+            false => Ok(config),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<GenerationConfig> {
+        GenerationConfig::from_json(GENERATION_CONFIG.into(), json.as_bytes())
+    }
+
+    #[test]
+    fn one_value_and_list_and_null_are_read() {
+        let config = parse(r#"{"eos_token_id": 3, "stop_strings": ["x", "y"], "do_sample": true}"#).unwrap();
+        assert_eq!(config.eos_token_id, Some(vec![3]));
+        assert_eq!(config.stop_strings, Some(vec!["x".into(), "y".into()]));
+        let config = parse(r#"{"eos_token_id": [3, 4], "stop_strings": "x"}"#).unwrap();
+        assert_eq!((config.eos_token_id, config.stop_strings), (Some(vec![3, 4]), Some(vec!["x".into()])));
+        assert_eq!(parse(r#"{"eos_token_id": null}"#).unwrap(), GenerationConfig::default());
+    }
+
+    #[test]
+    fn invalid_field_is_named_in_error() {
+        for (json, expected) in [
+            ("{", "generation_config.json: EOF while parsing"),
+            (r#"{"eos_token_id": -1}"#, "generation_config.json: eos_token_id: "),
+            (r#"{"stop_strings": 1}"#, "generation_config.json: stop_strings: "),
+            (r#"{"stop_strings": [""]}"#, "stop_strings: found an empty string"),
+        ] {
+            let error = parse(json).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
