@@ -91,11 +91,27 @@ impl ChatTemplateFiles {
     }
 }
 
-/// Parses JSON; an error names the field, or the line and column of invalid syntax.
+/// Parses the JSON of `file`. An error names the field, or for a broken file the line and column.
 pub(super) fn parse_json<T: DeserializeOwned>(file: &Path, bytes: &[u8]) -> Result<T> {
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    serde_path_to_error::deserialize(&mut json)
-        .map_err(|error| Error::Checkpoint { file: file.into(), problem: error.to_string() })
+    let json = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    let mut json = serde_json::Deserializer::from_slice(json);
+    let broken = |error: &serde_json::Error| {
+        let text = error.to_string();
+        let problem = text.split(" at line ").next().unwrap_or(&text);
+        let (line, column) = (error.line(), error.column());
+        format!(
+            "found broken JSON at line {line}, column {column} ({problem}), expected a complete JSON object"
+        )
+    };
+    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| match error.inner() {
+        inner if inner.is_data() => error.to_string(),
+        inner => broken(inner),
+    });
+    let parsed = parsed.and_then(|value| json.end().map(|()| value).map_err(|error| broken(&error)));
+    parsed.map_err(|problem| Error::Checkpoint {
+        file: file.into(),
+        problem: problem.replace(char::is_control, " "),
+    })
 }
 
 #[cfg(test)]
@@ -126,7 +142,7 @@ mod tests {
     fn invalid_file_is_named_in_error() {
         let folder = tempfile::tempdir().unwrap();
         for (name, content, expected) in [
-            (TOKENIZER_CONFIG, "{", "tokenizer_config.json: "),
+            (TOKENIZER_CONFIG, "{", "tokenizer_config.json: found broken JSON at line 1, column 1 (EOF"),
             (TOKENIZER_CONFIG, r#"{"chat_template": 1}"#, "tokenizer_config.json: chat_template: "),
             (TOKENIZER_CONFIG, r#"{"chat_template": []}"#, "found no template named 'default'"),
             (TEMPLATE, "\u{e9}", ""),

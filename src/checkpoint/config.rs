@@ -1,10 +1,11 @@
 //! `config.json`: the hyperparameters of a GPT-2, in the format of Hugging Face transformers
 //! (<https://huggingface.co/docs/transformers/model_doc/gpt2#transformers.GPT2Config>).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::chat_template::parse_json;
 use super::source::read_file;
 use crate::error::{Error, Result};
 use crate::kernels::activation::Activation;
@@ -25,7 +26,16 @@ pub enum PositionEmbedding {
     Sinusoidal,
 }
 
+/// The largest sizes, far above any real model and low enough that products of sizes fit.
+const MAX_N_EMBD: usize = 1 << 20;
+const MAX_N_HEAD: usize = 1 << 20;
+const MAX_N_LAYER: usize = 1 << 12;
+const MAX_N_POSITIONS: usize = 1 << 20;
+const MAX_N_INNER: usize = 1 << 22;
+const MAX_VOCAB_SIZE: usize = 1 << 24;
+
 /// The configuration of a GPT-2: the fields of `config.json`, with transformers' defaults for missing ones.
+/// Sizes have no default: missing ones are read off the tensors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The width of the residual stream.
@@ -34,9 +44,9 @@ pub struct Config {
     pub n_layer: usize,
     /// The number of attention heads per block; divides `n_embd`.
     pub n_head: usize,
-    /// The context length in tokens (`n_positions`, or `n_ctx` if only that is present).
+    /// The context length in tokens.
     pub n_positions: usize,
-    /// The width of the MLP's hidden layer; `4 * n_embd` if the file has null.
+    /// The width of the MLP's hidden layer.
     pub n_inner: usize,
     /// The number of tokens in the vocabulary.
     pub vocab_size: usize,
@@ -51,7 +61,7 @@ pub struct Config {
     /// The order in which half-precision training scales scores; without effect in f32, the precision used
     /// here.
     pub reorder_and_upcast_attn: bool,
-    /// Tied embeddings: whether the LM head is `wte`, even if the file has an `lm_head.weight`.
+    /// Tied embeddings: whether the LM head is `wte`. The tensors decide if they contain both.
     pub tie_word_embeddings: bool,
     /// The token that begins a text, which may be outside a small vocabulary. A tokenizer's own replaces it.
     pub bos_token_id: Option<u32>,
@@ -61,22 +71,41 @@ pub struct Config {
     pub position_embedding_type: PositionEmbedding,
 }
 
-impl Config {
+/// A validated `config.json`, whose missing sizes are not known yet.
+#[derive(Clone, Debug)]
+pub struct ConfigFile {
+    file: PathBuf,
+    /// Missing sizes are 0.
+    config: Config,
+}
+
+/// The sizes that the tensors' shapes tell; none for a tensor that is missing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct InferredSizes {
+    pub(super) n_embd: Option<usize>,
+    pub(super) n_layer: Option<usize>,
+    pub(super) n_positions: Option<usize>,
+    pub(super) n_inner: Option<usize>,
+    pub(super) vocab_size: Option<usize>,
+}
+
+impl ConfigFile {
     /// Reads and validates `file`.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Checkpoint`] if the file cannot be read, [`Error::Config`] for a field that
-    /// is malformed, out of range or describes a model other than a GPT-2.
-    pub fn from_file(file: &Path) -> Result<Config> {
-        Config::from_json(file, &read_file(file, MAX_CONFIG_BYTES)?)
+    /// [`Error::Io`] or [`Error::Checkpoint`] if the file cannot be read or is not JSON, [`Error::Config`] for
+    /// a field that is malformed, out of range or describes a model other than a GPT-2, and for a missing
+    /// `n_head`, which no tensor tells.
+    pub fn open(file: &Path) -> Result<ConfigFile> {
+        ConfigFile::from_json(file, &read_file(file, MAX_CONFIG_BYTES)?)
     }
 
     /// Parses and validates the JSON of a `config.json`; `file` is its name in error messages.
     ///
     /// # Errors
-    /// [`Error::Config`] for a field that is malformed, out of range or describes a model other than a GPT-2.
-    pub fn from_json(file: &Path, json: &[u8]) -> Result<Config> {
-        let value: Value = serde_json::from_slice(json).map_err(|error| syntax_error(file, json, &error))?;
+    /// As [`ConfigFile::open`].
+    pub fn from_json(file: &Path, json: &[u8]) -> Result<ConfigFile> {
+        let value: Value = parse_json(file, json)?;
         let Value::Object(map) = value else {
             return Err(Error::Config {
                 file: file.to_path_buf(),
@@ -90,29 +119,18 @@ impl Config {
         let gpt2 = |name: &str| (name == "gpt2").then_some(());
         fields.choice("model_type", (), gpt2, "\"gpt2\", the only supported architecture")?;
 
-        let n_embd = fields.size("n_embd", 768, 1 << 20)?;
-        let n_head = fields.size("n_head", 12, 1 << 20)?;
-        if !n_embd.is_multiple_of(n_head) {
-            let expected = format!("a divisor of n_embd, which is {n_embd}");
-            return Err(fields.invalid("n_head", n_head.to_string(), expected));
-        }
-        // transformers uses n_positions; older files have n_ctx in addition or instead.
-        let positions = if map.contains_key("n_positions") { "n_positions" } else { "n_ctx" };
-        let n_inner = match map.get("n_inner") {
-            None | Some(Value::Null) => 4 * n_embd,
-            Some(_) => fields.size("n_inner", 0, 1 << 22)?,
-        };
-        let vocab_size = fields.size("vocab_size", 50257, 1 << 24)?;
-        let end_of_text =
-            Some(GPT2_END_OF_TEXT).filter(|&id| usize::try_from(id).is_ok_and(|id| id < vocab_size));
-
-        Ok(Config {
-            n_embd,
-            n_layer: fields.size("n_layer", 12, 1 << 12)?,
-            n_head,
-            n_positions: fields.size(positions, 1024, 1 << 20)?,
-            n_inner,
-            vocab_size,
+        // The other names are those of GPT2Config.attribute_map, which take precedence in transformers too.
+        let config = Config {
+            n_embd: fields.size(&["hidden_size", "n_embd"], MAX_N_EMBD)?,
+            n_layer: fields.size(&["num_hidden_layers", "n_layer"], MAX_N_LAYER)?,
+            n_head: fields.size(&["num_attention_heads", "n_head"], MAX_N_HEAD)?,
+            n_positions: fields
+                .size(&["max_position_embeddings", "n_positions", "n_ctx"], MAX_N_POSITIONS)?,
+            n_inner: match map.get("n_inner") {
+                None | Some(Value::Null) => fields.size(&["intermediate_size"], MAX_N_INNER)?,
+                Some(_) => fields.size(&["n_inner"], MAX_N_INNER)?,
+            },
+            vocab_size: fields.size(&["vocab_size"], MAX_VOCAB_SIZE)?,
             layer_norm_epsilon: fields.epsilon("layer_norm_epsilon", 1e-5)?,
             activation_function: fields.choice(
                 "activation_function",
@@ -125,12 +143,12 @@ impl Config {
             reorder_and_upcast_attn: fields.bool("reorder_and_upcast_attn", false)?,
             tie_word_embeddings: fields.bool("tie_word_embeddings", true)?,
             bos_token_id: match map.get("bos_token_id") {
-                None => end_of_text,
+                None => Some(GPT2_END_OF_TEXT),
                 Some(Value::Null) => None,
                 Some(id) => Some(fields.token_id("bos_token_id", id)?),
             },
             eos_token_ids: match map.get("eos_token_id") {
-                None => end_of_text.into_iter().collect(),
+                None => vec![GPT2_END_OF_TEXT],
                 Some(Value::Null) => Vec::new(),
                 Some(Value::Array(ids)) => {
                     (ids.iter()).map(|id| fields.token_id("eos_token_id", id)).collect::<Result<_>>()?
@@ -143,7 +161,58 @@ impl Config {
                 position_embedding,
                 "learned, absolute or sinusoidal",
             )?,
-        })
+        };
+        if config.n_head == 0 {
+            let expected = "the number of attention heads (n_head), which the tensors do not tell";
+            return Err(fields.invalid("n_head", "no such field".into(), expected));
+        }
+        let file = ConfigFile { file: file.into(), config };
+        file.check_n_head()?;
+        Ok(file)
+    }
+
+    /// Completes the configuration with the sizes that the file leaves out.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a size that neither the file nor the tensors tell, and for an `n_embd` that
+    /// `n_head` does not divide.
+    pub(super) fn complete(mut self, inferred: InferredSizes) -> Result<Config> {
+        let config = &mut self.config;
+        for (field, size, inferred, max) in [
+            ("n_embd", &mut config.n_embd, inferred.n_embd, MAX_N_EMBD),
+            ("n_layer", &mut config.n_layer, inferred.n_layer, MAX_N_LAYER),
+            ("n_positions", &mut config.n_positions, inferred.n_positions, MAX_N_POSITIONS),
+            ("n_inner", &mut config.n_inner, inferred.n_inner, MAX_N_INNER),
+            ("vocab_size", &mut config.vocab_size, inferred.vocab_size, MAX_VOCAB_SIZE),
+        ] {
+            if *size == 0 {
+                *size = inferred.filter(|size| (1..=max).contains(size)).ok_or_else(|| Error::Config {
+                    file: self.file.clone(),
+                    field: field.into(),
+                    found: "no such field".into(),
+                    expected: "the size, which the tensors do not tell".into(),
+                })?;
+            }
+        }
+        let in_vocabulary = |id: &u32| usize::try_from(*id).is_ok_and(|id| id < config.vocab_size);
+        config.bos_token_id = config.bos_token_id.filter(in_vocabulary);
+        config.eos_token_ids.retain(in_vocabulary);
+        self.check_n_head()?;
+        Ok(self.config)
+    }
+
+    /// Checks that `n_head` divides `n_embd`, as every number divides a missing one.
+    fn check_n_head(&self) -> Result<()> {
+        let Config { n_embd, n_head, .. } = self.config;
+        match n_embd.is_multiple_of(n_head) {
+            true => Ok(()),
+            false => Err(Error::Config {
+                file: self.file.clone(),
+                field: "n_head".into(),
+                found: n_head.to_string(),
+                expected: format!("a divisor of n_embd, which is {n_embd}"),
+            }),
+        }
     }
 }
 
@@ -176,11 +245,10 @@ impl Fields<'_> {
         Error::Config { file: self.file.to_path_buf(), field: field.into(), found, expected: expected.into() }
     }
 
-    /// An integer from 1 to `max`, which is far above any real model and low enough that products of sizes
-    /// fit.
-    fn size(&self, field: &str, default: usize, max: usize) -> Result<usize> {
-        let Some(value) = self.map.get(field) else {
-            return Ok(default);
+    /// An integer from 1 to `max` under the first of its names that is present; 0 if none is.
+    fn size(&self, names: &[&str], max: usize) -> Result<usize> {
+        let Some((field, value)) = names.iter().find_map(|name| Some((name, self.map.get(*name)?))) else {
+            return Ok(0);
         };
         (value.as_u64())
             .and_then(|size| usize::try_from(size).ok())
@@ -240,43 +308,25 @@ fn excerpt(value: &Value) -> String {
     }
 }
 
-/// The error for invalid JSON. Names the field whose value the parser failed at, such as the `NaN` that
-/// Python writes.
-fn syntax_error(file: &Path, json: &[u8], error: &serde_json::Error) -> Error {
-    let line_start: usize = json
-        .split_inclusive(|&byte| byte == b'\n')
-        .take(error.line().saturating_sub(1))
-        .map(<[u8]>::len)
-        .sum();
-    let error_offset = (line_start + error.column()).min(json.len());
-    Error::Config {
-        file: file.to_path_buf(),
-        field: last_key(&json[..error_offset]).unwrap_or_else(|| "top level".into()),
-        found: format!("invalid JSON ({error})"),
-        expected: "a JSON value".into(),
-    }
-}
-
-/// The last `"key":` of a text.
-fn last_key(text: &[u8]) -> Option<String> {
-    let colon = text.iter().rposition(|&byte| byte == b':')?;
-    let key = text[..colon].trim_ascii_end().strip_suffix(b"\"")?;
-    let start = key.iter().rposition(|&byte| byte == b'"')? + 1;
-    let key = std::str::from_utf8(&key[start..]).ok()?;
-    Some(key.escape_debug().take(60).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const GPT2: InferredSizes = InferredSizes {
+        n_embd: Some(768),
+        n_layer: Some(12),
+        n_positions: Some(1024),
+        n_inner: Some(3072),
+        vocab_size: Some(50257),
+    };
+
     fn parse(json: &str) -> Result<Config> {
-        Config::from_json(Path::new("config.json"), json.as_bytes())
+        ConfigFile::from_json(Path::new("config.json"), json.as_bytes())?.complete(GPT2)
     }
 
     #[test]
-    fn empty_object_gives_defaults_of_gpt2() {
-        let config = parse("{}").unwrap();
+    fn missing_sizes_are_those_of_tensors() {
+        let config = parse(r#"{"n_head": 12}"#).unwrap();
         assert_eq!(
             config,
             Config {
@@ -302,7 +352,7 @@ mod tests {
     #[test]
     fn every_field_is_parsed() {
         let config = parse(
-            r#"{"model_type": "gpt2", "n_embd": 8, "n_layer": 2, "n_head": 4, "n_ctx": 6, "n_inner": 20,
+            r#"{"model_type": "gpt2", "n_embd": 8, "n_layer": 2, "n_head": 4, "n_ctx": 6, "n_inner": 10,
                 "vocab_size": 11, "layer_norm_epsilon": 1e-6, "activation_function": "relu",
                 "scale_attn_weights": false, "scale_attn_by_inverse_layer_idx": true,
                 "reorder_and_upcast_attn": true, "tie_word_embeddings": false, "bos_token_id": null,
@@ -316,7 +366,7 @@ mod tests {
                 n_layer: 2,
                 n_head: 4,
                 n_positions: 6,
-                n_inner: 20,
+                n_inner: 10,
                 vocab_size: 11,
                 layer_norm_epsilon: 1e-6,
                 activation_function: Activation::Relu,
@@ -332,12 +382,47 @@ mod tests {
     }
 
     #[test]
+    fn other_names_of_transformers_are_sizes() {
+        let all = r#"{"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4,
+                      "max_position_embeddings": 6, "intermediate_size": 10, "n_inner": null}"#;
+        let config = parse(all).unwrap();
+        assert_eq!((config.n_embd, config.n_layer, config.n_head), (8, 2, 4));
+        assert_eq!((config.n_positions, config.n_inner), (6, 10));
+        // As in transformers, they take precedence.
+        let both =
+            parse(r#"{"n_head": 12, "num_attention_heads": 4, "n_inner": 9, "intermediate_size": 10}"#);
+        let both = both.unwrap();
+        assert_eq!((both.n_head, both.n_inner), (4, 9));
+        let error = parse(r#"{"num_attention_heads": 0}"#).unwrap_err().to_string();
+        assert!(error.contains("num_attention_heads: found 0, expected an integer from 1"), "{error}");
+    }
+
+    #[test]
+    fn size_that_nothing_tells_is_error() {
+        let error = parse("{}").unwrap_err().to_string();
+        let expected = "config.json: n_head: found no such field, expected the number of attention heads";
+        assert!(error.starts_with(expected), "{error}");
+        let file = || ConfigFile::from_json(Path::new("config.json"), br#"{"n_head": 5}"#).unwrap();
+        for (field, inferred) in [
+            ("n_positions", InferredSizes { n_positions: None, ..GPT2 }),
+            ("n_layer", InferredSizes { n_layer: Some(1 << 20), ..GPT2 }),
+            ("vocab_size", InferredSizes { vocab_size: Some(0), ..GPT2 }),
+        ] {
+            let error = file().complete(inferred).unwrap_err().to_string();
+            let expected = format!("config.json: {field}: found no such field, expected the size");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+        let error = file().complete(GPT2).unwrap_err().to_string();
+        assert!(error.contains("n_head: found 5, expected a divisor of n_embd, which is 768"), "{error}");
+    }
+
+    #[test]
     fn aliases_and_special_cases_are_handled() {
-        let small = parse(r#"{"vocab_size": 100, "n_positions": 7, "n_ctx": 9}"#).unwrap();
+        let small = parse(r#"{"n_head": 1, "vocab_size": 100, "n_positions": 7, "n_ctx": 9}"#).unwrap();
         assert_eq!(small.n_positions, 7);
         assert_eq!(small.bos_token_id, None, "50256 is outside this vocabulary");
         assert!(small.eos_token_ids.is_empty());
-        let one = parse(r#"{"eos_token_id": 5, "n_inner": null}"#).unwrap();
+        let one = parse(r#"{"n_head": 1, "eos_token_id": 5, "n_inner": null}"#).unwrap();
         assert_eq!((one.eos_token_ids, one.n_inner), (vec![5], 3072));
         for (name, kind) in [
             ("gelu_new", Activation::GeluTanh),
@@ -346,7 +431,7 @@ mod tests {
             ("silu", Activation::Silu),
             ("swish", Activation::Silu),
         ] {
-            let config = parse(&format!(r#"{{"activation_function": "{name}"}}"#)).unwrap();
+            let config = parse(&format!(r#"{{"n_head": 1, "activation_function": "{name}"}}"#)).unwrap();
             assert_eq!(config.activation_function, kind, "{name}");
         }
     }

@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn invalid_field_is_named_in_error() {
         for (json, expected) in [
-            ("{", "generation_config.json: EOF while parsing"),
+            ("{", "generation_config.json: found broken JSON at line 1, column 1 (EOF"),
             (r#"{"eos_token_id": -1}"#, "generation_config.json: eos_token_id: "),
             (r#"{"stop_strings": 1}"#, "generation_config.json: stop_strings: "),
             (r#"{"stop_strings": [""]}"#, "stop_strings: found an empty string"),

@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 pub use aligned_buffer::AlignedBuffer;
 pub use chat_template::{ChatTemplateFiles, ModelChatTemplate};
-pub use config::{Config, PositionEmbedding};
+pub use config::{Config, ConfigFile, PositionEmbedding};
 pub use embedded::NAME as DEFAULT_MODEL;
 pub use generation_config::{GENERATION_CONFIG, GenerationConfig};
 pub use locate::{HUB_ALIASES, cached_models, hf_home_dir, hub_cache_dir, is_repo_id, repo_id};
@@ -90,6 +90,8 @@ pub struct Checkpoint {
     pub name: String,
     /// The folder of its files; none for a model loaded from memory.
     pub folder: Option<PathBuf>,
+    /// One-line notes for the user on files that disagree with each other.
+    pub notes: Vec<String>,
     /// The `tokenizer.json` of a model loaded from memory.
     tokenizer_json: Option<&'static [u8]>,
     mapped_bytes: usize,
@@ -164,7 +166,7 @@ impl Checkpoint {
         if config.symlink_metadata().is_err() {
             return Err(invalid("found no config.json, expected the folder of a GPT-2 checkpoint".into()));
         }
-        let config = Config::from_file(&config)?;
+        let config = ConfigFile::open(&config)?;
         let shards = Shards::open(folder)?;
         // Canonicalized, since `.` and `..` have no file name.
         let path = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
@@ -202,17 +204,19 @@ impl Checkpoint {
 
     fn in_memory(name: &str, config: &[u8], safetensors: Source) -> Result<Checkpoint> {
         let file = |file: &str| PathBuf::from(format!("{name}/{file}"));
-        let config = Config::from_json(&file("config.json"), config)?;
+        let config = ConfigFile::from_json(&file("config.json"), config)?;
         let shards = Shards::single(file("model.safetensors"), safetensors)?;
         Checkpoint::assemble(config, &shards, name.to_string())
     }
 
-    fn assemble(mut config: Config, shards: &Shards, name: String) -> Result<Checkpoint> {
-        let weights = Weights::load(shards, &mut config)?;
+    fn assemble(config: ConfigFile, shards: &Shards, name: String) -> Result<Checkpoint> {
+        let mut notes = vec![];
+        let (config, weights) = Weights::load(shards, config, &mut notes)?;
         Ok(Checkpoint {
             config,
             weights,
             name,
+            notes,
             folder: None,
             tokenizer_json: None,
             mapped_bytes: shards.bytes(),

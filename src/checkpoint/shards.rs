@@ -119,6 +119,10 @@ impl Shards {
         Some(TensorEntry { file, source, data_start: *data_start, metadata, info })
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     pub(super) fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }

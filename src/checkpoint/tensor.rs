@@ -171,6 +171,11 @@ impl Tensor {
         }
     }
 
+    /// Whether the elements have the same dtype and bits as another tensor's.
+    pub(super) fn has_same_bits(&self, other: &Tensor) -> bool {
+        self.dtype == other.dtype && *self.bytes == *other.bytes
+    }
+
     /// Whether the elements are used in place in the checkpoint's bytes.
     pub fn is_view(&self) -> bool {
         self.bytes.is_view() && self.scales.as_ref().is_none_or(Bytes::is_view)

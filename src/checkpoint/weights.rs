@@ -7,7 +7,7 @@
 
 use safetensors::Dtype as StoredDtype;
 
-use super::config::{Config, PositionEmbedding};
+use super::config::{Config, ConfigFile, InferredSizes, PositionEmbedding};
 use super::quantized::{LAYOUT, file_shapes};
 use super::shards::{Shards, TensorEntry};
 use super::source::Bytes;
@@ -79,14 +79,33 @@ pub struct LayerNormWeights {
 }
 
 impl Weights {
-    /// Loads and validates every tensor that `config` requires. Other tensors, such as the buffers
-    /// `attn.bias` and `attn.masked_bias`, are ignored.
+    /// Loads and validates every tensor that the configuration requires, and adds to `notes` if it shows less
+    /// than the tensors. Other tensors, such as the buffers `attn.bias` and `attn.masked_bias`, are ignored.
     ///
-    /// Sets `position_embedding_type` to `Learned` if the checkpoint has a `wpe`.
-    pub(super) fn load(shards: &Shards, config: &mut Config) -> Result<Weights> {
+    /// The tensors decide `position_embedding_type`, which is `Learned` if there is a `wpe`, and
+    /// `tie_word_embeddings` if there is an LM head.
+    pub(super) fn load(
+        shards: &Shards,
+        config: ConfigFile,
+        notes: &mut Vec<String>,
+    ) -> Result<(Config, Weights)> {
         let prefix = prefix(shards)?;
         let mut loader = Loader { shards, prefix, layout: Layout::Conv1d };
-        loader.layout = loader.layout(config)?;
+        // The LM head is outside the `transformer.` prefix.
+        let lm_head_name = format!("{}lm_head.weight", prefix.trim_end_matches("transformer."));
+        let wte_name = Some(loader.name("wte.weight")).filter(|name| shards.contains(name));
+        // Of two names of one tensor, safetensors' `save_model` keeps the first in the alphabet.
+        let wte_name = wte_name.unwrap_or_else(|| lm_head_name.clone());
+        let mut config = config.complete(loader.sizes(&wte_name))?;
+        let stored_layers = loader.stored_layers();
+        if stored_layers > config.n_layer {
+            notes.push(format!(
+                "{}: found {stored_layers} layers, but n_layer is {}: the others are not used",
+                shards.index_path.display(),
+                config.n_layer
+            ));
+        }
+        loader.layout = loader.layout(&config)?;
         let packed = matches!(loader.layout, Layout::Packed(_));
 
         if shards.contains(&loader.name("wpe.weight")) {
@@ -109,22 +128,33 @@ impl Weights {
             }
             PositionEmbedding::Sinusoidal => None,
         };
-        // The LM head is outside the `transformer.` prefix.
-        let lm_head_name = format!("{}lm_head.weight", prefix.trim_end_matches("transformer."));
-        let lm_head = match config.tie_word_embeddings {
-            _ if packed => {
-                Some(loader.packed_matrix(&lm_head_name, Dtype::Int8, config.n_embd, config.vocab_size)?)
-            }
-            true => None,
-            false => Some(loader.tensor_by_full_name(&lm_head_name, &[config.vocab_size, config.n_embd])?),
+        let embeddings = |name: &str| loader.tensor_by_full_name(name, &[config.vocab_size, config.n_embd]);
+        let wte = embeddings(&wte_name)?;
+        let lm_head = if packed {
+            Some(loader.packed_matrix(&lm_head_name, Dtype::Int8, config.n_embd, config.vocab_size)?)
+        } else if wte_name == lm_head_name || config.tie_word_embeddings && !shards.contains(&lm_head_name) {
+            None
+        } else {
+            Some(embeddings(&lm_head_name)?).filter(|lm_head| !lm_head.has_same_bits(&wte))
         };
-        Ok(Weights {
-            wte: loader.tensor("wte.weight", &[config.vocab_size, config.n_embd])?,
+        if !packed {
+            if lm_head.is_some() && config.tie_word_embeddings {
+                notes.push(format!(
+                    "{}: {wte_name} and {lm_head_name} differ, although tie_word_embeddings is true: \
+                     both are used, as transformers 5 does",
+                    shards.index_path.display()
+                ));
+            }
+            config.tie_word_embeddings = lm_head.is_none();
+        }
+        let weights = Weights {
+            wte,
             wpe,
-            h: (0..config.n_layer).map(|layer| loader.block(layer, config)).collect::<Result<_>>()?,
-            ln_f: loader.layer_norm("ln_f", config)?,
+            h: (0..config.n_layer).map(|layer| loader.block(layer, &config)).collect::<Result<_>>()?,
+            ln_f: loader.layer_norm("ln_f", &config)?,
             lm_head,
-        })
+        };
+        Ok((config, weights))
     }
 
     /// All tensors, in the order in which the forward pass uses them.
@@ -158,13 +188,16 @@ impl Weights {
 /// `_orig_mod.` in files saved from a compiled PyTorch module.
 fn prefix(shards: &Shards) -> Result<&'static str> {
     let prefixes = ["", "transformer.", "_orig_mod.", "_orig_mod.transformer."];
-    prefixes.into_iter().find(|prefix| shards.contains(&format!("{prefix}wte.weight"))).ok_or_else(|| {
-        Error::Tensor {
-            file: shards.index_path.clone(),
-            tensor: "wte.weight".into(),
-            found: "no such tensor".into(),
-            expected: "GPT-2's token embeddings, with or without the prefix transformer.".into(),
-        }
+    let with = |name: &str| prefixes.into_iter().find(|prefix| shards.contains(&format!("{prefix}{name}")));
+    // Without token embeddings the LM head stands for them.
+    let has_lm_head = |prefix: &&str| {
+        shards.contains(&format!("{}lm_head.weight", prefix.trim_end_matches("transformer.")))
+    };
+    with("wte.weight").or_else(|| with("ln_f.weight").filter(has_lm_head)).ok_or_else(|| Error::Tensor {
+        file: shards.index_path.clone(),
+        tensor: "wte.weight".into(),
+        found: "no such tensor".into(),
+        expected: "GPT-2's token embeddings, with or without the prefix transformer.".into(),
     })
 }
 
@@ -188,6 +221,26 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+
+    /// The sizes that the tensors tell; `wte` is the name of the token embeddings.
+    fn sizes(&self, wte: &str) -> InferredSizes {
+        let size = |name: &str, dimension: usize| self.shards.get(name)?.info.shape.get(dimension).copied();
+        InferredSizes {
+            n_embd: size(wte, 1),
+            n_layer: Some(self.stored_layers()),
+            n_positions: size(&self.name("wpe.weight"), 0),
+            n_inner: size(&self.name("h.0.mlp.c_fc.bias"), 0),
+            vocab_size: size(wte, 0),
+        }
+    }
+
+    /// The number of blocks in the file, whose tensors are named `h.0.` and so on.
+    fn stored_layers(&self) -> usize {
+        let layer = |name: &str| {
+            name.strip_prefix(self.prefix)?.strip_prefix("h.")?.split('.').next()?.parse::<usize>().ok()
+        };
+        self.shards.names().filter_map(layer).max().map_or(0, |last| last.saturating_add(1))
     }
 
     /// Detects the layout from the first block's `c_attn`.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
 
-use crate::checkpoint::{self, Config};
+use crate::checkpoint::{self, ConfigFile};
 use crate::error::{Error, Result};
 use download::Downloader;
 use errors::ErrorContext;
@@ -201,7 +201,7 @@ impl Hub {
             next += 1;
             let path = folder.join(&file.name);
             match &*file.name {
-                model_info::CONFIG => drop(Config::from_file(&path)?),
+                model_info::CONFIG => drop(ConfigFile::open(&path)?),
                 model_info::INDEX => files.extend(info.shards(&path)?),
                 _ => {}
             }

@@ -227,22 +227,23 @@ fn config_that_is_not_json_is_error() {
     let bytes = Tiny::new(Dtype::F32).bytes();
     let deep = "[".repeat(100_000);
     for (config, words) in [
-        ("", "top level"),
+        ("", "found broken JSON at line 1, column 0 (EOF while parsing a value)"),
         ("[]", "top level: found [], expected a JSON object"),
         ("null", "top level: found null"),
-        ("PK\u{3}\u{4}", "top level"),
+        ("PK\u{3}\u{4}", "broken JSON at line 1, column 1"),
+        ("{}\n{}", "broken JSON at line 2, column 1 (trailing characters)"),
         (&deep, "recursion limit"),
-        ("{\n \"layer_norm_epsilon\": NaN,\n \"n_head\": 2}", "layer_norm_epsilon: & line 2"),
-        ("{\"layer_norm_epsilon\" : -Infinity}", "layer_norm_epsilon:"),
-        ("{\"layer_norm_epsilon\": 1e999}", "layer_norm_epsilon: & out of range"),
-        ("{\"n_embd\": 8", "n_embd: & EOF"),
-        ("{\"n_embd\": \u{0}}", "n_embd:"),
+        ("{\n \"layer_norm_epsilon\": NaN,\n \"n_head\": 2}", "broken JSON at line 2, column 24"),
+        ("{\"layer_norm_epsilon\" : -Infinity}", "broken JSON at line 1, column 26"),
+        ("{\"layer_norm_epsilon\": 1e999}", "broken JSON & out of range"),
+        ("{\"n_embd\": 8", "broken JSON at line 1, column 12 (EOF"),
+        ("{\"n_embd\": \u{0}}", "broken JSON at line 1, column 12"),
     ] {
         let result = Checkpoint::from_bytes(config.as_bytes(), bytes.clone());
         assert_rejected(result, "memory/config.json", words);
     }
     let not_text = Checkpoint::from_bytes(&[b'"', 0xff, b'"'], bytes);
-    assert_rejected(not_text, "memory/config.json", "top level");
+    assert_rejected(not_text, "memory/config.json", "broken JSON at line 1");
 }
 
 #[test]

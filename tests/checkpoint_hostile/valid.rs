@@ -119,17 +119,78 @@ fn misaligned_tensors_are_copied() {
 }
 
 #[test]
-fn lm_head_is_tied_or_separate_per_config() {
-    for prefix in ["", "transformer."] {
+fn tensors_decide_whether_lm_head_is_tied() {
+    for prefix in ["", "transformer.", "_orig_mod."] {
+        let head = format!("{}lm_head.weight", prefix.trim_end_matches("transformer."));
         let mut tiny = Tiny::new(Dtype::F16).rename(|name| format!("{prefix}{name}"));
+        let tied = tiny.load().unwrap();
+        assert!(tied.weights.lm_head.is_none() && tied.config.tie_word_embeddings);
         tiny.config["tie_word_embeddings"] = json!(false);
         assert_rejected(tiny.load(), "model.safetensors", "lm_head.weight & no such tensor & [11, 8]");
-        tiny.set("lm_head.weight", Dtype::F16, &[VOCAB, N_EMBD]);
-        let untied = tiny.load().unwrap();
-        assert_ne!(values(untied.weights.lm_head.as_ref().unwrap()), values(&untied.weights.wte));
-        tiny.config["tie_word_embeddings"] = json!(true);
-        assert!(tiny.load().unwrap().weights.lm_head.is_none());
+
+        let wte = format!("{prefix}wte.weight");
+        let mut equal = tiny.clone();
+        equal.tensors.insert(head.clone(), tiny.tensors[&wte].clone());
+        let mut alone = equal.clone();
+        alone.tensors.remove(&wte);
+        for same in [equal, alone] {
+            for tie in [true, false] {
+                let mut same = same.clone();
+                same.config["tie_word_embeddings"] = json!(tie);
+                let same = same.load().unwrap();
+                assert!(same.weights.lm_head.is_none() && same.config.tie_word_embeddings);
+                assert_eq!(all_values(&same.weights), all_values(&tied.weights));
+                assert!(same.notes.is_empty(), "{:?}", same.notes);
+            }
+        }
+
+        tiny.set(&head, Dtype::F16, &[VOCAB, N_EMBD]);
+        for tie in [false, true] {
+            tiny.config["tie_word_embeddings"] = json!(tie);
+            let untied = tiny.load().unwrap();
+            assert_ne!(values(untied.weights.lm_head.as_ref().unwrap()), values(&untied.weights.wte));
+            assert!(!untied.config.tie_word_embeddings);
+            let note =
+                format!("{wte} and {head} differ, although tie_word_embeddings is true: both are used");
+            assert_eq!(untied.notes.iter().any(|line| line.contains(&note)), tie, "{:?}", untied.notes);
+        }
+        tiny.set(&head, Dtype::F16, &[VOCAB + 1, N_EMBD]);
+        assert_rejected(tiny.load(), "model.safetensors", "lm_head.weight & shape [12, 8] & [11, 8]");
     }
+}
+
+#[test]
+fn missing_sizes_are_read_off_the_tensors() {
+    let all = ["n_embd", "n_layer", "n_positions", "n_inner", "vocab_size"];
+    for linear in [false, true] {
+        let tiny = Tiny::new(Dtype::F32);
+        let mut tiny = if linear { tiny.into_nn_linear() } else { tiny };
+        let given = tiny.load().unwrap();
+        for field in all {
+            tiny.config.as_object_mut().unwrap().remove(field);
+        }
+        assert_eq!(tiny.load().unwrap().config, given.config);
+        tiny.config.as_object_mut().unwrap().remove("n_head");
+        assert_rejected(tiny.load(), "config.json", "n_head: found no such field & expected");
+        tiny.config["num_attention_heads"] = json!(2);
+        assert_eq!(tiny.load().unwrap().config, given.config);
+    }
+    let mut sinusoidal = Tiny::new(Dtype::F32);
+    sinusoidal.config["position_embedding_type"] = json!("sinusoidal");
+    sinusoidal.config.as_object_mut().unwrap().remove("n_positions");
+    sinusoidal.tensors.remove("wpe.weight");
+    assert_rejected(sinusoidal.load(), "config.json", "n_positions: found no such field & expected");
+}
+
+#[test]
+fn layers_beyond_n_layer_are_noted() {
+    let mut tiny = Tiny::new(Dtype::F32);
+    assert!(tiny.load().unwrap().notes.is_empty());
+    tiny.config["n_layer"] = json!(1);
+    let shortened = tiny.load().unwrap();
+    assert_eq!(shortened.weights.h.len(), 1);
+    let note = "memory/model.safetensors: found 2 layers, but n_layer is 1: the others are not used";
+    assert_eq!(shortened.notes, [note]);
 }
 
 #[test]
