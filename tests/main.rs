@@ -20,6 +20,7 @@ mod generate_reference;
 mod hub;
 mod lens_components;
 mod lens_reference;
+mod model_folder;
 mod model_reference;
 mod precision;
 mod prompt_lookup;

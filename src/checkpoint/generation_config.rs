@@ -20,6 +20,22 @@ pub struct GenerationConfig {
     /// Strings that end a text.
     #[serde(default, deserialize_with = "one_or_several")]
     pub stop_strings: Option<Vec<String>>,
+    /// The maximum number of tokens to generate.
+    pub max_new_tokens: Option<usize>,
+    /// The divisor of the logits.
+    pub temperature: Option<f32>,
+    /// The number of most likely tokens to keep.
+    pub top_k: Option<usize>,
+    /// The cumulative probability of the most likely tokens to keep.
+    pub top_p: Option<f32>,
+    /// The least probability of a token to keep, relative to the most likely one.
+    pub min_p: Option<f32>,
+    /// The cumulative probability of the locally typical tokens to keep.
+    pub typical_p: Option<f32>,
+    /// The divisor of the logits of tokens in prompt and completion.
+    pub repetition_penalty: Option<f32>,
+    /// The length of the sequences of tokens that may not be repeated.
+    pub no_repeat_ngram_size: Option<usize>,
 }
 
 fn one_or_several<'de, D, T>(deserializer: D) -> std::result::Result<Option<Vec<T>>, D::Error>
@@ -65,16 +81,35 @@ impl Checkpoint {
 }
 
 impl GenerationConfig {
+    /// The defaults that the file sets: names as in the file, and values.
+    pub fn defaults(&self) -> Vec<(&'static str, String)> {
+        fn text<T: ToString>(value: &Option<T>) -> Option<String> {
+            value.as_ref().map(T::to_string)
+        }
+        let all = [
+            ("max_new_tokens", text(&self.max_new_tokens)),
+            ("temperature", text(&self.temperature)),
+            ("top_k", text(&self.top_k)),
+            ("top_p", text(&self.top_p)),
+            ("min_p", text(&self.min_p)),
+            ("typical_p", text(&self.typical_p)),
+            ("repetition_penalty", text(&self.repetition_penalty)),
+            ("no_repeat_ngram_size", text(&self.no_repeat_ngram_size)),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
     fn from_json(file: PathBuf, json: &[u8]) -> Result<Self> {
         let config: Self = parse_json(&file, json)?;
         let stop_strings = config.stop_strings.as_deref().unwrap_or_default();
-        match stop_strings.iter().any(String::is_empty) {
-            true => Err(Error::Checkpoint {
-                file,
-                problem: "stop_strings: found an empty string, expected at least one character".into(),
-            }),
-            false => Ok(config),
-        }
+        let problem = if stop_strings.iter().any(String::is_empty) {
+            "stop_strings: found an empty string, expected at least one character"
+        } else if config.max_new_tokens == Some(0) {
+            "max_new_tokens: found 0, expected a positive integer"
+        } else {
+            return Ok(config);
+        };
+        Err(Error::Checkpoint { file, problem: problem.into() })
     }
 }
 
@@ -103,6 +138,8 @@ mod tests {
             (r#"{"eos_token_id": -1}"#, "generation_config.json: eos_token_id: "),
             (r#"{"stop_strings": 1}"#, "generation_config.json: stop_strings: "),
             (r#"{"stop_strings": [""]}"#, "stop_strings: found an empty string"),
+            (r#"{"max_new_tokens": 0}"#, "max_new_tokens: found 0, expected a positive integer"),
+            (r#"{"top_k": 1.5}"#, "generation_config.json: top_k: "),
         ] {
             let error = parse(json).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

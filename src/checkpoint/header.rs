@@ -9,6 +9,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Metadata, TensorInfo};
 
+use super::foreign;
 use crate::error::{Error, Result};
 
 /// The format's own limit on the header's length.
@@ -43,10 +44,12 @@ pub(super) fn read_header(file: &Path, bytes: &[u8]) -> Result<Header> {
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES {
-        return Err(invalid_file(format!(
-            "found a header length of {length} bytes, expected at most {MAX_HEADER_BYTES}: \
-             not a safetensors file"
-        )));
+        return Err(invalid_file(foreign::content(file, bytes).unwrap_or_else(|| {
+            format!(
+                "found a header length of {length} bytes, expected at most {MAX_HEADER_BYTES}: \
+                 not a safetensors file"
+            )
+        })));
     }
     // At most 10^8, so it fits into any usize.
     let length = length as usize;

@@ -9,6 +9,7 @@
 //! - `locate`: resolves a model name to a folder.
 //! - `config`: parses the architecture's hyperparameters.
 //! - `source`: stores the bytes, mapped or owned.
+//! - `foreign`: names weights in other formats.
 //! - `header`: parses and validates safetensors headers.
 //! - `shards`: finds the file of each tensor.
 //! - `tensor`: views or copies tensors, and converts them between dtypes.
@@ -26,6 +27,7 @@ mod aligned_buffer;
 mod chat_template;
 mod config;
 mod embedded;
+mod foreign;
 mod generation_config;
 mod header;
 mod locate;
@@ -158,13 +160,16 @@ impl Checkpoint {
             source,
         })?;
         if !metadata.is_dir() {
-            return Err(invalid(
-                "found a file, expected the folder that holds config.json and model.safetensors".into(),
-            ));
+            return Err(invalid(foreign::file_as_model(folder)));
         }
         let config = folder.join("config.json");
         if config.symlink_metadata().is_err() {
-            return Err(invalid("found no config.json, expected the folder of a GPT-2 checkpoint".into()));
+            return Err(invalid(match foreign::largest_in(folder) {
+                Some((name, way_out)) => {
+                    format!("found {name}, expected config.json and model.safetensors: {way_out}")
+                }
+                None => "found no config.json, expected the folder of a GPT-2 checkpoint".into(),
+            }));
         }
         let config = ConfigFile::open(&config)?;
         let shards = Shards::open(folder)?;

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use safetensors::tensor::TensorInfo;
 
+use super::foreign;
 use super::header::read_header;
 use super::source::{Source, read_file};
 use crate::error::{Error, Result};
@@ -164,14 +165,8 @@ pub fn shard_files(index: &Path) -> Result<BTreeSet<String>> {
 
 /// The error message for a folder without readable weights, with the next step.
 fn missing_weights(folder: &Path) -> String {
-    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
-    match pickled.iter().find(|name| folder.join(name).exists()) {
-        Some(name) => format!(
-            "found {name}, expected {SINGLE_FILE}: PyTorch pickle files can execute code and are not \
-             supported; convert them with python -c \"from transformers import AutoModelForCausalLM as M; \
-             import sys; M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])\" {}",
-            folder.display()
-        ),
+    match foreign::largest_in(folder) {
+        Some((name, way_out)) => format!("found {name}, expected {SINGLE_FILE}: {way_out}"),
         None => format!(
             "found neither {SINGLE_FILE} nor {INDEX}, expected the model's weights; in the Hugging Face \
              cache, run `hornbook pull` with the model's name to download the missing files"

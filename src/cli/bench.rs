@@ -7,10 +7,10 @@ mod roofline;
 mod table;
 
 use super::kv_precision::KvPrecisionArg;
-use super::{progress, thread_pool};
+use super::{open_checkpoint, progress, thread_pool};
 use crate::Result;
 use crate::bench::{Cost, DECODE_STEPS, LimitSamples, ModelShape, Phase, ReadBandwidth, Summary, measure};
-use crate::checkpoint::{Checkpoint, Config};
+use crate::checkpoint::Config;
 use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
 use crate::model::{Model, Precision};
@@ -111,7 +111,7 @@ impl Bench {
         };
         let checkpoint = match self.shape {
             Some(shape) => shape.random_checkpoint()?,
-            None => Checkpoint::open(&self.model)?,
+            None => open_checkpoint(&self.model)?,
         };
         let precisions: Vec<Option<Precision>> = match &self.precision[..] {
             [] => vec![None],

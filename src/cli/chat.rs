@@ -73,7 +73,7 @@ impl Chat {
         let messages = self.load.as_deref().map(file::load).transpose()?;
         let hornbook = self.model.open()?;
         let template = template.map_or_else(|| ChatTemplate::for_model(&hornbook), Ok)?;
-        let options = self.sampling.options(self.model.kv_precision);
+        let options = self.sampling.options(&hornbook, self.model.kv_precision);
         let mut conversation = Conversation::new(&hornbook, template, options)?;
         if let Some(messages) = messages {
             conversation.set_messages(messages)?;

@@ -2,16 +2,18 @@
 
 use super::settings::{SETTINGS, Settings, Source, unknown_env_vars, user_config_file};
 use super::{Cli, write_json, write_line};
-use crate::{Error, Result};
+use crate::checkpoint::{Checkpoint, DEFAULT_MODEL, GENERATION_CONFIG};
+use crate::{Error, Options, Result};
 use clap::{Args, CommandFactory};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Show settings and where each value comes from
 ///
 /// In order of precedence, a value comes from: a command-line option; an environment variable; the project's
 /// hornbook.toml, in this folder or the nearest parent that has one; the user's hornbook.toml, in the
-/// configuration folder (~/.config/hornbook on Linux); the built-in default. A setting applies to every
+/// configuration folder (~/.config/hornbook on Linux); the model's generation_config.json; the built-in default. A setting applies to every
 /// subcommand that has an option of the same name.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -52,6 +54,11 @@ impl Config {
     pub(super) fn run(self) -> Result<ExitCode> {
         let settings = Settings::load()?;
         let command = Cli::command();
+        let model = settings.get(&SETTINGS[0]).map_or(DEFAULT_MODEL, |(model, _)| model);
+        let (file, of_model) = model_defaults(model).unwrap_or_else(|error| {
+            stderr_line!("hornbook: {error}");
+            Default::default()
+        });
         let mut rows = vec![["setting".to_string(), "value".into(), "from".into()]];
         let mut all = vec![];
         for setting in &SETTINGS {
@@ -60,11 +67,18 @@ impl Config {
             let default =
                 options.filter(|arg| arg.get_id() == setting.key).flat_map(|arg| arg.get_default_values());
             let default = default.map(|value| value.to_string_lossy().into_owned()).next();
-            let (value, from, source) = match settings.get(setting) {
-                Some((value, source)) => (Some(value.to_string()), source_text(source), Some(source)),
-                None => (default, "built-in".into(), None),
+            let default = default.or_else(|| setting.value_in(&mut Options::default()));
+            let key = if setting.key == "max_tokens" { "max_new_tokens" } else { setting.key };
+            let of_model = of_model.iter().find(|(name, _)| *name == key);
+            let (value, from, source) = match (settings.get(setting), of_model) {
+                (Some((value, source)), _) => (Some(value.into()), source_text(source), source_json(source)),
+                (None, Some((_, value))) => {
+                    let source = json!({"kind": "model", "path": file});
+                    (Some(value.clone()), file.display().to_string(), source)
+                }
+                (None, None) => (default, "built-in".into(), json!({"kind": "built-in"})),
             };
-            all.push(json!({"setting": setting.name(), "value": value, "from": source_json(source)}));
+            all.push(json!({"setting": setting.name(), "value": value, "from": source}));
             rows.push([setting.name(), value.unwrap_or_else(|| setting.fallback.into()), from]);
         }
         if self.json {
@@ -98,10 +112,16 @@ fn source_text(source: &Source) -> String {
     }
 }
 
-fn source_json(source: Option<&Source>) -> Value {
+/// The defaults in the `generation_config.json` of a model, and the path of that file.
+fn model_defaults(model: &str) -> Result<(PathBuf, Vec<(&'static str, String)>)> {
+    let checkpoint = Checkpoint::open(model)?;
+    let defaults = checkpoint.generation_config()?.defaults();
+    Ok((checkpoint.folder.unwrap_or(checkpoint.name.into()).join(GENERATION_CONFIG), defaults))
+}
+
+fn source_json(source: &Source) -> Value {
     match source {
-        None => json!({"kind": "built-in"}),
-        Some(Source::Environment(name)) => json!({"kind": "environment", "name": name}),
-        Some(Source::File(path, line)) => json!({"kind": "file", "path": path, "line": line}),
+        Source::Environment(name) => json!({"kind": "environment", "name": name}),
+        Source::File(path, line) => json!({"kind": "file", "path": path, "line": line}),
     }
 }

@@ -9,12 +9,13 @@ mod completion_writer;
 mod output;
 mod repeat_until;
 
+use args::ContextFullArg;
 pub use args::Generate;
 
 use super::stats::Stats;
 use super::{is_closed_pipe, prompt};
 use crate::engine::CompletionParams;
-use crate::generate::{ContextPolicy, Generation};
+use crate::generate::Generation;
 use crate::model::Observer;
 use crate::{Error, Hornbook, Result};
 use batched::{BatchedCompletions, start_engine};
@@ -68,7 +69,7 @@ impl Generate {
                 std::process::exit(i32::from(INTERRUPTED));
             }
         });
-        let (options, interrupted) = (self.options(), &*interrupted);
+        let (options, interrupted) = (self.options(&hornbook), &*interrupted);
         let seed = options.sampling.seed;
         hornbook.plan(prompt, &options).map_err(|error| self.suggest_context_shift(error))?;
         if let Some(pattern) = &self.repeat_until {
@@ -119,8 +120,8 @@ impl Generate {
 
     /// Adds a hint to the error for a prompt that is too long.
     fn suggest_context_shift(&self, error: Error) -> Error {
-        match (&error, self.options().context) {
-            (Error::ContextOverflow { .. }, ContextPolicy::Stop) => {
+        match (&error, self.context) {
+            (Error::ContextOverflow { .. }, ContextFullArg::Stop) => {
                 Error::Message(format!("{error}; use --context shift to continue from its end"))
             }
             _ => error,

@@ -36,6 +36,7 @@ mod stats;
 mod tokens;
 mod version;
 
+use crate::checkpoint::Checkpoint;
 use crate::kernels::isa::Isa;
 use crate::kernels::thread_pool::ThreadPool;
 use crate::{Error, Result};
@@ -232,6 +233,15 @@ fn thread_pool(threads: Option<NonZeroUsize>) -> Result<ThreadPool> {
         }),
         n => Ok(ThreadPool::new(n, Isa::choose()?)),
     }
+}
+
+/// Opens a model, and prints notes on files that disagree with each other.
+fn open_checkpoint(model: &str) -> Result<Checkpoint> {
+    let checkpoint = Checkpoint::open(model)?;
+    for note in &checkpoint.notes {
+        stderr_line!("hornbook: {note}");
+    }
+    Ok(checkpoint)
 }
 
 /// The error of a failed write to standard output.

@@ -1,8 +1,7 @@
 //! The options for the model and its execution, common to the subcommands that take a prompt.
 
 use super::kv_precision::KvPrecisionArg;
-use super::{attention_kernel, thread_pool};
-use crate::checkpoint::Checkpoint;
+use super::{attention_kernel, open_checkpoint, thread_pool};
 use crate::kernels::attention::AttentionKernel;
 use crate::model::Precision;
 use crate::{Hornbook, Result};
@@ -47,7 +46,7 @@ impl ModelArgs {
     /// As [`Hornbook::with_precision`]; [`Error::Parameter`](crate::Error::Parameter) for too many threads.
     pub fn open(&self) -> Result<Hornbook> {
         let pool = thread_pool(self.threads)?;
-        let hornbook = Hornbook::with_precision(Checkpoint::open(&self.model)?, pool, self.precision)?;
+        let hornbook = Hornbook::with_precision(open_checkpoint(&self.model)?, pool, self.precision)?;
         Ok(hornbook.with_attention(self.attention))
     }
 }

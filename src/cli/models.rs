@@ -1,8 +1,8 @@
 //! `hornbook models` and `hornbook show`: the available models, and the details of one.
 
-use super::{write_json, write_line};
+use super::{open_checkpoint, write_json, write_line};
 use crate::Result;
-use crate::checkpoint::{self, Checkpoint, Config, Dtype};
+use crate::checkpoint::{self, Checkpoint, Config, Dtype, GENERATION_CONFIG, SpecialToken, SpecialTokens};
 use crate::model::Precision;
 use clap::Args;
 use serde_json::{Value, json};
@@ -83,13 +83,17 @@ impl Models {
 
 impl Show {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let model = Checkpoint::open(&self.model)?;
+        let model = open_checkpoint(&self.model)?;
         let card = model.card()?;
         if self.card {
             write_line(card.as_deref().unwrap_or("this model has no card").trim_end())?;
         } else if self.json {
             let mut details = summary(&model);
             details["shape"] = shape(&model.config);
+            let origins = origins(&model)?.into_iter();
+            details["generation"] = origins
+                .map(|(name, value, file)| (name.to_string(), json!({"value": value, "from": file})))
+                .collect();
             details["parameters_by_group"] =
                 parameter_groups(&model).into_iter().map(|(name, n)| (name.to_string(), json!(n))).collect();
             let memory = precisions(&model).into_iter();
@@ -100,7 +104,7 @@ impl Show {
             details["card"] = json!(card);
             write_json(&details)?;
         } else {
-            write_line(table(&model, card.is_some()).trim_end())?;
+            write_line(table(&model, card.is_some())?.trim_end())?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -164,7 +168,28 @@ fn shape(config: &Config) -> Value {
     })
 }
 
-fn table(model: &Checkpoint, has_card: bool) -> String {
+/// The tokens that begin and end a text and the model's defaults of generation: the name and value of each, and
+/// the file that it comes from.
+fn origins(model: &Checkpoint) -> Result<Vec<(&'static str, String, &'static str)>> {
+    let SpecialTokens { bos, eos } = model.special_tokens()?;
+    let generation_config = model.generation_config()?;
+    let ids = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let token = |token: Option<SpecialToken>, in_config: &[u32]| match token {
+        Some(SpecialToken { text, file }) => Some((text, file)),
+        None if in_config.is_empty() => None,
+        None => Some((format!("id {}", ids(in_config)), "config.json")),
+    };
+    let Config { bos_token_id, eos_token_ids, .. } = &model.config;
+    let bos = token(bos, bos_token_id.as_slice()).map(|(value, file)| ("bos_token", value, file));
+    let eos = token(eos, eos_token_ids).map(|(value, file)| ("eos_token", value, file));
+    let stop =
+        generation_config.eos_token_id.as_deref().map(|stop| ("eos_token_id", ids(stop), GENERATION_CONFIG));
+    let defaults = generation_config.defaults();
+    let defaults = defaults.into_iter().map(|(name, value)| (name, value, GENERATION_CONFIG));
+    Ok(bos.into_iter().chain(eos).chain(stop).chain(defaults).collect())
+}
+
+fn table(model: &Checkpoint, has_card: bool) -> Result<String> {
     let config = &model.config;
     let Config { n_layer, n_embd, n_head, n_inner, n_positions, vocab_size, .. } = *config;
     let total = model.parameter_counts().total();
@@ -178,6 +203,9 @@ fn table(model: &Checkpoint, has_card: bool) -> String {
         model.stored_dtype().name(),
         n_embd / n_head,
     );
+    for (name, value, file) in origins(model)? {
+        text += &format!("{name:22}{value}, from {file}\n");
+    }
     if has_card {
         text += &format!("card        hornbook show {} --card\n", model.name);
     }
@@ -198,5 +226,5 @@ fn table(model: &Checkpoint, has_card: bool) -> String {
         size(kv_bytes(config, 4)),
         size(kv_bytes(config, 2))
     );
-    text
+    Ok(text)
 }

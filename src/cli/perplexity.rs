@@ -1,8 +1,7 @@
 //! `hornbook perplexity`: perplexity of a model on a text.
 
 use super::kv_precision::KvPrecisionArg;
-use super::{progress, thread_pool, write_line};
-use crate::checkpoint::Checkpoint;
+use super::{open_checkpoint, progress, thread_pool, write_line};
 use crate::generate::perplexity::{Score, SlidingWindows, score};
 use crate::kernels::attention::KvPrecision;
 use crate::model::Precision;
@@ -103,7 +102,7 @@ impl Perplexity {
     }
 
     fn open(&self, name: &str, precision: Option<Precision>) -> Result<Hornbook> {
-        Hornbook::with_precision(Checkpoint::open(name)?, thread_pool(self.threads)?, precision)
+        Hornbook::with_precision(open_checkpoint(name)?, thread_pool(self.threads)?, precision)
     }
 
     fn report(

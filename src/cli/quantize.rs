@@ -1,6 +1,6 @@
 //! `hornbook quantize`: writes a model with quantized weights.
 
-use super::progress;
+use super::{open_checkpoint, progress};
 use crate::checkpoint::{Checkpoint, QuantizeProgress};
 use crate::model::Precision;
 use crate::{Error, Result};
@@ -46,7 +46,7 @@ impl Quantize {
                 expected: "int8 or int4".into(),
             });
         }
-        let checkpoint = Checkpoint::open(&self.model)?;
+        let checkpoint = open_checkpoint(&self.model)?;
         self.check_output_folder(&checkpoint)?;
 
         let interrupted = Arc::new(AtomicBool::new(false));

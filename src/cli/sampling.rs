@@ -1,6 +1,7 @@
 //! The sampling options of `generate` and `chat`.
 
 use super::kv_precision::KvPrecisionArg;
+use crate::Hornbook;
 use crate::generate::Options;
 use crate::sampling::SamplingParams;
 use clap::Args;
@@ -12,7 +13,8 @@ const LENGTH: &str = "Length";
 const PENALTIES: &str = "Penalties (applied before temperature)";
 const SAMPLING: &str = "Sampling (applied in this order)";
 
-/// The options for the length of the text and the choice of each token.
+/// The options for the length of the text and the choice of each token. The defaults in brackets are those of a
+/// model without its own in `generation_config.json`.
 #[derive(Args, Debug)]
 pub struct SamplingArgs {
     /// Maximum number of tokens to generate [default: 200, or what fits into the context]
@@ -28,50 +30,46 @@ pub struct SamplingArgs {
     pub stop: Vec<String>,
 
     /// Divide the logits by T: below 1 favors likely tokens, above 1 unlikely ones; 0 selects the most likely
-    /// (greedy)
+    /// (greedy) [default: 0.8]
     #[arg(
         long,
         allow_negative_numbers = true,
         value_name = "T",
-        default_value_t = Options::default().sampling.temperature,
         help_heading = SAMPLING,
     )]
-    pub temperature: f32,
+    pub temperature: Option<f32>,
 
-    /// Keep the K most likely tokens; 0 disables
-    #[arg(long, value_name = "K", default_value_t = 0, help_heading = SAMPLING)]
-    pub top_k: usize,
+    /// Keep the K most likely tokens; 0 disables [default: 0]
+    #[arg(long, value_name = "K", help_heading = SAMPLING)]
+    pub top_k: Option<usize>,
 
-    /// Keep the most likely tokens until their total probability reaches P; 1 disables
+    /// Keep the most likely tokens until their total probability reaches P; 1 disables [default: 0.95]
     #[arg(
         long,
         allow_negative_numbers = true,
         value_name = "P",
-        default_value_t = Options::default().sampling.top_p,
         help_heading = SAMPLING,
     )]
-    pub top_p: f32,
+    pub top_p: Option<f32>,
 
-    /// Keep tokens at least P times as likely as the most likely token; 0 disables
+    /// Keep tokens at least P times as likely as the most likely token; 0 disables [default: 0]
     #[arg(
         long,
         allow_negative_numbers = true,
         value_name = "P",
-        default_value_t = 0.0,
         help_heading = SAMPLING,
     )]
-    pub min_p: f32,
+    pub min_p: Option<f32>,
 
     /// Keep the tokens whose surprisal is closest to the entropy, until their total probability reaches P; 1
-    /// disables
+    /// disables [default: 1]
     #[arg(
         long,
         allow_negative_numbers = true,
         value_name = "P",
-        default_value_t = 1.0,
         help_heading = SAMPLING,
     )]
-    pub typical_p: f32,
+    pub typical_p: Option<f32>,
 
     /// Random seed; the same seed gives the same text [default: random]
     #[arg(long, value_name = "N", help_heading = SAMPLING)]
@@ -88,15 +86,14 @@ pub struct SamplingArgs {
     pub logit_bias: Vec<(u32, f32)>,
 
     /// Divide the positive logits of tokens seen so far by R and multiply the negative ones, as transformers
-    /// does; 1 disables
+    /// does; 1 disables [default: 1]
     #[arg(
         long,
         allow_negative_numbers = true,
         value_name = "R",
-        default_value_t = 1.0,
         help_heading = PENALTIES,
     )]
-    pub repetition_penalty: f32,
+    pub repetition_penalty: Option<f32>,
 
     /// Subtract P from the logit of each token generated so far, as OpenAI does
     #[arg(
@@ -118,24 +115,25 @@ pub struct SamplingArgs {
     )]
     pub frequency_penalty: f32,
 
-    /// Never generate the same sequence of N tokens twice; 0 disables
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = PENALTIES)]
-    pub no_repeat_ngram_size: usize,
+    /// Never generate the same sequence of N tokens twice; 0 disables [default: 0]
+    #[arg(long, value_name = "N", help_heading = PENALTIES)]
+    pub no_repeat_ngram_size: Option<usize>,
 }
 
 impl SamplingArgs {
-    /// Returns the library's generation options.
-    pub fn options(&self, kv_precision: Option<KvPrecisionArg>) -> Options {
+    /// Returns the library's generation options. What the user does not give is the model's default.
+    pub fn options(&self, hornbook: &Hornbook, kv_precision: Option<KvPrecisionArg>) -> Options {
+        let Options { sampling: default, max_tokens, .. } = hornbook.default_options();
         let sampling = SamplingParams {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            typical_p: self.typical_p,
-            repetition_penalty: self.repetition_penalty,
+            temperature: self.temperature.unwrap_or(default.temperature),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            typical_p: self.typical_p.unwrap_or(default.typical_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
-            no_repeat_ngram_size: self.no_repeat_ngram_size,
+            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(default.no_repeat_ngram_size),
             logit_bias: self.logit_bias.clone(),
             seed: self.seed.unwrap_or_else(random_seed),
             min_tokens: self.min_tokens,
@@ -143,7 +141,7 @@ impl SamplingArgs {
         };
         Options {
             sampling,
-            max_tokens: self.max_tokens.or(Options::default().max_tokens),
+            max_tokens: self.max_tokens.or(max_tokens),
             stop: self.stop.clone(),
             kv_precision: kv_precision.map(Into::into),
             ..Options::default()

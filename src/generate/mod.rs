@@ -27,7 +27,8 @@ pub use generation::Generation;
 pub use prompt_lookup::DraftStats;
 
 use crate::checkpoint::{
-    ChatTemplateFiles, Checkpoint, Config, GenerationConfig, SpecialToken, SpecialTokens, TokenizerFiles,
+    ChatTemplateFiles, Checkpoint, Config, GENERATION_CONFIG, GenerationConfig, SpecialToken, SpecialTokens,
+    TokenizerFiles,
 };
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::kernels::isa::Isa;
@@ -36,6 +37,7 @@ use crate::model::{Model, Observer, Precision, Session};
 use crate::sampling::{SamplingParams, StopMatcher};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
+use std::path::Path;
 
 /// A model ready for generation: weights, threads and, if its folder has one, a tokenizer.
 pub struct Hornbook {
@@ -116,6 +118,11 @@ impl Hornbook {
         };
         let SpecialTokens { bos, eos } = checkpoint.special_tokens()?;
         let generation_config = checkpoint.generation_config()?;
+        let defaults = with_defaults_of(&generation_config, SamplingParams::default());
+        defaults.validate(checkpoint.config.vocab_size).map_err(|error| {
+            let folder = checkpoint.folder.as_deref().unwrap_or(Path::new(&checkpoint.name));
+            Error::Checkpoint { file: folder.join(GENERATION_CONFIG), problem: error.to_string() }
+        })?;
         let config = &mut checkpoint.config;
         let id = |token: &Option<SpecialToken>| tokenizer.as_ref()?.token_to_id(&token.as_ref()?.text);
         let (bos_id, eos_id) = (id(&bos), id(&eos));
@@ -206,9 +213,24 @@ impl Hornbook {
         &self.stop_ids
     }
 
-    /// The model's own defaults of generation.
+    /// The model's own defaults of generation, from its `generation_config.json`.
     pub fn generation_config(&self) -> &GenerationConfig {
         &self.generation_config
+    }
+
+    /// The default options, with the model's own defaults where it has any.
+    pub fn default_options(&self) -> Options {
+        let Options { sampling, max_tokens, .. } = Options::default();
+        Options {
+            sampling: self.default_sampling(sampling),
+            max_tokens: self.generation_config.max_new_tokens.or(max_tokens),
+            ..Options::default()
+        }
+    }
+
+    /// The model's own defaults of sampling; where it has none, those of `fallback`.
+    pub fn default_sampling(&self, fallback: SamplingParams) -> SamplingParams {
+        with_defaults_of(&self.generation_config, fallback)
     }
 
     /// The files that may contain the model's chat template.
@@ -306,11 +328,23 @@ impl Hornbook {
     }
 }
 
+fn with_defaults_of(model: &GenerationConfig, fallback: SamplingParams) -> SamplingParams {
+    SamplingParams {
+        temperature: model.temperature.unwrap_or(fallback.temperature),
+        top_k: model.top_k.unwrap_or(fallback.top_k),
+        top_p: model.top_p.unwrap_or(fallback.top_p),
+        min_p: model.min_p.unwrap_or(fallback.min_p),
+        typical_p: model.typical_p.unwrap_or(fallback.typical_p),
+        repetition_penalty: model.repetition_penalty.unwrap_or(fallback.repetition_penalty),
+        no_repeat_ngram_size: model.no_repeat_ngram_size.unwrap_or(fallback.no_repeat_ngram_size),
+        ..fallback
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
-    use std::path::Path;
 
     /// A folder with fable's weights, configuration and tokenizer, and these files.
     fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -363,5 +397,21 @@ mod tests {
         let hornbook = open(&[("generation_config.json", &list)]);
         assert_eq!(hornbook.stop_ids(), [4094, all[0]], "in place of config.json's");
         assert_eq!(ids(&hornbook), all[..1]);
+    }
+
+    #[test]
+    fn defaults_of_generation_config_replace_the_programs() {
+        let json = r#"{"temperature": 0.5, "top_k": 3, "top_p": null, "repetition_penalty": 1.2,
+                       "max_new_tokens": 7, "do_sample": true}"#;
+        let hornbook = open(&[("generation_config.json", json)]);
+        let Options { sampling, max_tokens, .. } = hornbook.default_options();
+        assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p), (0.5, 3, 0.95));
+        assert_eq!((sampling.repetition_penalty, max_tokens), (1.2, Some(7)));
+        assert_eq!(hornbook.default_sampling(SamplingParams::default()).top_p, 1.0);
+
+        let folder = folder_with(&[("generation_config.json", r#"{"top_p": 2}"#)]);
+        let error = Hornbook::open(folder.path().to_str().unwrap()).map(drop).unwrap_err().to_string();
+        let expected = "generation_config.json: top_p: found 2, expected a number from 0 to 1";
+        assert!(error.ends_with(expected), "{error}");
     }
 }

@@ -176,7 +176,7 @@ pub async fn create(
     let (mode, n) = (request.parameters.response_mode()?, request.parameters.n()?);
     let (requested_max_tokens, _) = request.parameters.max_tokens()?;
     let top_logprobs = request.top_logprobs()?;
-    let mut options = request.parameters.options(served.config().vocab_size, 0)?;
+    let mut options = request.parameters.options(served.default_sampling(), served.config().vocab_size, 0)?;
     options.stop.extend_from_slice(served.template.stop());
     let (text, prompt) = apply_template(&served, request.chat_messages()?).await?;
     if app.log_prompts {
@@ -195,7 +195,8 @@ pub async fn create(
             min_completion,
         ));
     }
-    let max_tokens = requested_max_tokens.unwrap_or(n_positions - prompt_tokens);
+    let max_tokens = requested_max_tokens
+        .unwrap_or_else(|| served.default_max_tokens(prompt_tokens, n_positions - prompt_tokens));
     options.max_tokens = Some(max_tokens);
     app.reserve(&context, prompt_tokens + n * max_tokens)?;
     let completion = CompletionParams {

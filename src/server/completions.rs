@@ -79,7 +79,7 @@ impl RequestBody for CompletionRequest {
 struct ValidatedFields {
     n: usize,
     best_of: usize,
-    max_tokens: usize,
+    max_tokens: Option<usize>,
     logprobs: Option<usize>,
     mode: ResponseMode,
 }
@@ -99,7 +99,7 @@ impl CompletionRequest {
             let message = "found more than n, expected n with stream: the best are known only at the end";
             return Err(ApiError::invalid_param("best_of", message));
         }
-        let max_tokens = self.parameters.max_tokens()?.0.unwrap_or(DEFAULT_MAX_TOKENS);
+        let max_tokens = self.parameters.max_tokens()?.0;
         let logprobs = integer_in_range("logprobs", self.logprobs, 0..=MAX_LOGPROBS)?;
         Ok(ValidatedFields { n, best_of, max_tokens, logprobs, mode })
     }
@@ -125,7 +125,7 @@ pub async fn create(
     )?;
     context.set_model(&name);
     let fields = request.validated()?;
-    let options = request.parameters.options(served.config().vocab_size, fields.max_tokens)?;
+    let mut options = request.parameters.options(served.default_sampling(), served.config().vocab_size, 0)?;
     if fields.logprobs.is_some() {
         served.tokenizer("logprobs")?;
     }
@@ -143,14 +143,18 @@ pub async fn create(
         ));
     }
     let n_positions = served.config().n_positions;
+    let longest_prompt = prompts.iter().map(Prompt::token_count).max().unwrap_or(0);
+    let max_tokens =
+        fields.max_tokens.unwrap_or_else(|| served.default_max_tokens(longest_prompt, DEFAULT_MAX_TOKENS));
+    options.max_tokens = Some(max_tokens);
     if let Some(prompt) =
-        prompts.iter().find(|prompt| prompt.token_count().saturating_add(fields.max_tokens) > n_positions)
+        prompts.iter().find(|prompt| prompt.token_count().saturating_add(max_tokens) > n_positions)
     {
         return Err(ApiError::context_length_exceeded(
             "prompt",
             n_positions,
             prompt.token_count(),
-            fields.max_tokens,
+            max_tokens,
         ));
     }
     if app.log_prompts {
@@ -158,7 +162,7 @@ pub async fn create(
     }
 
     let prompt_tokens = prompts.iter().map(Prompt::token_count).sum();
-    app.reserve(&context, prompt_tokens + choices * fields.max_tokens)?;
+    app.reserve(&context, prompt_tokens + choices * max_tokens)?;
     let engine_request = |(i, prompt): (usize, &Prompt)| Request {
         prompt: prompt.ids.clone(),
         kind: RequestKind::Complete(CompletionParams {

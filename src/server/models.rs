@@ -8,6 +8,7 @@ use super::response::json_object;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::Config;
 use crate::engine::Engine;
+use crate::sampling::SamplingParams;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Hornbook};
 use axum::Extension;
@@ -40,6 +41,18 @@ impl ServedModel {
     /// Returns the model's configuration.
     pub fn config(&self) -> &Config {
         self.hornbook().config()
+    }
+
+    /// Returns the sampling parameters of a request that gives none: the model's own, else the API's.
+    pub fn default_sampling(&self) -> SamplingParams {
+        self.hornbook().default_sampling(SamplingParams::default())
+    }
+
+    /// Returns the maximum number of tokens of a request that gives none, after a prompt of `prompt_tokens`:
+    /// the model's own, as far as the context has room, else `api_default`.
+    pub fn default_max_tokens(&self, prompt_tokens: usize, api_default: usize) -> usize {
+        let room = self.config().n_positions.saturating_sub(prompt_tokens).max(1);
+        self.hornbook().generation_config().max_new_tokens.map_or(api_default, |own| own.min(room))
     }
 
     /// Returns the tokenizer, which the field `param` needs.

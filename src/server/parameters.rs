@@ -139,20 +139,24 @@ impl Parameters {
         }
     }
 
-    /// Returns the generation options, with `max_tokens` already resolved.
+    /// Returns the generation options, with `max_tokens` already resolved and `default` for absent fields.
     ///
     /// # Errors
     /// 400 for a field that is out of range.
-    pub fn options(&self, vocab_size: usize, max_tokens: usize) -> Result<Options, ApiError> {
+    pub fn options(
+        &self,
+        default: SamplingParams,
+        vocab_size: usize,
+        max_tokens: usize,
+    ) -> Result<Options, ApiError> {
         let float_in_range = |name: &str, value: Option<f32>, default: f32, from: f32, to: f32| match value {
             None => Ok(default),
             Some(value) if (from..=to).contains(&value) => Ok(value),
             Some(value) => Err(out_of_range(name, value, format!("a number from {from} to {to}"))),
         };
-        let default = SamplingParams::default();
         let sampling = SamplingParams {
-            temperature: float_in_range("temperature", self.temperature, 1.0, 0.0, 2.0)?,
-            top_p: float_in_range("top_p", self.top_p, 1.0, 0.0, 1.0)?,
+            temperature: float_in_range("temperature", self.temperature, default.temperature, 0.0, 2.0)?,
+            top_p: float_in_range("top_p", self.top_p, default.top_p, 0.0, 1.0)?,
             presence_penalty: float_in_range("presence_penalty", self.presence_penalty, 0.0, -2.0, 2.0)?,
             frequency_penalty: float_in_range("frequency_penalty", self.frequency_penalty, 0.0, -2.0, 2.0)?,
             logit_bias: self.logit_bias(vocab_size)?,
@@ -230,7 +234,7 @@ mod tests {
             .max_tokens()
             .and_then(|_| parameters.n())
             .and_then(|_| parameters.response_mode())
-            .and_then(|_| parameters.options(10, 1))
+            .and_then(|_| parameters.options(SamplingParams::default(), 10, 1))
             .unwrap_err();
         let error: Value = serde_json::from_str(&error.json()).unwrap();
         let (message, param) =
@@ -250,7 +254,7 @@ mod tests {
         ] {
             assert_eq!((parameters.n().unwrap(), parameters.max_tokens().unwrap().0), (1, None));
             assert_eq!(parameters.response_mode().unwrap(), ResponseMode::Complete);
-            let options = parameters.options(10, 7).unwrap();
+            let options = parameters.options(SamplingParams::default(), 10, 7).unwrap();
             let seed = options.sampling.seed;
             assert_eq!(options.sampling, SamplingParams { seed, ..SamplingParams::default() });
             assert_eq!((options.max_tokens, options.stop.len()), (Some(7), 0));
@@ -265,7 +269,7 @@ mod tests {
             "max_tokens": 3, "max_completion_tokens": 5, "logit_bias": {"9": -100}, "top_k": 4}));
         assert_eq!(parameters.max_tokens().unwrap(), (Some(5), "max_completion_tokens"));
         assert_eq!(parameters.response_mode().unwrap(), ResponseMode::Stream { include_usage: true });
-        let options = parameters.options(10, 7).unwrap();
+        let options = parameters.options(SamplingParams::default(), 10, 7).unwrap();
         assert_eq!((options.sampling.temperature, options.sampling.seed), (0.0, u64::MAX));
         assert_eq!((options.sampling.logit_bias, options.stop), (vec![(9, -100.0)], vec!["x".to_string()]));
         assert_eq!((options.sampling.top_p, options.sampling.top_k), (0.5, 4));

@@ -198,3 +198,27 @@ fn model_without_tokenizer_accepts_token_ids_only() {
     assert_eq!(error_param("/tokenize", json!({"prompt": "A"})).as_deref(), Some("prompt"));
     assert_eq!(server.post("/v1/embeddings", json!({"input": [[1, 2], [3]]})).ok()["data"][1]["index"], 1);
 }
+
+#[test]
+fn request_without_parameters_uses_generation_config() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny-gelu-new");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(data.join(file), folder.path().join(file)).unwrap();
+    }
+    let config = json!({"temperature": 0, "max_new_tokens": 500, "repetition_penalty": 1.3});
+    std::fs::write(folder.path().join("generation_config.json"), config.to_string()).unwrap();
+    let server = serve(&[folder.path().to_str().unwrap()], |_| {});
+    let complete = |body: Value| server.post("/v1/completions", body).ok()["choices"][0].clone();
+    let prompt = [1, 2, 3];
+    let choice = complete(json!({"prompt": prompt, "return_token_ids": true}));
+    // The default is cut to the room in the context.
+    let sampling = SamplingParams { temperature: 0.0, repetition_penalty: 1.3, ..Default::default() };
+    let expected = generate(&open("tiny-gelu-new"), &prompt, &options(93, sampling), 1);
+    assert_eq!(ids(&choice["token_ids"]), expected[0].1);
+    let choice = complete(json!({"prompt": prompt, "return_token_ids": true, "max_tokens": 2,
+        "repetition_penalty": 1}));
+    let sampling = SamplingParams { temperature: 0.0, ..Default::default() };
+    let expected = generate(&open("tiny-gelu-new"), &prompt, &options(2, sampling), 1);
+    assert_eq!(ids(&choice["token_ids"]), expected[0].1);
+}

@@ -4,10 +4,9 @@ mod report;
 
 use crate::atomic_file::AtomicFile;
 use crate::bench::{ModelShape, ReadBandwidth, Step, roofline};
-use crate::checkpoint::Checkpoint;
 use crate::cli::attention_kernel;
 use crate::cli::kv_precision::KvPrecisionArg;
-use crate::cli::{progress, thread_pool};
+use crate::cli::{open_checkpoint, progress, thread_pool};
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::model::{Model, Precision};
 use crate::{Error, Result};
@@ -82,7 +81,7 @@ impl Roofline {
     pub(super) fn run(self) -> Result<ExitCode> {
         let checkpoint = match self.shape {
             Some(shape) => shape.random_checkpoint()?,
-            None => Checkpoint::open(&self.model)?,
+            None => open_checkpoint(&self.model)?,
         };
         let name = checkpoint.name.clone();
         let precision = self.precision.map_or_else(|| checkpoint.stored_dtype().name(), Precision::name);

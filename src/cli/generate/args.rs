@@ -2,6 +2,7 @@
 
 use super::output::OutputFormat;
 use super::repeat_until::parse_pattern;
+use crate::Hornbook;
 use crate::cli::interventions::InterventionArgs;
 use crate::cli::model_args::ModelArgs;
 use crate::cli::prompt::PromptArgs;
@@ -184,12 +185,12 @@ pub enum EarlyStoppingArg {
 
 impl Generate {
     /// Returns the generation options.
-    pub fn options(&self) -> Options {
+    pub fn options(&self, hornbook: &Hornbook) -> Options {
         let context = match self.context {
             ContextFullArg::Stop => ContextPolicy::Stop,
             ContextFullArg::Shift => ContextPolicy::Shift,
         };
-        Options { context, ..self.sampling.options(self.model.kv_precision) }
+        Options { context, ..self.sampling.options(hornbook, self.model.kv_precision) }
     }
 
     /// Returns the beam search parameters.

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 impl Generate {
     /// Runs the search, then writes the `-n` best completions.
     pub(super) fn search(&self, hornbook: &Hornbook, prompt: &[u32], stats: &mut Stats) -> Result<ExitCode> {
-        let (params, options) = (self.beam_params(), self.options());
+        let (params, options) = (self.beam_params(), self.options(hornbook));
         if self.n.get() > params.num_beams {
             return Err(Error::Parameter {
                 name: "-n".into(),

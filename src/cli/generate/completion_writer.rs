@@ -40,7 +40,7 @@ impl<'a> CompletionWriter<'a> {
         stats: &'a mut Stats,
         interrupted: &'a AtomicBool,
     ) -> Result<Self> {
-        let options = args.options();
+        let options = args.options(hornbook);
         let plan = hornbook.plan(user_prompt, &options)?;
         let prompt_tokens = plan.prompt().len();
         let prompt_logprobs = prompt_logprobs(args, hornbook, plan.prompt(), &options, observer)?;

@@ -30,7 +30,7 @@ impl Generate {
         stats: &mut Stats,
         interrupted: &AtomicBool,
     ) -> Result<ExitCode> {
-        let options = self.options();
+        let options = self.options(&hornbook);
         if options.sampling.temperature == 0.0 {
             return Err(Error::Parameter {
                 name: "--temperature".into(),

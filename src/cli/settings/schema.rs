@@ -45,15 +45,15 @@ pub static SETTINGS: [Setting; 15] = [
     top_level("threads", "one per core", ValueKind::Threads),
     top_level("kv_precision", "depends on precision", ValueKind::KvPrecision),
     top_level("context", "", ValueKind::Context),
-    sampling("temperature", "", ValueKind::Number(|o| &mut o.sampling.temperature)),
-    sampling("top_k", "", ValueKind::Count(|o| &mut o.sampling.top_k)),
-    sampling("top_p", "", ValueKind::Number(|o| &mut o.sampling.top_p)),
-    sampling("min_p", "", ValueKind::Number(|o| &mut o.sampling.min_p)),
-    sampling("typical_p", "", ValueKind::Number(|o| &mut o.sampling.typical_p)),
-    sampling("repetition_penalty", "", ValueKind::Number(|o| &mut o.sampling.repetition_penalty)),
+    sampling("temperature", "0.8", ValueKind::Number(|o| &mut o.sampling.temperature)),
+    sampling("top_k", "0", ValueKind::Count(|o| &mut o.sampling.top_k)),
+    sampling("top_p", "0.95", ValueKind::Number(|o| &mut o.sampling.top_p)),
+    sampling("min_p", "0", ValueKind::Number(|o| &mut o.sampling.min_p)),
+    sampling("typical_p", "1", ValueKind::Number(|o| &mut o.sampling.typical_p)),
+    sampling("repetition_penalty", "1", ValueKind::Number(|o| &mut o.sampling.repetition_penalty)),
     sampling("presence_penalty", "", ValueKind::Number(|o| &mut o.sampling.presence_penalty)),
     sampling("frequency_penalty", "", ValueKind::Number(|o| &mut o.sampling.frequency_penalty)),
-    sampling("no_repeat_ngram_size", "", ValueKind::Count(|o| &mut o.sampling.no_repeat_ngram_size)),
+    sampling("no_repeat_ngram_size", "0", ValueKind::Count(|o| &mut o.sampling.no_repeat_ngram_size)),
     sampling("max_tokens", "200", ValueKind::Count(|o| o.max_tokens.get_or_insert(200))),
 ];
 
@@ -144,6 +144,12 @@ mod tests {
             let option = generate.get_arguments().find(|arg| arg.get_id() == setting.key);
             let default = option.unwrap_or_else(|| panic!("{}", setting.key)).get_default_values();
             assert_eq!(default.is_empty(), !setting.fallback.is_empty(), "{}", setting.key);
+            if setting.table == Some("sampling") && default.is_empty() {
+                let value = setting.value_in(&mut Options::default()).unwrap();
+                assert_eq!(setting.fallback, value, "{}", setting.key);
+                let help = option.and_then(|arg| arg.get_help()).unwrap().to_string();
+                assert!(help.contains(&format!("[default: {value}")), "{help}");
+            }
         }
     }
 
