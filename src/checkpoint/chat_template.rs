@@ -104,7 +104,10 @@ pub(super) fn parse_json<T: DeserializeOwned>(file: &Path, bytes: &[u8]) -> Resu
         )
     };
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| match error.inner() {
-        inner if inner.is_data() => error.to_string(),
+        inner if inner.is_data() => error
+            .to_string()
+            .replace("expected f32", "expected a number")
+            .replace("expected usize", "expected a non-negative integer"),
         inner => broken(inner),
     });
     let parsed = parsed.and_then(|value| json.end().map(|()| value).map_err(|error| broken(&error)));

@@ -93,8 +93,8 @@ impl ConfigFile {
     /// Reads and validates `file`.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Checkpoint`] if the file cannot be read or is not JSON, [`Error::Config`] for
-    /// a field that is malformed, out of range or describes a model other than a GPT-2, and for a missing
+    /// [`Error::Io`] or [`Error::Checkpoint`] if the file cannot be read or is not JSON, [`Error::Config`]
+    /// for a field that is malformed, out of range or describes a model other than a GPT-2, and for a missing
     /// `n_head`, which no tensor tells.
     pub fn open(file: &Path) -> Result<ConfigFile> {
         ConfigFile::from_json(file, &read_file(file, MAX_CONFIG_BYTES)?)

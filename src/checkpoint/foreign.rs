@@ -59,24 +59,25 @@ impl Format {
     /// The next step for the user.
     fn way_out(self, path: &Path) -> String {
         let (file, folder) = (path.display(), path.parent().unwrap_or(Path::new(".")).display());
-        let save = "save_pretrained('converted')";
         match self {
             Format::Gguf => format!(
-                "use the original model, as `hornbook pull` downloads it, or convert the file with python -c \
-                 \"import sys, transformers as t; [c.from_pretrained(sys.argv[1], gguf_file=sys.argv[2]).{save} \
+                "use the original model, as `hornbook pull` downloads it, or convert the file with \
+                 python -c \"import sys, transformers as t; \
+                 [c.from_pretrained(sys.argv[1], gguf_file=sys.argv[2]).save_pretrained('converted') \
                  for c in (t.AutoModelForCausalLM, t.AutoTokenizer)]\" {folder} {}",
                 path.file_name().unwrap_or_default().display()
             ),
             Format::Pickle if is_of_transformers(path) => format!(
-                "PyTorch pickle files can execute code and are not supported; convert them with python -c \"from \
-                 transformers import AutoModelForCausalLM as M; import sys; \
+                "PyTorch pickle files can execute code and are not supported; convert them with python -c \
+                 \"from transformers import AutoModelForCausalLM as M; import sys; \
                  M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])\" {folder}"
             ),
             Format::Pickle => format!(
-                "PyTorch pickle files can execute code and are not supported; convert the file with python -c \
-                 \"import sys, torch, safetensors.torch as s; d = torch.load(sys.argv[1], 'cpu', \
-                 weights_only=True); s.save_file({{k: v.clone() for k, v in d.get('model', d).items()}}, \
-                 'model.safetensors')\" {file}, and put a config.json beside the result"
+                "PyTorch pickle files can execute code and are not supported; convert the file with \
+                 python -c \"import sys, torch, safetensors.torch as s; \
+                 d = torch.load(sys.argv[1], 'cpu', weights_only=True); \
+                 s.save_file({{k: v.clone() for k, v in d.get('model', d).items()}}, 'model.safetensors')\" \
+                 {file}, and put a config.json beside the result"
             ),
             Format::Hdf5 => "use the PyTorch or safetensors version of the model".into(),
             Format::LfsPointer => format!("run `git lfs pull` in {folder}"),

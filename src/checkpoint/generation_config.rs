@@ -139,7 +139,8 @@ mod tests {
             (r#"{"stop_strings": 1}"#, "generation_config.json: stop_strings: "),
             (r#"{"stop_strings": [""]}"#, "stop_strings: found an empty string"),
             (r#"{"max_new_tokens": 0}"#, "max_new_tokens: found 0, expected a positive integer"),
-            (r#"{"top_k": 1.5}"#, "generation_config.json: top_k: "),
+            (r#"{"top_k": 1.5}"#, "top_k: invalid type: floating point `1.5`, expected a non-negative"),
+            (r#"{"top_p": "x"}"#, "top_p: invalid type: string \"x\", expected a number"),
         ] {
             let error = parse(json).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -59,6 +59,7 @@ pub use weights::{AttentionWeights, BlockWeights, LayerNormWeights, LinearWeight
 pub use write::QuantizeProgress;
 
 use crate::error::{Error, Result};
+use serde_json::{Map, Value};
 use shards::Shards;
 use source::{Source, read_file};
 
@@ -300,8 +301,25 @@ impl Checkpoint {
         };
         let existing = AUXILIARY_FILES.into_iter().filter(|name| folder.join(name).exists());
         existing
-            .map(|name| Ok((name, Cow::Owned(read_file(&folder.join(name), MAX_TOKENIZER_BYTES)?))))
+            .map(|name| {
+                let path = folder.join(name);
+                let bytes = read_file(&path, MAX_TOKENIZER_BYTES)?;
+                let bytes = if name == "config.json" { self.with_tying(&path, bytes)? } else { bytes };
+                Ok((name, Cow::Owned(bytes)))
+            })
             .collect()
+    }
+
+    /// A `config.json` that says what the tensors decided: those of a quantized file do not show it.
+    fn with_tying(&self, path: &Path, json: Vec<u8>) -> Result<Vec<u8>> {
+        const FIELD: &str = "tie_word_embeddings";
+        let tied = self.config.tie_word_embeddings;
+        let mut config: Map<String, Value> = chat_template::parse_json(path, &json)?;
+        if config.get(FIELD).is_none_or(|said| said == true) == tied {
+            return Ok(json);
+        }
+        config.insert(FIELD.into(), tied.into());
+        Ok(format!("{:#}\n", Value::Object(config)).into_bytes())
     }
 
     /// The dtype the matrices are quantized to; none if they are not quantized.

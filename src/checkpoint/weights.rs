@@ -225,12 +225,18 @@ impl Loader<'_> {
 
     /// The sizes that the tensors tell; `wte` is the name of the token embeddings.
     fn sizes(&self, wte: &str) -> InferredSizes {
-        let size = |name: &str, dimension: usize| self.shards.get(name)?.info.shape.get(dimension).copied();
+        let shape = |name: &str| Some(&self.shards.get(name)?.info.shape);
+        let size = |name: &str, dimension: usize| shape(name)?.get(dimension).copied();
+        // The bias alone is the same in every layout; the weight tells whether it is the one that is wrong.
+        let c_fc = shape(&self.name("h.0.mlp.c_fc.weight"));
+        let n_inner = size(&self.name("h.0.mlp.c_fc.bias"), 0)
+            .filter(|n_inner| c_fc.is_none_or(|c_fc| c_fc.contains(n_inner)))
+            .or_else(|| size(wte, 1)?.checked_mul(4));
         InferredSizes {
             n_embd: size(wte, 1),
             n_layer: Some(self.stored_layers()),
             n_positions: size(&self.name("wpe.weight"), 0),
-            n_inner: size(&self.name("h.0.mlp.c_fc.bias"), 0),
+            n_inner,
             vocab_size: size(wte, 0),
         }
     }

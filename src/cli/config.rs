@@ -13,8 +13,8 @@ use std::process::ExitCode;
 ///
 /// In order of precedence, a value comes from: a command-line option; an environment variable; the project's
 /// hornbook.toml, in this folder or the nearest parent that has one; the user's hornbook.toml, in the
-/// configuration folder (~/.config/hornbook on Linux); the model's generation_config.json; the built-in default. A setting applies to every
-/// subcommand that has an option of the same name.
+/// configuration folder (~/.config/hornbook on Linux); the model's generation_config.json; the built-in
+/// default. A setting applies to every subcommand that has an option of the same name.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook config

@@ -168,8 +168,8 @@ fn shape(config: &Config) -> Value {
     })
 }
 
-/// The tokens that begin and end a text and the model's defaults of generation: the name and value of each, and
-/// the file that it comes from.
+/// The tokens that begin and end a text and the model's defaults of generation: the name, the value and the
+/// file of each.
 fn origins(model: &Checkpoint) -> Result<Vec<(&'static str, String, &'static str)>> {
     let SpecialTokens { bos, eos } = model.special_tokens()?;
     let generation_config = model.generation_config()?;
@@ -203,11 +203,12 @@ fn table(model: &Checkpoint, has_card: bool) -> Result<String> {
         model.stored_dtype().name(),
         n_embd / n_head,
     );
-    for (name, value, file) in origins(model)? {
-        text += &format!("{name:22}{value}, from {file}\n");
-    }
     if has_card {
         text += &format!("card        hornbook show {} --card\n", model.name);
+    }
+    text += "\n";
+    for (name, value, file) in origins(model)? {
+        text += &format!("{name:22}{value}, from {file}\n");
     }
     text += &format!("\nparameters           {total:>13}\n");
     for (name, count) in parameter_groups(model) {

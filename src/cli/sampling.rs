@@ -13,8 +13,8 @@ const LENGTH: &str = "Length";
 const PENALTIES: &str = "Penalties (applied before temperature)";
 const SAMPLING: &str = "Sampling (applied in this order)";
 
-/// The options for the length of the text and the choice of each token. The defaults in brackets are those of a
-/// model without its own in `generation_config.json`.
+/// The options for the length of the text and the choice of each token. The defaults in brackets are those
+/// of a model that has none of its own in `generation_config.json`.
 #[derive(Args, Debug)]
 pub struct SamplingArgs {
     /// Maximum number of tokens to generate [default: 200, or what fits into the context]

@@ -116,7 +116,11 @@ impl Hornbook {
             }
             TokenizerFiles::None { .. } => None,
         };
-        let SpecialTokens { bos, eos } = checkpoint.special_tokens()?;
+        // Without a tokenizer their names have no ids.
+        let SpecialTokens { bos, eos } = match tokenizer {
+            Some(_) => checkpoint.special_tokens()?,
+            None => SpecialTokens::default(),
+        };
         let generation_config = checkpoint.generation_config()?;
         let defaults = with_defaults_of(&generation_config, SamplingParams::default());
         defaults.validate(checkpoint.config.vocab_size).map_err(|error| {
@@ -124,12 +128,15 @@ impl Hornbook {
             Error::Checkpoint { file: folder.join(GENERATION_CONFIG), problem: error.to_string() }
         })?;
         let config = &mut checkpoint.config;
-        let id = |token: &Option<SpecialToken>| tokenizer.as_ref()?.token_to_id(&token.as_ref()?.text);
+        let in_vocabulary = |id: &u32| (*id as usize) < config.vocab_size;
+        let id = |token: &Option<SpecialToken>| {
+            tokenizer.as_ref()?.token_to_id(&token.as_ref()?.text).filter(in_vocabulary)
+        };
         let (bos_id, eos_id) = (id(&bos), id(&eos));
         let mut stop_ids = generation_config.eos_token_id.as_ref().unwrap_or(&config.eos_token_ids).clone();
         stop_ids.extend(eos_id);
         // Ids outside the vocabulary, as in a config.json with default ids, are ignored.
-        stop_ids.retain(|&id| (id as usize) < config.vocab_size);
+        stop_ids.retain(in_vocabulary);
         config.bos_token_id = bos_id.or(config.bos_token_id);
         config.eos_token_ids =
             eos_id.map_or_else(|| std::mem::take(&mut config.eos_token_ids), |id| vec![id]);

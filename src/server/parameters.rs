@@ -21,9 +21,10 @@ pub struct Parameters {
     max_tokens: Option<i64>,
     /// The newer name of `max_tokens`; takes precedence over it.
     max_completion_tokens: Option<i64>,
-    /// Sampling temperature, 0 to 2; 0 is greedy. Default 1.
+    /// Sampling temperature, 0 to 2; 0 is greedy. Default 1, unless the model has its own.
     temperature: Option<f32>,
-    /// Nucleus sampling, 0 to 1: keep the most likely tokens up to this cumulative probability. Default 1.
+    /// Nucleus sampling, 0 to 1: keep the most likely tokens up to this cumulative probability. Default 1,
+    /// unless the model has its own.
     top_p: Option<f32>,
     /// Number of choices per prompt, 1 to 128. Default 1.
     n: Option<i64>,

@@ -153,6 +153,13 @@ fn tensors_decide_whether_lm_head_is_tied() {
             let note =
                 format!("{wte} and {head} differ, although tie_word_embeddings is true: both are used");
             assert_eq!(untied.notes.iter().any(|line| line.contains(&note)), tie, "{:?}", untied.notes);
+            let quantized = tempfile::tempdir().unwrap();
+            let folder = tiny.folder();
+            let untied = Checkpoint::from_folder(folder.path()).unwrap();
+            untied.quantize(hornbook::checkpoint::Dtype::Int8, quantized.path(), |_| Ok(())).unwrap();
+            let quantized = Checkpoint::from_folder(quantized.path()).unwrap();
+            assert_eq!(quantized.parameter_counts(), untied.parameter_counts());
+            assert!(quantized.notes.is_empty(), "{:?}", quantized.notes);
         }
         tiny.set(&head, Dtype::F16, &[VOCAB + 1, N_EMBD]);
         assert_rejected(tiny.load(), "model.safetensors", "lm_head.weight & shape [12, 8] & [11, 8]");
