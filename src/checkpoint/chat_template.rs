@@ -93,8 +93,9 @@ impl ChatTemplateFiles {
 
 /// Parses the JSON of `file`. An error names the field, or for a broken file the line and column.
 pub(super) fn parse_json<T: DeserializeOwned>(file: &Path, bytes: &[u8]) -> Result<T> {
-    let json = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    let mut json = serde_json::Deserializer::from_slice(json);
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    let is_object = text.trim_ascii_start().first() == Some(&b'{');
+    let mut json = serde_json::Deserializer::from_slice(text);
     let broken = |error: &serde_json::Error| {
         let text = error.to_string();
         let problem = text.split(" at line ").next().unwrap_or(&text);
@@ -104,6 +105,10 @@ pub(super) fn parse_json<T: DeserializeOwned>(file: &Path, bytes: &[u8]) -> Resu
         )
     };
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| match error.inner() {
+        _ if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") => {
+            "found UTF-16, expected JSON in UTF-8".into()
+        }
+        inner if inner.is_data() && !is_object => "top level: found no JSON object, expected one".into(),
         inner if inner.is_data() => error
             .to_string()
             .replace("expected f32", "expected a number")

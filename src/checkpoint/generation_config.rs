@@ -44,7 +44,7 @@ where
     T: Deserialize<'de>,
 {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "one value or a list of values")]
+    #[serde(untagged, expecting = "expected one value or a list of values")]
     enum OneOrSeveral<T> {
         One(T),
         Several(Vec<T>),
@@ -135,7 +135,9 @@ mod tests {
     fn invalid_field_is_named_in_error() {
         for (json, expected) in [
             ("{", "generation_config.json: found broken JSON at line 1, column 1 (EOF"),
-            (r#"{"eos_token_id": -1}"#, "generation_config.json: eos_token_id: "),
+            (r#"{"eos_token_id": -1}"#, "generation_config.json: eos_token_id: expected one value or a list"),
+            ("[1]", "generation_config.json: top level: found no JSON object, expected one"),
+            ("\u{feff}{", "generation_config.json: found broken JSON at line 1, column 1"),
             (r#"{"stop_strings": 1}"#, "generation_config.json: stop_strings: "),
             (r#"{"stop_strings": [""]}"#, "stop_strings: found an empty string"),
             (r#"{"max_new_tokens": 0}"#, "max_new_tokens: found 0, expected a positive integer"),

@@ -34,7 +34,7 @@ struct Fields {
 
 /// A token's text, or an object that contains it.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a string or an object with content")]
+#[serde(untagged, expecting = "expected a string or an object with content")]
 enum Token {
     Text(String),
     Object { content: String },

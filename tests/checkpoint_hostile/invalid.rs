@@ -244,6 +244,9 @@ fn config_that_is_not_json_is_error() {
     }
     let not_text = Checkpoint::from_bytes(&[b'"', 0xff, b'"'], bytes);
     assert_rejected(not_text, "memory/config.json", "broken JSON at line 1");
+    let utf16: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let utf16 = Checkpoint::from_bytes(&utf16, Tiny::new(Dtype::F32).bytes());
+    assert_rejected(utf16, "memory/config.json", "found UTF-16, expected JSON in UTF-8");
 }
 
 #[test]
