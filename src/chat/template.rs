@@ -113,11 +113,17 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`Error::Parameter`] for a role unknown to the built-in template, [`Error::Message`] if the template
-    /// rejects the messages or the model has no tokenizer.
+    /// rejects the messages or the model has no tokenizer, [`Error::ContextOverflow`] if the text is too long
+    /// to be tokenized.
     pub fn apply(&self, messages: &[ChatMessage], hornbook: &Hornbook) -> Result<(String, Vec<u32>)> {
         let text = self.render(messages, hornbook.bos_token(), hornbook.eos_token())?;
+        let tokenizer = hornbook.tokenizer()?;
+        let (prompt_tokens, n_positions) = (tokenizer.min_token_count(&text), hornbook.config().n_positions);
+        if prompt_tokens > n_positions {
+            return Err(Error::ContextOverflow { prompt_tokens, n_positions });
+        }
         // Special tokens are parsed, except in the built-in template.
-        let ids = hornbook.tokenizer()?.encode(&text, !self.built_in)?;
+        let ids = tokenizer.encode(&text, !self.built_in)?;
         Ok((text, ids))
     }
 

@@ -60,6 +60,11 @@ pub struct Serve {
     #[arg(long, value_name = "ORIGIN", help_heading = "Network")]
     cors: Vec<String>,
 
+    /// Answer requests that name this host, e.g. a name in /etc/hosts, or * for any (repeatable); on a loopback
+    /// address, only localhost, loopback addresses and --host are answered otherwise
+    #[arg(long, value_name = "HOST", help_heading = "Network")]
+    allowed_host: Vec<String>,
+
     /// Maximum size of a request body, e.g. 8MiB
     #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = parse_byte_size,
         help_heading = "Network")]
@@ -114,6 +119,7 @@ impl Serve {
             key_file: self.keys.clone(),
             no_auth: self.no_auth,
             cors_origins: self.cors.clone(),
+            allowed_hosts: [self.allowed_host.as_slice(), std::slice::from_ref(&self.host)].concat(),
             log_prompts: self.log_prompts,
             http: HttpLimits { max_body_bytes: self.max_body, ..HttpLimits::default() },
             grace_period: Duration::from_secs(self.grace),

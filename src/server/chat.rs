@@ -178,7 +178,7 @@ pub async fn create(
     let top_logprobs = request.top_logprobs()?;
     let mut options = request.parameters.options(served.default_sampling(), served.config().vocab_size, 0)?;
     options.stop.extend_from_slice(served.template.stop());
-    let (text, prompt) = apply_template(&served, request.chat_messages()?).await?;
+    let (text, prompt) = apply_template(&app, &served, request.chat_messages()?).await?;
     if app.log_prompts {
         context.set_prompt(text);
     }
@@ -224,16 +224,20 @@ pub async fn create(
 
 /// Applies the chat template, on a blocking thread; returns the prompt as text and as tokens.
 async fn apply_template(
+    app: &AppState,
     served: &Arc<ServedModel>,
     messages: Vec<ChatMessage>,
 ) -> Result<(String, Vec<u32>), ApiError> {
     let served = Arc::clone(served);
-    let encoded = tokio::task::spawn_blocking(move || {
+    let bytes = messages.iter().map(|message| message.content.len()).sum();
+    let work = move || {
         served.tokenizer("messages")?;
         served.template.apply(&messages, served.hornbook()).map_err(|error| match error {
-            Error::Parameter { .. } => ApiError::from_submit_error(SubmitError::Invalid(error), "messages"),
+            Error::Parameter { .. } | Error::ContextOverflow { .. } => {
+                ApiError::from_submit_error(SubmitError::Invalid(error), "messages")
+            }
             error => ApiError::invalid_param("messages", error.to_string()),
         })
-    });
-    encoded.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
+    };
+    app.memory.run(bytes, work).await
 }

@@ -131,7 +131,7 @@ pub async fn create(
     }
     let echo = request.echo.unwrap_or(false);
     let prompts = match request.prompt {
-        Some(prompts) => prompts.encode(&served, "prompt").await?,
+        Some(prompts) => prompts.encode(&app, &served, "prompt").await?,
         None => vec![Prompt { ids: vec![], text: String::new() }],
     };
     let choices = prompts.len() * fields.best_of;

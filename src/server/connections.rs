@@ -1,13 +1,17 @@
 //! Accepting connections, serving them within the HTTP limits, and graceful shutdown.
 
+use super::access::AccessPolicy;
+use super::connection_table::{Connection, ConnectionTable};
 use super::error::ApiError;
+use super::http_stream::HttpStream;
 use super::routes::{normalize_path, router};
 use super::{AppState, HttpLimits, Phase};
 use crate::{Error, Result};
 use axum::Router;
-use axum::http::Request;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, Request, header};
 use axum::response::{IntoResponse, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,18 +19,23 @@ use hyper_util::server::graceful::GracefulShutdown;
 use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
 /// Maximum wait for the responses of aborted requests to be flushed.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed `accept`, such as with too many open files.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
+/// Maximum size of a request's head.
+const MAX_HEAD_BYTES: usize = 128 << 10;
+/// Path that is answered however many connections there are.
+const HEALTH_PATH: &str = "/health";
 /// Pause before draining, so that connections just accepted can send their request and get a response.
 const DRAIN_DELAY: Duration = Duration::from_millis(100);
 
@@ -49,14 +58,15 @@ pub async fn serve(
     listener: TcpListener,
     app: Arc<OnceLock<Arc<AppState>>>,
     http: HttpLimits,
+    access: AccessPolicy,
     phase: watch::Sender<Phase>,
     grace_period: Duration,
 ) {
     let acceptor = Acceptor {
         listener,
         http,
-        permits: Arc::new(Semaphore::new(http.max_connections)),
-        dispatcher: Dispatcher { app, router: Arc::default() },
+        table: Arc::new(ConnectionTable::new(http.max_connections, http.max_connections_per_address)),
+        dispatcher: Dispatcher { app, router: Arc::default(), access: Arc::new(access) },
     };
     let (connections, late_connections) = (GracefulShutdown::new(), GracefulShutdown::new());
     let mut phase_changes = phase.subscribe();
@@ -85,11 +95,11 @@ pub async fn serve(
     let _ = timeout(FLUSH_TIMEOUT, late_connections.shutdown()).await;
 }
 
-/// Accepts connections, as many as there are permits.
+/// Accepts connections. Those that wait for their client give way to new ones.
 struct Acceptor {
     listener: TcpListener,
     http: HttpLimits,
-    permits: Arc<Semaphore>,
+    table: Arc<ConnectionTable>,
     dispatcher: Dispatcher,
 }
 
@@ -98,22 +108,28 @@ impl Acceptor {
     async fn accept_loop(&self, graceful: &GracefulShutdown, keep_alive: bool) -> Infallible {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(self.http.header_timeout).keep_alive(keep_alive);
+        http.max_buf_size(MAX_HEAD_BYTES);
+        http.half_close(true); // a client may close its side once its request is sent
         loop {
-            let permit = Arc::clone(&self.permits).acquire_owned().await;
-            let Ok((stream, _)) = self.listener.accept().await else {
+            let Ok((stream, address)) = self.listener.accept().await else {
+                self.table.evict_oldest(); // perhaps there are too many open files
                 sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             };
             let _ = stream.set_nodelay(true); // Nagle's algorithm would delay streamed tokens
-            let mut stream = TimeoutStream::new(stream);
-            stream.set_write_timeout(Some(self.http.write_timeout));
+            let stream = Arc::new(stream);
+            let Some(admission) = self.table.admit(Arc::clone(&stream), address.ip()) else { continue };
+            let connection = Arc::clone(&admission.connection);
+            let stream = HttpStream::new(stream, Arc::clone(&connection), self.http.write_timeout);
             let dispatcher = self.dispatcher.clone();
-            let service = service_fn(move |request| dispatcher.clone().dispatch(request));
-            let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
-            let connection = graceful.watch(connection);
+            let service =
+                service_fn(move |request| dispatcher.clone().dispatch(request, Arc::clone(&connection)));
+            let served = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
             tokio::spawn(async move {
-                let _ = connection.await; // errors: a disconnect, or invalid HTTP, already answered with 400
-                drop(permit);
+                tokio::select! {
+                    _ = served => {} // errors: a disconnect, or invalid HTTP, already answered
+                    () = admission.connection.evicted() => {}
+                }
             });
         }
     }
@@ -124,18 +140,75 @@ impl Acceptor {
 struct Dispatcher {
     app: Arc<OnceLock<Arc<AppState>>>,
     router: Arc<OnceLock<Router>>,
+    access: Arc<AccessPolicy>,
 }
 
 impl Dispatcher {
-    async fn dispatch(self, mut request: Request<Incoming>) -> std::result::Result<Response, Infallible> {
-        let Some(app) = self.app.get() else {
-            return Ok(ApiError::loading().into_response());
+    async fn dispatch(
+        self,
+        request: Request<Incoming>,
+        connection: Arc<Connection>,
+    ) -> std::result::Result<axum::http::Response<ResponseBody>, Infallible> {
+        connection.start_working();
+        connection.set_unread_body(!request.body().is_end_stream());
+        let mut response = match self.respond(request, &connection).await {
+            Ok(response) => response,
+            Err(error) => error.into_response(),
         };
+        if connection.has_unread_body() || connection.over_limit {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response.map(|body| ResponseBody { body, connection }))
+    }
+
+    async fn respond(
+        self,
+        mut request: Request<Incoming>,
+        connection: &Arc<Connection>,
+    ) -> std::result::Result<Response, ApiError> {
+        self.access.check(&request)?;
+        let Some(app) = self.app.get() else { return Err(ApiError::loading()) };
         let router = self.router.get_or_init(|| router(Arc::clone(app)));
         // Normalizes the path before routing, since axum's middleware runs after it.
         if let Some(uri) = normalize_path(request.uri()) {
             *request.uri_mut() = uri;
         }
-        router.clone().oneshot(request).await
+        if connection.over_limit && request.uri().path() != HEALTH_PATH {
+            return Err(ApiError::too_many_connections());
+        }
+        request.extensions_mut().insert(Arc::clone(connection));
+        router.clone().oneshot(request).await.map_err(|never| match never {})
+    }
+}
+
+/// Body of a response. After it, the server waits for the client again.
+struct ResponseBody {
+    body: Body,
+    connection: Arc<Connection>,
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        self.connection.start_waiting();
+    }
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

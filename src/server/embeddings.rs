@@ -5,12 +5,12 @@ use super::error::{ApiError, ErrorBody};
 use super::json::{Json, RequestBody};
 use super::prompts::{Prompt, Prompts};
 use super::request_context::RequestContext;
-use super::response::{json_response, to_json};
+use super::response::{respond_json, to_json};
 use super::submission::Submission;
 use crate::engine::{Event, Request, RequestKind};
 use axum::Extension;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -102,7 +102,7 @@ pub async fn create(
     let Some(input) = request.input else {
         return Err(ApiError::invalid_param("input", "missing, expected one or more texts"));
     };
-    let prompts = input.encode(&served, "input").await?;
+    let prompts = input.encode(&app, &served, "input").await?;
     let n_positions = served.config().n_positions;
     if prompts.iter().any(|prompt| prompt.ids.is_empty()) {
         return Err(ApiError::invalid_param(
@@ -123,14 +123,7 @@ pub async fn create(
         prompts.into_iter().map(|prompt| Request { prompt: prompt.ids, kind: RequestKind::Embed }).collect();
     let mut submission = Submission::start(&app, &served, requests, "input")?;
     context.set_prompt_tokens(tokens);
-    while let Some((index, event)) = submission.next().await? {
-        match event {
-            Event::Embedding(vector) => vectors[index] = vector,
-            Event::Failed(error) => return Err(ApiError::internal(error.to_string())),
-            Event::Prompt(_) | Event::Token { .. } | Event::Finished { .. } => {}
-        }
-    }
-    let embedding = |(index, vector): (usize, Vec<f32>)| Embedding {
+    let embedding = move |(index, vector): (usize, Vec<f32>)| Embedding {
         object: "embedding",
         index,
         embedding: match base64 {
@@ -140,7 +133,17 @@ pub async fn create(
             false => Vector::Float(vector),
         },
     };
-    let data = vectors.into_iter().enumerate().map(embedding).collect();
-    let usage = PromptUsage { prompt_tokens: tokens, total_tokens: tokens };
-    Ok(json_response(to_json(&Embeddings { object: "list", data, model: name, usage })).into_response())
+    let body = async move {
+        while let Some((index, event)) = submission.next().await? {
+            match event {
+                Event::Embedding(vector) => vectors[index] = vector,
+                Event::Failed(error) => return Err(ApiError::internal(error.to_string())),
+                Event::Prompt(_) | Event::Token { .. } | Event::Finished { .. } => {}
+            }
+        }
+        let data = vectors.into_iter().enumerate().map(embedding).collect();
+        let usage = PromptUsage { prompt_tokens: tokens, total_tokens: tokens };
+        Ok(to_json(&Embeddings { object: "list", data, model: name, usage }))
+    };
+    respond_json(context, body).await
 }

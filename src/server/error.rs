@@ -19,7 +19,13 @@ pub struct ApiError {
     should_not_retry: bool,
     /// The connection is closed after this response.
     close_connection: bool,
+    /// Tokens of a prompt that was too long, which count against the key's limit all the same.
+    refused_tokens: Option<RefusedTokens>,
 }
+
+/// Tokens of a refused request, an extension of its response.
+#[derive(Clone, Copy, Debug)]
+pub struct RefusedTokens(pub u64);
 
 /// The inner object. All four keys are always present.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -46,7 +52,14 @@ const INVALID: &str = "invalid_request_error";
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         let body = ErrorObject { message: message.into(), kind, param: None, code: None };
-        Self { status, body, retry_after: None, should_not_retry: false, close_connection: false }
+        Self {
+            status,
+            body,
+            retry_after: None,
+            should_not_retry: false,
+            close_connection: false,
+            refused_tokens: None,
+        }
     }
 
     fn code(mut self, code: &'static str) -> Self {
@@ -87,12 +100,29 @@ impl ApiError {
         ))
         .code("context_length_exceeded");
         error.body.param = Some(param.to_string());
+        error.refused_tokens = Some(RefusedTokens(prompt as u64));
         error
     }
 
     /// 401: no API key, or an unknown one.
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, INVALID, message).code("invalid_api_key")
+    }
+
+    /// 403: a host or an origin that is not allowed.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, INVALID, message).code("forbidden")
+    }
+
+    /// 415: a compressed body.
+    pub fn unsupported_encoding(encoding: &str) -> Self {
+        let message = format!("Content-Encoding: found {encoding:?}, expected a body that is not compressed");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, message).code("unsupported_content_encoding")
+    }
+
+    /// 400, 414 or 431: the head of the request is malformed or too large.
+    pub fn malformed(status: StatusCode, message: &str) -> Self {
+        Self::new(status, INVALID, message)
     }
 
     /// 404: no such path.
@@ -145,6 +175,21 @@ impl ApiError {
     fn unavailable(message: &str, retry_after: Duration) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message);
         error.retry_after = Some(retry_after);
+        error
+    }
+
+    /// 503: other requests need all the memory for large bodies.
+    pub fn busy() -> Self {
+        Self::unavailable("the server is busy with other large requests", Duration::from_secs(1))
+    }
+
+    /// 503: too many connections are in use.
+    pub fn too_many_connections() -> Self {
+        let mut error = Self::unavailable(
+            "too many connections are in use; try again in a second",
+            Duration::from_secs(1),
+        );
+        error.close_connection = true;
         error
     }
 
@@ -203,6 +248,9 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.json()).into_response();
+        if let Some(tokens) = self.refused_tokens {
+            response.extensions_mut().insert(tokens);
+        }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.status == StatusCode::UNAUTHORIZED {
@@ -216,6 +264,9 @@ impl IntoResponse for ApiError {
         }
         if self.close_connection {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if self.should_not_retry {
             headers.insert("x-should-retry", HeaderValue::from_static("false"));

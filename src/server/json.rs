@@ -1,8 +1,11 @@
 //! JSON extractor: any Content-Type, one JSON object, and rejections that name the field.
 
 use super::AppState;
+use super::bounded_json::parse_object;
+use super::connection_table::Connection;
 use super::error::ApiError;
-use axum::body::to_bytes;
+use super::request_context::RequestContext;
+use axum::body::{HttpBody, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use serde::de::DeserializeOwned;
@@ -60,11 +63,15 @@ pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
 /// # Errors
 /// 400 for anything but one JSON object with valid and supported fields.
 pub fn parse<T: RequestBody>(bytes: &[u8]) -> Result<T, ApiError> {
+    // A byte order mark is a signature and no part of the text (RFC 8259, section 8.1).
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     if bytes.trim_ascii().is_empty() {
         return Err(ApiError::invalid("the body is empty, expected a JSON object"));
     }
-    let value: Value = serde_json::from_slice(bytes)
-        .map_err(|error| ApiError::invalid(format!("the body is not JSON: {error}")))?;
+    let value = parse_object(bytes).map_err(|error| match error.is_data() {
+        true => ApiError::invalid(format!("the body is not valid: {error}")),
+        false => ApiError::invalid(format!("the body is not JSON: {error}")),
+    })?;
     let Value::Object(fields) = &value else {
         return Err(ApiError::invalid("the body is not a JSON object"));
     };
@@ -77,25 +84,50 @@ pub fn parse<T: RequestBody>(bytes: &[u8]) -> Result<T, ApiError> {
     from_value(&value)
 }
 
-impl<T: RequestBody> FromRequest<Arc<AppState>> for Json<T> {
+impl<T: RequestBody + Send + 'static> FromRequest<Arc<AppState>> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<AppState>) -> Result<Self, ApiError> {
         let limits = &app.http;
-        let content_length =
-            request.headers().get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
-        if content_length.is_some_and(|bytes: u64| bytes > limits.max_body_bytes as u64) {
+        let encodings = request.headers().get_all(header::CONTENT_ENCODING);
+        let encoding =
+            encodings.iter().find(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+        if let Some(encoding) = encoding {
+            return Err(ApiError::unsupported_encoding(&String::from_utf8_lossy(encoding.as_bytes())));
+        }
+        let declared = request.body().size_hint().upper();
+        if declared.is_some_and(|bytes| bytes > limits.max_body_bytes as u64) {
             return Err(ApiError::body_too_large(limits.max_body_bytes));
         }
-        let body = to_bytes(request.into_body(), limits.max_body_bytes);
-        match tokio::time::timeout(limits.body_timeout, body).await {
-            Err(_) => Err(ApiError::timeout()),
-            Ok(Ok(bytes)) => parse(&bytes).map(Json),
-            Ok(Err(error)) if is_length_limit_error(&error) => {
-                Err(ApiError::body_too_large(limits.max_body_bytes))
-            }
-            Ok(Err(error)) => Err(ApiError::invalid(format!("the body could not be read: {error}"))),
+        let connection = request.extensions().get::<Arc<Connection>>().cloned();
+        let context = request.extensions().get::<Arc<RequestContext>>().cloned();
+        let max_bytes = declared.map_or(limits.max_body_bytes, |bytes| bytes as usize);
+        let memory = app.memory.reserve_body(max_bytes, limits.body_timeout).await?;
+        if let Some(connection) = &connection {
+            connection.start_waiting();
         }
+        let body = to_bytes(request.into_body(), limits.max_body_bytes);
+        let body = tokio::time::timeout(limits.body_timeout, body).await;
+        if let Some(connection) = &connection {
+            connection.start_working();
+        }
+        let bytes = match body {
+            Err(_) => return Err(ApiError::timeout()),
+            Ok(Err(error)) if is_length_limit_error(&error) => {
+                return Err(ApiError::body_too_large(limits.max_body_bytes));
+            }
+            Ok(Err(error)) => {
+                return Err(ApiError::invalid(format!("the body could not be read: {error}")));
+            }
+            Ok(Ok(bytes)) => bytes,
+        };
+        if let Some(connection) = &connection {
+            connection.set_unread_body(false);
+        }
+        if let Some(context) = &context {
+            context.keep_body_memory(memory);
+        }
+        app.memory.run_on_body(bytes.len(), move || parse(&bytes)).await.map(Json)
     }
 }
 
@@ -139,6 +171,12 @@ mod tests {
             parse(br#"{"n": null, "names": ["a"], "unknown": {"a": 1}, "suffix": ""}"#).unwrap();
         assert_eq!((request.n, request.names), (None, Some(vec!["a".to_string()])));
         assert_eq!(parse::<TestRequest>(b"{}").unwrap().n, None);
+    }
+
+    #[test]
+    fn byte_order_mark_is_skipped() {
+        assert_eq!(parse::<TestRequest>(b"\xEF\xBB\xBF{\"n\": 1}").unwrap().n, Some(1));
+        assert_eq!(message("\u{feff}"), "the body is empty, expected a JSON object");
     }
 
     #[test]

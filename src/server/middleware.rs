@@ -1,7 +1,8 @@
 //! Middleware: request context and response headers, authorization, and the fallback handlers.
 
 use super::AppState;
-use super::error::ApiError;
+use super::connection_table::Connection;
+use super::error::{ApiError, RefusedTokens};
 use super::rate_limit::format_duration;
 use super::request_context::RequestContext;
 use axum::extract::{MatchedPath, Request, State};
@@ -24,6 +25,9 @@ pub async fn request_context(State(app): State<Arc<AppState>>, mut request: Requ
     let route = format!("{} {path}", method_name(request.method()));
     let context =
         Arc::new(RequestContext::new(format!("req_{}", random_id()), route, Arc::clone(&app.metrics)));
+    if let Some(connection) = request.extensions().get::<Arc<Connection>>() {
+        context.set_connection(Arc::clone(connection));
+    }
     request.extensions_mut().insert(Arc::clone(&context));
     let mut response = next.run(request).await;
     context.set_status(response.status().as_u16());
@@ -53,7 +57,11 @@ pub async fn authorize(State(app): State<Arc<AppState>>, request: Request, next:
     {
         return error.into_response();
     }
-    next.run(request).await
+    let response = next.run(request).await;
+    if let Some(RefusedTokens(tokens)) = response.extensions().get() {
+        app.rate_limiter.take_refused_tokens(&key, *tokens);
+    }
+    response
 }
 
 fn add_response_headers(headers: &mut HeaderMap, app: &AppState, context: &RequestContext) {

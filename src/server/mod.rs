@@ -11,18 +11,23 @@
 //! server-sent events ([`response`]). The [engines](crate::engine) compute on their own threads; the server's
 //! two threads only do I/O.
 
+mod access;
+mod bounded_json;
 pub mod chat;
 pub mod chat_response;
 pub mod choice_buffer;
 pub mod completions;
 pub mod completions_response;
+mod connection_table;
 mod connections;
 pub mod embeddings;
 pub mod error;
+mod http_stream;
 pub mod in_process;
 pub mod json;
 pub mod key_file;
 pub mod keys;
+mod memory;
 pub mod metrics;
 pub mod middleware;
 pub mod models;
@@ -38,8 +43,10 @@ pub mod tokenize;
 use crate::chat::ChatTemplate;
 use crate::engine::{Engine, EngineOptions};
 use crate::{Error, Hornbook, Result};
+use access::AccessPolicy;
 use error::ApiError;
 use keys::Keyring;
+use memory::RequestMemory;
 use metrics::Metrics;
 use models::ModelRegistry;
 use rate_limit::RateLimiter;
@@ -68,6 +75,8 @@ pub struct ServerOptions {
     pub no_auth: bool,
     /// Origins allowed by CORS, besides loopback ones; `*` allows any.
     pub cors_origins: Vec<String>,
+    /// Host names that a server on a loopback address answers for, besides loopback ones; `*` allows any.
+    pub allowed_hosts: Vec<String>,
     /// Chat template file; without one, each model's own template or a transcript.
     pub chat_template: Option<PathBuf>,
     /// Whether to write prompts to the log.
@@ -92,8 +101,11 @@ pub struct HttpLimits {
     pub body_timeout: Duration,
     /// Maximum time a write to a client that does not read may block.
     pub write_timeout: Duration,
-    /// Maximum number of open connections; further ones wait to be accepted.
+    /// Maximum number of open connections; a further one takes the place of the one that has waited longest
+    /// for its client.
     pub max_connections: usize,
+    /// Maximum number of open connections from one address.
+    pub max_connections_per_address: usize,
 }
 
 impl Default for HttpLimits {
@@ -104,6 +116,7 @@ impl Default for HttpLimits {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(60),
             max_connections: 1024,
+            max_connections_per_address: 768,
         }
     }
 }
@@ -117,6 +130,7 @@ impl Default for ServerOptions {
             key_file: None,
             no_auth: false,
             cors_origins: vec![],
+            allowed_hosts: vec![],
             chat_template: None,
             log_prompts: false,
             engine: EngineOptions::default(),
@@ -136,6 +150,7 @@ pub struct AppState {
     log_prompts: bool,
     max_concurrency: usize,
     http: HttpLimits,
+    memory: RequestMemory,
     phase: watch::Receiver<Phase>,
 }
 
@@ -195,6 +210,7 @@ impl LoadedOptions {
             log_prompts: options.log_prompts,
             max_concurrency: options.engine.max_concurrency,
             http: options.http,
+            memory: RequestMemory::new(options.http.max_body_bytes),
             phase,
         }))
     }
@@ -227,6 +243,7 @@ impl BoundServer {
             )));
         }
         let (http, grace_period) = (options.http, options.grace_period);
+        let access = AccessPolicy::new(address.ip(), &options.allowed_hosts, &options.cors_origins);
         let loaded = LoadedOptions::new(options)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(HTTP_THREADS)
@@ -237,7 +254,7 @@ impl BoundServer {
         let listener = runtime.block_on(connections::listen(address))?;
         let address = listener.local_addr().unwrap_or(address);
         let (app, phase) = (Arc::default(), watch::Sender::new(Phase::Serving));
-        let serve = connections::serve(listener, Arc::clone(&app), http, phase.clone(), grace_period);
+        let serve = connections::serve(listener, Arc::clone(&app), http, access, phase.clone(), grace_period);
         let connections = runtime.spawn(serve);
         Ok(Self { address, loaded, app, phase, connections, runtime })
     }

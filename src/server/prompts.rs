@@ -1,5 +1,6 @@
 //! Prompts of a request: one or several, as text or as token ids.
 
+use super::AppState;
 use super::error::ApiError;
 use super::models::ServedModel;
 use serde::Deserialize;
@@ -53,12 +54,17 @@ impl Prompts {
     /// vocabulary.
     pub async fn encode(
         self,
+        app: &AppState,
         served: &Arc<ServedModel>,
         param: &'static str,
     ) -> Result<Vec<Prompt>, ApiError> {
         let served = Arc::clone(served);
-        let encoded = tokio::task::spawn_blocking(move || self.encode_all(&served, param));
-        encoded.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
+        let bytes = match &self {
+            Self::Text(text) => text.len(),
+            Self::Texts(texts) => texts.iter().map(String::len).max().unwrap_or_default(),
+            Self::Ids(_) | Self::IdLists(_) => 0,
+        };
+        app.memory.run(bytes, move || self.encode_all(&served, param)).await
     }
 
     fn encode_all(self, served: &ServedModel, param: &str) -> Result<Vec<Prompt>, ApiError> {
@@ -85,6 +91,11 @@ impl Prompts {
 
 fn encode_text(served: &ServedModel, text: String, param: &str) -> Result<Prompt, ApiError> {
     let tokenizer = served.tokenizer(param)?;
+    let n_positions = served.config().n_positions;
+    let min_tokens = tokenizer.min_token_count(&text);
+    if min_tokens > n_positions {
+        return Err(ApiError::context_length_exceeded(param, n_positions, min_tokens, 0));
+    }
     let ids = tokenizer.encode(&text, text == END_OF_TEXT);
     let ids = ids.map_err(|error| ApiError::invalid_param(param, error.to_string()))?;
     Ok(Prompt { ids, text })
@@ -94,6 +105,10 @@ fn check_ids(served: &ServedModel, ids: Vec<u32>, param: &str) -> Result<Prompt,
     let vocab_size = served.config().vocab_size;
     if ids.is_empty() {
         return Err(ApiError::invalid_param(param, "found an empty list, expected at least one token id"));
+    }
+    let n_positions = served.config().n_positions;
+    if ids.len() > n_positions {
+        return Err(ApiError::context_length_exceeded(param, n_positions, ids.len(), 0));
     }
     if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
         return Err(ApiError::invalid_param(param, crate::Error::TokenId { id, vocab_size }.to_string()));

@@ -133,6 +133,15 @@ impl RateLimiter {
         Ok(Some(Reservation { limiter: Arc::clone(self), key: key.name.clone(), tokens }))
     }
 
+    /// Takes the tokens of a refused request from the key's limit, at most as many as are left.
+    pub fn take_refused_tokens(&self, key: &Key, tokens: u64) {
+        let Some(limit) = key.tokens_per_minute else { return };
+        self.with_buckets(key, |buckets| {
+            let used = buckets.tokens.refill(limit, Instant::now());
+            buckets.tokens.used = (used + tokens as f64).min(limit as f64).max(used);
+        });
+    }
+
     /// Returns the state of the request and token buckets that have a limit.
     pub fn state(&self, key: &Key) -> [(&'static str, Option<BucketState>); 2] {
         let now = Instant::now();
@@ -205,6 +214,18 @@ mod tests {
         let unlimited = Key::named("b");
         assert!(limiter.reserve_tokens(&unlimited, u64::MAX).unwrap().is_none());
         limiter.take_request(&unlimited).unwrap();
+    }
+
+    #[test]
+    fn refused_tokens_count_up_to_the_limit() {
+        let limiter = Arc::new(RateLimiter::default());
+        let key = Key { tokens_per_minute: Some(100), ..Key::named("a") };
+        limiter.take_refused_tokens(&key, 30);
+        assert!(limiter.reserve_tokens(&key, 71).is_err());
+        limiter.take_refused_tokens(&key, 1_000_000);
+        let [_, (_, state)] = limiter.state(&key);
+        let state = state.unwrap();
+        assert!(state.remaining == 0 && state.reset <= Duration::from_secs(60), "{state:?}");
     }
 
     #[test]

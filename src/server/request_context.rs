@@ -1,5 +1,6 @@
 //! Request context: the facts recorded about a request while it runs, and its log line when it ends.
 
+use super::connection_table::Connection;
 use super::keys::Key;
 use super::metrics::Metrics;
 use super::rate_limit::Reservation;
@@ -7,6 +8,7 @@ use crate::engine::Event;
 use crate::generate::FinishReason;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Context of a request, shared by middleware, handler and event stream. Dropping the last reference ends the
 /// request: its unused tokens are refunded, its metrics recorded and its log line written.
@@ -31,6 +33,8 @@ struct RequestRecord {
     first_token: Option<Duration>,
     reason: Option<FinishReason>,
     reservation: Option<Reservation>,
+    connection: Option<Arc<Connection>>,
+    body_memory: Option<OwnedSemaphorePermit>,
     /// A stream has started and not finished.
     stream_open: bool,
     status: Option<u16>,
@@ -59,6 +63,29 @@ impl RequestContext {
     /// Sets the authenticated key.
     pub fn set_key(&self, key: Arc<Key>) {
         self.record().key = Some(key);
+    }
+
+    /// Sets the connection the request came by.
+    pub fn set_connection(&self, connection: Arc<Connection>) {
+        self.record().connection = Some(connection);
+    }
+
+    /// Returns the connection the request came by; `None` in process.
+    pub fn connection(&self) -> Option<Arc<Connection>> {
+        self.record().connection.clone()
+    }
+
+    /// Keeps the memory reserved for the request's body until the request ends.
+    pub fn keep_body_memory(&self, permit: Option<OwnedSemaphorePermit>) {
+        self.record().body_memory = permit;
+    }
+
+    /// Waits until the client has closed its side of the connection.
+    pub async fn closed_by_client(&self) {
+        match self.connection() {
+            Some(connection) => connection.closed_by_client().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Sets the model name, as given in the request.

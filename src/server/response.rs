@@ -7,6 +7,7 @@ use super::request_context::RequestContext;
 use super::submission::Submission;
 use crate::engine::Event;
 use crate::generate::completion::Usage;
+use axum::body::Body;
 use axum::http::header;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -16,8 +17,12 @@ use serde_json::Value;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::timeout;
 use utoipa::ToSchema;
+
+/// Interval at which a client that has closed its side gets a piece of its response.
+const HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// The fields that completions, chat completions and their chunks share.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -104,26 +109,69 @@ pub async fn respond(
     mode: ResponseMode,
 ) -> Result<Response, ApiError> {
     let ResponseMode::Stream { include_usage } = mode else {
-        while let Some((prompt, event)) = submission.next().await? {
-            context.record_event(&event);
-            match event {
-                Event::Failed(error) => return Err(ApiError::internal(error.to_string())),
-                event => builder.push_event(prompt, event),
+        let recorded = Arc::clone(&context);
+        let body = async move {
+            while let Some((prompt, event)) = submission.next().await? {
+                recorded.record_event(&event);
+                match event {
+                    Event::Failed(error) => return Err(ApiError::internal(error.to_string())),
+                    event => builder.push_event(prompt, event),
+                }
             }
-        }
-        return Ok(json_response(builder.into_body()).into_response());
+            Ok(builder.into_body())
+        };
+        return respond_json(context, body).await;
     };
     context.stream_started();
-    let stream =
-        EventStream { context, builder, submission, include_usage, ready: VecDeque::new(), finished: false };
-    let events = unfold(stream, |mut stream| async {
-        let data = stream.next().await?;
-        Some((Ok::<_, Infallible>(sse::Event::default().data(data)), stream))
-    });
+    let stream = EventStream {
+        context,
+        builder,
+        submission,
+        include_usage,
+        ready: VecDeque::new(),
+        half_closed: false,
+        finished: false,
+    };
+    let events =
+        unfold(stream, |mut stream| async { Some((Ok::<_, Infallible>(stream.next().await?), stream)) });
     let mut response = Sse::new(events).keep_alive(KeepAlive::new()).into_response();
     // Disables response buffering in nginx and other proxies.
     response.headers_mut().insert("x-accel-buffering", header::HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// Responds with a JSON body once it is computed.
+///
+/// A client that closes its side meanwhile has gone, or waits for the rest of its response. To find out, the
+/// response begins with white space: a client that has gone resets the connection, which cancels the request.
+///
+/// # Errors
+/// Those of `body`, unless the response has begun: then the body is the error object.
+pub async fn respond_json(
+    context: Arc<RequestContext>,
+    body: impl Future<Output = Result<String, ApiError>> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let mut body = Box::pin(body);
+    tokio::select! {
+        biased;
+        body = &mut body => return Ok(json_response(body?).into_response()),
+        () = context.closed_by_client() => context.stream_started(),
+    }
+    let pieces = unfold(Some(body), move |body| {
+        let context = Arc::clone(&context);
+        async move {
+            let mut body = body?;
+            let (piece, rest) = match timeout(HEARTBEAT, &mut body).await {
+                Err(_) => (" ".to_string(), Some(body)),
+                Ok(done) => {
+                    context.stream_finished();
+                    (done.unwrap_or_else(|error| error.json()), None)
+                }
+            };
+            Some((Ok::<_, Infallible>(piece), rest))
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response())
 }
 
 /// Stream of SSE events. Dropping it, as hyper does when the client disconnects, cancels the request.
@@ -133,20 +181,25 @@ struct EventStream<B> {
     submission: Submission,
     include_usage: bool,
     ready: VecDeque<String>,
+    /// The client has closed its side.
+    half_closed: bool,
     finished: bool,
 }
 
 impl<B: ResponseBuilder> EventStream<B> {
-    /// Returns the data of the next event, or `None` after the last.
-    async fn next(&mut self) -> Option<String> {
+    /// Returns the next event, or `None` after the last.
+    async fn next(&mut self) -> Option<sse::Event> {
         loop {
             if let Some(data) = self.ready.pop_front() {
-                return Some(data);
+                return Some(sse::Event::default().data(data));
             }
             if self.finished {
                 return None;
             }
-            match self.submission.next().await {
+            let Some(next) = self.next_engine_event().await else {
+                return Some(sse::Event::default().comment(""));
+            };
+            match next {
                 Ok(Some((_, Event::Failed(error)))) => self.fail(&ApiError::internal(error.to_string())),
                 Ok(Some((prompt, event))) => {
                     self.context.record_event(&event);
@@ -161,6 +214,19 @@ impl<B: ResponseBuilder> EventStream<B> {
                 Err(error) => self.fail(&error),
             }
         }
+    }
+
+    /// Returns the next engine event. `None` where the client has closed its side and no event came in time: a
+    /// comment shows whether the client has gone.
+    async fn next_engine_event(&mut self) -> Option<Result<Option<(usize, Event)>, ApiError>> {
+        if !self.half_closed {
+            tokio::select! {
+                biased;
+                event = self.submission.next() => return Some(event),
+                () = self.context.closed_by_client() => self.half_closed = true,
+            }
+        }
+        timeout(HEARTBEAT, self.submission.next()).await.ok()
     }
 
     /// Ends the stream after the events that are ready.

@@ -1,5 +1,6 @@
 //! The route table. Every path works with and without the `/v1` prefix, and with repeated slashes.
 
+use super::access::origin_is_allowed;
 use super::{AppState, chat, completions, embeddings, metrics, middleware, models, tokenize};
 use axum::Router;
 use axum::http::{HeaderValue, Method, Uri};
@@ -8,7 +9,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::json;
 use std::sync::Arc;
-use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer, ExposeHeaders};
+use tower_http::cors::{AllowHeaders, AllowOrigin, AllowPrivateNetwork, CorsLayer, ExposeHeaders};
 use utoipa::OpenApi;
 
 /// The OpenAPI description served at `/openapi.json`.
@@ -27,7 +28,7 @@ use utoipa::OpenApi;
         health
     )
 )]
-struct ApiDescription;
+pub(super) struct ApiDescription;
 
 /// Returns the router with all routes and middleware.
 pub fn router(app: Arc<AppState>) -> Router {
@@ -68,9 +69,7 @@ async fn health() -> Response {
 /// Returns a CORS layer that allows loopback origins and the configured ones.
 fn cors_layer(allowed: Vec<String>) -> CorsLayer {
     let is_allowed = move |origin: &HeaderValue, _: &axum::http::request::Parts| {
-        origin.to_str().is_ok_and(|origin| {
-            is_loopback(origin) || allowed.iter().any(|allowed| allowed == "*" || allowed == origin)
-        })
+        origin.to_str().is_ok_and(|origin| origin_is_allowed(origin, &allowed))
     };
     let names = ["x-request-id", "openai-processing-ms", "retry-after", "retry-after-ms"];
     let rate_limits = ["limit", "remaining", "reset"]
@@ -78,21 +77,12 @@ fn cors_layer(allowed: Vec<String>) -> CorsLayer {
         .flat_map(|field| ["requests", "tokens"].map(|resource| format!("x-ratelimit-{field}-{resource}")));
     let exposed = names.into_iter().map(String::from).chain(rate_limits);
     CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(is_allowed))
+        .allow_origin(AllowOrigin::predicate(is_allowed.clone()))
+        .allow_private_network(AllowPrivateNetwork::predicate(is_allowed))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request()) // Authorization and the clients' x-stainless-*
         .expose_headers(ExposeHeaders::list(exposed.filter_map(|name| name.try_into().ok())))
         .max_age(std::time::Duration::from_secs(3600))
-}
-
-/// Returns whether an origin is on a loopback address, such as `http://localhost:3000`.
-fn is_loopback(origin: &str) -> bool {
-    let Some((_, host)) = origin.split_once("://") else { return false };
-    let host = match host.strip_prefix('[') {
-        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
-        None => host.rsplit_once(':').map_or(host, |(host, _)| host),
-    };
-    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 /// Returns the URI with its path normalized: without the `/v1` prefix and empty segments, so `/v1//engines/`
@@ -127,30 +117,6 @@ mod tests {
             ("http://host/v1/models", "/models"),
         ] {
             assert_eq!(normalize_path(&path.parse().unwrap()).unwrap().to_string(), normalized, "{path}");
-        }
-    }
-
-    #[test]
-    fn only_loopback_hosts_are_loopback_origins() {
-        for origin in [
-            "http://localhost",
-            "http://localhost:3000",
-            "https://127.0.0.1:8080",
-            "http://[::1]:1",
-            "http://127.9.9.9",
-        ] {
-            assert!(is_loopback(origin), "{origin}");
-        }
-        for origin in [
-            "null",
-            "http://localhost.evil.com",
-            "http://127.0.0.1.evil.com",
-            "http://evil.com:80",
-            "http://[::2]:1",
-            "http://evil.com/localhost",
-            "",
-        ] {
-            assert!(!is_loopback(origin), "{origin}");
         }
     }
 }

@@ -13,6 +13,9 @@ use serde_json::json;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
+/// Maximum size of a text, which takes a hundred times as much memory to tokenize.
+const MAX_TEXT_BYTES: usize = 1 << 20;
+
 /// A request to tokenize a text.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct TokenizeRequest {
@@ -53,12 +56,15 @@ pub async fn tokenize(
     };
     let special = request.special.unwrap_or(false);
     let max_model_len = served.config().n_positions;
-    // On a blocking thread, since a long text takes a while.
-    let encoded = tokio::task::spawn_blocking(move || {
+    if text.len() > MAX_TEXT_BYTES {
+        let message = format!("found {} bytes of text, expected at most {MAX_TEXT_BYTES}", text.len());
+        return Err(ApiError::invalid_param("prompt", message));
+    }
+    let encoded = app.memory.run(text.len(), move || {
         let tokenizer = served.tokenizer("prompt")?;
         tokenizer.encode(&text, special).map_err(|error| ApiError::invalid_param("prompt", error.to_string()))
     });
-    let tokens = encoded.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))?;
+    let tokens = encoded.await?;
     Ok(json_object(&json!({"count": tokens.len(), "max_model_len": max_model_len, "tokens": tokens})))
 }
 

@@ -26,6 +26,10 @@ pub use utf8_decoder::Utf8Decoder;
 use files::{TokenizerSpec, invalid};
 use token_bytes::TokenBytes;
 
+/// Bytes of text a token is assumed to stand for at most, on average, where a normalizer or pre-tokenizer may
+/// shorten the text.
+const ASSUMED_TOKEN_LEN: usize = 1024;
+
 /// A byte-level BPE tokenizer.
 pub struct Tokenizer {
     normalizer: Option<NormalizerWrapper>,
@@ -36,6 +40,7 @@ pub struct Tokenizer {
     /// Matches added tokens that are not special; names of special tokens are plain text.
     without_special: AddedVocabulary,
     token_bytes: TokenBytes,
+    max_token_len: usize,
 }
 
 impl Tokenizer {
@@ -79,6 +84,11 @@ impl Tokenizer {
                 ));
             }
         }
+        // Whether every byte of a text is in a token: nothing is removed from it before BPE.
+        let keeps_text = spec.normalizer.is_none()
+            && matches!(&spec.pre_tokenizer, Some(PreTokenizerWrapper::ByteLevel(_)))
+            && spec.added_tokens.iter().all(|(_, token)| !token.lstrip && !token.rstrip);
+        let max_token_len = if keeps_text { token_bytes.max_len().max(1) } else { ASSUMED_TOKEN_LEN };
         let mut without_special = with_special.clone();
         without_special.set_encode_special_tokens(true);
         Ok(Self {
@@ -88,6 +98,7 @@ impl Tokenizer {
             with_special,
             without_special,
             token_bytes,
+            max_token_len,
         })
     }
 
@@ -109,6 +120,12 @@ impl Tokenizer {
             Ok(encoding.get_ids().to_vec())
         };
         encode().map_err(|e| Error::Message(format!("the text cannot be tokenized: {e}")))
+    }
+
+    /// Returns a lower bound of the number of tokens of a text, known by its length: a text far too long need
+    /// not be tokenized, which takes a hundred times its memory.
+    pub fn min_token_count(&self, text: &str) -> usize {
+        text.len().div_ceil(self.max_token_len)
     }
 
     /// Decodes token ids to text: concatenates their bytes and replaces invalid UTF-8 with U+FFFD. Special

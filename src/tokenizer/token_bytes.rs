@@ -86,6 +86,11 @@ impl TokenBytes {
         }
     }
 
+    /// Returns the length of the longest token.
+    pub fn max_len(&self) -> usize {
+        self.starts.windows(2).map(|pair| (pair[1] - pair[0]) as usize).max().unwrap_or_default()
+    }
+
     pub fn len(&self) -> usize {
         self.starts.len() - 1
     }

@@ -178,7 +178,7 @@ impl Client {
         let length =
             if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
         let mut stream = self.send(&format!(
-            "{method_and_path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}{length}\r\n{body}"
+            "{method_and_path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}{length}\r\n{body}"
         ));
         let mut bytes = vec![];
         stream.read_to_end(&mut bytes).unwrap();
@@ -207,7 +207,10 @@ impl Client {
     /// Opens a connection and posts this body, without reading the response.
     pub fn start_post(&self, path: &str, body: &Value) -> TcpStream {
         let body = body.to_string();
-        self.send(&format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+        self.send(&format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ))
     }
 
     /// Returns the value of a metric.

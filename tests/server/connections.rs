@@ -80,8 +80,8 @@ fn incomplete_headers_and_body_time_out() {
         options.http.header_timeout = Duration::from_millis(200);
     });
     let mut text = String::new();
-    let mut incomplete =
-        server.send("POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{\"prompt\"");
+    let mut incomplete = server
+        .send("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{\"prompt\"");
     incomplete.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 408") && text.contains("request_timeout"), "{text}");
     for head in ["POST /v1/completions HTTP/1.1\r\nhost:", ""] {
@@ -91,7 +91,7 @@ fn incomplete_headers_and_body_time_out() {
         assert!(start.elapsed() < TIMEOUT);
     }
     // An idle keep-alive connection is closed too.
-    let mut connection = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut connection = server.send("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
     connection.read_to_end(&mut vec![]).unwrap();
     server.get("/health").ok();
 }
@@ -158,13 +158,13 @@ fn requests_before_models_are_loaded_get_503() {
         assert_eq!((response.header("retry-after"), response.header("retry-after-ms")), ("1", "1000"));
         assert!(response.text.contains("loading its models"), "{}", response.text);
     }
-    let mut connection = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut connection = server.send("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
     let mut head = [0; 12];
     connection.read_exact(&mut head).unwrap();
     assert_eq!(&head, b"HTTP/1.1 503");
     let running = bound.serve(vec![open("fable")]).unwrap();
     // On the same connection.
-    connection.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    connection.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut rest = String::new();
     connection.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("HTTP/1.1 200 OK"), "{rest}");
@@ -176,7 +176,7 @@ fn requests_before_models_are_loaded_get_503() {
 #[test]
 fn shutdown_finishes_streams_and_rejects_new_requests() {
     let server = fable();
-    let mut connection = server.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut connection = server.send("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
     let mut running = server.start_post("/v1/completions", &long_request(true));
     server.wait_for("hornbook_sequences_running", |running| running == 4.0);
     let address = server.address();
@@ -203,7 +203,7 @@ fn shutdown_finishes_streams_and_rejects_new_requests() {
     assert!(text.contains("data: [DONE]"), "{}", &text[text.len().saturating_sub(200)..]);
     waiter.join().unwrap();
     assert!(std::net::TcpStream::connect(address).is_err());
-    let _ = connection.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    let _ = connection.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
     let mut rest = String::new();
     let _ = connection.read_to_string(&mut rest); // closed by either side
     assert_eq!(rest.matches("HTTP/1.1 200").count(), 1, "{rest}");

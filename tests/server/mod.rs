@@ -5,11 +5,13 @@ pub mod client;
 mod commands;
 mod connections;
 mod embeddings;
+mod endings;
 mod errors;
 mod fields;
 mod generation;
 mod keys;
 mod logprobs;
+mod memory;
 mod routes;
 mod streams;
 
