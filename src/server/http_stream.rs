@@ -1,5 +1,5 @@
-//! The byte stream of a connection, with the endings that hyper lacks: rejections of malformed requests have a
-//! JSON body, and a response to a request whose body is unread reaches the client (RFC 9112, section 9.6).
+//! The byte stream of a connection, with the endings that hyper lacks: rejections of malformed requests have
+//! a JSON body, and a response to a request whose body is unread reaches the client (RFC 9112, section 9.6).
 
 use super::connection_table::Connection;
 use super::error::ApiError;
@@ -118,7 +118,8 @@ fn replacement(response: &[u8]) -> Option<Vec<u8>> {
     let status = StatusCode::from_u16(status).ok().filter(|_| is_empty)?;
     let body = ApiError::malformed(status, message).json();
     let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n",
         body.len()
     );
     Some((head + &body).into_bytes())

@@ -69,6 +69,9 @@ pub fn parse<T: RequestBody>(bytes: &[u8]) -> Result<T, ApiError> {
         return Err(ApiError::invalid("the body is empty, expected a JSON object"));
     }
     let value = parse_object(bytes).map_err(|error| match error.is_data() {
+        true if !bytes.trim_ascii_start().starts_with(b"{") => {
+            ApiError::invalid("the body is not a JSON object")
+        }
         true => ApiError::invalid(format!("the body is not valid: {error}")),
         false => ApiError::invalid(format!("the body is not JSON: {error}")),
     })?;
