@@ -60,8 +60,8 @@ pub struct Serve {
     #[arg(long, value_name = "ORIGIN", help_heading = "Network")]
     cors: Vec<String>,
 
-    /// Answer requests that name this host, e.g. a name in /etc/hosts, or * for any (repeatable); on a loopback
-    /// address, only localhost, loopback addresses and --host are answered otherwise
+    /// Answer requests that name this host, e.g. a name in /etc/hosts, or * for any (repeatable); otherwise
+    /// a server on a loopback address answers only localhost, loopback addresses and --host
     #[arg(long, value_name = "HOST", help_heading = "Network")]
     allowed_host: Vec<String>,
 

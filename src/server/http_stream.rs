@@ -147,8 +147,9 @@ impl AsyncWrite for HttpStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Closes the sending side. Where the client may still send, as a body that nobody reads, closing the other
-    /// one would reset the connection and take the response with it: it is read until the client closes it.
+    /// Closes the sending side. Where the client may still send, as a body that nobody reads, closing the
+    /// other one would reset the connection and take the response with it: it is read until the client closes
+    /// it.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let this = self.get_mut();
         if this.pause.is_none() {

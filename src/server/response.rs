@@ -216,8 +216,8 @@ impl<B: ResponseBuilder> EventStream<B> {
         }
     }
 
-    /// Returns the next engine event. `None` where the client has closed its side and no event came in time: a
-    /// comment shows whether the client has gone.
+    /// Returns the next engine event. `None` where the client has closed its side and no event came in time:
+    /// a comment shows whether the client has gone.
     async fn next_engine_event(&mut self) -> Option<Result<Option<(usize, Event)>, ApiError>> {
         if !self.half_closed {
             tokio::select! {

@@ -178,7 +178,8 @@ impl Client {
         let length =
             if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
         let mut stream = self.send(&format!(
-            "{method_and_path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}{length}\r\n{body}"
+            "{method_and_path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             {headers}{length}\r\n{body}"
         ));
         let mut bytes = vec![];
         stream.read_to_end(&mut bytes).unwrap();

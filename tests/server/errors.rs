@@ -118,7 +118,8 @@ fn every_error_is_a_json_error_object() {
     let large = format!("{{\"prompt\": \"{}\"}}", "a".repeat(1000));
     assert_eq!(server.post_text("/v1/completions", &large).error().0, 413);
     let chunked = format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len());
-    let stream = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    let stream = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         transfer-encoding: chunked\r\n\r\n";
     let mut connection = server.send(&format!("{stream}{chunked}"));
     let mut text = String::new();
     std::io::Read::read_to_string(&mut connection, &mut text).unwrap();

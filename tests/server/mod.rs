@@ -5,7 +5,6 @@ pub mod client;
 mod commands;
 mod connections;
 mod embeddings;
-mod endings;
 mod errors;
 mod fields;
 mod generation;
@@ -13,6 +12,7 @@ mod keys;
 mod logprobs;
 mod memory;
 mod routes;
+mod strangers;
 mod streams;
 
 use serde_json::Value;

@@ -1,4 +1,5 @@
-//! Endings of connections: responses to requests whose body is unread, half-closed clients, malformed requests.
+//! Connections of strangers: responses to requests whose body is unread, half-closed clients, malformed
+//! heads, silent connections, foreign hosts and origins.
 
 use super::client::{Client, TIMEOUT, TestServer, fable, serve, wait};
 use serde_json::{Value, json};
