@@ -24,6 +24,7 @@
 
 mod answer;
 mod conversation;
+mod jinja;
 mod template;
 
 pub use answer::{Answer, AnswerStats};

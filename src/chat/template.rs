@@ -5,16 +5,15 @@
 //! stop strings at the next speaker. A model's own template, or the user's, is Jinja as in Hugging Face
 //! tokenizers, with `messages`, `add_generation_prompt`, `bos_token` and `eos_token`.
 
+use super::jinja::Jinja;
 use crate::checkpoint::ModelChatTemplate;
 use crate::{Error, Hornbook, Result};
-use minijinja::syntax::SyntaxConfig;
+use minijinja::context;
 use minijinja::value::{Serde, Value};
-use minijinja::{Environment, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 const TRANSCRIPT: &str = include_str!("transcript.jinja");
-const TEMPLATE_NAME: &str = "chat";
 
 /// Stop strings of the built-in template: the next speaker.
 const TRANSCRIPT_STOP: [&str; 2] = ["\nUser:", "\nAssistant:"];
@@ -49,7 +48,7 @@ impl ChatMessage {
 /// A Jinja template that renders messages into a prompt.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    jinja: Jinja,
     built_in: bool,
     stop: Vec<String>,
 }
@@ -61,20 +60,28 @@ impl ChatTemplate {
     /// None for the built-in text, which is tested.
     pub fn transcript() -> Result<Self> {
         let stop = TRANSCRIPT_STOP.map(String::from).into();
-        Ok(Self { built_in: true, stop, ..Self::new(Path::new("transcript.jinja"), TRANSCRIPT.to_string())? })
+        Ok(Self { built_in: true, stop, ..Self::parse(Path::new("transcript.jinja"), TRANSCRIPT)? })
     }
 
     /// Reads a template from a file.
     ///
     /// # Errors
-    /// [`Error::Io`], and [`Error::Message`] for invalid Jinja.
+    /// [`Error::Io`], and [`Error::Message`] for a file that is no chat template.
     pub fn open(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
             path: path.into(),
             action: "read",
             source,
         })?;
-        Self::new(path, text)
+        let template = Self::parse(path, &text)?;
+        match template.jinja.reads("messages") {
+            true => Ok(template),
+            false => Err(Error::Message(format!(
+                "{}: found text that never reads `messages`, expected a Jinja chat template, such as \
+                 {{% for message in messages %}}{{{{ message.content }}}}{{% endfor %}}",
+                path.display()
+            ))),
+        }
     }
 
     /// The model's own template, or the built-in one if it has none.
@@ -86,27 +93,20 @@ impl ChatTemplate {
         match hornbook.chat_template_files().read()? {
             Some(ModelChatTemplate { file, text }) => {
                 let stop = hornbook.generation_config().stop_strings.clone().unwrap_or_default();
-                Ok(Self { stop, ..Self::new(&file, text)? })
+                Ok(Self { stop, ..Self::parse(&file, &text)? })
             }
             None => Self::transcript(),
         }
     }
 
-    fn new(path: &Path, text: String) -> Result<Self> {
-        let mut environment = Environment::new();
-        // The settings of transformers.
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|error| Error::Message(one_line(&error)))?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        let raise = |message: String| -> std::result::Result<String, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        };
-        environment.add_function("raise_exception", raise);
-        environment.add_template_owned(TEMPLATE_NAME, text).map_err(|error| {
-            let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
-            Error::Message(format!("{}: {line}{}", path.display(), one_line(&error)))
-        })?;
-        Ok(Self { environment, built_in: false, stop: vec![] })
+    /// Compiles the text of a template; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Message`] for invalid Jinja.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        let jinja = Jinja::compile(text)
+            .map_err(|problem| Error::Message(format!("{}: {problem}", path.display())))?;
+        Ok(Self { jinja, built_in: false, stop: vec![] })
     }
 
     /// Renders messages into a prompt, as text and as tokens.
@@ -141,15 +141,15 @@ impl ChatTemplate {
                 expected: "system, developer, user or assistant".into(),
             });
         }
-        let rendered = self.environment.get_template(TEMPLATE_NAME).and_then(|template| {
-            template.render(context! {
-                messages => Value::from(Serde(messages)),
-                add_generation_prompt => true,
-                bos_token,
-                eos_token,
-            })
+        let rendered = self.jinja.render(context! {
+            messages => Value::from(Serde(messages)),
+            tools => (),
+            documents => (),
+            add_generation_prompt => true,
+            bos_token,
+            eos_token,
         });
-        rendered.map_err(|error| Error::Message(format!("chat template: {}", one_line(&error))))
+        rendered.map_err(|problem| Error::Message(format!("chat template: {problem}")))
     }
 
     /// Stop strings of an answer.
@@ -168,10 +168,6 @@ impl ChatTemplate {
     }
 }
 
-fn one_line(error: &minijinja::Error) -> String {
-    error.detail().map_or_else(|| error.kind().to_string(), String::from).replace('\n', " ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,7 +177,7 @@ mod tests {
     }
 
     fn open(text: &str) -> Result<ChatTemplate> {
-        ChatTemplate::new(Path::new("own.jinja"), text.to_string())
+        ChatTemplate::parse(Path::new("own.jinja"), text)
     }
 
     #[test]
@@ -243,6 +239,9 @@ mod tests {
     fn invalid_jinja_error_names_file_and_line() {
         let error = open("a\n{% for %}").unwrap_err().to_string();
         assert!(error.starts_with("own.jinja: line 2: ") && !error.contains('\n'), "{error}");
+        let readme = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/LICENSE-MIT"));
+        let error = ChatTemplate::open(readme).unwrap_err().to_string();
+        assert!(error.contains("LICENSE-MIT: found text that never reads `messages`"), "{error}");
         let error = ChatTemplate::open(Path::new("/no/such.jinja")).unwrap_err().to_string();
         assert!(error.starts_with("/no/such.jinja: cannot read"), "{error}");
     }

@@ -13,7 +13,7 @@ use super::request_context::RequestContext;
 use super::response::{CompletionResponse, respond};
 use super::submission::Submission;
 use crate::Error;
-use crate::chat::ChatMessage;
+use crate::chat::{ChatMessage, ChatTemplate};
 use crate::engine::{CompletionParams, Request, RequestKind, SubmitError};
 use axum::Extension;
 use axum::extract::{Path, State};
@@ -177,8 +177,9 @@ pub async fn create(
     let (requested_max_tokens, _) = request.parameters.max_tokens()?;
     let top_logprobs = request.top_logprobs()?;
     let mut options = request.parameters.options(served.default_sampling(), served.config().vocab_size, 0)?;
-    options.stop.extend_from_slice(served.template.stop());
-    let (text, prompt) = apply_template(&app, &served, request.chat_messages()?).await?;
+    let template = Arc::clone(served.template()?);
+    options.stop.extend_from_slice(template.stop());
+    let (text, prompt) = apply_template(&app, &served, &template, request.chat_messages()?).await?;
     if app.log_prompts {
         context.set_prompt(text);
     }
@@ -212,7 +213,7 @@ pub async fn create(
     let builder = ChatResponseBuilder {
         response: CompletionResponse::new("chatcmpl", object, &name, None),
         chunk: CompletionResponse::new("chatcmpl", object, &name, None),
-        trim_start: served.template.trims_answer(),
+        trim_start: template.trims_answer(),
         served,
         prompt_tokens,
         choices: (0..n).map(|_| Default::default()).collect(),
@@ -226,13 +227,14 @@ pub async fn create(
 async fn apply_template(
     app: &AppState,
     served: &Arc<ServedModel>,
+    template: &Arc<ChatTemplate>,
     messages: Vec<ChatMessage>,
 ) -> Result<(String, Vec<u32>), ApiError> {
-    let served = Arc::clone(served);
+    let (served, template) = (Arc::clone(served), Arc::clone(template));
     let bytes = messages.iter().map(|message| message.content.len()).sum();
     let work = move || {
         served.tokenizer("messages")?;
-        served.template.apply(&messages, served.hornbook()).map_err(|error| match error {
+        template.apply(&messages, served.hornbook()).map_err(|error| match error {
             Error::Parameter { .. } | Error::ContextOverflow { .. } => {
                 ApiError::from_submit_error(SubmitError::Invalid(error), "messages")
             }

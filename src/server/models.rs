@@ -27,8 +27,8 @@ pub struct ServedModel {
     pub name: String,
     /// Engine that runs the model.
     pub engine: Engine,
-    /// Chat template.
-    pub template: Arc<ChatTemplate>,
+    /// Chat template, or the problem with the model's own.
+    template: std::result::Result<Arc<ChatTemplate>, String>,
     created: u64,
 }
 
@@ -53,6 +53,17 @@ impl ServedModel {
     pub fn default_max_tokens(&self, prompt_tokens: usize, api_default: usize) -> usize {
         let room = self.config().n_positions.saturating_sub(prompt_tokens).max(1);
         self.hornbook().generation_config().max_new_tokens.map_or(api_default, |own| own.min(room))
+    }
+
+    /// Returns the chat template.
+    ///
+    /// # Errors
+    /// 400 if the model's own cannot be used.
+    pub fn template(&self) -> Result<&Arc<ChatTemplate>, ApiError> {
+        self.template.as_ref().map_err(|problem| {
+            let message = format!("the model `{}` has no usable chat template: {problem}", self.name);
+            ApiError::invalid_param("model", message)
+        })
     }
 
     /// Returns the tokenizer, which the field `param` needs.
@@ -93,8 +104,11 @@ impl ModelRegistry {
                 return Err(Error::Message(format!("two models are named '{name}', expected unique names")));
             }
             let template = match &shared_template {
-                Some(template) => Arc::clone(template),
-                None => Arc::new(ChatTemplate::for_model(engine.hornbook())?),
+                Some(template) => Ok(Arc::clone(template)),
+                None => ChatTemplate::for_model(engine.hornbook()).map(Arc::new).map_err(|error| {
+                    tracing::warn!("the model {name} is served without chat: {error}");
+                    error.to_string()
+                }),
             };
             models.served.push(Arc::new(ServedModel { name, engine, template, created }));
         }

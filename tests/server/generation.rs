@@ -222,3 +222,25 @@ fn request_without_parameters_uses_generation_config() {
     let expected = generate(&open("tiny-gelu-new"), &prompt, &options(2, sampling), 1);
     assert_eq!(ids(&choice["token_ids"]), expected[0].1);
 }
+
+#[test]
+fn broken_chat_template_blocks_chat_alone() {
+    let fable = concat!(env!("CARGO_MANIFEST_DIR"), "/models/fable");
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(format!("{fable}/{file}"), folder.path().join(file)).unwrap();
+    }
+    std::fs::write(folder.path().join("chat_template.jinja"), "a\n{% for %}").unwrap();
+    let server = serve(&[folder.path().to_str().unwrap(), "fable"], |_| {});
+    let name = folder.path().file_name().unwrap().to_str().unwrap();
+    let chat = |model: &str| {
+        let messages = json!([{"role": "user", "content": "Who?"}]);
+        server.post("/v1/chat/completions", json!({"model": model, "messages": messages, "max_tokens": 2}))
+    };
+    let response = chat(name);
+    let message = response.json()["error"]["message"].as_str().unwrap().to_string();
+    assert_eq!(response.error().0, 400);
+    assert!(message.contains("has no usable chat template") && message.contains("line 2: "), "{message}");
+    chat("fable").ok();
+    server.post("/v1/completions", json!({"model": name, "prompt": "The", "max_tokens": 2})).ok();
+}
