@@ -132,6 +132,7 @@ fn invalid_chat_input_is_one_line_error() {
     for (args, input, expected) in [
         (&["--template", "/no/such.jinja"][..], "Hi\n", "/no/such.jinja: cannot read"),
         (&["--template", &broken], "Hi\n", "broken.jinja: line 2: "),
+        (&["--template", &talk], "Hi\n", "talk.json: found text that never reads `messages`"),
         (&["--template", &raising], "Hi\n", "standard input: line 1: chat template: not like this"),
         (&["--load", &talk], "Hi\n", "talk.json: messages[0]: missing field `content`"),
         (

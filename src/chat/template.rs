@@ -74,7 +74,8 @@ impl ChatTemplate {
             source,
         })?;
         let template = Self::parse(path, &text)?;
-        match template.jinja.reads("messages") {
+        // A template may also refuse every conversation.
+        match ["messages", "raise_exception"].iter().any(|name| template.jinja.reads(name)) {
             true => Ok(template),
             false => Err(Error::Message(format!(
                 "{}: found text that never reads `messages`, expected a Jinja chat template, such as \
