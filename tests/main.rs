@@ -22,6 +22,7 @@ mod lens_components;
 mod lens_reference;
 mod model_folder;
 mod model_reference;
+mod pages;
 mod precision;
 mod prompt_lookup;
 mod quantize;

@@ -30,13 +30,14 @@ const INTERRUPTED: i32 = 130;
 /// exit code is 1.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
+  cat > in.jsonl <<'END'
+  {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/completions\", \"body\": {\"prompt\": \"Once\"}}
+  END
   hornbook batch in.jsonl -o out.jsonl
-  hornbook batch in.jsonl -o out.jsonl --model gpt2 --max-concurrency 32
+  hornbook batch in.jsonl -o gpt2.jsonl --model gpt2 --max-concurrency 32
   hornbook batch - < in.jsonl | jq -r .response.body.choices[0].text
 
-A line of in.jsonl:
-  {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/completions\", \"body\": {\"prompt\": \"Once\"}}
-and its response in out.jsonl:
+The response to a line, in out.jsonl:
   {\"id\": \"batch_req_...\", \"custom_id\": \"a\", \"error\": null,
    \"response\": {\"status_code\": 200, \"request_id\": \"...\", \"body\": {...}}}")]
 pub struct Batch {

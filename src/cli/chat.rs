@@ -41,7 +41,8 @@ const INTERRUPTED: i32 = 130;
   printf 'Who are you?\\nAnd where do you live?\\n' | hornbook chat
   printf 'Who are you?\\n/save talk.json\\n' | hornbook chat
   printf 'And then?\\n' | hornbook chat --load talk.json
-  hornbook chat --model DIR --template chat.jinja        with another template")]
+  echo '{% for m in messages %}{{ m.content }} {% endfor %}' > chat.jinja
+  hornbook chat --template chat.jinja                    with another template")]
 pub struct Chat {
     #[command(flatten)]
     model: ModelArgs,

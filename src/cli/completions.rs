@@ -12,8 +12,9 @@ use std::process::ExitCode;
 /// Generate shell completions
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  hornbook completions bash > ~/.local/share/bash-completion/completions/hornbook
-  hornbook completions zsh > ~/.zfunc/_hornbook
+  hornbook completions bash >> ~/.bash_completion
+  mkdir -p ~/.zfunc && hornbook completions zsh > ~/.zfunc/_hornbook
+  mkdir -p ~/.config/fish/completions
   hornbook completions fish > ~/.config/fish/completions/hornbook.fish
   hornbook completions powershell >> $PROFILE")]
 pub struct Completions {

@@ -41,7 +41,7 @@ const MAX_REPORT_TOKENS: usize = 512;
   hornbook inspect \"Once upon a time\" --layer 2 --head 1     attention of one head
   hornbook inspect \"Once upon a\" --target \" time\"            attribution of another token
   hornbook inspect \"Once upon a\" --ablate L0H3,mlp2          with these components ablated
-  hornbook inspect --prompt-file story.txt --json            all values as JSON
+  hornbook inspect \"Once upon a\" --json                    all values as JSON
   hornbook inspect --model gpt2 \"The sea\" --width 120
 
 Environment:

@@ -57,13 +57,13 @@ use std::process::ExitCode;
   hornbook generate --help               show all options, with more examples
   hornbook chat                          chat with a model
   hornbook serve                         serve the OpenAI API on this machine
-  hornbook batch in.jsonl -o out.jsonl   process a file of OpenAI batch requests
+  hornbook batch --help                  process a file of OpenAI batch requests
   hornbook explain \"Once upon a time\"    walk through the computation of the next token
   hornbook tokens \"Once upon a time\"     show how a text is tokenized
   hornbook heads                         score attention heads (induction, previous token, ...)
   hornbook positions                     compare position embeddings
   hornbook inspect \"Once upon a time\"    show attention, logit lens and logit attribution
-  hornbook perplexity story.txt          measure perplexity on a text
+  hornbook perplexity --help             measure perplexity on a text
   hornbook bench                         measure tokens per second on this machine
   hornbook pull gpt2                     download a model from the Hugging Face hub
   hornbook quantize gpt2 -p int8 -o DIR  quantize a model to a quarter of its size")]

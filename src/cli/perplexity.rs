@@ -22,12 +22,13 @@ use std::time::Instant;
 /// vocabularies.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
+  echo \"Once upon a time there was a king.<|endoftext|>Once there was a fox.\" > story.txt
   hornbook perplexity story.txt
-  hornbook perplexity stories.txt --special              the stories are separated by <|endoftext|>
+  hornbook perplexity story.txt --special                the stories are separated by <|endoftext|>
   hornbook perplexity story.txt --stride 64              at least 448 tokens of context (of 512)
   hornbook perplexity story.txt --precision int8 --against f32
-  hornbook perplexity story.txt --model mine --against gpt2
-  zcat story.txt.gz | hornbook perplexity - --json")]
+  hornbook perplexity story.txt --model gpt2 --against distilgpt2
+  echo \"Once upon a time\" | hornbook perplexity - --json")]
 pub struct Perplexity {
     /// File with the text; - for standard input
     file: PathBuf,

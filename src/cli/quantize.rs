@@ -17,9 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// way. The file is written atomically.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  hornbook quantize gpt2 --precision int8 -o gpt2-int8
-  hornbook generate --model gpt2-int8 \"The sea\"
-  hornbook quantize ./my-gpt2 --precision int4 -o ./my-gpt2-int4 --force")]
+  hornbook quantize fable --precision int8 -o fable-int8
+  hornbook generate --model fable-int8 \"The sea\"
+  hornbook quantize fable --precision int4 -o fable-int8 --force
+  hornbook quantize gpt2 --precision int8 -o gpt2-int8")]
 pub struct Quantize {
     /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
     model: String,

@@ -26,7 +26,7 @@ const INTERRUPTED: i32 = 130;
   hornbook serve                                   the built-in model on http://127.0.0.1:8080
   hornbook serve --model gpt2 --alias text-davinci-002=gpt2 --alias text-davinci-003=gpt2
   hornbook serve --model fable --model gpt2        two models
-  OPENAI_API_BASE=http://127.0.0.1:8080/v1 OPENAI_API_KEY=x python their_script.py
+  curl http://127.0.0.1:8080/v1/models             its models, from another terminal
 
 On a network, with two keys limited to 100 and 1000 requests per minute:
   hornbook keys add alice --rpm 100 --keys keys.toml

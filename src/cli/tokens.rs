@@ -22,7 +22,7 @@ const MAX_LABEL_WIDTH: usize = 24;
   hornbook tokens \"Once upon a time\"
   hornbook tokens \"unbelievable\" --merges       the BPE merges, step by step
   hornbook tokens \"naïve 😀\" --json
-  hornbook tokens --prompt-file story.txt --model gpt2
+  echo \"The king\" | hornbook tokens
   hornbook tokens --prompt-ids 15,3,7           decode ids to text")]
 pub struct Tokens {
     #[command(flatten)]

@@ -2,12 +2,10 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
-
-use hf_hub::api::sync::ApiError;
+use std::time::Duration;
 
 use super::DEFAULT_REVISION;
 use super::download::DownloadError;
-use super::model_info::RemoteFile;
 use crate::checkpoint;
 use crate::error::Error;
 
@@ -19,6 +17,7 @@ pub(super) struct ErrorContext<'a> {
     pub(super) endpoint: &'a str,
     pub(super) cache: &'a Path,
     pub(super) has_token: bool,
+    pub(super) timeout: Duration,
 }
 
 impl ErrorContext<'_> {
@@ -32,42 +31,33 @@ impl ErrorContext<'_> {
         Error::Message(format!("unexpected response from {}: {problem}", self.endpoint))
     }
 
-    /// The error of a failed `model_info` request.
-    pub(super) fn info_error(&self, error: &ureq::Error) -> Error {
+    /// The error of a failed request.
+    pub(super) fn request_error(&self, error: &ureq::Error) -> Error {
         match error {
             ureq::Error::StatusCode(status) => self.status(*status),
+            ureq::Error::Timeout(_) => Error::Message(format!(
+                "no data from {} for {} seconds; run the same command again to resume the download",
+                self.endpoint,
+                self.timeout.as_secs()
+            )),
             ureq::Error::Json(error) => self.unexpected_response(&error.to_string()),
             error => self.unreachable(&error.to_string()),
         }
     }
 
     /// The error of a failed download.
-    pub(super) fn download_error(&self, file: &RemoteFile, error: DownloadError) -> Error {
-        let name = &file.name;
+    pub(super) fn download_error(&self, name: &str, error: DownloadError) -> Error {
         match error {
-            DownloadError::Api(ApiError::RequestError(error)) => match &*error {
-                ureq::Error::StatusCode(404) => Error::Message(format!(
-                    "{}: {name} is listed but missing (404)",
-                    self.repo_and_revision()
-                )),
-                ureq::Error::StatusCode(status) => self.status(*status),
-                error => self.unreachable(&error.to_string()),
-            },
-            DownloadError::Api(ApiError::IoError(error)) => match is_disk_error(&error) {
-                true => self.disk(error),
-                false => self.unreachable(&error.to_string()),
-            },
-            DownloadError::Api(ApiError::LockAcquisition(_)) => Error::Message(format!(
+            DownloadError::Request(ureq::Error::StatusCode(404)) => {
+                Error::Message(format!("{}: {name} is listed but missing (404)", self.repo_and_revision()))
+            }
+            DownloadError::Request(error) => self.request_error(&error),
+            DownloadError::Locked => Error::Message(format!(
                 "{name} is being downloaded by another process into {}: wait for it to finish, or stop it",
                 self.cache.display()
             )),
-            DownloadError::Api(error) => self.unexpected_response(&format!("{name}: {error}")),
             DownloadError::MetadataMismatch(found) => self.unexpected_response(&format!("{name}: {found}")),
             DownloadError::Disk(error) => self.disk(error),
-            DownloadError::Timeout(seconds) => Error::Message(format!(
-                "no data from {} for {seconds} seconds; run the same command again to resume the download",
-                self.endpoint
-            )),
             DownloadError::Corrupt { found, expected } => Error::Message(format!(
                 "{name}: found {found}, expected {expected}; the corrupt file was removed: try again, \
                  and do not trust {} if this repeats",
@@ -95,9 +85,10 @@ impl ErrorContext<'_> {
 
     fn unreachable(&self, reason: &str) -> Error {
         Error::Message(format!(
-            "cannot reach {}: {}; run the same command again to resume the download",
+            "cannot reach {}: {}; run the same command again to resume the download, or {}",
             self.endpoint,
-            reason.replace('\n', " ")
+            reason.replace('\n', " "),
+            super::BY_HAND
         ))
     }
 
@@ -135,20 +126,4 @@ impl ErrorContext<'_> {
             _ => format!("the hub refused {repo} with status {status}"),
         })
     }
-}
-
-/// Whether the error comes from the local disk, not from the network.
-pub(super) fn is_disk_error(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::StorageFull
-            | ErrorKind::QuotaExceeded
-            | ErrorKind::FileTooLarge
-            | ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::NotADirectory
-            | ErrorKind::IsADirectory
-            | ErrorKind::AlreadyExists
-            | ErrorKind::NotFound
-    )
 }

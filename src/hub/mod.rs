@@ -1,11 +1,11 @@
 //! The Hugging Face hub: from a model's name to a complete, verified snapshot in the standard cache, which
 //! all programs that use the hub share.
 //!
-//! `hf-hub` implements the hub's addresses and the cache layout, and transfers the bytes. This module selects
-//! the files a GPT-2 needs (`model_info`) and verifies them (`download`): a ref is written only when all
-//! files of the snapshot have the announced sizes and hashes. Apart from `hornbook health`, nothing else in
-//! Hornbook opens a connection.
+//! This module selects the files a GPT-2 needs (`model_info`), downloads and verifies them (`download`): a ref
+//! is written only when all files of the snapshot have the announced sizes and hashes. The cache has the layout
+//! of `huggingface_hub`. Apart from `hornbook health`, nothing else in Hornbook opens a connection.
 
+mod client;
 mod download;
 mod errors;
 mod model_info;
@@ -14,11 +14,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hf_hub::api::sync::{Api, ApiBuilder};
-use hf_hub::{Cache, Repo, RepoType};
-
 use crate::checkpoint::{self, ConfigFile};
 use crate::error::{Error, Result};
+use client::Client;
 use download::Downloader;
 use errors::ErrorContext;
 use model_info::ModelInfo;
@@ -29,6 +27,10 @@ pub const DEFAULT_REVISION: &str = "main";
 /// The time without data after which a connection is closed, unless `HF_HUB_DOWNLOAD_TIMEOUT` sets another.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The way to a model without a connection.
+const BY_HAND: &str = "pull it on a computer with network access, copy the folder that `hornbook pull` prints \
+                       (`cp -rL`: it holds links), and pass the copy with --model FOLDER";
+
 /// A hub client, configured by the environment: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN`,
 /// `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`, `HF_HUB_DOWNLOAD_TIMEOUT`, and
 /// `HTTPS_PROXY` and the other proxy variables.
@@ -38,10 +40,7 @@ pub struct Hub {
     cache: PathBuf,
     offline: bool,
     timeout: Duration,
-    has_token: bool,
-    api: Api,
-    /// The same client without the token.
-    anonymous: Api,
+    client: Client,
 }
 
 /// The progress of a download.
@@ -110,23 +109,8 @@ impl Hub {
                 "a token such as hf_...",
             ));
         }
-        let has_token = token.is_some();
-        let api = |token| {
-            let builder =
-                ApiBuilder::from_cache(Cache::new(cache.clone())).with_progress(false).with_token(token);
-            let builder = builder.with_user_agent("hornbook", env!("CARGO_PKG_VERSION"));
-            let api = builder.with_endpoint(endpoint.clone()).build();
-            api.map_err(|error| Error::Message(format!("cannot create the hub client: {error}")))
-        };
-        Ok(Hub {
-            api: api(token)?,
-            anonymous: api(None)?,
-            offline: is_set("HF_HUB_OFFLINE"),
-            has_token,
-            timeout,
-            endpoint,
-            cache,
-        })
+        let client = Client::new(token, timeout);
+        Ok(Hub { client, offline: is_set("HF_HUB_OFFLINE"), timeout, endpoint, cache })
     }
 
     /// Whether `HF_HUB_OFFLINE` disables network access.
@@ -163,9 +147,10 @@ impl Hub {
         mut on_progress: impl FnMut(Progress),
     ) -> Result<Snapshot> {
         if self.offline {
-            let problem =
-                format!("cannot pull '{repo_id}': HF_HUB_OFFLINE is set, which disables network access");
-            return Err(Error::Message(problem));
+            return Err(Error::Message(format!(
+                "cannot pull '{repo_id}': HF_HUB_OFFLINE is set, which disables network access; unset it, or \
+                 {BY_HAND}"
+            )));
         }
         let is_component = |component: &str| !component.is_empty() && component != "." && component != "..";
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
@@ -178,49 +163,55 @@ impl Hub {
             revision,
             endpoint: &self.endpoint,
             cache: &self.cache,
-            has_token: self.has_token,
+            has_token: self.client.has_token(),
+            timeout: self.timeout,
         };
-        let repo = |revision: &str| Repo::with_revision(repo_id.into(), RepoType::Model, revision.into());
-        let info = ModelInfo::fetch(&self.api.repo(repo(revision)), self.timeout, &context)?;
+        let (endpoint, escaped) = (&self.endpoint, revision.replace('/', "%2F"));
+        let url = format!("{endpoint}/api/models/{repo_id}/revision/{escaped}");
+        let info = ModelInfo::fetch(&self.client, &url, &context)?;
         let mut files = info.files(&context)?;
 
-        // A redirect may lead to another host: the token is sent only where it is required.
-        let api = if info.needs_token() { &self.api } else { &self.anonymous };
-        let (cache, at_commit) = (Cache::new(self.cache.clone()), repo(&info.sha));
-        let folder = cache.repo(at_commit.clone()).pointer_path(&info.sha);
-        let downloader = Downloader { api: api.clone(), repo: at_commit, cache, timeout: self.timeout };
+        let repository = self.cache.join(format!("models--{}", repo_id.replace('/', "--")));
+        let folder = repository.join("snapshots").join(&info.sha);
+        let downloader = Downloader {
+            // A redirect may lead to another host: the token is sent only where it is required.
+            client: if info.needs_token() { self.client.clone() } else { self.client.anonymous() },
+            url: format!("{endpoint}/{repo_id}/resolve/{}", info.sha),
+            commit: info.sha.clone(),
+            folder: repository.clone(),
+        };
         let (mut present, mut downloaded, mut next) = (0, 0, 0);
-        while let Some(file) = files.get(next).cloned() {
-            let total = files.iter().map(|file| file.size).sum();
+        while next < files.len() {
+            let total = files.iter().filter_map(|file| file.size).sum();
+            let file = &mut files[next];
+            let name = file.name.clone();
             let on_file_progress =
-                |bytes| on_progress(Progress { file: &file.name, present: present + bytes, total });
+                |bytes| on_progress(Progress { file: &name, present: present + bytes, total });
             downloaded += downloader
-                .run(&file, on_file_progress)
-                .map_err(|error| context.download_error(&file, error))?;
-            present += file.size;
+                .run(file, on_file_progress)
+                .map_err(|error| context.download_error(&name, error))?;
+            present += file.size.unwrap_or(0);
             next += 1;
-            let path = folder.join(&file.name);
-            match &*file.name {
+            let path = folder.join(&name);
+            match &*name {
                 model_info::CONFIG => drop(ConfigFile::open(&path)?),
                 model_info::INDEX => files.extend(info.shards(&path)?),
                 _ => {}
             }
         }
-        self.write_ref(&repo(revision), &info.sha)?;
+        self.write_ref(&repository, revision, &info.sha)?;
         Ok(Snapshot { folder, bytes: present, downloaded, commit: info.sha })
     }
 
-    /// Points the revision's ref at the commit. `hf-hub` also writes a ref named after each commit, which is
-    /// removed.
-    fn write_ref(&self, repo: &Repo, commit: &str) -> Result<()> {
-        let io_error = |source| Error::Io { path: self.cache.clone(), action: "write a ref in", source };
-        let cache = Cache::new(self.cache.clone());
-        let refs = self.cache.join(repo.folder_name()).join("refs");
-        if repo.revision() != commit {
-            cache.repo(repo.clone()).create_ref(commit).map_err(io_error)?;
+    /// Points the revision's ref at the commit.
+    fn write_ref(&self, repository: &Path, revision: &str, commit: &str) -> Result<()> {
+        if revision == commit {
+            return Ok(());
         }
-        let _ = std::fs::remove_file(refs.join(commit)); // harmless if it stays
-        Ok(())
+        let path = repository.join("refs").join(revision); // a revision may have slashes
+        let written = std::fs::create_dir_all(path.parent().expect("refs"));
+        let written = written.and_then(|()| std::fs::write(&path, commit));
+        written.map_err(|source| Error::Io { path, action: "write", source })
     }
 }
 

@@ -1,11 +1,10 @@
 //! The hub's `model_info` answer: the files of a repository, and the selection a GPT-2 needs.
 
 use std::path::Path;
-use std::time::Duration;
 
-use hf_hub::api::sync::ApiRepo;
 use serde::Deserialize;
 
+use super::client::{Client, is_hex};
 use super::errors::ErrorContext;
 use super::is_file_name;
 use crate::checkpoint;
@@ -50,8 +49,8 @@ struct Sibling {
 
 #[derive(Clone, Debug, Deserialize)]
 struct Lfs {
-    sha256: String,
-    size: u64,
+    sha256: Option<String>,
+    size: Option<u64>,
 }
 
 /// The hub's excerpt of the repository's `config.json`.
@@ -64,22 +63,22 @@ struct HubConfig {
 #[derive(Clone, Debug)]
 pub(super) struct RemoteFile {
     pub(super) name: String,
-    pub(super) size: u64,
+    /// The size; the file lists of some mirrors have none.
+    pub(super) size: Option<u64>,
     /// The SHA-256 of a file in LFS storage; the hub announces none for others.
     pub(super) sha256: Option<String>,
 }
 
 impl ModelInfo {
-    /// Fetches the information of the revision from the hub.
-    pub(super) fn fetch(repo: &ApiRepo, timeout: Duration, context: &ErrorContext) -> Result<ModelInfo> {
-        let request = repo.info_request().query("blobs", "true");
-        let request = request.config().timeout_global(Some(timeout)).build();
+    /// Fetches the information from the hub.
+    pub(super) fn fetch(client: &Client, url: &str, context: &ErrorContext) -> Result<ModelInfo> {
+        let request = client.get(url).query("blobs", "true");
+        let request = request.config().timeout_global(Some(context.timeout)).build();
         let response = request.call().and_then(|mut response| response.body_mut().read_json::<ModelInfo>());
-        let info = response.map_err(|error| context.info_error(&error))?;
-        let is_hex =
-            |text: &str, digits: usize| text.len() == digits && text.bytes().all(|c| c.is_ascii_hexdigit());
-        let mut lfs_files = info.siblings.iter().filter_map(|sibling| sibling.lfs.as_ref());
-        if !is_hex(&info.sha, 40) || !lfs_files.all(|lfs| is_hex(&lfs.sha256, 64)) {
+        let info = response.map_err(|error| context.request_error(&error))?;
+        let lfs_files = info.siblings.iter().filter_map(|sibling| sibling.lfs.as_ref());
+        let mut hashes = lfs_files.filter_map(|lfs| lfs.sha256.as_ref());
+        if !is_hex(&info.sha, 40) || !hashes.all(|hash| is_hex(hash, 64)) {
             return Err(context.unexpected_response("its file list has malformed hashes"));
         }
         Ok(info)
@@ -131,17 +130,17 @@ impl ModelInfo {
 
     fn remote_file(&self, name: &str) -> Result<RemoteFile> {
         let sibling = self.siblings.iter().find(|sibling| sibling.rfilename == name && is_file_name(name));
-        let size = sibling.and_then(|sibling| sibling.lfs.as_ref().map(|lfs| lfs.size).or(sibling.size));
-        let (Some(sibling), Some(size)) = (sibling, size) else {
+        let Some(sibling) = sibling else {
             return Err(Error::Message(format!(
-                "{}: found no such file with a size in the repository, expected one of the model's files",
+                "{}: found no such file in the repository, expected one of the model's files",
                 name.escape_debug()
             )));
         };
+        let lfs = sibling.lfs.as_ref();
         Ok(RemoteFile {
             name: name.into(),
-            size,
-            sha256: sibling.lfs.as_ref().map(|lfs| lfs.sha256.to_lowercase()),
+            size: lfs.and_then(|lfs| lfs.size).or(sibling.size),
+            sha256: lfs.and_then(|lfs| Some(lfs.sha256.as_ref()?.to_lowercase())),
         })
     }
 }

@@ -1,13 +1,18 @@
 //! Blocks that run: `sh run` must succeed, and `console` must print what it shows.
 
 use super::documents;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Runs a script in an empty folder, with the program just built on the path, without network and without the
-/// settings of the person who runs the tests.
-fn run(script: &str) -> Output {
+/// settings of the person who runs the tests. A server that it starts on port 8080 gets a free port instead,
+/// and is stopped at the end.
+pub fn run(script: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let script = script.replace("8080", &port.to_string());
+    let script = format!("trap '[ -z \"${{!:-}}\" ] || kill $! 2> /dev/null || :' EXIT\n{script}");
     let program = Path::new(env!("CARGO_BIN_EXE_hornbook")).parent().unwrap();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths([program.to_path_buf()].into_iter().chain(std::env::split_paths(&path)))
@@ -19,7 +24,7 @@ fn run(script: &str) -> Output {
         }
     }
     command
-        .args(["-eu", "-c", script])
+        .args(["-eu", "-c", &script])
         .current_dir(folder.path())
         .env("PATH", path)
         .env("HOME", folder.path())

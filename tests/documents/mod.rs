@@ -1,7 +1,9 @@
 //! README.md and the documents in docs/: their commands run, their sample outputs are what the program
-//! prints, and every path, anchor, subcommand, flag, variable and route they name exists.
+//! prints, and every path, anchor, subcommand, flag, variable and route they name exists. The examples of the
+//! help pages run too.
 
 mod commands;
+mod examples;
 mod markdown;
 mod names;
 

@@ -30,8 +30,12 @@ pub struct Behavior {
     pub repeat_statuses: bool,
     /// The number of bytes after which the connection of a large file breaks, one per request.
     pub cut_after: Vec<usize>,
-    /// Answers range requests with the complete file.
+    /// Answers range requests with the complete file, without `Content-Range`.
     pub ignores_ranges: bool,
+    /// Lists neither sizes nor hashes; `announced_sha256` is then the linked ETag of large files.
+    pub lists_names_only: bool,
+    /// Serves large files itself, with weak ETags, instead of redirecting to another host.
+    pub serves_large_files: bool,
     /// Sends the first half of a large file, then stalls.
     pub stalls: bool,
 }
@@ -39,6 +43,7 @@ pub struct Behavior {
 /// A received request.
 #[derive(Clone, Debug)]
 pub struct ReceivedRequest {
+    pub method: String,
     pub path: String,
     pub host: String,
     pub range: Option<String>,
@@ -183,6 +188,7 @@ async fn respond(State(hub): State<Arc<Shared>>, request: Request) -> Response<B
     let path = request.uri().path().to_string();
     let range = header("range");
     hub.requests.lock().unwrap().push(ReceivedRequest {
+        method: request.method().to_string(),
         path: path.clone(),
         host: header("host").unwrap_or_default(),
         range: range.clone(),
@@ -207,31 +213,34 @@ async fn respond(State(hub): State<Arc<Shared>>, request: Request) -> Response<B
     }
     let Some(content) = hub.files.get(&last) else { return text_response(404, "no such file") };
     let commit = Response::builder().header("x-repo-commit", COMMIT);
-    if path.contains("/resolve/") && is_large(&last) {
+    if path.contains("/resolve/") && is_large(&last) && !behavior.serves_large_files {
         // To a client, 127.0.0.1 and localhost are two hosts.
         let cdn_url = format!("http://localhost:{}/cdn/{last}", hub.port);
-        let etag = format!("\"{}\"", sha256(content));
+        let announced = behavior.announced_sha256.filter(|_| behavior.lists_names_only);
+        let etag = format!("\"{}\"", announced.unwrap_or_else(|| sha256(content)));
         let redirect = commit.status(302).header("location", cdn_url).header("x-linked-etag", etag);
-        return redirect.body(Body::empty()).unwrap();
+        return redirect.header("x-linked-size", content.len()).body(Body::empty()).unwrap();
     }
-    if path.contains("/resolve/") {
+    if path.contains("/resolve/") && !is_large(&last) {
         return commit.status(307).header("location", format!("/moved/{last}")).body(Body::empty()).unwrap();
     }
     let from =
         range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.split('-').next()?.parse().ok());
-    let probe = range.as_deref() == Some("bytes=0-0");
-    let from = if behavior.ignores_ranges && !probe { 0 } else { from.unwrap_or(0) };
-    if from >= content.len() {
+    let from = from.filter(|_| !behavior.ignores_ranges);
+    if from.is_some_and(|from: usize| from >= content.len()) {
         return text_response(416, "range not satisfiable");
     }
-    let to = if probe { 1 } else { content.len() };
-    let body = content[from..to].to_vec();
-    let response = commit
-        .status(if from == 0 && !probe { 200 } else { 206 })
-        .header("etag", format!("\"{}\"", &sha256(content)[..40]))
-        .header("content-range", format!("bytes {from}-{}/{}", to - 1, content.len()))
+    let body = content[from.unwrap_or(0)..].to_vec();
+    let weak = if behavior.serves_large_files { "W/" } else { "" };
+    let mut response = commit
+        .status(if from.is_some() { 206 } else { 200 })
+        .header("etag", format!("{weak}\"{}\"", &sha256(content)[..40]))
         .header(header::CONTENT_LENGTH, body.len());
-    if is_large(&last) && !probe {
+    if let Some(from) = from {
+        let last = content.len() - 1;
+        response = response.header("content-range", format!("bytes {from}-{last}/{}", content.len()));
+    }
+    if is_large(&last) && request.method() == "GET" {
         if behavior.stalls {
             let half = Bytes::copy_from_slice(&body[..body.len() / 2]);
             let stalled = stream::once(async move { Ok::<_, std::io::Error>(half) }).chain(stream::pending());
@@ -266,8 +275,12 @@ fn model_info(hub: &Shared, behavior: &Behavior) -> Response<Body> {
         .files
         .iter()
         .map(|(name, content)| {
-            let mut file =
-                json!({"rfilename": name, "size": content.len(), "blobId": &sha256(content)[..40]});
+            let mut file = json!({"rfilename": name});
+            if behavior.lists_names_only {
+                return file;
+            }
+            file["size"] = content.len().into();
+            file["blobId"] = sha256(content)[..40].into();
             if is_large(name) {
                 let hash = behavior.announced_sha256.clone().unwrap_or_else(|| sha256(content));
                 file["lfs"] = json!({"sha256": hash, "size": content.len(), "pointerSize": 134});

@@ -3,4 +3,5 @@
 mod errors;
 mod fake_hub;
 mod faults;
+mod mirrors;
 mod pull;

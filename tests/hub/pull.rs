@@ -116,7 +116,7 @@ fn offline_pull_sends_no_requests() {
         command
     };
     let line = super::fake_hub::error_line(&mut offline(&["pull", NAME]));
-    assert!(line.contains("HF_HUB_OFFLINE is set"), "{line}");
+    assert!(line.contains("HF_HUB_OFFLINE is set") && line.contains("--model FOLDER"), "{line}");
     hub.pull();
     hub.take_requests();
     let output = offline(&["pull", NAME]).output().unwrap();

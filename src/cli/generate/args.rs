@@ -27,12 +27,13 @@ const MAX_DRAFT_LEN: i64 = 128;
   hornbook generate \"The king\" --json --logprobs 2      in the format of OpenAI's API
   hornbook generate \"The king\" --ablate L0H3,mlp2       with these parts ablated, and without
   hornbook generate \"The king\" --scale L5H1=2           with the output of a head doubled
+  echo \"The king\" > story.txt
   hornbook generate --prompt-file story.txt --stats     with timings and memory
   hornbook generate \"The king\" --max-tokens 2000 --context shift
   hornbook generate \"The king\" --max-tokens 30 --repeat-until 'queen.*\\.'
   hornbook generate \"Round and round and round and\" --prompt-lookup --stats
   hornbook generate --model gpt2 \"The sea\"              from the local cache
-  hornbook generate --model DIR --prompt-ids 15,3,7 --output ids
+  hornbook generate --prompt-ids 15,3,7 --output ids    token ids; needs no tokenizer
 
 Environment:
   HORNBOOK_ISA           force an instruction set: portable, avx2, avx512 or amx

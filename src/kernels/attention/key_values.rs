@@ -134,6 +134,9 @@ impl KeyValues {
     pub fn copy_from(&mut self, other: &KeyValues, positions: usize) {
         assert_eq!((self.n_head, self.head_dim), (other.n_head, other.head_dim));
         assert!(positions <= self.capacity && positions <= other.capacity);
+        if positions == 0 {
+            return;
+        }
         match (&mut self.storage, &other.storage) {
             (Storage::F32(to), Storage::F32(from)) => to.copy_from(from, positions),
             (Storage::F16(to), Storage::F16(from)) => to.copy_from(from, positions),
@@ -146,6 +149,8 @@ impl KeyValues {
     pub fn append(&mut self, pool: &ThreadPool, position: usize, k: Rows, v: Rows) {
         assert!(position + k.len() <= self.capacity && k.len() == v.len());
         assert_eq!((k.width(), v.width()), (self.n_head * self.head_dim, self.n_head * self.head_dim));
-        with_panels!(&mut self.storage, panels => panels.append(pool, position, k, v));
+        if !k.is_empty() {
+            with_panels!(&mut self.storage, panels => panels.append(pool, position, k, v));
+        }
     }
 }

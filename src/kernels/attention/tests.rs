@@ -182,6 +182,17 @@ fn copied_key_values_give_identical_output() {
 }
 
 #[test]
+fn key_values_without_positions_accept_no_tokens() {
+    let pool = ThreadPool::new(1, Isa::available()[0]);
+    for precision in KvPrecision::ALL {
+        let mut kv = KeyValues::new(2, 16, 0, precision);
+        kv.append(&pool, 0, Rows::dense(&[], 32), Rows::dense(&[], 32));
+        kv.copy_from(&KeyValues::new(2, 16, 0, precision), 0);
+        assert_eq!((kv.capacity(), kv.to_f32_vecs(1, 0)), (0, (vec![], vec![])));
+    }
+}
+
+#[test]
 fn later_token_leaves_earlier_outputs_unchanged() {
     let case = Case::new(80, 1, 16);
     let pool = ThreadPool::new(1, Isa::available()[0]);

@@ -130,7 +130,7 @@ pub fn linear<'a>(
 fn float(pool: &ThreadPool, x: Rows, w: Matrix, bias: &[f32], epilogue: Epilogue, y: &mut RowsMut) {
     assert_eq!((x.width(), x.len()), (w.rows, y.len()), "x is [n_tokens, in]");
     assert_eq!((y.width(), bias.len()), (w.columns, w.columns), "y is [n_tokens, out]");
-    if x.is_empty() {
+    if x.is_empty() || w.columns == 0 {
         return;
     }
     match w.elements {
@@ -222,6 +222,16 @@ mod tests {
         assert_matches_reference(90, 300, 40, Epilogue::Add);
         assert_matches_reference(171, 1040, 20, Epilogue::Store);
         assert_matches_reference(100, 1000, 20, Epilogue::Add);
+    }
+
+    #[test]
+    fn matrix_without_columns_gives_empty_rows() {
+        for n in [1, 2, 40] {
+            let x = random_values(1, n * 32);
+            let w = Matrix::new(Elements::F32(&[]), 32, 0);
+            let y = RowsMut::new(&mut [], n, 0, 0);
+            linear(&ThreadPool::new(3, Isa::Portable), Rows::dense(&x, 32), w, &[], Epilogue::Store, y);
+        }
     }
 
     #[test]

@@ -147,7 +147,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
         }
         rows
     }
-    /// The largest lane.
+    /// The largest lane: [`Simd::max`] of lanes `i` and `i + 8`, of these `i` and `i + 4`, then 2, then 1. Where
+    /// a lane is NaN, the order decides whether the result is.
     fn reduce_max(self, v: Self::F32s) -> f32;
 
     /// Whether the machine has an instruction for [`Simd::dot_bf16`].
@@ -222,6 +223,32 @@ mod tests {
         let columns = std::array::from_fn(|j| std::array::from_fn(|i| rows[i][j]));
         for isa in Isa::available() {
             assert_eq!(isa.run(Transpose(&rows)), columns, "{isa}");
+        }
+    }
+
+    struct ReduceMax([f32; LANES]);
+
+    impl Kernel for ReduceMax {
+        type Output = f32;
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> f32 {
+            simd.reduce_max(simd.load(&self.0))
+        }
+    }
+
+    #[test]
+    fn reduce_max_of_nan_has_same_bits_on_every_isa() {
+        for (nan, second) in (0..LANES).flat_map(|nan| (0..LANES).map(move |second| (nan, second))) {
+            let mut lanes: [f32; LANES] = std::array::from_fn(|i| (i * 7 % LANES) as f32 - 3.0);
+            assert!(Isa::available().into_iter().all(|isa| isa.run(ReduceMax(lanes)) == 12.0));
+            (lanes[nan], lanes[second]) = (f32::NAN, f32::NAN);
+            let expected = Isa::Portable.run(ReduceMax(lanes));
+            // The last lane is the second operand at every level.
+            assert!(nan != LANES - 1 || expected.is_nan());
+            for isa in Isa::available() {
+                assert_eq!(isa.run(ReduceMax(lanes)).to_bits(), expected.to_bits(), "{isa}: {nan}, {second}");
+            }
         }
     }
 }

@@ -161,7 +161,13 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn reduce_max(self, v: F32s) -> f32 {
-        v.into_iter().fold(f32::NEG_INFINITY, f32::max)
+        let mut v = v;
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                v[i] = if v[i] > v[i + half] { v[i] } else { v[i + half] };
+            }
+        }
+        v[0]
     }
 }
 

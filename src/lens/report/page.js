@@ -159,18 +159,30 @@ dark.addEventListener("change", () => {
 });
 updateColors();
 
+// The scale of `heat`, a color per square root of a weight, wherever the page has a legend.
+document.querySelectorAll(".legend").forEach((legend) => {
+  const scale = legend.appendChild(createElement("div", "scale"));
+  for (const weight of [0, 1, 5, 25, 50, 100]) {
+    const tick = scale.appendChild(createElement("span", "", `${weight} %`));
+    tick.style.left = `${10 * Math.sqrt(weight)}%`;
+  }
+});
+
 // The header and the tokens.
 {
-  const last = data.logit_lens.at(-1).at(-1);
   $("model").textContent =
     `${data.model}: ${n} token${n === 1 ? "" : "s"} through ${data.layers} layers of ${data.heads} heads`;
-  $("summary").append(
-    "The most likely token after ",
-    setLabel(createElement("b"), tokenLabel(n - 1)),
-    " is ",
-    setLabel(createElement("b"), label(last[0][0])),
-    ` (${percent(last[1][0])}). The entropy is ${entropyText(last[2])}.`,
-  );
+  // It does not follow the pointer: the page would jump where the text wraps.
+  on("token", () => {
+    const [ids, probabilities, entropy] = data.logit_lens.at(-1)[selection.token];
+    $("summary").replaceChildren(
+      "The most likely token after ",
+      setLabel(createElement("b"), tokenLabel(selection.token)),
+      " is ",
+      setLabel(createElement("b"), label(ids[0])),
+      ` (${percent(probabilities[0])}). The entropy is ${entropyText(entropy)}.`,
+    );
+  });
   const buttons = data.tokens.map((id, t) => {
     const bits = data.surprisal_bits[t];
     const description = bits === null ? "the first" : `surprisal ${bits.toFixed(1)} bits`;
