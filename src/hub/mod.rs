@@ -1,9 +1,9 @@
 //! The Hugging Face hub: from a model's name to a complete, verified snapshot in the standard cache, which
 //! all programs that use the hub share.
 //!
-//! This module selects the files a GPT-2 needs (`model_info`), downloads and verifies them (`download`): a ref
-//! is written only when all files of the snapshot have the announced sizes and hashes. The cache has the layout
-//! of `huggingface_hub`. Apart from `hornbook health`, nothing else in Hornbook opens a connection.
+//! This module selects the files a GPT-2 needs (`model_info`), downloads and verifies them (`download`): a
+//! ref is written only when all files of the snapshot have the announced sizes and hashes. The cache has the
+//! layout of `huggingface_hub`. Apart from `hornbook health`, nothing else in Hornbook opens a connection.
 
 mod client;
 mod download;
@@ -28,8 +28,8 @@ pub const DEFAULT_REVISION: &str = "main";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The way to a model without a connection.
-const BY_HAND: &str = "pull it on a computer with network access, copy the folder that `hornbook pull` prints \
-                       (`cp -rL`: it holds links), and pass the copy with --model FOLDER";
+const BY_HAND: &str = "pull it on a computer with network access, copy the folder that `hornbook pull` \
+                       prints (`cp -rL`: it holds links), and pass the copy with --model FOLDER";
 
 /// A hub client, configured by the environment: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN`,
 /// `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`, `HF_HUB_DOWNLOAD_TIMEOUT`, and

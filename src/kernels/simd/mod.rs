@@ -147,8 +147,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
         }
         rows
     }
-    /// The largest lane: [`Simd::max`] of lanes `i` and `i + 8`, of these `i` and `i + 4`, then 2, then 1. Where
-    /// a lane is NaN, the order decides whether the result is.
+    /// The largest lane: [`Simd::max`] of lanes `i` and `i + 8`, of these `i` and `i + 4`, then 2, then 1.
+    /// Where a lane is NaN, the order decides whether the result is.
     fn reduce_max(self, v: Self::F32s) -> f32;
 
     /// Whether the machine has an instruction for [`Simd::dot_bf16`].
