@@ -3,12 +3,12 @@
 use crate::reference::data;
 use hornbook::checkpoint::Checkpoint;
 use hornbook::engine::{CompletionParams, Engine, EngineOptions, Event, Request, RequestKind, SubmitError};
-use hornbook::generate::ContextPolicy;
+use hornbook::generate::{ContextPolicy, beam_search};
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::Session;
-use hornbook::sampling::{Sampler, SamplingParams};
+use hornbook::sampling::{BeamParams, Sampler, SamplingParams};
 use hornbook::{Error, FinishReason, Hornbook, Options, Token};
 
 /// A model of 96 positions. Token 50 ends a text, and is banned below so that texts are long.
@@ -102,7 +102,33 @@ fn shifted_text_equals_text_started_from_last_half() {
     assert_eq!(token_bits(hornbook.generate(&text[97 - 48..97], &fresh).unwrap()), whole[57..]);
     // Up to the shift it equals the text without one.
     let stopped = hornbook.generate(&prompt, &Options { max_tokens: None, ..fresh }).unwrap();
-    assert_eq!(token_bits(stopped), whole[..56]);
+    assert_eq!(token_bits(stopped), whole[..57]);
+}
+
+#[test]
+fn full_context_predicts_one_more_token() {
+    let hornbook = tiny(); // 96 positions
+    for len in [1, 90, 94, 95, 96] {
+        let (prompt, room) = (prompt(len), 97 - len);
+        let shifted = token_bits(hornbook.generate(&prompt, &shifting(greedy(), room)).unwrap());
+        let whole = Options { context: ContextPolicy::Stop, ..shifting(greedy(), 1000) };
+        for options in [Options { max_tokens: None, ..whole.clone() }, whole.clone()] {
+            let generation = hornbook.generate(&prompt, &options).unwrap();
+            assert_eq!(token_bits(generation.with_prompt_lookup(8)), shifted, "{len} tokens, with drafts");
+            let mut generation = hornbook.generate(&prompt, &options).unwrap();
+            assert_eq!(token_bits(generation.by_ref()), shifted, "{len} tokens");
+            assert_eq!(generation.finish_reason(), Some(FinishReason::Length));
+        }
+        let mut session = Session::new(hornbook.model(), 96, None);
+        let text: Vec<u32> = prompt.iter().copied().chain(shifted.iter().map(|token| token.0)).collect();
+        let last = session.feed(&text[..96]).unwrap();
+        assert!(last.iter().all(|logit| *logit <= last[text[96] as usize] || *logit == last[50]));
+        let params = BeamParams { num_beams: 2, ..BeamParams::default() };
+        let beams = beam_search(&hornbook, &prompt, params, &whole).unwrap();
+        assert!(beams.len() == 2 && beams.iter().all(|beam| beam.ids.len() == room), "{len} tokens");
+    }
+    let too_long = Options { context: ContextPolicy::Stop, ..shifting(greedy(), 1) };
+    assert!(hornbook.generate(&prompt(97), &too_long).is_err());
 }
 
 #[test]

@@ -348,6 +348,31 @@ fn tokens_are_identical_for_all_threads_and_isas() {
 }
 
 #[test]
+fn beam_search_with_every_continuation_banned_returns_the_running_beams() {
+    let hornbook = tiny("beam-all-banned"); // five tokens
+    let search = |prompt: &[u32], no_repeat_ngram_size, max_tokens, early_stopping| {
+        let sampling = SamplingParams { no_repeat_ngram_size, temperature: 0.0, ..SamplingParams::default() };
+        let options = Options { sampling, max_tokens: Some(max_tokens), ..Options::default() };
+        let params = BeamParams { num_beams: 2, early_stopping, ..BeamParams::default() };
+        beam_search(&hornbook, prompt, params, &options)
+    };
+    let prompt = [3, 4, 0, 3, 1, 2, 0, 0, 3, 0, 1, 1, 1, 2, 1, 4, 0, 4, 1, 2, 0, 4, 4, 0];
+    let beams = search(&prompt, 2, 25, EarlyStopping::Never).unwrap();
+    // transformers 5.24 returns the second: to it, both have the score of -1e9, and its sort is not stable.
+    assert_eq!(beams[0].ids, [2, 4, 3, 2, 3, 3]);
+    assert_eq!(beams[1].ids, [2, 4, 3, 3, 2, 2]);
+    assert!(beams.is_sorted_by(|a, b| a.score >= b.score));
+    assert!(beams.iter().all(|beam| beam.score.is_finite() && beam.finish_reason == FinishReason::Length));
+    // Two tokens are left, in either order.
+    let beams = search(&[0, 1, 2], 1, 3, EarlyStopping::default()).unwrap();
+    let mut found: Vec<Vec<u32>> = beams.into_iter().map(|beam| beam.ids).collect();
+    found.sort();
+    assert_eq!(found, [[3, 4], [4, 3]]);
+    let error = search(&[0, 1, 2, 3, 4], 1, 3, EarlyStopping::default()).unwrap_err().to_string();
+    assert!(error.starts_with("no token may follow the prompt"), "{error}");
+}
+
+#[test]
 fn f16_kv_cache_logits_are_close() {
     for folder in folders() {
         let (hornbook, reference) = (tiny(&folder), Reference::read(&folder));

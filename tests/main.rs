@@ -16,6 +16,7 @@ mod context_shift;
 mod contributing;
 mod documents;
 mod engine;
+mod finite_numbers;
 mod generate_reference;
 mod hub;
 mod lens_components;

@@ -167,7 +167,8 @@ impl<'h> Conversation<'h> {
         let n_positions = self.hornbook.config().n_positions;
         let max_tokens = self.options.max_tokens.unwrap_or(n_positions);
         let answer_room = (n_positions / ANSWER_ROOM_DIVISOR).min(max_tokens).max(1);
-        let fits = |prompt: &[u32]| prompt.len() + answer_room <= n_positions;
+        // The last token of an answer needs no room: it is predicted, not computed.
+        let fits = |prompt: &[u32]| prompt.len() + answer_room <= n_positions + 1;
         let whole = self.prompt(messages)?;
         if fits(&whole) {
             return Ok((0, whole));
@@ -194,13 +195,12 @@ impl<'h> Conversation<'h> {
                 break (messages.len() - kept.len(), prompt);
             }
         };
-        match prompt.len() < n_positions {
+        match prompt.len() <= n_positions {
             true => Ok((dropped, prompt)),
             false => Err(Error::Message(format!(
-                "the message is too long: with it alone the prompt is {} tokens, expected at most {} \
-                 (the model's context is {n_positions})",
+                "the message is too long: with it alone the prompt is {} tokens, expected at most \
+                 {n_positions}, the model's context",
                 prompt.len(),
-                n_positions - 1
             ))),
         }
     }

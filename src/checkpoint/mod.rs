@@ -13,6 +13,7 @@
 //! - `header`: parses and validates safetensors headers.
 //! - `shards`: finds the file of each tensor.
 //! - `tensor`: views or copies tensors, and converts them between dtypes.
+//! - `finite`: finds values that are not finite numbers.
 //! - `aligned_buffer`: allocates aligned memory for owned tensors.
 //! - `quantized`: stores quantized matrices.
 //! - `weights`: collects the tensors of a GPT-2 by name.
@@ -27,6 +28,7 @@ mod aligned_buffer;
 mod chat_template;
 mod config;
 mod embedded;
+mod finite;
 mod foreign;
 mod generation_config;
 mod header;

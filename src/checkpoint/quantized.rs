@@ -14,10 +14,13 @@
 //! layer norms are copied from the original. `__metadata__` contains `"hornbook.layout": "1"`, and
 //! `config.json` is the original's.
 
+use std::sync::Arc;
+
 use half::f16;
 
 use super::source::{Bytes, zeroed};
-use super::tensor::{Dtype, Tensor};
+use super::tensor::{Dtype, Origin, Tensor};
+use crate::Result;
 use crate::kernels::elements::{Element, Elements};
 use crate::kernels::linear::{Matrix, WeightMatrix};
 use crate::kernels::quantized::{Bf16Dot, Bytes64, Int4, Int8, Layout, PANEL_VECTORS, WeightFormat};
@@ -52,12 +55,19 @@ pub(super) struct FileTensor<'a> {
 
 impl Tensor {
     /// A quantized `[in, out]` matrix, from buffers of the sizes that [`file_shapes`] returns.
-    pub(super) fn from_quantized(weights: Bytes, scales: Bytes, dtype: Dtype, shape: [usize; 2]) -> Tensor {
-        Tensor { bytes: weights, scales: Some(scales), dtype, shape: shape.to_vec() }
+    pub(super) fn from_quantized(
+        weights: Bytes,
+        scales: Bytes,
+        dtype: Dtype,
+        shape: [usize; 2],
+        origin: Origin,
+    ) -> Tensor {
+        let (scales, origin) = (Some(scales), Arc::new(origin));
+        Tensor { bytes: weights, scales, dtype, shape: shape.to_vec(), origin, is_transposed: false }
     }
 
-    /// Quantizes an `[in, out]` matrix.
-    pub(super) fn quantized(&self, dtype: Dtype) -> Tensor {
+    /// Quantizes an `[in, out]` matrix; errors as [`Tensor::into_dtype`].
+    pub(super) fn quantized(&self, dtype: Dtype) -> Result<Tensor> {
         let columns = self.shape()[1];
         self.quantize_indexed(dtype, [self.shape()[0], columns], |k, j| k * columns + j)
     }
@@ -65,7 +75,10 @@ impl Tensor {
     /// Transposes an LM head's table `[vocab_size, n_embd]` to `[n_embd, vocab_size]` and quantizes it to
     /// `dtype`, the precision of the model's other matrices; to 8 bits where these have 4, which are too few
     /// for it.
-    pub fn quantized_lm_head(&self, dtype: Dtype) -> Tensor {
+    ///
+    /// # Errors
+    /// As [`Tensor::into_dtype`].
+    pub fn quantized_lm_head(&self, dtype: Dtype) -> Result<Tensor> {
         let [vocab_size, n_embd] = [self.shape()[0], self.shape()[1]];
         let dtype = if dtype == Dtype::Int4 { Dtype::Int8 } else { dtype };
         self.quantize_indexed(dtype, [n_embd, vocab_size], |k, j| j * n_embd + k)
@@ -76,12 +89,15 @@ impl Tensor {
         dtype: Dtype,
         shape: [usize; 2],
         index: impl Fn(usize, usize) -> usize + Sync,
-    ) -> Tensor {
-        match self.elements() {
+    ) -> Result<Tensor> {
+        let (bytes, scales) = match self.elements() {
             Elements::F32(e) => quantize(dtype, shape, |k, j| e[index(k, j)]),
             Elements::F16(e) => quantize(dtype, shape, |k, j| Element::to_f32(e[index(k, j)])),
             Elements::Bf16(e) => quantize(dtype, shape, |k, j| Element::to_f32(e[index(k, j)])),
-        }
+        };
+        let (shape, origin) = (shape.to_vec(), Arc::clone(&self.origin));
+        let quantized = Tensor { bytes, scales, dtype, shape, origin, is_transposed: false };
+        quantized.check_converted_from(self)
     }
 
     /// Borrows an `[in, out]` matrix for a linear layer.
@@ -132,7 +148,7 @@ fn quantize(
     dtype: Dtype,
     [rows, columns]: [usize; 2],
     weight: impl Fn(usize, usize) -> f32 + Sync,
-) -> Tensor {
+) -> (Bytes, Option<Bytes>) {
     let [weight_bytes, scale_bytes] = quantized_bytes(dtype, rows, columns);
     let (mut bytes, mut scales) = (zeroed(weight_bytes), zeroed(scale_bytes));
     let packed = bytemuck::cast_slice_mut(&mut bytes);
@@ -141,6 +157,5 @@ fn quantize(
         Dtype::Int4 => Int4::quantize(rows, columns, weight, packed, bytemuck::cast_slice_mut(&mut scales)),
         _ => Int8::quantize(rows, columns, weight, packed, bytemuck::cast_slice_mut(&mut scales)),
     }
-    let scales = (scale_bytes > 0).then(|| scales.into());
-    Tensor { bytes: bytes.into(), scales, dtype, shape: vec![rows, columns] }
+    (bytes.into(), (scale_bytes > 0).then(|| scales.into()))
 }

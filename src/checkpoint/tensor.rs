@@ -1,12 +1,15 @@
 //! Tensors: views of the checkpoint's bytes where possible, owned bytes otherwise.
 
 use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::source::{Bytes, Source};
+use crate::Result;
 use crate::kernels::elements::{Element, Elements};
 
 #[cfg(target_endian = "big")]
@@ -59,6 +62,13 @@ impl Dtype {
     }
 }
 
+/// The place a tensor was loaded from, which errors about its values name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Origin {
+    pub(super) file: PathBuf,
+    pub(super) name: String,
+}
+
 /// A row-major tensor in its stored dtype. Cheap to clone: clones share their bytes.
 #[derive(Clone, Debug)]
 pub struct Tensor {
@@ -68,6 +78,9 @@ pub struct Tensor {
     pub(super) scales: Option<Bytes>,
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
+    pub(super) origin: Arc<Origin>,
+    /// Whether the file stores the transpose of this matrix.
+    pub(super) is_transposed: bool,
 }
 
 impl Tensor {
@@ -76,32 +89,36 @@ impl Tensor {
     ///
     /// `range` is within `source` and as long as `shape` and `dtype` require, which the header parser has
     /// checked.
-    pub(super) fn new(source: &Source, range: Range<usize>, dtype: Dtype, shape: Vec<usize>) -> Tensor {
+    pub(super) fn new(
+        source: &Source,
+        range: Range<usize>,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        origin: Origin,
+    ) -> Tensor {
         let size = dtype.element_bytes().expect("an unquantized dtype");
         debug_assert_eq!(range.len(), shape.iter().product::<usize>() * size);
-        Tensor { bytes: Bytes::view_or_copy(source, range, size), scales: None, dtype, shape }
+        let bytes = Bytes::view_or_copy(source, range, size);
+        Tensor { bytes, scales: None, dtype, shape, origin: Arc::new(origin), is_transposed: false }
     }
 
-    fn owned(dtype: Dtype, shape: Vec<usize>, fill: impl FnOnce(&mut [u8])) -> Tensor {
+    /// A tensor of this one's origin with other elements.
+    fn owned(&self, dtype: Dtype, shape: Vec<usize>, fill: impl FnOnce(&mut [u8])) -> Tensor {
         let len = shape.iter().product::<usize>() * dtype.element_bytes().expect("an unquantized dtype");
-        Tensor { bytes: Bytes::owned(len, fill), scales: None, dtype, shape }
+        let (bytes, origin) = (Bytes::owned(len, fill), Arc::clone(&self.origin));
+        Tensor { bytes, scales: None, dtype, shape, origin, is_transposed: self.is_transposed }
     }
 
     /// The transpose of a matrix `[rows, columns]`, in owned bytes.
     pub(super) fn transposed(&self) -> Tensor {
         let (rows, columns) = (self.shape[0], self.shape[1]);
         let shape = vec![columns, rows];
-        match self.elements() {
-            Elements::F32(from) => Tensor::owned(self.dtype, shape, |to| {
-                transpose(from, bytemuck::cast_slice_mut(to), rows, columns)
-            }),
-            Elements::F16(from) => Tensor::owned(self.dtype, shape, |to| {
-                transpose(from, bytemuck::cast_slice_mut(to), rows, columns)
-            }),
-            Elements::Bf16(from) => Tensor::owned(self.dtype, shape, |to| {
-                transpose(from, bytemuck::cast_slice_mut(to), rows, columns)
-            }),
-        }
+        let transposed = self.owned(self.dtype, shape, |to| match self.elements() {
+            Elements::F32(from) => transpose(from, bytemuck::cast_slice_mut(to), rows, columns),
+            Elements::F16(from) => transpose(from, bytemuck::cast_slice_mut(to), rows, columns),
+            Elements::Bf16(from) => transpose(from, bytemuck::cast_slice_mut(to), rows, columns),
+        });
+        Tensor { is_transposed: !self.is_transposed, ..transposed }
     }
 
     /// The data type of the elements.
@@ -111,9 +128,12 @@ impl Tensor {
 
     /// Converts the elements to another dtype, rounding to nearest even or as the quantized format requires.
     ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) for a NaN, an infinity or a number that `dtype` cannot hold.
+    ///
     /// # Panics
     /// If the tensor is quantized already, or `dtype` is quantized and the tensor is not a matrix.
-    pub fn into_dtype(self, dtype: Dtype) -> Tensor {
+    pub fn into_dtype(self, dtype: Dtype) -> Result<Tensor> {
         fn convert<T: Element>(from: Elements, to: &mut [u8]) {
             let to: &mut [T] = bytemuck::cast_slice_mut(to);
             match from {
@@ -127,17 +147,18 @@ impl Tensor {
             }
         }
         if self.dtype == dtype {
-            return self;
+            return Ok(self);
         }
         if dtype.is_quantized() {
             return self.quantized(dtype);
         }
-        Tensor::owned(dtype, self.shape.clone(), |to| match dtype {
+        let converted = self.owned(dtype, self.shape.clone(), |to| match dtype {
             Dtype::F32 => convert::<f32>(self.elements(), to),
             Dtype::F16 => convert::<f16>(self.elements(), to),
             Dtype::Bf16 => convert::<bf16>(self.elements(), to),
             Dtype::Int8 | Dtype::Int4 | Dtype::Bf16Dot => unreachable!("packed above"),
-        })
+        });
+        converted.check_converted_from(&self)
     }
 
     /// The size of each dimension, outermost first.
@@ -227,7 +248,6 @@ fn transpose<T: Pod + Send + Sync>(from: &[T], to: &mut [T], rows: usize, column
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     fn heap(values: &[f32], skip: usize) -> (Source, Range<usize>) {
         // Places the values `skip` bytes after an aligned address.
@@ -246,7 +266,7 @@ mod tests {
         for skip in 0..8 {
             let (source, range) = heap(&values, skip);
             let aligned = (source[range.clone()].as_ptr() as usize).is_multiple_of(4);
-            let tensor = Tensor::new(&source, range, Dtype::F32, vec![4]);
+            let tensor = Tensor::new(&source, range, Dtype::F32, vec![4], Origin::default());
             assert_eq!(tensor.is_view(), aligned);
             assert_eq!(tensor.owned_bytes(), if aligned { 0 } else { 16 });
             assert_eq!(tensor.as_f32(), values);
@@ -255,7 +275,9 @@ mod tests {
 
     #[test]
     fn owned_tensor_is_aligned_to_64_bytes() {
-        let tensor = Tensor::owned(Dtype::F16, vec![3, 5], |bytes| bytes.fill(1));
+        let (source, range) = heap(&[0.0], 0);
+        let tensor = Tensor::new(&source, range, Dtype::F32, vec![1], Origin::default());
+        let tensor = tensor.owned(Dtype::F16, vec![3, 5], |bytes| bytes.fill(1));
         assert_eq!(tensor.bytes.as_ptr() as usize % 64, 0);
         assert_eq!(*tensor.bytes, [1; 30]);
     }
@@ -265,7 +287,8 @@ mod tests {
         for (rows, columns) in [(1, 1), (1, 40), (40, 1), (3, 5), (16, 16), (17, 33), (48, 16)] {
             let from: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
             let (source, range) = heap(&from, 0);
-            let tensor = Tensor::new(&source, range, Dtype::F32, vec![rows, columns]).transposed();
+            let shape = vec![rows, columns];
+            let tensor = Tensor::new(&source, range, Dtype::F32, shape, Origin::default()).transposed();
             assert_eq!(tensor.shape(), [columns, rows]);
             for row in 0..rows {
                 for column in 0..columns {
@@ -277,17 +300,17 @@ mod tests {
 
     #[test]
     fn half_to_f32_is_exact() {
-        let f16s: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+        let f16s: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|x| x.is_finite()).collect();
         let bytes = bytemuck::cast_slice::<f16, u8>(&f16s).to_vec();
         let len = bytes.len();
         let source = Source::Heap(Arc::new(bytes));
-        let wide = Tensor::new(&source, 0..len, Dtype::F16, vec![f16s.len()]).into_dtype(Dtype::F32);
-        for (wide, narrow) in wide.as_f32().iter().zip(&f16s) {
-            assert!(narrow.is_nan() && wide.is_nan() || f64::from(*wide) == narrow.to_f64());
+        let narrow = Tensor::new(&source, 0..len, Dtype::F16, vec![f16s.len()], Origin::default());
+        for (wide, narrow) in narrow.into_dtype(Dtype::F32).unwrap().as_f32().iter().zip(&f16s) {
+            assert_eq!(f64::from(*wide), narrow.to_f64());
         }
         let bf16s = [bf16::from_f32(1.0), bf16::from_f32(-3.0e38)];
         let source = Source::Heap(Arc::new(bytemuck::cast_slice::<bf16, u8>(&bf16s).to_vec()));
-        let wide = Tensor::new(&source, 0..4, Dtype::Bf16, vec![2]).into_dtype(Dtype::F32);
-        assert_eq!(wide.as_f32(), [1.0, bf16s[1].to_f32()]);
+        let narrow = Tensor::new(&source, 0..4, Dtype::Bf16, vec![2], Origin::default());
+        assert_eq!(narrow.into_dtype(Dtype::F32).unwrap().as_f32(), [1.0, bf16s[1].to_f32()]);
     }
 }

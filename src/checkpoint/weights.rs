@@ -11,7 +11,7 @@ use super::config::{Config, ConfigFile, InferredSizes, PositionEmbedding};
 use super::quantized::{LAYOUT, file_shapes};
 use super::shards::{Shards, TensorEntry};
 use super::source::Bytes;
-use super::tensor::{Dtype, Tensor};
+use super::tensor::{Dtype, Origin, Tensor};
 use crate::error::{Error, Result};
 
 /// The weights of a GPT-2.
@@ -320,7 +320,7 @@ impl Loader<'_> {
 
     /// A vector without the prefix in its name, converted to f32.
     fn vector(&self, name: &str, len: usize) -> Result<Tensor> {
-        Ok(self.tensor(name, &[len])?.into_dtype(Dtype::F32))
+        self.tensor(name, &[len])?.into_dtype(Dtype::F32)
     }
 
     /// A plain tensor without the prefix in its name.
@@ -339,7 +339,8 @@ impl Loader<'_> {
         if entry.info.shape != shape {
             return Err(shape_mismatch(name, &entry, shape));
         }
-        Ok(Tensor::new(entry.source, entry.range(), dtype, shape.to_vec()))
+        let origin = Origin { file: entry.file.to_path_buf(), name: name.to_string() };
+        Ok(Tensor::new(entry.source, entry.range(), dtype, shape.to_vec(), origin))
     }
 
     /// A quantized matrix, `[in, out]`: its packed weights and its scales.
@@ -359,9 +360,10 @@ impl Loader<'_> {
         let scale_dtype = if dtype == Dtype::Int4 { StoredDtype::F16 } else { StoredDtype::F32 };
         let packed = find(dtype.name(), StoredDtype::U8, &packed_shape)?;
         let scales = find("scale", scale_dtype, &scales_shape)?;
+        let origin = Origin { file: packed.file.to_path_buf(), name: name.to_string() };
         let packed = Bytes::view_or_copy(packed.source, packed.range(), 1);
         let scales = Bytes::view_or_copy(scales.source, scales.range(), align_of::<f32>());
-        Ok(Tensor::from_quantized(packed, scales, dtype, [n_in, n_out]))
+        Ok(Tensor::from_quantized(packed, scales, dtype, [n_in, n_out], origin))
     }
 
     fn find(&self, name: &str, shape: &[usize]) -> Result<TensorEntry<'_>> {

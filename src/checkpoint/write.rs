@@ -43,8 +43,9 @@ impl Checkpoint {
     /// weights file in bytes.
     ///
     /// # Errors
-    /// [`Error::Message`] if the matrices are quantized already or `folder` is not a folder, [`Error::Io`] if
-    /// a file cannot be written, and any error of `on_progress`. No partial weights file is left behind.
+    /// [`Error::Message`] if the matrices are quantized already or `folder` is not a folder, [`Error::Tensor`]
+    /// for a weight that is not a finite number or beyond the range of `dtype`, [`Error::Io`] if a file cannot
+    /// be written, and any error of `on_progress`. No partial weights file is left behind.
     pub fn quantize(
         &self,
         dtype: Dtype,
@@ -83,7 +84,8 @@ impl Checkpoint {
 }
 
 impl Weights {
-    /// All tensors by name, with the blocks' matrices quantized to `dtype` and the LM head to int8.
+    /// All tensors by name, with the blocks' matrices quantized to `dtype` and the LM head to int8. All are
+    /// finite numbers.
     fn quantized(
         &self,
         dtype: Dtype,
@@ -93,8 +95,8 @@ impl Weights {
         all.extend(self.wpe.iter().map(|wpe| ("wpe.weight".to_string(), wpe.clone())));
         let (mut done, matrices) = (0, 4 * self.h.len() + 1);
         let mut push_quantized =
-            |name: &str, quantize: &dyn Fn() -> Tensor, all: &mut Vec<(String, Tensor)>| {
-                all.push((format!("{name}.weight"), quantize()));
+            |name: &str, quantize: &dyn Fn() -> Result<Tensor>, all: &mut Vec<(String, Tensor)>| {
+                all.push((format!("{name}.weight"), quantize()?));
                 done += 1;
                 on_progress(QuantizeProgress::Quantized(done, matrices))
             };
@@ -119,6 +121,7 @@ impl Weights {
         all.push(("ln_f.bias".to_string(), self.ln_f.bias.clone()));
         let lm_head = self.lm_head.as_ref().unwrap_or(&self.wte);
         push_quantized("lm_head", &|| lm_head.quantized_lm_head(dtype), &mut all)?;
+        all.iter().try_for_each(|(_, tensor)| tensor.check_finite())?;
         Ok(all)
     }
 }

@@ -10,6 +10,7 @@ use super::submission_queue::{Permit, Submission, SubmissionQueue};
 use super::{EngineOptions, Statistics};
 use crate::model::{KvCache, LogitsWanted, Segment, Workspace, common_prefix_len};
 use crate::{Error, FinishReason, Hornbook, Result};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -39,6 +40,8 @@ struct RequestState {
     /// Whether the prompt is computed; until then the other sequences wait for the first, to start from a
     /// copy of its keys and values.
     prompt_computed: bool,
+    /// An error that ends this request alone.
+    failure: Option<Error>,
 }
 
 /// Events to send at the end of a step. Statistics are published and permits released first, so that a client
@@ -79,7 +82,8 @@ impl Scheduler {
 
     fn admit(&mut self, submissions: Vec<Submission>) {
         self.requests.extend(submissions.into_iter().map(|Submission { tasks, events, permit }| {
-            RequestState { permit, events, waiting: tasks.into(), running: vec![], prompt_computed: false }
+            let (waiting, running) = (tasks.into(), vec![]);
+            RequestState { permit, events, waiting, running, prompt_computed: false, failure: None }
         }));
     }
 
@@ -99,6 +103,7 @@ impl Scheduler {
             let scheduled = schedule_tokens(&demands, self.options.prefill_chunk, step);
             self.forward(&scheduled)?;
             self.process_logits(&scheduled);
+            self.remove_failed(&mut outbox);
             self.collect_outputs(&mut outbox);
         }
         drop(guard);
@@ -198,12 +203,17 @@ impl Scheduler {
         }
     }
 
-    /// Samples and scores from the logits of the pass.
+    /// Samples and scores from the logits of the pass. Logits and embeddings that are not finite numbers fail
+    /// their request.
     fn process_logits(&mut self, scheduled: &[usize]) {
-        let logits = self.workspace.logits();
+        let (model, logits) = (self.hornbook.model(), self.workspace.logits());
         let (mut jobs, mut row) = (LogitJobs::default(), 0);
-        let running = self.requests.iter_mut().flat_map(|request| &mut request.running);
-        for (RunningSequence { task, cache }, n) in running.zip(scheduled) {
+        let running = self.requests.iter_mut().flat_map(|request| {
+            let RequestState { running, failure, .. } = request;
+            let failure = Cell::from_mut(failure);
+            running.iter_mut().map(move |sequence| (sequence, failure))
+        });
+        for ((RunningSequence { task, cache }, failure), n) in running.zip(scheduled) {
             let computed = cache.len() - n..cache.len();
             if task.in_prompt() {
                 self.statistics.prompt_tokens_computed += *n as u64;
@@ -213,12 +223,33 @@ impl Scheduler {
                 (LogitsWanted::Last, _) => 1,
                 (LogitsWanted::All, n) => *n,
             };
-            if let (Task::Complete(completion), 1..) = (task, n_logits) {
-                jobs.add(completion, computed, logits.row_range(row, n_logits));
-            }
+            let logits = logits.row_range(row, n_logits);
             row += n_logits;
+            let finite = match task {
+                Task::Embed(embedding) => embedding.check_finite(model, cache),
+                Task::Complete(_) => model.check_finite(logits, cache),
+            };
+            match (task, finite) {
+                (_, Err(error)) => failure.set(Some(error)),
+                (Task::Complete(completion), Ok(())) if n_logits > 0 => {
+                    jobs.add(completion, computed, logits)
+                }
+                _ => {}
+            }
         }
-        jobs.run(self.hornbook.model().pool(), self.hornbook.try_tokenizer());
+        jobs.run(model.pool(), self.hornbook.try_tokenizer());
+    }
+
+    /// Ends the requests that failed in this step.
+    fn remove_failed(&mut self, outbox: &mut Outbox) {
+        for request in &mut self.requests {
+            if let Some(error) = request.failure.take() {
+                outbox.push((request.events.clone(), Event::Failed(error)));
+                request.waiting.clear();
+                request.running.clear();
+            }
+        }
+        self.requests.retain(|request| !request.is_finished());
     }
 
     /// Collects the outputs of every sequence, and removes finished ones.

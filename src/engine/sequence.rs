@@ -1,9 +1,11 @@
 //! Sequences of tokens, and the tasks that use the model's output for them: completion and embedding.
 
 use super::stream::ScoredToken;
+use crate::Result;
 use crate::Token;
 use crate::generate::CompletionState;
-use crate::model::{KvCache, LogitsWanted, Observer, Site};
+use crate::kernels::rows::Rows;
+use crate::model::{KvCache, LogitsWanted, Model, Observer, Site};
 use ndarray::{ArrayViewMutD, Axis};
 use std::ops::Range;
 
@@ -132,6 +134,11 @@ impl EmbeddingTask {
     /// Returns the tokens and a pooler for the given `rows` of a pass.
     pub(super) fn pooler(&mut self, rows: Range<usize>) -> (&[u32], MeanPooler<'_>) {
         (&self.tokens, MeanPooler { rows, sum: &mut self.sum, n_summed: &mut self.n_summed })
+    }
+
+    /// Checks that the mean so far consists of finite numbers.
+    pub(super) fn check_finite(&self, model: &Model, cache: &KvCache) -> Result<()> {
+        model.check_finite(Rows::dense(&self.mean(), self.sum.len()), cache)
     }
 
     pub(super) fn mean(&self) -> Vec<f32> {

@@ -25,7 +25,7 @@ pub enum Event {
     },
     /// The embedding, `[n_embd]`.
     Embedding(Vec<f32>),
-    /// The engine failed; no event follows.
+    /// The engine or this request failed; no event follows.
     Failed(Error),
 }
 

@@ -1,10 +1,10 @@
 //! Beam search: one forward pass per step over all beams, each with its own KV cache.
 
 use super::{ContextPolicy, FinishReason, Hornbook, Options, Plan};
-use crate::Result;
 use crate::model::{KvCache, LogitsWanted, Segment, Workspace};
 use crate::sampling::{BeamParams, BeamSearch};
 use crate::tokenizer::Utf8Decoder;
+use crate::{Error, Result};
 
 /// A finished hypothesis.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +23,8 @@ pub struct Beam {
 /// Penalties and n-gram bans of `options` apply; temperature, filters, stop strings and context shift do not.
 ///
 /// # Errors
-/// As [`Hornbook::generate`], and [`Error::Parameter`](crate::Error::Parameter) for `params` out of range.
+/// As [`Hornbook::generate`], [`Error::Parameter`] for `params` out of range, and [`Error::Message`] if
+/// every first token is banned.
 pub fn beam_search(
     hornbook: &Hornbook,
     prompt: &[u32],
@@ -41,7 +42,7 @@ pub fn beam_search(
     let mut search = BeamSearch::new(params, sampling, &prompt, max_tokens)?;
 
     let mut session = hornbook.session(prompt.len(), options);
-    let positions = prompt.len() + max_tokens;
+    let positions = prompt.len() + max_tokens - 1; // the last token is not computed
     let precision = options.kv_precision.unwrap_or(hornbook.model().kv_precision());
     let new = || KvCache::new(hornbook.config(), positions, precision);
     // Two sets of caches, swapped in each step: the next beams' are copied from those of their parents.
@@ -63,11 +64,21 @@ pub fn beam_search(
             .collect();
         hornbook.model().forward(&mut batch, &mut workspace, &mut ())?;
         let running = batch.len();
-        let logits: Vec<&[f32]> = (0..running).map(|i| workspace.logits().row(i)).collect();
+        let logits = workspace.logits();
+        for (i, cache) in caches[..running].iter().enumerate() {
+            hornbook.model().check_finite(logits.row_range(i, 1), cache)?;
+        }
+        let logits: Vec<&[f32]> = (0..running).map(|i| logits.row(i)).collect();
         step = search.step(&logits);
     }
 
     let hypotheses = search.into_hypotheses();
+    if hypotheses.is_empty() {
+        return Err(Error::Message(
+            "no token may follow the prompt: logit biases, no_repeat_ngram_size or min_tokens ban all of them"
+                .into(),
+        ));
+    }
     Ok(hypotheses
         .into_iter()
         .map(|hypothesis| {

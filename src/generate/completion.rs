@@ -67,9 +67,9 @@ pub struct Logprobs {
     pub text_offset: Vec<usize>,
 }
 
-/// Clamps a logprob to what JSON can represent: -9999 instead of minus infinity.
+/// Returns a logprob as JSON can represent it: -9999 for minus infinity, as in OpenAI's API.
 pub fn finite_logprob(logprob: f32) -> f32 {
-    logprob.max(-9999.0)
+    if logprob == f32::NEG_INFINITY { -9999.0 } else { logprob }
 }
 
 /// Computes each token's start in the decoded text, in characters, with invalid UTF-8 counted as its
@@ -166,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn logprob_is_clamped_to_finite_json_number() {
-        for (logprob, clamped) in [(f32::NEG_INFINITY, -9999.0), (f32::NAN, -9999.0), (-1.5, -1.5)] {
-            assert_eq!(finite_logprob(logprob), clamped);
+    fn only_a_logprob_of_minus_infinity_is_written_as_minus_9999() {
+        for (logprob, written) in [(f32::NEG_INFINITY, -9999.0), (-20_000.5, -20_000.5), (-1.5, -1.5)] {
+            assert_eq!(finite_logprob(logprob), written);
         }
     }
 }

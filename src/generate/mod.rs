@@ -58,7 +58,8 @@ pub struct Hornbook {
 pub struct Options {
     /// Sampling parameters. The model's end-of-text token ends the text in addition to their `stop_ids`.
     pub sampling: SamplingParams,
-    /// Maximum tokens to generate; none for as many as fit into the context, or with context shift, no limit.
+    /// Maximum tokens to generate; none for as many as fit into the context and the one after it, or with
+    /// context shift, no limit.
     pub max_tokens: Option<usize>,
     /// Policy at the end of the context.
     pub context: ContextPolicy,
@@ -322,7 +323,8 @@ impl Hornbook {
             ContextPolicy::Shift => self.resolve_prompt(prompt)?,
         };
         let room = match options.context {
-            ContextPolicy::Stop => n_positions - prompt.len(),
+            // A full context still predicts one token, which is not computed.
+            ContextPolicy::Stop => n_positions - prompt.len() + 1,
             ContextPolicy::Shift => usize::MAX,
         };
         let max_tokens = options.max_tokens.unwrap_or(room).min(room);

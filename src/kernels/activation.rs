@@ -71,7 +71,7 @@ impl Activation {
                 let half = simd.mul(magnitude, simd.splat(-0.5));
                 simd.mul_add(half, tail, simd.max(x, zero))
             }
-            Activation::Relu => simd.max(x, simd.splat(0.0)),
+            Activation::Relu => simd.max(simd.splat(0.0), x), // in this order, NaN stays NaN
             Activation::Silu => gate(simd, x, simd.sub(simd.splat(0.0), x)),
         }
     }

@@ -58,7 +58,9 @@ impl ActivationCache {
         let mut recorder = Recorder { inner: observer, cache };
         let mut kv_cache = KvCache::new(config, n, kv_precision.into().unwrap_or(model.kv_precision()));
         let segment = Segment { tokens, cache: &mut kv_cache, logits: LogitsWanted::All };
-        model.forward(&mut [segment], &mut Workspace::new(), &mut recorder)?;
+        let mut workspace = Workspace::new();
+        model.forward(&mut [segment], &mut workspace, &mut recorder)?;
+        model.check_finite(workspace.logits(), &kv_cache)?;
         Ok(recorder.cache)
     }
 

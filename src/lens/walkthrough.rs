@@ -95,6 +95,7 @@ fn pass(model: &Model, tokens: &[u32], observer: &mut impl Observer) -> Result<V
     let mut workspace = Workspace::new();
     let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::Last };
     model.forward(&mut [segment], &mut workspace, observer)?;
+    model.check_finite(workspace.logits(), &cache)?;
     Ok(workspace.logits().row(0).to_vec())
 }
 

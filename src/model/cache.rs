@@ -70,6 +70,22 @@ impl KvCache {
         self.layers.iter().map(KeyValues::bytes).sum()
     }
 
+    /// The precision of the stored keys and values.
+    pub(super) fn precision(&self) -> KvPrecision {
+        self.layers[0].precision()
+    }
+
+    /// The first layer with a key or value that is NaN or infinite.
+    pub(super) fn first_not_finite_layer(&self) -> Option<usize> {
+        let all_finite = |layer: &KeyValues| {
+            (0..layer.n_head()).all(|h| {
+                let (keys, values) = layer.to_f32_vecs(h, self.len);
+                keys.iter().chain(&values).all(|x| x.is_finite())
+            })
+        };
+        self.layers.iter().position(|layer| !all_finite(layer))
+    }
+
     /// One layer's keys and values.
     pub(super) fn layer(&self, layer: usize) -> &KeyValues {
         &self.layers[layer]

@@ -13,6 +13,7 @@
 
 mod batch;
 mod cache;
+mod finite;
 mod interpretability;
 mod observer;
 mod operation;
@@ -29,7 +30,7 @@ pub use precision::Precision;
 pub use session::Session;
 pub use workspace::Workspace;
 
-use crate::checkpoint::{Checkpoint, Config, LayerNormWeights};
+use crate::checkpoint::{Checkpoint, Config, LayerNormWeights, Tensor};
 use crate::kernels::attention::{
     AttentionKernel, Flash, KvPrecision, Segments, attention, attention_weights,
 };
@@ -45,6 +46,7 @@ use crate::kernels::thread_pool::ThreadPool;
 use crate::{Error, Result};
 use ndarray::ArrayViewMutD;
 use observer::emit;
+use std::sync::OnceLock;
 use weights::{Linear, LmHead, ModelWeights, matrix};
 
 /// A GPT-2 model: its weights, and the threads that compute with them.
@@ -55,18 +57,21 @@ pub struct Model {
     sinusoidal: Option<Vec<f32>>,
     attention: &'static dyn AttentionKernel,
     pool: ThreadPool,
+    /// The first tensor with a value that is not a finite number; searched for only when a result is not.
+    not_finite: OnceLock<Option<Tensor>>,
 }
 
 impl Model {
     /// Builds a model on a checkpoint's weights, without copying them.
     pub fn new(checkpoint: Checkpoint, pool: ThreadPool) -> Self {
-        Self::build(checkpoint, pool, None)
+        Self::build(checkpoint, pool, None).expect("weights that are not converted")
     }
 
     /// Builds a model with the checkpoint's matrices converted to `precision`; `None` keeps them as stored.
     ///
     /// # Errors
-    /// [`Error::Parameter`] if the matrices are already quantized to another precision.
+    /// [`Error::Parameter`] if the matrices are already quantized to another precision, [`Error::Tensor`] for a
+    /// weight that is not a finite number or beyond the range of `precision`.
     pub fn with_precision(
         checkpoint: Checkpoint,
         pool: ThreadPool,
@@ -78,14 +83,15 @@ impl Model {
                 found: requested.to_string(),
                 expected: format!("{}, the precision '{}' is quantized to", stored.name(), checkpoint.name),
             }),
-            _ => Ok(Self::build(checkpoint, pool, precision)),
+            _ => Self::build(checkpoint, pool, precision),
         }
     }
 
-    fn build(checkpoint: Checkpoint, pool: ThreadPool, precision: Option<Precision>) -> Self {
+    fn build(checkpoint: Checkpoint, pool: ThreadPool, precision: Option<Precision>) -> Result<Self> {
         let Checkpoint { config, weights, .. } = checkpoint;
         let sinusoidal = weights.wpe.is_none().then(|| sinusoidal(config.n_positions, config.n_embd));
-        Self { config, weights: ModelWeights::new(weights, precision), sinusoidal, attention: &Flash, pool }
+        let weights = ModelWeights::new(weights, precision)?;
+        Ok(Self { config, weights, sinusoidal, attention: &Flash, pool, not_finite: OnceLock::new() })
     }
 
     /// Replaces the attention kernel; the default is [`Flash`].
@@ -131,7 +137,8 @@ impl Model {
     }
 
     /// Runs the new tokens of any number of sequences through the model. Appends their keys and values to
-    /// their caches and leaves the requested logits in `workspace`, in the order of the segments.
+    /// their caches and leaves the requested logits in `workspace`, in the order of the segments. Whether these
+    /// are finite numbers is for [`Model::check_finite`] to say, for each sequence by itself.
     ///
     /// # Errors
     /// [`Error::TokenId`] and [`Error::ContextOverflow`]; both are checked before anything is computed or

@@ -77,7 +77,7 @@ impl<'m, O: Observer> Session<'m, O> {
     /// Appends at least one token and returns the last one's logits, `[vocab_size]`.
     ///
     /// # Errors
-    /// As [`Model::forward`].
+    /// As [`Model::forward`] and [`Model::check_finite`].
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
         let quantized = self.model.quantizes_activations();
         let chunk = if quantized { PREFILL_CHUNK_QUANTIZED } else { PREFILL_CHUNK };
@@ -92,7 +92,7 @@ impl<'m, O: Observer> Session<'m, O> {
     /// Appends a few tokens in one pass and returns all their logits, `[n_tokens, vocab_size]`.
     ///
     /// # Errors
-    /// As [`Model::forward`].
+    /// As [`Session::feed`].
     pub fn feed_all(&mut self, tokens: &[u32]) -> Result<Rows<'_>> {
         self.pass(tokens, LogitsWanted::All)?;
         Ok(self.logits())
@@ -106,7 +106,7 @@ impl<'m, O: Observer> Session<'m, O> {
     /// Appends tokens and calls `each` with every token's index among them and its logits, `[vocab_size]`.
     ///
     /// # Errors
-    /// As [`Model::forward`].
+    /// As [`Session::feed`].
     pub fn score(&mut self, tokens: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         for (chunk, tokens) in tokens.chunks(SCORE_CHUNK).enumerate() {
             let logits = self.feed_all(tokens)?;
@@ -119,7 +119,8 @@ impl<'m, O: Observer> Session<'m, O> {
 
     fn pass(&mut self, tokens: &[u32], logits: LogitsWanted) -> Result<()> {
         let segment = Segment { tokens, cache: &mut self.cache, logits };
-        self.model.forward(&mut [segment], &mut self.workspace, &mut self.observer)
+        self.model.forward(&mut [segment], &mut self.workspace, &mut self.observer)?;
+        self.model.check_finite(self.workspace.logits(), &self.cache)
     }
 }
 

@@ -2,6 +2,7 @@
 //! loaded.
 
 use super::{Operation, Precision};
+use crate::Result;
 use crate::checkpoint::{BlockWeights, Dtype, LayerNormWeights, LinearWeights, Tensor, Weights};
 use crate::kernels::embedding::copy_row;
 use crate::kernels::linear::{self, Matrix};
@@ -46,33 +47,55 @@ enum Bias {
 }
 
 impl ModelWeights {
-    /// Takes the weights as the checkpoint stores them, or converts the matrices to another precision.
-    pub(super) fn new(weights: Weights, precision: Option<Precision>) -> Self {
+    /// Takes the weights as the checkpoint stores them, or converts the matrices to another precision, with
+    /// the errors of [`Tensor::into_dtype`].
+    pub(super) fn new(weights: Weights, precision: Option<Precision>) -> Result<Self> {
         let table = weights.lm_head.unwrap_or_else(|| weights.wte.clone());
         let head = match precision {
             _ if table.dtype().is_quantized() => LmHead::Quantized(Linear::lm_head(table)),
             Some(precision) if precision.dtype().is_quantized() => {
-                LmHead::Quantized(Linear::lm_head(table.quantized_lm_head(precision.dtype())))
+                LmHead::Quantized(Linear::lm_head(table.quantized_lm_head(precision.dtype())?))
             }
-            precision => LmHead::Embedding(convert(table, precision)),
+            precision => LmHead::Embedding(convert(table, precision)?),
         };
-        let block = |block: BlockWeights| Block {
-            ln_1: block.ln_1,
-            c_attn: Linear::new(block.attn.c_attn, precision),
-            attn_proj: Linear::new(block.attn.c_proj, precision),
-            ln_2: block.ln_2,
-            c_fc: Linear::new(block.mlp.c_fc, precision),
-            mlp_proj: Linear::new(block.mlp.c_proj, precision),
+        let block = |block: BlockWeights| {
+            Ok(Block {
+                ln_1: block.ln_1,
+                c_attn: Linear::new(block.attn.c_attn, precision)?,
+                attn_proj: Linear::new(block.attn.c_proj, precision)?,
+                ln_2: block.ln_2,
+                c_fc: Linear::new(block.mlp.c_fc, precision)?,
+                mlp_proj: Linear::new(block.mlp.c_proj, precision)?,
+            })
         };
         let mut all = Self {
             wte: weights.wte,
             wpe: weights.wpe,
-            blocks: weights.h.into_iter().map(block).collect(),
+            blocks: weights.h.into_iter().map(block).collect::<Result<_>>()?,
             ln_f: weights.ln_f,
             lm_head: head,
         };
         all.make_contiguous();
-        all
+        Ok(all)
+    }
+
+    /// All tensors, in the order of the pass.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        fn norm(norm: &LayerNormWeights) -> [&Tensor; 2] {
+            [&norm.weight, &norm.bias]
+        }
+        let head = match &self.lm_head {
+            LmHead::Embedding(table) => table,
+            LmHead::Quantized(layer) => &layer.weight,
+        };
+        let blocks = self.blocks.iter().flat_map(|b| {
+            let linears = [&b.c_attn, &b.attn_proj, &b.c_fc, &b.mlp_proj];
+            norm(&b.ln_1)
+                .into_iter()
+                .chain(norm(&b.ln_2))
+                .chain(linears.into_iter().flat_map(Linear::tensors))
+        });
+        [&self.wte].into_iter().chain(&self.wpe).chain(blocks).chain(norm(&self.ln_f)).chain([head])
     }
 
     /// Moves the converted matrices next to one another in memory, in the order of the pass.
@@ -133,8 +156,16 @@ impl LmHead {
 }
 
 impl Linear {
-    fn new(layer: LinearWeights, precision: Option<Precision>) -> Self {
-        Self { weight: convert(layer.weight, precision), bias: Bias::Tensor(layer.bias) }
+    fn new(layer: LinearWeights, precision: Option<Precision>) -> Result<Self> {
+        Ok(Self { weight: convert(layer.weight, precision)?, bias: Bias::Tensor(layer.bias) })
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let bias = match &self.bias {
+            Bias::Tensor(bias) => Some(bias),
+            Bias::Zero(_) => None,
+        };
+        [&self.weight].into_iter().chain(bias)
     }
 
     /// A transposed LM head, `[n_embd, vocab_size]`, with a zero bias.
@@ -168,10 +199,10 @@ impl Linear {
 }
 
 /// Converts a tensor to a precision; `None` keeps it as it is.
-fn convert(tensor: Tensor, precision: Option<Precision>) -> Tensor {
+fn convert(tensor: Tensor, precision: Option<Precision>) -> Result<Tensor> {
     match precision {
         Some(precision) => tensor.into_dtype(precision.dtype()),
-        None => tensor,
+        None => Ok(tensor),
     }
 }
 

@@ -10,6 +10,8 @@
 //!   which the best `num_beams` are kept. Lower-ranked continuations that end are dropped.
 //! - The best `num_beams` continuations that do not end become the running beams.
 //! - At the length limit every continuation ends.
+//! - If the processors ban every continuation, the running beams are returned as they are, after the finished
+//!   hypotheses.
 //! - The search stops when there are `num_beams` finished hypotheses and the [`EarlyStopping`] condition
 //!   holds.
 //!
@@ -83,7 +85,8 @@ pub struct BeamStep {
     pub tokens: Vec<u32>,
 }
 
-/// A finished completion, ended by a stop token (included) or by the length limit.
+/// A finished completion, ended by a stop token (included), by the length limit, or because the processors ban
+/// every continuation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BeamHypothesis {
     /// The completion's tokens.
@@ -173,6 +176,14 @@ impl BeamSearch {
 
         continuations.retain(|c| !ends(c));
         continuations.truncate(num_beams);
+        if continuations.is_empty() && length < self.max_new_tokens {
+            // Every continuation is banned, or ended below the best `num_beams`.
+            let norm = libm::pow((length - 1) as f64, f64::from(self.params.length_penalty));
+            let partial = self.running.drain(..).filter(|beam| !beam.tokens.is_empty());
+            self.finished
+                .extend(partial.map(|beam| BeamHypothesis { score: beam.score / norm, tokens: beam.tokens }));
+            self.finished.truncate(num_beams);
+        }
         if continuations.is_empty() || !self.can_improve(continuations[0].score, length) {
             self.running.clear();
             return None;
@@ -188,7 +199,7 @@ impl BeamSearch {
         })
     }
 
-    /// The finished hypotheses, best first, at most `num_beams`.
+    /// The finished hypotheses, best first, at most `num_beams`; none if no token may follow the prompt.
     pub fn into_hypotheses(self) -> Vec<BeamHypothesis> {
         self.finished
     }

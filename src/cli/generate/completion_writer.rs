@@ -136,7 +136,7 @@ impl<'a> CompletionWriter<'a> {
     fn print_context_note(&mut self, generated: usize, finish_reason: FinishReason) {
         let (n_positions, len) = (self.hornbook.config().n_positions, self.prompt_tokens + generated);
         let cut = finish_reason == FinishReason::Length
-            && len == n_positions
+            && len == n_positions + 1 // the last token is predicted, not computed
             && self.options.max_tokens.is_none_or(|max_tokens| generated < max_tokens)
             && !self.is_interrupted();
         let shifted = len > n_positions + 1; // the token after a full context precedes the shift

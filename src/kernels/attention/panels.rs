@@ -154,7 +154,7 @@ impl<E: Element> Panels<E> {
     }
 }
 
-/// The largest magnitude of a slice.
+/// The largest magnitude of a slice; NaN if an element is NaN or infinite.
 struct AbsMax<'a>(&'a [f32]);
 
 impl Kernel for AbsMax<'_> {
@@ -163,12 +163,13 @@ impl Kernel for AbsMax<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f32 {
         let zero = simd.splat(0.0);
-        let mut max = zero;
+        let (mut max, mut zero_or_nan) = (zero, zero);
         for x in self.0.chunks(LANES) {
             let x = simd.load_partial(x);
             max = simd.max(simd.max(x, simd.sub(zero, x)), max); // ignores NaN
+            zero_or_nan = simd.mul_add(x, zero, zero_or_nan);
         }
-        simd.reduce_max(max)
+        simd.reduce_max(max) + simd.reduce_add(zero_or_nan)
     }
 }
 

@@ -54,7 +54,8 @@ impl<'a> Int4<'a> {
     }
 
     /// Quantizes and packs a matrix with elements `weight(k, j)` into buffers of the lengths that
-    /// [`Int4::new`] requires.
+    /// [`Int4::new`] requires. A group with a NaN, an infinity or a magnitude above 8 times that of the largest
+    /// f16 gets a scale of NaN.
     pub fn quantize(
         rows: usize,
         columns: usize,
@@ -109,9 +110,12 @@ fn inverse(scale: f32) -> f32 {
 }
 
 /// Returns the scale with the smallest squared error, near the one that maps the weight of largest magnitude
-/// to -8.
+/// to -8; NaN if an f16 cannot hold that one.
 fn best_scale(group: &[f32; GROUP]) -> f16 {
     let largest = group.iter().fold(0.0f32, |largest, x| if x.abs() > largest.abs() { *x } else { largest });
+    if group.iter().any(|x| x.is_nan()) || !f16::from_f32(largest / -8.0).is_finite() {
+        return f16::NAN;
+    }
     let error = |scale: f16| -> f32 {
         let scale = scale.to_f32();
         let inverse = inverse(scale);
@@ -126,6 +130,7 @@ fn best_scale(group: &[f32; GROUP]) -> f16 {
     };
     let candidates = (0..=6).map(|i| f16::from_f32(largest / -8.0 * (0.82 + 0.05 * i as f32)));
     candidates
+        .filter(|scale| scale.is_finite())
         .map(|scale| (error(scale), scale))
         .min_by(|a, b| a.0.total_cmp(&b.0))
         .map_or(f16::ZERO, |(_, scale)| scale)

@@ -38,7 +38,7 @@ impl<'a> Int8<'a> {
     }
 
     /// Quantizes and packs a matrix with elements `weight(k, j)` into buffers of the lengths that
-    /// [`Int8::new`] requires.
+    /// [`Int8::new`] requires. A column with a NaN or an infinity gets a scale that is not finite.
     pub fn quantize(
         rows: usize,
         columns: usize,
@@ -47,13 +47,14 @@ impl<'a> Int8<'a> {
         scales: &mut [f32],
     ) {
         scales.par_chunks_mut(LANES).enumerate().for_each(|(vector, scales)| {
-            scales.fill(0.0);
+            // Magnitudes are in the order of their bits, with NaN above infinity.
+            let mut max_bits = [0u32; LANES];
             for k in 0..rows {
-                for (lane, scale) in scales.iter_mut().enumerate() {
-                    *scale = scale.max(weight(k, vector * LANES + lane).abs());
+                for (lane, max) in max_bits[..scales.len()].iter_mut().enumerate() {
+                    *max = (*max).max(weight(k, vector * LANES + lane).abs().to_bits());
                 }
             }
-            scales.iter_mut().for_each(|scale| *scale /= 127.0);
+            scales.iter_mut().zip(max_bits).for_each(|(scale, max)| *scale = f32::from_bits(max) / 127.0);
         });
         let layout = Layout { rows, columns };
         packed.par_chunks_mut(Self::PACKED_ROWS * PANEL_VECTORS).enumerate().for_each(|(i, block)| {
