@@ -196,7 +196,11 @@ fn nan_ends_its_request_and_no_other() {
     // The failed sequences are not in the prefix cache, and one alone fails the same way.
     let mut again = submit(&engine, &[1, 2], greedy(60));
     assert!(matches!(std::iter::from_fn(|| again.blocking_next()).last(), Some(Event::Failed(_))));
-    let generation = Hornbook::generate(engine.hornbook(), &[1, 2], &params.options).unwrap();
+    let whole = Options { max_tokens: None, ..params.options.clone() };
+    let mut generation = engine.hornbook().generate(&[1, 2], &whole).unwrap();
+    assert!(generation.by_ref().take(39).last().is_some_and(|token| token.is_err()));
+    assert!(generation.next().is_none());
+    let generation = engine.hornbook().generate(&[1, 2], &params.options).unwrap();
     assert_eq!(generation.map(|token| token.unwrap().id).collect::<Vec<u32>>(), expected);
 }
 

@@ -167,8 +167,7 @@ impl<'h> Conversation<'h> {
         let n_positions = self.hornbook.config().n_positions;
         let max_tokens = self.options.max_tokens.unwrap_or(n_positions);
         let answer_room = (n_positions / ANSWER_ROOM_DIVISOR).min(max_tokens).max(1);
-        // The last token of an answer needs no room: it is predicted, not computed.
-        let fits = |prompt: &[u32]| prompt.len() + answer_room <= n_positions + 1;
+        let fits = |prompt: &[u32]| prompt.len() + answer_room <= n_positions;
         let whole = self.prompt(messages)?;
         if fits(&whole) {
             return Ok((0, whole));

@@ -6,7 +6,7 @@ use super::{CompletionState, FinishReason, Hornbook, Options, Plan, Token};
 use crate::Result;
 use crate::model::{Observer, Session};
 
-/// A completion in progress: an iterator of tokens. An end-of-text token is its last.
+/// A completion in progress: an iterator of tokens. An end-of-text token, or an error, is its last.
 pub struct Generation<'h, O = ()> {
     hornbook: &'h Hornbook,
     session: Session<'h, O>,
@@ -130,6 +130,10 @@ impl<O: Observer> Iterator for Generation<'_, O> {
     type Item = Result<Token>;
 
     fn next(&mut self) -> Option<Result<Token>> {
-        self.finish_reason().is_none().then(|| self.step())
+        let token = self.finish_reason().is_none().then(|| self.step())?;
+        if token.is_err() {
+            self.state.finish(); // nothing follows an error
+        }
+        Some(token)
     }
 }

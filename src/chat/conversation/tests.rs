@@ -230,7 +230,7 @@ fn rejected_calls_leave_the_conversation_unchanged() {
     let error = chat.send("word ".repeat(600)).map(drop).unwrap_err().to_string();
     assert!(
         error.starts_with("the message is too long: with it alone the prompt is ")
-            && error.contains("at most 511 ("),
+            && error.contains("at most 512, "),
         "{error}"
     );
     let error = chat.set_messages(vec![ChatMessage::new("tool", "x")]).unwrap_err().to_string();
