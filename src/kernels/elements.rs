@@ -81,7 +81,7 @@ impl Element for f16 {
     fn from_f32(x: f32) -> f16 {
         f16::from_f32(x)
     }
-    /// Values beyond the range of f16 become NaN, as a key of minus infinity would silently not be attended to.
+    /// Values beyond the range of f16 become NaN, as a key of minus infinity would not be attended to.
     #[inline(always)]
     fn store<S: Simd>(simd: S, v: S::F32s, to: &mut [f16; LANES]) {
         // The least f32 that rounds to infinity is 65520; from there on the product is infinite.

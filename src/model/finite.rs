@@ -1,8 +1,8 @@
 //! Results that are no numbers.
 //!
-//! A NaN or an infinity in the weights or the activations passes through every operation (kernels keep NaN),
-//! so that it shows in the sequence's logits, which are small enough to be checked after every pass. Only then
-//! are the weights searched for the cause.
+//! A NaN or an infinity in the weights or activations passes through every operation (kernels keep NaN),
+//! so that it shows in the sequence's logits, which are small enough to be checked after every pass. Only
+//! then are the weights searched for the cause.
 
 use super::{KvCache, Model};
 use crate::kernels::attention::KvPrecision;
@@ -10,8 +10,8 @@ use crate::kernels::rows::Rows;
 use crate::{Error, Result};
 
 impl Model {
-    /// Checks that the results for the tokens of a sequence, such as their logits, are finite numbers. `cache`
-    /// is the sequence's.
+    /// Checks that the results for the tokens of a sequence, such as their logits, are finite numbers.
+    /// `cache` is the sequence's.
     ///
     /// # Errors
     /// [`Error::Tensor`] with the weight that is not a finite number, or [`Error::Message`] if all are.

@@ -70,8 +70,8 @@ impl Model {
     /// Builds a model with the checkpoint's matrices converted to `precision`; `None` keeps them as stored.
     ///
     /// # Errors
-    /// [`Error::Parameter`] if the matrices are already quantized to another precision, [`Error::Tensor`] for a
-    /// weight that is not a finite number or beyond the range of `precision`.
+    /// [`Error::Parameter`] if the matrices are already quantized to another precision, [`Error::Tensor`] for
+    /// a weight that is not a finite number or beyond the range of `precision`.
     pub fn with_precision(
         checkpoint: Checkpoint,
         pool: ThreadPool,
@@ -137,8 +137,8 @@ impl Model {
     }
 
     /// Runs the new tokens of any number of sequences through the model. Appends their keys and values to
-    /// their caches and leaves the requested logits in `workspace`, in the order of the segments. Whether these
-    /// are finite numbers is for [`Model::check_finite`] to say, for each sequence by itself.
+    /// their caches and leaves the requested logits in `workspace`, in the order of the segments. Whether
+    /// these are finite numbers is for [`Model::check_finite`] to say, for each sequence by itself.
     ///
     /// # Errors
     /// [`Error::TokenId`] and [`Error::ContextOverflow`]; both are checked before anything is computed or

@@ -54,8 +54,8 @@ impl<'a> Int4<'a> {
     }
 
     /// Quantizes and packs a matrix with elements `weight(k, j)` into buffers of the lengths that
-    /// [`Int4::new`] requires. A group with a NaN, an infinity or a magnitude above 8 times that of the largest
-    /// f16 gets a scale of NaN.
+    /// [`Int4::new`] requires. A group with a NaN, an infinity or a magnitude above 8 times that of the
+    /// largest f16 gets a scale of NaN.
     pub fn quantize(
         rows: usize,
         columns: usize,
