@@ -1,4 +1,4 @@
-//! NaN, infinities and numbers beyond a precision's range: named where they are, never computed with silently.
+//! NaN, infinities and numbers beyond a precision's range: named, never computed with silently.
 
 use crate::reference::data;
 use hornbook::checkpoint::Checkpoint;

@@ -1,9 +1,9 @@
-//! Values that are no numbers: NaN and infinities, stored in a file or made by a conversion to a smaller range.
+//! Values that are no numbers: NaN and infinities, stored in a file or made by a conversion.
 //!
 //! Weights that are used in place are not scanned when a model is loaded, since that would read all of them:
 //! whoever finds a result that is not finite calls [`Tensor::check_finite`] to name the cause. Conversions
-//! are checked at once, by what they wrote: the elements, or the far fewer scales, which are not finite if one
-//! of their weights is not.
+//! are checked at once, by what they wrote: the elements, or the far fewer scales, which are not finite if
+//! one of their weights is not.
 
 use half::{bf16, f16};
 use rayon::prelude::*;

@@ -85,8 +85,8 @@ pub struct BeamStep {
     pub tokens: Vec<u32>,
 }
 
-/// A finished completion, ended by a stop token (included), by the length limit, or because the processors ban
-/// every continuation.
+/// A finished completion, ended by a stop token (included), by the length limit, or because the processors
+/// ban every continuation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BeamHypothesis {
     /// The completion's tokens.
