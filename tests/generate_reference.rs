@@ -358,8 +358,8 @@ fn beam_search_with_every_continuation_banned_returns_the_running_beams() {
     };
     let prompt = [3, 4, 0, 3, 1, 2, 0, 0, 3, 0, 1, 1, 1, 2, 1, 4, 0, 4, 1, 2, 0, 4, 4, 0];
     let beams = search(&prompt, 2, 25, EarlyStopping::Never).unwrap();
-    // transformers 5.24 also stops after six tokens, with [2, 4, 3, 3, 2, 2]: to it, unfinished beams have the
-    // same score, -1e9, and its top-k picks any of them.
+    // transformers 5.24 also stops after six tokens, with [2, 4, 3, 3, 2, 2]: to it, unfinished beams have
+    // the same score, -1e9, and its top-k picks any of them.
     assert_eq!(beams[0].ids, [2, 4, 3, 2, 3, 3]);
     assert_eq!(beams[1].ids, [2, 4, 3, 3, 2, 3]);
     assert!(beams.is_sorted_by(|a, b| a.score >= b.score));
