@@ -299,3 +299,47 @@ mod unix {
                 .sum::<usize>()
     }
 }
+
+/// A tokenizer that cannot be used is an error for text alone.
+#[test]
+fn unusable_tokenizer_leaves_token_ids_working() {
+    let folder = tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::write(folder.path().join(file), data("tiny-gelu-new", file)).unwrap();
+    }
+    let path = folder.path().to_str().unwrap();
+    let ids = ["--model", path, "--prompt-ids", "1,2,3"];
+    let by_ids: [&[&str]; 3] = [
+        &["generate", "--output", "ids", "--max-tokens", "3", "--temperature", "0"],
+        &["generate", "--output", "ids", "--max-tokens", "1", "--logprobs", "1", "--json"],
+        &["inspect", "--json"],
+    ];
+    let run = || -> Vec<Vec<u8>> {
+        let outputs = by_ids.iter().map(|args| hornbook(&[args, &ids[..]].concat()).output().unwrap());
+        outputs.map(|output| if output.status.success() { output.stdout } else { vec![] }).collect()
+    };
+    let generated = &run()[0];
+    assert!(!generated.is_empty());
+    let word_piece = r#"{"model": {"type": "WordPiece", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]"}}"#;
+    let unigram = r#"{"model": {"type": "Unigram", "vocab": [["a", 0.5]]}}"#;
+    for (name, content, problem) in [
+        ("tokenizer.json", word_piece, r#"found "WordPiece", expected "BPE""#),
+        ("tokenizer.json", unigram, r#"found "Unigram", expected "BPE""#),
+        ("tokenizer.json", "{", "EOF"),
+        ("tokenizer_config.json", "{", "EOF"),
+    ] {
+        if name == "tokenizer_config.json" {
+            fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+            fs::write(folder.path().join("vocab.json"), "{}").unwrap();
+            fs::write(folder.path().join("merges.txt"), "").unwrap();
+        }
+        fs::write(folder.path().join(name), content).unwrap();
+        let outputs = run();
+        assert!(outputs[0] == *generated && outputs.iter().all(|stdout| !stdout.is_empty()), "{content}");
+        for args in [&["tokens", "a", "--model", path][..], &["generate", "a", "--model", path]] {
+            let line = stderr_line(&mut hornbook(args));
+            assert!(line.contains("has no usable tokenizer: ") && line.contains(problem), "{line}");
+            assert!(line.contains(name) && line.contains("--prompt-ids"), "{line}");
+        }
+    }
+}

@@ -53,3 +53,33 @@ for name, dtype, linear, prefix in [
     text = json.dumps(config, indent=1).encode()
     (FOLDER / "config" / name).write_bytes(text)
     (FOLDER / "loader" / name).write_bytes(text + b"\0" + checkpoint(dtype, linear, prefix))
+
+
+def tokenizer_files(**files):
+    named = [f"{name.replace('__', '.')}\n{text}".encode() for name, text in files.items()]
+    return b"\0".join(named)
+
+
+tokens = [*"abcdefghijklmnopqrstuvwxyz", "\u0120", "th", "the", "\u0120the"]
+vocab = {token: id for id, token in enumerate(tokens)}
+merges = ["t h", "th e", "\u0120 the"]
+flags = {"single_word": False, "lstrip": True, "rstrip": False, "normalized": True, "special": True}
+bot = {"id": len(vocab), "content": "<|bot|>"} | flags
+level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+digits = {"type": "Split", "pattern": {"Regex": "\\p{N}{1,3}(?!x)"}, "behavior": "Isolated", "invert": False}
+model = {"type": "BPE", "vocab": vocab, "merges": merges}
+tokenizer = {"added_tokens": [bot], "normalizer": {"type": "NFC"}, "model": model}
+tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, level]}
+special = {"eos_token": "<|bot|>", "pad_token": bot}
+(FOLDER / "tokenizer").mkdir(exist_ok=True)
+(FOLDER / "tokenizer" / "json").write_bytes(
+    tokenizer_files(tokenizer__json=json.dumps(tokenizer), special_tokens_map__json=json.dumps(special))
+)
+(FOLDER / "tokenizer" / "vocab-merges").write_bytes(
+    tokenizer_files(
+        vocab__json=json.dumps(vocab),
+        merges__txt="#version: 0.2\n" + "\n".join(merges),
+        added_tokens__json=json.dumps({"<|bot|>": len(vocab)}),
+        tokenizer_config__json=json.dumps({"add_prefix_space": True, "added_tokens_decoder": {"30": bot}}),
+    )
+)

@@ -34,13 +34,7 @@ impl<'h> Conversation<'h> {
     /// # Errors
     /// [`Error::Message`] for a model without a tokenizer, [`Error::Parameter`] for options out of range.
     pub fn new(hornbook: &'h Hornbook, template: ChatTemplate, options: Options) -> Result<Self> {
-        if hornbook.try_tokenizer().is_none() {
-            return Err(Error::Message(format!(
-                "model '{}' has no tokenizer (tokenizer.json, or vocab.json and merges.txt), \
-                 which chat requires",
-                hornbook.name()
-            )));
-        }
+        hornbook.tokenizer_or("chat requires one")?;
         hornbook.plan(&[0], &options)?;
         let session = Session::new(hornbook.model(), hornbook.config().n_positions, options.kv_precision);
         let (messages, cached_tokens) = (vec![], vec![]);

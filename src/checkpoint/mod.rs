@@ -65,14 +65,14 @@ use serde_json::{Map, Value};
 use shards::Shards;
 use source::{Source, read_file};
 
-/// The largest `tokenizer.json` read; that of a vocabulary of 50,257 tokens has about 2 MB.
+/// The largest tokenizer file read; the `tokenizer.json` of a vocabulary of 50,257 tokens has about 2 MB.
 const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 
 /// The largest model card read.
 const MAX_CARD_BYTES: u64 = 1 << 20;
 
 /// The files of a model other than its weights.
-pub const AUXILIARY_FILES: [&str; 8] = [
+pub const AUXILIARY_FILES: [&str; 9] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -81,6 +81,7 @@ pub const AUXILIARY_FILES: [&str; 8] = [
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
+    "added_tokens.json",
 ];
 
 /// A validated GPT-2 checkpoint.
@@ -100,30 +101,6 @@ pub struct Checkpoint {
     /// The `tokenizer.json` of a model loaded from memory.
     tokenizer_json: Option<&'static [u8]>,
     mapped_bytes: usize,
-}
-
-/// The tokenizer files of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TokenizerFiles {
-    /// A `tokenizer.json`.
-    Json {
-        /// Its path, for error messages.
-        file: PathBuf,
-        /// Its content.
-        bytes: Cow<'static, [u8]>,
-    },
-    /// GPT-2's original pair of files.
-    VocabMerges {
-        /// `vocab.json`: token to id.
-        vocab: PathBuf,
-        /// `merges.txt`: the pairs to merge, in order of merge rank.
-        merges: PathBuf,
-    },
-    /// No tokenizer: the model accepts token ids only.
-    None {
-        /// The folder searched.
-        folder: PathBuf,
-    },
 }
 
 impl Checkpoint {
@@ -236,30 +213,29 @@ impl Checkpoint {
         self
     }
 
-    /// The tokenizer's files: `tokenizer.json`, else `vocab.json` with `merges.txt`, else none.
+    /// The tokenizer's files that exist, with their content: `tokenizer.json`, or else `vocab.json`,
+    /// `merges.txt` and `added_tokens.json`; and with either, `tokenizer_config.json` and
+    /// `special_tokens_map.json`.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Checkpoint`] if `tokenizer.json` exists but cannot be read.
-    pub fn tokenizer_files(&self) -> Result<TokenizerFiles> {
+    /// [`Error::Io`] or [`Error::Checkpoint`] if a file exists but cannot be read.
+    pub fn tokenizer_files(&self) -> Result<Vec<(PathBuf, Cow<'static, [u8]>)>> {
         let Some(folder) = &self.folder else {
-            let folder = PathBuf::from(&self.name);
-            return Ok(match self.tokenizer_json {
-                Some(bytes) => {
-                    TokenizerFiles::Json { file: folder.join("tokenizer.json"), bytes: Cow::Borrowed(bytes) }
-                }
-                None => TokenizerFiles::None { folder },
-            });
+            let file = |bytes| (Path::new(&self.name).join("tokenizer.json"), Cow::Borrowed(bytes));
+            return Ok(self.tokenizer_json.map(file).into_iter().collect());
         };
-        let file = folder.join("tokenizer.json");
-        let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
-        Ok(if file.exists() {
-            let bytes = Cow::Owned(read_file(&file, MAX_TOKENIZER_BYTES)?);
-            TokenizerFiles::Json { file, bytes }
-        } else if vocab.exists() && merges.exists() {
-            TokenizerFiles::VocabMerges { vocab, merges }
-        } else {
-            TokenizerFiles::None { folder: folder.clone() }
-        })
+        let vocabulary: &[&str] = match folder.join("tokenizer.json").exists() {
+            true => &["tokenizer.json"],
+            false => &["vocab.json", "merges.txt", "added_tokens.json"],
+        };
+        let names = vocabulary.iter().chain(&["tokenizer_config.json", "special_tokens_map.json"]);
+        let existing = names.map(|name| folder.join(name)).filter(|file| file.exists());
+        existing
+            .map(|file| {
+                let bytes = read_file(&file, MAX_TOKENIZER_BYTES)?;
+                Ok((file, Cow::Owned(bytes)))
+            })
+            .collect()
     }
 
     /// The location of the model's chat template.
@@ -370,9 +346,6 @@ mod tests {
         }
         assert_eq!(fable.owned_bytes(), vector_bytes, "only the vectors are converted to f32");
         assert_eq!(fable.mapped_bytes(), embedded::weights().len());
-        assert!(matches!(
-            fable.tokenizer_files().unwrap(),
-            TokenizerFiles::Json { bytes: Cow::Borrowed(_), .. }
-        ));
+        assert!(matches!(fable.tokenizer_files().unwrap()[..], [(_, Cow::Borrowed(_))]));
     }
 }

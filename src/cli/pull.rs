@@ -2,8 +2,9 @@
 
 use super::{progress, write_line};
 use crate::Result;
-use crate::checkpoint::{self, Checkpoint, TokenizerFiles};
+use crate::checkpoint::{self, Checkpoint};
 use crate::hub::{DEFAULT_REVISION, Hub};
+use crate::tokenizer::Tokenizer;
 use clap::Args;
 use std::path::Path;
 use std::process::ExitCode;
@@ -77,9 +78,10 @@ impl Pull {
         } else {
             snapshot.folder.display().to_string()
         };
-        let prompt = match checkpoint.tokenizer_files()? {
-            TokenizerFiles::None { .. } => "--prompt-ids 15,3,7 --output ids", // there is no tokenizer
-            _ => "\"Once upon a time\"",
+        let tokenizer = checkpoint.tokenizer_files().and_then(|files| Tokenizer::from_files(&files));
+        let prompt = match tokenizer {
+            Ok(Some(_)) => "\"Once upon a time\"",
+            Ok(None) | Err(_) => "--prompt-ids 15,3,7 --output ids", // works without a tokenizer
         };
         stderr_line!(
             "hornbook: {repo_id}, {:.1} MB, {source}; {parameters:.1} million parameters, commit {}; try\n  \

@@ -57,13 +57,14 @@ pub struct Usage {
 /// Logprobs in the completions API's format: four lists with an entry per token.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Logprobs {
-    /// The tokens' texts; `bytes:\xNN` for a token that is not valid UTF-8 by itself.
+    /// The tokens' texts; `bytes:\xNN` for a token that is not valid UTF-8 by itself, and `token_id:15`
+    /// without a tokenizer.
     pub tokens: Vec<String>,
     /// The tokens' logprobs; null for the first token of a prompt, which has no context.
     pub token_logprobs: Vec<Option<f32>>,
     /// The most likely tokens at each position, and the token itself.
     pub top_logprobs: Vec<Option<BTreeMap<String, f32>>>,
-    /// Start of each token, in characters from the start of the prompt.
+    /// Start of each token, in characters from the start of the prompt; 0 without a tokenizer.
     pub text_offset: Vec<usize>,
 }
 
@@ -81,8 +82,12 @@ pub struct TextOffsets {
 }
 
 impl TextOffsets {
-    /// Appends a token's bytes and returns their start.
-    pub fn push(&mut self, bytes: &[u8]) -> usize {
+    /// Appends a token and returns its start.
+    pub fn push_token(&mut self, tokenizer: Option<&Tokenizer>, id: u32) -> usize {
+        self.push(tokenizer.map_or(&[], |tokenizer| tokenizer.token_bytes(id)))
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> usize {
         // A token in the middle of a character starts after it.
         let start = self.n_complete + self.utf8.clone().finish().chars().count();
         self.n_complete += self.utf8.push(bytes).chars().count();
@@ -94,7 +99,7 @@ impl Logprobs {
     /// Appends a token; `scored` is its logprob and the most likely tokens, none for the first of a prompt.
     pub fn push(
         &mut self,
-        tokenizer: &Tokenizer,
+        tokenizer: Option<&Tokenizer>,
         id: u32,
         scored: Option<(f32, &[(u32, f32)])>,
         offsets: &mut TextOffsets,
@@ -105,17 +110,18 @@ impl Logprobs {
             top.iter().chain(&[(id, logprob)]).map(entry).collect()
         }));
         self.tokens.push(token_name(tokenizer, id));
-        self.text_offset.push(offsets.push(tokenizer.token_bytes(id)));
+        self.text_offset.push(offsets.push_token(tokenizer, id));
     }
 
     /// Appends a generated token.
-    pub fn push_token(&mut self, tokenizer: &Tokenizer, token: &Token, offsets: &mut TextOffsets) {
+    pub fn push_token(&mut self, tokenizer: Option<&Tokenizer>, token: &Token, offsets: &mut TextOffsets) {
         self.push(tokenizer, token.id, Some((token.logprob, &token.top_logprobs)), offsets);
     }
 }
 
-/// Returns a token's text, or its bytes if they are not valid UTF-8.
-pub fn token_name(tokenizer: &Tokenizer, id: u32) -> String {
+/// Returns a token's text, its bytes if they are not valid UTF-8, or its id without a tokenizer.
+pub fn token_name(tokenizer: Option<&Tokenizer>, id: u32) -> String {
+    let Some(tokenizer) = tokenizer else { return format!("token_id:{id}") };
     let bytes = tokenizer.token_bytes(id);
     match str::from_utf8(bytes) {
         Ok(text) => text.to_string(),

@@ -28,7 +28,6 @@ pub use prompt_lookup::DraftStats;
 
 use crate::checkpoint::{
     ChatTemplateFiles, Checkpoint, Config, GENERATION_CONFIG, GenerationConfig, SpecialToken, SpecialTokens,
-    TokenizerFiles,
 };
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::kernels::isa::Isa;
@@ -43,7 +42,8 @@ use std::path::Path;
 pub struct Hornbook {
     name: String,
     model: Model,
-    tokenizer: Option<Tokenizer>,
+    /// The tokenizer, or the reason why there is none.
+    tokenizer: std::result::Result<Tokenizer, String>,
     bos_token: String,
     eos_token: String,
     stop_ids: Vec<u32>,
@@ -88,7 +88,7 @@ impl Hornbook {
     /// Opens `fable` (built in), a folder, or a name in the local Hugging Face cache, with a thread per core.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`], and [`Error::Tokenizer`] for an invalid tokenizer.
+    /// As [`Checkpoint::open`]. A tokenizer that cannot be used is an error of [`Hornbook::tokenizer`] alone.
     pub fn open(model: &str) -> Result<Self> {
         Self::new(Checkpoint::open(model)?, ThreadPool::new(0, Isa::choose()?))
     }
@@ -96,7 +96,7 @@ impl Hornbook {
     /// Loads a checkpoint, to run on a thread pool.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] for an invalid tokenizer.
+    /// As [`Hornbook::with_precision`].
     pub fn new(checkpoint: Checkpoint, pool: ThreadPool) -> Result<Self> {
         Self::with_precision(checkpoint, pool, None)
     }
@@ -104,23 +104,22 @@ impl Hornbook {
     /// Loads a checkpoint and converts its weight matrices to `precision`; none keeps them as stored.
     ///
     /// # Errors
-    /// As [`Hornbook::new`] and [`Model::with_precision`].
+    /// As [`Model::with_precision`].
     pub fn with_precision(
         mut checkpoint: Checkpoint,
         pool: ThreadPool,
         precision: Option<Precision>,
     ) -> Result<Self> {
-        let tokenizer = match checkpoint.tokenizer_files()? {
-            TokenizerFiles::Json { file, bytes } => Some(Tokenizer::from_json(&file, &bytes)?),
-            TokenizerFiles::VocabMerges { vocab, merges } => {
-                Some(Tokenizer::from_vocab_merges(&vocab, &merges)?)
-            }
-            TokenizerFiles::None { .. } => None,
+        let tokenizer = checkpoint.tokenizer_files().and_then(|files| Tokenizer::from_files(&files));
+        let tokenizer = match tokenizer {
+            Ok(Some(tokenizer)) => Ok(tokenizer),
+            Ok(None) => Err("has no tokenizer (tokenizer.json, or vocab.json and merges.txt)".to_string()),
+            Err(error) => Err(format!("has no usable tokenizer: {error}")),
         };
         // Without a tokenizer their names have no ids.
-        let SpecialTokens { bos, eos } = match tokenizer {
-            Some(_) => checkpoint.special_tokens()?,
-            None => SpecialTokens::default(),
+        let SpecialTokens { bos, eos } = match &tokenizer {
+            Ok(_) => checkpoint.special_tokens()?,
+            Err(_) => SpecialTokens::default(),
         };
         let generation_config = checkpoint.generation_config()?;
         let defaults = with_defaults_of(&generation_config, SamplingParams::default());
@@ -131,7 +130,7 @@ impl Hornbook {
         let config = &mut checkpoint.config;
         let in_vocabulary = |id: &u32| (*id as usize) < config.vocab_size;
         let id = |token: &Option<SpecialToken>| {
-            tokenizer.as_ref()?.token_to_id(&token.as_ref()?.text).filter(in_vocabulary)
+            tokenizer.as_ref().ok()?.token_to_id(&token.as_ref()?.text).filter(in_vocabulary)
         };
         let (bos_id, eos_id) = (id(&bos), id(&eos));
         let mut stop_ids = generation_config.eos_token_id.as_ref().unwrap_or(&config.eos_token_ids).clone();
@@ -142,7 +141,7 @@ impl Hornbook {
         config.eos_token_ids =
             eos_id.map_or_else(|| std::mem::take(&mut config.eos_token_ids), |id| vec![id]);
         let text = |token: Option<SpecialToken>, id: Option<u32>| {
-            let decoded = || Some(tokenizer.as_ref()?.decode(&[id?]));
+            let decoded = || Some(tokenizer.as_ref().ok()?.decode(&[id?]));
             token.map(|token| token.text).or_else(decoded).unwrap_or_default()
         };
         Ok(Self {
@@ -188,20 +187,20 @@ impl Hornbook {
     /// The tokenizer.
     ///
     /// # Errors
-    /// [`Error::Message`] if the model's folder has none.
+    /// [`Error::Message`] if the model's folder has none, or one that cannot be used.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().ok_or_else(|| {
-            Error::Message(format!(
-                "model '{}' has no tokenizer (tokenizer.json, or vocab.json and merges.txt); \
-                 give token ids instead (--prompt-ids 15,3,7 --output ids)",
-                self.name
-            ))
-        })
+        self.tokenizer_or("give token ids instead (--prompt-ids 15,3,7 --output ids)")
     }
 
-    /// The tokenizer, if there is one.
+    /// The tokenizer, or an error that ends with `hint`.
+    pub(crate) fn tokenizer_or(&self, hint: &str) -> Result<&Tokenizer> {
+        let tokenizer = self.tokenizer.as_ref();
+        tokenizer.map_err(|reason| Error::Message(format!("model '{}' {reason}; {hint}", self.name)))
+    }
+
+    /// The tokenizer, if there is one that can be used.
     pub fn try_tokenizer(&self) -> Option<&Tokenizer> {
-        self.tokenizer.as_ref()
+        self.tokenizer.as_ref().ok()
     }
 
     /// The special token that begins a text, as it stands in a text: the one that `tokenizer_config.json`,

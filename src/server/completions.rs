@@ -126,9 +126,6 @@ pub async fn create(
     context.set_model(&name);
     let fields = request.validated()?;
     let mut options = request.parameters.options(served.default_sampling(), served.config().vocab_size, 0)?;
-    if fields.logprobs.is_some() {
-        served.tokenizer("logprobs")?;
-    }
     let echo = request.echo.unwrap_or(false);
     let prompts = match request.prompt {
         Some(prompts) => prompts.encode(&app, &served, "prompt").await?,

@@ -57,31 +57,26 @@ impl CompletionsResponseBuilder {
     fn take_choice(&mut self, prompt: usize, choice: usize, index: usize) -> Choice {
         let PromptChoices { prompt, scored, choices } = &mut self.prompts[prompt];
         let ChoiceState { buffer, offsets, started } = &mut choices[choice];
-        let tokenizer = self.served.hornbook().try_tokenizer().filter(|_| self.include_logprobs);
-        let mut logprobs = tokenizer.map(|_| Logprobs::default());
+        let tokenizer = self.served.hornbook().try_tokenizer();
+        let mut logprobs = self.include_logprobs.then(Logprobs::default);
         let delta = buffer.take();
         let mut text = String::new();
-        if !std::mem::replace(started, true) {
-            if self.echo {
-                text.push_str(&prompt.text);
-            }
-            match (tokenizer, &mut logprobs) {
-                // An empty prompt was replaced by the end-of-text token, which is not echoed.
-                (Some(tokenizer), Some(logprobs)) if self.echo && !prompt.ids.is_empty() => {
-                    for token in scored.iter() {
-                        let logprob = token.logprob.map(|logprob| (logprob, token.top_logprobs.as_slice()));
-                        logprobs.push(tokenizer, token.id, logprob, offsets);
-                    }
-                }
-                (Some(tokenizer), _) => {
-                    for &id in &prompt.ids {
-                        offsets.push(tokenizer.token_bytes(id));
-                    }
-                }
-                (None, _) => {}
-            }
+        let is_first = !std::mem::replace(started, true);
+        if is_first && self.echo {
+            text.push_str(&prompt.text);
         }
-        if let (Some(tokenizer), Some(logprobs)) = (tokenizer, &mut logprobs) {
+        if let Some(logprobs) = &mut logprobs {
+            // An empty prompt was replaced by the end-of-text token, which is not echoed.
+            if is_first && self.echo && !prompt.ids.is_empty() {
+                for token in scored.iter() {
+                    let logprob = token.logprob.map(|logprob| (logprob, token.top_logprobs.as_slice()));
+                    logprobs.push(tokenizer, token.id, logprob, offsets);
+                }
+            } else if is_first {
+                for &id in &prompt.ids {
+                    offsets.push_token(tokenizer, id);
+                }
+            }
             for token in &delta.tokens {
                 logprobs.push_token(tokenizer, token, offsets);
             }

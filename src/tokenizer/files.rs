@@ -10,10 +10,8 @@ use tokenizers::models::bpe::Vocab;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper};
 
+use super::special_tokens::{DeclaredToken, NamedFile};
 use crate::{Error, Result};
-
-/// GPT-2's end-of-text special token.
-const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// The components of a byte-level BPE tokenizer, in either file format.
 pub struct TokenizerSpec {
@@ -25,8 +23,14 @@ pub struct TokenizerSpec {
     pub merges: Vec<(String, String)>,
     /// A pre-token that is itself in the vocabulary becomes that token without merges.
     pub ignore_merges: bool,
-    /// Added tokens with their ids, matched in a text before BPE.
-    pub added_tokens: Vec<(u32, AddedToken)>,
+    /// The token of a byte that has none; without it, such bytes are dropped.
+    pub unk_token: Option<String>,
+    /// Whether adjacent unknown bytes become one unknown token.
+    pub fuse_unk: bool,
+    /// Whether a byte without a token becomes `<0x41>`.
+    pub byte_fallback: bool,
+    /// Added tokens, matched in a text before BPE.
+    pub added_tokens: Vec<DeclaredToken>,
 }
 
 /// The fields of `tokenizer.json` that are used.
@@ -55,6 +59,11 @@ struct ModelSection {
     end_of_word_suffix: Option<String>,
     #[serde(default)]
     ignore_merges: bool,
+    unk_token: Option<String>,
+    #[serde(default)]
+    fuse_unk: bool,
+    #[serde(default)]
+    byte_fallback: bool,
     vocab: Vocab,
     merges: Vec<MergeRule>,
 }
@@ -72,19 +81,6 @@ impl TokenizerSpec {
 
         if let Some(kind) = model.kind.filter(|kind| kind != "BPE") {
             return Err(not_bpe(kind));
-        }
-        let is_byte_level = match &pre_tokenizer {
-            Some(PreTokenizerWrapper::ByteLevel(_)) => true,
-            Some(PreTokenizerWrapper::Sequence(steps)) => {
-                let is_byte_level = |p: &_| matches!(p, PreTokenizerWrapper::ByteLevel(_));
-                steps.as_ref().iter().any(is_byte_level)
-            }
-            _ => false,
-        };
-        if !is_byte_level {
-            return Err(invalid(
-                "pre_tokenizer: found none of type ByteLevel, expected one as in GPT-2".into(),
-            ));
         }
         if model.dropout.is_some_and(|p| p != 0.0) {
             let problem =
@@ -105,18 +101,23 @@ impl TokenizerSpec {
             vocab: model.vocab,
             merges: model.merges.into_iter().map(|m| (m.left, m.right)).collect(),
             ignore_merges: model.ignore_merges,
-            added_tokens: added_tokens.into_iter().map(|a| (a.id, a.token)).collect(),
+            unk_token: model.unk_token,
+            fuse_unk: model.fuse_unk,
+            byte_fallback: model.byte_fallback,
+            added_tokens: (added_tokens.into_iter())
+                .map(|added| DeclaredToken { file: file.into(), id: Some(added.id), token: added.token })
+                .collect(),
         })
     }
 
-    pub fn from_vocab_merges(vocab_file: &Path, merges_file: &Path) -> Result<Self> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| Error::Io { path: path.into(), action: "read", source })
-        };
-        let vocab: Vocab =
-            serde_json::from_slice(&read(vocab_file)?).map_err(|e| invalid(vocab_file, e.to_string()))?;
-        let text = String::from_utf8(read(merges_file)?)
-            .map_err(|e| invalid(merges_file, format!("not UTF-8: {e}")))?;
+    /// GPT-2's tokenizer from its two original files.
+    pub fn from_vocab_merges(
+        (vocab_file, vocab): NamedFile,
+        (merges_file, merges): NamedFile,
+        add_prefix_space: bool,
+    ) -> Result<Self> {
+        let vocab: Vocab = serde_json::from_slice(vocab).map_err(|e| invalid(vocab_file, e.to_string()))?;
+        let text = str::from_utf8(merges).map_err(|e| invalid(merges_file, format!("not UTF-8: {e}")))?;
         let mut merges = Vec::with_capacity(vocab.len());
         for (n, line) in text.trim_end().lines().enumerate() {
             if n == 0 && line.starts_with("#version") {
@@ -126,14 +127,16 @@ impl TokenizerSpec {
                 line.parse().map_err(|e| invalid(merges_file, format!("line {}: {e}", n + 1)))?;
             merges.push((merge.left, merge.right));
         }
-        let special = |&id: &u32| (id, AddedToken::from(END_OF_TEXT, true));
         Ok(Self {
             normalizer: None,
-            pre_tokenizer: Some(ByteLevel::new(false, true, true).into()),
-            added_tokens: vocab.get(END_OF_TEXT).map(special).into_iter().collect(),
+            pre_tokenizer: Some(ByteLevel::new(add_prefix_space, true, true).into()),
+            added_tokens: vec![],
             vocab,
             merges,
             ignore_merges: false,
+            unk_token: None,
+            fuse_unk: false,
+            byte_fallback: false,
         })
     }
 }

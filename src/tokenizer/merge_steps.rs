@@ -12,7 +12,7 @@ use super::Tokenizer;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::HashMap;
-use tokenizers::{OffsetReferential, OffsetType, PreTokenizer};
+use tokenizers::{Model, OffsetReferential, OffsetType};
 
 /// A pre-token: a part of the text whose boundaries no merge crosses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,11 +57,7 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn merge_steps(&self, text: &str, parse_special: bool) -> Result<Vec<PreToken>> {
         let failed = |error: String| Error::Message(format!("the text cannot be tokenized: {error}"));
-        let added = if parse_special { &self.with_special } else { &self.without_special };
-        let mut pre_tokens = added.extract_and_normalize(self.normalizer.as_ref(), text);
-        if let Some(pre_tokenizer) = &self.pre_tokenizer {
-            pre_tokenizer.pre_tokenize(&mut pre_tokens).map_err(|error| failed(error.to_string()))?;
-        }
+        let pre_tokens = self.catch_failure(|| self.pre_tokens(text, parse_special))?;
         let model = serde_json::to_value(&self.model).and_then(serde_json::from_value::<BpeModel>);
         let model = model.map_err(|error| failed(error.to_string()))?;
         let id = |token: &str| self.token_to_id(token).ok_or_else(|| failed(format!("no token {token:?}")));
@@ -69,6 +65,8 @@ impl Tokenizer {
         for (rank, (left, right)) in model.merges.iter().enumerate() {
             ranks.insert((id(left)?, id(right)?), (rank, id(&format!("{left}{right}"))?));
         }
+        let mut unmerged = self.model.clone();
+        unmerged.dropout = Some(1.0); // skips every merge
 
         let splits = pre_tokens.get_splits(OffsetReferential::Original, OffsetType::None);
         let pre_tokens = splits.into_iter().filter(|(text, ..)| !text.is_empty()).map(|(text, _, tokens)| {
@@ -79,7 +77,10 @@ impl Tokenizer {
             let single_token = self.token_to_id(text).filter(|_| model.ignore_merges);
             let initial_tokens = match single_token {
                 Some(id) => vec![id],
-                None => text.chars().map(|c| id(c.encode_utf8(&mut [0; 4]))).collect::<Result<_>>()?,
+                None => {
+                    let tokens = unmerged.tokenize(text).map_err(|error| failed(error.to_string()))?;
+                    tokens.into_iter().map(|token| token.id).collect()
+                }
             };
             let merges = apply_merges(&initial_tokens, &ranks);
             Ok(PreToken { initial_tokens, merges })
@@ -104,16 +105,13 @@ fn apply_merges(initial_tokens: &[u32], ranks: &HashMap<(u32, u32), (usize, u32)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Checkpoint, TokenizerFiles};
+    use crate::checkpoint::Checkpoint;
     use proptest::prelude::*;
     use std::sync::LazyLock;
 
     static FABLE: LazyLock<Tokenizer> = LazyLock::new(|| {
         let checkpoint = Checkpoint::embedded().unwrap();
-        let TokenizerFiles::Json { file, bytes } = checkpoint.tokenizer_files().unwrap() else {
-            unreachable!()
-        };
-        Tokenizer::from_json(&file, &bytes).unwrap()
+        Tokenizer::from_files(&checkpoint.tokenizer_files().unwrap()).unwrap().unwrap()
     });
 
     #[test]

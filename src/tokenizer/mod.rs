@@ -2,38 +2,51 @@
 //!
 //! The pre-tokenizer splits a text into pre-tokens (words) with a regular expression. Each pre-token starts
 //! as its UTF-8 bytes, which are merged pair by pair in order of merge rank. Every token therefore stands for
-//! a fixed byte sequence, every text can be encoded, and decoding concatenates the bytes. A token may hold
-//! part of a character, so streamed text is decoded with [`Utf8Decoder`].
+//! a fixed byte sequence, a vocabulary with all 256 bytes can encode every text, and decoding concatenates
+//! the bytes. A token may hold part of a character, so streamed text is decoded with [`Utf8Decoder`].
 //!
 //! Pre-tokenization and merging use the `tokenizers` crate, so that the ids are those of Hugging Face.
 //! Parsing the files and decoding are implemented here.
 
-use std::path::Path;
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use tokenizers::models::bpe::BPE;
-use tokenizers::{AddedVocabulary, Model, NormalizerWrapper, OffsetType, PreTokenizer, PreTokenizerWrapper};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, AddedVocabulary, Model, NormalizerWrapper, OffsetType, PreTokenizedString};
 
-use crate::{Error, Result};
+use crate::Result;
 
+mod catch_panic;
 mod files;
 mod merge_steps;
+mod pre_tokens;
+mod special_tokens;
 mod token_bytes;
 mod utf8_decoder;
 
 pub use merge_steps::{MergeStep, PreToken};
 pub use utf8_decoder::Utf8Decoder;
 
+use catch_panic::catch_panic;
 use files::{TokenizerSpec, invalid};
+use pre_tokens::PreTokenizer;
+use special_tokens::{DeclaredToken, SpecialTokens};
 use token_bytes::TokenBytes;
 
 /// Bytes of text a token is assumed to stand for at most, on average, where a normalizer or pre-tokenizer may
 /// shorten the text.
 const ASSUMED_TOKEN_LEN: usize = 1024;
+/// GPT-2's end-of-text token: special unless the files name others.
+const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// A byte-level BPE tokenizer.
 pub struct Tokenizer {
+    /// The vocabulary's file, for error messages.
+    file: PathBuf,
     normalizer: Option<NormalizerWrapper>,
-    pre_tokenizer: Option<PreTokenizerWrapper>,
+    pre_tokenizer: PreTokenizer,
     model: BPE,
     /// Matches added tokens, the special ones included.
     with_special: AddedVocabulary,
@@ -44,56 +57,100 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
+    /// Builds a tokenizer from a model's files, each given as its path and content: `tokenizer.json`, or else
+    /// `vocab.json` (token to id) and `merges.txt` (one pair per line, in order of merge rank) with
+    /// `added_tokens.json`. `tokenizer_config.json` and `special_tokens_map.json` declare special tokens.
+    /// Returns `None` if there is neither format.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tokenizer`] for a file that is malformed or inconsistent, or not byte-level BPE.
+    pub fn from_files(files: &[(PathBuf, Cow<[u8]>)]) -> Result<Option<Self>> {
+        let Some((first, _)) = files.first() else { return Ok(None) };
+        catch_panic(|| Self::parse(files)).unwrap_or_else(|panic| Err(invalid(first, panic)))
+    }
+
+    fn parse(files: &[(PathBuf, Cow<[u8]>)]) -> Result<Option<Self>> {
+        let file = |name: &str| {
+            let found = files.iter().find(|(path, _)| path.file_name().is_some_and(|file| file == name));
+            found.map(|(path, bytes)| (path.as_path(), &**bytes))
+        };
+        let (config, map) = (file("tokenizer_config.json"), file("special_tokens_map.json"));
+        if let Some((path, bytes)) = file("tokenizer.json") {
+            let special = SpecialTokens::parse(config, map, None, None)?;
+            return Self::build(path, path, TokenizerSpec::from_json(path, bytes)?, special).map(Some);
+        }
+        let (Some(vocab), Some(merges)) = (file("vocab.json"), file("merges.txt")) else { return Ok(None) };
+        let token = AddedToken::from(END_OF_TEXT, true);
+        let default = DeclaredToken { file: vocab.0.into(), id: None, token };
+        let special = SpecialTokens::parse(config, map, file("added_tokens.json"), Some(&default))?;
+        let add_prefix_space = special.add_prefix_space.unwrap_or(false);
+        let spec = TokenizerSpec::from_vocab_merges(vocab, merges, add_prefix_space)?;
+        Self::build(vocab.0, merges.0, spec, special).map(Some)
+    }
+
     /// Builds a tokenizer from the content of a `tokenizer.json`; `file` is its name in error messages.
     ///
     /// Truncation, padding and the post-processor are ignored on purpose: the engine handles prompts that are
     /// too long, and a prompt never gets tokens that its text does not contain.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the file is not JSON, is not a byte-level BPE tokenizer, or is inconsistent.
+    /// [`crate::Error::Tokenizer`] if the file is not JSON, is not a byte-level BPE tokenizer, or is
+    /// inconsistent.
     pub fn from_json(file: &Path, bytes: &[u8]) -> Result<Self> {
-        Self::from_spec(file, file, TokenizerSpec::from_json(file, bytes)?)
+        let special = SpecialTokens::default();
+        let build = || Self::build(file, file, TokenizerSpec::from_json(file, bytes)?, special);
+        catch_panic(build).unwrap_or_else(|panic| Err(invalid(file, panic)))
     }
 
-    /// Builds GPT-2's tokenizer from its two original files: `vocab.json` (token to id) and `merges.txt` (one
-    /// pair per line, in order of merge rank). `<|endoftext|>` is a special token if the vocabulary has it.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if a file cannot be read, [`Error::Tokenizer`] if it is malformed.
-    pub fn from_vocab_merges(vocab: &Path, merges: &Path) -> Result<Self> {
-        Self::from_spec(vocab, merges, TokenizerSpec::from_vocab_merges(vocab, merges)?)
-    }
-
-    fn from_spec(file: &Path, merges: &Path, spec: TokenizerSpec) -> Result<Self> {
-        let token_bytes = TokenBytes::new(file, &spec)?;
-        let model = BPE::builder()
-            .vocab_and_merges(spec.vocab, spec.merges)
+    fn build(file: &Path, merges: &Path, spec: TokenizerSpec, special: SpecialTokens) -> Result<Self> {
+        let failed = |error: tokenizers::Error| invalid(file, error.to_string());
+        let pre_tokenizer = spec.pre_tokenizer.map(PreTokenizer::new).transpose().map_err(failed)?;
+        let Some(pre_tokenizer) = pre_tokenizer.filter(PreTokenizer::is_byte_level) else {
+            let problem = "pre_tokenizer: found none of type ByteLevel, expected one as in GPT-2";
+            return Err(invalid(file, problem.into()));
+        };
+        let mut model = BPE::builder()
+            .vocab_and_merges(spec.vocab.clone(), spec.merges)
             .ignore_merges(spec.ignore_merges)
+            .fuse_unk(spec.fuse_unk)
+            .byte_fallback(spec.byte_fallback)
             .build()
             .map_err(|e| invalid(merges, format!("merges: {e}")))?;
+        model.unk_token = spec.unk_token;
+
+        let mut declared = spec.added_tokens;
+        let known: HashSet<String> = declared.iter().map(|known| known.token.content.clone()).collect();
+        declared
+            .extend(special.tokens.into_iter().filter(|declared| !known.contains(&declared.token.content)));
+        let tokens: Vec<_> = declared.iter().map(|declared| declared.token.clone()).collect();
         let mut with_special = AddedVocabulary::new();
-        let added: Vec<_> = spec.added_tokens.iter().map(|(_, t)| t.clone()).collect();
-        with_special.add_tokens(&added, &model, spec.normalizer.as_ref());
-        for (id, token) in &spec.added_tokens {
+        with_special.add_tokens(&tokens, &model, spec.normalizer.as_ref());
+        let mut added_tokens = Vec::with_capacity(declared.len());
+        for DeclaredToken { file, id, token } in &declared {
             let assigned = with_special.token_to_id(&token.content, &model);
-            if assigned != Some(*id) {
+            if assigned.is_none() || id.is_some_and(|id| assigned != Some(id)) {
+                let found = id.map_or("none".into(), |id| id.to_string());
                 let expected = assigned.map_or("a non-empty content".into(), |id| id.to_string());
-                return Err(invalid(
-                    file,
-                    format!("added_tokens: {:?}: found id {id}, expected {expected}", token.content),
-                ));
+                let problem =
+                    format!("added token {:?}: found id {found}, expected {expected}", token.content);
+                return Err(invalid(file, problem));
             }
+            added_tokens.extend(assigned.map(|id| (id, token.content.as_str())));
         }
-        // Whether every byte of a text is in a token: nothing is removed from it before BPE.
+        // Whether every byte of a text is in a token: nothing is removed from it before or in BPE.
+        let mut bytes = ByteLevel::alphabet().into_iter();
         let keeps_text = spec.normalizer.is_none()
-            && matches!(&spec.pre_tokenizer, Some(PreTokenizerWrapper::ByteLevel(_)))
-            && spec.added_tokens.iter().all(|(_, token)| !token.lstrip && !token.rstrip);
+            && pre_tokenizer.is_byte_level_alone()
+            && tokens.iter().all(|token| !token.lstrip && !token.rstrip)
+            && bytes.all(|byte| spec.vocab.contains_key(&*byte.encode_utf8(&mut [0; 4])));
+        let token_bytes = TokenBytes::new(file, &spec.vocab, &added_tokens)?;
         let max_token_len = if keeps_text { token_bytes.max_len().max(1) } else { ASSUMED_TOKEN_LEN };
         let mut without_special = with_special.clone();
         without_special.set_encode_special_tokens(true);
         Ok(Self {
+            file: file.into(),
             normalizer: spec.normalizer,
-            pre_tokenizer: spec.pre_tokenizer,
+            pre_tokenizer,
             model,
             with_special,
             without_special,
@@ -104,22 +161,32 @@ impl Tokenizer {
 
     /// Encodes a text to token ids. With `parse_special`, a special token's name in the text
     /// (`<|endoftext|>`) becomes that token; without, it is plain text, as it should be in a prompt from an
-    /// untrusted source.
+    /// untrusted source. Bytes without a token are dropped, unless the tokenizer has an unknown token.
     ///
     /// # Errors
-    /// [`Error::Message`] if the normalizer, pre-tokenizer or model fails on this text (GPT-2's cannot).
+    /// [`crate::Error::Tokenizer`] if the normalizer, pre-tokenizer or model fails on this text (GPT-2's
+    /// cannot).
     pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>> {
-        let added = if parse_special { &self.with_special } else { &self.without_special };
-        let encode = || -> tokenizers::Result<Vec<u32>> {
-            let mut pre_tokens = added.extract_and_normalize(self.normalizer.as_ref(), text);
-            if let Some(pre_tokenizer) = &self.pre_tokenizer {
-                pre_tokenizer.pre_tokenize(&mut pre_tokens)?;
-            }
+        self.catch_failure(|| {
+            let mut pre_tokens = self.pre_tokens(text, parse_special)?;
             pre_tokens.tokenize(|pre_token| self.model.tokenize(pre_token.get()))?;
             let encoding = pre_tokens.into_encoding(None, 0, OffsetType::None)?;
             Ok(encoding.get_ids().to_vec())
-        };
-        encode().map_err(|e| Error::Message(format!("the text cannot be tokenized: {e}")))
+        })
+    }
+
+    /// Matches added tokens, and splits the text between them.
+    fn pre_tokens(&self, text: &str, parse_special: bool) -> tokenizers::Result<PreTokenizedString> {
+        let added = if parse_special { &self.with_special } else { &self.without_special };
+        let mut pre_tokens = added.extract_and_normalize(self.normalizer.as_ref(), text);
+        self.pre_tokenizer.split(&mut pre_tokens)?;
+        Ok(pre_tokens)
+    }
+
+    fn catch_failure<T>(&self, f: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+        let result = catch_panic(|| f().map_err(|error| error.to_string()));
+        let failed = |error| invalid(&self.file, format!("the text cannot be tokenized: {error}"));
+        result.and_then(|result| result).map_err(failed)
     }
 
     /// Returns a lower bound of the number of tokens of a text, known by its length: a text far too long need

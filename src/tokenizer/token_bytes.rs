@@ -6,8 +6,9 @@
 
 use std::path::Path;
 
-use super::files::{TokenizerSpec, invalid};
+use super::files::invalid;
 use crate::Result;
+use tokenizers::models::bpe::Vocab;
 
 /// The largest id accepted: a larger one indicates a corrupted file, and would need a table that large.
 const MAX_ID: u32 = (1 << 24) - 1;
@@ -20,23 +21,15 @@ pub struct TokenBytes {
 }
 
 impl TokenBytes {
-    /// Decodes a vocabulary. Every byte must have a token, or some texts could not be encoded.
-    pub fn new(file: &Path, spec: &TokenizerSpec) -> Result<Self> {
+    /// Decodes a vocabulary and the added tokens, each with its id.
+    pub fn new(file: &Path, vocab: &Vocab, added_tokens: &[(u32, &str)]) -> Result<Self> {
         let invalid = |problem| invalid(file, problem);
         let byte_to_char = bytes_to_unicode();
-        if let Some(byte) =
-            byte_to_char.iter().position(|c| !spec.vocab.contains_key(&*c.encode_utf8(&mut [0; 4])))
-        {
-            return Err(invalid(format!(
-                "vocab: no token {:?} for byte 0x{byte:02X}, expected one for each of the 256 bytes",
-                byte_to_char[byte]
-            )));
-        }
 
         // Added tokens come last, so that their text takes precedence.
-        let added = spec.added_tokens.iter().map(|(id, t)| (*id, &*t.content, true));
-        let tokens = spec.vocab.iter().map(|(token, id)| (*id, &**token, false));
-        let mut by_id: Vec<Option<(&str, bool)>> = Vec::with_capacity(spec.vocab.len());
+        let added = added_tokens.iter().map(|(id, token)| (*id, *token, true));
+        let tokens = vocab.iter().map(|(token, id)| (*id, &**token, false));
+        let mut by_id: Vec<Option<(&str, bool)>> = Vec::with_capacity(vocab.len());
         for (id, token, is_added) in tokens.chain(added) {
             if id > MAX_ID {
                 return Err(invalid(format!("token {token:?}: found id {id}, expected at most {MAX_ID}")));

@@ -3,7 +3,7 @@
 use std::fs;
 
 use half::{bf16, f16};
-use hornbook::checkpoint::{Checkpoint, PositionEmbedding, TokenizerFiles};
+use hornbook::checkpoint::{Checkpoint, PositionEmbedding};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -219,16 +219,32 @@ fn sinusoidal_positions_require_absent_wpe() {
 fn tokenizer_is_optional() {
     let folder = Tiny::new(Dtype::F32).folder();
     let path = folder.path();
-    let files = || Checkpoint::from_folder(path).unwrap().tokenizer_files().unwrap();
-    assert_eq!(files(), TokenizerFiles::None { folder: path.into() });
-    fs::write(path.join("vocab.json"), "{}").unwrap();
-    assert_eq!(files(), TokenizerFiles::None { folder: path.into() });
-    fs::write(path.join("merges.txt"), "").unwrap();
-    let (vocab, merges) = (path.join("vocab.json"), path.join("merges.txt"));
-    assert_eq!(files(), TokenizerFiles::VocabMerges { vocab, merges });
+    let files = || -> Vec<String> {
+        let files = Checkpoint::from_folder(path).unwrap().tokenizer_files().unwrap();
+        files.iter().map(|(file, _)| file.strip_prefix(path).unwrap().display().to_string()).collect()
+    };
+    assert!(files().is_empty());
+    for name in ["merges.txt", "vocab.json", "special_tokens_map.json", "added_tokens.json"] {
+        fs::write(path.join(name), "{}").unwrap();
+    }
+    assert_eq!(files(), ["vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"]);
     fs::write(path.join("tokenizer.json"), "{\"a\"").unwrap();
-    let (file, bytes) = (path.join("tokenizer.json"), b"{\"a\"".to_vec().into());
-    assert_eq!(files(), TokenizerFiles::Json { file, bytes });
+    fs::write(path.join("tokenizer_config.json"), "{}").unwrap();
+    assert_eq!(files(), ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn tokenizer_file_that_is_a_device_is_an_error() {
+    let folder = Tiny::new(Dtype::F32).folder();
+    for name in ["added_tokens.json", "merges.txt", "vocab.json", "tokenizer_config.json", "tokenizer.json"] {
+        let file = folder.path().join(name);
+        std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+        let error = Checkpoint::from_folder(folder.path()).unwrap().tokenizer_files().unwrap_err();
+        let expected = format!("{}: found a device or pipe, expected a regular file", file.display());
+        assert_eq!(error.to_string(), expected);
+        fs::remove_file(&file).unwrap();
+    }
 }
 
 #[test]

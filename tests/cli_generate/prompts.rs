@@ -40,8 +40,13 @@ fn model_without_tokenizer_generates_from_ids() {
     let answer = json(&args);
     assert_eq!(
         (ids(&answer["choices"][0]["token_ids"]), &answer["choices"][0]["text"]),
-        (greedy, &"".into())
+        (greedy.clone(), &"".into())
     );
+    let logprobs = &json(&[&args[..], &["--logprobs", "2"]].concat())["choices"][0]["logprobs"];
+    let names: Vec<String> = greedy.iter().map(|id| format!("token_id:{id}")).collect();
+    assert_eq!(logprobs["tokens"], serde_json::json!(names));
+    let output = generate(&args).args(["--logprobs", "2", "--echo"]).output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains(&format!("{:?} ", names[0])));
 }
 
 #[test]

@@ -187,10 +187,12 @@ fn model_without_tokenizer_accepts_token_ids_only() {
     }
     let error_param = |path: &str, body: Value| server.post(path, body).error().2;
     assert_eq!(error_param("/v1/completions", json!({"prompt": "A"})).as_deref(), Some("prompt"));
-    assert_eq!(
-        error_param("/v1/completions", json!({"prompt": [1], "logprobs": 1})).as_deref(),
-        Some("logprobs")
-    );
+    let body = json!({"prompt": [1, 2], "logprobs": 1, "echo": true, "max_tokens": 1, "temperature": 0,
+        "return_token_ids": true});
+    let choice = &server.post("/v1/completions", body).ok()["choices"][0];
+    let name = format!("token_id:{}", choice["token_ids"][0]);
+    assert_eq!(choice["logprobs"]["tokens"], json!(["token_id:1", "token_id:2", name]));
+    assert_eq!(choice["logprobs"]["top_logprobs"][2][&name], choice["logprobs"]["token_logprobs"][2]);
     assert_eq!(
         error_param("/v1/chat/completions", json!({"messages": [{"role": "user"}]})).as_deref(),
         Some("messages")

@@ -107,8 +107,8 @@ impl<'a> CompletionWriter<'a> {
         }
         while let Some(token) = completions.next_token()? {
             self.stats.record_token();
-            if let (Some(logprobs), Some(tokenizer)) = (&mut logprobs, self.hornbook.try_tokenizer()) {
-                logprobs.push_token(tokenizer, &token, &mut offsets);
+            if let Some(logprobs) = &mut logprobs {
+                logprobs.push_token(self.hornbook.try_tokenizer(), &token, &mut offsets);
             }
             output.token(&token)?;
             text += &token.text;
@@ -172,11 +172,11 @@ fn prompt_logprobs(
 ) -> Result<(Option<Logprobs>, TextOffsets)> {
     let mut offsets = TextOffsets::default();
     let Some(n) = args.logprobs else { return Ok((None, offsets)) };
-    let tokenizer = hornbook.tokenizer()?;
+    let tokenizer = hornbook.try_tokenizer();
     let mut logprobs = Logprobs::default();
     if !args.echo {
         for &id in prompt {
-            offsets.push(tokenizer.token_bytes(id));
+            offsets.push_token(tokenizer, id);
         }
         return Ok((Some(logprobs), offsets));
     }
