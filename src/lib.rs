@@ -44,6 +44,7 @@ pub mod lens;
 pub mod model;
 pub mod sampling;
 pub mod server;
+mod text_file;
 pub mod tokenizer;
 pub mod tour;
 

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             cli::report_error(&error);
-            ExitCode::FAILURE
+            cli::exit_code(&error)
         }
     }
 }

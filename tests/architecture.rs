@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 
 /// The modules each lower module may depend on. Top-level modules may depend on all of these and on the
 /// engine, but not on one another.
-const LOWER_MODULES: [(&str, &[&str]); 9] = [
+const LOWER_MODULES: [(&str, &[&str]); 10] = [
     ("error", &[]),
+    ("text_file", &["error"]),
     ("atomic_file", &["error"]),
     ("kernels", &["error"]),
-    ("checkpoint", &["error", "atomic_file", "kernels"]),
+    ("checkpoint", &["error", "text_file", "atomic_file", "kernels"]),
     ("tokenizer", &["error"]),
     ("sampling", &["error"]),
     ("model", &["error", "kernels", "checkpoint"]),
     ("generate", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model"]),
-    ("chat", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
+    ("chat", &["error", "text_file", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
 ];
 const ENGINE: &str = "engine";
 const TOP_MODULES: [&str; 5] = ["server", "lens", "bench", "train", "hub"];

@@ -104,7 +104,7 @@ fn bench_converts_model_to_requested_precisions() {
     }
     let error = hornbook(&["bench", "--precision", "int3"]).assert().failure().get_output().clone();
     let message = String::from_utf8(error.stderr).unwrap();
-    assert!(message.contains("expected one of f32, f16, bf16, bf16-dot, int8, int4"), "{message}");
+    assert!(message.contains("[possible values: f32, f16, bf16, bf16-dot, int8, int4]"), "{message}");
 }
 
 #[test]

@@ -367,7 +367,7 @@ fn invalid_inspect_arguments_are_one_line_errors() {
         ),
         (&[CAT, "--scale", "L5H1=big"], "'big' is not a finite number"),
         (&[CAT, "--ablate-with", "mean"], "--ablate"),
-        (&[CAT, "--width", "39"], "--width: found 39, expected at least 40"),
+        (&[CAT, "--width", "39"], "--width: found 39, expected 40 to 10000"),
         (&[CAT, "--target", " the cat"], "--target: found \" the cat\", which is 2 tokens (·the ·cat)"),
         (&[CAT, "--target", ""], "which is 0 tokens"),
         (&[CAT, "--target-id", "4096"], "token id 4096 is outside the vocabulary (0 to 4095)"),

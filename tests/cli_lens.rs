@@ -203,6 +203,7 @@ fn explain_shows_every_step_with_documentation() {
     let step = |input: &'static str| {
         let output = hornbook(&["explain", "Once", "--step"]).write_stdin(input).output().unwrap();
         assert!(output.status.success());
+        assert!(String::from_utf8(output.stderr).unwrap().starts_with("Enter: next, q: quit "));
         String::from_utf8(output.stdout).unwrap()
     };
     assert!(step("\n\nq\n").matches("cost ").count() < 3 && step("\n\nq\n").contains("3  "));

@@ -12,6 +12,11 @@ mod cli_generate;
 mod cli_inspect;
 mod cli_lens;
 mod cli_long_text;
+mod cli_sizes;
+#[cfg(target_os = "linux")]
+mod cli_terminal;
+mod cli_text_input;
+mod cli_usage;
 mod context_shift;
 mod contributing;
 mod documents;

@@ -142,7 +142,7 @@ fn quantize_command_writes_a_model_and_rejects_invalid_arguments() {
     assert_error_line(&["quantize", &small, "-p", "int4", "-o", &small], "the model's own folder");
     assert_error_line(
         &["quantize", "fable", "-p", "f16", "-o", &smaller],
-        "found f16, expected int8 or int4",
+        "invalid value 'f16' for '--precision <PRECISION>' [possible values: int8, int4]",
     );
     assert_error_line(
         &["generate", "x", "--model", &small, "--precision", "f32"],

@@ -206,6 +206,9 @@ fn shell_completions_and_manual_contain_all_options() {
     for name in ["hornbook.1", "hornbook-generate.1", "hornbook-serve.1", "hornbook-keys-add.1"] {
         assert!(pages.join(name).exists(), "{name}");
     }
+    // Pages of help subcommands would only repeat the others.
+    let names: Vec<_> = fs::read_dir(&pages).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().contains("help")), "{names:?}");
     let line = stderr_line(&mut env.hornbook(&["man", "generat"]));
     assert!(line.contains("man: found 'generat', expected one of generate, "), "{line}");
     assert!(line.ends_with("; did you mean 'generate'?\n"), "{line}");
@@ -231,4 +234,9 @@ fn bash_completes_subcommands_options_and_values() {
     assert_eq!(complete(&["hornbook", "gen"]), "generate");
     assert_eq!(complete(&["hornbook", "generate", "--temp"]), "--temperature");
     assert_eq!(complete(&["hornbook", "generate", "--kv-precision", ""]), "f32 f16 int8");
+    assert_eq!(complete(&["hornbook", "generate", "--precision", ""]), "f32 f16 bf16 bf16-dot int8 int4");
+    assert_eq!(complete(&["hornbook", "quantize", "--precision", ""]), "int8 int4");
+    assert_eq!(complete(&["hornbook", "generate", "--attention", "tw"]), "two-pass");
+    assert_eq!(complete(&["hornbook", "generate", "--model", "fa"]), "fable");
+    assert_eq!(complete(&["hornbook", "serve", "-m", "gpt2-m"]), "gpt2-medium");
 }

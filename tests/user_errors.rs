@@ -64,7 +64,7 @@ fn invalid_number_error_names_expected_range() {
     for (args, expected) in [
         ("--temperature warm", "invalid value 'warm' for '--temperature <T>': expected a number;"),
         ("--top-k many", "'--top-k <K>': expected an integer;"),
-        ("--top-k=-1", "expected an integer;"),
+        ("--top-k=-1", "expected an integer of at least 0;"),
         ("--prompt-ids 1,two", "invalid value 'two' for '--prompt-ids <IDS>': expected an integer;"),
         ("--threads 0", "invalid value '0' for '--threads <N>': expected an integer of at least 1;"),
         ("--max-tokens 99999999999999999999", "expected a smaller integer;"),

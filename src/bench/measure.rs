@@ -5,6 +5,7 @@
 use super::{Cost, ReadBandwidth, Summary, fma_peak};
 use crate::Result;
 use crate::kernels::attention::KvPrecision;
+use crate::kernels::thread_pool::ThreadPool;
 use crate::model::{KvCache, LogitsWanted, Model, Segment, Session, Workspace};
 use std::time::Instant;
 
@@ -69,6 +70,14 @@ pub struct LimitSamples {
 }
 
 impl LimitSamples {
+    /// Measures both limits, in bytes and FLOPs per second.
+    pub fn measure(&mut self, memory: &ReadBandwidth, pool: &ThreadPool) -> (f64, f64) {
+        let (bandwidth, peak) = (memory.measure(pool), fma_peak(pool));
+        self.bandwidths.push(bandwidth);
+        self.peaks.push(peak);
+        (bandwidth, peak)
+    }
+
     fn bandwidth(&mut self, memory: &ReadBandwidth, model: &Model) -> f64 {
         self.bandwidths.push(memory.measure(model.pool()));
         self.bandwidths[self.bandwidths.len() - 1]

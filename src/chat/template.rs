@@ -7,7 +7,7 @@
 
 use super::jinja::Jinja;
 use crate::checkpoint::ModelChatTemplate;
-use crate::{Error, Hornbook, Result};
+use crate::{Error, Hornbook, Result, text_file};
 use minijinja::context;
 use minijinja::value::{Serde, Value};
 use serde::{Deserialize, Serialize};
@@ -63,17 +63,12 @@ impl ChatTemplate {
         Ok(Self { built_in: true, stop, ..Self::parse(Path::new("transcript.jinja"), TRANSCRIPT)? })
     }
 
-    /// Reads a template from a file.
+    /// Reads a template from a file, or from standard input for `-`.
     ///
     /// # Errors
-    /// [`Error::Io`], and [`Error::Message`] for a file that is no chat template.
+    /// As [`text_file::read`], and [`Error::Message`] for a file that is no chat template.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-            path: path.into(),
-            action: "read",
-            source,
-        })?;
-        let template = Self::parse(path, &text)?;
+        let template = Self::parse(path, &text_file::read(path)?)?;
         // A template may also refuse every conversation.
         match ["messages", "raise_exception"].iter().any(|name| template.jinja.reads(name)) {
             true => Ok(template),

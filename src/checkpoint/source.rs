@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::aligned_buffer::{ALIGNMENT, AlignedBuffer};
 use crate::error::{Error, Result};
+use crate::text_file::without_bom;
 
 /// The chunk size of parallel copies, in bytes.
 const COPY_CHUNK: usize = 1 << 20;
@@ -135,7 +136,7 @@ impl Deref for Bytes {
 }
 
 /// Reads a file of at most `limit` bytes (configuration, index, tokenizer: files that are parsed, not
-/// mapped).
+/// mapped), without a byte order mark.
 pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let (file, len) = open_file(path)?;
     let mut bytes = Vec::new();
@@ -147,7 +148,7 @@ pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
             problem: format!("found {len} bytes, expected at most {limit}"),
         });
     }
-    Ok(bytes)
+    without_bom(bytes).map_err(|problem| Error::Checkpoint { file: path.to_path_buf(), problem })
 }
 
 /// Opens a regular file and returns its length. Checks the type first, because opening a pipe would block.

@@ -7,13 +7,13 @@ mod roofline;
 mod table;
 
 use super::kv_precision::KvPrecisionArg;
-use super::{open_checkpoint, progress, thread_pool};
+use super::{memory, open_checkpoint, precision, progress, thread_pool};
 use crate::Result;
 use crate::bench::{Cost, DECODE_STEPS, LimitSamples, ModelShape, Phase, ReadBandwidth, Summary, measure};
 use crate::checkpoint::Config;
 use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
-use crate::model::{Model, Precision};
+use crate::model::{KvCache, Model, Precision};
 use clap::{Args, Subcommand};
 use report::{Report, Row, ThreadLimits};
 use std::num::NonZeroUsize;
@@ -51,9 +51,8 @@ pub struct Bench {
     #[arg(long, value_name = "NAME")]
     shape: Option<ModelShape>,
 
-    /// Precisions to measure: f32, f16, bf16, bf16-dot, int8, int4 [default: f32 with --shape, otherwise as
-    /// stored]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    /// Precisions to measure [default: f32 with --shape, otherwise as stored]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = precision::parser())]
     precision: Vec<Precision>,
 
     /// Numbers of threads to measure [default: one per core]
@@ -103,6 +102,7 @@ impl Bench {
             Some(Command::Roofline(roofline)) => return roofline.run(),
             None => {}
         }
+        check_repetitions(self.repeat, size_of::<f64>())?;
         let isa = Isa::choose()?;
         let cores = available_parallelism().map_or(1, usize::from);
         let threads = match &self.threads[..] {
@@ -122,7 +122,8 @@ impl Bench {
 
         let memory = ReadBandwidth::new()?;
         let mut limits: Vec<LimitSamples> = threads.iter().map(|_| LimitSamples::default()).collect();
-        let repetitions = precisions.len() * threads.len() * phases.len() * self.repeat.get();
+        let series = precisions.len() * threads.len() * phases.len();
+        let repetitions = series.saturating_mul(self.repeat.get());
         let bar = progress::bar(repetitions);
         for &precision in &precisions {
             let name = precision.map_or_else(|| checkpoint.stored_dtype().name(), Precision::name);
@@ -133,6 +134,11 @@ impl Bench {
                 let kv_precision = self.kv_precision.map_or(model.kv_precision(), KvPrecision::from);
                 let cost = Cost::new(&model, kv_precision);
                 for &phase in &phases {
+                    if let Phase::Batch { sequences, depth } = phase {
+                        let sizes = KvCache::byte_factors(model.config(), depth + DECODE_STEPS, kv_precision);
+                        let sizes = [&sizes[..], &[sequences]].concat();
+                        memory::check("--batch", &sequences.to_string(), &sizes)?;
+                    }
                     bar.set_message(format!("{name}, {threads} threads, {}", phase.name()));
                     let (repeat, on_repetition) = (self.repeat.get(), || bar.inc(1));
                     let measurement =
@@ -177,6 +183,11 @@ impl Bench {
         }
         phases
     }
+}
+
+/// Checks that the samples of `repeat` repetitions fit into memory, in up to eight series.
+fn check_repetitions(repeat: NonZeroUsize, sample_bytes: usize) -> Result<()> {
+    memory::check("--repeat", &repeat.to_string(), &[repeat.get(), 8, sample_bytes])
 }
 
 /// Returns `n`, clipped to `max` with a note on standard error.

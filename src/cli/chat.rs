@@ -16,7 +16,7 @@ use chat_session::{ChatSession, Flow};
 use clap::Args;
 use editor::{Editor, ReadOutcome};
 use std::io::{IsTerminal, stdin, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,6 +69,15 @@ pub struct Chat {
 
 impl Chat {
     pub(super) fn run(self) -> Result<ExitCode> {
+        for (name, file) in [("--template", &self.template), ("--load", &self.load)] {
+            if file.as_deref() == Some(Path::new("-")) {
+                return Err(Error::Parameter {
+                    name: name.into(),
+                    found: "-".into(),
+                    expected: "a file, as messages are read from standard input".into(),
+                });
+            }
+        }
         // Files are read first, so that errors come before the model is loaded.
         let template = self.template.as_deref().map(ChatTemplate::open).transpose()?;
         let messages = self.load.as_deref().map(file::load).transpose()?;
@@ -77,7 +86,9 @@ impl Chat {
         let options = self.sampling.options(&hornbook, self.model.kv_precision);
         let mut conversation = Conversation::new(&hornbook, template, options)?;
         if let Some(messages) = messages {
-            conversation.set_messages(messages)?;
+            let file = self.load.unwrap_or_default();
+            let invalid = |error| Error::Message(format!("{}: {error}", file.display()));
+            conversation.set_messages(messages).map_err(invalid)?;
         }
         if self.system.is_some() {
             conversation.set_system(self.system.as_deref())?;

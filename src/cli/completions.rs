@@ -2,8 +2,10 @@
 //! definitions of the command line.
 
 use super::{Cli, write_line};
+use crate::checkpoint;
 use crate::{Error, Result};
-use clap::{Args, CommandFactory};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use std::path::PathBuf;
@@ -40,15 +42,40 @@ pub struct ManPages {
 impl Completions {
     pub(super) fn run(self) -> Result<ExitCode> {
         let mut script = vec![];
-        clap_complete::generate(self.shell, &mut Cli::command(), "hornbook", &mut script);
+        let mut command = with_model_names(Cli::command(), &model_names());
+        clap_complete::generate(self.shell, &mut command, "hornbook", &mut script);
         write_line(String::from_utf8_lossy(&script).trim_end())?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
+/// The names that `--model` takes: the built-in model, those on the hub, and those in the local cache.
+fn model_names() -> Vec<&'static str> {
+    let hub = checkpoint::HUB_ALIASES.iter().map(|(name, _)| *name);
+    // clap wants a `&'static str`: leaked once.
+    let cached = checkpoint::cached_models().into_iter().map(|(name, _)| &*name.leak());
+    let mut names: Vec<&str> = ["fable"].into_iter().chain(hub).chain(cached).collect();
+    names.dedup();
+    names
+}
+
+/// Makes the names of models values of every argument for a model.
+fn with_model_names(command: Command, names: &[&'static str]) -> Command {
+    let add_names = |arg: clap::Arg| match arg.get_id() == "model" {
+        true => arg.value_parser(PossibleValuesParser::new(names.iter().copied())),
+        false => arg,
+    };
+    command.mut_args(add_names).mut_subcommands(|subcommand| with_model_names(subcommand, names))
+}
+
+/// Leaves out the help subcommands, whose pages would only repeat the others.
+fn without_help(command: Command) -> Command {
+    command.disable_help_subcommand(true).mut_subcommands(without_help)
+}
+
 impl ManPages {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let mut command = Cli::command();
+        let mut command = without_help(Cli::command());
         command.build();
         if let Some(folder) = self.dir {
             let write_error = |source| Error::Io { path: folder.clone(), action: "write", source };

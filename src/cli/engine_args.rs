@@ -2,7 +2,7 @@
 
 use super::byte_size::parse_byte_size;
 use super::kv_precision::KvPrecisionArg;
-use super::{attention_kernel, open_checkpoint, thread_pool};
+use super::{attention_kernel, open_checkpoint, precision, thread_pool};
 use crate::engine::{EngineOptions, FairLock};
 use crate::kernels::attention::AttentionKernel;
 use crate::model::Precision;
@@ -42,8 +42,8 @@ pub struct EngineArgs {
     #[arg(long, value_name = "FILE", help_heading = "Chat")]
     chat_template: Option<PathBuf>,
 
-    /// Convert the weights on load: f32, f16, bf16, bf16-dot, int8 or int4 [default: as stored]
-    #[arg(long, value_name = "P", help_heading = "Execution")]
+    /// Convert the weights on load [default: as stored]
+    #[arg(long, value_name = "P", value_parser = precision::parser(), help_heading = "Execution")]
     precision: Option<Precision>,
 
     /// Number of threads, shared by all models [default: one per core]

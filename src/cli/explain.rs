@@ -98,7 +98,7 @@ impl Explain {
             }
             number += 1;
             write_text(&view.step(number, step, described.insert(step.doc.file)))?;
-            if self.step && !wait_for_enter()? {
+            if self.step && !wait_for_enter(view.screen)? {
                 return Ok(());
             }
         }
@@ -110,15 +110,16 @@ fn write_text(text: &str) -> Result<()> {
     stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush()).map_err(write_error)
 }
 
-/// Reads a line from standard input and returns whether to continue. Does not wait at the end of input.
-fn wait_for_enter() -> Result<bool> {
+/// Prompts for a line of standard input and returns whether to continue. Does not wait at the end of input.
+fn wait_for_enter(screen: Screen) -> Result<bool> {
+    stderr_text!("{}", screen.dim("Enter: next, q: quit "));
     let mut line = String::new();
     stdin().lock().read_line(&mut line).map_err(|source| Error::Io {
         path: "standard input".into(),
         action: "read",
         source,
     })?;
-    Ok(line.trim() != "q")
+    Ok(!line.trim().eq_ignore_ascii_case("q"))
 }
 
 /// The output for the terminal.

@@ -28,6 +28,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The exit code of a program ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
+/// The largest `-n` that is not taken for a length, which it is in other programs.
+const MAX_PLAUSIBLE_N: usize = 16;
 
 impl Generate {
     pub(super) fn run(self) -> Result<ExitCode> {
@@ -36,6 +38,12 @@ impl Generate {
             stderr_text!("{}", prompt::missing_input_hint("generate", "a prompt"));
             return Ok(ExitCode::from(2));
         };
+        if self.n.get() > MAX_PLAUSIBLE_N && self.sampling.max_tokens.is_none() {
+            stderr_line!(
+                "hornbook: -n {n} asks for {n} texts; for a text of {n} tokens use --max-tokens {n}",
+                n = self.n
+            );
+        }
         let hornbook = self.model.open()?;
         stats.model_loaded();
         let prompt = prompt.ids(&hornbook)?;

@@ -2,7 +2,7 @@
 
 use super::model_args::ModelArgs;
 use super::screen::Screen;
-use super::{progress, write_json, write_line};
+use super::{memory, progress, write_json, write_line};
 use crate::Result;
 use crate::atomic_file::AtomicFile;
 use crate::lens::heads::{self, HeadKind, HeadScores};
@@ -74,6 +74,9 @@ impl Heads {
     pub(super) fn run(self) -> Result<ExitCode> {
         let hornbook = self.model.open()?;
         let length = self.length.map(NonZeroUsize::get);
+        let sequence_bytes = size_of::<Vec<u32>>() + 2 * hornbook.config().n_positions * size_of::<u32>();
+        let n = self.sequences;
+        memory::check("--sequences", &n.to_string(), &[n.get(), sequence_bytes])?;
         let sequences =
             heads::repeated_random_tokens(hornbook.model(), self.sequences.get(), length, self.seed)?;
         let bar = progress::bar(sequences.len());

@@ -21,13 +21,21 @@ pub struct Health {
 
     /// Timeout in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
-        value_parser = clap::value_parser!(u64).range(1..))]
+        value_parser = clap::builder::RangedI64ValueParser::<u64>::new().range(1..))]
     timeout: u64,
 }
 
 impl Health {
     pub(super) fn run(self) -> Result<ExitCode> {
         let url = self.url.trim_end_matches('/').trim_end_matches("/v1");
+        let host = ["http://", "https://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+        if host.is_none_or(|host| host.is_empty() || host.starts_with(['/', ':'])) {
+            return Err(Error::Parameter {
+                name: "URL".into(),
+                found: format!("'{}'", self.url.escape_debug()),
+                expected: "the URL of a server, e.g. http://127.0.0.1:8080".into(),
+            });
+        }
         let config = ureq::Agent::config_builder();
         let agent: ureq::Agent =
             config.timeout_global(Some(Duration::from_secs(self.timeout))).proxy(None).build().into();

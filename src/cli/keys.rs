@@ -4,6 +4,7 @@ use crate::Result;
 use crate::cli::write_line;
 use crate::server::key_file;
 use crate::server::keys::{self, Key};
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,11 +48,11 @@ struct Add {
     name: String,
 
     /// Limit of requests per minute [default: none]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
     rpm: Option<u64>,
 
     /// Limit of tokens per minute, of prompts and completions [default: none]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
     tpm: Option<u64>,
 
     /// Model that the key may use (repeatable) [default: all]
@@ -69,6 +70,11 @@ struct Remove {
 
     #[command(flatten)]
     file: KeysFile,
+}
+
+/// Parses an integer of at least 1.
+fn at_least_one() -> RangedI64ValueParser<u64> {
+    RangedI64ValueParser::new().range(1..)
 }
 
 impl Keys {

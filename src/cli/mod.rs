@@ -24,6 +24,7 @@ mod model_args;
 mod models;
 mod perplexity;
 mod positions;
+mod precision;
 mod progress;
 mod prompt;
 mod pull;
@@ -33,20 +34,21 @@ mod screen;
 mod serve;
 mod settings;
 mod stats;
+mod synonyms;
 mod tokens;
+mod usage_error;
 mod version;
+mod word_wrap;
 
 use crate::checkpoint::Checkpoint;
 use crate::kernels::isa::Isa;
 use crate::kernels::thread_pool::ThreadPool;
 use crate::{Error, Result};
-use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use settings::Settings;
-use std::error::Error as _;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write, stdout};
-use std::num::{IntErrorKind, NonZeroUsize, ParseFloatError, ParseIntError};
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 /// GPT-2 inference on the CPU, with a small model built in
@@ -103,7 +105,7 @@ enum Command {
 /// Returns the exit code after printing a one-line error, the help or the version.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, ExitCode> {
     // clap wants a `&'static str`: leaked once.
-    let command = Cli::command().version(&*version::version().leak());
+    let command = accept_negative_numbers(Cli::command().version(&*version::version().leak()));
     let settings = Settings::load();
     let command = match &settings {
         Ok(settings) => settings.apply(command),
@@ -112,7 +114,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Resu
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let parsed = command.try_get_matches_from(&arguments);
     let cli = parsed.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
-    let cli = cli.map_err(|error| report_usage_error(&error, &arguments))?;
+    let cli = cli.map_err(|error| usage_error::report(&error, &arguments))?;
     match settings {
         // Both serve to install the program, and work whatever the settings are.
         Err(_) if matches!(cli.command, Command::Completions(_) | Command::ManPages(_)) => Ok(cli),
@@ -127,6 +129,23 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Resu
 /// Reports an error in one line on standard error.
 pub fn report_error(error: &Error) {
     stderr_line!("hornbook: {error}");
+}
+
+/// Makes a negative number the value of the option before it, so that the error names the range.
+fn accept_negative_numbers(command: clap::Command) -> clap::Command {
+    let accept = |arg: clap::Arg| match arg.is_positional() || !arg.get_action().takes_values() {
+        true => arg,
+        false => arg.allow_negative_numbers(true),
+    };
+    command.mut_args(accept).mut_subcommands(accept_negative_numbers)
+}
+
+/// Returns the exit code of an error: 2 for a mistake in the command line, 1 for a failure.
+pub fn exit_code(error: &Error) -> ExitCode {
+    match error {
+        Error::Parameter { .. } | Error::TokenId { .. } => ExitCode::from(usage_error::USAGE_ERROR),
+        _ => ExitCode::FAILURE,
+    }
 }
 
 /// Runs the subcommand.
@@ -156,68 +175,6 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::ManPages(pages) => pages.run(),
         Command::Batch(batch) => batch.run(),
     }
-}
-
-/// Prints a usage error in one line; prints help and version unchanged.
-fn report_usage_error(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
-    let message = error.to_string();
-    let Some(message) = message.strip_prefix("error: ") else {
-        error.exit();
-    };
-    // The first paragraph is the error, the others are tips and usage.
-    let problem: Vec<&str> = message.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-    let mut problem = problem.join(" ");
-    if let (Some(reason), Some(number)) = (error.source(), expected_number(error)) {
-        problem = problem.replace(&format!(": {reason}"), &format!(": expected {number}"));
-    }
-    let see = suggestion(error).map_or_else(|| "see".into(), |name| format!("did you mean '{name}'? See"));
-    stderr_line!("hornbook: {problem}; {see} '{} --help'", command_path(arguments));
-    ExitCode::from(2)
-}
-
-/// The program and the subcommands named first, as `hornbook keys add`.
-fn command_path(arguments: &[OsString]) -> String {
-    let root = Cli::command();
-    let (mut command, mut path) = (&root, root.get_name().to_string());
-    for argument in arguments.iter().skip(1) {
-        let Some(subcommand) = command.find_subcommand(argument) else { break };
-        path += &format!(" {}", subcommand.get_name());
-        command = subcommand;
-    }
-    path
-}
-
-/// The number an option expects, where its value is not a number or out of range. The messages of the
-/// standard library do not name it.
-fn expected_number(error: &clap::Error) -> Option<String> {
-    let reason = error.source()?;
-    if reason.is::<ParseFloatError>() {
-        return Some("a number".into());
-    }
-    if let Some(reason) = reason.downcast_ref::<ParseIntError>() {
-        return Some(match reason.kind() {
-            IntErrorKind::Zero => "an integer of at least 1".into(),
-            IntErrorKind::PosOverflow => "a smaller integer".into(),
-            _ => "an integer".into(),
-        });
-    }
-    let reason = reason.to_string();
-    let (_, range) = reason.split_once(" is not in ")?;
-    let (min, max) = range.split_once("..=").or_else(|| range.split_once(".."))?;
-    Some(match max.parse::<u32>() {
-        Ok(max) if max < u32::MAX => format!("an integer from {min} to {max}"),
-        _ => format!("an integer of at least {min}"),
-    })
-}
-
-/// The option, subcommand or value that clap suggests for a misspelled one.
-fn suggestion(error: &clap::Error) -> Option<&str> {
-    let kinds = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
-    kinds.into_iter().find_map(|kind| match error.get(kind)? {
-        ContextValue::String(name) => Some(name.as_str()),
-        ContextValue::Strings(all) => all.first().map(String::as_str),
-        _ => None,
-    })
 }
 
 /// Upper bound of `--threads`; a larger number is a typing error.

@@ -1,7 +1,7 @@
 //! The options for the model and its execution, common to the subcommands that take a prompt.
 
 use super::kv_precision::KvPrecisionArg;
-use super::{attention_kernel, open_checkpoint, thread_pool};
+use super::{attention_kernel, open_checkpoint, precision, thread_pool};
 use crate::kernels::attention::AttentionKernel;
 use crate::model::Precision;
 use crate::{Hornbook, Result};
@@ -15,8 +15,8 @@ pub struct ModelArgs {
     #[arg(short, long, default_value = "fable")]
     pub model: String,
 
-    /// Convert the weights on load: f32, f16, bf16, bf16-dot, int8 or int4 [default: as stored]
-    #[arg(long, value_name = "P", help_heading = "Execution")]
+    /// Convert the weights on load [default: as stored]
+    #[arg(long, value_name = "P", value_parser = precision::parser(), help_heading = "Execution")]
     pub precision: Option<Precision>,
 
     /// Number of threads [default: one per core]

@@ -1,16 +1,15 @@
 //! `hornbook perplexity`: perplexity of a model on a text.
 
 use super::kv_precision::KvPrecisionArg;
-use super::{open_checkpoint, progress, thread_pool, write_line};
+use super::{open_checkpoint, precision, progress, thread_pool, write_line};
 use crate::generate::perplexity::{Score, SlidingWindows, score};
 use crate::kernels::attention::KvPrecision;
 use crate::model::Precision;
-use crate::{Error, Hornbook, Result};
+use crate::{Hornbook, Result, text_file};
 use clap::Args;
 use serde_json::json;
-use std::io::{Read, stdin};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -54,8 +53,8 @@ pub struct Perplexity {
     #[arg(long, value_name = "N")]
     stride: Option<NonZeroUsize>,
 
-    /// Convert the weights on load: f32, f16, bf16, bf16-dot, int8 or int4 [default: as stored]
-    #[arg(long, value_name = "P")]
+    /// Convert the weights on load [default: as stored]
+    #[arg(long, value_name = "P", value_parser = precision::parser())]
     precision: Option<Precision>,
 
     /// Number of threads [default: one per core]
@@ -73,7 +72,7 @@ pub struct Perplexity {
 
 impl Perplexity {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let text = read_text(&self.file)?;
+        let text = text_file::read(&self.file)?;
         let hornbook = self.open(&self.model, self.precision)?;
         let reference = self.against.as_deref().map(|against| match against.parse() {
             Ok(precision) => self.open(&self.model, Some(precision)),
@@ -157,22 +156,4 @@ impl Perplexity {
         }
         text
     }
-}
-
-/// Reads the text of a file, or of standard input for `-`.
-fn read_text(file: &Path) -> Result<String> {
-    let (bytes, path) = if file == Path::new("-") {
-        let mut bytes = vec![];
-        (stdin().read_to_end(&mut bytes).map(|_| bytes), Path::new("standard input"))
-    } else {
-        (std::fs::read(file), file)
-    };
-    let bytes = bytes.map_err(|source| Error::Io { path: path.into(), action: "read", source })?;
-    String::from_utf8(bytes).map_err(|error| {
-        let offset = error.utf8_error().valid_up_to();
-        Error::Message(format!(
-            "{}: found invalid UTF-8 at byte {offset}, expected UTF-8 text",
-            path.display()
-        ))
-    })
 }

@@ -1,18 +1,18 @@
 //! The prompt: an argument, a file, token ids or standard input.
 
-use crate::{Error, Hornbook, Result};
+use crate::{Hornbook, Result, text_file};
 use clap::Args;
-use std::io::{IsTerminal, Read, stdin};
-use std::path::PathBuf;
+use std::io::{IsTerminal, stdin};
+use std::path::{Path, PathBuf};
 
 /// The options for the prompt.
 #[derive(Args, Debug)]
 pub struct PromptArgs {
-    /// Prompt text [default: read from standard input]
+    /// Prompt text; - for standard input, which is also the default
     #[arg(group = "source", value_name = "PROMPT")]
     pub prompt: Option<String>,
 
-    /// Read the prompt from a file
+    /// Read the prompt from a file; - for standard input
     #[arg(long, value_name = "FILE", group = "source")]
     pub prompt_file: Option<PathBuf>,
 
@@ -49,28 +49,20 @@ impl PromptArgs {
     /// Reads the prompt; `None` if there is none and standard input is a terminal.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that cannot be read, [`Error::Message`] for invalid UTF-8.
+    /// As [`text_file::read`].
     pub fn read(&self) -> Result<Option<Prompt>> {
         if let Some(ids) = &self.prompt_ids {
             return Ok(Some(Prompt::Ids(ids.clone())));
         }
-        let (bytes, path) = match (&self.prompt, &self.prompt_file) {
-            (Some(text), _) => return Ok(Some(Prompt::Text(text.clone(), self.special))),
-            (None, Some(file)) => (std::fs::read(file), file.clone()),
-            (None, None) if stdin().is_terminal() => return Ok(None),
-            (None, None) => {
-                let mut bytes = vec![];
-                (stdin().read_to_end(&mut bytes).map(|_| bytes), "standard input".into())
+        let mut text = match (&self.prompt, &self.prompt_file) {
+            (Some(text), _) if text != "-" => {
+                let text = text.strip_prefix(text_file::BOM).unwrap_or(text);
+                return Ok(Some(Prompt::Text(text.into(), self.special)));
             }
+            (None, Some(file)) => text_file::read(file)?,
+            (None, None) if stdin().is_terminal() => return Ok(None),
+            _ => text_file::read(Path::new("-"))?,
         };
-        let bytes = bytes.map_err(|source| Error::Io { path: path.clone(), action: "read", source })?;
-        let mut text = String::from_utf8(bytes).map_err(|error| {
-            let offset = error.utf8_error().valid_up_to();
-            Error::Message(format!(
-                "{}: found invalid UTF-8 at byte {offset}, expected UTF-8 text",
-                path.display()
-            ))
-        })?;
         // The newline at the end of a file is not part of the prompt.
         if text.ends_with('\n') {
             text.pop();
@@ -86,7 +78,7 @@ impl Prompt {
     /// Returns the prompt's token ids.
     ///
     /// # Errors
-    /// [`Error::Message`] for text if the model has no tokenizer.
+    /// [`Error::Message`](crate::Error::Message) for text if the model has no tokenizer.
     pub fn ids(self, hornbook: &Hornbook) -> Result<Vec<u32>> {
         match self {
             Prompt::Ids(ids) => Ok(ids),

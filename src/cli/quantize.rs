@@ -1,6 +1,6 @@
 //! `hornbook quantize`: writes a model with quantized weights.
 
-use super::{open_checkpoint, progress};
+use super::{open_checkpoint, precision, progress};
 use crate::checkpoint::{Checkpoint, QuantizeProgress};
 use crate::model::Precision;
 use crate::{Error, Result};
@@ -26,7 +26,7 @@ pub struct Quantize {
     model: String,
 
     /// int8 (8 bits per weight) or int4 (4 bits, the LM head 8)
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = precision::quantized_parser())]
     precision: Precision,
 
     /// Output folder
@@ -40,13 +40,6 @@ pub struct Quantize {
 
 impl Quantize {
     pub(super) fn run(self) -> Result<ExitCode> {
-        if !matches!(self.precision, Precision::Int8 | Precision::Int4) {
-            return Err(Error::Parameter {
-                name: "--precision".into(),
-                found: self.precision.to_string(),
-                expected: "int8 or int4".into(),
-            });
-        }
         let checkpoint = open_checkpoint(&self.model)?;
         self.check_output_folder(&checkpoint)?;
 

@@ -33,7 +33,6 @@ pub struct SamplingArgs {
     /// (greedy) [default: 0.8]
     #[arg(
         long,
-        allow_negative_numbers = true,
         value_name = "T",
         help_heading = SAMPLING,
     )]
@@ -46,7 +45,6 @@ pub struct SamplingArgs {
     /// Keep the most likely tokens until their total probability reaches P; 1 disables [default: 0.95]
     #[arg(
         long,
-        allow_negative_numbers = true,
         value_name = "P",
         help_heading = SAMPLING,
     )]
@@ -55,7 +53,6 @@ pub struct SamplingArgs {
     /// Keep tokens at least P times as likely as the most likely token; 0 disables [default: 0]
     #[arg(
         long,
-        allow_negative_numbers = true,
         value_name = "P",
         help_heading = SAMPLING,
     )]
@@ -65,7 +62,6 @@ pub struct SamplingArgs {
     /// disables [default: 1]
     #[arg(
         long,
-        allow_negative_numbers = true,
         value_name = "P",
         help_heading = SAMPLING,
     )]
@@ -89,7 +85,6 @@ pub struct SamplingArgs {
     /// does; 1 disables [default: 1]
     #[arg(
         long,
-        allow_negative_numbers = true,
         value_name = "R",
         help_heading = PENALTIES,
     )]

@@ -5,6 +5,8 @@ use console::{Style, Term, measure_text_width, pad_str, truncate_str};
 
 /// Fewer columns do not hold two tokens side by side.
 const MIN_WIDTH: usize = 40;
+/// More columns are a typing error.
+const MAX_WIDTH: usize = 10_000;
 /// The width if standard output is not a terminal.
 const DEFAULT_WIDTH: usize = 100;
 
@@ -27,16 +29,15 @@ impl Screen {
     /// A screen of the given width, or as wide as the terminal.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a width below 40 columns.
+    /// [`Error::Parameter`] for a width below 40 or above 10,000 columns.
     pub fn new(width: Option<usize>) -> Result<Self> {
-        if let Some(found) = width.filter(|&width| width < MIN_WIDTH) {
+        if let Some(found) = width.filter(|width| !(MIN_WIDTH..=MAX_WIDTH).contains(width)) {
             return Err(Error::Parameter {
                 name: "--width".into(),
                 found: found.to_string(),
-                expected: format!("at least {MIN_WIDTH}"),
+                expected: format!("{MIN_WIDTH} to {MAX_WIDTH}"),
             });
         }
-        let terminal_width = || Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
         let width = width.or_else(terminal_width).unwrap_or(DEFAULT_WIDTH).max(MIN_WIDTH);
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Ok(Self { width, color: console::colors_enabled() && !no_color })
@@ -98,6 +99,12 @@ impl Screen {
             false => text.into(),
         }
     }
+}
+
+/// The width of the terminal, if standard output is one.
+pub fn terminal_width() -> Option<usize> {
+    let stdout = Term::stdout();
+    stdout.is_term().then(|| stdout.size_checked().map_or(DEFAULT_WIDTH, |(_, columns)| usize::from(columns)))
 }
 
 /// The block character for a value from 0 to 1.

@@ -3,6 +3,7 @@
 //! batch.
 
 use super::context::ContextWindow;
+use super::sentence::ends_with_sentence;
 use crate::sampling::{Sampler, SamplingParams, StopMatcher, top_logprobs};
 use crate::tokenizer::{Tokenizer, Utf8Decoder};
 
@@ -45,6 +46,8 @@ impl FinishReason {
 pub struct Plan {
     pub(super) prompt: Vec<u32>,
     pub(super) sampling: SamplingParams,
+    /// Number of tokens from which on the completion ends with a sentence; `max_tokens` if only there.
+    pub(super) sentence_from: usize,
     pub(super) max_tokens: usize,
     /// The model's context.
     pub(super) n_positions: usize,
@@ -68,6 +71,8 @@ impl Plan {
             utf8: Utf8Decoder::new(),
             tokens,
             prompt_len: self.prompt.len(),
+            sentence_from: self.sentence_from,
+            text: String::new(),
             max_tokens: self.max_tokens,
             n_positions: self.n_positions,
             window: ContextWindow::new(self.n_positions, self.prompt.len()),
@@ -85,6 +90,9 @@ pub struct CompletionState {
     /// Tokens of the prompt and the completion.
     tokens: Vec<u32>,
     prompt_len: usize,
+    sentence_from: usize,
+    /// The text so far, if it may end with a sentence.
+    text: String,
     max_tokens: usize,
     n_positions: usize,
     window: ContextWindow,
@@ -139,11 +147,15 @@ impl CompletionState {
         let is_stop_id = self.sampler.params().stop_ids.contains(&sampled.id);
         let mut text = String::new();
         if let (Some(tokenizer), false) = (tokenizer, is_stop_id) {
-            text = self.stop_matcher.push(&self.utf8.push(tokenizer.token_bytes(sampled.id)));
+            let decoded = self.utf8.push(tokenizer.token_bytes(sampled.id));
+            if self.sentence_from < self.max_tokens {
+                self.text += &decoded;
+            }
+            text = self.stop_matcher.push(&decoded);
         }
         if is_stop_id || self.stop_matcher.stopped() {
             self.finish_reason = Some(FinishReason::Stop);
-        } else if self.generated().len() == self.max_tokens {
+        } else if self.generated().len() == self.max_tokens || self.ends_with_sentence() {
             self.finish_reason = Some(FinishReason::Length);
         }
         match self.finish_reason {
@@ -151,6 +163,14 @@ impl CompletionState {
             None => self.window.shift_to_fit(self.tokens.len()),
         }
         Token { id: sampled.id, text, logprob: sampled.logprob, top_logprobs }
+    }
+
+    /// Whether the completion is long enough and ends with a sentence: within an open quotation, only in the
+    /// second half of the margin.
+    fn ends_with_sentence(&self) -> bool {
+        let margin = self.max_tokens - self.sentence_from;
+        let beyond = self.generated().len().checked_sub(self.sentence_from);
+        margin > 0 && beyond.is_some_and(|beyond| ends_with_sentence(&self.text, 2 * beyond < margin))
     }
 
     /// Ends the completion here and returns the held-back text.

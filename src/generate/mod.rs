@@ -19,6 +19,7 @@ mod context;
 mod generation;
 pub mod perplexity;
 mod prompt_lookup;
+mod sentence;
 
 pub use beams::{Beam, beam_search};
 pub use completion_state::{CompletionState, FinishReason, Plan, Token};
@@ -61,6 +62,9 @@ pub struct Options {
     /// Maximum tokens to generate; none for as many as fit into the context and the one after it, or with
     /// context shift, no limit.
     pub max_tokens: Option<usize>,
+    /// Number of tokens beyond `max_tokens` within which a text may end with a sentence; 0 ends it at
+    /// `max_tokens`. Ignored without a tokenizer.
+    pub sentence_margin: usize,
     /// Policy at the end of the context.
     pub context: ContextPolicy,
     /// Stop strings, which end the completion and are not part of it.
@@ -77,6 +81,7 @@ impl Default for Options {
         Self {
             sampling,
             max_tokens: Some(200),
+            sentence_margin: 0,
             context: ContextPolicy::Stop,
             stop: vec![],
             kv_precision: None,
@@ -326,9 +331,14 @@ impl Hornbook {
             ContextPolicy::Stop => n_positions - prompt.len() + 1,
             ContextPolicy::Shift => usize::MAX,
         };
-        let max_tokens = options.max_tokens.unwrap_or(room).min(room);
+        let sentence_from = options.max_tokens.unwrap_or(room).min(room);
+        let margin = match self.tokenizer {
+            Some(_) if sentence_from > 0 => options.sentence_margin,
+            _ => 0,
+        };
+        let max_tokens = sentence_from.saturating_add(margin).min(room);
         let stop_matcher = StopMatcher::new(options.stop.clone())?;
-        Ok(Plan { prompt, sampling, max_tokens, n_positions, stop_matcher })
+        Ok(Plan { prompt, sampling, sentence_from, max_tokens, n_positions, stop_matcher })
     }
 
     fn session(&self, positions: usize, options: &Options) -> Session<'_> {

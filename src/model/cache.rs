@@ -27,6 +27,12 @@ impl KvCache {
         Self { layers: (0..config.n_layer).map(layer).collect(), len: 0, capacity }
     }
 
+    /// The bytes of a cache with room for `capacity` tokens, as factors, as their product may be too large.
+    pub fn byte_factors(config: &Config, capacity: usize, precision: KvPrecision) -> [usize; 4] {
+        let head_dim = config.n_embd / config.n_head;
+        [config.n_layer, config.n_head, capacity, precision.bytes_per_head(head_dim)]
+    }
+
     /// The number of tokens in the cache.
     pub fn len(&self) -> usize {
         self.len

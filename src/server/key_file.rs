@@ -2,7 +2,7 @@
 
 use super::keys::{Key, hash, parse, read};
 use crate::atomic_file::AtomicFile;
-use crate::{Error, Result};
+use crate::{Error, Result, text_file};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::io::ErrorKind;
@@ -68,9 +68,9 @@ pub fn remove(path: &Path, name: &str) -> Result<()> {
 
 /// Reads and validates the file; an empty document if it does not exist.
 fn open(path: &Path) -> Result<DocumentMut> {
-    let text = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-        text => text.map_err(|source| Error::Io { path: path.into(), action: "read", source })?,
+    let text = match text_file::read_file(path) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => String::new(),
+        text => text?,
     };
     parse(path, &text)?;
     text.parse().map_err(|error| Error::Message(format!("{}: {error}", path.display())))

@@ -13,7 +13,7 @@
 //! all models.
 
 use super::error::ApiError;
-use crate::{Error, Result};
+use crate::{Error, Result, text_file};
 use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -63,12 +63,7 @@ struct KeyFile {
 /// # Errors
 /// [`Error::Io`], or [`Error::Message`] that names the invalid entry and field.
 pub fn read(path: &Path) -> Result<Vec<Key>> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-        path: path.into(),
-        action: "read",
-        source,
-    })?;
-    parse(path, &text)
+    parse(path, &text_file::read_file(path)?)
 }
 
 pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Key>> {

@@ -1,11 +1,10 @@
 //! Batch input: parsing and validation of all request lines.
 
-use crate::Error;
 use crate::server::routes::normalize_path;
+use crate::{Error, text_file};
 use axum::http::Uri;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
-use std::io::{Read, stdin};
 use std::path::Path;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
@@ -31,18 +30,13 @@ pub struct BatchRequest {
 /// # Errors
 /// [`Error::Io`], or [`Error::Message`] that names the invalid lines.
 pub fn read(file: &Path) -> Result<Vec<BatchRequest>> {
-    let (bytes, name) = if file == Path::new("-") {
-        let mut bytes = vec![];
-        (stdin().read_to_end(&mut bytes).map(|_| bytes), Path::new("standard input"))
-    } else {
-        (std::fs::read(file), file)
-    };
-    let bytes = bytes.map_err(|source| Error::Io { path: name.into(), action: "read", source })?;
-    parse(&bytes).map_err(|problem| Error::Message(format!("{}: {problem}", name.display())))
+    let (name, bytes) = text_file::read_bytes(file)?;
+    let bytes = text_file::without_bom(bytes);
+    let requests = bytes.and_then(|bytes| parse(&bytes));
+    requests.map_err(|problem| Error::Message(format!("{}: {problem}", name.display())))
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<BatchRequest>, String> {
-    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let (mut requests, mut errors, mut ids) = (vec![], vec![], HashMap::new());
     for (number, text) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
         if text.trim_ascii().is_empty() {
@@ -128,8 +122,8 @@ mod tests {
     }
 
     #[test]
-    fn blank_lines_bom_and_crlf_are_accepted() {
-        let text = format!("\u{feff}{}\r\n\r\n{}\n\n{}", request("a"), request("b"), request("é"));
+    fn blank_lines_and_crlf_are_accepted() {
+        let text = format!("{}\r\n\r\n{}\n\n{}", request("a"), request("b"), request("é"));
         let ids: Vec<String> =
             parse(text.as_bytes()).unwrap().into_iter().map(|line| line.custom_id).collect();
         assert_eq!(ids, ["a", "b", "é"]);

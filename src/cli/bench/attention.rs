@@ -4,16 +4,17 @@ mod chart;
 mod report;
 mod torch;
 
+use super::check_repetitions;
 use crate::atomic_file::AtomicFile;
-use crate::bench::{AttentionBenchmark, AttentionPhase, AttentionShape, ReadBandwidth, fma_peak};
+use crate::bench::{AttentionBenchmark, AttentionPhase, AttentionShape, LimitSamples, ReadBandwidth};
 use crate::cli::attention_kernel;
 use crate::cli::kv_precision::KvPrecisionArg;
-use crate::cli::{progress, thread_pool};
+use crate::cli::{MAX_THREADS, memory, progress, thread_pool};
 use crate::kernels::attention::{AttentionKernel, KERNELS, KvPrecision};
 use crate::kernels::isa::Isa;
 use crate::{Error, Result};
 use clap::{Args, ValueEnum};
-use report::{Report, Row};
+use report::{Report, Row, ThreadLimits};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,10 +25,10 @@ use torch::Torch;
 ///
 /// Every kernel runs on the same random inputs. Times are medians. "% of peak" and "% of bandwidth" relate
 /// the FLOPs and bytes that attention requires to the peak FMA throughput and memory bandwidth of the same
-/// threads, measured first. Inputs that fit in the cache can exceed the memory bandwidth. Workspace is the
-/// memory a kernel uses in addition to its inputs and outputs. Errors are maxima against an f64 reference:
-/// absolute, and relative to the largest element of an output row. "Scaling" is the fitted exponent of time
-/// over sequence length.
+/// threads, measured just before and after. Inputs that fit in the cache can exceed the memory bandwidth.
+/// Workspace is the memory a kernel uses in addition to its inputs and outputs. Errors are maxima against an
+/// f64 reference: absolute, and relative to the largest element of an output row. "Scaling" is the fitted
+/// exponent of time over sequence length.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook bench attention
@@ -118,38 +119,53 @@ impl Attention {
             given => given.iter().map(|n| n.get()).collect(),
         };
         let shapes = self.shapes()?;
+        check_repetitions(self.repeat, size_of::<f64>())?;
+        let max_threads = threads.iter().copied().max().unwrap_or(1).min(MAX_THREADS);
+        for shape in &shapes {
+            for kernel in &kernels {
+                let queries = if shape.phase == AttentionPhase::Prefill { shape.seq } else { 1 };
+                let scores = kernel.score_matrix_len(queries, shape.seq);
+                let blocks = max_threads.min(shape.batch.saturating_mul(shape.heads));
+                let found = format!("{} with --kernels {}", shape.seq, kernel.name());
+                memory::check("--seq", &found, &[scores, size_of::<f32>(), blocks])?;
+            }
+        }
         let pools = threads.iter().map(|&n| thread_pool(NonZeroUsize::new(n))).collect::<Result<Vec<_>>>()?;
         // Fails before anything is measured if torch is missing.
         let mut torch = self.against.map(|Against::Torch| Torch::start()).transpose()?;
 
-        let bar = progress::bar(pools.len() * (1 + shapes.len() * kernels.len() * self.repeat.get()));
-        bar.set_message("measuring the machine's limits");
+        let bar = progress::bar(
+            pools.len().saturating_mul((shapes.len() * kernels.len()).saturating_mul(self.repeat.get())),
+        );
         let mut report = Report::new(Isa::choose()?, cores);
         let memory = ReadBandwidth::new()?;
-        for pool in &pools {
-            report.add_limits(pool.threads(), memory.measure(pool), fma_peak(pool));
-            bar.inc(1);
-        }
-        drop(memory);
+        let mut limits: Vec<LimitSamples> = pools.iter().map(|_| LimitSamples::default()).collect();
         for &shape in &shapes {
-            for pool in &pools {
+            for (pool, limits) in pools.iter().zip(&mut limits) {
                 let threads = pool.threads();
                 let mut benchmark = AttentionBenchmark::new(pool, shape);
                 for &kernel in &kernels {
                     let (name, phase) = (kernel.name(), shape.phase.name());
                     bar.set_message(format!("{name} {phase} {}, {threads} threads", shape.seq));
+                    let before = limits.measure(&memory, pool);
                     let measurement = benchmark.measure(kernel, pool, self.repeat.get(), || bar.inc(1));
-                    report.rows.push(Row::new(kernel, shape, measurement, report.limits(threads)));
+                    let limits = ThreadLimits::around(threads, before, limits.measure(&memory, pool));
+                    report.rows.push(Row::new(kernel, shape, measurement, limits));
                 }
                 drop(benchmark);
                 if let Some(torch) = torch.as_mut().filter(|_| shape.kv_precision == KvPrecision::F32) {
                     bar.set_message(format!("torch {} {}, {threads} threads", shape.phase.name(), shape.seq));
+                    let before = limits.measure(&memory, pool);
                     let seconds = torch.measure(shape, threads, self.repeat.get())?;
-                    report.rows.push(Row::torch(shape, seconds, report.limits(threads)));
+                    let limits = ThreadLimits::around(threads, before, limits.measure(&memory, pool));
+                    report.rows.push(Row::torch(shape, seconds, limits));
                 }
             }
         }
         bar.finish_and_clear();
+        for (pool, samples) in pools.iter().zip(&limits) {
+            report.add_limits(pool.threads(), samples);
+        }
         report.torch = torch.map(|torch| torch.version.clone());
         if let Some(file) = &self.svg {
             AtomicFile::create(file)?.write_and_commit(chart::svg(&report).as_bytes())?;
@@ -186,6 +202,8 @@ impl Attention {
                                 expected: "at most 8 GiB of keys and values".into(),
                             });
                         }
+                        let found = format!("{batch} sequences of {seq} tokens with {} heads", self.heads);
+                        memory::check("--seq", &found, &[&sizes[..], &[2]].concat())?; // and their copies
                         if !shapes.contains(&shape) {
                             shapes.push(shape);
                         }

@@ -1,6 +1,9 @@
 //! The measurements as a table, JSON or comma-separated values.
 
-use super::table::{self, align_columns, cpu_name, csv_line, format_percent, round};
+use super::table::{
+    self, align_columns, cpu_name, csv_line, disturbance_note, format_percent, format_share_of_peak,
+    is_bound_by_fma, round,
+};
 use crate::Result;
 use crate::bench::{Measurement, Phase};
 use crate::checkpoint::Checkpoint;
@@ -129,7 +132,7 @@ impl Report {
             .map(String::from),
         ];
         let percentage = |fraction: Option<f64>| fraction.map_or_else(String::new, format_percent);
-        let mut outliers = 0;
+        let (mut outliers, mut disturbed) = (0, 0);
         for Row { precision, kv_precision, threads, measurement } in &self.results {
             let speed = measurement.tokens_per_second;
             let (phase, tokens, sequences) = match measurement.phase {
@@ -148,12 +151,15 @@ impl Report {
                 format!("{:.1}", speed.median),
                 format!("{:.1}", speed.iqr),
                 percentage(measurement.fraction_of_bandwidth),
-                percentage(measurement.fraction_of_peak),
+                match measurement.fraction_of_peak {
+                    Some(share) if is_bound_by_fma(precision) => format_share_of_peak(share, &mut disturbed),
+                    share => percentage(share),
+                },
             ]);
         }
         text.push('\n');
         text += &align_columns(&cells, &[0, 1, 3]);
-        text + "\n" + &table::footnote(outliers)
+        text + "\n" + disturbance_note(disturbed) + &table::footnote(outliers)
     }
 }
 

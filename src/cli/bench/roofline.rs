@@ -2,11 +2,12 @@
 
 mod report;
 
+use super::check_repetitions;
 use crate::atomic_file::AtomicFile;
 use crate::bench::{ModelShape, ReadBandwidth, Step, roofline};
 use crate::cli::attention_kernel;
 use crate::cli::kv_precision::KvPrecisionArg;
-use crate::cli::{open_checkpoint, progress, thread_pool};
+use crate::cli::{open_checkpoint, precision, progress, thread_pool};
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::model::{Model, Precision};
 use crate::{Error, Result};
@@ -37,8 +38,8 @@ pub struct Roofline {
     #[arg(long, value_name = "NAME")]
     shape: Option<ModelShape>,
 
-    /// Convert the weights on load: f32, f16, bf16, bf16-dot, int8 or int4 [default: as stored]
-    #[arg(long, value_name = "P")]
+    /// Convert the weights on load [default: as stored]
+    #[arg(long, value_name = "P", value_parser = precision::parser())]
     precision: Option<Precision>,
 
     /// Number of threads [default: one per core]
@@ -88,8 +89,9 @@ impl Roofline {
         let steps = self.steps(checkpoint.config.n_positions)?;
         let pool = thread_pool(self.threads)?;
         let model = Model::with_precision(checkpoint, pool, self.precision)?.with_attention(self.attention);
+        check_repetitions(self.repeat, (16 + 8 * model.config().n_layer) * size_of::<(f64, usize, f64)>())?;
         let memory = ReadBandwidth::new()?;
-        let bar = progress::bar(steps.len() * self.repeat.get());
+        let bar = progress::bar(steps.len().saturating_mul(self.repeat.get()));
         let kv = self.kv_precision.map_or(model.kv_precision(), KvPrecision::from);
         let mut report = Report::new(name, precision, &model, kv);
         for step in steps {

@@ -59,6 +59,29 @@ pub fn format_percent(fraction: f64) -> String {
     format!("{:.1}", 100.0 * fraction)
 }
 
+/// The share of a measured peak above which the machine was disturbed while one of the two was measured.
+const MAX_SHARE_OF_PEAK: f64 = 1.05;
+
+/// Formats a share of the peak as a percentage, with a mark if it is impossible, and counts the marks.
+pub fn format_share_of_peak(fraction: f64, disturbed: &mut usize) -> String {
+    let is_disturbed = fraction > MAX_SHARE_OF_PEAK;
+    *disturbed += usize::from(is_disturbed);
+    format_percent(fraction) + if is_disturbed { "*" } else { "" }
+}
+
+/// Whether a precision computes with the FMA units that the peak is measured on, and cannot exceed it.
+pub fn is_bound_by_fma(precision: &str) -> bool {
+    ["f32", "f16", "bf16"].contains(&precision)
+}
+
+/// Returns the note on marked shares, if there are any.
+pub fn disturbance_note(disturbed: usize) -> &'static str {
+    match disturbed {
+        0 => "",
+        _ => "* More than the measured peak: the machine was disturbed in this minute. Measure again.\n",
+    }
+}
+
 /// Formats seconds as µs, ms or s.
 pub fn format_time(seconds: f64) -> String {
     match seconds {
@@ -88,6 +111,14 @@ pub fn cpu_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn share_above_peak_is_marked() {
+        let mut disturbed = 0;
+        let shares = [0.93, 1.05, 1.062].map(|share| format_share_of_peak(share, &mut disturbed));
+        assert_eq!((shares, disturbed), (["93.0", "105.0", "106.2*"].map(String::from), 1));
+        assert!(disturbance_note(0).is_empty() && disturbance_note(1).contains("disturbed"));
+    }
 
     #[test]
     fn bytes_and_times_are_formatted_with_fitting_units() {

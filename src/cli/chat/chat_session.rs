@@ -5,7 +5,8 @@ use super::file;
 use super::input::{self, Input};
 use crate::Result;
 use crate::chat::{Answer, AnswerStats, Conversation};
-use crate::cli::screen::Screen;
+use crate::cli::screen::{Screen, terminal_width};
+use crate::cli::word_wrap::WordWrap;
 use crate::cli::write_error;
 use crate::generate::FinishReason;
 use std::io::{Write, stdout};
@@ -117,8 +118,11 @@ fn print_answer(
     }
     *reported_dropped = answer.dropped_messages();
     let mut out = stdout().lock();
-    let mut write =
-        |text: &str| out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(write_error);
+    let mut wrap = terminal_width().map(WordWrap::new);
+    let mut write = |text: &str| {
+        let text = wrap.as_mut().map_or_else(|| text.into(), |wrap| wrap.push(text));
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(write_error)
+    };
     while let Some(text) = answer.next() {
         write(&text?)?;
         if stop.load(Ordering::SeqCst) {

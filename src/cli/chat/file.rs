@@ -2,7 +2,7 @@
 
 use crate::atomic_file::AtomicFile;
 use crate::chat::ChatMessage;
-use crate::{Error, Result};
+use crate::{Error, Result, text_file};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::path::Path;
@@ -32,15 +32,14 @@ pub fn save(file: &Path, model: &str, messages: &[ChatMessage]) -> Result<()> {
 /// Loads a conversation: a file written by [`save`], or a bare list of messages as sent to OpenAI's API.
 ///
 /// # Errors
-/// [`Error::Io`], and [`Error::Message`] for invalid contents, with the problem and its location.
+/// As [`text_file::read_file`], and [`Error::Message`] for invalid contents, with the problem and its place.
 pub fn load(file: &Path) -> Result<Vec<ChatMessage>> {
-    let text =
-        std::fs::read(file).map_err(|source| Error::Io { path: file.into(), action: "read", source })?;
-    let mut json = serde_json::Deserializer::from_slice(&text);
+    let text = text_file::read_file(file)?;
+    let mut json = serde_json::Deserializer::from_str(&text);
     let invalid =
         |problem: String| Error::Message(format!("{}: {problem}; expected {FORMAT}", file.display()));
-    let messages = match text.trim_ascii_start().first() {
-        Some(b'[') => serde_path_to_error::deserialize(&mut json),
+    let messages = match text.trim_ascii_start().chars().next() {
+        Some('[') => serde_path_to_error::deserialize(&mut json),
         _ => serde_path_to_error::deserialize(&mut json)
             .map(|saved: SavedConversation| saved.messages.into_owned()),
     };

@@ -1,10 +1,12 @@
 //! Parsing of typed or piped input: messages of one or several lines, and commands.
 
-use crate::{Error, Result};
+use crate::{Error, Result, text_file};
 use std::io::BufRead;
 
 /// Delimiter of a message of several lines.
 const QUOTES: &str = "\"\"\"";
+/// The problem of a line in another encoding.
+const INVALID_UTF8: &str = "found invalid UTF-8, expected UTF-8 text";
 
 /// A parsed input.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,12 +63,16 @@ pub fn read_all(reader: impl BufRead) -> impl Iterator<Item = Result<(usize, Str
                 action: "read",
                 source,
             }) {
-                Ok(line) => String::from_utf8(line),
+                Ok(line) if i == 0 => text_file::decode(line),
+                Ok(line) => String::from_utf8(line).map_err(|_| INVALID_UTF8.into()),
                 Err(error) => return Some(Err(error)),
             };
-            let Ok(line) = line else {
-                let problem = "found invalid UTF-8, expected UTF-8 text";
-                return Some(Err(Error::Message(format!("standard input: line {}: {problem}", i + 1))));
+            let line = match line {
+                Ok(line) => line,
+                Err(problem) => {
+                    let message = format!("standard input: line {}: {problem}", i + 1);
+                    return Some(Err(Error::Message(message)));
+                }
             };
             let line = line.strip_suffix('\r').unwrap_or(&line);
             let text = match &mut input {
@@ -124,7 +130,7 @@ mod tests {
 
     #[test]
     fn piped_text_is_split_into_inputs_with_line_numbers() {
-        let piped = b"one\r\n\n\"\"\"two\r\nlines\"\"\"\nthree\\\nfour\n/quit\nlast\\";
+        let piped = b"\xef\xbb\xbfone\r\n\n\"\"\"two\r\nlines\"\"\"\nthree\\\nfour\n/quit\nlast\\";
         let inputs: Vec<(usize, String)> = read_all(&piped[..]).map(Result::unwrap).collect();
         let expected = [
             (1, "one"),

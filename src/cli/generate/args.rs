@@ -16,7 +16,13 @@ use std::num::NonZeroUsize;
 /// Upper bound of the draft length: the logits of every drafted token are kept.
 const MAX_DRAFT_LEN: i64 = 128;
 
+/// Tokens beyond the default length within which a text ends with a sentence.
+pub const SENTENCE_MARGIN: usize = 60;
+
 /// Generate text from a prompt
+///
+/// At a terminal, the prompt is shown before its continuation, and lines are wrapped between words. Without
+/// --max-tokens, the text ends with the first sentence that ends after 200 tokens.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   hornbook generate \"Once upon a time\"                  a different story each time
@@ -191,7 +197,11 @@ impl Generate {
             ContextFullArg::Stop => ContextPolicy::Stop,
             ContextFullArg::Shift => ContextPolicy::Shift,
         };
-        Options { context, ..self.sampling.options(hornbook, self.model.kv_precision) }
+        let max_tokens = hornbook.default_options().max_tokens;
+        let open_ended = self.sampling.max_tokens.is_none() && max_tokens == Options::default().max_tokens;
+        let sentence_margin = if open_ended && self.beams.is_none() { SENTENCE_MARGIN } else { 0 };
+        let options = self.sampling.options(hornbook, self.model.kv_precision);
+        Options { context, sentence_margin, ..options }
     }
 
     /// Returns the beam search parameters.

@@ -2,8 +2,10 @@
 
 use super::output::Output;
 use super::{Generate, Stats, decode};
+use crate::cli::memory;
 use crate::generate::beam_search;
 use crate::generate::completion::{Choice, Completion};
+use crate::model::KvCache;
 use crate::{Error, Hornbook, Result};
 use std::process::ExitCode;
 
@@ -18,6 +20,18 @@ impl Generate {
                 expected: format!("at most --beams, {}", params.num_beams),
             });
         }
+        let (kv_precision, config) = (hornbook.model().kv_precision(), hornbook.config());
+        let plan = hornbook.plan(prompt, &options)?;
+        let positions = plan.prompt().len() + options.max_tokens.unwrap_or(config.n_positions);
+        let cache = KvCache::byte_factors(
+            config,
+            positions.min(config.n_positions),
+            options.kv_precision.unwrap_or(kv_precision),
+        );
+        // Two sets of caches, and about as much for the logits as one.
+        let (n, logits) = (params.num_beams, config.vocab_size * 3 * size_of::<f32>());
+        let cache_bytes = 2 * cache.iter().product::<usize>() + logits;
+        memory::check("--beams", &n.to_string(), &[n, cache_bytes])?;
         let beams = beam_search(hornbook, prompt, params, &options)?;
         stats.search_finished(beams.iter().map(|beam| beam.ids.len()).sum());
         let mut output = Output::new(hornbook, self.output, self.json);
@@ -26,7 +40,7 @@ impl Generate {
             if index > 0 {
                 output.separator()?;
             }
-            if self.echo {
+            if self.echo || output.is_terminal() {
                 output.prompt(prompt)?;
             }
             match self.output.is_text() {

@@ -102,7 +102,7 @@ impl<'a> CompletionWriter<'a> {
     ) -> Result<Choice> {
         let (mut logprobs, mut offsets) = self.prompt_logprobs.clone();
         let (mut text, mut ids) = (String::new(), vec![]);
-        if self.args.echo {
+        if self.args.echo || output.is_terminal() {
             output.prompt(self.user_prompt)?;
         }
         while let Some(token) = completions.next_token()? {
@@ -126,10 +126,24 @@ impl<'a> CompletionWriter<'a> {
         }
         let finish_reason = completions.finish_reason().unwrap_or(FinishReason::Length);
         self.print_context_note(ids.len(), finish_reason);
+        self.print_cut_note(&text, ids.len(), finish_reason);
         if self.args.echo {
             text = decode(self.hornbook, self.user_prompt) + &text;
         }
         Ok(Choice { text, index, logprobs, finish_reason: Some(finish_reason), token_ids: Some(ids) })
+    }
+
+    /// Prints a note if a text of the default length was cut off within a sentence.
+    fn print_cut_note(&self, text: &str, generated: usize, finish_reason: FinishReason) {
+        let Options { max_tokens, sentence_margin, .. } = self.options;
+        let limit = max_tokens.unwrap_or(usize::MAX).saturating_add(sentence_margin);
+        let is_sentence = text.trim_end().ends_with(['.', '!', '?', '"']);
+        if sentence_margin > 0 && generated == limit && finish_reason == FinishReason::Length && !is_sentence
+        {
+            stderr_line!(
+                "hornbook: the text was cut off after {limit} tokens; use --max-tokens for a longer one"
+            );
+        }
     }
 
     /// Prints a note, once, if a text reached the end of the context.

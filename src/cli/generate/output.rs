@@ -1,5 +1,7 @@
 //! Streaming output of a completion as text or token ids; with `--json`, nothing before the end.
 
+use crate::cli::screen::{Screen, terminal_width};
+use crate::cli::word_wrap::WordWrap;
 use crate::cli::write_error;
 use crate::generate::Token;
 use crate::generate::completion::{Completion, Logprobs};
@@ -30,13 +32,22 @@ pub struct Output<'h> {
     /// Nothing is streamed: everything goes into the JSON.
     silent: bool,
     out: StdoutLock<'static>,
+    /// The line breaks and colors of text at a terminal.
+    terminal: Option<(WordWrap, Screen)>,
     /// Whether the next id is the first on its line.
     first_id: bool,
 }
 
 impl<'h> Output<'h> {
     pub fn new(hornbook: &'h Hornbook, format: OutputFormat, silent: bool) -> Self {
-        Self { hornbook, format, silent, out: stdout().lock(), first_id: true }
+        let width = terminal_width().filter(|_| format.is_text() && !silent);
+        let terminal = width.and_then(|width| Some((WordWrap::new(width), Screen::new(None).ok()?)));
+        Self { hornbook, format, silent, out: stdout().lock(), terminal, first_id: true }
+    }
+
+    /// Whether text is written to a terminal.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal.is_some()
     }
 
     /// Writes and flushes a token of a completion.
@@ -49,16 +60,30 @@ impl<'h> Output<'h> {
 
     /// Writes and flushes text; nothing in the format of ids.
     pub fn text(&mut self, text: &str) -> Result<()> {
-        if self.format == OutputFormat::Text && !text.is_empty() {
-            self.write(text)?;
+        match &mut self.terminal {
+            _ if self.format != OutputFormat::Text || text.is_empty() => Ok(()),
+            Some((wrap, _)) => {
+                let wrapped = wrap.push(text);
+                self.write(&wrapped)
+            }
+            None => self.write(text),
         }
-        Ok(())
     }
 
-    /// Writes the prompt, before its completion.
+    /// Writes the prompt, before its completion; dimmed at a terminal.
     pub fn prompt(&mut self, ids: &[u32]) -> Result<()> {
         match self.format {
-            OutputFormat::Text => self.write(&super::decode(self.hornbook, ids)),
+            OutputFormat::Text => {
+                let text = super::decode(self.hornbook, ids);
+                let text = match &mut self.terminal {
+                    Some((wrap, screen)) => {
+                        let text = wrap.push(&text) + &wrap.finish();
+                        if text.is_empty() { text } else { screen.dim(&text) }
+                    }
+                    None => text,
+                };
+                self.write(&text)
+            }
             OutputFormat::Ids => self.ids(ids),
         }
     }
@@ -66,6 +91,10 @@ impl<'h> Output<'h> {
     /// Ends the line of a completion.
     pub fn end(&mut self, text: &str) -> Result<()> {
         self.first_id = true;
+        if let Some((wrap, _)) = &mut self.terminal {
+            let rest = wrap.end_line();
+            self.write(&rest)?;
+        }
         match self.format {
             OutputFormat::Text if text.ends_with('\n') => Ok(()),
             _ => self.write("\n"),

@@ -2,7 +2,7 @@
 
 use super::line_error;
 use super::schema::{SETTINGS, Setting};
-use crate::{Error, Result};
+use crate::{Error, Result, text_file};
 use std::path::Path;
 use toml_edit::{Document, Item, TableLike, Value};
 
@@ -20,12 +20,7 @@ pub struct Entry {
 /// # Errors
 /// As [`Settings::load`](super::Settings::load).
 pub fn read(path: &Path) -> Result<Vec<Entry>> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-        path: path.into(),
-        action: "read",
-        source,
-    })?;
-    parse(path, &text)
+    parse(path, &text_file::read_file(path)?)
 }
 
 fn parse(path: &Path, text: &str) -> Result<Vec<Entry>> {

@@ -33,6 +33,12 @@ pub trait AttentionKernel: fmt::Debug + Sync {
         Mask::Causal
     }
 
+    /// Returns the elements of scores that a thread keeps at once for `queries` queries and `kv_len` keys of
+    /// a head, if they grow with both. They can exceed the memory, so a caller may check first.
+    fn score_matrix_len(&self, _queries: usize, _kv_len: usize) -> usize {
+        0
+    }
+
     /// Computes attention and writes every query's output.
     fn attend(&self, params: &mut AttentionParams);
 }

@@ -27,6 +27,10 @@ impl AttentionKernel for Textbook {
         "full score matrix, as the formula is written"
     }
 
+    fn score_matrix_len(&self, queries: usize, kv_len: usize) -> usize {
+        queries * row_stride(kv_len.next_multiple_of(LANES))
+    }
+
     fn attend(&self, params: &mut AttentionParams) {
         params.for_each_query_block(usize::MAX, workspace_len, attend);
     }

@@ -1,10 +1,10 @@
 //! The attention measurements as a table, JSON or comma-separated values.
 
 use crate::Result;
-use crate::bench::{AttentionMeasurement, AttentionShape, Summary, scaling_exponent};
+use crate::bench::{AttentionMeasurement, AttentionShape, LimitSamples, Summary, scaling_exponent};
 use crate::cli::bench::table::{
-    self, align_columns, cpu_name, csv_line, format_bytes, format_percent, format_time, round,
-    round_significant,
+    self, align_columns, cpu_name, csv_line, disturbance_note, format_bytes, format_percent,
+    format_share_of_peak, format_time, round, round_significant,
 };
 use crate::cli::write_json;
 use crate::kernels::attention::{AttentionKernel, Mask};
@@ -30,6 +30,13 @@ pub struct ThreadLimits {
     bandwidth: f64,
     /// FLOP/s.
     peak: f64,
+}
+
+impl ThreadLimits {
+    /// The mean of the limits before and after a measurement.
+    pub fn around(threads: usize, before: (f64, f64), after: (f64, f64)) -> Self {
+        Self { threads, bandwidth: (before.0 + after.0) / 2.0, peak: (before.1 + after.1) / 2.0 }
+    }
 }
 
 /// One kernel on one shape.
@@ -76,15 +83,11 @@ impl Report {
         Self { isa, cores, limits: vec![], torch: None, rows: vec![] }
     }
 
-    /// Adds the machine's limits for a number of threads.
-    pub fn add_limits(&mut self, threads: usize, bandwidth: f64, peak: f64) {
+    /// Adds the median of the machine's limits for a number of threads.
+    pub fn add_limits(&mut self, threads: usize, samples: &LimitSamples) {
+        let (bandwidth, peak) =
+            (Summary::new(&samples.bandwidths).median, Summary::new(&samples.peaks).median);
         self.limits.push(ThreadLimits { threads, bandwidth, peak });
-    }
-
-    /// Returns the machine's limits for a number of threads.
-    pub fn limits(&self, threads: usize) -> ThreadLimits {
-        let limits = self.limits.iter().find(|limits| limits.threads == threads);
-        *limits.expect("limits are measured for every number of threads")
     }
 
     /// Returns the processor, cores and instruction set in a line.
@@ -197,7 +200,7 @@ impl Report {
             ]
             .map(String::from),
         ];
-        let mut outliers = 0;
+        let (mut outliers, mut disturbed) = (0, 0);
         for row in &self.rows {
             outliers += row.seconds.outliers;
             let scaling = self.scaling_exponent(row).map_or_else(String::new, |e| format!("n^{e:.2}"));
@@ -212,7 +215,7 @@ impl Report {
                 format_time(row.seconds.median),
                 format_time(row.seconds.iqr),
                 format!("{:.1}", row.gflops()),
-                format_percent(row.fraction_of_peak()),
+                format_share_of_peak(row.fraction_of_peak(), &mut disturbed),
                 format!("{:.1}", row.gb_per_s()),
                 format_percent(row.fraction_of_bandwidth()),
                 row.workspace_bytes.map_or_else(String::new, format_bytes),
@@ -223,7 +226,7 @@ impl Report {
         }
         text.push('\n');
         text += &align_columns(&cells, &[0, 1, 2]);
-        text + "\n" + &table::footnote(outliers)
+        text + "\n" + disturbance_note(disturbed) + &table::footnote(outliers)
     }
 }
 

@@ -4,7 +4,8 @@ use crate::Result;
 use crate::bench::{OperationTime, Roofline};
 use crate::cli::bench::chart::{escape, open_svg};
 use crate::cli::bench::table::{
-    self, align_columns, cpu_name, format_bytes, format_percent, format_time, round, round_significant,
+    self, align_columns, cpu_name, disturbance_note, format_bytes, format_percent, format_share_of_peak,
+    format_time, is_bound_by_fma, round, round_significant,
 };
 use crate::cli::write_json;
 use crate::kernels::attention::KvPrecision;
@@ -72,6 +73,8 @@ impl Report {
     }
 
     fn table(&self) -> String {
+        let is_bound = is_bound_by_fma(self.model["precision"].as_str().unwrap_or_default());
+        let mut disturbed = 0;
         let mut text = self.setup.clone() + "\n";
         for step in &self.steps {
             let _ = write!(text, "\n{}\n\n", title(step));
@@ -102,7 +105,10 @@ impl Report {
                     format!("{:.1}", operation.bytes / operation.seconds / 1e9),
                     format!("{:.1}", operation.flops / operation.seconds / 1e9),
                     if memory_bound { "memory" } else { "compute" }.to_string(),
-                    format_percent(bound / operation.seconds),
+                    match (memory_bound, bound / operation.seconds) {
+                        (false, share) if is_bound => format_share_of_peak(share, &mut disturbed),
+                        (_, share) => format_percent(share),
+                    },
                 ]);
             }
             text += &align_columns(&cells, &[0, 8]);
@@ -115,7 +121,7 @@ impl Report {
                 format_time(step.seconds)
             );
         }
-        text
+        text + disturbance_note(disturbed)
     }
 
     /// Draws a bar per operation as long as its time, with a mark at its roofline.

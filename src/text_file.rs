@@ -1,0 +1,133 @@
+//! Text input: files and standard input in UTF-8, with or without a byte order mark.
+
+use crate::error::{Error, Result};
+use std::io::{Read, stdin};
+use std::path::Path;
+
+/// The byte order mark that Windows programs write at the start of UTF-8 text. It is a signature, not text.
+pub const BOM: char = '\u{feff}';
+/// The argument that stands for standard input.
+const STDIN: &str = "-";
+/// The largest number of UTF-16 units that are examined.
+const EXAMINED_UNITS: usize = 64;
+
+/// Reads the text of a file, or of standard input for `-`, without a byte order mark.
+///
+/// # Errors
+/// As [`read_bytes`] and [`decode`].
+pub fn read(file: &Path) -> Result<String> {
+    let (name, bytes) = read_bytes(file)?;
+    decode(bytes).map_err(|problem| Error::Message(format!("{}: {problem}", name.display())))
+}
+
+/// Reads the text of a file as [`read`] does, where `-` is the name of a file.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_file(file: &Path) -> Result<String> {
+    let bytes =
+        std::fs::read(file).map_err(|source| Error::Io { path: file.into(), action: "read", source })?;
+    decode(bytes).map_err(|problem| Error::Message(format!("{}: {problem}", file.display())))
+}
+
+/// Reads a file, or standard input for `-`, and returns its name for messages and its bytes.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read.
+pub fn read_bytes(file: &Path) -> Result<(&Path, Vec<u8>)> {
+    let (name, bytes) = if file == Path::new(STDIN) {
+        let mut bytes = vec![];
+        (Path::new("standard input"), stdin().read_to_end(&mut bytes).map(|_| bytes))
+    } else {
+        (file, std::fs::read(file))
+    };
+    let bytes = bytes.map_err(|source| Error::Io { path: name.into(), action: "read", source })?;
+    Ok((name, bytes))
+}
+
+/// Decodes UTF-8 text, without its byte order mark.
+///
+/// # Errors
+/// The problem of text in another encoding.
+pub fn decode(bytes: Vec<u8>) -> std::result::Result<String, String> {
+    String::from_utf8(without_bom(bytes)?).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        format!("found invalid UTF-8 at byte {offset}, expected UTF-8 text")
+    })
+}
+
+/// Removes the byte order mark of UTF-8 text.
+///
+/// # Errors
+/// The problem of text in UTF-16 or UTF-32.
+pub fn without_bom(mut bytes: Vec<u8>) -> std::result::Result<Vec<u8>, String> {
+    if let Some(encoding) = wide_encoding(&bytes) {
+        return Err(format!(
+            "found {encoding} text, expected UTF-8; convert it, e.g. with iconv -f {encoding} -t UTF-8"
+        ));
+    }
+    if bytes.starts_with(BOM.encode_utf8(&mut [0; 4]).as_bytes()) {
+        bytes.drain(..BOM.len_utf8());
+    }
+    Ok(bytes)
+}
+
+/// The encoding of text whose characters have at least two bytes: it starts with a byte order mark, or every
+/// second byte is zero, as in Latin letters.
+fn wide_encoding(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => return Some("UTF-32"),
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => return Some("UTF-16"),
+        _ => {}
+    }
+    let units = bytes.as_chunks::<2>().0;
+    let examined = &units[..units.len().min(EXAMINED_UNITS)];
+    let all = |zeros: fn(&[u8; 2]) -> (bool, bool), expected| {
+        examined.len() > 1 && examined.iter().all(|unit| zeros(unit) == expected)
+    };
+    let zeros = |unit: &[u8; 2]| (unit[0] == 0, unit[1] == 0);
+    if all(zeros, (false, true)) {
+        return Some("UTF-16LE");
+    }
+    all(zeros, (true, false)).then_some("UTF-16BE")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_order_mark_is_removed_once() {
+        for (bytes, text) in [
+            ("", ""),
+            ("\u{feff}", ""),
+            ("\u{feff}The king", "The king"),
+            ("\u{feff}\u{feff}The king", "\u{feff}The king"),
+            ("The\u{feff} king", "The\u{feff} king"),
+            ("a\0b", "a\0b"),
+        ] {
+            assert_eq!(decode(bytes.into()).as_deref(), Ok(text), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn utf16_is_named() {
+        let little = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        let big = |text: &str| text.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<u8>>();
+        for (bytes, encoding) in [
+            (little("\u{feff}The king"), "UTF-16"),
+            (big("\u{feff}日本"), "UTF-16"),
+            (little("The king"), "UTF-16LE"),
+            (big("The king"), "UTF-16BE"),
+            (vec![0xFF, 0xFE, 0, 0, 65, 0, 0, 0], "UTF-32"),
+        ] {
+            let problem = decode(bytes).unwrap_err();
+            let expected = format!("found {encoding} text, expected UTF-8; convert it");
+            assert!(problem.starts_with(&expected), "{problem}");
+        }
+        assert_eq!(
+            decode(b"Once \xff\xfe".into()).unwrap_err(),
+            "found invalid UTF-8 at byte 5, expected UTF-8 text"
+        );
+    }
+}
