@@ -140,25 +140,31 @@ impl Attention {
         let mut report = Report::new(Isa::choose()?, cores);
         let memory = ReadBandwidth::new()?;
         let mut limits: Vec<LimitSamples> = pools.iter().map(|_| LimitSamples::default()).collect();
+        let mut before: Vec<(f64, f64)> =
+            pools.iter().zip(&mut limits).map(|(pool, limits)| limits.measure(&memory, pool)).collect();
         for &shape in &shapes {
-            for (pool, limits) in pools.iter().zip(&mut limits) {
+            for ((pool, samples), before) in pools.iter().zip(&mut limits).zip(&mut before) {
                 let threads = pool.threads();
                 let mut benchmark = AttentionBenchmark::new(pool, shape);
+                let mut measurements = vec![];
                 for &kernel in &kernels {
                     let (name, phase) = (kernel.name(), shape.phase.name());
                     bar.set_message(format!("{name} {phase} {}, {threads} threads", shape.seq));
-                    let before = limits.measure(&memory, pool);
-                    let measurement = benchmark.measure(kernel, pool, self.repeat.get(), || bar.inc(1));
-                    let limits = ThreadLimits::around(threads, before, limits.measure(&memory, pool));
-                    report.rows.push(Row::new(kernel, shape, measurement, limits));
+                    measurements.push(benchmark.measure(kernel, pool, self.repeat.get(), || bar.inc(1)));
                 }
                 drop(benchmark);
-                if let Some(torch) = torch.as_mut().filter(|_| shape.kv_precision == KvPrecision::F32) {
+                let torch = torch.as_mut().filter(|_| shape.kv_precision == KvPrecision::F32);
+                let torch_seconds = torch.map(|torch| {
                     bar.set_message(format!("torch {} {}, {threads} threads", shape.phase.name(), shape.seq));
-                    let before = limits.measure(&memory, pool);
-                    let seconds = torch.measure(shape, threads, self.repeat.get())?;
-                    let limits = ThreadLimits::around(threads, before, limits.measure(&memory, pool));
-                    report.rows.push(Row::torch(shape, seconds, limits));
+                    torch.measure(shape, threads, self.repeat.get())
+                });
+                // The limits after a shape are those before the next.
+                let after = samples.measure(&memory, pool);
+                let limits = ThreadLimits::around(threads, std::mem::replace(before, after), after);
+                let rows = kernels.iter().zip(measurements);
+                report.rows.extend(rows.map(|(kernel, m)| Row::new(*kernel, shape, m, limits)));
+                if let Some(seconds) = torch_seconds {
+                    report.rows.push(Row::torch(shape, seconds?, limits));
                 }
             }
         }
