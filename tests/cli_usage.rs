@@ -42,7 +42,8 @@ fn text_with_leading_dash_gets_hint() {
 fn unquoted_prompt_gets_quotes() {
     for (args, hint) in [
         (&["generate", "Once", "upon", "a", "time"][..], "quotes: hornbook generate \"Once upon a time\"."),
-        (&["generate", "Once", "upon", "--seed", "3"], "quotes: hornbook generate \"Once upon\"."),
+        (&["generate", "Once", "--seed", "3", "upon"], "quotes: hornbook generate \"Once upon\"."),
+        (&["generate", "the", "the", "the", "-n", "2"], "quotes: hornbook generate \"the the the\"."),
         (&["tokens", "The", "king's", "\"$5\""], "quotes: hornbook tokens 'The king'\\''s \"$5\"'."),
         (
             &["inspect", "The", "cat"],

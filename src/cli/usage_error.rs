@@ -58,7 +58,7 @@ impl CommandLine {
                 let invalid = text(error, ContextKind::InvalidArg)?;
                 match invalid.starts_with('-') {
                     true => self.unknown_option(invalid),
-                    false => self.surplus_word(invalid),
+                    false => self.surplus_word(),
                 }
             }
             ErrorKind::InvalidSubcommand => {
@@ -115,15 +115,26 @@ impl CommandLine {
     }
 
     /// A hint for a word after the prompt.
-    fn surplus_word(&self, word: &str) -> Option<String> {
+    fn surplus_word(&self) -> Option<String> {
         if !self.takes_prompt() {
             return None;
         }
-        let index = self.arguments.iter().position(|argument| argument == word)?;
-        let first = index.checked_sub(1)?;
-        let is_prompt = !self.arguments[first].starts_with('-');
-        let prompt = if is_prompt { self.words_from(first) } else { "Once upon a time".into() };
-        Some(format!("a prompt of several words stands in quotes: {} {}.", self.path, quoted(&prompt)))
+        let prompt = quoted(&self.positional_words().join(" "));
+        Some(format!("a prompt of several words stands in quotes: {} {prompt}.", self.path))
+    }
+
+    /// The words that are neither options nor their values.
+    fn positional_words(&self) -> Vec<&str> {
+        let subcommands = self.path.split(' ').count() - 1;
+        let (mut words, mut arguments) = (vec![], self.arguments.iter().skip(subcommands));
+        while let Some(argument) = arguments.next() {
+            if !argument.starts_with('-') {
+                words.push(argument.as_str());
+            } else if self.takes_value(argument) {
+                arguments.next();
+            }
+        }
+        words
     }
 
     /// A hint for an unknown subcommand: another name, or `generate` for a prompt.
