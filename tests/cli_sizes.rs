@@ -19,8 +19,8 @@ fn size_beyond_memory_is_one_line_error() {
         ("generate x --beams 2000000", "--beams: found 2000000, which takes"),
         ("generate x --beams 18446744073709551615", "--beams: found 18446744073709551615, which takes"),
         (
-            "bench attention --seq 1000000 --kernels textbook",
-            "--seq: found 1000000 with --kernels textbook, which takes",
+            "bench attention --seq 400000 --heads 1 --kernels textbook",
+            "--seq: found 400000 with --kernels textbook, which takes",
         ),
         ("inspect x --width 18446744073709551615", "--width: found 18446744073709551615, expected 40 to"),
         ("tokens x --width 18446744073709551615", "--width: found 18446744073709551615, expected 40 to"),

@@ -7,7 +7,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_hornbook");
 
 /// The output of the program at a terminal of `columns`.
 fn at_terminal(columns: usize, args: &[&str]) -> String {
-    let words = [&[PROGRAM], args].concat();
+    let words = [&[PROGRAM][..], args].concat();
     let command = shlex::try_join(words).unwrap();
     let output = Command::new("script")
         .args(["-qec", &format!("stty cols {columns} rows 20; exec {command}"), "/dev/null"])

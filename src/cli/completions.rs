@@ -55,6 +55,7 @@ fn model_names() -> Vec<&'static str> {
     // clap wants a `&'static str`: leaked once.
     let cached = checkpoint::cached_models().into_iter().map(|(name, _)| &*name.leak());
     let mut names: Vec<&str> = ["fable"].into_iter().chain(hub).chain(cached).collect();
+    names.sort_unstable();
     names.dedup();
     names
 }
