@@ -45,8 +45,8 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Message`] if the matrices are quantized already or `folder` is not a folder,
     /// [`Error::Tensor`] for a weight that is not a finite number or beyond the range of `dtype`,
-    /// [`Error::Io`] if a file cannot be written, and any error of `on_progress`. No partial weights file is left
-    /// behind.
+    /// [`Error::Io`] if a file cannot be written, and any error of `on_progress`. No partial weights
+    /// file is left behind.
     pub fn quantize(
         &self,
         dtype: Dtype,
