@@ -333,7 +333,7 @@ impl Hornbook {
         };
         let sentence_from = options.max_tokens.unwrap_or(room).min(room);
         let margin = match self.tokenizer {
-            Some(_) if sentence_from > 0 => options.sentence_margin,
+            Ok(_) if sentence_from > 0 => options.sentence_margin,
             _ => 0,
         };
         let max_tokens = sentence_from.saturating_add(margin).min(room);
