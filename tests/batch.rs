@@ -256,3 +256,47 @@ fn pipes_work_as_input_and_output() {
     let empty_input = batch(&[], Path::new("-"), Path::new("-")).output().unwrap();
     assert!(String::from_utf8(empty_input.stderr).unwrap().contains("standard input: found no requests"));
 }
+
+#[test]
+fn changed_request_or_settings_are_refused_on_resuming() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
+    let body = |max_tokens: u32| json!({"prompt": [1, 2], "max_tokens": max_tokens, "seed": 1});
+    let all = |max_tokens: u32| -> String {
+        ["a", "b"].map(|id| request(id, "/v1/completions", body(max_tokens))).concat()
+    };
+    write(&input, all(3)).unwrap();
+    run(&[], &input, &output);
+    let before = read_to_string(&output).unwrap();
+    // Key order and white space do not matter.
+    write(&input, all(3).replace(":", " : ")).unwrap();
+    assert!(run(&[], &input, &output).contains("2 of 2 requests done"));
+    for args in
+        [&["--precision", "int8"][..], &["--model", "tests/data/tiny-gelu-new"], &["--kv-precision", "f16"]]
+    {
+        let error = run_failing(args, &input, &output);
+        assert!(error.contains("those of another model, precision or chat template"), "{error}");
+    }
+    write(&input, all(4)).unwrap();
+    let error = run_failing(&[], &input, &output);
+    assert!(error.contains("line 1: the request ") && error.contains("choose another --output"), "{error}");
+    assert_eq!(read_to_string(&output).unwrap(), before);
+}
+
+#[test]
+fn nul_bytes_at_the_end_are_removed_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
+    write(&input, completions(3)).unwrap();
+    run(&["--max-concurrency", "1"], &input, &output);
+    let complete = read_to_string(&output).unwrap();
+    let second_line = complete.find('\n').unwrap() + 1;
+    write(&output, format!("{}{}", &complete[..second_line + 30], "\0".repeat(5000))).unwrap();
+    let note = run(&[], &input, &output);
+    assert_eq!(
+        note,
+        "hornbook: 1 of 3 requests done, 2 remaining; line 2 was incomplete: removed the last 5030 bytes\n"
+    );
+    let resumed = read_to_string(&output).unwrap();
+    assert_eq!(reproducible_content(&resumed), reproducible_content(&complete));
+}

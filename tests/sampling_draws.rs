@@ -130,7 +130,13 @@ fn any_params() -> impl Strategy<Value = SamplingParams> {
         (prop_oneof![Just(1.0f32), Just(f32::MIN_POSITIVE), Just(f32::MAX), 0.1f32..3.0]),
         (-2.0f32..=2.0, -2.0f32..=2.0, 0usize..4),
         prop::collection::vec((0u32..12, prop_oneof![Just(f32::NEG_INFINITY), -100f32..100.0]), 0..3),
-        (any::<u64>(), 0usize..3, prop::collection::vec(0u32..12, 0..3)),
+        (
+            any::<u64>(),
+            0usize..3,
+            prop::collection::vec(0u32..12, 0..3),
+            prop::collection::vec(prop::collection::vec(0u32..12, 0..3), 0..3),
+            prop::collection::vec(0u32..12, 0..3),
+        ),
     )
         .prop_map(
             |((temperature, top_k), (top_p, min_p, typical_p), r, (presence, frequency, n), bias, rest)| {
@@ -148,6 +154,8 @@ fn any_params() -> impl Strategy<Value = SamplingParams> {
                     seed: rest.0,
                     min_tokens: rest.1,
                     stop_ids: rest.2,
+                    bad_words_ids: rest.3,
+                    allowed_ids: rest.4,
                 }
             },
         )

@@ -137,7 +137,9 @@ impl Generate {
     }
 }
 
-/// Decodes token ids; empty without a tokenizer.
-fn decode(hornbook: &Hornbook, ids: &[u32]) -> String {
-    hornbook.try_tokenizer().map_or_else(String::new, |tokenizer| tokenizer.decode(ids))
+/// Decodes a prompt's complete characters, and the replacement of an incomplete last one, which is not part
+/// of a completion without tokens; both empty without a tokenizer.
+fn decode_prompt(hornbook: &Hornbook, ids: &[u32]) -> (String, String) {
+    let decoded = hornbook.try_tokenizer().map(|tokenizer| tokenizer.decode_complete(ids));
+    decoded.map_or_else(Default::default, |(text, mut rest)| (text, rest.finish()))
 }

@@ -132,7 +132,7 @@ impl SamplingArgs {
             logit_bias: self.logit_bias.clone(),
             seed: self.seed.unwrap_or_else(random_seed),
             min_tokens: self.min_tokens,
-            stop_ids: vec![],
+            ..SamplingParams::default()
         };
         Options {
             sampling,

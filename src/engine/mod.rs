@@ -54,6 +54,7 @@ use crate::{Error, Hornbook, Result};
 use scheduler::Scheduler;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use submission_queue::SubmissionQueue;
 
 /// Limits and settings of an engine.
@@ -135,6 +136,12 @@ impl Engine {
     pub fn submit(&self, request: Request) -> std::result::Result<EventStream, SubmitError> {
         let tasks = request.tasks(&self.hornbook)?;
         self.queue.submit(tasks)
+    }
+
+    /// Returns the delay after which a request that was rejected by the full queue should find room. Each
+    /// call plans one retry: see [`SubmitError::QueueFull`].
+    pub fn retry_delay(&self) -> Duration {
+        self.queue.retry_delay()
     }
 
     /// Returns the engine's counters and gauges.

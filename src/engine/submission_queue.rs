@@ -5,6 +5,7 @@ use super::stream::{EventSender, channel};
 use super::{EventStream, Statistics, SubmitError};
 use std::mem::take;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A submitted request.
 pub(super) struct Submission {
@@ -33,7 +34,18 @@ struct State {
     queued_sequences: usize,
     submissions: Vec<Submission>,
     statistics: Statistics,
+    /// Since when all slots have been taken, and the number of requests finished since then.
+    busy: Option<(Instant, u32)>,
+    /// The latest time that [`SubmissionQueue::retry_delay`] has given.
+    last_retry: Option<Instant>,
 }
+
+/// Maximum delay: clients ignore longer ones.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
+/// Delay while no request has finished.
+const DEFAULT_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Retries are planned for this many times the mean time between two finished requests.
+const RETRY_SPACING: f64 = 1.25;
 
 /// Counts an accepted request against the queue's limits until it is dropped.
 pub(super) struct Permit {
@@ -61,12 +73,31 @@ impl SubmissionQueue {
             return Err(SubmitError::QueueFull);
         }
         state.active_requests += 1;
+        if state.active_requests >= self.batch_slots {
+            state.busy.get_or_insert((Instant::now(), 0));
+        }
         state.queued_sequences += queued_sequences;
         let permit = Permit { queue: Arc::clone(self), queued_sequences };
         let (events, stream) = channel();
         state.submissions.push(Submission { tasks, events, permit });
         self.changed.notify_one();
         Ok(stream)
+    }
+
+    /// Returns the delay after which a rejected request should find room. Each call plans one retry, after
+    /// the others, at the rate at which requests finish.
+    pub(super) fn retry_delay(&self) -> Duration {
+        let (mut state, now) = (self.state(), Instant::now());
+        let Some((since, finished)) = state.busy.filter(|(_, finished)| *finished > 0) else {
+            return DEFAULT_RETRY_DELAY;
+        };
+        let spacing = (now - since).mul_f64(RETRY_SPACING) / finished;
+        // A whole batch may finish at once, and none until then.
+        let earliest = now + spacing.saturating_mul(self.batch_slots as u32);
+        let retry = state.last_retry.map_or(earliest, |last| last.max(earliest)) + spacing;
+        let delay = (retry - now).min(MAX_RETRY_DELAY);
+        state.last_retry = Some(now + delay);
+        delay
     }
 
     /// Takes all new submissions, in order of arrival; `None` once the engine is stopped. With `wait` it
@@ -129,5 +160,31 @@ impl Drop for Permit {
         let mut state = self.queue.state();
         state.active_requests -= 1;
         state.queued_sequences -= self.queued_sequences;
+        let is_busy = state.active_requests >= self.queue.batch_slots;
+        state.busy = state.busy.filter(|_| is_busy).map(|(since, finished)| (since, finished + 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_are_planned_one_after_the_other_at_the_rate_of_finished_requests() {
+        let queue = Arc::new(SubmissionQueue::new(2, 0));
+        let _streams: Vec<EventStream> = (0..12).map(|_| queue.submit(vec![]).unwrap()).collect();
+        assert_eq!(queue.retry_delay(), DEFAULT_RETRY_DELAY);
+        let mut running = queue.drain(false).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        running.truncate(2);
+        let delays: Vec<Duration> = (0..20).map(|_| queue.retry_delay()).collect();
+        // Ten requests have finished in 50 ms or more.
+        assert!(delays[0] >= Duration::from_micros(3 * 6250), "{delays:?}");
+        for pair in delays.windows(2) {
+            assert!(pair[1] > pair[0], "{delays:?}");
+        }
+        assert!(delays[19] >= Duration::from_micros(20 * 6000), "{delays:?}");
+        running.pop();
+        assert_eq!(queue.retry_delay(), DEFAULT_RETRY_DELAY); // a slot is free
     }
 }

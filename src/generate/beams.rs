@@ -3,7 +3,6 @@
 use super::{ContextPolicy, FinishReason, Hornbook, Options, Plan};
 use crate::model::{KvCache, LogitsWanted, Segment, Workspace};
 use crate::sampling::{BeamParams, BeamSearch};
-use crate::tokenizer::Utf8Decoder;
 use crate::{Error, Result};
 
 /// A finished hypothesis.
@@ -84,9 +83,9 @@ pub fn beam_search(
         .map(|hypothesis| {
             let ended = hypothesis.tokens.last().is_some_and(|id| stop_ids.contains(id));
             let text_ids = &hypothesis.tokens[..hypothesis.tokens.len() - usize::from(ended)];
-            let mut utf8 = Utf8Decoder::new();
             let mut text = String::new();
             if let Some(tokenizer) = hornbook.try_tokenizer() {
+                let (_, mut utf8) = tokenizer.decode_complete(&prompt);
                 text_ids.iter().for_each(|&id| text += &utf8.push(tokenizer.token_bytes(id)));
                 text += &utf8.finish();
             }

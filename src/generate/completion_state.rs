@@ -13,8 +13,8 @@ pub struct Token {
     /// Token id.
     pub id: u32,
     /// Text that is final with this token. Incomplete characters and possible stop strings are held back, so
-    /// it may be empty; the last token brings the rest, and the concatenation is the completion. Empty
-    /// without a tokenizer.
+    /// it may be empty; the last token brings the rest, and the concatenation is the completion. If the
+    /// prompt ends inside a character, that character is part of the completion. Empty without a tokenizer.
     pub text: String,
     /// The token's logprob in the model's unmodified distribution (temperature 1, no filters).
     pub logprob: f32,
@@ -142,6 +142,9 @@ impl CompletionState {
         let (prompt, generated) = self.tokens.split_at(self.prompt_len);
         let sampled = self.sampler.sample(logits, prompt, generated);
         let top_logprobs = top_logprobs(logits, n_top_logprobs);
+        if let (Some(tokenizer), true) = (tokenizer, self.tokens.len() == self.prompt_len) {
+            self.utf8 = tokenizer.decode_complete(&self.tokens).1;
+        }
         self.tokens.push(sampled.id);
 
         let is_stop_id = self.sampler.params().stop_ids.contains(&sampled.id);
@@ -173,10 +176,13 @@ impl CompletionState {
         margin > 0 && beyond.is_some_and(|beyond| ends_with_sentence(&self.text, 2 * beyond < margin))
     }
 
-    /// Ends the completion here and returns the held-back text.
+    /// Ends the completion here and returns the held-back text, which may complete a stop string.
     pub fn finish(&mut self) -> String {
+        let text = self.stop_matcher.push(&self.utf8.finish());
+        if self.stop_matcher.stopped() {
+            self.finish_reason = Some(FinishReason::Stop);
+        }
         self.finish_reason.get_or_insert(FinishReason::Length);
-        let rest = self.utf8.finish();
-        self.stop_matcher.push(&rest) + &self.stop_matcher.finish()
+        text + &self.stop_matcher.finish()
     }
 }

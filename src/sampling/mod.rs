@@ -4,7 +4,8 @@
 //! always run in this order:
 //!
 //! - Logits processors ([`processors`]): 1. logit bias, 2. repetition penalty, 3. presence and frequency
-//!   penalties ([`penalties`]), 4. no repeated n-grams ([`ngram`]), 5. no stop token before `min_tokens`.
+//!   penalties ([`penalties`]), 4. no repeated n-grams ([`ngram`]), 5. no stop token before `min_tokens`, no
+//!   bad words, and allowed tokens only ([`constraints`]).
 //! - Logits warpers ([`candidates`]): 6. temperature, 7. top-k, 8. top-p, 9. min-p, 10. typical-p.
 //! - A random draw among the remaining candidates by inverse-CDF sampling ([`sampler`]). At temperature 0 the
 //!   sampler returns the best token after step 5 (greedy decoding).
@@ -20,6 +21,7 @@
 
 pub mod beam;
 pub mod candidates;
+pub mod constraints;
 pub mod logprobs;
 pub mod ngram;
 pub mod params;

@@ -34,6 +34,10 @@ pub struct SamplingParams {
     pub min_tokens: usize,
     /// Token ids that end a completion, including the end-of-text token.
     pub stop_ids: Vec<u32>,
+    /// Sequences of token ids that the completion never contains.
+    pub bad_words_ids: Vec<Vec<u32>>,
+    /// Token ids that the completion consists of; empty for all.
+    pub allowed_ids: Vec<u32>,
 }
 
 impl Default for SamplingParams {
@@ -52,6 +56,8 @@ impl Default for SamplingParams {
             seed: 0,
             min_tokens: 0,
             stop_ids: Vec::new(),
+            bad_words_ids: Vec::new(),
+            allowed_ids: Vec::new(),
         }
     }
 }
@@ -92,8 +98,10 @@ impl SamplingParams {
             let ok = bias < f32::INFINITY;
             check("logit_bias", bias, ok, "a finite number, or -inf to ban the token")?;
         }
-        let biased = self.logit_bias.iter().map(|&(id, _)| id);
-        match biased.chain(self.stop_ids.iter().copied()).find(|&id| id as usize >= vocab_size) {
+        let biased = self.logit_bias.iter().map(|(id, _)| id);
+        let listed = biased.chain(&self.stop_ids).chain(&self.allowed_ids);
+        let mut ids = listed.chain(self.bad_words_ids.iter().flatten()).copied();
+        match ids.find(|&id| id as usize >= vocab_size) {
             Some(id) => Err(Error::TokenId { id, vocab_size }),
             None => Ok(()),
         }
@@ -124,7 +132,7 @@ mod tests {
     #[test]
     fn out_of_range_parameter_is_named() {
         type Change = fn(&mut SamplingParams);
-        let cases: [(Change, &str); 17] = [
+        let cases: [(Change, &str); 19] = [
             (|p| p.temperature = -0.5, "temperature: found -0.5, expected a non-negative number"),
             (|p| p.temperature = f32::NAN, "temperature: found NaN"),
             (|p| p.temperature = f32::INFINITY, "temperature: found inf"),
@@ -142,6 +150,8 @@ mod tests {
             (|p| p.logit_bias = vec![(1, f32::NAN)], "logit_bias: found NaN"),
             (|p| p.logit_bias = vec![(10, 1.0)], "token id 10 is outside the vocabulary (0 to 9)"),
             (|p| p.stop_ids = vec![3, 11], "token id 11 is outside"),
+            (|p| p.allowed_ids = vec![3, 12], "token id 12 is outside"),
+            (|p| p.bad_words_ids = vec![vec![3], vec![4, 13]], "token id 13 is outside"),
         ];
         for (change, message) in cases {
             let mut params = SamplingParams::default();

@@ -1,10 +1,10 @@
 //! The logits processors, in their fixed order, for sampling and beam search.
 
 use super::penalties::{self, TokenCounts};
-use super::{SamplingParams, ngram};
+use super::{SamplingParams, constraints, ngram};
 
-/// Logit bias, repetition penalty, presence and frequency penalties, no repeated n-grams, minimum length: in
-/// this order.
+/// Logit bias, repetition penalty, presence and frequency penalties, no repeated n-grams, minimum length, bad
+/// words and allowed tokens: in this order.
 #[derive(Clone, Debug)]
 pub struct LogitsProcessors {
     params: SamplingParams,
@@ -13,7 +13,9 @@ pub struct LogitsProcessors {
 
 impl LogitsProcessors {
     /// The processors that `params` enables.
-    pub fn new(params: SamplingParams) -> Self {
+    pub fn new(mut params: SamplingParams) -> Self {
+        params.allowed_ids.sort_unstable();
+        params.allowed_ids.dedup();
         Self { params, counts: TokenCounts::default() }
     }
 
@@ -41,6 +43,8 @@ impl LogitsProcessors {
                 }
             }
         }
+        constraints::ban_bad_words(scores, &p.bad_words_ids, generated);
+        constraints::ban_all_but(scores, &p.allowed_ids);
     }
 }
 

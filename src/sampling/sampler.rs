@@ -6,7 +6,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use super::candidates::Candidates;
 use super::logprobs::LogSoftmax;
 use super::processors::LogitsProcessors;
-use super::{SamplingParams, softmax};
+use super::{SamplingParams, constraints, softmax};
 
 /// A sampled token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,8 +49,8 @@ impl Sampler {
     /// Chooses the token after `prompt` and `generated` from that position's logits, `[vocab_size]`, at least
     /// one.
     ///
-    /// Uses one random number, or none at temperature 0. If the processors ban every token, the raw logits
-    /// are used; if those are all negative infinity or NaN, every token is equally probable.
+    /// Uses one random number, or none at temperature 0. If the processors ban every token, the raw logits of
+    /// the allowed tokens are used; if those are all negative infinity or NaN, each is equally probable.
     pub fn sample(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> SampledToken {
         let id = if self.params().temperature == 0.0 {
             self.process(logits, prompt, generated);
@@ -88,9 +88,11 @@ impl Sampler {
         let all_banned = |scores: &[f32]| softmax::max_logit(scores) == f32::NEG_INFINITY;
         if all_banned(&self.scores) {
             self.scores.copy_from_slice(logits);
-            if all_banned(logits) {
-                self.scores.fill(0.0);
-            }
+            constraints::ban_all_but(&mut self.scores, &self.processors.params().allowed_ids);
+        }
+        if all_banned(&self.scores) {
+            self.scores.fill(0.0);
+            constraints::ban_all_but(&mut self.scores, &self.processors.params().allowed_ids);
         }
     }
 }
@@ -100,4 +102,27 @@ fn argmax(scores: &[f32]) -> u32 {
     let max = softmax::max_logit(scores);
     let first = scores.iter().position(|&s| s >= max);
     first.expect("a processed score above negative infinity") as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allowed_tokens_bind_even_where_everything_is_banned() {
+        let (nan, minus_inf) = (f32::NAN, f32::NEG_INFINITY);
+        for temperature in [0.0, 1.0] {
+            let params = SamplingParams {
+                temperature,
+                allowed_ids: vec![2, 1, 2],
+                stop_ids: vec![1, 2],
+                min_tokens: 9,
+                ..SamplingParams::default()
+            };
+            for logits in [[5.0, 1.0, 2.0], [5.0, nan, minus_inf], [minus_inf; 3]] {
+                let id = Sampler::new(params.clone(), 0).sample(&logits, &[], &[]).id;
+                assert!(id == 1 || id == 2, "{id} from {logits:?}");
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! JSON objects of strangers, built within a limit: a body of a few megabytes could otherwise become hundreds
 //! of megabytes in memory.
 
-use super::routes::ApiDescription;
+use super::openapi::ApiDescription;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};

@@ -4,10 +4,9 @@
 
 use super::AppState;
 use super::chat_response::{ChatChoice, ChatResponseBuilder};
-use super::completions::is_not_text_format;
-use super::error::{ApiError, ErrorBody};
-use super::json::{Json, RequestBody, UnsupportedField, from_value, is_set};
-use super::models::ServedModel;
+use super::error::ApiError;
+use super::json::{Json, RequestBody, from_value};
+use super::models::{PathName, ServedModel};
 use super::parameters::{Parameters, ResponseMode, integer_in_range};
 use super::request_context::RequestContext;
 use super::response::{CompletionResponse, respond};
@@ -16,7 +15,7 @@ use crate::Error;
 use crate::chat::{ChatMessage, ChatTemplate};
 use crate::engine::{CompletionParams, Request, RequestKind, SubmitError};
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
@@ -77,32 +76,8 @@ pub struct Part {
     text: Option<String>,
 }
 
-fn is_not_auto(choice: &Value) -> bool {
-    is_set(choice) && !matches!(choice.as_str(), Some("auto" | "none"))
-}
-
-fn is_not_text_only(modalities: &Value) -> bool {
-    is_set(modalities) && *modalities != serde_json::json!(["text"])
-}
-
 impl RequestBody for ChatRequest {
-    const UNSUPPORTED: &'static [UnsupportedField] = &[
-        ("tools", is_set),
-        ("tool_choice", is_not_auto),
-        ("functions", is_set),
-        ("function_call", is_not_auto),
-        ("response_format", is_not_text_format),
-        ("audio", is_set),
-        ("modalities", is_not_text_only),
-        ("prediction", is_set),
-        ("web_search_options", is_set),
-        ("grammar", is_set),
-        ("json_schema", is_set),
-        ("guided_json", is_set),
-        ("guided_regex", is_set),
-        ("guided_choice", is_set),
-        ("guided_grammar", is_set),
-    ];
+    const FIELDS: &'static [&'static str] = &["messages", "top_logprobs"];
 
     fn validate(value: &Value) -> Result<(), ApiError> {
         from_value::<Parameters>(value).map(drop)
@@ -145,30 +120,29 @@ impl ChatRequest {
         let top = integer_in_range("top_logprobs", self.top_logprobs, 0..=MAX_TOP_LOGPROBS)?;
         match (self.logprobs.unwrap_or(false), top) {
             (true, top) => Ok(Some(top.unwrap_or(0))),
-            (false, Some(_)) => Err(ApiError::invalid_param(
+            (false, None | Some(0)) => Ok(None),
+            (false, Some(top)) => Err(ApiError::invalid_param(
                 "top_logprobs",
-                "found a number, expected none unless logprobs is true",
+                format!("found {top}, expected 0 unless logprobs is true"),
             )),
-            (false, None) => Ok(None),
         }
     }
 }
 
 /// Create a chat completion.
-#[utoipa::path(post, path = "/v1/chat/completions", request_body = ChatRequest, responses(
-    (status = 200, body = CompletionResponse<ChatChoice>,
-        description = "The chat completion; with `stream`, server-sent events with deltas"),
-    (status = "4XX", body = ErrorBody, description = "The error"),
-))]
+#[utoipa::path(post, path = "/v1/chat/completions", operation_id = "createChatCompletion", tag = "chat",
+    request_body = ChatRequest, responses((status = 200,
+        content((CompletionResponse<ChatChoice> = "application/json"), (String = "text/event-stream")),
+        description = "The completion; with `stream`, events, each a `CompletionResponse_ChunkChoice`")))]
 pub async fn create(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
-    engine: Option<Path<String>>,
+    engine: Option<PathName>,
     Json(request): Json<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let key = context.key();
     let (served, name) = app.models.resolve(
-        engine.as_deref().map(String::as_str),
+        engine.as_ref().map(|PathName(name)| name.as_str()),
         request.model.as_deref(),
         key.as_deref(),
     )?;
@@ -176,7 +150,7 @@ pub async fn create(
     let (mode, n) = (request.parameters.response_mode()?, request.parameters.n()?);
     let (requested_max_tokens, _) = request.parameters.max_tokens()?;
     let top_logprobs = request.top_logprobs()?;
-    let mut options = request.parameters.options(served.default_sampling(), served.config().vocab_size, 0)?;
+    let mut options = request.parameters.options(served.default_sampling(), served.hornbook(), 0)?;
     let template = Arc::clone(served.template()?);
     options.stop.extend_from_slice(template.stop());
     let (text, prompt) = apply_template(&app, &served, &template, request.chat_messages()?).await?;

@@ -4,8 +4,9 @@
 
 use super::AppState;
 use super::completions_response::CompletionsResponseBuilder;
-use super::error::{ApiError, ErrorBody};
-use super::json::{Json, RequestBody, UnsupportedField, from_value, is_set};
+use super::error::ApiError;
+use super::json::{Json, RequestBody, from_value};
+use super::models::PathName;
 use super::parameters::{Parameters, ResponseMode, integer_in_range};
 use super::prompts::{MAX_PROMPTS, Prompt, Prompts};
 use super::request_context::RequestContext;
@@ -14,7 +15,7 @@ use super::submission::Submission;
 use crate::engine::{CompletionParams, Request, RequestKind};
 use crate::generate::completion::Choice;
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
@@ -49,26 +50,8 @@ pub struct CompletionRequest {
     parameters: Parameters,
 }
 
-/// Returns whether a `response_format` is other than text.
-pub fn is_not_text_format(format: &Value) -> bool {
-    !format.is_null() && format.get("type").and_then(Value::as_str) != Some("text")
-}
-
 impl RequestBody for CompletionRequest {
-    const UNSUPPORTED: &'static [UnsupportedField] = &[
-        ("suffix", is_set),
-        ("response_format", is_not_text_format),
-        ("tools", is_set),
-        ("functions", is_set),
-        ("grammar", is_set),
-        ("json_schema", is_set),
-        ("guided_json", is_set),
-        ("guided_regex", is_set),
-        ("guided_choice", is_set),
-        ("guided_grammar", is_set),
-        ("use_beam_search", is_set),
-        ("prompt_logprobs", is_set),
-    ];
+    const FIELDS: &'static [&'static str] = &["echo", "best_of", "return_token_ids"];
 
     fn validate(value: &Value) -> Result<(), ApiError> {
         from_value::<Parameters>(value).map(drop)
@@ -106,30 +89,29 @@ impl CompletionRequest {
 }
 
 /// Create completions of one or more prompts.
-#[utoipa::path(post, path = "/v1/completions", request_body = CompletionRequest, responses(
-    (status = 200, body = CompletionResponse<Choice>,
-        description = "The completions; with `stream`, server-sent events of the same format"),
-    (status = "4XX", body = ErrorBody, description = "The error"),
-))]
+#[utoipa::path(post, path = "/v1/completions", operation_id = "createCompletion", tag = "completions",
+    request_body = CompletionRequest, responses((status = 200,
+        content((CompletionResponse<Choice> = "application/json"), (String = "text/event-stream")),
+        description = "The completions; with `stream`, server-sent events of the same format")))]
 pub async fn create(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
-    engine: Option<Path<String>>,
+    engine: Option<PathName>,
     Json(request): Json<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let key = context.key();
     let (served, name) = app.models.resolve(
-        engine.as_deref().map(String::as_str),
+        engine.as_ref().map(|PathName(name)| name.as_str()),
         request.model.as_deref(),
         key.as_deref(),
     )?;
     context.set_model(&name);
     let fields = request.validated()?;
-    let mut options = request.parameters.options(served.default_sampling(), served.config().vocab_size, 0)?;
+    let mut options = request.parameters.options(served.default_sampling(), served.hornbook(), 0)?;
     let echo = request.echo.unwrap_or(false);
     let prompts = match request.prompt {
         Some(prompts) => prompts.encode(&app, &served, "prompt").await?,
-        None => vec![Prompt { ids: vec![], text: String::new() }],
+        None => vec![Prompt::default()],
     };
     let choices = prompts.len() * fields.best_of;
     if choices > MAX_PROMPTS {

@@ -82,6 +82,9 @@ impl CompletionsResponseBuilder {
             }
         }
         text.push_str(&delta.text);
+        if self.echo && delta.finish_reason.is_some() && buffer.token_count() == 0 {
+            text.push_str(&prompt.incomplete);
+        }
         let token_ids = self.include_token_ids.then(|| delta.tokens.iter().map(|token| token.id).collect());
         Choice { text, index, logprobs, finish_reason: delta.finish_reason, token_ids }
     }

@@ -4,7 +4,7 @@ use super::access::AccessPolicy;
 use super::connection_table::{Connection, ConnectionTable};
 use super::error::ApiError;
 use super::http_stream::HttpStream;
-use super::routes::{normalize_path, router};
+use super::routes::{normalize_request, router};
 use super::{AppState, HttpLimits, Phase};
 use crate::{Error, Result};
 use axum::Router;
@@ -169,10 +169,7 @@ impl Dispatcher {
         self.access.check(&request)?;
         let Some(app) = self.app.get() else { return Err(ApiError::loading()) };
         let router = self.router.get_or_init(|| router(Arc::clone(app)));
-        // Normalizes the path before routing, since axum's middleware runs after it.
-        if let Some(uri) = normalize_path(request.uri()) {
-            *request.uri_mut() = uri;
-        }
+        normalize_request(&mut request); // before routing, since axum's middleware runs after it
         if connection.over_limit && request.uri().path() != HEALTH_PATH {
             return Err(ApiError::too_many_connections());
         }

@@ -1,15 +1,16 @@
 //! `/v1/embeddings`: the mean of a text's final hidden states, as floats or base64.
 
 use super::AppState;
-use super::error::{ApiError, ErrorBody};
+use super::error::ApiError;
 use super::json::{Json, RequestBody};
+use super::models::PathName;
 use super::prompts::{Prompt, Prompts};
 use super::request_context::RequestContext;
 use super::response::{respond_json, to_json};
 use super::submission::Submission;
 use crate::engine::{Event, Request, RequestKind};
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -30,7 +31,9 @@ pub struct EmbeddingRequest {
     dimensions: Option<i64>,
 }
 
-impl RequestBody for EmbeddingRequest {}
+impl RequestBody for EmbeddingRequest {
+    const FIELDS: &'static [&'static str] = &["input"];
+}
 
 /// An embedding response.
 #[derive(Debug, Serialize, ToSchema)]
@@ -67,19 +70,18 @@ pub struct PromptUsage {
 }
 
 /// Create embeddings of one or more texts.
-#[utoipa::path(post, path = "/v1/embeddings", request_body = EmbeddingRequest, responses(
-    (status = 200, body = Embeddings, description = "One embedding per text"),
-    (status = "4XX", body = ErrorBody, description = "The error"),
-))]
+#[utoipa::path(post, path = "/v1/embeddings", operation_id = "createEmbedding", tag = "embeddings",
+    request_body = EmbeddingRequest,
+    responses((status = 200, body = Embeddings, description = "One embedding per text")))]
 pub async fn create(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
-    engine: Option<Path<String>>,
+    engine: Option<PathName>,
     Json(request): Json<EmbeddingRequest>,
 ) -> Result<Response, ApiError> {
     let key = context.key();
     let (served, name) = app.models.resolve(
-        engine.as_deref().map(String::as_str),
+        engine.as_ref().map(|PathName(name)| name.as_str()),
         request.model.as_deref(),
         key.as_deref(),
     )?;

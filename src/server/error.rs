@@ -1,5 +1,7 @@
 //! Rejections: OpenAI's error object, with the status and headers that its client libraries act on.
 
+use super::json::shorten;
+use super::rate_limit::format_duration;
 use crate::Error;
 use crate::engine::SubmitError;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -48,10 +50,15 @@ pub struct ErrorBody<'a> {
 }
 
 const INVALID: &str = "invalid_request_error";
+/// Maximum length of a message, which may repeat a part of the request.
+const MAX_MESSAGE_CHARS: usize = 1000;
+/// Maximum length of a field's path.
+const MAX_PARAM_CHARS: usize = 200;
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        let body = ErrorObject { message: message.into(), kind, param: None, code: None };
+        let message = shorten(&message.into(), MAX_MESSAGE_CHARS).into_owned();
+        let body = ErrorObject { message, kind, param: None, code: None };
         Self {
             status,
             body,
@@ -74,14 +81,17 @@ impl ApiError {
 
     /// 400: a field is missing, malformed or out of range.
     pub fn invalid_param(param: &str, message: impl AsRef<str>) -> Self {
+        let param = shorten(param, MAX_PARAM_CHARS);
         let mut error = Self::invalid(format!("{param}: {}", message.as_ref()));
-        error.body.param = Some(param.to_string());
+        error.body.param = Some(param.into_owned());
         error
     }
 
     /// 400: a known field that would change the response and is not supported.
-    pub fn unsupported_param(param: &str) -> Self {
-        Self::invalid_param(param, "not supported by this server; remove it from the request")
+    pub fn unsupported_param(param: &str, instead: Option<&str>) -> Self {
+        let way_out =
+            instead.map_or("remove it from the request".into(), |name| format!("use {name} instead"));
+        Self::invalid_param(param, format!("not supported by this server; {way_out}"))
             .code("unsupported_parameter")
     }
 
@@ -193,6 +203,13 @@ impl ApiError {
         error
     }
 
+    /// 429: the queue is full, and should have room after this delay.
+    pub fn queue_full(retry_after: Duration) -> Self {
+        let delay = format_duration(retry_after);
+        let message = format!("The request queue is full. Please try again in {delay}.");
+        Self::rate_limited("requests", message, retry_after)
+    }
+
     /// 503: the models are still loading.
     pub fn loading() -> Self {
         Self::unavailable("the server is loading its models; try again in a second", Duration::from_secs(1))
@@ -215,10 +232,7 @@ impl ApiError {
     /// from.
     pub fn from_submit_error(error: SubmitError, prompt_param: &str) -> Self {
         match error {
-            SubmitError::QueueFull => {
-                let message = "the request queue is full; try again in a second".to_string();
-                Self::rate_limited("requests", message, Duration::from_secs(1))
-            }
+            SubmitError::QueueFull => Self::queue_full(Duration::from_secs(1)),
             SubmitError::Closed => Self::shutting_down(),
             SubmitError::Invalid(Error::ContextOverflow { prompt_tokens, n_positions }) => {
                 Self::context_length_exceeded(prompt_param, n_positions, prompt_tokens, 0)
@@ -285,7 +299,7 @@ mod tests {
         let value: Value = serde_json::from_str(&ApiError::invalid("no").json()).unwrap();
         let expected = json!({"message": "no", "type": "invalid_request_error", "param": null, "code": null});
         assert_eq!(value, json!({"error": expected}));
-        let value: Value = serde_json::from_str(&ApiError::unsupported_param("suffix").json()).unwrap();
+        let value: Value = serde_json::from_str(&ApiError::unsupported_param("suffix", None).json()).unwrap();
         assert_eq!(value["error"]["param"], "suffix");
         assert_eq!(value["error"]["code"], "unsupported_parameter");
     }

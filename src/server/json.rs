@@ -5,23 +5,29 @@ use super::bounded_json::parse_object;
 use super::connection_table::Connection;
 use super::error::ApiError;
 use super::request_context::RequestContext;
+use super::unsupported;
 use axum::body::{HttpBody, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_path_to_error::{Path, Segment};
+use std::borrow::Cow;
 use std::sync::Arc;
+
+/// Above this, not every integer is an f64.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Maximum lengths, in characters, of the strings that identify something.
+const MAX_LENGTHS: &[(&str, usize)] = &[("user", 256), ("safety_identifier", 256), ("prompt_cache_key", 256)];
 
 /// Extractor of a JSON request body.
 pub struct Json<T>(pub T);
 
-/// An unsupported field: its name, and a predicate for values that would change the response.
-pub type UnsupportedField = (&'static str, fn(&Value) -> bool);
-
 /// A type that a request body deserializes to.
 pub trait RequestBody: DeserializeOwned {
-    /// Known fields that are not supported.
-    const UNSUPPORTED: &'static [UnsupportedField] = &[];
+    /// Fields of this type that are [unsupported](super::unsupported) on other routes.
+    const FIELDS: &'static [&'static str] = &[];
 
     /// Validates flattened parts of the object, whose errors would otherwise not name the field.
     ///
@@ -32,30 +38,72 @@ pub trait RequestBody: DeserializeOwned {
     }
 }
 
-/// Returns whether a value is set: not null, false, zero or empty.
-pub fn is_set(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(on) => *on,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-    }
-}
-
-/// Deserializes a value; errors name the field by its path.
+/// Deserializes a value; errors name the field by its path, and say what was found and expected there.
 ///
 /// # Errors
 /// 400 that names the field.
 pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
+        let message = describe(find(value, error.path()), &error.inner().to_string());
         match path.as_str() {
-            "." | "?" => ApiError::invalid(error.inner().to_string()),
-            path => ApiError::invalid_param(path, error.inner().to_string()),
+            "." | "?" => ApiError::invalid(message),
+            path => ApiError::invalid_param(path, message),
         }
     })
+}
+
+/// Returns the value at a path.
+fn find<'a>(value: &'a Value, path: &Path) -> Option<&'a Value> {
+    path.iter().try_fold(value, |value, segment| match segment {
+        Segment::Seq { index } => value.get(*index),
+        Segment::Map { key } => value.get(key),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    })
+}
+
+/// Says an error of deserialization in the words of JSON.
+fn describe(found: Option<&Value>, message: &str) -> String {
+    let expected = match message.rsplit_once(", expected ") {
+        Some((_, expected)) => expected,
+        None if message.contains(" field `") => return message.to_string(), // missing or duplicate
+        None => message, // the `expecting` of an untagged enum
+    };
+    let expected = match expected {
+        "i64" if found.is_some_and(Value::is_number) => "a whole number of at most 64 bits",
+        "i64" => "an integer",
+        "u32" => "an integer from 0 to 4294967295",
+        "f32" => "a number",
+        "a sequence" => "a list",
+        expected if expected == "a map" || expected.starts_with("struct ") => "an object",
+        expected => expected,
+    };
+    match found {
+        Some(found) => format!("found {}, expected {expected}", shorten(&found.to_string(), 80)),
+        None => format!("expected {expected}"),
+    }
+}
+
+/// Returns the first characters of a text, with an ellipsis in place of the rest.
+pub fn shorten(text: &str, max_chars: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(max_chars) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
+/// Makes integers of the numbers that are whole, such as 2.0, so that they are valid where one is expected.
+fn make_whole_numbers_integers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let whole =
+                number.as_f64().filter(|x| number.is_f64() && x.fract() == 0.0 && x.abs() < MAX_EXACT);
+            *value = whole.map_or_else(|| value.clone(), |x| Value::from(x as i64));
+        }
+        Value::Array(items) => items.iter_mut().for_each(make_whole_numbers_integers),
+        Value::Object(fields) => fields.values_mut().for_each(make_whole_numbers_integers),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 /// Parses a request body.
@@ -68,21 +116,25 @@ pub fn parse<T: RequestBody>(bytes: &[u8]) -> Result<T, ApiError> {
     if bytes.trim_ascii().is_empty() {
         return Err(ApiError::invalid("the body is empty, expected a JSON object"));
     }
-    let value = parse_object(bytes).map_err(|error| match error.is_data() {
+    let mut value = parse_object(bytes).map_err(|error| match error.is_data() {
         true if !bytes.trim_ascii_start().starts_with(b"{") => {
             ApiError::invalid("the body is not a JSON object")
         }
         true => ApiError::invalid(format!("the body is not valid: {error}")),
         false => ApiError::invalid(format!("the body is not JSON: {error}")),
     })?;
+    make_whole_numbers_integers(&mut value);
     let Value::Object(fields) = &value else {
         return Err(ApiError::invalid("the body is not a JSON object"));
     };
-    for (name, is_used) in T::UNSUPPORTED {
-        if fields.get(*name).is_some_and(is_used) {
-            return Err(ApiError::unsupported_param(name));
+    for (name, max) in MAX_LENGTHS {
+        let chars = fields.get(*name).and_then(Value::as_str).map_or(0, |text| text.chars().count());
+        if chars > *max {
+            let message = format!("found a string of {chars} characters, expected at most {max}");
+            return Err(ApiError::invalid_param(name, message));
         }
     }
+    unsupported::check(fields, T::FIELDS)?;
     T::validate(&value)?;
     from_value(&value)
 }
@@ -157,11 +209,16 @@ mod tests {
     struct TestRequest {
         n: Option<i64>,
         names: Option<Vec<String>>,
+        inner: Option<Inner>,
     }
 
-    impl RequestBody for TestRequest {
-        const UNSUPPORTED: &'static [UnsupportedField] = &[("suffix", is_set)];
+    #[derive(Debug, Deserialize)]
+    struct Inner {
+        id: Option<u32>,
+        x: Option<f32>,
     }
+
+    impl RequestBody for TestRequest {}
 
     fn message(body: &str) -> String {
         let error = parse::<TestRequest>(body.as_bytes()).unwrap_err();
@@ -183,13 +240,44 @@ mod tests {
     }
 
     #[test]
+    fn whole_number_is_an_integer() {
+        for (body, n) in [(r#"{"n": 2.0}"#, 2), (r#"{"n": -1e3}"#, -1000), (r#"{"n": -0.0}"#, 0)] {
+            assert_eq!(parse::<TestRequest>(body.as_bytes()).unwrap().n, Some(n), "{body}");
+        }
+        let inner = parse::<TestRequest>(br#"{"inner": {"id": 7.0, "x": 2}}"#).unwrap().inner.unwrap();
+        assert_eq!((inner.id, inner.x), (Some(7), Some(2.0)));
+    }
+
+    #[test]
+    fn identifier_of_excessive_length_is_refused() {
+        for field in ["user", "safety_identifier"] {
+            let body = |len: usize| format!("{{\"{field}\": \"{}\"}}", "é".repeat(len));
+            parse::<TestRequest>(body(256).as_bytes()).unwrap();
+            assert_eq!(
+                message(&body(257)),
+                format!("{field}: found a string of 257 characters, expected at most 256")
+            );
+        }
+    }
+
+    #[test]
     fn invalid_body_error_names_the_field() {
-        assert!(
-            message(r#"{"n": "two"}"#).starts_with("n: invalid type: string \"two\""),
-            "{}",
-            message(r#"{"n": "two"}"#)
-        );
-        assert!(message(r#"{"names": ["a", 3]}"#).starts_with("names[1]: invalid type"));
+        for (body, expected) in [
+            (r#"{"n": "two"}"#, "n: found \"two\", expected an integer"),
+            (r#"{"n": 2.5}"#, "n: found 2.5, expected a whole number of at most 64 bits"),
+            (r#"{"n": true}"#, "n: found true, expected an integer"),
+            (r#"{"n": [1]}"#, "n: found [1], expected an integer"),
+            (r#"{"n": 1e99}"#, "n: found 1e+99, expected a whole number of at most 64 bits"),
+            (r#"{"names": ["a", 3]}"#, "names[1]: found 3, expected a string"),
+            (r#"{"names": {"a": 3}}"#, "names: found {\"a\":3}, expected a list"),
+            (r#"{"inner": 3}"#, "inner: found 3, expected an object"),
+            (r#"{"inner": {"id": -1}}"#, "inner.id: found -1, expected an integer from 0 to 4294967295"),
+            (r#"{"inner": {"x": "1"}}"#, "inner.x: found \"1\", expected a number"),
+        ] {
+            assert_eq!(message(body), expected, "{body}");
+        }
+        let long = message(&format!("{{\"n\": \"{}\"}}", "a".repeat(1_000_000)));
+        assert!(long.ends_with("aaa…, expected an integer") && long.len() < 150, "{long}");
         assert!(message(r#"{"suffix": "."}"#).starts_with("suffix: not supported by this server"));
         assert!(message("{").starts_with("the body is not JSON: EOF"));
         assert!(message("{} {}").starts_with("the body is not JSON: trailing"));

@@ -44,11 +44,6 @@ impl Key {
     pub fn named(name: &str) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
-
-    /// Returns whether the key may use a model with any of these names.
-    pub fn may_use(&self, names: &[&str]) -> bool {
-        self.models.as_ref().is_none_or(|models| models.iter().any(|model| names.contains(&model.as_str())))
-    }
 }
 
 #[derive(Deserialize)]
@@ -211,9 +206,7 @@ mod tests {
         let extra = "requests_per_minute = 100\ntokens_per_minute = 5\nmodels = [\"gpt2\"]";
         let keys = parse(Path::new("k"), &(entry("a", "x", extra) + &entry("b", "y", ""))).unwrap();
         assert_eq!((keys[0].requests_per_minute, keys[0].tokens_per_minute), (Some(100), Some(5)));
-        assert!(
-            keys[0].may_use(&["fable", "gpt2"]) && !keys[0].may_use(&["fable"]) && keys[1].may_use(&["z"])
-        );
+        assert_eq!((&keys[0].models, &keys[1].models), (&Some(vec!["gpt2".into()]), &None));
         assert!(parse(Path::new("k"), "").unwrap().is_empty());
         assert_eq!(hash("test"), "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08");
     }

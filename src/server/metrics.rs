@@ -177,8 +177,9 @@ impl Metrics {
 }
 
 /// Export metrics.
-#[utoipa::path(get, path = "/metrics",
-    responses((status = 200, description = "Metrics in the Prometheus text format")))]
+#[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "server", responses(
+    (status = 200, body = String, content_type = "text/plain",
+        description = "Metrics in the Prometheus text format")))]
 pub async fn export(State(app): State<Arc<AppState>>) -> impl IntoResponse {
     let served = app.models.served().iter();
     let engines: Vec<_> = served.map(|served| (served.name.as_str(), served.engine.statistics())).collect();

@@ -5,6 +5,7 @@ use super::connection_table::Connection;
 use super::error::{ApiError, RefusedTokens};
 use super::rate_limit::format_duration;
 use super::request_context::RequestContext;
+use super::routes::written_path;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
@@ -77,8 +78,13 @@ fn add_response_headers(headers: &mut HeaderMap, app: &AppState, context: &Reque
     let key = context.key();
     set("openai-organization", key.as_ref().map_or("hornbook", |key| &key.name));
     let Some(key) = key else { return };
-    for (resource, state) in app.rate_limiter.state(&key) {
-        let Some(state) = state else { continue };
+    let states = app.rate_limiter.state(&key).into_iter();
+    let states: Vec<_> = states.filter_map(|(resource, state)| Some((resource, state?))).collect();
+    if !states.is_empty() {
+        let policies = states.iter().map(|(resource, state)| state.policy(resource)).collect::<Vec<_>>();
+        set("ratelimit-policy", &policies.join(", "));
+    }
+    for (resource, state) in states {
         for (field, value) in [
             ("limit", state.limit.to_string()),
             ("remaining", state.remaining.to_string()),
@@ -118,10 +124,10 @@ pub fn random_u64() -> u64 {
 
 /// Handles unknown paths.
 pub async fn not_found(request: Request) -> ApiError {
-    ApiError::not_found(method_name(request.method()), request.uri().path())
+    ApiError::not_found(request.method().as_str(), written_path(&request))
 }
 
 /// Handles known paths with an unsupported method.
 pub async fn method_not_allowed(request: Request) -> ApiError {
-    ApiError::method_not_allowed(method_name(request.method()), request.uri().path())
+    ApiError::method_not_allowed(request.method().as_str(), written_path(&request))
 }

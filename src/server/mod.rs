@@ -31,6 +31,7 @@ mod memory;
 pub mod metrics;
 pub mod middleware;
 pub mod models;
+mod openapi;
 pub mod parameters;
 pub mod prompts;
 pub mod rate_limit;
@@ -39,6 +40,7 @@ pub mod response;
 pub mod routes;
 pub mod submission;
 pub mod tokenize;
+mod unsupported;
 
 use crate::chat::ChatTemplate;
 use crate::engine::{Engine, EngineOptions};

@@ -1,10 +1,10 @@
 //! Served models with their names and aliases, and the `/v1/models` and `/v1/engines` handlers.
 
 use super::AppState;
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::keys::Key;
 use super::request_context::RequestContext;
-use super::response::json_object;
+use super::response::{json_response, to_json};
 use crate::chat::ChatTemplate;
 use crate::checkpoint::Config;
 use crate::engine::Engine;
@@ -12,14 +12,19 @@ use crate::sampling::SamplingParams;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Hornbook};
 use axum::Extension;
-use axum::extract::{Path, State};
-use axum::response::Response;
-use serde_json::{Value, json};
+use axum::extract::{FromRequestParts, OptionalFromRequestParts, Path, State};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use utoipa::ToSchema;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Maximum length of a model name in a request, which its response repeats.
+const MAX_NAME_CHARS: usize = 256;
 
 /// A model that is served.
 pub struct ServedModel {
@@ -144,6 +149,14 @@ impl ModelRegistry {
         self.names().find(|(other, _)| *other == name).map(|(_, served)| served)
     }
 
+    /// Returns whether a key may use a model: whether one of the names it is limited to is this model's. The
+    /// name in the request does not matter.
+    fn may_use(&self, key: Option<&Key>, served: &Arc<ServedModel>) -> bool {
+        key.and_then(|key| key.models.as_ref()).is_none_or(|names| {
+            names.iter().filter_map(|name| self.get(name)).any(|allowed| Arc::ptr_eq(allowed, served))
+        })
+    }
+
     /// Decodes a model name from a path: openai 0.28 encodes a space as `+`.
     fn decode_path_name(&self, name: &str) -> String {
         match self.get(name) {
@@ -163,22 +176,54 @@ impl ModelRegistry {
         body: Option<&str>,
         key: Option<&Key>,
     ) -> Result<(Arc<ServedModel>, String), ApiError> {
+        let path_name = path.map(|path| self.decode_path_name(path));
+        let requested = path_name.as_deref().or(body).filter(|name| !name.is_empty());
+        if let Some(chars) =
+            requested.map(|name| name.chars().count()).filter(|&chars| chars > MAX_NAME_CHARS)
+        {
+            let message = format!("found a name of {chars} characters, expected at most {MAX_NAME_CHARS}");
+            return Err(ApiError::invalid_param("model", message));
+        }
         let only_model = match self.served.as_slice() {
             [model] => Some(model),
             _ => None,
         };
-        let path_name = path.map(|path| self.decode_path_name(path));
-        let (name, served) = match (path_name.as_deref().or(body).filter(|name| !name.is_empty()), only_model)
-        {
+        let (name, served) = match (requested, only_model) {
             (Some(name), only_model) => (name, self.get(name).or(only_model)),
             (None, Some(model)) => (model.name.as_str(), Some(model)),
             (None, None) => {
                 return Err(ApiError::invalid_param("model", "missing, expected a model name"));
             }
         };
-        let allowed = |served: &&Arc<ServedModel>| key.is_none_or(|key| key.may_use(&[&served.name, name]));
+        let allowed = |served: &&Arc<ServedModel>| self.may_use(key, served);
         let served = served.filter(allowed).ok_or_else(|| ApiError::model_not_found(name))?;
         Ok((Arc::clone(served), name.to_string()))
+    }
+}
+
+/// Extractor of a model name in the path.
+pub struct PathName(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let name = <Self as OptionalFromRequestParts<S>>::from_request_parts(parts, state).await?;
+        name.ok_or_else(|| ApiError::invalid_param("model", "missing, expected a model name"))
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for PathName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, ApiError> {
+        let name = <Path<String> as OptionalFromRequestParts<S>>::from_request_parts(parts, state).await;
+        match name {
+            Ok(name) => Ok(name.map(|Path(name)| Self(name))),
+            Err(_) => {
+                Err(ApiError::invalid_param("model", "found a path that is not UTF-8, expected a name"))
+            }
+        }
     }
 }
 
@@ -194,43 +239,72 @@ fn short_name(name: &str) -> String {
     }
 }
 
-fn model_object(name: &str, served: &ServedModel) -> Value {
-    json!({"id": name, "object": "model", "created": served.created, "owned_by": "hornbook"})
+/// A model.
+#[derive(Serialize, ToSchema)]
+pub struct ModelObject {
+    id: String,
+    /// `model`
+    object: &'static str,
+    /// Unix time at which the server started.
+    created: u64,
+    /// `hornbook`
+    owned_by: &'static str,
 }
 
-fn engine_object(name: &str, _: &ServedModel) -> Value {
-    json!({"id": name, "object": "engine", "owner": "hornbook", "ready": true})
+/// A model in the format of the deprecated engines API.
+#[derive(Serialize, ToSchema)]
+pub struct EngineObject {
+    id: String,
+    /// `engine`
+    object: &'static str,
+    /// `hornbook`
+    owner: &'static str,
+    /// Always true.
+    ready: bool,
 }
 
-fn list_response(
+/// A list.
+#[derive(Serialize, ToSchema)]
+pub struct List<T> {
+    /// `list`
+    object: &'static str,
+    data: Vec<T>,
+}
+
+fn model_object(name: &str, served: &ServedModel) -> ModelObject {
+    ModelObject { id: name.into(), object: "model", created: served.created, owned_by: "hornbook" }
+}
+
+fn engine_object(name: &str, _: &ServedModel) -> EngineObject {
+    EngineObject { id: name.into(), object: "engine", owner: "hornbook", ready: true }
+}
+
+fn list_response<T: Serialize>(
     app: &AppState,
     context: &RequestContext,
-    to_object: fn(&str, &ServedModel) -> Value,
+    to_object: fn(&str, &ServedModel) -> T,
 ) -> Response {
     let key = context.key();
-    let allowed = |name: &str, served: &ServedModel| {
-        key.as_ref().is_none_or(|key| key.may_use(&[served.name.as_str(), name]))
-    };
-    let names = app.models.names().filter(|(name, served)| allowed(name, served));
-    let data: Vec<Value> = names.map(|(name, served)| to_object(name, served)).collect();
-    json_object(&json!({"object": "list", "data": data}))
+    let names = app.models.names().filter(|(_, served)| app.models.may_use(key.as_deref(), served));
+    let data = names.map(|(name, served)| to_object(name, served)).collect();
+    json_response(to_json(&List { object: "list", data })).into_response()
 }
 
-fn retrieve_response(
+fn retrieve_response<T: Serialize>(
     app: &AppState,
     context: &RequestContext,
     name: &str,
-    to_object: fn(&str, &ServedModel) -> Value,
+    to_object: fn(&str, &ServedModel) -> T,
 ) -> Result<Response, ApiError> {
     let name = app.models.decode_path_name(name);
     let served = app.models.get(&name).ok_or_else(|| ApiError::model_not_found(&name))?;
     app.models.resolve(Some(&name), None, context.key().as_deref())?;
-    Ok(json_object(&to_object(&name, served)))
+    Ok(json_response(to_json(&to_object(&name, served))).into_response())
 }
 
 /// List the models and aliases.
-#[utoipa::path(get, path = "/v1/models",
-    responses((status = 200, description = "All model names and aliases")))]
+#[utoipa::path(get, path = "/v1/models", operation_id = "listModels", tag = "models",
+    responses((status = 200, body = List<ModelObject>, description = "All model names and aliases")))]
 pub async fn list(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
@@ -239,20 +313,23 @@ pub async fn list(
 }
 
 /// Retrieve a model.
-#[utoipa::path(get, path = "/v1/models/{model}",
-    params(("model" = String, Path, description = "The model name")),
+#[utoipa::path(get, path = "/v1/models/{model}", operation_id = "retrieveModel", tag = "models",
+    params(("model" = String, Path, description = "The model name", min_length = 1, max_length = 256)),
     responses(
-        (status = 200, description = "The model"),
-        (status = 404, description = "The model does not exist")))]
+        (status = 200, body = ModelObject, description = "The model"),
+        (status = 400, body = ErrorBody, description = "The name is too long or not UTF-8"),
+        (status = 404, body = ErrorBody, description = "The model does not exist")))]
 pub async fn retrieve(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
-    Path(name): Path<String>,
+    PathName(name): PathName,
 ) -> Result<Response, ApiError> {
     retrieve_response(&app, &context, &name, model_object)
 }
 
-/// Lists the models in the format of the deprecated engines API.
+/// List the models in the format of the deprecated engines API.
+#[utoipa::path(get, path = "/v1/engines", operation_id = "listEngines", tag = "models",
+    responses((status = 200, body = List<EngineObject>, description = "All model names and aliases")))]
 pub async fn list_engines(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
@@ -260,11 +337,17 @@ pub async fn list_engines(
     list_response(&app, &context, engine_object)
 }
 
-/// Retrieves a model in the format of the deprecated engines API.
+/// Retrieve a model in the format of the deprecated engines API.
+#[utoipa::path(get, path = "/v1/engines/{engine}", operation_id = "retrieveEngine", tag = "models",
+    params(("engine" = String, Path, description = "The model name", min_length = 1, max_length = 256)),
+    responses(
+        (status = 200, body = EngineObject, description = "The model"),
+        (status = 400, body = ErrorBody, description = "The name is too long or not UTF-8"),
+        (status = 404, body = ErrorBody, description = "The model does not exist")))]
 pub async fn retrieve_engine(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
-    Path(name): Path<String>,
+    PathName(name): PathName,
 ) -> Result<Response, ApiError> {
     retrieve_response(&app, &context, &name, engine_object)
 }

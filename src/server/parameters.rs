@@ -2,6 +2,7 @@
 
 use super::error::ApiError;
 use super::middleware::random_u64;
+use crate::Hornbook;
 use crate::generate::Options;
 use crate::sampling::SamplingParams;
 use serde::Deserialize;
@@ -13,6 +14,10 @@ use utoipa::ToSchema;
 const MAX_N: usize = 128;
 /// Maximum number of stop strings.
 const MAX_STOP: usize = 4;
+/// Maximum number of bad words.
+const MAX_BAD_WORDS: usize = 256;
+/// Maximum length of a bad word.
+const MAX_BAD_WORD_BYTES: usize = 128;
 
 /// The shared fields. All may be absent or null, which is the same.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -52,8 +57,17 @@ pub struct Parameters {
     repetition_penalty: Option<f32>,
     /// Hornbook extension: no n-gram of this size occurs twice.
     no_repeat_ngram_size: Option<i64>,
-    /// Hornbook extension: minimum number of tokens before end-of-text may be generated.
+    /// Hornbook extension: minimum number of tokens before end-of-text or one of `stop_token_ids` may be
+    /// generated.
     min_tokens: Option<i64>,
+    /// Hornbook extension: token ids at which generation ends, as at end-of-text; their text is not returned.
+    stop_token_ids: Option<Vec<u32>>,
+    /// Hornbook extension: end-of-text is never generated, so that `max_tokens` tokens are.
+    ignore_eos: Option<bool>,
+    /// Hornbook extension: the only token ids that may be generated.
+    allowed_token_ids: Option<Vec<u32>>,
+    /// Hornbook extension: up to 256 words or phrases that are never generated.
+    bad_words: Option<Vec<String>>,
 }
 
 /// The `stream_options` field.
@@ -111,6 +125,15 @@ fn out_of_range(name: &str, found: impl std::fmt::Display, expected: impl std::f
     ApiError::invalid_param(name, format!("found {found}, expected {expected}"))
 }
 
+/// Returns the token ids of a field.
+fn token_ids(name: &str, ids: Option<&[u32]>, vocab_size: usize) -> Result<Vec<u32>, ApiError> {
+    let ids = ids.unwrap_or_default();
+    match ids.iter().find(|&&id| id as usize >= vocab_size) {
+        Some(id) => Err(out_of_range(name, id, format!("a token id from 0 to {}", vocab_size - 1))),
+        None => Ok(ids.to_vec()),
+    }
+}
+
 impl Parameters {
     /// Returns the maximum number of tokens, and the name of the field that sets it.
     pub fn max_tokens(&self) -> Result<(Option<usize>, &'static str), ApiError> {
@@ -143,13 +166,14 @@ impl Parameters {
     /// Returns the generation options, with `max_tokens` already resolved and `default` for absent fields.
     ///
     /// # Errors
-    /// 400 for a field that is out of range.
+    /// 400 for a field that is out of range, and for `bad_words` without a tokenizer.
     pub fn options(
         &self,
         default: SamplingParams,
-        vocab_size: usize,
+        hornbook: &Hornbook,
         max_tokens: usize,
     ) -> Result<Options, ApiError> {
+        let vocab_size = hornbook.config().vocab_size;
         let float_in_range = |name: &str, value: Option<f32>, default: f32, from: f32, to: f32| match value {
             None => Ok(default),
             Some(value) if (from..=to).contains(&value) => Ok(value),
@@ -160,7 +184,7 @@ impl Parameters {
             top_p: float_in_range("top_p", self.top_p, default.top_p, 0.0, 1.0)?,
             presence_penalty: float_in_range("presence_penalty", self.presence_penalty, 0.0, -2.0, 2.0)?,
             frequency_penalty: float_in_range("frequency_penalty", self.frequency_penalty, 0.0, -2.0, 2.0)?,
-            logit_bias: self.logit_bias(vocab_size)?,
+            logit_bias: self.logit_bias(hornbook)?,
             // Without a seed, a random one; a negative seed is reinterpreted as unsigned.
             seed: self.seed.map_or_else(random_u64, |seed| seed as u64),
             top_k: integer_in_range("top_k", self.top_k.filter(|k| *k != -1), 0..=usize::MAX)?
@@ -174,14 +198,73 @@ impl Parameters {
                 0..=usize::MAX,
             )?
             .unwrap_or(default.no_repeat_ngram_size),
-            min_tokens: integer_in_range("min_tokens", self.min_tokens, 0..=usize::MAX)?
-                .unwrap_or(default.min_tokens),
-            stop_ids: vec![],
+            min_tokens: self.min_tokens()?,
+            stop_ids: token_ids("stop_token_ids", self.stop_token_ids.as_deref(), vocab_size)?,
+            bad_words_ids: self.bad_words_ids(hornbook)?,
+            allowed_ids: self.allowed_ids(vocab_size)?,
         };
         Ok(Options { sampling, max_tokens: Some(max_tokens), stop: self.stop()?, ..Options::default() })
     }
 
-    fn logit_bias(&self, vocab_size: usize) -> Result<Vec<(u32, f32)>, ApiError> {
+    fn min_tokens(&self) -> Result<usize, ApiError> {
+        let min_tokens = integer_in_range("min_tokens", self.min_tokens, 0..=usize::MAX)?.unwrap_or(0);
+        match self.max_tokens()? {
+            (Some(max_tokens), name) if min_tokens > max_tokens => {
+                Err(out_of_range("min_tokens", min_tokens, format!("at most {name}, which is {max_tokens}")))
+            }
+            _ => Ok(min_tokens),
+        }
+    }
+
+    fn allowed_ids(&self, vocab_size: usize) -> Result<Vec<u32>, ApiError> {
+        let ids = token_ids("allowed_token_ids", self.allowed_token_ids.as_deref(), vocab_size)?;
+        match self.allowed_token_ids.is_some() && ids.is_empty() {
+            true => Err(out_of_range("allowed_token_ids", "an empty list", "at least one token id")),
+            false => Ok(ids),
+        }
+    }
+
+    /// Returns the token ids of each bad word at the start of a text and, as vLLM does, after a space, if
+    /// that makes another token of its beginning.
+    fn bad_words_ids(&self, hornbook: &Hornbook) -> Result<Vec<Vec<u32>>, ApiError> {
+        let words = self.bad_words.as_deref().unwrap_or_default();
+        if words.is_empty() {
+            return Ok(vec![]);
+        }
+        if words.len() > MAX_BAD_WORDS {
+            let expected = format!("at most {MAX_BAD_WORDS}");
+            return Err(out_of_range("bad_words", format!("{} words", words.len()), expected));
+        }
+        let Some(tokenizer) = hornbook.try_tokenizer() else {
+            let message = "the model has no tokenizer; use logit_bias with token ids instead";
+            return Err(ApiError::invalid_param("bad_words", message));
+        };
+        let mut sequences = vec![];
+        for (i, word) in words.iter().enumerate() {
+            let (name, word) = (format!("bad_words[{i}]"), word.trim_start());
+            if word.is_empty() || word.len() > MAX_BAD_WORD_BYTES {
+                let expected = format!("a word of 1 to {MAX_BAD_WORD_BYTES} bytes");
+                return Err(out_of_range(&name, format!("{} bytes", word.len()), expected));
+            }
+            let encode = |text: &str| {
+                tokenizer
+                    .encode(text, false)
+                    .map_err(|error| ApiError::invalid_param(&name, error.to_string()))
+            };
+            let (at_start, after_space) = (encode(word)?, encode(&format!(" {word}"))?);
+            if after_space.len() == at_start.len() && after_space[0] != at_start[0] {
+                sequences.push(after_space);
+            }
+            sequences.push(at_start);
+        }
+        Ok(sequences)
+    }
+
+    fn logit_bias(&self, hornbook: &Hornbook) -> Result<Vec<(u32, f32)>, ApiError> {
+        let vocab_size = hornbook.config().vocab_size;
+        let ignored_eos = hornbook.stop_ids().iter().filter(|_| self.ignore_eos == Some(true));
+        let no_eos =
+            ignored_eos.filter(|&&id| (id as usize) < vocab_size).map(|&id| Ok((id, f32::NEG_INFINITY)));
         let biases = self.logit_bias.iter().flatten().map(|(id, &bias)| {
             let token_id = id.parse().ok().filter(|&id: &u32| (id as usize) < vocab_size);
             let Some(token_id) = token_id else {
@@ -197,7 +280,7 @@ impl Parameters {
                 )),
             }
         });
-        biases.collect()
+        biases.chain(no_eos).collect()
     }
 
     fn stop(&self) -> Result<Vec<String>, ApiError> {
@@ -225,8 +308,22 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
+    #[derive(Debug, Deserialize)]
+    struct TestRequest {
+        #[serde(flatten)]
+        parameters: Parameters,
+    }
+
+    impl super::super::json::RequestBody for TestRequest {}
+
     fn parameters(value: Value) -> Parameters {
         super::super::json::from_value(&value).unwrap()
+    }
+
+    /// A model with token ids from 0 to 96 and without a tokenizer.
+    fn options(parameters: &Parameters, max_tokens: usize) -> Result<Options, ApiError> {
+        let hornbook = Hornbook::open("tests/data/tiny-gelu-new").unwrap();
+        parameters.options(SamplingParams::default(), &hornbook, max_tokens)
     }
 
     fn error_message(value: Value) -> String {
@@ -235,7 +332,7 @@ mod tests {
             .max_tokens()
             .and_then(|_| parameters.n())
             .and_then(|_| parameters.response_mode())
-            .and_then(|_| parameters.options(SamplingParams::default(), 10, 1))
+            .and_then(|_| options(&parameters, 1))
             .unwrap_err();
         let error: Value = serde_json::from_str(&error.json()).unwrap();
         let (message, param) =
@@ -255,7 +352,7 @@ mod tests {
         ] {
             assert_eq!((parameters.n().unwrap(), parameters.max_tokens().unwrap().0), (1, None));
             assert_eq!(parameters.response_mode().unwrap(), ResponseMode::Complete);
-            let options = parameters.options(SamplingParams::default(), 10, 7).unwrap();
+            let options = options(&parameters, 7).unwrap();
             let seed = options.sampling.seed;
             assert_eq!(options.sampling, SamplingParams { seed, ..SamplingParams::default() });
             assert_eq!((options.max_tokens, options.stop.len()), (Some(7), 0));
@@ -270,7 +367,7 @@ mod tests {
             "max_tokens": 3, "max_completion_tokens": 5, "logit_bias": {"9": -100}, "top_k": 4}));
         assert_eq!(parameters.max_tokens().unwrap(), (Some(5), "max_completion_tokens"));
         assert_eq!(parameters.response_mode().unwrap(), ResponseMode::Stream { include_usage: true });
-        let options = parameters.options(SamplingParams::default(), 10, 7).unwrap();
+        let options = options(&parameters, 7).unwrap();
         assert_eq!((options.sampling.temperature, options.sampling.seed), (0.0, u64::MAX));
         assert_eq!((options.sampling.logit_bias, options.stop), (vec![(9, -100.0)], vec!["x".to_string()]));
         assert_eq!((options.sampling.top_p, options.sampling.top_k), (0.5, 4));
@@ -291,8 +388,8 @@ mod tests {
         assert!(error_message(json!({"top_p": -0.1})).starts_with("top_p"));
         assert!(error_message(json!({"frequency_penalty": 3})).starts_with("frequency_penalty"));
         assert!(
-            error_message(json!({"logit_bias": {"10": 1}}))
-                .contains("token '10', expected a token id from 0 to 9")
+            error_message(json!({"logit_bias": {"97": 1}}))
+                .contains("token '97', expected a token id from 0 to 96")
         );
         assert!(error_message(json!({"logit_bias": {"a": 1}})).contains("token 'a'"));
         assert!(error_message(json!({"logit_bias": {"1": 101}})).contains("found 101 for token 1"));
@@ -305,5 +402,37 @@ mod tests {
             error_message(json!({"stream_options": {"include_usage": true}})).starts_with("stream_options")
         );
         assert!(error_message(json!({"top_k": -2})).starts_with("top_k"));
+        for (body, message) in [
+            (json!({"stop_token_ids": [97]}), "stop_token_ids: found 97, expected a token id from 0 to 96"),
+            (
+                json!({"allowed_token_ids": [1, 99]}),
+                "allowed_token_ids: found 99, expected a token id from 0 to 96",
+            ),
+            (
+                json!({"allowed_token_ids": []}),
+                "allowed_token_ids: found an empty list, expected at least one",
+            ),
+            (json!({"bad_words": ["x"]}), "bad_words: the model has no tokenizer"),
+            (json!({"bad_words": vec!["x"; 257]}), "bad_words: found 257 words, expected at most 256"),
+            (
+                json!({"min_tokens": 4, "max_tokens": 3}),
+                "min_tokens: found 4, expected at most max_tokens, which",
+            ),
+        ] {
+            assert!(error_message(body.clone()).starts_with(message), "{}", error_message(body));
+        }
+    }
+
+    #[test]
+    fn extensions_reach_the_options() {
+        let body = json!({"stop_token_ids": [4.0, 2], "ignore_eos": true, "allowed_token_ids": [1],
+            "min_tokens": 3, "max_tokens": 3, "min_p": 0.25, "typical_p": 0.5, "repetition_penalty": 2,
+            "logit_bias": {"1": 2}, "bad_words": []});
+        let parsed = super::super::json::parse::<TestRequest>(body.to_string().as_bytes()).unwrap();
+        let sampling = options(&parsed.parameters, 3).unwrap().sampling;
+        assert_eq!((&sampling.stop_ids[..], &sampling.allowed_ids[..]), (&[4, 2][..], &[1][..]));
+        assert_eq!(sampling.logit_bias, [(1, 2.0), (50, f32::NEG_INFINITY)]);
+        assert_eq!((sampling.min_p, sampling.typical_p, sampling.repetition_penalty), (0.25, 0.5, 2.0));
+        assert_eq!(sampling.min_tokens, 3);
     }
 }

@@ -31,12 +31,15 @@ pub enum Prompts {
 }
 
 /// A tokenized prompt.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Prompt {
     /// Token ids; empty for the beginning of a text.
     pub ids: Vec<u32>,
-    /// The text; empty if the model has no tokenizer.
+    /// The text of its complete characters; empty if the model has no tokenizer.
     pub text: String,
+    /// The replacement of a last character that the ids end inside. If tokens follow, they may complete it:
+    /// it is part of their text.
+    pub incomplete: String,
 }
 
 impl Prompt {
@@ -98,7 +101,7 @@ fn encode_text(served: &ServedModel, text: String, param: &str) -> Result<Prompt
     }
     let ids = tokenizer.encode(&text, text == END_OF_TEXT);
     let ids = ids.map_err(|error| ApiError::invalid_param(param, error.to_string()))?;
-    Ok(Prompt { ids, text })
+    Ok(Prompt { ids, text, incomplete: String::new() })
 }
 
 fn check_ids(served: &ServedModel, ids: Vec<u32>, param: &str) -> Result<Prompt, ApiError> {
@@ -113,6 +116,7 @@ fn check_ids(served: &ServedModel, ids: Vec<u32>, param: &str) -> Result<Prompt,
     if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
         return Err(ApiError::invalid_param(param, crate::Error::TokenId { id, vocab_size }.to_string()));
     }
-    let text = served.hornbook().try_tokenizer().map_or_else(String::new, |t| t.decode(&ids));
-    Ok(Prompt { ids, text })
+    let decoded = served.hornbook().try_tokenizer().map(|tokenizer| tokenizer.decode_complete(&ids));
+    let (text, incomplete) = decoded.map_or_else(Default::default, |(text, mut rest)| (text, rest.finish()));
+    Ok(Prompt { ids, text, incomplete })
 }

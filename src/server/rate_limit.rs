@@ -1,5 +1,6 @@
 //! Rate limits: per key, one token bucket for requests and one for tokens. Each holds one minute's quota and
-//! refills at a constant rate.
+//! refills at a constant rate. So a full bucket may be used at once, as a burst, and no minute has more than
+//! the limit plus one such burst.
 
 use super::error::ApiError;
 use super::keys::Key;
@@ -66,6 +67,14 @@ pub struct BucketState {
     pub remaining: u64,
     /// Time until it is full.
     pub reset: Duration,
+}
+
+impl BucketState {
+    /// Returns the item of the `ratelimit-policy` header (draft-ietf-httpapi-ratelimit-headers).
+    pub fn policy(&self, resource: &str) -> String {
+        let limit = self.limit;
+        format!("\"{resource}\";q={limit};w=60;burst={limit};comment=\"token bucket\"")
+    }
 }
 
 /// Tokens reserved for a request until its actual usage is known.
@@ -189,6 +198,21 @@ mod tests {
         assert_eq!((state.limit, state.remaining), (100, 50));
         assert!((state.reset.as_secs_f64() - 30.0).abs() < 0.1, "{state:?}");
         assert_eq!(bucket.state(100, after(start, 600.0)).remaining, 100);
+    }
+
+    #[test]
+    fn no_minute_has_more_than_limit_plus_burst() {
+        let (mut bucket, start) = (TokenBucket::default(), Instant::now());
+        let accepted: Vec<f64> = (0..3000)
+            .map(|i| f64::from(i) / 10.0)
+            .filter(|&seconds| bucket.take(1, 30, after(start, seconds)).is_ok())
+            .collect();
+        let max =
+            accepted.iter().map(|from| accepted.iter().filter(|&t| (*from..from + 60.0).contains(t)).count());
+        assert_eq!(max.max(), Some(59)); // 30 at once, then one every two seconds
+        assert_eq!(accepted.len(), 30 + 149);
+        let policy = bucket.state(30, start).policy("requests");
+        assert_eq!(policy, r#""requests";q=30;w=60;burst=30;comment="token bucket""#);
     }
 
     #[test]

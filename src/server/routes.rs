@@ -3,42 +3,25 @@
 use super::access::origin_is_allowed;
 use super::{AppState, chat, completions, embeddings, metrics, middleware, models, tokenize};
 use axum::Router;
-use axum::http::{HeaderValue, Method, Uri};
+use axum::extract::State;
+use axum::http::{HeaderValue, Method, Request, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::json;
 use std::sync::Arc;
 use tower_http::cors::{AllowHeaders, AllowOrigin, AllowPrivateNetwork, CorsLayer, ExposeHeaders};
-use utoipa::OpenApi;
-
-/// The OpenAPI description served at `/openapi.json`.
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "Hornbook", description = "OpenAI-compatible API for GPT-2 models."),
-    paths(
-        completions::create,
-        chat::create,
-        embeddings::create,
-        models::list,
-        models::retrieve,
-        tokenize::tokenize,
-        tokenize::detokenize,
-        metrics::export,
-        health
-    )
-)]
-pub(super) struct ApiDescription;
+use utoipa::ToSchema;
 
 /// Returns the router with all routes and middleware.
 pub fn router(app: Arc<AppState>) -> Router {
-    let description = ApiDescription::openapi().to_json().unwrap_or_default();
     Router::new()
         .route("/completions", post(completions::create))
         .route("/chat/completions", post(chat::create))
         .route("/embeddings", post(embeddings::create))
         .route("/models", get(models::list))
-        .route("/models/{*model}", get(models::retrieve)) // model names may contain slashes
+        // Model names may contain slashes. Deletion is a route of OpenAI's that is not there.
+        .route("/models/{*model}", get(models::retrieve).delete(middleware::not_found))
         .route("/engines", get(models::list_engines))
         .route("/engines/{engine}", get(models::retrieve_engine))
         .route("/engines/{engine}/completions", post(completions::create))
@@ -48,7 +31,7 @@ pub fn router(app: Arc<AppState>) -> Router {
         .route("/detokenize", post(tokenize::detokenize))
         .route("/metrics", get(metrics::export))
         .route("/health", get(health))
-        .route("/openapi.json", get(async || super::response::json_response(description)))
+        .route("/openapi.json", get(openapi))
         .fallback(middleware::not_found)
         .method_not_allowed_fallback(middleware::method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&app), middleware::authorize))
@@ -58,12 +41,27 @@ pub fn router(app: Arc<AppState>) -> Router {
 }
 
 /// Report whether the server is ready.
-#[utoipa::path(get, path = "/health", responses(
-    (status = 200, description = "The server accepts requests"),
-    (status = 503, description = "The server is loading its models or shutting down")))]
-async fn health() -> Response {
+#[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "server", responses(
+    (status = 200, body = Health, description = "The server accepts requests")))]
+pub async fn health() -> Response {
     // If the server is not ready, the request was already rejected with 503.
     super::response::json_object(&json!({"status": "ok"}))
+}
+
+/// The answer of `/health`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub struct Health {
+    /// `ok`
+    status: &'static str,
+}
+
+/// Retrieve this description of the API.
+#[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "server", responses(
+    (status = 200, body = serde_json::Value, description = "The description, in OpenAPI 3.1")))]
+pub async fn openapi(State(app): State<Arc<AppState>>) -> Response {
+    let configs = app.models.served().iter().map(|served| served.config());
+    super::response::json_object(&super::openapi::description(configs))
 }
 
 /// Returns a CORS layer that allows loopback origins and the configured ones.
@@ -71,7 +69,7 @@ fn cors_layer(allowed: Vec<String>) -> CorsLayer {
     let is_allowed = move |origin: &HeaderValue, _: &axum::http::request::Parts| {
         origin.to_str().is_ok_and(|origin| origin_is_allowed(origin, &allowed))
     };
-    let names = ["x-request-id", "openai-processing-ms", "retry-after", "retry-after-ms"];
+    let names = ["x-request-id", "openai-processing-ms", "retry-after", "retry-after-ms", "ratelimit-policy"];
     let rate_limits = ["limit", "remaining", "reset"]
         .into_iter()
         .flat_map(|field| ["requests", "tokens"].map(|resource| format!("x-ratelimit-{field}-{resource}")));
@@ -83,6 +81,24 @@ fn cors_layer(allowed: Vec<String>) -> CorsLayer {
         .allow_headers(AllowHeaders::mirror_request()) // Authorization and the clients' x-stainless-*
         .expose_headers(ExposeHeaders::list(exposed.filter_map(|name| name.try_into().ok())))
         .max_age(std::time::Duration::from_secs(3600))
+}
+
+/// The path as the client wrote it, before normalization.
+#[derive(Clone)]
+pub struct WrittenPath(String);
+
+/// Normalizes the path of a request; what the client wrote is kept as [`WrittenPath`].
+pub fn normalize_request<B>(request: &mut Request<B>) {
+    let written = WrittenPath(request.uri().path().to_string());
+    request.extensions_mut().insert(written);
+    if let Some(uri) = normalize_path(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+}
+
+/// Returns the path of a request as the client wrote it.
+pub fn written_path<B>(request: &Request<B>) -> &str {
+    request.extensions().get::<WrittenPath>().map_or(request.uri().path(), |WrittenPath(path)| path)
 }
 
 /// Returns the URI with its path normalized: without the `/v1` prefix and empty segments, so `/v1//engines/`

@@ -49,7 +49,10 @@ impl Submission {
             phase: app.phase.clone(),
             param,
         };
-        submission.submit_waiting().map_err(|error| ApiError::from_submit_error(error, param))?;
+        submission.submit_waiting().map_err(|error| match error {
+            SubmitError::QueueFull => ApiError::queue_full(served.engine.retry_delay()),
+            error => ApiError::from_submit_error(error, param),
+        })?;
         Ok(submission)
     }
 

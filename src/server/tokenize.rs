@@ -4,12 +4,11 @@ use super::AppState;
 use super::error::ApiError;
 use super::json::{Json, RequestBody};
 use super::request_context::RequestContext;
-use super::response::json_object;
+use super::response::{json_response, to_json};
 use axum::Extension;
 use axum::extract::State;
-use axum::response::Response;
-use serde::Deserialize;
-use serde_json::json;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
@@ -37,13 +36,32 @@ pub struct DetokenizeRequest {
     tokens: Option<Vec<u32>>,
 }
 
+/// The tokens of a text.
+#[derive(Serialize, ToSchema)]
+pub struct Tokens {
+    /// Number of tokens.
+    count: usize,
+    /// Context length of the model.
+    max_model_len: usize,
+    /// The token ids.
+    tokens: Vec<u32>,
+}
+
+/// The text of tokens, under vLLM's name and llama.cpp's.
+#[derive(Serialize, ToSchema)]
+pub struct Text<'a> {
+    /// The text.
+    prompt: &'a str,
+    /// The text.
+    content: &'a str,
+}
+
 impl RequestBody for TokenizeRequest {}
 impl RequestBody for DetokenizeRequest {}
 
 /// Tokenize a text.
-#[utoipa::path(post, path = "/tokenize", request_body = TokenizeRequest,
-    responses((status = 200,
-        description = "`tokens`, their `count`, and the context length as `max_model_len`")))]
+#[utoipa::path(post, path = "/tokenize", operation_id = "tokenize", tag = "tokens",
+    request_body = TokenizeRequest, responses((status = 200, body = Tokens, description = "The token ids")))]
 pub async fn tokenize(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
@@ -65,12 +83,12 @@ pub async fn tokenize(
         tokenizer.encode(&text, special).map_err(|error| ApiError::invalid_param("prompt", error.to_string()))
     });
     let tokens = encoded.await?;
-    Ok(json_object(&json!({"count": tokens.len(), "max_model_len": max_model_len, "tokens": tokens})))
+    Ok(json_response(to_json(&Tokens { count: tokens.len(), max_model_len, tokens })).into_response())
 }
 
 /// Decode token ids.
-#[utoipa::path(post, path = "/detokenize", request_body = DetokenizeRequest,
-    responses((status = 200, description = "The text, as `prompt` and `content`")))]
+#[utoipa::path(post, path = "/detokenize", operation_id = "detokenize", tag = "tokens",
+    request_body = DetokenizeRequest, responses((status = 200, body = Text, description = "The text")))]
 pub async fn detokenize(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
@@ -87,5 +105,5 @@ pub async fn detokenize(
         return Err(ApiError::invalid_param("tokens", crate::Error::TokenId { id, vocab_size }.to_string()));
     }
     let text = tokenizer.decode(&tokens);
-    Ok(json_object(&json!({"prompt": text, "content": text})))
+    Ok(json_response(to_json(&Text { prompt: &text, content: &text })).into_response())
 }

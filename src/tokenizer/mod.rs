@@ -198,8 +198,16 @@ impl Tokenizer {
     /// Decodes token ids to text: concatenates their bytes and replaces invalid UTF-8 with U+FFFD. Special
     /// tokens give their names; ids outside the vocabulary give nothing.
     pub fn decode(&self, ids: &[u32]) -> String {
+        let (text, mut rest) = self.decode_complete(ids);
+        text + &rest.finish()
+    }
+
+    /// Decodes the complete characters of token ids, and returns the decoder for the tokens that follow: it
+    /// holds the first bytes of a character that the ids end inside.
+    pub fn decode_complete(&self, ids: &[u32]) -> (String, Utf8Decoder) {
         let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes(id)).copied().collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+        let mut decoder = Utf8Decoder::new();
+        (decoder.push(&bytes), decoder)
     }
 
     /// The bytes of a token; empty for an id outside the vocabulary.

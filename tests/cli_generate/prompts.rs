@@ -89,3 +89,34 @@ fn generation_stops_at_context_end_with_one_note() {
     ];
     assert_eq!(json(&args)["usage"]["total_tokens"], 96);
 }
+
+#[test]
+fn prompt_that_ends_inside_a_character_is_joined_with_the_completion() {
+    let model = hornbook::Hornbook::open("fable").unwrap();
+    let tokenizer = model.tokenizer().unwrap();
+    let id = |byte: u8| (0..4096).find(|&id| tokenizer.token_bytes(id) == [byte]).unwrap();
+    let emoji: Vec<u32> = "😀".bytes().map(id).collect();
+    let (prompt, bias) = (comma_separated(&emoji[..3]), format!("{}=1000", emoji[3]));
+    let args = ["--prompt-ids", &prompt, "--logit-bias", &bias, "--max-tokens", "1", "--echo"];
+    assert_eq!(stdout_of(&mut generate(&args)), "😀\n");
+    assert_eq!(stdout_of(generate(&args).args(["--beams", "2"])), "😀\n");
+    let choice = json(&[&args[..], &["--logprobs", "0"]].concat())["choices"][0].clone();
+    assert_eq!(choice["text"], "😀");
+    assert_eq!(choice["logprobs"]["text_offset"], serde_json::json!([0, 1, 1, 1]));
+    // Without a token that completes it, it is replaced.
+    let args = ["--prompt-ids", &prompt, "--max-tokens", "0", "--echo"];
+    assert_eq!(stdout_of(&mut generate(&args)), "\u{fffd}\n");
+    assert_eq!(stdout_of(generate(&args).args(["--beams", "2"])), "\u{fffd}\n");
+}
+
+#[test]
+fn empty_prompt_has_offsets_from_zero() {
+    for echo in [&[][..], &["--echo"]] {
+        let args = ["", "--logprobs", "0", "--max-tokens", "2", "--seed", "1"];
+        let logprobs = json(&[&args[..], echo].concat())["choices"][0]["logprobs"].clone();
+        assert_eq!(
+            (&logprobs["text_offset"][0], logprobs["tokens"].as_array().unwrap().len()),
+            (&0.into(), 2)
+        );
+    }
+}

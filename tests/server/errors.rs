@@ -134,7 +134,7 @@ fn error_constructors_have_their_statuses_and_never_409() {
     let errors = [
         (ApiError::invalid("x"), 400),
         (ApiError::invalid_param("n", "x"), 400),
-        (ApiError::unsupported_param("n"), 400),
+        (ApiError::unsupported_param("n", None), 400),
         (ApiError::context_length_exceeded("prompt", 1, 1, 1), 400),
         (ApiError::unauthorized("x"), 401),
         (ApiError::not_found("GET", "/"), 404),

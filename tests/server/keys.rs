@@ -70,6 +70,7 @@ fn reached_rate_limit_is_429_with_retry_delay() {
         ("2", "1")
     );
     assert!(first.header("x-ratelimit-reset-requests").ends_with('s'));
+    assert_eq!(first.header("ratelimit-policy"), r#""requests";q=2;w=60;burst=2;comment="token bucket""#);
     assert!(first.headers.get("x-ratelimit-limit-tokens").is_none());
     server.post("/v1/completions", tiny_request()).ok();
     let third = server.post("/v1/completions", tiny_request());
@@ -139,4 +140,46 @@ fn non_loopback_address_requires_keys_or_no_auth() {
     let missing =
         start(ServerOptions { key_file: Some("/no/such/keys.toml".into()), ..all_interfaces }).unwrap_err();
     assert!(missing.to_string().starts_with("/no/such/keys.toml: cannot read"), "{missing}");
+}
+
+#[test]
+fn limited_key_reaches_no_other_model_by_any_name() {
+    let limited = |models: &[&str]| Key {
+        models: Some(models.iter().map(|name| name.to_string()).collect()),
+        ..Key::named(models[0])
+    };
+    let (_folder, path, keys) =
+        create_keys(&[limited(&["gpt2"]), limited(&["alias"]), limited(&["tiny-gelu-new"])]);
+    let start = |models: &[&str]| {
+        serve(models, |options| {
+            options.key_file = Some(path.clone());
+            options.aliases = vec![("alias".into(), "fable".into())];
+        })
+    };
+    // The only model answers to any name, but not to a key that is limited to a model that is not served.
+    let mut server = start(&["fable"]).with_key(&keys[0]);
+    for model in [json!("gpt2"), json!("fable"), json!("alias"), json!("other"), Value::Null] {
+        let body = json!({"model": model, "prompt": "A", "max_tokens": 1});
+        assert_eq!(server.post("/v1/completions", body).error().3.as_deref(), Some("model_not_found"));
+        let body = json!({"model": model, "prompt": "A"});
+        assert_eq!(server.post("/tokenize", body).error().0, 404);
+    }
+    for path in ["/v1/engines/gpt2/completions", "/engines/fable/embeddings"] {
+        let body = json!({"prompt": "A", "input": "A", "max_tokens": 1});
+        assert!([400, 404].contains(&server.post(path, body).error().0), "{path}");
+    }
+    assert_eq!(server.get("/v1/models").ok()["data"], json!([]));
+    assert_eq!(server.get("/v1/models/gpt2").error().0, 404);
+    // A key that is limited to an alias may use its model.
+    server = server.with_key(&keys[1]);
+    for model in ["alias", "fable"] {
+        server.post("/v1/completions", json!({"model": model, "prompt": "A", "max_tokens": 1})).ok();
+        server.get(&format!("/v1/models/{model}")).ok();
+    }
+    let server = start(&["fable", "tiny-gelu-new"]).with_key(&keys[2]);
+    for model in ["fable", "alias", "other"] {
+        let body = json!({"model": model, "prompt": [1], "max_tokens": 1});
+        assert_eq!(server.post("/v1/completions", body).error().0, 404, "{model}");
+    }
+    server.post("/v1/completions", tiny_request()).ok();
 }

@@ -150,3 +150,69 @@ fn logprobs_are_before_temperature_and_filters() {
     let name = hornbook::generate::completion::token_name(hornbook.try_tokenizer(), best[0].0);
     assert_eq!(logprobs["top_logprobs"][0][&name].as_f64().unwrap() as f32, best[0].1);
 }
+
+/// Returns the ids of fable's tokens of one byte each.
+fn byte_ids(tokenizer: &hornbook::tokenizer::Tokenizer, bytes: &[u8]) -> Vec<u32> {
+    let id = |&byte: &u8| (0..4096).find(|&id| tokenizer.token_bytes(id) == [byte]).unwrap();
+    bytes.iter().map(id).collect()
+}
+
+#[test]
+fn prompt_that_ends_inside_a_character_is_joined_with_the_completion() {
+    let server = fable();
+    let hornbook = open("fable");
+    let tokenizer = hornbook.tokenizer().unwrap();
+    let emoji = "😀".as_bytes();
+    // The character is completed, still incomplete at the end, or broken off by another.
+    for (n, next) in [(3, 3), (2, 2), (2, 0)] {
+        let prompt = [byte_ids(tokenizer, b"a"), byte_ids(tokenizer, &emoji[..n])].concat();
+        let next = byte_ids(tokenizer, &emoji[next..=next])[0];
+        for max_tokens in [1, 0] {
+            let ids = [&prompt[..], &[next][..max_tokens]].concat();
+            let text = tokenizer.decode(&ids);
+            let mut body = json!({"prompt": prompt, "echo": true, "logprobs": 0, "max_tokens": max_tokens,
+                "allowed_token_ids": [next]});
+            let choice = server.post("/v1/completions", body.clone()).ok()["choices"][0].clone();
+            assert_eq!(choice["text"], text);
+            let offsets: Vec<usize> =
+                serde_json::from_value(choice["logprobs"]["text_offset"].clone()).unwrap();
+            let expected: Vec<usize> =
+                (0..ids.len()).map(|i| tokenizer.decode(&ids[..i]).chars().count()).collect();
+            assert_eq!(offsets, expected);
+            body["stream"] = json!(true);
+            let events = server.post("/v1/completions", body.clone()).events();
+            let streamed: String =
+                events.iter().filter_map(|event| event["choices"][0]["text"].as_str()).collect();
+            assert_eq!(streamed, text);
+            // Without echo, the completion has what follows the prompt's complete characters.
+            (body["stream"], body["echo"]) = (json!(false), json!(false));
+            let plain = server.post("/v1/completions", body).ok()["choices"][0]["text"].clone();
+            let expected = if max_tokens == 0 { "" } else { text.strip_prefix('a').unwrap() };
+            assert_eq!(plain, expected);
+        }
+    }
+}
+
+#[test]
+fn empty_prompt_has_offsets_from_zero() {
+    let server = fable();
+    for prompt in [json!(""), Value::Null, json!([""])] {
+        for echo in [false, true] {
+            let body = json!({"prompt": prompt, "echo": echo, "logprobs": 0, "max_tokens": 3, "seed": 1});
+            let logprobs = server.post("/v1/completions", body).ok()["choices"][0]["logprobs"].clone();
+            assert_eq!(
+                (&logprobs["text_offset"][0], logprobs["tokens"].as_array().unwrap().len()),
+                (&json!(0), 3)
+            );
+        }
+    }
+}
+
+#[test]
+fn stop_string_completed_by_the_last_flush_is_stop() {
+    let server = fable();
+    let first = byte_ids(open("fable").tokenizer().unwrap(), &"é".as_bytes()[..1])[0];
+    let body = json!({"prompt": "A", "max_tokens": 1, "allowed_token_ids": [first], "stop": "\u{fffd}"});
+    let choice = server.post("/v1/completions", body).ok()["choices"][0].clone();
+    assert_eq!((&choice["text"], &choice["finish_reason"]), (&json!(""), &json!("stop")));
+}

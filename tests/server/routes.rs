@@ -114,3 +114,39 @@ fn openapi_json_describes_the_routes() {
         assert!(description["paths"][path].is_object(), "{path}");
     }
 }
+
+#[test]
+fn missing_route_is_404_that_names_the_path_as_written() {
+    let server = fable();
+    for (method, path) in [
+        ("GET", "/v1/files"),
+        ("GET", "//v1//files"),
+        ("POST", "/v1/responses"),
+        ("POST", "/responses"),
+        ("DELETE", "/v1/models/fable"),
+        ("DELETE", "/v1/models/none"),
+        ("PATCH", "/v1/nothing"),
+    ] {
+        let response = server.raw(&format!("{method} {path}"), "", "");
+        let (status, _, _, code) = response.error();
+        assert_eq!((status, code.as_deref()), (404, Some("unknown_url")), "{method} {path}");
+        let message = response.json()["error"]["message"].clone();
+        assert_eq!(message, format!("Unknown request URL: {method} {path}"));
+    }
+    let response = server.get("/v1/completions");
+    assert_eq!(response.json()["error"]["message"], "Not allowed to GET on /v1/completions");
+}
+
+#[test]
+fn model_name_of_excessive_length_or_encoding_is_refused() {
+    let server = fable();
+    let name = "m".repeat(257);
+    let body = json!({"model": name, "prompt": "A", "max_tokens": 1});
+    assert_eq!(server.post("/v1/completions", body).error().2.as_deref(), Some("model"));
+    let body = json!({"prompt": "A", "max_tokens": 1});
+    let path = format!("/v1/engines/{name}/completions");
+    assert_eq!(server.post(&path, body.clone()).error().2.as_deref(), Some("model"));
+    assert_eq!(server.post("/v1/engines/%ff/completions", body).error().2.as_deref(), Some("model"));
+    assert_eq!(server.get("/v1/models/%ff").error().2.as_deref(), Some("model"));
+    assert_eq!(server.get(&format!("/v1/models/{name}")).error().0, 404);
+}

@@ -11,6 +11,8 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Supported endpoints, without `/v1`.
 const ENDPOINTS: [&str; 3] = ["/completions", "/chat/completions", "/embeddings"];
+/// Maximum length of a custom id.
+const MAX_ID_CHARS: usize = 256;
 /// Maximum number of line numbers listed in an error message.
 const MAX_LISTED_LINES: usize = 5;
 
@@ -87,6 +89,9 @@ fn parse_line(text: &[u8]) -> Result<BatchRequest, String> {
         other => Err(format!("{name}: found {other}, expected a string")),
     };
     let custom_id = text("custom_id")?.clone();
+    if custom_id.chars().count() > MAX_ID_CHARS {
+        return Err(format!("custom_id: found more than {MAX_ID_CHARS} characters, the maximum"));
+    }
     match text("method")?.as_str() {
         "POST" => {}
         other => return Err(format!("method: found {other:?}, expected \"POST\"")),
@@ -138,6 +143,10 @@ mod tests {
         assert_eq!(error("\n \n"), "found no requests, expected one per line");
         assert!(error(&format!("{}\n{{\"custom", request("a"))).starts_with("line 2: not valid JSON (EOF"));
         assert_eq!(error("[1]"), "line 1: custom_id: found null, expected a string");
+        let long = format!("\"{}\"", "b".repeat(257));
+        assert!(
+            error(&replace("\"b\"", &long)).starts_with("line 2: custom_id: found more than 256 characters")
+        );
         assert_eq!(error(&replace("\"b\"", "7")), "line 2: custom_id: found 7, expected a string");
         assert_eq!(
             error(&replace("\"b\"", "\"a\"")),

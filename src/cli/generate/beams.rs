@@ -1,7 +1,7 @@
 //! `--beams`: beam search instead of sampling.
 
 use super::output::Output;
-use super::{Generate, Stats, decode};
+use super::{Generate, Stats, decode_prompt};
 use crate::cli::memory;
 use crate::generate::beam_search;
 use crate::generate::completion::{Choice, Completion};
@@ -40,16 +40,21 @@ impl Generate {
             if index > 0 {
                 output.separator()?;
             }
+            let mut text = beam.text;
+            let (prompt_text, rest) = decode_prompt(hornbook, prompt);
             if self.echo || output.is_terminal() {
                 output.prompt(prompt)?;
+                if beam.ids.is_empty() {
+                    text += &rest;
+                }
             }
             match self.output.is_text() {
-                true => output.text(&beam.text)?,
+                true => output.text(&text)?,
                 false => output.ids(&beam.ids)?,
             }
-            output.end(&beam.text)?;
+            output.end(&text)?;
             choices.push(Choice {
-                text: if self.echo { decode(hornbook, prompt) + &beam.text } else { beam.text },
+                text: if self.echo { prompt_text + &text } else { text },
                 index,
                 logprobs: None,
                 finish_reason: Some(beam.finish_reason),

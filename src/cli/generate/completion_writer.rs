@@ -3,7 +3,7 @@
 use super::before_after::BeforeAfter;
 use super::completion_source::CompletionSource;
 use super::output::{self, Output};
-use super::{Generate, INTERRUPTED, Stats, decode};
+use super::{Generate, INTERRUPTED, Stats, decode_prompt};
 use crate::generate::completion::{Choice, Completion, Logprobs, TextOffsets};
 use crate::generate::{ContextPolicy, FinishReason, Options};
 use crate::model::{Observer, Session};
@@ -43,7 +43,7 @@ impl<'a> CompletionWriter<'a> {
         let options = args.options(hornbook);
         let plan = hornbook.plan(user_prompt, &options)?;
         let prompt_tokens = plan.prompt().len();
-        let prompt_logprobs = prompt_logprobs(args, hornbook, plan.prompt(), &options, observer)?;
+        let prompt_logprobs = prompt_logprobs(args, hornbook, user_prompt, &options, observer)?;
         Ok(Self {
             args,
             options,
@@ -120,6 +120,11 @@ impl<'a> CompletionWriter<'a> {
                 break;
             }
         }
+        let (prompt_text, rest) = decode_prompt(self.hornbook, self.user_prompt);
+        if self.args.echo && ids.is_empty() {
+            output.text(&rest)?;
+            text += &rest;
+        }
         output.end(&text)?;
         if let (Some(logprobs), false) = (&logprobs, self.args.json) {
             output::print_logprobs(logprobs);
@@ -128,7 +133,7 @@ impl<'a> CompletionWriter<'a> {
         self.print_context_note(ids.len(), finish_reason);
         self.print_cut_note(&text, ids.len(), finish_reason);
         if self.args.echo {
-            text = decode(self.hornbook, self.user_prompt) + &text;
+            text = prompt_text + &text;
         }
         Ok(Choice { text, index, logprobs, finish_reason: Some(finish_reason), token_ids: Some(ids) })
     }
@@ -194,7 +199,8 @@ fn prompt_logprobs(
         }
         return Ok((Some(logprobs), offsets));
     }
-    logprobs.push(tokenizer, prompt[0], None, &mut offsets);
+    let Some(&first) = prompt.first() else { return Ok((Some(logprobs), offsets)) };
+    logprobs.push(tokenizer, first, None, &mut offsets);
     let prompt = hornbook.validate_prompt(prompt)?; // all of it has to fit into the context
     let mut session = Session::observed(hornbook.model(), prompt.len(), options.kv_precision, observer);
     session.score(&prompt, |t, logits| {

@@ -74,7 +74,7 @@ impl<'h> Output<'h> {
     pub fn prompt(&mut self, ids: &[u32]) -> Result<()> {
         match self.format {
             OutputFormat::Text => {
-                let text = super::decode(self.hornbook, ids);
+                let (text, _) = super::decode_prompt(self.hornbook, ids);
                 let text = match &mut self.terminal {
                     Some((wrap, screen)) => {
                         let text = wrap.push(&text) + &wrap.finish();

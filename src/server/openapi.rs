@@ -1,0 +1,292 @@
+//! The OpenAPI 3.1 description served at `/openapi.json`: derived from the handlers and types, and completed
+//! with what cannot be derived, such as bounds, common errors, and the model's own limits.
+
+use super::chat_response::{ChatChoice, ChunkChoice};
+use super::error::ErrorBody;
+use super::response::CompletionResponse;
+use super::{chat, completions, embeddings, metrics, models, routes, tokenize};
+use crate::checkpoint::Config;
+use crate::generate::completion::Choice;
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Hornbook",
+        description = "OpenAI-compatible API for GPT-2 models. Every path works with and without /v1.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
+    ),
+    paths(
+        completions::create,
+        chat::create,
+        embeddings::create,
+        models::list,
+        models::retrieve,
+        models::list_engines,
+        models::retrieve_engine,
+        tokenize::tokenize,
+        tokenize::detokenize,
+        metrics::export,
+        routes::health,
+        routes::openapi
+    ),
+    components(schemas(ErrorBody, ChatChoice, Choice, ChunkChoice, CompletionResponse<ChunkChoice>))
+)]
+pub(super) struct ApiDescription;
+
+/// Constraints of schemas, by their path below `/components/schemas/`, which are merged into them.
+const CONSTRAINTS: &[(&str, &str)] = &[
+    ("Parameters/properties/max_tokens", r#"{"minimum": 0}"#),
+    ("Parameters/properties/max_completion_tokens", r#"{"minimum": 0}"#),
+    ("Parameters/properties/temperature", r#"{"minimum": 0, "maximum": 2}"#),
+    ("Parameters/properties/top_p", r#"{"minimum": 0, "maximum": 1}"#),
+    ("Parameters/properties/n", r#"{"minimum": 1, "maximum": 128}"#),
+    ("Parameters/properties/presence_penalty", r#"{"minimum": -2, "maximum": 2}"#),
+    ("Parameters/properties/frequency_penalty", r#"{"minimum": -2, "maximum": 2}"#),
+    (
+        "Parameters/properties/logit_bias",
+        r#"{"additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+            "propertyNames": {"pattern": "^[0-9]+$"}}"#,
+    ),
+    ("Parameters/properties/seed", r#"{"minimum": -9223372036854775808, "maximum": 9223372036854775807}"#),
+    ("Parameters/properties/top_k", r#"{"minimum": -1, "maximum": 9223372036854775807}"#),
+    ("Parameters/properties/min_p", r#"{"minimum": 0, "maximum": 1}"#),
+    ("Parameters/properties/typical_p", r#"{"minimum": 1.1754943508222875e-38, "maximum": 1}"#),
+    (
+        "Parameters/properties/repetition_penalty",
+        r#"{"minimum": 1.1754943508222875e-38, "maximum": 3.4028234663852886e38}"#,
+    ),
+    ("Parameters/properties/no_repeat_ngram_size", r#"{"minimum": 0, "maximum": 9223372036854775807}"#),
+    ("Parameters/properties/min_tokens", r#"{"minimum": 0}"#),
+    ("Parameters/properties/bad_words", r#"{"maxItems": 256}"#),
+    ("Parameters/properties/bad_words/items", r#"{"pattern": "\\S", "maxLength": 128}"#),
+    ("Parameters/properties/allowed_token_ids", r#"{"minItems": 1}"#),
+    ("Stop/oneOf/0", r#"{"minLength": 1}"#),
+    ("Stop/oneOf/1", r#"{"maxItems": 4}"#),
+    ("Stop/oneOf/1/items", r#"{"minLength": 1}"#),
+    ("CompletionRequest/allOf/1/properties/model", r#"{"maxLength": 256}"#),
+    ("CompletionRequest/allOf/1/properties/best_of", r#"{"minimum": 1, "maximum": 20}"#),
+    ("CompletionRequest/allOf/1/properties/logprobs", r#"{"minimum": 0, "maximum": 5}"#),
+    ("ChatRequest/allOf/1", r#"{"required": ["messages"]}"#),
+    ("ChatRequest/allOf/1/properties/model", r#"{"maxLength": 256}"#),
+    ("ChatRequest/allOf/1/properties/messages", r#"{"type": "array", "minItems": 1, "maxItems": 2048}"#),
+    ("ChatRequest/allOf/1/properties/top_logprobs", r#"{"minimum": 0, "maximum": 20}"#),
+    ("Part/properties/type", r#"{"enum": ["text"]}"#),
+    ("EmbeddingRequest", r#"{"required": ["input"]}"#),
+    ("EmbeddingRequest/properties/model", r#"{"maxLength": 256}"#),
+    ("EmbeddingRequest/properties/input", r##"{"$ref": "#/components/schemas/Inputs", "oneOf": null}"##),
+    ("EmbeddingRequest/properties/encoding_format", r#"{"enum": ["float", "base64", null]}"#),
+    ("TokenizeRequest", r#"{"required": ["prompt"]}"#),
+    ("TokenizeRequest/properties/model", r#"{"maxLength": 256}"#),
+    ("TokenizeRequest/properties/prompt", r#"{"type": "string"}"#),
+    ("DetokenizeRequest", r#"{"required": ["tokens"]}"#),
+    ("DetokenizeRequest/properties/model", r#"{"maxLength": 256}"#),
+    ("DetokenizeRequest/properties/tokens", r#"{"type": "array"}"#),
+    ("Prompts/oneOf/1", r#"{"minItems": 1, "maxItems": 2048}"#),
+    ("Prompts/oneOf/2", r#"{"minItems": 1}"#),
+    ("Prompts/oneOf/3", r#"{"minItems": 1, "maxItems": 2048}"#),
+    ("Prompts/oneOf/3/items", r#"{"minItems": 1}"#),
+    // Fields that are always present, though possibly null.
+    ("ErrorObject", r#"{"required": ["message", "type", "param", "code"]}"#),
+    (
+        "ErrorObject/properties/type",
+        r#"{"enum": ["invalid_request_error", "requests", "tokens", "server_error"]}"#,
+    ),
+    ("Choice", r#"{"required": ["text", "index", "logprobs", "finish_reason"]}"#),
+    ("ChatChoice", r#"{"required": ["index", "message", "logprobs", "finish_reason"]}"#),
+    ("ChunkChoice", r#"{"required": ["index", "delta", "logprobs", "finish_reason"]}"#),
+    ("AssistantMessage", r#"{"required": ["role", "content", "refusal"]}"#),
+    ("ChatLogprobs", r#"{"required": ["content", "refusal"]}"#),
+    ("Choice/properties/finish_reason", r#"{"enum": ["stop", "length", null]}"#),
+    ("ChatChoice/properties/finish_reason", r#"{"enum": ["stop", "length", null]}"#),
+    ("ChunkChoice/properties/finish_reason", r#"{"enum": ["stop", "length", null]}"#),
+];
+
+/// Schemas whose numbers are token ids.
+const TOKEN_IDS: [&str; 5] = [
+    "Parameters/properties/stop_token_ids/items",
+    "Parameters/properties/allowed_token_ids/items",
+    "DetokenizeRequest/properties/tokens/items",
+    "Prompts/oneOf/2/items",
+    "Prompts/oneOf/3/items/items",
+];
+
+/// Errors of every route, of those that need a key, and of those with a request body.
+const COMMON_ERRORS: [(&str, &str); 3] = [
+    ("403", "The request is not allowed from this origin or for this host"),
+    ("500", "An error of the server"),
+    ("503", "The server is loading its models or shutting down"),
+];
+const KEY_ERRORS: [(&str, &str); 1] = [("401", "No API key, or an unknown one")];
+const BODY_ERRORS: [(&str, &str); 6] = [
+    ("400", "A field is missing, invalid or not supported, or the context length is exceeded"),
+    ("404", "The model does not exist, or the key may not use it"),
+    ("408", "The request body did not arrive in time"),
+    ("413", "The request body is too large"),
+    ("415", "The request body is encoded in an unsupported way"),
+    ("429", "A rate limit is reached or the queue is full; see `Retry-After`"),
+];
+
+/// Returns the description for a server of models with these configurations.
+pub fn description<'a>(configs: impl Iterator<Item = &'a Config> + Clone) -> Value {
+    let mut description = serde_json::to_value(ApiDescription::openapi()).unwrap_or_default();
+    let schemas = &mut description["components"]["schemas"];
+    for (path, constraints) in CONSTRAINTS {
+        merge(schemas, path, &serde_json::from_str(constraints).unwrap_or_default());
+    }
+    // What every served model accepts.
+    let max_id = configs.clone().map(|config| config.vocab_size - 1).min().unwrap_or_default();
+    for path in TOKEN_IDS {
+        merge(schemas, path, &json!({"minimum": 0, "maximum": max_id}));
+    }
+    let mut n_embd: Vec<usize> = configs.clone().map(|config| config.n_embd).collect();
+    n_embd.dedup();
+    let dimensions: Vec<Value> = n_embd.into_iter().map(Value::from).chain([Value::Null]).collect();
+    merge(schemas, "EmbeddingRequest/properties/dimensions", &json!({"enum": dimensions}));
+    // An embedding needs a token.
+    schemas["Inputs"] = schemas["Prompts"].clone();
+    merge(schemas, "Inputs/oneOf/0", &json!({"minLength": 1}));
+    merge(schemas, "Inputs/oneOf/1/items", &json!({"minLength": 1}));
+    let n_positions = configs.map(|config| config.n_positions).min().unwrap_or_default();
+    for field in ["max_tokens", "max_completion_tokens", "min_tokens"] {
+        merge(schemas, &format!("Parameters/properties/{field}"), &json!({"maximum": n_positions}));
+    }
+    // Generic types are described inline; their item schemas have been completed above.
+    for (response, choice) in [
+        ("CompletionResponse_Choice", "Choice"),
+        ("CompletionResponse_ChatChoice", "ChatChoice"),
+        ("CompletionResponse_ChunkChoice", "ChunkChoice"),
+    ] {
+        let items = json!({"$ref": format!("#/components/schemas/{choice}")});
+        merge(schemas, &format!("{response}/properties/choices"), &json!({"items": items}));
+    }
+    description["components"]["securitySchemes"] = json!({"key": {"type": "http", "scheme": "bearer",
+        "description": "Required if the server has a key file"}});
+    add_deletion_and_engines(&mut description);
+    let Some(paths) = description["paths"].as_object_mut() else { return description };
+    for (path, operations) in paths {
+        for operation in operations.as_object_mut().into_iter().flat_map(Map::values_mut) {
+            let public = ["/health", "/openapi.json"].contains(&path.as_str());
+            operation["security"] = if public { json!([]) } else { json!([{}, {"key": []}]) };
+            let body_errors = if operation.get("requestBody").is_some() { &BODY_ERRORS[..] } else { &[] };
+            let key_errors = if public { &[] } else { &KEY_ERRORS[..] };
+            for (status, meaning) in body_errors.iter().chain(key_errors).chain(&COMMON_ERRORS) {
+                operation["responses"][status] = error_response(meaning);
+            }
+        }
+    }
+    description
+}
+
+fn error_response(meaning: &str) -> Value {
+    let schema = json!({"$ref": "#/components/schemas/ErrorBody"});
+    json!({"description": meaning, "content": {"application/json": {"schema": schema}}})
+}
+
+/// Merges an object into the schema at a path; a null removes a key.
+fn merge(schemas: &mut Value, path: &str, constraints: &Value) {
+    let Some(schema) = schemas.pointer_mut(&format!("/{path}")).and_then(Value::as_object_mut) else {
+        return;
+    };
+    for (key, value) in constraints.as_object().into_iter().flatten() {
+        match value {
+            Value::Null => schema.remove(key),
+            value => schema.insert(key.clone(), value.clone()),
+        };
+    }
+}
+
+/// Adds the routes that have no handler of their own.
+fn add_deletion_and_engines(description: &mut Value) {
+    let parameter = |name: &str| {
+        json!([{"name": name, "in": "path", "required": true, "description": "The model name",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 256}}])
+    };
+    let paths = &mut description["paths"];
+    for path in ["completions", "chat/completions", "embeddings"] {
+        let mut operation = paths[format!("/v1/{path}")]["post"].clone();
+        let id = operation["operationId"].as_str().unwrap_or_default().replacen("create", "createEngine", 1);
+        operation["operationId"] = id.into();
+        operation["deprecated"] = true.into();
+        operation["parameters"] = parameter("engine");
+        paths[format!("/v1/engines/{{engine}}/{path}")] = json!({"post": operation});
+    }
+    paths["/v1/models/{model}"]["delete"] = json!({"tags": ["models"], "operationId": "deleteModel",
+        "summary": "Not supported: models cannot be deleted.", "parameters": parameter("model"),
+        "responses": {"404": error_response("Models cannot be deleted")}});
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn example() -> Value {
+        let json = json!({"model_type": "gpt2", "vocab_size": 10, "n_positions": 8, "n_embd": 4, "n_layer": 1,
+            "n_head": 2});
+        let config = Config::from_json("config.json".as_ref(), json.to_string().as_bytes()).unwrap();
+        description([&config].into_iter())
+    }
+
+    /// Returns all references below a value.
+    fn references(value: &Value) -> Vec<&str> {
+        match value {
+            Value::Object(fields) => {
+                let own = fields.get("$ref").and_then(Value::as_str);
+                own.into_iter().chain(fields.values().flat_map(references)).collect()
+            }
+            Value::Array(items) => items.iter().flat_map(references).collect(),
+            _ => vec![],
+        }
+    }
+
+    #[test]
+    fn constraints_and_references_name_schemas_that_exist() {
+        let description = example();
+        let schemas = &description["components"]["schemas"];
+        for (path, constraints) in CONSTRAINTS {
+            let schema = schemas.pointer(&format!("/{path}")).unwrap_or_else(|| panic!("{path}"));
+            for (key, value) in serde_json::from_str::<Value>(constraints).unwrap().as_object().unwrap() {
+                assert!(value.is_null() || !schema[key].is_null(), "{path}: {key}");
+            }
+        }
+        for reference in references(&description) {
+            assert!(description.pointer(&reference[1..]).is_some(), "{reference}");
+        }
+        for path in TOKEN_IDS {
+            assert_eq!(schemas.pointer(&format!("/{path}")).unwrap()["maximum"], 9, "{path}");
+        }
+    }
+
+    #[test]
+    fn operations_are_unique_and_have_their_errors() {
+        let description = example();
+        assert_eq!(description["openapi"], "3.1.0");
+        let mut ids = BTreeSet::new();
+        for (path, operations) in description["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let id = operation["operationId"].as_str().unwrap();
+                assert!(ids.insert(id.to_string()), "{id}");
+                let responses = operation["responses"].as_object().unwrap();
+                let mut expected = vec!["500", "503"];
+                expected.extend(
+                    (method == "post").then_some(["400", "401", "404", "413", "429"]).iter().flatten(),
+                );
+                for status in expected {
+                    assert!(responses.contains_key(status), "{method} {path}: {status}");
+                }
+                for (status, response) in responses {
+                    assert!(!response["content"].is_null(), "{method} {path}: {status}");
+                }
+                let in_path = path.matches('{').count();
+                assert_eq!(operation["parameters"].as_array().map_or(0, Vec::len), in_path, "{path}");
+            }
+        }
+        for path in ["/v1/completions", "/v1/chat/completions"] {
+            let content = &description["paths"][path]["post"]["responses"]["200"]["content"];
+            assert!(!content["text/event-stream"].is_null(), "{path}");
+        }
+        assert_eq!(ids.len(), 16);
+    }
+}
