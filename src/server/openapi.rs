@@ -222,11 +222,10 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
+    /// The description for a model with token ids from 0 to 96.
     fn example() -> Value {
-        let json = json!({"model_type": "gpt2", "vocab_size": 10, "n_positions": 8, "n_embd": 4, "n_layer": 1,
-            "n_head": 2});
-        let config = Config::from_json("config.json".as_ref(), json.to_string().as_bytes()).unwrap();
-        description([&config].into_iter())
+        let hornbook = crate::Hornbook::open("tests/data/tiny-gelu-new").unwrap();
+        description([hornbook.config()].into_iter())
     }
 
     /// Returns all references below a value.
@@ -255,7 +254,7 @@ mod tests {
             assert!(description.pointer(&reference[1..]).is_some(), "{reference}");
         }
         for path in TOKEN_IDS {
-            assert_eq!(schemas.pointer(&format!("/{path}")).unwrap()["maximum"], 9, "{path}");
+            assert_eq!(schemas.pointer(&format!("/{path}")).unwrap()["maximum"], 96, "{path}");
         }
     }
 
