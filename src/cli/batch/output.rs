@@ -281,7 +281,8 @@ mod tests {
         let fingerprint = fingerprint::of_request(&requests(&[id])[0]);
         format!(
             "{LINE_PREFIX}0123456789abcdef{fingerprint}\",\"custom_id\":\"{id}\",\"response\":{{\
-             \"status_code\":{status},\"request_id\":\"r\",\"body\":{{\"error\":{{\"message\":\"no\"}}}}}},\"error\":null}}\n"
+             \"status_code\":{status},\"request_id\":\"r\",\
+             \"body\":{{\"error\":{{\"message\":\"no\"}}}}}},\"error\":null}}\n"
         )
     }
 
