@@ -183,7 +183,7 @@ fn tokens_show_every_byte_and_merge() {
 fn explain_shows_every_step_with_documentation() {
     let text = stdout_of(&["explain", "Once upon a time"]);
     for expected in [
-        "Layer normalization: give each token's vector mean 0 and variance 1",
+        "Layer normalization: gives each token's vector mean 0 and variance 1",
         "y = (x − mean(x)) / √(var(x) + ε) · weight + bias",
         "src/kernels/attention/mod.rs",
         "[4, 256] · [256, 768] + [768] → [4, 768]",
@@ -193,7 +193,7 @@ fn explain_shows_every_step_with_documentation() {
     ] {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }
-    let once = text.matches("Layer normalization: give").count();
+    let once = text.matches("Layer normalization: gives").count();
     assert_eq!(once, 1, "a description is shown at its first occurrence");
     let layer = stdout_of(&["explain", "Once upon a time", "--layer", "3"]);
     assert!(layer.contains("Block 3: ") && !layer.contains("Block 0") && !layer.contains("Tokenization"));

@@ -71,7 +71,7 @@ fn negative_number_error_names_range() {
         ("bench --repeat -1", "'--repeat <N>': expected an integer of at least 1;"),
         ("health --timeout -1", "'--timeout <SECONDS>': expected an integer of at least 1;"),
         ("keys add a --rpm -1", "'--rpm <N>': expected an integer of at least 1;"),
-        ("serve --port -1", "'--port <N>': expected an integer from 0 to 65535;"),
+        ("serve --port -1", "'--port <PORT>': expected an integer from 0 to 65535;"),
         ("generate x --temperature -1", "temperature: found -1, expected"),
         ("generate x --top-p -0.5", "top_p: found -0.5, expected a number from 0 to 1"),
     ] {

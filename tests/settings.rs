@@ -137,8 +137,8 @@ fn context_setting_applies_to_generate() {
         ["generate", "--prompt-ids", "1,2", "--output", "ids", "--max-tokens", "120", "--min-tokens", "120"];
     let tokens = |command: &mut Command| text(command).trim_end().split(',').count();
     assert_eq!(tokens(&mut env.hornbook(&args)), 120);
-    assert_eq!(tokens(&mut env.hornbook(&[&args[..], &["--context", "stop"]].concat())), 94);
-    assert_eq!(tokens(env.hornbook(&args).env("HORNBOOK_CONTEXT", "stop")), 94);
+    assert_eq!(tokens(&mut env.hornbook(&[&args[..], &["--context", "stop"]].concat())), 95);
+    assert_eq!(tokens(env.hornbook(&args).env("HORNBOOK_CONTEXT", "stop")), 95);
     let (value, from) = config_entry(&mut env.hornbook(&CONFIG), "context");
     assert_eq!((value.as_str(), from["line"].as_u64()), (Some("shift"), Some(2)));
     // Beam search still stops at the end of the context; the setting does not affect `perplexity --context

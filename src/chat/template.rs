@@ -112,9 +112,19 @@ impl ChatTemplate {
     /// rejects the messages or the model has no tokenizer, [`Error::ContextOverflow`] if the text is too long
     /// to be tokenized.
     pub fn apply(&self, messages: &[ChatMessage], hornbook: &Hornbook) -> Result<(String, Vec<u32>)> {
-        let text = self.render(messages, hornbook.bos_token(), hornbook.eos_token())?;
-        let tokenizer = hornbook.tokenizer()?;
-        let (prompt_tokens, n_positions) = (tokenizer.min_token_count(&text), hornbook.config().n_positions);
+        let (tokenizer, n_positions) = (hornbook.tokenizer()?, hornbook.config().n_positions);
+        let rendered = self.render(messages, hornbook.bos_token(), hornbook.eos_token());
+        let text = rendered.map_err(|error| {
+            // A message too long for the context may be too long for the template as well.
+            let contents = messages.iter().map(|message| tokenizer.min_token_count(&message.content));
+            match contents.max() {
+                Some(prompt_tokens) if prompt_tokens > n_positions => {
+                    Error::ContextOverflow { prompt_tokens, n_positions }
+                }
+                _ => error,
+            }
+        })?;
+        let prompt_tokens = tokenizer.min_token_count(&text);
         if prompt_tokens > n_positions {
             return Err(Error::ContextOverflow { prompt_tokens, n_positions });
         }

@@ -18,6 +18,7 @@ pub struct Request {
 
 /// The kind of result requested.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one value per request
 pub enum RequestKind {
     /// Completions of the prompt, its scores, or both.
     Complete(CompletionParams),

@@ -89,7 +89,7 @@ mod tests {
         let norm = SourceDoc::parse(LAYER_NORM);
         assert!(
             norm.description[0]
-                .starts_with("Layer normalization: give each token's vector mean 0 and variance 1")
+                .starts_with("Layer normalization: gives each token's vector mean 0 and variance 1")
         );
         assert!(norm.formula[0].starts_with("y = (x − mean(x)) / √(var(x) + ε)"));
     }

@@ -160,6 +160,7 @@ impl BeamSearch {
         let num_beams = self.params.num_beams;
         let length = self.running.first()?.tokens.len() + 1;
         let mut continuations = self.top_continuations(logits);
+        let all_banned = continuations.is_empty();
         let ends = |c: &Continuation| {
             length >= self.max_new_tokens || self.processors.params().stop_ids.contains(&c.token)
         };
@@ -176,7 +177,7 @@ impl BeamSearch {
 
         continuations.retain(|c| !ends(c));
         continuations.truncate(num_beams);
-        if continuations.is_empty() && length < self.max_new_tokens {
+        if all_banned || continuations.is_empty() && length < self.max_new_tokens {
             // Every continuation is banned, or ended below the best `num_beams`.
             let norm = libm::pow((length - 1) as f64, f64::from(self.params.length_penalty));
             let partial = self.running.drain(..).filter(|beam| !beam.tokens.is_empty());

@@ -94,6 +94,9 @@ impl Sampler {
             self.scores.fill(0.0);
             constraints::ban_all_but(&mut self.scores, &self.processors.params().allowed_ids);
         }
+        if all_banned(&self.scores) {
+            self.scores.fill(0.0); // no allowed id is in the vocabulary
+        }
     }
 }
 

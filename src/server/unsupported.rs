@@ -149,7 +149,7 @@ mod tests {
         let error = check(body.as_object().unwrap(), &["echo"]).err()?;
         let body: Value = serde_json::from_str(&error.json()).unwrap();
         assert_eq!(body["error"]["code"], "unsupported_parameter");
-        Some(format!("{}", body["error"]["message"].as_str().unwrap()))
+        Some(body["error"]["message"].as_str().unwrap().to_string())
     }
 
     #[test]

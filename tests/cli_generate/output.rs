@@ -123,6 +123,7 @@ fn help_shows_examples_and_defaults() {
     assert!(help.contains("Examples:") && help.contains("hornbook generate \"Once upon a time\""), "{help}");
     let help = stdout_of(&mut generate(&["--help"]));
     assert!(help.contains("Examples:") && help.contains("hornbook generate --model"), "{help}");
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("[default: 0.8]") && help.contains("[default: 0.95]"), "{help}");
     assert!(help.contains("[default: fable]") && help.contains("[default: 200"), "{help}");
 

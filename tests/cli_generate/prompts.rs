@@ -54,7 +54,7 @@ fn generation_stops_at_context_end_with_one_note() {
     let (folder, ..) = tiny(); // 96 positions
     let prompt = comma_separated(&[5; 90]);
     for (prompt, more, length) in
-        [(&prompt, &["--temperature", "0"][..], 6), (&comma_separated(&[5; 96]), &["-n", "3"], 0)]
+        [(&prompt, &["--temperature", "0"][..], 7), (&comma_separated(&[5; 96]), &["-n", "3"], 1)]
     {
         let args = ["-m", &folder, "--prompt-ids", prompt, "--output", "ids", "--json"];
         let output = generate(&[&args[..], more].concat()).output().unwrap();

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 /// A run that does not end by itself.
 fn spawn_endless() -> Child {
     Command::new(BINARY)
-        .args(["generate", PROMPT, "-n", "100000"])
+        .args(["generate", PROMPT, "-n", "100000", "--max-tokens", "200"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

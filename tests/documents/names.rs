@@ -239,7 +239,8 @@ impl Help {
             let known = words.peek().is_none_or(|word| word.starts_with('-'));
             return (!known).then(|| format!("no subcommand {}", words.next().unwrap_or_default()));
         }
-        words.filter(|word| word.starts_with('-') && word.parse::<f64>().is_err()).find_map(|word| {
+        let options = words.take_while(|word| word != "--");
+        options.filter(|word| word.starts_with('-') && word.parse::<f64>().is_err()).find_map(|word| {
             let flag = word.split('=').next().unwrap_or_default().to_string();
             (flag != "-" && !page.flags.contains(&flag)).then_some(flag)
         })
