@@ -1,4 +1,4 @@
-//! Chat templates as Jinja programs of strangers: the environment of transformers, within bounds.
+//! Chat templates as untrusted Jinja programs: the environment of transformers, within bounds.
 //!
 //! A template comes with a model and may be hostile, so that nothing it does is unbounded. Tokens are counted
 //! before the parser recurses over them ([`rewrite`]); work and memory are paid from the fuel of minijinja,

@@ -1,5 +1,5 @@
-//! Access from web pages: the `Host` and `Origin` headers. A page of a stranger in the browser can reach a
-//! server on this machine, under a name that leads here (DNS rebinding) or by a plain cross-origin request.
+//! Access from web pages: the `Host` and `Origin` headers. A web page in the browser can reach a server
+//! on this machine, under a name that resolves to it (DNS rebinding) or by a plain cross-origin request.
 
 use super::error::ApiError;
 use axum::http::uri::Authority;

@@ -1,4 +1,4 @@
-//! JSON objects of strangers, built within a limit: a body of a few megabytes could otherwise become hundreds
+//! Untrusted JSON objects, built within a limit: a body of a few megabytes could otherwise become hundreds
 //! of megabytes in memory.
 
 use super::openapi::ApiDescription;

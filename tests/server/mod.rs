@@ -12,8 +12,8 @@ mod keys;
 mod logprobs;
 mod memory;
 mod routes;
-mod strangers;
 mod streams;
+mod untrusted_clients;
 
 use serde_json::Value;
 

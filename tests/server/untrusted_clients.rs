@@ -1,4 +1,4 @@
-//! Connections of strangers: responses to requests whose body is unread, half-closed clients, malformed
+//! Untrusted clients: responses to requests whose body is unread, half-closed clients, malformed
 //! heads, silent connections, foreign hosts and origins.
 
 use super::client::{Client, TIMEOUT, TestServer, fable, serve, wait};
