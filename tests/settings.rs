@@ -143,7 +143,7 @@ fn context_setting_applies_to_generate() {
     assert_eq!((value.as_str(), from["line"].as_u64()), (Some("shift"), Some(2)));
     // Beam search still stops at the end of the context; the setting does not affect `perplexity --context
     // N`.
-    assert!(tokens(&mut env.hornbook(&[&args[..], &["--beams", "2"]].concat())) <= 94);
+    assert!(tokens(&mut env.hornbook(&[&args[..], &["--beams", "2"]].concat())) <= 95);
     let story = env.project.path().join("story.txt");
     fs::write(&story, "Once upon a time there was a king.").unwrap();
     text(env.hornbook(&["perplexity", "--model", "fable"]).arg(&story));
