@@ -66,7 +66,7 @@ impl ChatTemplate {
     /// Reads a template from a file, or from standard input for `-`.
     ///
     /// # Errors
-    /// As [`text_file::read`], and [`Error::Message`] for a file that is no chat template.
+    /// As `text_file::read`, and [`Error::Message`] for a file that is no chat template.
     pub fn open(path: &Path) -> Result<Self> {
         let template = Self::parse(path, &text_file::read(path)?)?;
         // A template may also refuse every conversation.

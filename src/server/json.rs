@@ -26,7 +26,7 @@ pub struct Json<T>(pub T);
 
 /// A type that a request body deserializes to.
 pub trait RequestBody: DeserializeOwned {
-    /// Fields of this type that are [unsupported](super::unsupported) on other routes.
+    /// Fields of this type that are unsupported on other routes.
     const FIELDS: &'static [&'static str] = &[];
 
     /// Validates flattened parts of the object, whose errors would otherwise not name the field.
