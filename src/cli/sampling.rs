@@ -31,11 +31,7 @@ pub struct SamplingArgs {
 
     /// Divide the logits by T: below 1 favors likely tokens, above 1 unlikely ones; 0 selects the most likely
     /// (greedy) [default: 0.8]
-    #[arg(
-        long,
-        value_name = "T",
-        help_heading = SAMPLING,
-    )]
+    #[arg(long, value_name = "T", help_heading = SAMPLING)]
     pub temperature: Option<f32>,
 
     /// Keep the K most likely tokens; 0 disables [default: 0]
@@ -43,28 +39,16 @@ pub struct SamplingArgs {
     pub top_k: Option<usize>,
 
     /// Keep the most likely tokens until their total probability reaches P; 1 disables [default: 0.95]
-    #[arg(
-        long,
-        value_name = "P",
-        help_heading = SAMPLING,
-    )]
+    #[arg(long, value_name = "P", help_heading = SAMPLING)]
     pub top_p: Option<f32>,
 
     /// Keep tokens at least P times as likely as the most likely token; 0 disables [default: 0]
-    #[arg(
-        long,
-        value_name = "P",
-        help_heading = SAMPLING,
-    )]
+    #[arg(long, value_name = "P", help_heading = SAMPLING)]
     pub min_p: Option<f32>,
 
     /// Keep the tokens whose surprisal is closest to the entropy, until their total probability reaches P; 1
     /// disables [default: 1]
-    #[arg(
-        long,
-        value_name = "P",
-        help_heading = SAMPLING,
-    )]
+    #[arg(long, value_name = "P", help_heading = SAMPLING)]
     pub typical_p: Option<f32>,
 
     /// Random seed; the same seed gives the same text [default: random]
@@ -83,11 +67,7 @@ pub struct SamplingArgs {
 
     /// Divide the positive logits of tokens seen so far by R and multiply the negative ones, as transformers
     /// does; 1 disables [default: 1]
-    #[arg(
-        long,
-        value_name = "R",
-        help_heading = PENALTIES,
-    )]
+    #[arg(long, value_name = "R", help_heading = PENALTIES)]
     pub repetition_penalty: Option<f32>,
 
     /// Subtract P from the logit of each token generated so far, as OpenAI does
