@@ -71,6 +71,21 @@ pub struct Config {
     pub position_embedding_type: PositionEmbedding,
 }
 
+impl Config {
+    /// The factor that scales attention scores in a block: 1/√head_dim, unless the configuration says
+    /// otherwise.
+    pub fn attention_scale(&self, layer: usize) -> f32 {
+        let scale = match self.scale_attn_weights {
+            true => 1.0 / ((self.n_embd / self.n_head) as f32).sqrt(),
+            false => 1.0,
+        };
+        match self.scale_attn_by_inverse_layer_idx {
+            true => scale / (layer + 1) as f32,
+            false => scale,
+        }
+    }
+}
+
 /// A validated `config.json`, whose missing sizes are not known yet.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {

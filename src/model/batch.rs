@@ -28,11 +28,6 @@ pub enum LogitsWanted {
 }
 
 impl Segment<'_> {
-    /// The tokens' positions in their sequence.
-    pub(super) fn positions(&self) -> Range<usize> {
-        self.cache.len()..self.cache.len() + self.tokens.len()
-    }
-
     /// The tokens whose logits are requested, as indices into the segment.
     pub(super) fn logit_tokens(&self) -> Range<usize> {
         let n = self.tokens.len();

@@ -35,8 +35,7 @@
 //! TransformerLens' `from_pretrained_no_processing`.
 
 use super::Operation;
-use crate::kernels::rows::RowsMut;
-use ndarray::{ArrayViewMutD, ShapeBuilder};
+use ndarray::ArrayViewMutD;
 use std::fmt;
 use std::str::FromStr;
 
@@ -219,17 +218,6 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
 impl<F: FnMut(Site, ArrayViewMutD<'_, f32>)> Observer for F {
     fn observe(&mut self, site: Site, values: ArrayViewMutD<'_, f32>) {
         self(site, values);
-    }
-}
-
-/// Passes the rows of a site, if there are any, to an observer that is interested in it.
-pub(super) fn emit<O: Observer>(observer: &mut O, site: Site, rows: RowsMut<'_>) {
-    if O::ENABLED && !rows.is_empty() && observer.is_interested(site) {
-        let shape = [rows.len(), rows.width()];
-        let (data, stride) = rows.into_parts();
-        let shape = shape[..].strides(&[stride, 1][..]);
-        let values = ArrayViewMutD::from_shape(shape, data).expect("rows lie within their data");
-        observer.observe(site, values);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The operations of the forward pass, in order.
 
+use super::Site;
 use std::fmt;
 
 /// An operation of the forward pass, with its layer if every block has one.
@@ -48,6 +49,17 @@ impl Operation {
     pub fn in_pass(n_layer: usize) -> impl Iterator<Item = Operation> {
         let blocks = (0..n_layer).flat_map(Operation::in_block);
         [Operation::Embed].into_iter().chain(blocks).chain([Operation::LnF, Operation::LmHead])
+    }
+
+    /// The site of the values that a linear layer computes before its epilogue: those before the activation,
+    /// or those to be added to the residual stream.
+    pub(super) fn site_before_epilogue(self) -> Option<Site> {
+        match self {
+            Operation::AttnProj(layer) => Some(Site::AttnOut(layer)),
+            Operation::CFc(layer) => Some(Site::Pre(layer)),
+            Operation::MlpProj(layer) => Some(Site::MlpOut(layer)),
+            _ => None,
+        }
     }
 }
 
