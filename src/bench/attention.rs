@@ -210,7 +210,8 @@ impl AttentionBenchmark {
             let [k, v] =
                 [k, v].map(|x| x.columns(head * head_dim, head_dim).row_range(visible.start, visible.len()));
             let offset = row * n_embd + head * head_dim;
-            let (expected, _) = reference(&self.q[offset..][..head_dim], k, v, self.scale());
+            let q = Rows::dense(&self.q[offset..][..head_dim], head_dim);
+            let (expected, _) = reference(q, k, v, self.scale());
             let actual = self.out[offset..][..head_dim].iter().zip(&expected);
             let error = actual.map(|(&a, e)| (f64::from(a) - e).abs()).fold(0.0, f64::max);
             let magnitude = expected.iter().fold(0.0f64, |max, e| max.max(e.abs()));

@@ -7,6 +7,12 @@
 //! `wte` is `[vocab_size, n_embd]`. The lookup reads n_embd elements per token and takes no FLOPs.
 
 use super::elements::{Element, Elements};
+use super::linear::Matrix;
+
+/// The formula: row `id` of the table, `[n_embd]`.
+pub fn reference(table: Matrix, id: usize) -> Vec<f32> {
+    (0..table.columns).map(|i| table.weight(id, i)).collect()
+}
 
 /// Copies row `index` of a `[_, width]` table to `row`, converted to f32.
 pub fn copy_row(table: Elements, index: usize, row: &mut [f32]) {
@@ -30,7 +36,7 @@ mod tests {
     use half::{bf16, f16};
 
     #[test]
-    fn copy_row_converts_every_precision() {
+    fn copied_row_is_that_of_reference_in_every_precision() {
         let table: Vec<f32> = (0..12).map(|i| i as f32 - 5.5).collect();
         let f16s: Vec<f16> = table.iter().map(|&x| f16::from_f32(x)).collect();
         let bf16s: Vec<bf16> = table.iter().map(|&x| bf16::from_f32(x)).collect();
@@ -38,6 +44,7 @@ mod tests {
             let mut row = [0.0; 4];
             copy_row(elements, 2, &mut row);
             assert_eq!(row, table[8..12]);
+            assert_eq!(row[..], reference(Matrix::new(elements, 3, 4), 2));
         }
     }
 }

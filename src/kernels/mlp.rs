@@ -9,7 +9,7 @@
 //! Both products are [`linear`] layers; the activation and the residual addition are their epilogues.
 
 use super::activation::Activation;
-use super::linear::{Epilogue, WeightMatrix, linear};
+use super::linear::{self, Epilogue, WeightMatrix, linear};
 use super::rows::{Rows, RowsMut};
 use super::thread_pool::ThreadPool;
 
@@ -26,6 +26,13 @@ pub struct Mlp<'a> {
     pub c_proj: WeightMatrix<'a>,
     /// `[n_embd]`
     pub c_proj_bias: &'a [f32],
+}
+
+/// The formula for one token: `x` is `[n_embd]`, and so is the result, which is to be added to `y`.
+pub fn reference(x: &[f32], mlp: &Mlp) -> Vec<f32> {
+    let hidden = linear::reference(x, mlp.c_fc, mlp.c_fc_bias);
+    let hidden: Vec<f32> = hidden.into_iter().map(|x| mlp.activation.reference(x)).collect();
+    linear::reference(&hidden, mlp.c_proj, mlp.c_proj_bias)
 }
 
 impl Mlp<'_> {
@@ -62,39 +69,34 @@ mod tests {
     use crate::kernels::testing::{assert_close, random_values};
 
     #[test]
-    fn mlp_matches_formula() {
-        let (n, n_embd, n_inner) = (3, 12, 40);
-        let (fc, proj) = (random_values(1, n_embd * n_inner), random_values(2, n_embd * n_inner));
-        let (fc_bias, proj_bias) = (random_values(3, n_inner), random_values(4, n_embd));
-        let (x, before) = (random_values(5, n * n_embd), random_values(6, n * n_embd));
-        let mlp = Mlp {
-            c_fc: Matrix::new(Elements::F32(&fc), n_embd, n_inner).into(),
-            c_fc_bias: &fc_bias,
-            activation: Activation::GeluTanh,
-            c_proj: Matrix::new(Elements::F32(&proj), n_inner, n_embd).into(),
-            c_proj_bias: &proj_bias,
-        };
-        let expected: Vec<f32> = (0..n * n_embd)
-            .map(|at| {
-                let (t, i) = (at / n_embd, at % n_embd);
-                let inner = |j: usize| {
-                    let sum: f32 = (0..n_embd).map(|k| x[t * n_embd + k] * fc[k * n_inner + j]).sum();
-                    Activation::GeluTanh.reference(sum + fc_bias[j])
-                };
-                let sum: f32 = (0..n_inner).map(|j| inner(j) * proj[j * n_embd + i]).sum();
-                before[at] + sum + proj_bias[i]
-            })
-            .collect();
-        let pool = ThreadPool::new(2, Isa::available()[0]);
-        let (mut hidden, mut y) = (vec![0.0; n * n_inner], before);
-        mlp.c_fc_act(&pool, Rows::dense(&x, n_embd), RowsMut::dense(&mut hidden, n_inner));
-        mlp.c_proj(&pool, Rows::dense(&hidden, n_inner), Epilogue::Add, RowsMut::dense(&mut y, n_embd));
-        assert_close(&y, &expected, 1e-5);
+    fn mlp_matches_reference_and_takes_its_steps_fused_or_not() {
+        for (n, n_embd, n_inner) in [(1, 12, 40), (3, 16, 64), (40, 33, 50)] {
+            let (fc, proj) = (random_values(1, n_embd * n_inner), random_values(2, n_embd * n_inner));
+            let (fc_bias, proj_bias) = (random_values(3, n_inner), random_values(4, n_embd));
+            let (x, before) = (random_values(5, n * n_embd), random_values(6, n * n_embd));
+            let mlp = Mlp {
+                c_fc: Matrix::new(Elements::F32(&fc), n_embd, n_inner).into(),
+                c_fc_bias: &fc_bias,
+                activation: Activation::GeluTanh,
+                c_proj: Matrix::new(Elements::F32(&proj), n_inner, n_embd).into(),
+                c_proj_bias: &proj_bias,
+            };
+            let added = x.chunks(n_embd).flat_map(|x| reference(x, &mlp));
+            let expected: Vec<f32> = before.iter().zip(added).map(|(y, added)| y + added).collect();
+            for isa in Isa::available() {
+                let pool = ThreadPool::new(2, isa);
+                let (mut hidden, mut y) = (vec![0.0; n * n_inner], before.clone());
+                mlp.c_fc_act(&pool, Rows::dense(&x, n_embd), RowsMut::dense(&mut hidden, n_inner));
+                let (rows, y_rows) = (Rows::dense(&hidden, n_inner), RowsMut::dense(&mut y, n_embd));
+                mlp.c_proj(&pool, rows, Epilogue::Add, y_rows);
+                assert_close(&y, &expected, 1e-5);
 
-        let mut two_steps = vec![0.0; n * n_inner];
-        mlp.c_fc(&pool, Rows::dense(&x, n_embd), RowsMut::dense(&mut two_steps, n_inner));
-        assert_ne!(two_steps, hidden);
-        mlp.act(&pool, RowsMut::dense(&mut two_steps, n_inner));
-        assert_eq!(two_steps, hidden);
+                let mut two_steps = vec![0.0; n * n_inner];
+                mlp.c_fc(&pool, Rows::dense(&x, n_embd), RowsMut::dense(&mut two_steps, n_inner));
+                assert_ne!(two_steps, hidden);
+                mlp.act(&pool, RowsMut::dense(&mut two_steps, n_inner));
+                assert_eq!(two_steps, hidden);
+            }
+        }
     }
 }

@@ -10,7 +10,13 @@
 //! ```
 
 use super::elements::Elements;
-use super::embedding::copy_row;
+use super::embedding::{self, copy_row};
+use super::linear::Matrix;
+
+/// The formula: the embedding `x` of a token, `[n_embd]`, plus row `position` of the table.
+pub fn reference(x: &[f32], table: Matrix, position: usize) -> Vec<f32> {
+    x.iter().zip(embedding::reference(table, position)).map(|(x, p)| x + p).collect()
+}
 
 /// Returns the sinusoidal table, `[n_positions, n_embd]`, computed in f64.
 pub fn sinusoidal(n_positions: usize, n_embd: usize) -> Vec<f32> {
@@ -55,5 +61,6 @@ mod tests {
         let (mut row, mut scratch) = ([10.0, 20.0], [0.0; 2]);
         add_position(Elements::F32(&table), 1, &mut row, &mut scratch);
         assert_eq!(row, [13.0, 24.0]);
+        assert_eq!(row[..], reference(&[10.0, 20.0], Matrix::new(Elements::F32(&table), 2, 2), 1));
     }
 }

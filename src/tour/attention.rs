@@ -55,8 +55,9 @@
 //! # }
 //! ```
 //!
-//! The reference implementation, of fifteen lines, is [`Textbook`](crate::kernels::attention::Textbook). The
-//! matrices for queries, keys and values are one [`linear`](crate::kernels::linear) layer. In a terminal:
-//! `hornbook heads` scores how well every head fits these kinds.
+//! The reference implementation, of fifteen lines, is
+//! [`attention::reference`](crate::kernels::attention::reference). The matrices for queries, keys and values
+//! are one [`linear`](crate::kernels::linear) layer. In a terminal: `hornbook heads` scores how well every
+//! head fits these kinds.
 //!
 //! Next: [how each token is processed by itself](super::mlp).

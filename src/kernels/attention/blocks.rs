@@ -1,5 +1,5 @@
-//! The textbook kernel, one block of queries at a time: the same three matrices, but only 64 of their rows
-//! are in memory at once.
+//! The score matrix, one block of queries at a time: the same three matrices as [`textbook`](super::Textbook),
+//! but only 64 of their rows are in memory at once, and the microkernel multiplies them.
 //!
 //! ```text
 //! for every block of 64 queries:
@@ -13,8 +13,10 @@
 //!   about 2000.
 //! - Cost: 4 · head_dim FLOPs per query-key pair: all unmasked ones, and on average 32 masked ones per query.
 
-use super::kernel::{AttentionKernel, AttentionParams};
-use super::textbook::{attend, workspace_len};
+use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
+use crate::kernels::rows::{Rows, RowsMut, row_stride};
+use crate::kernels::simd::LANES;
+use crate::kernels::softmax::softmax;
 
 /// Queries in a block.
 const QUERIES: usize = 64;
@@ -29,10 +31,37 @@ impl AttentionKernel for Blocks {
     }
 
     fn description(&self) -> &'static str {
-        "textbook, in blocks of 64 queries"
+        "score matrix in blocks of 64 queries"
     }
 
     fn attend(&self, params: &mut AttentionParams) {
         params.for_each_query_block(QUERIES, workspace_len, attend);
+    }
+}
+
+/// Returns the elements that a query block's scores and output accumulators take.
+fn workspace_len(block: &QueryBlock) -> usize {
+    let width = block.kv_len().next_multiple_of(LANES);
+    block.q.len() * (row_stride(width) + block.kv.padded_head_dim())
+}
+
+/// Computes the formula, matrix by matrix, for one query block.
+fn attend(block: &QueryBlock, workspace: &mut [f32], out: &mut OutputBlock) {
+    let (n, kv_len, width) = (block.q.len(), block.kv_len(), block.kv_len().next_multiple_of(LANES));
+    let stride = row_stride(width);
+    let (p, acc) = workspace.split_at_mut(n * stride);
+
+    block.scores(0, &mut RowsMut::new(p, n, width, stride)); // S
+    for (m, p) in p.chunks_mut(stride).enumerate() {
+        let visible = block.position + m + 1;
+        softmax(block.isa, &mut p[..visible]); // P
+        p[visible..].fill(0.0); // causal mask
+    }
+    acc.fill(0.0);
+    let mut acc = RowsMut::dense(acc, block.kv.padded_head_dim());
+    block.accumulate_values(Rows::new(p, n, kv_len, stride), 0, &mut acc); // O
+    for m in 0..n {
+        let out = out.row_mut(m);
+        out.copy_from_slice(&acc.row_mut(m)[..out.len()]);
     }
 }

@@ -238,9 +238,14 @@ impl<'a, 's> AttentionParams<'a, 's> {
         });
     }
 
+    /// Takes note that every thread used `len` elements of workspace.
+    pub fn record_workspace(&self, len: usize) {
+        record_max_bytes(&self.thread_workspace_bytes, len);
+    }
+
     /// Calls `work` with `len` elements of this thread's workspace, holding whatever the last call left.
     pub fn with_workspace<T>(&self, len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
-        record_max_bytes(&self.thread_workspace_bytes, len);
+        self.record_workspace(len);
         THREAD_WORKSPACE.with_borrow_mut(|buffer| work(grow(buffer, len)))
     }
 

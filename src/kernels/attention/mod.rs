@@ -62,19 +62,25 @@ pub fn by_name(name: &str) -> Result<&'static dyn AttentionKernel, String> {
     })
 }
 
-/// The formula in f64, for one query of one head; `k` and `v`, `[n, head_dim]` each, are the unmasked
-/// positions. Returns the output `[head_dim]` and the attention weights `[n]`. Every kernel is tested against
-/// it.
-pub fn reference(q: &[f32], k: Rows, v: Rows, scale: f32) -> (Vec<f64>, Vec<f64>) {
-    let dot = |j| q.iter().zip(k.row(j)).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>();
-    let scores: Vec<f64> = (0..k.len()).map(|j| dot(j) * f64::from(scale)).collect();
-    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let e: Vec<f64> = scores.iter().map(|score| libm::exp(score - max)).collect();
-    let sum: f64 = e.iter().sum();
-    let p: Vec<f64> = e.iter().map(|e| e / sum).collect();
-    let mut out = vec![0.0; v.width()];
-    for (j, p) in p.iter().enumerate() {
-        out.iter_mut().zip(v.row(j)).for_each(|(out, &v)| *out += p * f64::from(v));
+/// The formula in f64, for one head: `k` and `v` are `[kv_len, head_dim]`, and `q`, `[n, head_dim]`, are the
+/// queries of the last n positions. Returns out, `[n, head_dim]`, and p, `[n, kv_len]`.
+pub fn reference(q: Rows, k: Rows, v: Rows, scale: f32) -> (Vec<f64>, Vec<f64>) {
+    let (n, kv_len, head_dim) = (q.len(), k.len(), v.width());
+    let (mut out, mut p) = (vec![0.0; n * head_dim], vec![0.0; n * kv_len]);
+    for i in 0..n {
+        let p = &mut p[i * kv_len..][..kv_len - n + i + 1]; // the causal mask: the rest of the row stays 0
+        for (j, score) in p.iter_mut().enumerate() {
+            let products = q.row(i).iter().zip(k.row(j)).map(|(&q, &k)| f64::from(q) * f64::from(k));
+            *score = products.sum::<f64>() * f64::from(scale);
+        }
+        let max = p.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        p.iter_mut().for_each(|score| *score = libm::exp(*score - max));
+        let sum: f64 = p.iter().sum();
+        p.iter_mut().for_each(|e| *e /= sum);
+        for (j, p) in p.iter().enumerate() {
+            let out = out[i * head_dim..][..head_dim].iter_mut();
+            out.zip(v.row(j)).for_each(|(out, &v)| *out += p * f64::from(v));
+        }
     }
     (out, p)
 }

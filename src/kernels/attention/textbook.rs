@@ -1,20 +1,19 @@
 //! Attention as the formula is written: the whole score matrix, a softmax of every row, then the weighted
-//! values.
+//! values. No threads within a head, no SIMD, no blocks: it is the [`reference`] that every other kernel is
+//! tested against.
 //!
 //! ```text
 //! S = Q · Kᵀ · scale     P = softmax(S + mask)     O = P · V          (Vaswani et al. 2017, section 3.2.1)
 //! ```
 //!
-//! - Memory: n · kv_len scores per head on every thread: 4 MiB for 1024 tokens, 64 MiB for 4096.
-//! - Cost: 4 · head_dim FLOPs per query-key pair, masked ones included; the matrix goes through memory four
-//!   times (written; read and written by the softmax; read). In decode the matrix is one row.
+//! - Memory: n · kv_len scores in f64 per head on every thread: 8 MiB for 1024 tokens, 128 MiB for 4096.
+//! - Cost: 4 · head_dim FLOPs per unmasked query-key pair, one at a time.
 
-use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
-use crate::kernels::rows::{Rows, RowsMut, row_stride};
-use crate::kernels::simd::LANES;
-use crate::kernels::softmax::softmax;
+use super::kernel::{AttentionKernel, AttentionParams};
+use super::reference;
+use crate::kernels::rows::Rows;
 
-/// Attention with the whole score matrix.
+/// The formula in f64, with the whole score matrix.
 #[derive(Clone, Copy, Debug)]
 pub struct Textbook;
 
@@ -24,41 +23,26 @@ impl AttentionKernel for Textbook {
     }
 
     fn description(&self) -> &'static str {
-        "full score matrix, as the formula is written"
+        "full score matrix in f64, as the formula is written"
     }
 
     fn score_matrix_len(&self, queries: usize, kv_len: usize) -> usize {
-        queries * row_stride(kv_len.next_multiple_of(LANES))
+        (size_of::<f64>() / size_of::<f32>()).saturating_mul(queries.saturating_mul(kv_len))
     }
 
     fn attend(&self, params: &mut AttentionParams) {
-        params.for_each_query_block(usize::MAX, workspace_len, attend);
-    }
-}
-
-/// Returns the elements that a query block's scores and output accumulators take.
-pub(super) fn workspace_len(block: &QueryBlock) -> usize {
-    let width = block.kv_len().next_multiple_of(LANES);
-    block.q.len() * (row_stride(width) + block.kv.padded_head_dim())
-}
-
-/// Computes the formula, matrix by matrix, for one query block.
-pub(super) fn attend(block: &QueryBlock, workspace: &mut [f32], out: &mut OutputBlock) {
-    let (n, kv_len, width) = (block.q.len(), block.kv_len(), block.kv_len().next_multiple_of(LANES));
-    let stride = row_stride(width);
-    let (p, acc) = workspace.split_at_mut(n * stride);
-
-    block.scores(0, &mut RowsMut::new(p, n, width, stride)); // S
-    for (m, p) in p.chunks_mut(stride).enumerate() {
-        let visible = block.position + m + 1;
-        softmax(block.isa, &mut p[..visible]); // P
-        p[visible..].fill(0.0); // causal mask
-    }
-    acc.fill(0.0);
-    let mut acc = RowsMut::dense(acc, block.kv.padded_head_dim());
-    block.accumulate_values(Rows::new(p, n, kv_len, stride), 0, &mut acc); // O
-    for m in 0..n {
-        let out = out.row_mut(m);
-        out.copy_from_slice(&acc.row_mut(m)[..out.len()]);
+        params.record_workspace(self.score_matrix_len(params.max_query_len(), params.max_kv_len()));
+        params.for_each_query_block(
+            usize::MAX,
+            |_| 0,
+            |block, _, out| {
+                let (k, v) = block.kv.to_f32_vecs(block.head, block.kv_len());
+                let [k, v] = [&k, &v].map(|x| Rows::dense(x, block.q.width()));
+                let (rows, _) = reference(block.q, k, v, block.scale);
+                for (m, row) in rows.chunks(block.q.width()).enumerate() {
+                    out.row_mut(m).iter_mut().zip(row).for_each(|(out, &x)| *out = x as f32);
+                }
+            },
+        );
     }
 }

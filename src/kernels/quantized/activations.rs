@@ -15,6 +15,9 @@ pub trait ActivationBlock: Copy + Send + Sync + 'static {
     /// All zeros.
     const ZERO: Self;
 
+    /// Returns up to 64 inputs as the block represents them: quantized and dequantized.
+    fn dequantized(x: &[f32]) -> Vec<f64>;
+
     /// Quantizes `x` into this block.
     fn quantize<S: Simd>(&mut self, simd: S, x: &[f32; BLOCK]);
 
@@ -151,6 +154,12 @@ thread_local! {
 impl ActivationBlock for QuantizedBlock {
     const ZERO: Self =
         Self { q: [[0; 4]; BLOCK / 4], scale: 0.0, correction_u8: 0, correction_u4: [[0; 2]; 2] };
+
+    fn dequantized(x: &[f32]) -> Vec<f64> {
+        let block = Self::reference(x);
+        let dequantize = |q: &i8| f64::from(*q) * f64::from(block.scale);
+        block.q.as_flattened().iter().take(x.len()).map(dequantize).collect()
+    }
 
     /// The SIMD form of [`QuantizedBlock::reference`], with the same result.
     #[inline(always)]

@@ -45,6 +45,10 @@ thread_local! {
 impl ActivationBlock for Bf16Block {
     const ZERO: Self = Self { pairs: [[bf16::ZERO; 2]; BLOCK / 2] };
 
+    fn dequantized(x: &[f32]) -> Vec<f64> {
+        x.iter().map(|&x| round(x).to_f64()).collect()
+    }
+
     #[inline(always)]
     fn quantize<S: Simd>(&mut self, _simd: S, x: &[f32; BLOCK]) {
         for (to, x) in self.pairs.as_flattened_mut().iter_mut().zip(x) {
@@ -116,12 +120,6 @@ impl<'a> Bf16Dot<'a> {
             }
         });
     }
-
-    /// Returns the rounded weight at `(k, j)`.
-    pub fn weight(&self, k: usize, j: usize) -> f32 {
-        let vector = &self.packed_block(k / BLOCK, j / LANES)[k % BLOCK / 2][j / LANES % PANEL_VECTORS];
-        bf16::from_ne_bytes(vector.as_chunks().0[j % LANES * 2 + k % 2]).to_f32()
-    }
 }
 
 impl WeightFormat for Bf16Dot<'_> {
@@ -142,6 +140,11 @@ impl WeightFormat for Bf16Dot<'_> {
     #[inline(always)]
     fn packed(&self) -> &[PackedRow] {
         self.packed
+    }
+
+    fn weight(&self, k: usize, j: usize) -> f32 {
+        let vector = &self.packed_block(k / BLOCK, j / LANES)[k % BLOCK / 2][j / LANES % PANEL_VECTORS];
+        bf16::from_ne_bytes(vector.as_chunks().0[j % LANES * 2 + k % 2]).to_f32()
     }
 
     #[inline(always)]

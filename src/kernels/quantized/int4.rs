@@ -87,16 +87,6 @@ impl<'a> Int4<'a> {
             }
         });
     }
-
-    /// Returns the dequantized weight at `(k, j)`.
-    pub fn weight(&self, k: usize, j: usize) -> f32 {
-        let (block, vector) = (k / BLOCK, j / LANES);
-        let byte =
-            self.packed_block(block, vector)[k % BLOCK / 8][vector % PANEL_VECTORS][j % LANES * 4 + k % 4];
-        let nibble = if k % 8 < 4 { byte & 15 } else { byte >> 4 };
-        let scales = &self.scales[self.layout.packed_block(block, vector) * Self::GROUPS + k % BLOCK / GROUP];
-        (f32::from(nibble) - 8.0) * scales[vector % PANEL_VECTORS][j % LANES].to_f32()
-    }
 }
 
 /// Quantizes a weight with the inverse of its scale, to an integer from -8 to 7.
@@ -152,6 +142,15 @@ impl WeightFormat for Int4<'_> {
     #[inline(always)]
     fn packed(&self) -> &[PackedRow] {
         self.packed
+    }
+
+    fn weight(&self, k: usize, j: usize) -> f32 {
+        let (block, vector) = (k / BLOCK, j / LANES);
+        let byte =
+            self.packed_block(block, vector)[k % BLOCK / 8][vector % PANEL_VECTORS][j % LANES * 4 + k % 4];
+        let nibble = if k % 8 < 4 { byte & 15 } else { byte >> 4 };
+        let scales = &self.scales[self.layout.packed_block(block, vector) * Self::GROUPS + k % BLOCK / GROUP];
+        (f32::from(nibble) - 8.0) * scales[vector % PANEL_VECTORS][j % LANES].to_f32()
     }
 
     #[inline(always)]

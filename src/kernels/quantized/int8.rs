@@ -68,13 +68,6 @@ impl<'a> Int8<'a> {
             }
         });
     }
-
-    /// Returns the dequantized weight at `(k, j)`.
-    pub fn weight(&self, k: usize, j: usize) -> f32 {
-        let row = &self.packed_block(k / BLOCK, j / LANES)[k % BLOCK / 4];
-        let byte = row[j / LANES % PANEL_VECTORS][j % LANES * 4 + k % 4];
-        (f32::from(byte) - 128.0) * self.scales[j]
-    }
 }
 
 /// Quantizes a weight and adds the zero point 128.
@@ -102,6 +95,12 @@ impl WeightFormat for Int8<'_> {
     #[inline(always)]
     fn packed(&self) -> &[PackedRow] {
         self.packed
+    }
+
+    fn weight(&self, k: usize, j: usize) -> f32 {
+        let row = &self.packed_block(k / BLOCK, j / LANES)[k % BLOCK / 4];
+        let byte = row[j / LANES % PANEL_VECTORS][j % LANES * 4 + k % 4];
+        (f32::from(byte) - 128.0) * self.scales[j]
     }
 
     #[inline(always)]

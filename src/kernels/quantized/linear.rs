@@ -5,7 +5,7 @@
 //! in registers, the f32 partial sums in L1.
 
 use super::activations::{ActivationBlock, SideTable, quantize};
-use super::{Activations, Layout, PANEL_VECTORS, WeightFormat};
+use super::{Activations, BLOCK, Layout, PANEL_VECTORS, WeightFormat};
 use crate::kernels::epilogue::{Epilogue, apply_epilogue};
 use crate::kernels::isa::Isa;
 use crate::kernels::microkernel::{REDUCED_MR, RowBlocks, mr, with_mr};
@@ -25,6 +25,17 @@ const KC_BLOCKS: usize = 12;
 
 /// The partial sums of a row block and a column panel.
 type PartialSums = [[[f32; LANES]; mr(true)]; PANEL_VECTORS];
+
+/// Dequantizes and multiplies, in f64, for one token: `x` is `[in]`, the result `[out]`. The activations are
+/// quantized as for the fast form, block by block.
+pub fn reference<F: WeightFormat>(x: &[f32], w: F, bias: &[f32]) -> Vec<f32> {
+    let x: Vec<f64> = x.chunks(BLOCK).flat_map(F::Block::dequantized).collect();
+    let output = |j| {
+        let products = x.iter().enumerate().map(|(k, x)| x * f64::from(w.weight(k, j)));
+        (products.sum::<f64>() + f64::from(bias[j])) as f32
+    };
+    (0..w.layout().columns).map(output).collect()
+}
 
 /// Computes `y = epilogue(x · w + bias)`, where `x` is `[n_tokens, in]` and `y` is `[n_tokens, out]`.
 ///
@@ -247,47 +258,26 @@ impl<F: WeightFormat> PanelProduct<'_, F> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::activations::QuantizedBlock;
-    use super::super::{AmxMode, BLOCK, Bf16Dot, Bytes64, Int4, Int8};
+    use super::super::{AmxMode, Bf16Dot, Bytes64, Int4, Int8};
     use super::*;
     use crate::kernels::isa::Isa;
     use crate::kernels::testing::{assert_close, random_values};
     use half::{bf16, f16};
 
-    /// The product of dequantized activations and weights, in f64.
-    fn reference(x: &[f32], columns: usize, bias: &[f32], weight: impl Fn(usize, usize) -> f32) -> Vec<f32> {
-        let dequantized: Vec<f64> = x
-            .chunks(BLOCK)
-            .flat_map(|x| {
-                let block = QuantizedBlock::reference(x);
-                let q = block.q.into_iter().flatten().take(x.len());
-                q.map(|q| f64::from(q) * f64::from(block.scale)).collect::<Vec<_>>()
-            })
-            .collect();
-        let one = |j: usize| {
-            let sum: f64 = dequantized.iter().enumerate().map(|(k, x)| x * f64::from(weight(k, j))).sum();
-            sum as f32 + bias[j]
-        };
-        (0..columns).map(one).collect()
-    }
-
-    fn check<F: WeightFormat>(w: F, n: usize, weight: impl Fn(usize, usize) -> f32) {
+    /// Asserts that `n` tokens give the values of the reference, and the same bits on every instruction set
+    /// and thread count.
+    fn check<F: WeightFormat>(w: F, n: usize) {
         let Layout { rows, columns } = w.layout();
         let (x, bias) = (random_values(2, n * rows), random_values(3, columns));
-        let expected: Vec<f32> = x.chunks(rows).flat_map(|x| reference(x, columns, &bias, &weight)).collect();
-        assert_same_on_all_isas(w, &x, &bias, &expected);
-    }
-
-    fn assert_same_on_all_isas<F: WeightFormat>(w: F, x: &[f32], bias: &[f32], expected: &[f32]) {
-        let Layout { rows, columns } = w.layout();
+        let expected: Vec<f32> = x.chunks(rows).flat_map(|x| reference(x, w, &bias)).collect();
         // AMX sums bf16 products in its own order.
         let has_own_order = |isa: Isa| F::AMX == AmxMode::Bf16 && isa.name() == "amx";
         let mut first: [Option<Vec<f32>>; 2] = [None, None];
         for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
-            let mut y = vec![0.0; x.len() / rows * columns];
-            let (pool, rows_of_x) = (ThreadPool::new(threads, isa), Rows::dense(x, rows));
-            linear(&pool, rows_of_x, w, bias, Epilogue::Store, &mut RowsMut::dense(&mut y, columns));
-            assert_close(&y, expected, 1e-5);
+            let mut y = vec![0.0; n * columns];
+            let (pool, rows_of_x) = (ThreadPool::new(threads, isa), Rows::dense(&x, rows));
+            linear(&pool, rows_of_x, w, &bias, Epilogue::Store, &mut RowsMut::dense(&mut y, columns));
+            assert_close(&y, &expected, 1e-5);
             let first = first[usize::from(has_own_order(isa))].get_or_insert_with(|| y.clone());
             assert_eq!(first, &y, "{isa}, {threads} threads");
         }
@@ -326,7 +316,7 @@ mod tests {
     ];
 
     #[test]
-    fn int8_linear_equals_reference_on_all_isas() {
+    fn int8_linear_matches_reference_on_every_isa() {
         for (rows, columns) in SHAPES {
             let weights = random_values(1, rows * columns);
             let (packed, scales) = quantize_int8(rows, columns, |k, j| weights[k * columns + j]);
@@ -336,13 +326,13 @@ mod tests {
                 assert!((dequantized - x).abs() <= 0.51 * scales[i % columns], "{dequantized} for {x}");
             }
             for n in [1, 2, 5, 8, 14, 15, 31, 33, 70] {
-                check(w, n, |k, j| w.weight(k, j));
+                check(w, n);
             }
         }
     }
 
     #[test]
-    fn int4_linear_equals_reference_on_all_isas() {
+    fn int4_linear_matches_reference_on_every_isa() {
         for (rows, columns) in SHAPES {
             let weights = random_values(1, rows * columns);
             let (packed, scales) = quantize_int4(rows, columns, |k, j| weights[k * columns + j]);
@@ -351,29 +341,23 @@ mod tests {
                 assert!((w.weight(i / columns, i % columns) - x).abs() <= 0.2);
             }
             for n in [1, 2, 5, 8, 14, 15, 31] {
-                check(w, n, |k, j| w.weight(k, j));
+                check(w, n);
             }
         }
     }
 
     #[test]
-    fn bf16_dot_linear_equals_reference_on_all_isas() {
+    fn bf16_dot_linear_matches_reference_on_every_isa() {
         for (rows, columns) in SHAPES {
             let weights = random_values(1, rows * columns);
             let mut packed = vec![[0; 64]; Bf16Dot::packed_len(rows, columns)];
             Bf16Dot::quantize(rows, columns, |k, j| weights[k * columns + j], &mut packed);
             let w = Bf16Dot::new(&packed, rows, columns);
-            let round = |x: f32| f64::from(bf16::from_f32(x));
+            for (i, &x) in weights.iter().enumerate() {
+                assert_eq!(w.weight(i / columns, i % columns), bf16::from_f32(x).to_f32());
+            }
             for n in [1, 2, 5, 8, 14, 15, 31, 33, 70] {
-                let (x, bias) = (random_values(2, n * rows), random_values(3, columns));
-                let one = |x: &[f32], j: usize| {
-                    let product = |(k, x): (usize, &f32)| round(*x) * round(weights[k * columns + j]);
-                    x.iter().enumerate().map(product).sum::<f64>() as f32 + bias[j]
-                };
-                let rows_of_x = x.chunks(rows);
-                let expected: Vec<f32> =
-                    rows_of_x.flat_map(|x| (0..columns).map(|j| one(x, j)).collect::<Vec<_>>()).collect();
-                assert_same_on_all_isas(w, &x, &bias, &expected);
+                check(w, n);
             }
         }
     }

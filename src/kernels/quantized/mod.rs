@@ -31,7 +31,7 @@ mod linear;
 pub use bf16_dot::Bf16Dot;
 pub use int4::Int4;
 pub use int8::Int8;
-pub use linear::linear;
+pub use linear::{linear, reference};
 
 use super::isa::Isa;
 use super::microkernel::mr;
@@ -153,6 +153,9 @@ pub trait WeightFormat: Copy + Sync {
 
     /// The packed weights, [`WeightFormat::PACKED_ROWS`] rows for each packed block.
     fn packed(&self) -> &[PackedRow];
+
+    /// Returns the dequantized weight at `(k, j)`.
+    fn weight(&self, k: usize, j: usize) -> f32;
 
     /// Rows of a packed block.
     const PACKED_ROWS: usize;
