@@ -1,6 +1,7 @@
 //! The crate's error type. Every message is one line that names the problem, its place (file, tensor, field
 //! or option), the value found and the value expected.
 
+use crate::kernels::isa::UnsupportedIsa;
 use std::path::PathBuf;
 
 /// The crate's error type. Its `Display` is the complete message for the user.
@@ -112,6 +113,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// The Jaro-Winkler similarity, from 0 to 1, above which a choice is suggested.
 const MIN_SIMILARITY: f64 = 0.8;
+
+impl From<UnsupportedIsa> for Error {
+    fn from(UnsupportedIsa { found, expected }: UnsupportedIsa) -> Self {
+        Error::Parameter { name: "HORNBOOK_ISA".into(), found, expected }
+    }
+}
 
 impl Error {
     /// The choice most similar to `given`, if it is similar enough to be a likely typo.

@@ -39,7 +39,6 @@ pub mod engine;
 pub mod error;
 pub mod generate;
 pub mod hub;
-pub mod kernels;
 pub mod lens;
 pub mod model;
 pub mod sampling;
@@ -47,6 +46,9 @@ pub mod server;
 mod text_file;
 pub mod tokenizer;
 pub mod tour;
+
+#[doc(inline)]
+pub use hornbook_kernels as kernels;
 
 pub use error::{Error, Result};
 pub use generate::{FinishReason, Generation, Hornbook, Options, Token};

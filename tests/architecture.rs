@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 /// The modules each lower module may depend on. Top-level modules may depend on all of these and on the
 /// engine, but not on one another.
 const LOWER_MODULES: [(&str, &[&str]); 10] = [
-    ("error", &[]),
+    ("error", &["kernels"]),
     ("text_file", &["error"]),
     ("atomic_file", &["error"]),
-    ("kernels", &["error"]),
+    ("kernels", &[]), // a crate of its own
     ("checkpoint", &["error", "text_file", "atomic_file", "kernels"]),
     ("tokenizer", &["error"]),
     ("sampling", &["error"]),
@@ -129,7 +129,9 @@ fn sources() -> Vec<Source> {
 /// leaf of a `use` tree.
 fn paths(code: &str, module: &[String]) -> Vec<Vec<String>> {
     let mut all = vec![];
-    for (keyword, start) in [("crate::", vec![]), ("super::", module[..module.len() - 1].to_vec())] {
+    // The kernels are a crate of their own, whose root is src/kernels.
+    let root = module.iter().take(1).filter(|first| *first == "kernels").cloned().collect();
+    for (keyword, start) in [("crate::", root), ("super::", module[..module.len() - 1].to_vec())] {
         let mut offset = 0;
         while let Some(found) = code[offset..].find(keyword).map(|found| found + offset) {
             offset = found + keyword.len();

@@ -45,8 +45,8 @@ pub fn exp_scalar<S: Simd>(simd: S, x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::isa::Isa;
-    use crate::kernels::simd::Kernel;
+    use crate::isa::Isa;
+    use crate::simd::Kernel;
 
     struct Exp<'a>(&'a [[f32; LANES]]);
     impl Kernel for Exp<'_> {

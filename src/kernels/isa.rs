@@ -1,7 +1,6 @@
 //! Run-time selection of the instruction set.
 
 use super::simd::{self, Kernel, Simd};
-use crate::{Error, Result};
 use std::fmt;
 
 /// An instruction set that kernels are compiled for.
@@ -54,8 +53,8 @@ impl Isa {
     /// empty, the best one that this machine supports.
     ///
     /// # Errors
-    /// [`Error::Parameter`] if this machine does not support the instruction set that `HORNBOOK_ISA` names.
-    pub fn choose() -> Result<Isa> {
+    /// [`UnsupportedIsa`] if this machine does not support the instruction set that `HORNBOOK_ISA` names.
+    pub fn choose() -> Result<Isa, UnsupportedIsa> {
         let available = Isa::available();
         let Some(name) = std::env::var_os("HORNBOOK_ISA").filter(|name| !name.is_empty()) else {
             return Ok(available[0]);
@@ -65,8 +64,7 @@ impl Isa {
             .find(|isa| name == *isa.name() || (name == *"portable" && matches!(isa, Isa::Portable)));
         selected.copied().ok_or_else(|| {
             let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
-            Error::Parameter {
-                name: "HORNBOOK_ISA".into(),
+            UnsupportedIsa {
                 found: name.to_string_lossy().into_owned(),
                 expected: format!("one of {} on this machine", names.join(", ")),
             }
@@ -109,6 +107,23 @@ impl Isa {
         }
     }
 }
+
+/// The environment variable `HORNBOOK_ISA` names an instruction set that this machine does not support.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnsupportedIsa {
+    /// The variable's value.
+    pub found: String,
+    /// The instruction sets of this machine, as a phrase.
+    pub expected: String,
+}
+
+impl fmt::Display for UnsupportedIsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HORNBOOK_ISA: found {}, expected {}", self.found, self.expected)
+    }
+}
+
+impl std::error::Error for UnsupportedIsa {}
 
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

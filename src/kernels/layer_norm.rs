@@ -91,8 +91,8 @@ impl Kernel for LayerNormRow<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::isa::Isa;
-    use crate::kernels::testing::{assert_close, random_values};
+    use crate::isa::Isa;
+    use crate::testing::{assert_close, random_values};
 
     #[test]
     fn layer_norm_matches_reference_on_every_isa_and_thread_count() {

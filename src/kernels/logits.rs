@@ -177,8 +177,8 @@ impl<E: Element> LogitBlock<'_, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::isa::Isa;
-    use crate::kernels::testing::{assert_close, random_values};
+    use crate::isa::Isa;
+    use crate::testing::{assert_close, random_values};
     use half::{bf16, f16};
 
     #[test]

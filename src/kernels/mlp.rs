@@ -63,10 +63,10 @@ impl Mlp<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::elements::Elements;
-    use crate::kernels::isa::Isa;
-    use crate::kernels::linear::Matrix;
-    use crate::kernels::testing::{assert_close, random_values};
+    use crate::elements::Elements;
+    use crate::isa::Isa;
+    use crate::linear::Matrix;
+    use crate::testing::{assert_close, random_values};
 
     #[test]
     fn mlp_matches_reference_and_takes_its_steps_fused_or_not() {

@@ -17,6 +17,8 @@
 
 // Indices that run over register tiles, or over several slices at once, are the subscripts of the formulas.
 #![allow(clippy::needless_range_loop)]
+#![deny(missing_docs)]
+#![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod activation;
 pub mod attention;

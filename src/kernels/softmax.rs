@@ -61,7 +61,7 @@ impl Kernel for Softmax<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing::{assert_close, random_values};
+    use crate::testing::{assert_close, random_values};
 
     #[test]
     fn softmax_matches_reference_on_every_isa() {

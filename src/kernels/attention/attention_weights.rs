@@ -1,9 +1,9 @@
 //! Attention weights for observers: most kernels never hold the whole matrix themselves.
 
 use super::kernel::{Mask, Segment};
-use crate::kernels::isa::Isa;
-use crate::kernels::rows::Rows;
-use crate::kernels::softmax::softmax;
+use crate::isa::Isa;
+use crate::rows::Rows;
+use crate::softmax::softmax;
 
 /// Returns the attention weights `[n_head, len, position + len]` of a segment: each row sums to 1, masked
 /// positions are 0.

@@ -14,9 +14,9 @@
 //! - Cost: 4 · head_dim FLOPs per query-key pair: all unmasked ones, and on average 32 masked ones per query.
 
 use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
-use crate::kernels::rows::{Rows, RowsMut, row_stride};
-use crate::kernels::simd::LANES;
-use crate::kernels::softmax::softmax;
+use crate::rows::{Rows, RowsMut, row_stride};
+use crate::simd::LANES;
+use crate::softmax::softmax;
 
 /// Queries in a block.
 const QUERIES: usize = 64;

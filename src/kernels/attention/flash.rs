@@ -23,12 +23,12 @@ use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
 use super::key_values::{Storage, with_panels};
 use super::panels::Panels;
 use super::prefetch::Prefetcher;
-use crate::kernels::elements::Element;
-use crate::kernels::exp::{exp, exp_scalar};
-use crate::kernels::isa::Isa;
-use crate::kernels::microkernel::{StridedLhs, assert_mr, microkernel_with_prefetch, with_mr};
-use crate::kernels::rows::Rows;
-use crate::kernels::simd::{Kernel, LANES, Simd};
+use crate::elements::Element;
+use crate::exp::{exp, exp_scalar};
+use crate::isa::Isa;
+use crate::microkernel::{StridedLhs, assert_mr, microkernel_with_prefetch, with_mr};
+use crate::rows::Rows;
+use crate::simd::{Kernel, LANES, Simd};
 
 /// Positions in a KV block: the scores of a query block fit in the L1 cache, and maxima and rescalings, once
 /// per query and block, take little of the time.

@@ -8,10 +8,10 @@
 
 use super::KeyValues;
 use super::aligned_vec::AlignedVec;
-use crate::kernels::isa::Isa;
-use crate::kernels::microkernel::{block_range, mr};
-use crate::kernels::rows::{DisjointRows, Rows, RowsMut};
-use crate::kernels::thread_pool::ThreadPool;
+use crate::isa::Isa;
+use crate::microkernel::{block_range, mr};
+use crate::rows::{DisjointRows, Rows, RowsMut};
+use crate::thread_pool::ThreadPool;
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;

@@ -5,8 +5,8 @@
 //! stored for a token does not depend on its neighbors.
 
 use super::panels::Panels;
-use crate::kernels::rows::Rows;
-use crate::kernels::thread_pool::ThreadPool;
+use crate::rows::Rows;
+use crate::thread_pool::ThreadPool;
 use half::f16;
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The layout of keys and values: panels of sixteen (see [`microkernel`](crate::kernels::microkernel)), keys
+//! The layout of keys and values: panels of sixteen (see [`microkernel`](crate::microkernel)), keys
 //! sixteen *positions* wide and values sixteen *dimensions* wide, so that scores and outputs use the same
 //! microkernel as GEMM:
 //!
@@ -11,10 +11,10 @@
 //! sequential stream, and its values as one stream per panel.
 
 use super::aligned_vec::AlignedVec;
-use crate::kernels::elements::Element;
-use crate::kernels::rows::Rows;
-use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::thread_pool::ThreadPool;
+use crate::elements::Element;
+use crate::rows::Rows;
+use crate::simd::{Kernel, LANES, Simd};
+use crate::thread_pool::ThreadPool;
 use std::ops::Range;
 
 /// The largest quantized magnitude; -128 is not used, so that the range is symmetric.

@@ -8,8 +8,8 @@
 
 use super::aligned_vec::CACHE_LINE;
 use super::panels::Panels;
-use crate::kernels::elements::Element;
-use crate::kernels::simd::{LANES, Simd};
+use crate::elements::Element;
+use crate::simd::{LANES, Simd};
 
 /// The addresses of one head's keys and values, and of the next head's keys.
 pub(super) struct Prefetcher<E> {

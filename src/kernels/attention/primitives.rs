@@ -8,12 +8,12 @@
 use super::key_values::{BLOCK, Storage, with_panels};
 use super::panels::Panels;
 use super::{KeyValues, QueryBlock};
-use crate::kernels::elements::Element;
-use crate::kernels::exp::exp;
-use crate::kernels::isa::Isa;
-use crate::kernels::microkernel::{StridedLhs, assert_mr, block_range, microkernel, mr, with_mr};
-use crate::kernels::rows::{Rows, RowsMut};
-use crate::kernels::simd::{Kernel, LANES, Simd};
+use crate::elements::Element;
+use crate::exp::exp;
+use crate::isa::Isa;
+use crate::microkernel::{StridedLhs, assert_mr, block_range, microkernel, mr, with_mr};
+use crate::rows::{Rows, RowsMut};
+use crate::simd::{Kernel, LANES, Simd};
 use std::ops::Range;
 
 impl QueryBlock<'_> {

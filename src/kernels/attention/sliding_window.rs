@@ -14,7 +14,7 @@
 
 use super::kernel::{AttentionKernel, AttentionParams, Mask, QueryBlock};
 use super::two_pass;
-use crate::kernels::simd::LANES;
+use crate::simd::LANES;
 use std::ops::Range;
 
 /// Two-pass attention to the last tokens.

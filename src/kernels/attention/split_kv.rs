@@ -17,9 +17,9 @@
 
 use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
 use super::primitives::exp_and_sum;
-use crate::kernels::exp::exp_scalar;
-use crate::kernels::rows::{Rows, RowsMut, row_stride};
-use crate::kernels::simd::{Kernel, LANES, Simd};
+use crate::exp::exp_scalar;
+use crate::rows::{Rows, RowsMut, row_stride};
+use crate::simd::{Kernel, LANES, Simd};
 
 /// Positions in a split.
 const SPLIT: usize = 256;

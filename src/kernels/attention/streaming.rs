@@ -10,7 +10,7 @@
 
 use super::kernel::{AttentionKernel, AttentionParams, QueryBlock};
 use super::primitives::exp_and_sum;
-use crate::kernels::rows::{Rows, RowsMut};
+use crate::rows::{Rows, RowsMut};
 
 /// Positions in a KV block. Blocks start at position 0 for every query, so that chunked prefill gives the
 /// same bits.

@@ -2,8 +2,8 @@
 //! counts.
 
 use super::*;
-use crate::kernels::isa::Isa;
-use crate::kernels::testing::random_values;
+use crate::isa::Isa;
+use crate::testing::random_values;
 
 struct Case {
     n: usize,

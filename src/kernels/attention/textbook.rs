@@ -11,7 +11,7 @@
 
 use super::kernel::{AttentionKernel, AttentionParams};
 use super::reference;
-use crate::kernels::rows::Rows;
+use crate::rows::Rows;
 
 /// The formula in f64, with the whole score matrix.
 #[derive(Clone, Copy, Debug)]

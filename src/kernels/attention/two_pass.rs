@@ -17,8 +17,8 @@
 
 use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
 use super::primitives::exp_and_sum;
-use crate::kernels::rows::{Rows, RowsMut, row_stride};
-use crate::kernels::simd::LANES;
+use crate::rows::{Rows, RowsMut, row_stride};
+use crate::simd::LANES;
 use std::ops::Range;
 
 /// Attention in two passes: all keys, then all values.

@@ -13,10 +13,10 @@
 use super::k_blocks::k_blocks;
 use super::pack::PackedLhs;
 use super::{Element, Epilogue, LANES, Rows, RowsMut, Simd, ThreadPool, apply_epilogue};
-use crate::kernels::elements::load_partial;
-use crate::kernels::microkernel::{RowBlocks, StridedLhs, assert_mr, block_range, microkernel, mr, with_mr};
-use crate::kernels::rows::DisjointRows;
-use crate::kernels::simd::{AlignedLanes, Kernel};
+use crate::elements::load_partial;
+use crate::microkernel::{RowBlocks, StridedLhs, assert_mr, block_range, microkernel, mr, with_mr};
+use crate::rows::DisjointRows;
+use crate::simd::{AlignedLanes, Kernel};
 use std::cell::RefCell;
 use std::ops::Range;
 

@@ -7,11 +7,11 @@
 
 use super::k_blocks::k_blocks;
 use super::{Element, Epilogue, LANES, Rows, RowsMut, Simd, ThreadPool, apply_epilogue};
-use crate::kernels::elements::load_partial;
-use crate::kernels::microkernel::{REDUCED_MR, block_range, mr, with_mr};
-use crate::kernels::rows::DisjointRows;
-use crate::kernels::simd::{AlignedLanes, Kernel};
-use crate::kernels::thread_pool::DisjointSlice;
+use crate::elements::load_partial;
+use crate::microkernel::{REDUCED_MR, block_range, mr, with_mr};
+use crate::rows::DisjointRows;
+use crate::simd::{AlignedLanes, Kernel};
+use crate::thread_pool::DisjointSlice;
 use std::cell::RefCell;
 use std::ops::Range;
 

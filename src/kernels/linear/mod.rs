@@ -156,10 +156,10 @@ fn gemv_or_gemm<E: Element>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::activation::Activation;
-    use crate::kernels::isa::Isa;
-    use crate::kernels::rows::row_stride;
-    use crate::kernels::testing::{assert_close, random_values};
+    use crate::activation::Activation;
+    use crate::isa::Isa;
+    use crate::rows::row_stride;
+    use crate::testing::{assert_close, random_values};
     use half::{bf16, f16};
 
     /// Asserts for one shape that every precision, instruction set, thread count and batch gives the same

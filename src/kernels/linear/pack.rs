@@ -3,10 +3,10 @@
 //! Every panel of the weights is multiplied with every input, so packing each input once pays off: the
 //! microkernel then addresses the inputs of all its tokens through one register.
 
-use crate::kernels::microkernel::{RowBlocks, assert_mr, with_mr};
-use crate::kernels::rows::Rows;
-use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::thread_pool::{DisjointSlice, ThreadPool};
+use crate::microkernel::{RowBlocks, assert_mr, with_mr};
+use crate::rows::Rows;
+use crate::simd::{Kernel, LANES, Simd};
+use crate::thread_pool::{DisjointSlice, ThreadPool};
 use std::cell::RefCell;
 use std::ops::Range;
 

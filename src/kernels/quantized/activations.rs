@@ -4,10 +4,10 @@
 //! rest.
 
 use super::BLOCK;
-use crate::kernels::microkernel::RowBlocks;
-use crate::kernels::rows::Rows;
-use crate::kernels::simd::{Kernel, LANES, ROUND_MAGIC, Simd};
-use crate::kernels::thread_pool::{DisjointSlice, ThreadPool};
+use crate::microkernel::RowBlocks;
+use crate::rows::Rows;
+use crate::simd::{Kernel, LANES, ROUND_MAGIC, Simd};
+use crate::thread_pool::{DisjointSlice, ThreadPool};
 use std::cell::RefCell;
 
 /// A block of 64 quantized activations of one token.
@@ -280,8 +280,8 @@ impl<B: ActivationBlock, T: SideTable<B>> Kernel for QuantizeChunk<'_, B, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::isa::Isa;
-    use crate::kernels::testing::random_values;
+    use crate::isa::Isa;
+    use crate::testing::random_values;
 
     #[test]
     fn simd_quantization_equals_reference() {

@@ -10,8 +10,8 @@
 
 use super::linear::MatMul;
 use super::{Activations, AmxMode, PANEL_VECTORS, PREFETCH_DISTANCE_VECTORS, PackedRow, WeightFormat};
-use crate::kernels::simd::{Amx, F32Tiles, I32Tiles, Kernel, Simd, TileRegisters};
-use crate::kernels::thread_pool::ThreadPool;
+use crate::simd::{Amx, F32Tiles, I32Tiles, Kernel, Simd, TileRegisters};
+use crate::thread_pool::ThreadPool;
 use std::cell::RefCell;
 use std::ops::Range;
 

@@ -17,8 +17,8 @@
 
 use super::activations::{ActivationBlock, SideTable};
 use super::{AmxMode, BLOCK, Bytes64, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
-use crate::kernels::isa::Isa;
-use crate::kernels::simd::{LANES, Simd};
+use crate::isa::Isa;
+use crate::simd::{LANES, Simd};
 use half::bf16;
 use rayon::prelude::*;
 use std::cell::RefCell;

@@ -13,8 +13,8 @@
 
 use super::activations::QuantizedBlock;
 use super::{BLOCK, Bytes64, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
-use crate::kernels::microkernel::mr;
-use crate::kernels::simd::{LANES, ROUND_MAGIC, Simd};
+use crate::microkernel::mr;
+use crate::simd::{LANES, ROUND_MAGIC, Simd};
 use half::f16;
 use rayon::prelude::*;
 

@@ -10,8 +10,8 @@
 use super::activations::{I16Pairs, QuantizedBlock, SideTable};
 use super::{AmxMode, BLOCK, Bytes64, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::simd::{F32Tiles, I32Tiles};
-use crate::kernels::simd::{LANES, ROUND_MAGIC, Simd};
+use crate::simd::{F32Tiles, I32Tiles};
+use crate::simd::{LANES, ROUND_MAGIC, Simd};
 use rayon::prelude::*;
 
 /// A borrowed matrix of packed 8-bit weights, `[rows, columns]`.

@@ -6,12 +6,12 @@
 
 use super::activations::{ActivationBlock, SideTable, quantize};
 use super::{Activations, BLOCK, Layout, PANEL_VECTORS, WeightFormat};
-use crate::kernels::epilogue::{Epilogue, apply_epilogue};
-use crate::kernels::isa::Isa;
-use crate::kernels::microkernel::{REDUCED_MR, RowBlocks, mr, with_mr};
-use crate::kernels::rows::{DisjointRows, Rows, RowsMut};
-use crate::kernels::simd::{Kernel, LANES, Simd};
-use crate::kernels::thread_pool::ThreadPool;
+use crate::epilogue::{Epilogue, apply_epilogue};
+use crate::isa::Isa;
+use crate::microkernel::{REDUCED_MR, RowBlocks, mr, with_mr};
+use crate::rows::{DisjointRows, Rows, RowsMut};
+use crate::simd::{Kernel, LANES, Simd};
+use crate::thread_pool::ThreadPool;
 use std::ops::Range;
 
 /// Vectors of outputs per chunk of work.
@@ -260,8 +260,8 @@ impl<F: WeightFormat> PanelProduct<'_, F> {
 mod tests {
     use super::super::{AmxMode, Bf16Dot, Bytes64, Int4, Int8};
     use super::*;
-    use crate::kernels::isa::Isa;
-    use crate::kernels::testing::{assert_close, random_values};
+    use crate::isa::Isa;
+    use crate::testing::{assert_close, random_values};
     use half::{bf16, f16};
 
     /// Asserts that `n` tokens give the values of the reference, and the same bits on every instruction set

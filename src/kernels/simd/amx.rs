@@ -47,12 +47,12 @@ impl Amx {
     }
 
     /// Runs `kernel` compiled for AVX-512.
-    pub(in crate::kernels) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         self.0.run(kernel)
     }
 
     /// Returns this thread's tile registers, not configured yet.
-    pub(in crate::kernels) fn tile_registers(self) -> TileRegisters {
+    pub(crate) fn tile_registers(self) -> TileRegisters {
         TileRegisters { tokens: 0, _not_send: PhantomData }
     }
 }
@@ -100,12 +100,12 @@ pub struct TileRegisters {
 
 impl TileRegisters {
     /// Returns the number of tokens the tiles are configured for.
-    pub(in crate::kernels) fn tokens(&self) -> usize {
+    pub(crate) fn tokens(&self) -> usize {
         self.tokens
     }
 
     /// Configures the tiles for `tokens` tokens, 1 to 32.
-    pub(in crate::kernels) fn configure(&mut self, tokens: usize) {
+    pub(crate) fn configure(&mut self, tokens: usize) {
         assert!((1..=2 * TILE_ROWS).contains(&tokens), "{tokens} tokens");
         if self.tokens == tokens {
             return;
@@ -140,7 +140,7 @@ impl TileRegisters {
     /// For each block, `x` points to 128 bytes of activations for each of the configured tokens, the next
     /// block `x_stride` bytes later; `w` to 32 packed rows of weights (two 64-byte vectors each), the next
     /// block behind them.
-    pub(in crate::kernels) unsafe fn dot_bf16(
+    pub(crate) unsafe fn dot_bf16(
         &mut self,
         blocks: usize,
         x: *const u8,
@@ -245,13 +245,7 @@ impl TileRegisters {
     /// `x` points to 64 bytes of activations for each configured token, `x_stride` bytes apart; `w` to 16
     /// packed rows of weights (two 64-byte vectors each).
     #[inline(always)]
-    pub(in crate::kernels) unsafe fn dot_i8(
-        &mut self,
-        x: *const u8,
-        x_stride: usize,
-        w: *const u8,
-        acc: &mut I32Tiles,
-    ) {
+    pub(crate) unsafe fn dot_i8(&mut self, x: *const u8, x_stride: usize, w: *const u8, acc: &mut I32Tiles) {
         assert!(self.tokens > 0);
         let row_bytes = 64usize;
         if self.tokens <= TILE_ROWS {
@@ -318,7 +312,7 @@ impl Drop for TileRegisters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing::random_values;
+    use crate::testing::random_values;
     use half::bf16;
 
     /// The index of weight `(k, j)` in packed rows `[k / n, 2, 16, n]` of `n` adjacent inputs.

@@ -20,7 +20,7 @@ impl Avx2 {
     }
 
     /// Runs `kernel` compiled with this instruction set.
-    pub(in crate::kernels) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt")]
         fn inner<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
             kernel.run(simd)

@@ -23,7 +23,7 @@ impl Avx512 {
     }
 
     /// Runs `kernel` compiled with this instruction set.
-    pub(in crate::kernels) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(
             enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma,avx2,bmi1,bmi2,popcnt"
         )]

@@ -12,7 +12,7 @@ pub struct Avx512Bf16(Avx512);
 
 impl Avx512Bf16 {
     /// Returns the instruction set if the machine has it and the instruction is faster than multiply-adds.
-    pub(in crate::kernels) fn detect(simd: Avx512) -> Option<Self> {
+    pub(crate) fn detect(simd: Avx512) -> Option<Self> {
         // Cached: `cpuid` takes a microsecond on a virtual machine.
         static IS_PROFITABLE: LazyLock<bool> =
             LazyLock::new(|| is_x86_feature_detected!("avx512bf16") && !is_dpbf16_slow());

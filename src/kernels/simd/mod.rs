@@ -198,7 +198,7 @@ pub trait Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::isa::Isa;
+    use crate::isa::Isa;
 
     struct Transpose<'a>(&'a [[f32; LANES]; LANES]);
 

@@ -172,6 +172,6 @@ impl Simd for Portable {
 }
 
 /// Runs `kernel` on plain arrays.
-pub(in crate::kernels) fn run<K: Kernel>(kernel: K) -> K::Output {
+pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Portable)
 }
