@@ -49,8 +49,10 @@ pub fn read_bytes(file: &Path) -> Result<(&Path, Vec<u8>)> {
 ///
 /// # Errors
 /// The problem of text in another encoding.
-pub fn decode(bytes: Vec<u8>) -> std::result::Result<String, String> {
-    String::from_utf8(without_bom(bytes)?).map_err(|error| {
+pub fn decode(mut bytes: Vec<u8>) -> std::result::Result<String, String> {
+    let bom = bytes.len() - without_bom(&bytes)?.len();
+    bytes.drain(..bom);
+    String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
         format!("found invalid UTF-8 at byte {offset}, expected UTF-8 text")
     })
@@ -60,16 +62,13 @@ pub fn decode(bytes: Vec<u8>) -> std::result::Result<String, String> {
 ///
 /// # Errors
 /// The problem of text in UTF-16 or UTF-32.
-pub fn without_bom(mut bytes: Vec<u8>) -> std::result::Result<Vec<u8>, String> {
-    if let Some(encoding) = wide_encoding(&bytes) {
+pub fn without_bom(bytes: &[u8]) -> std::result::Result<&[u8], String> {
+    if let Some(encoding) = wide_encoding(bytes) {
         return Err(format!(
             "found {encoding} text, expected UTF-8; convert it, e.g. with iconv -f {encoding} -t UTF-8"
         ));
     }
-    if bytes.starts_with(BOM.encode_utf8(&mut [0; 4]).as_bytes()) {
-        bytes.drain(..BOM.len_utf8());
-    }
-    Ok(bytes)
+    Ok(bytes.strip_prefix(BOM.encode_utf8(&mut [0; 4]).as_bytes()).unwrap_or(bytes))
 }
 
 /// The encoding of text whose characters have at least two bytes: it starts with a byte order mark, or every

@@ -13,7 +13,7 @@ const LOWER_MODULES: [(&str, &[&str]); 10] = [
     ("atomic_file", &["error"]),
     ("kernels", &[]), // a crate of its own
     ("checkpoint", &["error", "text_file", "atomic_file", "kernels"]),
-    ("tokenizer", &["error"]),
+    ("tokenizer", &["error", "text_file"]),
     ("sampling", &["error"]),
     ("model", &["error", "kernels", "checkpoint"]),
     ("generate", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model"]),

@@ -166,6 +166,31 @@ fn generation_config_is_default_of_every_option_it_names() {
     assert!(line.contains("generation_config.json: top_p: found 2, expected a number from 0 to 1"), "{line}");
 }
 
+/// `do_sample` decides, as in transformers, whatever else the file or the user says but a temperature.
+#[test]
+fn greedy_generation_config_is_default_temperature() {
+    let folder = Folder::copy_of("tests/data/tiny-gelu-new");
+    let greedy = generated(&folder, &GREEDY).0;
+    let at_random = ["--temperature", "0.9", "--seed", "1", "--max-tokens", "6"];
+    let drawn = generated(&folder, &at_random).0;
+    assert_ne!(drawn, greedy);
+    let settings = json!({"do_sample": false, "temperature": 0.9, "top_p": 0.95});
+    folder.write("generation_config.json", &settings);
+    for args in [&["--max-tokens", "6"][..], &["--max-tokens", "6", "--top-p", "0.9", "--seed", "1"]] {
+        assert_eq!(generated(&folder, args).0, greedy, "{args:?}");
+    }
+    assert_eq!(generated(&folder, &at_random).0, drawn);
+
+    let (config, _) = output(hornbook(&["config"]).env("HORNBOOK_MODEL", folder.path()));
+    let file = folder.file("generation_config.json");
+    let line = config.lines().find(|line| line.starts_with("sampling.temperature")).unwrap();
+    assert!(line.contains(" 0 ") && line.ends_with(file.to_str().unwrap()), "{line}");
+    let (shown, _) = output(&mut hornbook(&["show", folder.path()]));
+    for line in ["do_sample             false", "temperature           0"] {
+        assert!(shown.contains(&format!("{line}, from generation_config.json\n")), "{shown}");
+    }
+}
+
 #[test]
 fn eos_of_generation_config_ends_the_text() {
     let folder = Folder::copy_of("tests/data/tiny-gelu-new");
@@ -197,4 +222,37 @@ fn template_gets_bos_and_eos_of_tokenizer_files() {
     let from = |value: &str, file: &str| json!({"value": value, "from": file});
     assert_eq!(shown["generation"]["bos_token"], from("A", "tokenizer_config.json"));
     assert_eq!(shown["generation"]["eos_token"], from("B", "special_tokens_map.json"));
+}
+
+/// A broken tokenizer_config.json blocks the chat template in it alone.
+#[test]
+fn broken_tokenizer_config_is_a_note_where_it_is_not_needed() {
+    let folder = Folder::copy_of("models/fable");
+    let generate = ["generate", "--model", folder.path(), "The king", "--max-tokens", "4", "--seed", "1"];
+    let (expected, note) = output(&mut hornbook(&generate));
+    assert_eq!(note, "");
+    let utf16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (content, problem) in [
+        (&b"{"[..], "EOF"),
+        (br#"{"eos_token": 7}"#, "eos_token: a token: a string, or an object"),
+        (&utf16, "found UTF-16LE text"),
+    ] {
+        fs::write(folder.file("tokenizer_config.json"), content).unwrap();
+        let by_ids = [&["generate", "--model", folder.path(), "--prompt-ids", "1,2"][..], &GREEDY].concat();
+        for args in [&generate[..], &by_ids, &["show", folder.path()], &["tokens", "Hi", "-m", folder.path()]]
+        {
+            let (text, note) = output(&mut hornbook(args));
+            assert!(note.contains("tokenizer_config.json: ") && note.contains(problem), "{args:?}: {note}");
+            assert!(note.lines().count() == 1 && note.ends_with("; not used\n"), "{args:?}: {note}");
+            assert!(args != generate || text == expected, "{text}");
+        }
+        let mut chat = hornbook(&["chat", "--model", folder.path(), "--max-tokens", "4"]);
+        let (answer, _) = output(chat.stdin(fs::File::open(folder.file("config.json")).unwrap()));
+        assert!(!answer.is_empty(), "the template is in its own file");
+    }
+    fs::write(folder.file("tokenizer_config.json"), "{").unwrap();
+    fs::remove_file(folder.file("chat_template.jinja")).unwrap();
+    let Output { status, stderr, .. } = hornbook(&["chat", "--model", folder.path()]).output().unwrap();
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert!(!status.success() && stderr.contains("tokenizer_config.json: found broken JSON"), "{stderr}");
 }

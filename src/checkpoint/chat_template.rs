@@ -1,17 +1,17 @@
 //! The chat template of a model, from its files.
 
-use super::embedded;
 use super::source::read_file;
+use super::{embedded, json_file};
 use crate::error::{Error, Result};
+use crate::text_file;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
-/// The largest file read; chat templates may have many pages.
-pub(super) const MAX_BYTES: u64 = 16 << 20;
+/// The largest template read; it may have many pages.
+const MAX_BYTES: u64 = 16 << 20;
 
 const TEMPLATE: &str = "chat_template.jinja";
-pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// The location of a model's chat template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,11 +70,10 @@ impl ChatTemplateFiles {
         };
         let (jinja, config) = (folder.join(TEMPLATE), folder.join(TOKENIZER_CONFIG));
         let (file, text) = if jinja.exists() {
-            let text = String::from_utf8(read_file(&jinja, MAX_BYTES)?);
-            let problem = "found invalid UTF-8, expected text".to_string();
-            (jinja.clone(), text.map_err(|_| Error::Checkpoint { file: jinja, problem })?)
+            let text = text_file::decode(read_file(&jinja, MAX_BYTES)?);
+            (jinja.clone(), text.map_err(|problem| Error::Checkpoint { file: jinja, problem })?)
         } else if config.exists() {
-            let TokenizerConfig { chat_template } = parse_json(&config, &read_file(&config, MAX_BYTES)?)?;
+            let TokenizerConfig { chat_template } = json_file::read(&config)?;
             let text = match chat_template {
                 None => return Ok(None),
                 Some(Template::One(text)) => Some(text),
@@ -89,37 +88,6 @@ impl ChatTemplateFiles {
         };
         Ok(Some(ModelChatTemplate { file, text }))
     }
-}
-
-/// Parses the JSON of `file`. An error names the field, or for a broken file the line and column.
-pub(super) fn parse_json<T: DeserializeOwned>(file: &Path, bytes: &[u8]) -> Result<T> {
-    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    let is_object = text.trim_ascii_start().first() == Some(&b'{');
-    let mut json = serde_json::Deserializer::from_slice(text);
-    let broken = |error: &serde_json::Error| {
-        let text = error.to_string();
-        let problem = text.split(" at line ").next().unwrap_or(&text);
-        let (line, column) = (error.line(), error.column());
-        format!(
-            "found broken JSON at line {line}, column {column} ({problem}), expected a complete JSON object"
-        )
-    };
-    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| match error.inner() {
-        _ if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") => {
-            "found UTF-16, expected JSON in UTF-8".into()
-        }
-        inner if inner.is_data() && !is_object => "top level: found no JSON object, expected one".into(),
-        inner if inner.is_data() => error
-            .to_string()
-            .replace("expected f32", "expected a number")
-            .replace("expected usize", "expected a non-negative integer"),
-        inner => broken(inner),
-    });
-    let parsed = parsed.and_then(|value| json.end().map(|()| value).map_err(|error| broken(&error)));
-    parsed.map_err(|problem| Error::Checkpoint {
-        file: file.into(),
-        problem: problem.replace(char::is_control, " "),
-    })
 }
 
 #[cfg(test)]

@@ -5,14 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::chat_template::parse_json;
-use super::source::read_file;
+use super::json_file;
 use crate::error::{Error, Result};
 use crate::kernels::activation::Activation;
-
-/// The largest file read. Typical files have a few hundred bytes; label tables can add a few hundred
-/// kilobytes.
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// The default of `bos_token_id` and `eos_token_id`: GPT-2's `<|endoftext|>`.
 const GPT2_END_OF_TEXT: u32 = 50256;
@@ -112,7 +107,7 @@ impl ConfigFile {
     /// for a field that is malformed, out of range or describes a model other than a GPT-2, and for a missing
     /// `n_head`, which no tensor tells.
     pub fn open(file: &Path) -> Result<ConfigFile> {
-        ConfigFile::from_json(file, &read_file(file, MAX_CONFIG_BYTES)?)
+        ConfigFile::from_value(file, json_file::read(file)?)
     }
 
     /// Parses and validates the JSON of a `config.json`; `file` is its name in error messages.
@@ -120,7 +115,10 @@ impl ConfigFile {
     /// # Errors
     /// As [`ConfigFile::open`].
     pub fn from_json(file: &Path, json: &[u8]) -> Result<ConfigFile> {
-        let value: Value = parse_json(file, json)?;
+        ConfigFile::from_value(file, json_file::parse(file, json)?)
+    }
+
+    fn from_value(file: &Path, value: Value) -> Result<ConfigFile> {
         let Value::Object(map) = value else {
             return Err(Error::Config {
                 file: file.to_path_buf(),

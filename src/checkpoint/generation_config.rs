@@ -1,11 +1,9 @@
 //! `generation_config.json`: a model's own defaults of text generation
 //! (<https://huggingface.co/docs/transformers/main_classes/text_generation#transformers.GenerationConfig>).
 
-use super::chat_template::{MAX_BYTES, parse_json};
-use super::{Checkpoint, embedded, read_file};
+use super::{Checkpoint, embedded, json_file};
 use crate::error::{Error, Result};
 use serde::Deserialize;
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// The name of the file.
@@ -22,6 +20,8 @@ pub struct GenerationConfig {
     pub stop_strings: Option<Vec<String>>,
     /// The maximum number of tokens to generate.
     pub max_new_tokens: Option<usize>,
+    /// Whether tokens are drawn at random; if false, `temperature` is 0, as transformers decodes greedily.
+    pub do_sample: Option<bool>,
     /// The divisor of the logits.
     pub temperature: Option<f32>,
     /// The number of most likely tokens to keep.
@@ -61,22 +61,20 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] and [`Error::Checkpoint`] for a file that exists and is unreadable or invalid.
     pub fn generation_config(&self) -> Result<GenerationConfig> {
-        let (path, json) = match (&self.folder, self.tokenizer_json) {
+        match (&self.folder, self.tokenizer_json) {
             (Some(folder), _) => {
                 let path = folder.join(GENERATION_CONFIG);
-                if !path.exists() {
-                    return Ok(GenerationConfig::default());
+                match path.exists() {
+                    true => json_file::read::<GenerationConfig>(&path)?.validated(path),
+                    false => Ok(GenerationConfig::default()),
                 }
-                let json = read_file(&path, MAX_BYTES)?;
-                (path, Cow::Owned(json))
             }
-            (None, Some(_)) => (
-                Path::new(embedded::NAME).join(GENERATION_CONFIG),
-                Cow::Borrowed(embedded::GENERATION_CONFIG),
-            ),
-            (None, None) => return Ok(GenerationConfig::default()),
-        };
-        GenerationConfig::from_json(path, &json)
+            (None, Some(_)) => {
+                let path = Path::new(embedded::NAME).join(GENERATION_CONFIG);
+                json_file::parse::<GenerationConfig>(&path, embedded::GENERATION_CONFIG)?.validated(path)
+            }
+            (None, None) => Ok(GenerationConfig::default()),
+        }
     }
 }
 
@@ -88,6 +86,7 @@ impl GenerationConfig {
         }
         let all = [
             ("max_new_tokens", text(&self.max_new_tokens)),
+            ("do_sample", text(&self.do_sample)),
             ("temperature", text(&self.temperature)),
             ("top_k", text(&self.top_k)),
             ("top_p", text(&self.top_p)),
@@ -99,15 +98,17 @@ impl GenerationConfig {
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
-    fn from_json(file: PathBuf, json: &[u8]) -> Result<Self> {
-        let config: Self = parse_json(&file, json)?;
-        let stop_strings = config.stop_strings.as_deref().unwrap_or_default();
+    fn validated(mut self, file: PathBuf) -> Result<Self> {
+        let stop_strings = self.stop_strings.as_deref().unwrap_or_default();
         let problem = if stop_strings.iter().any(String::is_empty) {
             "stop_strings: found an empty string, expected at least one character"
-        } else if config.max_new_tokens == Some(0) {
+        } else if self.max_new_tokens == Some(0) {
             "max_new_tokens: found 0, expected a positive integer"
         } else {
-            return Ok(config);
+            if self.do_sample == Some(false) {
+                self.temperature = Some(0.0);
+            }
+            return Ok(self);
         };
         Err(Error::Checkpoint { file, problem: problem.into() })
     }
@@ -118,7 +119,8 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<GenerationConfig> {
-        GenerationConfig::from_json(GENERATION_CONFIG.into(), json.as_bytes())
+        let file = Path::new(GENERATION_CONFIG);
+        json_file::parse::<GenerationConfig>(file, json.as_bytes())?.validated(file.into())
     }
 
     #[test]
@@ -132,11 +134,26 @@ mod tests {
     }
 
     #[test]
+    fn greedy_decoding_replaces_temperature() {
+        for (json, temperature) in [
+            (r#"{"do_sample": false, "temperature": 0.7, "top_p": 0.9}"#, Some(0.0)),
+            (r#"{"do_sample": false}"#, Some(0.0)),
+            (r#"{"do_sample": true, "temperature": 0.7}"#, Some(0.7)),
+            (r#"{"do_sample": null, "temperature": 0.7}"#, Some(0.7)),
+            (r#"{"temperature": 0.7}"#, Some(0.7)),
+            ("{}", None),
+        ] {
+            assert_eq!(parse(json).unwrap().temperature, temperature, "{json}");
+        }
+    }
+
+    #[test]
     fn invalid_field_is_named_in_error() {
         for (json, expected) in [
             ("{", "generation_config.json: found broken JSON at line 1, column 1 (EOF"),
             (r#"{"eos_token_id": -1}"#, "generation_config.json: eos_token_id: expected one value or a list"),
             ("[1]", "generation_config.json: top level: found no JSON object, expected one"),
+            (r#"{"do_sample": 0}"#, "do_sample: invalid type: integer `0`, expected a boolean"),
             ("\u{feff}{", "generation_config.json: found broken JSON at line 1, column 1"),
             (r#"{"stop_strings": 1}"#, "generation_config.json: stop_strings: "),
             (r#"{"stop_strings": [""]}"#, "stop_strings: found an empty string"),

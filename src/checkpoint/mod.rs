@@ -18,9 +18,9 @@
 //! - `quantized`: stores quantized matrices.
 //! - `weights`: collects the tensors of a GPT-2 by name.
 //! - `parameter_counts`: counts parameters and bytes.
+//! - `json_file`: reads JSON objects.
 //! - `chat_template`: reads the chat template.
 //! - `generation_config`: reads the model's defaults of generation.
-//! - `special_tokens`: reads which tokens begin and end a text.
 //! - `embedded`: contains `fable`.
 //! - `write`: writes a quantized checkpoint.
 
@@ -32,12 +32,12 @@ mod finite;
 mod foreign;
 mod generation_config;
 mod header;
+mod json_file;
 mod locate;
 mod parameter_counts;
 mod quantized;
 mod shards;
 mod source;
-mod special_tokens;
 mod tensor;
 mod weights;
 mod write;
@@ -54,7 +54,6 @@ pub use generation_config::{GENERATION_CONFIG, GenerationConfig};
 pub use locate::{HUB_ALIASES, cached_models, hf_home_dir, hub_cache_dir, is_repo_id, repo_id};
 pub use parameter_counts::ParameterCounts;
 pub use shards::shard_files;
-pub use special_tokens::{SpecialToken, SpecialTokens};
 pub use tensor::{Dtype, Tensor};
 pub use weights::{AttentionWeights, BlockWeights, LayerNormWeights, LinearWeights, MlpWeights, Weights};
 
@@ -292,7 +291,7 @@ impl Checkpoint {
     fn with_tying(&self, path: &Path, json: Vec<u8>) -> Result<Vec<u8>> {
         const FIELD: &str = "tie_word_embeddings";
         let tied = self.config.tie_word_embeddings;
-        let mut config: Map<String, Value> = chat_template::parse_json(path, &json)?;
+        let mut config: Map<String, Value> = json_file::parse(path, &json)?;
         if config.get(FIELD).is_none_or(|said| said == true) == tied {
             return Ok(json);
         }

@@ -6,9 +6,9 @@ use std::path::{Component, Path, PathBuf};
 
 use safetensors::tensor::TensorInfo;
 
-use super::foreign;
 use super::header::read_header;
 use super::source::{Source, read_file};
+use super::{foreign, json_file};
 use crate::error::{Error, Result};
 
 pub(super) const SINGLE_FILE: &str = "model.safetensors";
@@ -137,14 +137,7 @@ impl Shards {
 /// Reads the tensor-to-file map of an index and checks that every file is within the index's folder.
 fn read_weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
     let invalid_index = |problem: String| Error::Checkpoint { file: index.to_path_buf(), problem };
-    let json = read_file(index, MAX_INDEX_BYTES)?;
-    let Index { weight_map } = serde_json::from_slice(&json).map_err(|error| {
-        invalid_index(format!(
-            "found no shard index ({}), expected a JSON object with a weight_map of tensor names to \
-             file names",
-            error.to_string().escape_debug()
-        ))
-    })?;
+    let Index { weight_map } = json_file::parse(index, &read_file(index, MAX_INDEX_BYTES)?)?;
     let is_within_folder =
         |name: &str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
     match weight_map.values().find(|name| name.is_empty() || !is_within_folder(name)) {

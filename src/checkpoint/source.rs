@@ -12,7 +12,6 @@ use rayon::prelude::*;
 
 use super::aligned_buffer::{ALIGNMENT, AlignedBuffer};
 use crate::error::{Error, Result};
-use crate::text_file::without_bom;
 
 /// The chunk size of parallel copies, in bytes.
 const COPY_CHUNK: usize = 1 << 20;
@@ -136,7 +135,7 @@ impl Deref for Bytes {
 }
 
 /// Reads a file of at most `limit` bytes (configuration, index, tokenizer: files that are parsed, not
-/// mapped), without a byte order mark.
+/// mapped).
 pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let (file, len) = open_file(path)?;
     let mut bytes = Vec::new();
@@ -148,7 +147,7 @@ pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
             problem: format!("found {len} bytes, expected at most {limit}"),
         });
     }
-    without_bom(bytes).map_err(|problem| Error::Checkpoint { file: path.to_path_buf(), problem })
+    Ok(bytes)
 }
 
 /// Opens a regular file and returns its length. Checks the type first, because opening a pipe would block.

@@ -2,7 +2,7 @@
 
 use super::byte_size::parse_byte_size;
 use super::kv_precision::KvPrecisionArg;
-use super::{attention_kernel, open_checkpoint, precision, thread_pool};
+use super::{attention_kernel, open_hornbook, precision, thread_pool};
 use crate::engine::{EngineOptions, FairLock};
 use crate::kernels::attention::AttentionKernel;
 use crate::model::Precision;
@@ -65,7 +65,7 @@ impl EngineArgs {
     /// Loads the models.
     pub fn open(&self) -> Result<Vec<Hornbook>> {
         let open = |model: &String| {
-            Hornbook::with_precision(open_checkpoint(model)?, thread_pool(self.threads)?, self.precision)
+            open_hornbook(model, thread_pool(self.threads)?, self.precision)
                 .map(|hornbook| hornbook.with_attention(self.attention))
         };
         self.model.iter().map(open).collect()

@@ -43,7 +43,9 @@ mod word_wrap;
 use crate::checkpoint::Checkpoint;
 use crate::kernels::isa::Isa;
 use crate::kernels::thread_pool::ThreadPool;
-use crate::{Error, Result};
+use crate::model::Precision;
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Hornbook, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use settings::Settings;
 use std::ffi::OsString;
@@ -199,6 +201,21 @@ fn open_checkpoint(model: &str) -> Result<Checkpoint> {
         stderr_line!("hornbook: {note}");
     }
     Ok(checkpoint)
+}
+
+/// Opens a model to run it, and prints notes on its files.
+fn open_hornbook(model: &str, pool: ThreadPool, precision: Option<Precision>) -> Result<Hornbook> {
+    let hornbook = Hornbook::with_precision(open_checkpoint(model)?, pool, precision)?;
+    let special = hornbook.try_tokenizer().map(Tokenizer::special_tokens);
+    print_tokenizer_problems(special.map_or(&[], |special| &special.problems));
+    Ok(hornbook)
+}
+
+/// Prints notes on parts of the tokenizer's files that cannot be read and are not used.
+fn print_tokenizer_problems(problems: &[Error]) {
+    for problem in problems {
+        stderr_line!("hornbook: {problem}; not used");
+    }
 }
 
 /// The error of a failed write to standard output.

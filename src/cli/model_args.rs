@@ -1,7 +1,7 @@
 //! The options for the model and its execution, common to the subcommands that take a prompt.
 
 use super::kv_precision::KvPrecisionArg;
-use super::{attention_kernel, open_checkpoint, precision, thread_pool};
+use super::{attention_kernel, open_hornbook, precision, thread_pool};
 use crate::kernels::attention::AttentionKernel;
 use crate::model::Precision;
 use crate::{Hornbook, Result};
@@ -46,7 +46,6 @@ impl ModelArgs {
     /// As [`Hornbook::with_precision`]; [`Error::Parameter`](crate::Error::Parameter) for too many threads.
     pub fn open(&self) -> Result<Hornbook> {
         let pool = thread_pool(self.threads)?;
-        let hornbook = Hornbook::with_precision(open_checkpoint(&self.model)?, pool, self.precision)?;
-        Ok(hornbook.with_attention(self.attention))
+        Ok(open_hornbook(&self.model, pool, self.precision)?.with_attention(self.attention))
     }
 }

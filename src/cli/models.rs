@@ -1,9 +1,10 @@
 //! `hornbook models` and `hornbook show`: the available models, and the details of one.
 
-use super::{open_checkpoint, write_json, write_line};
+use super::{open_checkpoint, print_tokenizer_problems, write_json, write_line};
 use crate::Result;
-use crate::checkpoint::{self, Checkpoint, Config, Dtype, GENERATION_CONFIG, SpecialToken, SpecialTokens};
+use crate::checkpoint::{self, Checkpoint, Config, Dtype, GENERATION_CONFIG};
 use crate::model::Precision;
+use crate::tokenizer::{SpecialToken, SpecialTokens};
 use clap::Args;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -171,7 +172,10 @@ fn shape(config: &Config) -> Value {
 /// The tokens that begin and end a text and the model's defaults of generation: the name, the value and the
 /// file of each.
 fn origins(model: &Checkpoint) -> Result<Vec<(&'static str, String, &'static str)>> {
-    let SpecialTokens { bos, eos } = model.special_tokens()?;
+    // A tokenizer that cannot be used is an error where text is needed.
+    let special = model.tokenizer_files().and_then(|files| SpecialTokens::read(&files));
+    let SpecialTokens { bos, eos, problems, .. } = special.unwrap_or_default();
+    print_tokenizer_problems(&problems);
     let generation_config = model.generation_config()?;
     let ids = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let token = |token: Option<SpecialToken>, in_config: &[u32]| match token {

@@ -1,7 +1,7 @@
 //! `hornbook perplexity`: perplexity of a model on a text.
 
 use super::kv_precision::KvPrecisionArg;
-use super::{open_checkpoint, precision, progress, thread_pool, write_line};
+use super::{open_hornbook, precision, progress, thread_pool, write_line};
 use crate::generate::perplexity::{Score, SlidingWindows, score};
 use crate::kernels::attention::KvPrecision;
 use crate::model::Precision;
@@ -102,7 +102,7 @@ impl Perplexity {
     }
 
     fn open(&self, name: &str, precision: Option<Precision>) -> Result<Hornbook> {
-        Hornbook::with_precision(open_checkpoint(name)?, thread_pool(self.threads)?, precision)
+        open_hornbook(name, thread_pool(self.threads)?, precision)
     }
 
     fn report(

@@ -1,10 +1,10 @@
 //! `hornbook positions`: similarity of the model's position embeddings and of sinusoidal ones.
 
 use super::screen::{Screen, shade};
-use super::{write_json, write_line};
+use super::{open_hornbook, thread_pool, write_json, write_line};
 use crate::checkpoint::PositionEmbedding;
 use crate::lens::positions::PositionSimilarity;
-use crate::{Error, Hornbook, Result};
+use crate::{Error, Result};
 use clap::Args;
 use serde_json::json;
 use std::process::ExitCode;
@@ -45,7 +45,7 @@ pub struct PositionsArgs {
 impl PositionsArgs {
     pub(super) fn run(self) -> Result<ExitCode> {
         let screen = Screen::new(self.width)?;
-        let hornbook = Hornbook::open(&self.model)?;
+        let hornbook = open_hornbook(&self.model, thread_pool(None)?, None)?;
         let (model_positions, sinusoidal) = (
             PositionSimilarity::from_model(hornbook.model()),
             PositionSimilarity::sinusoidal(hornbook.model()),

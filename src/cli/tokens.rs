@@ -2,7 +2,7 @@
 
 use super::prompt::{self, Prompt, PromptArgs};
 use super::screen::{Screen, display_width, fit_to_width};
-use super::{write_json, write_line};
+use super::{open_hornbook, thread_pool, write_json, write_line};
 use crate::lens::label::label;
 use crate::tokenizer::{MergeStep, PreToken};
 use crate::{Error, Hornbook, Result};
@@ -52,7 +52,7 @@ impl Tokens {
             stderr_text!("{}", prompt::missing_input_hint("tokens", "a text"));
             return Ok(ExitCode::from(2));
         };
-        let hornbook = Hornbook::open(&self.model)?;
+        let hornbook = open_hornbook(&self.model, thread_pool(None)?, None)?;
         let tokenizer = hornbook.tokenizer()?;
         let words = match (&prompt, self.merges) {
             (Prompt::Text(text, special), true) => Some(tokenizer.merge_steps(text, *special)?),

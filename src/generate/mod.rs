@@ -27,15 +27,13 @@ pub use context::ContextPolicy;
 pub use generation::Generation;
 pub use prompt_lookup::DraftStats;
 
-use crate::checkpoint::{
-    ChatTemplateFiles, Checkpoint, Config, GENERATION_CONFIG, GenerationConfig, SpecialToken, SpecialTokens,
-};
+use crate::checkpoint::{ChatTemplateFiles, Checkpoint, Config, GENERATION_CONFIG, GenerationConfig};
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::kernels::isa::Isa;
 use crate::kernels::thread_pool::ThreadPool;
 use crate::model::{Model, Observer, Precision, Session};
 use crate::sampling::{SamplingParams, StopMatcher};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{SpecialToken, Tokenizer};
 use crate::{Error, Result};
 use std::path::Path;
 
@@ -122,10 +120,9 @@ impl Hornbook {
             Err(error) => Err(format!("has no usable tokenizer: {error}")),
         };
         // Without a tokenizer their names have no ids.
-        let SpecialTokens { bos, eos } = match &tokenizer {
-            Ok(_) => checkpoint.special_tokens()?,
-            Err(_) => SpecialTokens::default(),
-        };
+        let special = tokenizer.as_ref().ok().map(Tokenizer::special_tokens);
+        let bos = special.and_then(|special| special.bos.as_ref());
+        let eos = special.and_then(|special| special.eos.as_ref());
         let generation_config = checkpoint.generation_config()?;
         let defaults = with_defaults_of(&generation_config, SamplingParams::default());
         defaults.validate(checkpoint.config.vocab_size).map_err(|error| {
@@ -134,10 +131,10 @@ impl Hornbook {
         })?;
         let config = &mut checkpoint.config;
         let in_vocabulary = |id: &u32| (*id as usize) < config.vocab_size;
-        let id = |token: &Option<SpecialToken>| {
-            tokenizer.as_ref().ok()?.token_to_id(&token.as_ref()?.text).filter(in_vocabulary)
+        let id = |token: Option<&SpecialToken>| {
+            tokenizer.as_ref().ok()?.token_to_id(&token?.text).filter(in_vocabulary)
         };
-        let (bos_id, eos_id) = (id(&bos), id(&eos));
+        let (bos_id, eos_id) = (id(bos), id(eos));
         let mut stop_ids = generation_config.eos_token_id.as_ref().unwrap_or(&config.eos_token_ids).clone();
         stop_ids.extend(eos_id);
         // Ids outside the vocabulary, as in a config.json with default ids, are ignored.
@@ -145,14 +142,16 @@ impl Hornbook {
         config.bos_token_id = bos_id.or(config.bos_token_id);
         config.eos_token_ids =
             eos_id.map_or_else(|| std::mem::take(&mut config.eos_token_ids), |id| vec![id]);
-        let text = |token: Option<SpecialToken>, id: Option<u32>| {
+        let text = |token: Option<&SpecialToken>, id: Option<u32>| {
             let decoded = || Some(tokenizer.as_ref().ok()?.decode(&[id?]));
-            token.map(|token| token.text).or_else(decoded).unwrap_or_default()
+            token.map(|token| token.text.clone()).or_else(decoded).unwrap_or_default()
         };
+        let bos_token = text(bos, config.bos_token_id);
+        let eos_token = text(eos, config.eos_token_ids.first().copied());
         Ok(Self {
             name: checkpoint.name.clone(),
-            bos_token: text(bos, config.bos_token_id),
-            eos_token: text(eos, config.eos_token_ids.first().copied()),
+            bos_token,
+            eos_token,
             stop_ids,
             generation_config,
             tokenizer,

@@ -17,6 +17,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, AddedVocabulary, Model, NormalizerWrapper, OffsetType, PreTokenizedString};
 
 use crate::Result;
+use crate::text_file::without_bom;
 
 mod catch_panic;
 mod files;
@@ -27,12 +28,13 @@ mod token_bytes;
 mod utf8_decoder;
 
 pub use merge_steps::{MergeStep, PreToken};
+pub use special_tokens::{SpecialToken, SpecialTokens};
 pub use utf8_decoder::Utf8Decoder;
 
 use catch_panic::catch_panic;
 use files::{TokenizerSpec, invalid};
 use pre_tokens::PreTokenizer;
-use special_tokens::{DeclaredToken, SpecialTokens};
+use special_tokens::{DeclaredToken, find_file};
 use token_bytes::TokenBytes;
 
 /// Bytes of text a token is assumed to stand for at most, on average, where a normalizer or pre-tokenizer may
@@ -54,6 +56,7 @@ pub struct Tokenizer {
     without_special: AddedVocabulary,
     token_bytes: TokenBytes,
     max_token_len: usize,
+    special_tokens: SpecialTokens,
 }
 
 impl Tokenizer {
@@ -63,26 +66,29 @@ impl Tokenizer {
     /// Returns `None` if there is neither format.
     ///
     /// # Errors
-    /// [`crate::Error::Tokenizer`] for a file that is malformed or inconsistent, or not byte-level BPE.
+    /// [`crate::Error::Tokenizer`] for a file that is malformed or inconsistent, or not byte-level BPE. Problems
+    /// of `tokenizer_config.json` and `special_tokens_map.json` are left to [`Tokenizer::special_tokens`].
     pub fn from_files(files: &[(PathBuf, Cow<[u8]>)]) -> Result<Option<Self>> {
         let Some((first, _)) = files.first() else { return Ok(None) };
         catch_panic(|| Self::parse(files)).unwrap_or_else(|panic| Err(invalid(first, panic)))
     }
 
     fn parse(files: &[(PathBuf, Cow<[u8]>)]) -> Result<Option<Self>> {
-        let file = |name: &str| {
-            let found = files.iter().find(|(path, _)| path.file_name().is_some_and(|file| file == name));
-            found.map(|(path, bytes)| (path.as_path(), &**bytes))
+        let file = |name| {
+            let text = |(path, bytes)| match without_bom(bytes) {
+                Ok(text) => Ok((path, text)),
+                Err(problem) => Err(invalid(path, problem)),
+            };
+            find_file(files, name).map(text).transpose()
         };
-        let (config, map) = (file("tokenizer_config.json"), file("special_tokens_map.json"));
-        if let Some((path, bytes)) = file("tokenizer.json") {
-            let special = SpecialTokens::parse(config, map, None, None)?;
-            return Self::build(path, path, TokenizerSpec::from_json(path, bytes)?, special).map(Some);
+        if let Some((path, json)) = file("tokenizer.json")? {
+            let special = SpecialTokens::read(files)?;
+            return Self::build(path, path, TokenizerSpec::from_json(path, json)?, special).map(Some);
         }
-        let (Some(vocab), Some(merges)) = (file("vocab.json"), file("merges.txt")) else { return Ok(None) };
+        let (Some(vocab), Some(merges)) = (file("vocab.json")?, file("merges.txt")?) else { return Ok(None) };
         let token = AddedToken::from(END_OF_TEXT, true);
         let default = DeclaredToken { file: vocab.0.into(), id: None, token };
-        let special = SpecialTokens::parse(config, map, file("added_tokens.json"), Some(&default))?;
+        let special = SpecialTokens::read_with_default(files, Some(&default))?;
         let add_prefix_space = special.add_prefix_space.unwrap_or(false);
         let spec = TokenizerSpec::from_vocab_merges(vocab, merges, add_prefix_space)?;
         Self::build(vocab.0, merges.0, spec, special).map(Some)
@@ -102,7 +108,7 @@ impl Tokenizer {
         catch_panic(build).unwrap_or_else(|panic| Err(invalid(file, panic)))
     }
 
-    fn build(file: &Path, merges: &Path, spec: TokenizerSpec, special: SpecialTokens) -> Result<Self> {
+    fn build(file: &Path, merges: &Path, spec: TokenizerSpec, mut special: SpecialTokens) -> Result<Self> {
         let failed = |error: tokenizers::Error| invalid(file, error.to_string());
         let pre_tokenizer = spec.pre_tokenizer.map(PreTokenizer::new).transpose().map_err(failed)?;
         let Some(pre_tokenizer) = pre_tokenizer.filter(PreTokenizer::is_byte_level) else {
@@ -120,8 +126,8 @@ impl Tokenizer {
 
         let mut declared = spec.added_tokens;
         let known: HashSet<String> = declared.iter().map(|known| known.token.content.clone()).collect();
-        declared
-            .extend(special.tokens.into_iter().filter(|declared| !known.contains(&declared.token.content)));
+        let others = std::mem::take(&mut special.tokens).into_iter();
+        declared.extend(others.filter(|declared| !known.contains(&declared.token.content)));
         let tokens: Vec<_> = declared.iter().map(|declared| declared.token.clone()).collect();
         let mut with_special = AddedVocabulary::new();
         with_special.add_tokens(&tokens, &model, spec.normalizer.as_ref());
@@ -156,6 +162,7 @@ impl Tokenizer {
             without_special,
             token_bytes,
             max_token_len,
+            special_tokens: special,
         })
     }
 
@@ -218,6 +225,11 @@ impl Tokenizer {
     /// The id of a token as spelled in its file (`<|endoftext|>`, `Ġthe`).
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.with_special.token_to_id(token, &self.model)
+    }
+
+    /// The special tokens that begin and end a text, and the problems of the files that name them.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special_tokens
     }
 
     /// The size of the vocabulary: the largest id plus 1.

@@ -1,10 +1,12 @@
 //! Special tokens declared beside the vocabulary, in `tokenizer_config.json`, `special_tokens_map.json` and
-//! `added_tokens.json`.
+//! `added_tokens.json`, and which of them begin and end a text.
 //!
 //! They get the ids that transformers gives them: those of `added_tokens_decoder` or `added_tokens.json` in
 //! order of id, then the named ones, then the additional ones. What `tokenizer_config.json` declares takes
-//! precedence.
+//! precedence. What cannot be read of the first two files is left out and reported: neither the vocabulary nor
+//! token ids need it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +16,8 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use super::files::invalid;
-use crate::Result;
+use crate::text_file::without_bom;
+use crate::{Error, Result};
 
 /// The named special tokens, in the order in which transformers adds them.
 const NAMES: [&str; 7] =
@@ -22,6 +25,15 @@ const NAMES: [&str; 7] =
 
 /// The fields with unnamed special tokens: as of transformers 5 and before.
 const ADDITIONAL: [&str; 2] = ["extra_special_tokens", "additional_special_tokens"];
+
+/// A special token and the file that names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecialToken {
+    /// The token as it stands in a text: `<|endoftext|>`.
+    pub text: String,
+    /// The name of the file.
+    pub file: &'static str,
+}
 
 /// A token added to a vocabulary.
 pub struct DeclaredToken {
@@ -32,13 +44,20 @@ pub struct DeclaredToken {
     pub token: AddedToken,
 }
 
-/// The tokens declared beside a vocabulary.
+/// The special tokens declared beside a vocabulary.
 #[derive(Default)]
 pub struct SpecialTokens {
+    /// The token that begins a text, from the first of `tokenizer_config.json` and `special_tokens_map.json`
+    /// that names it.
+    pub bos: Option<SpecialToken>,
+    /// The token that ends a text, from the first of the two files that names it.
+    pub eos: Option<SpecialToken>,
+    /// The first problem of each of the two files that cannot be read whole; the rest of it is used.
+    pub problems: Vec<Error>,
     /// In order of addition.
-    pub tokens: Vec<DeclaredToken>,
+    pub(super) tokens: Vec<DeclaredToken>,
     /// Whether a text without a leading space gets one.
-    pub add_prefix_space: Option<bool>,
+    pub(super) add_prefix_space: Option<bool>,
     /// The index in `tokens` of each content.
     indices: HashMap<String, usize>,
 }
@@ -94,16 +113,24 @@ enum Additional {
 /// The path and content of a file.
 pub type NamedFile<'a> = (&'a Path, &'a [u8]);
 
+/// The file called `name`, if it is among `files`.
+pub fn find_file<'a>(files: &'a [(PathBuf, Cow<[u8]>)], name: &str) -> Option<NamedFile<'a>> {
+    let found = files.iter().find(|(path, _)| path.file_name().is_some_and(|file| file == name));
+    found.map(|(path, bytes)| (path.as_path(), &**bytes))
+}
+
 /// A JSON object read from a file.
 struct File<'a> {
+    name: &'static str,
     path: &'a Path,
     fields: Map<String, Value>,
 }
 
 impl<'a> File<'a> {
-    fn parse(path: &'a Path, bytes: &[u8]) -> Result<Self> {
-        let fields = serde_json::from_slice(bytes).map_err(|error| invalid(path, error.to_string()))?;
-        Ok(Self { path, fields })
+    fn parse(name: &'static str, (path, bytes): NamedFile<'a>) -> Result<Self> {
+        let text = without_bom(bytes).map_err(|problem| invalid(path, problem))?;
+        let fields = serde_json::from_slice(text).map_err(|error| invalid(path, error.to_string()))?;
+        Ok(Self { name, path, fields })
     }
 
     /// The value of a field; none if it is missing or null.
@@ -113,38 +140,64 @@ impl<'a> File<'a> {
     }
 }
 
+/// The problems of files, the first of each.
+#[derive(Default)]
+struct Problems<'a>(Vec<(&'a Path, Error)>);
+
+impl<'a> Problems<'a> {
+    /// The value, or none and a problem of the file.
+    fn ok<T>(&mut self, path: &'a Path, result: Result<T>) -> Option<T> {
+        let error = match result {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        if !self.0.iter().any(|(file, _)| *file == path) {
+            self.0.push((path, error));
+        }
+        None
+    }
+}
+
 impl SpecialTokens {
-    /// Parses those of the three files that exist. `default` stands for a bos, eos or unk token that they do
-    /// not mention.
+    /// Reads those of a model's files that declare special tokens, each given as its path and content.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`](crate::Error::Tokenizer) for a file that is malformed.
-    pub fn parse(
-        config: Option<NamedFile>,
-        map: Option<NamedFile>,
-        added_tokens: Option<NamedFile>,
+    /// [`Error::Tokenizer`] for a malformed `added_tokens.json`, whose tokens are part of the vocabulary.
+    pub fn read(files: &[(PathBuf, Cow<[u8]>)]) -> Result<Self> {
+        Self::read_with_default(files, None)
+    }
+
+    /// As [`read`](Self::read); `default` stands for a bos, eos or unk token that the files do not mention.
+    pub(super) fn read_with_default(
+        files: &[(PathBuf, Cow<[u8]>)],
         default: Option<&DeclaredToken>,
     ) -> Result<Self> {
-        let config = config.map(|(path, bytes)| File::parse(path, bytes)).transpose()?;
-        let map = map.map(|(path, bytes)| File::parse(path, bytes)).transpose()?;
+        let mut problems = Problems::default();
+        let mut parse = |name| {
+            let file = find_file(files, name)?;
+            problems.ok(file.0, File::parse(name, file))
+        };
+        let (config, map) = (parse("tokenizer_config.json"), parse("special_tokens_map.json"));
         let mut special = Self::default();
-        let files: Vec<&File> = config.iter().chain(&map).collect();
         if let Some(config) = &config {
-            special.add_prefix_space = config.get("add_prefix_space")?;
-            let declared: Option<BTreeMap<u32, Flags>> = config.get("added_tokens_decoder")?;
-            for (id, flags) in declared.into_iter().flatten() {
+            special.add_prefix_space = problems.ok(config.path, config.get("add_prefix_space")).flatten();
+            let declared: Option<Option<BTreeMap<u32, Flags>>> =
+                problems.ok(config.path, config.get("added_tokens_decoder"));
+            for (id, flags) in declared.flatten().into_iter().flatten() {
                 special.push(config.path, Some(id), flags.into_token());
             }
         }
-        if let (true, Some((path, bytes))) = (special.tokens.is_empty(), added_tokens) {
-            let file = File::parse(path, bytes)?;
+        let replaced = !special.tokens.is_empty() || find_file(files, "tokenizer.json").is_some();
+        if let Some(added_tokens) = find_file(files, "added_tokens.json").filter(|_| !replaced) {
+            let file = File::parse("added_tokens.json", added_tokens)?;
             let tokens = file.fields.keys().map(|content| Ok((file.get(content)?, content)));
             let mut tokens = tokens.collect::<Result<Vec<(Option<u32>, &String)>>>()?;
             tokens.sort_unstable();
             for (id, content) in tokens {
-                special.push(path, id, AddedToken::from(content, false));
+                special.push(file.path, id, AddedToken::from(content, false));
             }
         }
+        let files: Vec<&File> = config.iter().chain(&map).collect();
         for name in NAMES {
             let is_mentioned = files.iter().any(|file| file.fields.contains_key(name));
             if let (false, Some(default), "bos_token" | "eos_token" | "unk_token") =
@@ -153,20 +206,27 @@ impl SpecialTokens {
                 special.push(&default.file, default.id, default.token.clone());
             }
             for file in &files {
-                if let Some(token) = file.get::<Entry>(name)? {
-                    special.push(file.path, None, token.into_special());
-                    break;
+                let Some(token) = problems.ok(file.path, file.get::<Entry>(name)).flatten() else { continue };
+                let token = token.into_special();
+                let named = || Some(SpecialToken { text: token.content.clone(), file: file.name });
+                match name {
+                    "bos_token" => special.bos = named(),
+                    "eos_token" => special.eos = named(),
+                    _ => {}
                 }
+                special.push(file.path, None, token);
+                break;
             }
         }
         for (field, file) in ADDITIONAL.iter().flat_map(|field| files.iter().map(move |file| (field, file))) {
-            let entries = match file.get(field)? {
+            let entries = match problems.ok(file.path, file.get(field)).flatten() {
                 None => vec![],
                 Some(Additional::List(entries)) => entries,
                 Some(Additional::Named(entries)) => entries.into_values().collect(),
             };
             entries.into_iter().for_each(|entry| special.push(file.path, None, entry.into_special()));
         }
+        special.problems = problems.0.into_iter().map(|(_, error)| error).collect();
         Ok(special)
     }
 
@@ -185,17 +245,24 @@ impl SpecialTokens {
 mod tests {
     use super::*;
 
+    fn read(files: &[(&str, &str)]) -> Result<SpecialTokens> {
+        let files: Vec<_> =
+            files.iter().map(|(name, text)| (PathBuf::from(name), text.as_bytes().into())).collect();
+        SpecialTokens::read(&files)
+    }
+
     #[test]
     fn tokens_are_declared_in_order_of_transformers() {
         let config = r#"{"eos_token": {"content": "<e>", "lstrip": true, "__type": "AddedToken"},
             "pad_token": null, "additional_special_tokens": ["<a>", {"content": "<b>", "rstrip": true}]}"#;
         let map = r#"{"bos_token": "<s>", "eos_token": "<x>", "pad_token": "<p>",
             "additional_special_tokens": ["<a>"]}"#;
-        let added = r#"{"<b>": 12, "<t>": 11}"#;
-        let file = |name: &'static str, text: &'static str| Some((Path::new(name), text.as_bytes()));
-        let special =
-            SpecialTokens::parse(file("config", config), file("map", map), file("added", added), None);
-        let special = special.unwrap();
+        let special = read(&[
+            ("tokenizer_config.json", config),
+            ("special_tokens_map.json", map),
+            ("added_tokens.json", r#"{"<b>": 12, "<t>": 11}"#),
+        ])
+        .unwrap();
         let declared: Vec<_> = (special.tokens.iter())
             .map(|declared| (declared.id, declared.token.content.as_str(), declared.token.special))
             .collect();
@@ -209,33 +276,50 @@ mod tests {
         ];
         assert_eq!(declared, expected);
         assert!(special.tokens[3].token.lstrip && !special.tokens[3].token.rstrip);
+        let named = |text: &str, file| Some(SpecialToken { text: text.into(), file });
+        assert_eq!(special.bos, named("<s>", "special_tokens_map.json"));
+        assert_eq!(special.eos, named("<e>", "tokenizer_config.json"));
+        assert!(special.problems.is_empty());
     }
 
     #[test]
     fn added_tokens_decoder_replaces_added_tokens_json() {
         let config = r#"{"added_tokens_decoder": {"300": {"content": "<e>", "special": true},
             "29": {"content": "<t>", "single_word": true}}}"#;
-        let file = |text: &'static str| Some((Path::new("file"), text.as_bytes()));
-        let special = SpecialTokens::parse(file(config), None, file(r#"{"<u>": 301}"#), None).unwrap();
-        let declared: Vec<_> = special.tokens.iter().map(|d| (d.id, d.token.clone())).collect();
+        let special = read(&[("tokenizer_config.json", config), ("added_tokens.json", r#"{"<u>": 301}"#)]);
+        let declared: Vec<_> =
+            special.unwrap().tokens.iter().map(|token| (token.id, token.token.clone())).collect();
         let plain = AddedToken::from("<t>", false).single_word(true);
         assert_eq!(declared, [(Some(29), plain), (Some(300), AddedToken::from("<e>", true))]);
     }
 
+    /// What is malformed is left out, and reported once per file.
     #[test]
-    fn malformed_file_is_named_in_error() {
-        for (text, expected) in [
-            ("[]", "expected a map"),
-            ("{", "EOF"),
-            (r#"{"eos_token": 5}"#, "eos_token: a token: a string, or an object"),
-            (r#"{"added_tokens_decoder": {"x": {"content": "a"}}}"#, "added_tokens_decoder: "),
-            (r#"{"additional_special_tokens": 1}"#, "additional_special_tokens: a list of tokens"),
+    fn problem_leaves_rest_of_files() {
+        let map = r#"{"bos_token": "<s>", "eos_token": "<x>"}"#;
+        for (config, expected, eos) in [
+            ("[]", "expected a map", "<x>"),
+            ("{", "EOF", "<x>"),
+            (r#"{"eos_token": 5, "pad_token": 6}"#, "eos_token: a token: a string, or an object", "<x>"),
+            (
+                r#"{"eos_token": "<e>", "added_tokens_decoder": {"x": {"content": "a"}}}"#,
+                "added_tokens_decoder: ",
+                "<e>",
+            ),
+            (
+                r#"{"eos_token": "<e>", "additional_special_tokens": 1}"#,
+                "additional_special_tokens: a list of tokens",
+                "<e>",
+            ),
         ] {
-            let error = SpecialTokens::parse(Some((Path::new("f.json"), text.as_bytes())), None, None, None);
-            let error = error.err().unwrap().to_string();
-            assert!(error.starts_with("f.json: ") && error.contains(expected), "{error}");
+            let special = read(&[("tokenizer_config.json", config), ("special_tokens_map.json", map)]);
+            let SpecialTokens { bos, eos: found, problems, .. } = special.unwrap();
+            assert_eq!((bos.unwrap().text, found.unwrap().text), ("<s>".into(), eos.into()), "{config}");
+            let [problem] = &problems[..] else { panic!("{config}: {problems:?}") };
+            let problem = problem.to_string();
+            assert!(problem.starts_with("tokenizer_config.json: ") && problem.contains(expected), "{problem}");
         }
-        let added = SpecialTokens::parse(None, None, Some((Path::new("a.json"), br#"{"<a>": "x"}"#)), None);
-        assert!(added.err().unwrap().to_string().contains("a.json: <a>: "));
+        let added = read(&[("added_tokens.json", r#"{"<a>": "x"}"#)]).err().unwrap();
+        assert!(added.to_string().contains("added_tokens.json: <a>: "), "{added}");
     }
 }

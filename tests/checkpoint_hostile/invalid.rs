@@ -246,7 +246,7 @@ fn config_that_is_not_json_is_error() {
     assert_rejected(not_text, "memory/config.json", "broken JSON at line 1");
     let utf16: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let utf16 = Checkpoint::from_bytes(&utf16, Tiny::new(Dtype::F32).bytes());
-    assert_rejected(utf16, "memory/config.json", "found UTF-16, expected JSON in UTF-8");
+    assert_rejected(utf16, "memory/config.json", "found UTF-16 text, expected UTF-8");
 }
 
 #[test]
@@ -321,8 +321,14 @@ fn invalid_shard_index_is_error() {
         assert_rejected(Checkpoint::from_folder(folder.path()), file, words);
     };
 
-    for json in ["", "{}", "[", r#"{"weight_map": 3}"#, r#"{"weight_map": {"a": 7}}"#] {
-        assert_rejected(json.into(), "index.json", "found no shard index & weight_map");
+    for (json, words) in [
+        ("", "found broken JSON at line 1"),
+        ("{}", "missing field `weight_map`"),
+        ("[", "found broken JSON"),
+        (r#"{"weight_map": 3}"#, "weight_map: invalid type: integer `3`, expected a map"),
+        (r#"{"weight_map": {"a": 7}}"#, "weight_map.a: invalid type: integer `7`"),
+    ] {
+        assert_rejected(json.into(), "index.json", words);
     }
     let none = r#"{"weight_map": {}}"#;
     assert_rejected(none.into(), "index.json", "tensor wte.weight & no such tensor");

@@ -33,8 +33,7 @@ pub struct BatchRequest {
 /// [`Error::Io`], or [`Error::Message`] that names the invalid lines.
 pub fn read(file: &Path) -> Result<Vec<BatchRequest>> {
     let (name, bytes) = text_file::read_bytes(file)?;
-    let bytes = text_file::without_bom(bytes);
-    let requests = bytes.and_then(|bytes| parse(&bytes));
+    let requests = text_file::without_bom(&bytes).and_then(parse);
     requests.map_err(|problem| Error::Message(format!("{}: {problem}", name.display())))
 }
 
