@@ -28,10 +28,17 @@ def to_json_floats(tensor):
 
 # Processors and warpers
 
+# Tokens are below 9, so that a sequence of each list is about to be completed.
+BAD_WORDS = [
+    [[11], [0], *([i, 10 + i] for i in range(9))],
+    [[47], *([i, j, (7 * i + j) % 48] for i in range(9) for j in range(9))],
+]
 CASES = [
     ("repetition_penalty", [1.3, 0.7], lambda p: lp.RepetitionPenaltyLogitsProcessor(p)),
     ("no_repeat_ngram_size", [1, 2, 3], lambda p: lp.NoRepeatNGramLogitsProcessor(p)),
     ("min_tokens", [5, 4], lambda p: lp.MinNewTokensLengthLogitsProcessor(PROMPT_LEN, p, [EOS, 3])),
+    ("bad_words_ids", BAD_WORDS, lambda p: lp.NoBadWordsLogitsProcessor(p)),
+    ("allowed_token_ids", [[3, 47, 0, 12, 12]], lambda p: lp.PrefixConstrainedLogitsProcessor(lambda *_: p, 1)),
     ("temperature", [0.5, 1.7], lambda p: lp.TemperatureLogitsWarper(p)),
     ("top_k", [1, 5, 20, 100], lambda p: lp.TopKLogitsWarper(p)),
     ("top_p", [0.01, 0.3, 0.8, 0.95, 0.999], lambda p: lp.TopPLogitsWarper(p)),

@@ -2,8 +2,8 @@
 
 python scripts/make_template_reference.py [--check]
 
-Needs transformers and jinja2 alone. The templates of Llama, Gemma and Command R are written anew in the
-constructs of the published ones; `constructs` has what else published templates use.
+Needs transformers and jinja2 alone. The templates of Llama, Gemma and Command R follow the published texts,
+shortened to what a conversation without tools uses; `constructs` has what else published templates use.
 """
 
 import json

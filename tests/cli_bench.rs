@@ -66,7 +66,7 @@ fn bench_prints_table_or_csv() {
     let lines: Vec<_> = csv.lines().collect();
     assert_eq!(lines.len(), 1 + 8);
     assert!(lines[1].starts_with("f16,f32,1,prefill,24,,,"), "{csv}");
-    assert!(lines.iter().all(|line| line.matches(',').count() == 11), "{csv}");
+    assert!(lines.iter().all(|line| line.matches(',').count() == 12), "{csv}");
     let table = stdout(&QUICK_BENCH);
     assert_eq!(table.lines().filter(|line| line.starts_with("f16 ")).count(), 8, "{table}");
 }

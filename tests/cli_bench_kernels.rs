@@ -52,7 +52,11 @@ fn bench_attention_json_reports_every_kernel_and_shape() {
         }
         let tolerance = if row["kv_precision"] == "int8" { 3e-2 } else { 1e-5 };
         assert!(row["max_absolute_error"].as_f64().unwrap() < tolerance, "{row}");
-        assert!(row["workspace_bytes"].is_u64() && row["scaling_exponent"].is_number());
+        assert!(
+            row["disturbed"].is_boolean()
+                && row["workspace_bytes"].is_u64()
+                && row["scaling_exponent"].is_number()
+        );
     }
 }
 

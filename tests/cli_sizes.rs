@@ -22,6 +22,13 @@ fn size_beyond_memory_is_one_line_error() {
             "bench attention --seq 400000 --heads 1 --kernels textbook",
             "--seq: found 400000 with --kernels textbook, which takes",
         ),
+        (
+            "batch - --max-concurrency 18446744073709551615",
+            "invalid value '18446744073709551615' for '--max-concurrency",
+        ),
+        ("bench --threads 1024,1025 --repeat 1", "--threads: found 1025, expected at most 1024"),
+        ("serve --port 0 --max-concurrency 65537", "invalid value '65537' for '--max-concurrency"),
+        ("health --timeout 9223372036854775807", "invalid value '9223372036854775807' for '--timeout"),
         ("inspect x --width 18446744073709551615", "--width: found 18446744073709551615, expected 40 to"),
         ("tokens x --width 18446744073709551615", "--width: found 18446744073709551615, expected 40 to"),
     ] {

@@ -69,7 +69,7 @@ fn negative_number_error_names_range() {
         ("generate x --repeat-until y --attempts -1", "expected an integer of at least 1;"),
         ("generate x --prompt-lookup -1", "expected an integer from 1 to 128;"),
         ("bench --repeat -1", "'--repeat <N>': expected an integer of at least 1;"),
-        ("health --timeout -1", "'--timeout <SECONDS>': expected an integer of at least 1;"),
+        ("health --timeout -1", "'--timeout <SECONDS>': expected an integer from 1 to 86400;"),
         ("keys add a --rpm -1", "'--rpm <N>': expected an integer of at least 1;"),
         ("serve --port -1", "'--port <PORT>': expected an integer from 0 to 65535;"),
         ("generate x --temperature -1", "temperature: found -1, expected"),

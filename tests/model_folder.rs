@@ -204,6 +204,25 @@ fn eos_of_generation_config_ends_the_text() {
     assert_eq!(ended, ids[..length]);
 }
 
+/// An empty line alone looks as if nothing had happened.
+#[test]
+fn text_that_ends_at_once_is_noted() {
+    let folder = Folder::copy_of("models/fable");
+    let first = |args: &[&str]| {
+        let args = [&["generate", "The king", "-m", folder.path(), "--temperature", "0"], args].concat();
+        output(&mut hornbook(&args))
+    };
+    let (id, _) = first(&["--max-tokens", "1", "--output", "ids"]);
+    folder.write("generation_config.json", &json!({"eos_token_id": id.trim().parse::<u32>().unwrap()}));
+    let note = "hornbook: the text ended at once: the first token was \",\"\n";
+    assert_eq!(first(&[]), ("\n".into(), note.into()));
+    assert_eq!(first(&["-n", "2"]), ("\n---\n\n".into(), note.into()));
+    assert_eq!(first(&["--output", "ids"]), (id, String::new()));
+    fs::remove_file(folder.file("generation_config.json")).unwrap();
+    assert_eq!(first(&["--stop", ","]), ("\n".into(), note.into()));
+    assert_eq!(first(&["--max-tokens", "0"]), ("\n".into(), String::new()));
+}
+
 #[test]
 fn template_gets_bos_and_eos_of_tokenizer_files() {
     let folder = Folder::copy_of("models/fable");
@@ -224,6 +243,16 @@ fn template_gets_bos_and_eos_of_tokenizer_files() {
     assert_eq!(shown["generation"]["eos_token"], from("B", "special_tokens_map.json"));
 }
 
+#[test]
+fn model_template_that_is_none_is_refused() {
+    let folder = Folder::copy_of("models/fable");
+    for text in ["", "Hello!", "{{ bos_token }}"] {
+        fs::write(folder.file("chat_template.jinja"), text).unwrap();
+        let line = stderr_of_failure(&mut hornbook(&["chat", "--model", folder.path()]));
+        assert!(line.contains("chat_template.jinja: found text that never reads `messages`"), "{line}");
+    }
+}
+
 /// A broken tokenizer_config.json blocks the chat template in it alone.
 #[test]
 fn broken_tokenizer_config_is_a_note_where_it_is_not_needed() {
@@ -234,7 +263,7 @@ fn broken_tokenizer_config_is_a_note_where_it_is_not_needed() {
     let utf16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
     for (content, problem) in [
         (&b"{"[..], "EOF"),
-        (br#"{"eos_token": 7}"#, "eos_token: a token: a string, or an object"),
+        (br#"{"eos_token": 7}"#, "eos_token: expected a token: a string, or an object"),
         (&utf16, "found UTF-16LE text"),
     ] {
         fs::write(folder.file("tokenizer_config.json"), content).unwrap();

@@ -27,6 +27,8 @@ fn parse_options(options: &Map<String, Value>, stop_ids: &[u32]) -> (SamplingPar
             "typical_p" => sampling.typical_p = number,
             "repetition_penalty" => sampling.repetition_penalty = number,
             "no_repeat_ngram_size" => sampling.no_repeat_ngram_size = integer,
+            "bad_words_ids" => sampling.bad_words_ids = serde_json::from_value(value.clone()).unwrap(),
+            "allowed_token_ids" => sampling.allowed_ids = serde_json::from_value(value.clone()).unwrap(),
             "min_tokens" | "min_new_tokens" => sampling.min_tokens = integer,
             "num_beams" => beam.num_beams = integer,
             "length_penalty" => beam.length_penalty = number,

@@ -94,7 +94,7 @@ impl LimitSamples {
 ///
 /// # Errors
 /// [`Error::ContextOverflow`](crate::Error::ContextOverflow) if the prompt, or the depth plus one token,
-/// exceeds the model's context.
+/// exceeds the model's context, and as [`Model::check_finite`].
 #[allow(clippy::too_many_arguments)]
 pub fn measure(
     model: &Model,
@@ -110,6 +110,7 @@ pub fn measure(
     let (mut speeds, mut bandwidth_fractions, mut peak_fractions) = (vec![], vec![], vec![]);
     let work = Workload::new(cost, phase, model.config().n_positions);
     runner.run_once()?;
+    runner.check_finite()?;
     for _ in 0..repeat.max(1) {
         let before =
             (work.bytes.map(|_| limits.bandwidth(memory, model)), work.flops.map(|_| limits.peak(model)));
@@ -222,6 +223,16 @@ impl<'m> Runner<'m> {
             }
         }
         Ok(())
+    }
+
+    /// Checks the last logits, as every use of the model does: what is no number is not worth measuring.
+    fn check_finite(&self) -> Result<()> {
+        match self {
+            Runner::Prefill { .. } => Ok(()), // the session has checked them
+            Runner::Decode { model, caches, workspace, .. } => {
+                model.check_finite(workspace.logits(), &caches[0])
+            }
+        }
     }
 }
 

@@ -68,7 +68,11 @@ impl ChatTemplate {
     /// # Errors
     /// As `text_file::read`, and [`Error::Message`] for a file that is no chat template.
     pub fn open(path: &Path) -> Result<Self> {
-        let template = Self::parse(path, &text_file::read(path)?)?;
+        Self::parse_reading_messages(path, &text_file::read(path)?)
+    }
+
+    fn parse_reading_messages(path: &Path, text: &str) -> Result<Self> {
+        let template = Self::parse(path, text)?;
         // A template may also refuse every conversation.
         match ["messages", "raise_exception"].iter().any(|name| template.jinja.reads(name)) {
             true => Ok(template),
@@ -84,12 +88,12 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// As [`ChatTemplateFiles::read`](crate::checkpoint::ChatTemplateFiles::read), and [`Error::Message`] for
-    /// invalid Jinja.
+    /// invalid Jinja and for a text that is no chat template.
     pub fn for_model(hornbook: &Hornbook) -> Result<Self> {
         match hornbook.chat_template_files().read()? {
             Some(ModelChatTemplate { file, text }) => {
                 let stop = hornbook.generation_config().stop_strings.clone().unwrap_or_default();
-                Ok(Self { stop, ..Self::parse(&file, &text)? })
+                Ok(Self { stop, ..Self::parse_reading_messages(&file, &text)? })
             }
             None => Self::transcript(),
         }

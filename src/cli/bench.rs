@@ -7,7 +7,7 @@ mod roofline;
 mod table;
 
 use super::kv_precision::KvPrecisionArg;
-use super::{memory, open_checkpoint, precision, progress, thread_pool};
+use super::{check_threads, memory, open_checkpoint, precision, progress, thread_pool};
 use crate::Result;
 use crate::bench::{Cost, DECODE_STEPS, LimitSamples, ModelShape, Phase, ReadBandwidth, Summary, measure};
 use crate::checkpoint::Config;
@@ -109,6 +109,7 @@ impl Bench {
             [] => vec![cores],
             given => given.iter().map(|n| n.get()).collect(),
         };
+        threads.iter().try_for_each(|&threads| check_threads(threads))?;
         let checkpoint = match self.shape {
             Some(shape) => shape.random_checkpoint()?,
             None => open_checkpoint(&self.model)?,

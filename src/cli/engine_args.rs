@@ -3,12 +3,13 @@
 use super::byte_size::parse_byte_size;
 use super::kv_precision::KvPrecisionArg;
 use super::{attention_kernel, open_hornbook, precision, thread_pool};
-use crate::engine::{EngineOptions, FairLock};
+use crate::engine::{EngineOptions, FairLock, MAX_CONCURRENCY};
 use crate::kernels::attention::AttentionKernel;
 use crate::model::Precision;
 use crate::server::ServerOptions;
 use crate::{Hornbook, Result};
 use clap::Args;
+use clap::builder::RangedI64ValueParser;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -25,7 +26,8 @@ pub struct EngineArgs {
 
     /// Maximum number of sequences in a batch
     #[arg(long, value_name = "N", default_value_t = EngineOptions::default().max_concurrency,
-        value_parser = parse_positive, help_heading = "Scheduling")]
+        value_parser = RangedI64ValueParser::<usize>::new().range(1..=MAX_CONCURRENCY as i64),
+        help_heading = "Scheduling")]
     pub max_concurrency: usize,
 
     /// Size of the prefix cache, which reuses the KV cache of earlier requests, e.g. 256MiB; 0 disables

@@ -6,6 +6,9 @@ use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// The longest timeout in seconds, a day; a larger number is a typing error.
+const MAX_TIMEOUT: i64 = 24 * 60 * 60;
+
 /// Check whether a server is ready
 ///
 /// Exits with code 0 if it is, and with an error and code 1 if it is not. Meant for containers and scripts.
@@ -21,7 +24,7 @@ pub struct Health {
 
     /// Timeout in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
-        value_parser = clap::builder::RangedI64ValueParser::<u64>::new().range(1..))]
+        value_parser = clap::builder::RangedI64ValueParser::<u64>::new().range(1..=MAX_TIMEOUT))]
     timeout: u64,
 }
 

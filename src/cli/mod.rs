@@ -184,13 +184,19 @@ const MAX_THREADS: usize = 1024;
 
 /// A pool of `threads`, or of one per core, with the instruction set in use.
 fn thread_pool(threads: Option<NonZeroUsize>) -> Result<ThreadPool> {
-    match threads.map_or(0, NonZeroUsize::get) {
-        n if n > MAX_THREADS => Err(Error::Parameter {
+    let threads = threads.map_or(0, NonZeroUsize::get);
+    check_threads(threads)?;
+    Ok(ThreadPool::new(threads, Isa::choose()?))
+}
+
+fn check_threads(threads: usize) -> Result<()> {
+    match threads <= MAX_THREADS {
+        true => Ok(()),
+        false => Err(Error::Parameter {
             name: "--threads".into(),
-            found: n.to_string(),
+            found: threads.to_string(),
             expected: format!("at most {MAX_THREADS}"),
         }),
-        n => Ok(ThreadPool::new(n, Isa::choose()?)),
     }
 }
 

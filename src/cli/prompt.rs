@@ -3,6 +3,7 @@
 use crate::{Hornbook, Result, text_file};
 use clap::Args;
 use std::io::{IsTerminal, stdin};
+use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 
 /// The options for the prompt.
@@ -17,12 +18,17 @@ pub struct PromptArgs {
     pub prompt_file: Option<PathBuf>,
 
     /// Prompt as comma-separated token ids
-    #[arg(long, value_name = "IDS", group = "source", value_delimiter = ',')]
+    #[arg(long, value_name = "IDS", group = "source", value_delimiter = ',', value_parser = parse_token_id)]
     pub prompt_ids: Option<Vec<u32>>,
 
     /// Parse <|endoftext|> and other special tokens in the prompt
     #[arg(long)]
     pub special: bool,
+}
+
+/// Parses a token id of a list, which may have spaces after its commas.
+pub fn parse_token_id(text: &str) -> std::result::Result<u32, ParseIntError> {
+    text.trim().parse()
 }
 
 /// A prompt as the user gave it.

@@ -1,6 +1,7 @@
 //! The sampling options of `generate` and `chat`.
 
 use super::kv_precision::KvPrecisionArg;
+use super::prompt::parse_token_id;
 use crate::Hornbook;
 use crate::generate::Options;
 use crate::sampling::SamplingParams;
@@ -28,6 +29,16 @@ pub struct SamplingArgs {
     /// Stop before this text would appear (repeatable)
     #[arg(long, value_name = "TEXT", help_heading = LENGTH)]
     pub stop: Vec<String>,
+
+    /// Stop at these token ids, as at the end of text
+    #[arg(
+        long,
+        value_name = "IDS",
+        value_delimiter = ',',
+        value_parser = parse_token_id,
+        help_heading = LENGTH,
+    )]
+    pub stop_token_ids: Vec<u32>,
 
     /// Divide the logits by T: below 1 favors likely tokens, above 1 unlikely ones; 0 selects the most likely
     /// (greedy) [default: 0.8]
@@ -93,7 +104,25 @@ pub struct SamplingArgs {
     /// Never generate the same sequence of N tokens twice; 0 disables [default: 0]
     #[arg(long, value_name = "N", help_heading = PENALTIES)]
     pub no_repeat_ngram_size: Option<usize>,
+
+    /// Never generate this sequence of token ids, e.g. 15,3 (repeatable)
+    #[arg(long, value_name = "IDS", value_parser = parse_ids, help_heading = PENALTIES)]
+    pub bad_words_ids: Vec<TokenIds>,
+
+    /// Generate only these token ids
+    #[arg(
+        long,
+        value_name = "IDS",
+        value_delimiter = ',',
+        value_parser = parse_token_id,
+        help_heading = PENALTIES,
+    )]
+    pub allowed_token_ids: Vec<u32>,
 }
+
+/// A sequence of token ids.
+#[derive(Clone, Debug)]
+pub struct TokenIds(Vec<u32>);
 
 impl SamplingArgs {
     /// Returns the library's generation options. What the user does not give is the model's default.
@@ -112,7 +141,9 @@ impl SamplingArgs {
             logit_bias: self.logit_bias.clone(),
             seed: self.seed.unwrap_or_else(random_seed),
             min_tokens: self.min_tokens,
-            ..SamplingParams::default()
+            stop_ids: self.stop_token_ids.clone(),
+            bad_words_ids: self.bad_words_ids.iter().map(|TokenIds(ids)| ids.clone()).collect(),
+            allowed_ids: self.allowed_token_ids.clone(),
         };
         Options {
             sampling,
@@ -128,6 +159,11 @@ impl SamplingArgs {
 fn random_seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| RandomState::new().hash_one(0) % 1_000_000_000)
+}
+
+fn parse_ids(text: &str) -> std::result::Result<TokenIds, String> {
+    let ids = text.split(',').map(|id| parse_token_id(id).map_err(|_| format!("'{id}' is not a token id")));
+    ids.collect::<std::result::Result<_, _>>().map(TokenIds)
 }
 
 fn parse_bias(text: &str) -> std::result::Result<(u32, f32), String> {

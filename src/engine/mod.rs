@@ -57,6 +57,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use submission_queue::SubmissionQueue;
 
+/// The largest `max_concurrency`; a larger number is a typing error.
+pub const MAX_CONCURRENCY: usize = 1 << 16;
+
 /// Limits and settings of an engine.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -103,16 +106,19 @@ impl Engine {
     /// Starts the engine thread, which sleeps until a request is submitted.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a `max_concurrency` or `prefill_chunk` of 0, [`Error::Message`] if the thread
-    /// cannot be started.
+    /// [`Error::Parameter`] for a `max_concurrency` or `prefill_chunk` out of range, [`Error::Message`] if
+    /// the thread cannot be started.
     pub fn start(hornbook: Hornbook, options: EngineOptions) -> Result<Self> {
-        for (name, value) in
-            [("max_concurrency", options.max_concurrency), ("prefill_chunk", options.prefill_chunk)]
-        {
-            if value == 0 {
-                let (found, expected) = ("0".into(), "an integer of at least 1".into());
-                return Err(Error::Parameter { name: name.into(), found, expected });
-            }
+        for (name, value, max) in [
+            ("max_concurrency", options.max_concurrency, MAX_CONCURRENCY),
+            ("prefill_chunk", options.prefill_chunk, usize::MAX),
+        ] {
+            let expected = match value {
+                0 => "an integer of at least 1".into(),
+                value if value > max => format!("at most {max}"),
+                _ => continue,
+            };
+            return Err(Error::Parameter { name: name.into(), found: value.to_string(), expected });
         }
         let hornbook = Arc::new(hornbook);
         let queue = Arc::new(SubmissionQueue::new(options.max_concurrency, options.queue));

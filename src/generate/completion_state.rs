@@ -168,12 +168,12 @@ impl CompletionState {
         Token { id: sampled.id, text, logprob: sampled.logprob, top_logprobs }
     }
 
-    /// Whether the completion is long enough and ends with a sentence: within an open quotation, only in the
-    /// second half of the margin.
+    /// Whether the completion is long enough and ends with a sentence: within an open quotation, only
+    /// beyond the first third of the margin.
     fn ends_with_sentence(&self) -> bool {
         let margin = self.max_tokens - self.sentence_from;
         let beyond = self.generated().len().checked_sub(self.sentence_from);
-        margin > 0 && beyond.is_some_and(|beyond| ends_with_sentence(&self.text, 2 * beyond < margin))
+        margin > 0 && beyond.is_some_and(|beyond| ends_with_sentence(&self.text, 3 * beyond < margin))
     }
 
     /// Ends the completion here and returns the held-back text, which may complete a stop string.

@@ -11,7 +11,8 @@
 //! - The best `num_beams` continuations that do not end become the running beams.
 //! - At the length limit every continuation ends.
 //! - If the processors ban every continuation, the running beams are returned as they are, after the finished
-//!   hypotheses.
+//!   hypotheses. (transformers returns what `torch.topk` happens to choose among equal scores of -1e9, the
+//!   empty text included.)
 //! - The search stops when there are `num_beams` finished hypotheses and the [`EarlyStopping`] condition
 //!   holds.
 //!

@@ -64,7 +64,7 @@ pub struct SpecialTokens {
 
 /// A token: its content, or an object with its flags.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a token: a string, or an object with its content and flags")]
+#[serde(untagged, expecting = "expected a token: a string, or an object with its content and flags")]
 enum Entry {
     Content(String),
     Flags(Flags),
@@ -104,7 +104,7 @@ impl Entry {
 
 /// Unnamed special tokens: a list, or an object from names to tokens.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a list of tokens, or an object of named tokens")]
+#[serde(untagged, expecting = "expected a list of tokens, or an object of named tokens")]
 enum Additional {
     List(Vec<Entry>),
     Named(BTreeMap<String, Entry>),
@@ -300,7 +300,11 @@ mod tests {
         for (config, expected, eos) in [
             ("[]", "expected a map", "<x>"),
             ("{", "EOF", "<x>"),
-            (r#"{"eos_token": 5, "pad_token": 6}"#, "eos_token: a token: a string, or an object", "<x>"),
+            (
+                r#"{"eos_token": 5, "pad_token": 6}"#,
+                "eos_token: expected a token: a string, or an object",
+                "<x>",
+            ),
             (
                 r#"{"eos_token": "<e>", "added_tokens_decoder": {"x": {"content": "a"}}}"#,
                 "added_tokens_decoder: ",
@@ -308,7 +312,7 @@ mod tests {
             ),
             (
                 r#"{"eos_token": "<e>", "additional_special_tokens": 1}"#,
-                "additional_special_tokens: a list of tokens",
+                "additional_special_tokens: expected a list of tokens",
                 "<e>",
             ),
         ] {
@@ -317,7 +321,10 @@ mod tests {
             assert_eq!((bos.unwrap().text, found.unwrap().text), ("<s>".into(), eos.into()), "{config}");
             let [problem] = &problems[..] else { panic!("{config}: {problems:?}") };
             let problem = problem.to_string();
-            assert!(problem.starts_with("tokenizer_config.json: ") && problem.contains(expected), "{problem}");
+            assert!(
+                problem.starts_with("tokenizer_config.json: ") && problem.contains(expected),
+                "{problem}"
+            );
         }
         let added = read(&[("added_tokens.json", r#"{"<a>": "x"}"#)]).err().unwrap();
         assert!(added.to_string().contains("added_tokens.json: <a>: "), "{added}");

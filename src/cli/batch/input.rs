@@ -82,6 +82,9 @@ fn parse_line(text: &[u8]) -> Result<BatchRequest, String> {
         let problem = error.to_string().replace(" at line 1 column ", " at column ");
         format!("not valid JSON ({problem}), expected a request")
     })?;
+    if !value.is_object() {
+        return Err("found JSON that is no object, expected a request: an object in one line".into());
+    }
     let field = |name: &str| value.get(name).unwrap_or(&Value::Null);
     let text = |name: &str| match field(name) {
         Value::String(text) => Ok(text),
@@ -141,7 +144,8 @@ mod tests {
         let replace = |from: &str, to: &str| format!("{}\n{}", request("a"), request("b").replace(from, to));
         assert_eq!(error("\n \n"), "found no requests, expected one per line");
         assert!(error(&format!("{}\n{{\"custom", request("a"))).starts_with("line 2: not valid JSON (EOF"));
-        assert_eq!(error("[1]"), "line 1: custom_id: found null, expected a string");
+        let no_object = "line 1: found JSON that is no object, expected a request: an object in one line";
+        assert_eq!(error(&format!("[{}]", request("a"))), no_object);
         let long = format!("\"{}\"", "b".repeat(257));
         assert!(
             error(&replace("\"b\"", &long)).starts_with("line 2: custom_id: found more than 256 characters")

@@ -2,7 +2,7 @@
 
 use super::table::{
     self, align_columns, cpu_name, csv_line, disturbance_note, format_percent, format_share_of_peak,
-    is_bound_by_fma, round,
+    is_bound_by_fma, is_disturbed, round,
 };
 use crate::Result;
 use crate::bench::{Measurement, Phase};
@@ -164,7 +164,7 @@ impl Report {
 }
 
 /// The field names of a measurement.
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "precision",
     "kv_precision",
     "threads",
@@ -177,6 +177,7 @@ const COLUMNS: [&str; 12] = [
     "outliers",
     "fraction_of_bandwidth",
     "fraction_of_peak",
+    "disturbed",
 ];
 
 impl Row {
@@ -201,6 +202,7 @@ impl Row {
             json!(m.tokens_per_second.outliers),
             json!(m.fraction_of_bandwidth.map(|fraction| round(fraction, 4))),
             json!(m.fraction_of_peak.map(|fraction| round(fraction, 4))),
+            json!(m.fraction_of_peak.filter(|_| is_bound_by_fma(self.precision)).map(is_disturbed)),
         ];
         let mut columns = COLUMNS.into_iter();
         values.map(|value| (columns.next().unwrap_or_default().to_string(), value))
@@ -246,7 +248,21 @@ mod tests {
         let csv = report().csv();
         let lines: Vec<_> = csv.lines().collect();
         assert_eq!(lines[0], COLUMNS.join(","));
-        assert_eq!(lines[1], "f16,f16,2,prefill,512,,,61.23,0.5,1,0.9568,");
+        assert_eq!(lines[1], "f16,f16,2,prefill,512,,,61.23,0.5,1,0.9568,,");
+    }
+
+    #[test]
+    fn share_above_peak_is_marked() {
+        let mut report = report();
+        report.results[0].measurement.fraction_of_peak = Some(1.2);
+        report.results[1].measurement.fraction_of_peak = Some(0.8);
+        let json = report.json();
+        assert_eq!(
+            (&json["results"][0]["disturbed"], &json["results"][1]["disturbed"]),
+            (&true.into(), &false.into())
+        );
+        assert!(report.csv().lines().nth(1).unwrap().ends_with(",1.2,true"));
+        assert!(report.table().contains("120.0*"));
     }
 
     #[test]

@@ -62,9 +62,14 @@ pub fn format_percent(fraction: f64) -> String {
 /// The share of a measured peak above which the machine was disturbed while one of the two was measured.
 const MAX_SHARE_OF_PEAK: f64 = 1.05;
 
+/// Whether a share of the peak is impossible.
+pub fn is_disturbed(share_of_peak: f64) -> bool {
+    share_of_peak > MAX_SHARE_OF_PEAK
+}
+
 /// Formats a share of the peak as a percentage, with a mark if it is impossible, and counts the marks.
 pub fn format_share_of_peak(fraction: f64, disturbed: &mut usize) -> String {
-    let is_disturbed = fraction > MAX_SHARE_OF_PEAK;
+    let is_disturbed = is_disturbed(fraction);
     *disturbed += usize::from(is_disturbed);
     format_percent(fraction) + if is_disturbed { "*" } else { "" }
 }

@@ -17,7 +17,7 @@ use std::num::NonZeroUsize;
 const MAX_DRAFT_LEN: i64 = 128;
 
 /// Tokens beyond the default length within which a text ends with a sentence.
-pub const SENTENCE_MARGIN: usize = 60;
+pub const SENTENCE_MARGIN: usize = 72;
 
 /// Generate text from a prompt
 ///

@@ -52,7 +52,7 @@ impl Generate {
                 true => output.text(&text)?,
                 false => output.ids(&beam.ids)?,
             }
-            output.end(&text)?;
+            output.end(&text, &beam.ids, beam.finish_reason)?;
             choices.push(Choice {
                 text: if self.echo { prompt_text + &text } else { text },
                 index,

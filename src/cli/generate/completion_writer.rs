@@ -125,11 +125,11 @@ impl<'a> CompletionWriter<'a> {
             output.text(&rest)?;
             text += &rest;
         }
-        output.end(&text)?;
+        let finish_reason = completions.finish_reason().unwrap_or(FinishReason::Length);
+        output.end(&text, &ids, finish_reason)?;
         if let (Some(logprobs), false) = (&logprobs, self.args.json) {
             output::print_logprobs(logprobs);
         }
-        let finish_reason = completions.finish_reason().unwrap_or(FinishReason::Length);
         self.print_context_note(ids.len(), finish_reason);
         self.print_cut_note(&text, ids.len(), finish_reason);
         if self.args.echo {

@@ -3,8 +3,8 @@
 use crate::cli::screen::{Screen, terminal_width};
 use crate::cli::word_wrap::WordWrap;
 use crate::cli::write_error;
-use crate::generate::Token;
 use crate::generate::completion::{Completion, Logprobs};
+use crate::generate::{FinishReason, Token};
 use crate::{Error, Hornbook, Result};
 use clap::ValueEnum;
 use serde_json::Value;
@@ -36,13 +36,23 @@ pub struct Output<'h> {
     terminal: Option<(WordWrap, Screen)>,
     /// Whether the next id is the first on its line.
     first_id: bool,
+    /// Whether the note on an empty text was printed.
+    empty_note_printed: bool,
 }
 
 impl<'h> Output<'h> {
     pub fn new(hornbook: &'h Hornbook, format: OutputFormat, silent: bool) -> Self {
         let width = terminal_width().filter(|_| format.is_text() && !silent);
         let terminal = width.and_then(|width| Some((WordWrap::new(width), Screen::new(None).ok()?)));
-        Self { hornbook, format, silent, out: stdout().lock(), terminal, first_id: true }
+        Self {
+            hornbook,
+            format,
+            silent,
+            out: stdout().lock(),
+            terminal,
+            first_id: true,
+            empty_note_printed: false,
+        }
     }
 
     /// Whether text is written to a terminal.
@@ -88,17 +98,27 @@ impl<'h> Output<'h> {
         }
     }
 
-    /// Ends the line of a completion.
-    pub fn end(&mut self, text: &str) -> Result<()> {
+    /// Ends the line of a completion. An empty text looks like no result: a note, printed once, tells the
+    /// tokens that ended it.
+    pub fn end(&mut self, text: &str, ids: &[u32], finish_reason: FinishReason) -> Result<()> {
         self.first_id = true;
         if let Some((wrap, _)) = &mut self.terminal {
             let rest = wrap.end_line();
             self.write(&rest)?;
         }
-        match self.format {
-            OutputFormat::Text if text.ends_with('\n') => Ok(()),
-            _ => self.write("\n"),
+        if !self.format.is_text() || !text.ends_with('\n') {
+            self.write("\n")?;
         }
+        let ended_at_once = text.is_empty() && finish_reason == FinishReason::Stop;
+        if let (true, Some(tokenizer)) = (ended_at_once, self.hornbook.try_tokenizer())
+            && self.format.is_text()
+            && !self.silent
+            && !std::mem::replace(&mut self.empty_note_printed, true)
+        {
+            let kind = if ids.len() == 1 { "token was" } else { "tokens were" };
+            stderr_line!("hornbook: the text ended at once: the first {kind} {:?}", tokenizer.decode(ids));
+        }
+        Ok(())
     }
 
     /// Writes the separator between two completions.

@@ -50,7 +50,8 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>> {
             }
         };
         if let Err(expected) = setting.check(&value) {
-            return invalid(format!("{full_name}: found {}, expected {expected}", value.escape_debug()));
+            let found = if setting.is_number() { value } else { format!("{value:?}") };
+            return invalid(format!("{full_name}: found {found}, expected {expected}"));
         }
         entries.push(Entry { setting, value, line });
         Ok(())
@@ -85,6 +86,9 @@ fn visit_keys(items: &dyn TableLike, table_name: Option<&str>, visit: &mut Visit
 
 /// A hint for an unknown name: a setting of another table, or one with a similar name.
 fn suggestion(key: &str, full_name: &str) -> String {
+    if SETTINGS.iter().any(|setting| setting.table == Some(key)) {
+        return format!(", expected a table: [{key}]");
+    }
     match SETTINGS.iter().find(|setting| setting.key == key) {
         Some(Setting { table: Some(table), .. }) => format!("; '{key}' belongs under [{table}]"),
         Some(_) => format!("; '{key}' belongs above the first table"),
@@ -129,6 +133,8 @@ mod tests {
                 "f:2: unknown setting 'sampling.temprature'; did you mean 'sampling.temp",
             ),
             ("[server]\nport = 1", "f:1: unknown setting 'server'"),
+            ("[[sampling]]\ntop_k = 1", "f:1: unknown setting 'sampling', expected a table: [sampling]"),
+            ("context = \"Shift\"", "f:1: context: found \"Shift\", expected stop or shift"),
             ("threads = \"two\"", "f:1: threads: found \"two\", expected a number"),
             ("threads = 2.5", "f:1: threads: found 2.5, expected an integer from 1 to 1024"),
             ("model = 7", "f:1: model: found 7, expected a string in quotes"),

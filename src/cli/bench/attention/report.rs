@@ -4,7 +4,7 @@ use crate::Result;
 use crate::bench::{AttentionMeasurement, AttentionShape, LimitSamples, Summary, scaling_exponent};
 use crate::cli::bench::table::{
     self, align_columns, cpu_name, csv_line, disturbance_note, format_bytes, format_percent,
-    format_share_of_peak, format_time, round, round_significant,
+    format_share_of_peak, format_time, is_disturbed, round, round_significant,
 };
 use crate::cli::write_json;
 use crate::kernels::attention::{AttentionKernel, Mask};
@@ -56,7 +56,7 @@ pub struct Row {
 }
 
 /// The field names of a row.
-const COLUMNS: [&str; 19] = [
+const COLUMNS: [&str; 20] = [
     "kernel",
     "phase",
     "seq",
@@ -70,6 +70,7 @@ const COLUMNS: [&str; 19] = [
     "outliers",
     "achieved_gflops",
     "fraction_of_peak",
+    "disturbed",
     "achieved_gb_per_s",
     "fraction_of_bandwidth",
     "workspace_bytes",
@@ -147,6 +148,7 @@ impl Report {
             json!(row.seconds.outliers),
             json!(round_significant(row.gflops())),
             json!(round(row.fraction_of_peak(), 4)),
+            json!(is_disturbed(row.fraction_of_peak())),
             json!(round_significant(row.gb_per_s())),
             json!(round(row.fraction_of_bandwidth(), 4)),
             json!(row.workspace_bytes),

@@ -5,7 +5,7 @@ use crate::bench::{OperationTime, Roofline};
 use crate::cli::bench::chart::{escape, open_svg};
 use crate::cli::bench::table::{
     self, align_columns, cpu_name, disturbance_note, format_bytes, format_percent, format_share_of_peak,
-    format_time, is_bound_by_fma, round, round_significant,
+    format_time, is_bound_by_fma, is_disturbed, round, round_significant,
 };
 use crate::cli::write_json;
 use crate::kernels::attention::KvPrecision;
@@ -47,6 +47,7 @@ impl Report {
         let step = |step: &Roofline| {
             let operation = |operation: &OperationTime| {
                 let (bound, memory_bound) = step.bound(operation);
+                let share = bound / operation.seconds;
                 json!({
                     "operation": operation.name,
                     "calls": operation.calls,
@@ -54,7 +55,8 @@ impl Report {
                     "bytes": operation.bytes,
                     "flops": operation.flops,
                     "bound_by": if memory_bound { "memory" } else { "compute" },
-                    "fraction_of_roofline": round(bound / operation.seconds, 4),
+                    "fraction_of_roofline": round(share, 4),
+                    "disturbed": !memory_bound && self.is_bound_by_fma() && is_disturbed(share),
                     "fraction_of_step": round(operation.seconds / step.seconds, 4),
                 })
             };
@@ -72,8 +74,12 @@ impl Report {
         json!({ "run": self.model, "steps": self.steps.iter().map(step).collect::<Vec<_>>() })
     }
 
+    /// Whether the model computes with the FMA units that the peak is measured on.
+    fn is_bound_by_fma(&self) -> bool {
+        is_bound_by_fma(self.model["precision"].as_str().unwrap_or_default())
+    }
+
     fn table(&self) -> String {
-        let is_bound = is_bound_by_fma(self.model["precision"].as_str().unwrap_or_default());
         let mut disturbed = 0;
         let mut text = self.setup.clone() + "\n";
         for step in &self.steps {
@@ -106,7 +112,9 @@ impl Report {
                     format!("{:.1}", operation.flops / operation.seconds / 1e9),
                     if memory_bound { "memory" } else { "compute" }.to_string(),
                     match (memory_bound, bound / operation.seconds) {
-                        (false, share) if is_bound => format_share_of_peak(share, &mut disturbed),
+                        (false, share) if self.is_bound_by_fma() => {
+                            format_share_of_peak(share, &mut disturbed)
+                        }
                         (_, share) => format_percent(share),
                     },
                 ]);
