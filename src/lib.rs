@@ -30,19 +30,26 @@
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+#[cfg_attr(not(feature = "cli"), allow(dead_code))] // what only the program and the server write
 mod atomic_file;
+#[cfg(feature = "cli")]
 pub mod bench;
 pub mod chat;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "server")]
 pub mod engine;
 pub mod error;
 pub mod generate;
+#[cfg(feature = "hub")]
 pub mod hub;
 pub mod lens;
 pub mod model;
 pub mod sampling;
+#[cfg(feature = "server")]
 pub mod server;
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
 mod text_file;
 pub mod tokenizer;
 pub mod tour;

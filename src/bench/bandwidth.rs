@@ -2,10 +2,10 @@
 
 use crate::checkpoint::AlignedBuffer;
 use crate::kernels::isa::Isa;
+use crate::kernels::parallel::*;
 use crate::kernels::simd::{Kernel, LANES, Simd};
 use crate::kernels::thread_pool::ThreadPool;
 use crate::{Error, Result};
-use rayon::prelude::*;
 use std::hint::black_box;
 use std::time::Instant;
 

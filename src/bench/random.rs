@@ -1,8 +1,8 @@
 //! In-memory models of GPT-2's shapes with random weights: speed does not depend on what a model has learned.
 
 use crate::checkpoint::{AlignedBuffer, Checkpoint};
+use crate::kernels::parallel::*;
 use crate::{Error, Result};
-use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::str::FromStr;
 

@@ -3,11 +3,13 @@
 
 use std::ops::{Deref, DerefMut};
 
+#[cfg(feature = "mmap")]
 use memmap2::MmapMut;
 
 /// The alignment of the first byte, in bytes.
 pub(super) const ALIGNMENT: usize = 64;
 /// The size in bytes from which a buffer is mapped in pages of its own.
+#[cfg(any(feature = "mmap", test))]
 const MIN_MAPPED_LEN: usize = 1 << 20;
 
 /// An owned byte buffer, aligned to 64 bytes.
@@ -17,10 +19,8 @@ pub struct AlignedBuffer(Storage);
 #[derive(Debug)]
 enum Storage {
     /// Over-allocated, so that `bytes[start..]` is aligned. The vector never grows, so it is not reallocated.
-    Heap {
-        bytes: Vec<u8>,
-        start: usize,
-    },
+    Heap { bytes: Vec<u8>, start: usize },
+    #[cfg(feature = "mmap")]
     Pages(MmapMut),
 }
 
@@ -30,16 +30,17 @@ impl AlignedBuffer {
     /// # Errors
     /// If the system cannot map the buffer.
     pub fn zeroed(len: usize) -> std::io::Result<Self> {
-        if len < MIN_MAPPED_LEN {
-            let mut bytes = vec![0; len + ALIGNMENT - 1];
-            let start = bytes.as_ptr().align_offset(ALIGNMENT);
-            bytes.truncate(start + len);
-            return Ok(Self(Storage::Heap { bytes, start }));
+        #[cfg(feature = "mmap")]
+        if len >= MIN_MAPPED_LEN {
+            let pages = MmapMut::map_anon(len)?;
+            #[cfg(target_os = "linux")]
+            let _ = pages.advise(memmap2::Advice::HugePage); // optional: 4 KiB pages are only slightly slower
+            return Ok(Self(Storage::Pages(pages)));
         }
-        let pages = MmapMut::map_anon(len)?;
-        #[cfg(target_os = "linux")]
-        let _ = pages.advise(memmap2::Advice::HugePage); // optional: 4 KiB pages are only slightly slower
-        Ok(Self(Storage::Pages(pages)))
+        let mut bytes = vec![0; len + ALIGNMENT - 1];
+        let start = bytes.as_ptr().align_offset(ALIGNMENT);
+        bytes.truncate(start + len);
+        Ok(Self(Storage::Heap { bytes, start }))
     }
 }
 
@@ -49,6 +50,7 @@ impl Deref for AlignedBuffer {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Storage::Heap { bytes, start } => &bytes[*start..],
+            #[cfg(feature = "mmap")]
             Storage::Pages(pages) => pages,
         }
     }
@@ -58,6 +60,7 @@ impl DerefMut for AlignedBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
             Storage::Heap { bytes, start } => &mut bytes[*start..],
+            #[cfg(feature = "mmap")]
             Storage::Pages(pages) => pages,
         }
     }

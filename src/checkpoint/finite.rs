@@ -5,8 +5,8 @@
 //! are checked at once, by what they wrote: the elements, or the far fewer scales, which are not finite if
 //! one of their weights is not.
 
+use crate::kernels::parallel::*;
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::source::Bytes;
 use super::tensor::{Dtype, Tensor};

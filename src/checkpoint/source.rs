@@ -7,8 +7,9 @@ use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::kernels::parallel::*;
+#[cfg(feature = "mmap")]
 use memmap2::Mmap;
-use rayon::prelude::*;
 
 use super::aligned_buffer::{ALIGNMENT, AlignedBuffer};
 use crate::error::{Error, Result};
@@ -20,6 +21,7 @@ const COPY_CHUNK: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub(super) enum Source {
     /// A file memory-mapped read-only: the system loads a page when it is first read.
+    #[cfg(feature = "mmap")]
     Map(Arc<Mmap>),
     /// Bytes compiled into the program.
     Static(&'static [u8]),
@@ -30,7 +32,17 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// Reads `path` into memory.
+    #[cfg(not(feature = "mmap"))]
+    pub(super) fn map(path: &Path) -> Result<Source> {
+        let (mut file, len) = open_file(path)?;
+        let mut bytes = Vec::with_capacity(len as usize);
+        file.read_to_end(&mut bytes).map_err(|source| io(path, "read", source))?;
+        Ok(Source::Heap(Arc::new(bytes)))
+    }
+
     /// Memory-maps `path`. The file must not shrink while it is mapped.
+    #[cfg(feature = "mmap")]
     pub(super) fn map(path: &Path) -> Result<Source> {
         let (file, len) = open_file(path)?;
         if len == 0 {
@@ -51,6 +63,7 @@ impl Deref for Source {
 
     fn deref(&self) -> &[u8] {
         match self {
+            #[cfg(feature = "mmap")]
             Source::Map(map) => map,
             Source::Static(bytes) => bytes,
             Source::Heap(bytes) => bytes,

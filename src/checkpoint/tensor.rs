@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::kernels::parallel::*;
 use bytemuck::Pod;
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::source::{Bytes, Source};
 use crate::Result;

@@ -5,7 +5,6 @@ use crate::tokenizer::{Tokenizer, Utf8Decoder};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
-use utoipa::ToSchema;
 
 /// A `text_completion` object.
 #[derive(Clone, Debug, Serialize)]
@@ -27,7 +26,8 @@ pub struct Completion {
 }
 
 /// One completion, or its increment in a streamed chunk.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Choice {
     /// The text.
     pub text: String,
@@ -36,7 +36,7 @@ pub struct Choice {
     /// Logprobs, if requested.
     pub logprobs: Option<Logprobs>,
     /// Finish reason; null while in progress.
-    #[schema(value_type = Option<String>)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>))]
     pub finish_reason: Option<FinishReason>,
     /// The tokens, including an end-of-text token; omitted if not requested.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,7 +44,8 @@ pub struct Choice {
 }
 
 /// Token counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Usage {
     /// Prompt tokens.
     pub prompt_tokens: usize,
@@ -55,7 +56,8 @@ pub struct Usage {
 }
 
 /// Logprobs in the completions API's format: four lists with an entry per token.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Logprobs {
     /// The tokens' texts; `bytes:\xNN` for a token that is not valid UTF-8 by itself, and `token_id:15`
     /// without a tokenizer.

@@ -32,11 +32,13 @@ pub mod linear;
 pub mod logits;
 mod microkernel;
 pub mod mlp;
+pub mod parallel;
 pub mod positions;
 pub mod quantized;
 pub mod rows;
 pub mod simd;
 pub mod softmax;
+#[cfg_attr(not(feature = "threads"), allow(dead_code))] // what only worker threads call
 pub mod thread_pool;
 
 #[cfg(test)]

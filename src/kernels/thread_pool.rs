@@ -38,7 +38,32 @@ pub struct ThreadPool {
     /// Held while an operation runs; meanwhile, other callers compute sequentially.
     operation_lock: Mutex<()>,
     /// Rayon owns the worker threads, which run until the pool is dropped.
-    _workers: Option<rayon::ThreadPool>,
+    _workers: Option<Workers>,
+}
+
+#[cfg(feature = "threads")]
+type Workers = rayon::ThreadPool;
+#[cfg(not(feature = "threads"))]
+type Workers = std::convert::Infallible;
+
+/// Starts a thread for every queue but the first, the calling thread's. If none can be started, the calling
+/// thread runs all chunks itself.
+#[cfg(feature = "threads")]
+fn start_workers(shared: &Arc<Shared>) -> Option<Workers> {
+    let threads = shared.queues.len() - 1;
+    if threads == 0 {
+        return None;
+    }
+    let name = |i| format!("hornbook-{}", i + 1);
+    let workers = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build().ok()?;
+    let shared = Arc::clone(shared);
+    workers.spawn_broadcast(move |thread| shared.run_worker(thread.index() + 1));
+    Some(workers)
+}
+
+#[cfg(not(feature = "threads"))]
+fn start_workers(_shared: &Arc<Shared>) -> Option<Workers> {
+    None
 }
 
 type Job = dyn Fn(usize) + Sync;
@@ -119,20 +144,8 @@ impl ThreadPool {
             park_lock: Mutex::new(()),
             unpark: Condvar::new(),
         });
-        // If no thread can be started, the calling thread runs all chunks itself.
-        let workers = (threads > 1)
-            .then(|| {
-                rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads - 1)
-                    .thread_name(|i| format!("hornbook-{}", i + 1))
-                    .build()
-            })
-            .and_then(|workers| workers.ok());
-        if let Some(workers) = &workers {
-            let shared = Arc::clone(&shared);
-            workers.spawn_broadcast(move |thread| shared.run_worker(thread.index() + 1));
-        }
-        Self { isa, threads, shared, operation_lock: Mutex::new(()), _workers: workers }
+        let _workers = start_workers(&shared);
+        Self { isa, threads, shared, operation_lock: Mutex::new(()), _workers }
     }
 
     /// The number of threads, including the calling thread.

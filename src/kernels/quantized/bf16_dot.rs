@@ -18,9 +18,9 @@
 use super::activations::{ActivationBlock, SideTable};
 use super::{AmxMode, BLOCK, Bytes64, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
 use crate::isa::Isa;
+use crate::parallel::*;
 use crate::simd::{LANES, Simd};
 use half::bf16;
-use rayon::prelude::*;
 use std::cell::RefCell;
 
 /// A block of 64 activations rounded to bf16.

@@ -9,10 +9,10 @@
 
 use super::activations::{I16Pairs, QuantizedBlock, SideTable};
 use super::{AmxMode, BLOCK, Bytes64, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
+use crate::parallel::*;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{F32Tiles, I32Tiles};
 use crate::simd::{LANES, ROUND_MAGIC, Simd};
-use rayon::prelude::*;
 
 /// A borrowed matrix of packed 8-bit weights, `[rows, columns]`.
 #[derive(Clone, Copy, Debug)]
