@@ -8,12 +8,13 @@
 //!
 //! # The code in reading order
 //!
-//! Each module depends only on modules listed before it:
+//! Read first: [`model::reference`], the whole of GPT-2 in sixty lines, which call the formula of each
+//! operation. After it, each module depends only on modules listed before it:
 //!
 //! 1. [`kernels`]: the operations, one per file. [`layer_norm`](kernels::layer_norm) is the shortest complete
 //!    example of such a file; [`attention`](kernels::attention) is the operation that defines a transformer.
 //! 2. [`checkpoint`]: loading and validating model files.
-//! 3. [`model`]: the forward pass, token ids to logits. If you read one module, read this one.
+//! 3. [`model`]: the forward pass, token ids to logits: the same as the file above, made fast.
 //! 4. [`tokenizer`]: text to token ids and back.
 //! 5. [`sampling`]: logits to the next token.
 //! 6. [`generate`]: text generation, as an iterator of tokens.

@@ -190,6 +190,7 @@ fn explain_shows_every_step_with_documentation() {
         "blocks.0.hook_resid_post",
         "Block 5, same steps",
         "GFLOPS",
+        "src/model/reference.rs",
     ] {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }

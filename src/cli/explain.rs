@@ -5,6 +5,7 @@ use super::prompt::{self, PromptArgs};
 use super::screen::{Screen, display_width, fit_to_width};
 use super::{is_closed_pipe, write_error, write_json};
 use crate::lens::label::label;
+use crate::lens::source_doc::WHOLE_MODEL;
 use crate::lens::walkthrough::{Step, walkthrough};
 use crate::{Error, Hornbook, Result};
 use clap::Args;
@@ -26,7 +27,9 @@ const INDENT: &str = "   ";
   hornbook explain \"Once upon a time\"
   hornbook explain \"Once upon a time\" --step       wait for Enter after each step
   hornbook explain \"Once upon a time\" --layer 3    one block only
-  hornbook explain --model gpt2 \"The sea\" --json")]
+  hornbook explain --model gpt2 \"The sea\" --json
+
+In the source code, src/model/reference.rs is the whole model as sixty lines of formulas.")]
 pub struct Explain {
     #[command(flatten)]
     prompt: PromptArgs,
@@ -230,7 +233,8 @@ impl WalkthroughView<'_> {
         let flops: f64 = steps.iter().map(|step| step.flops).sum();
         let n = self.tokens.len();
         let text = format!("{} in {:.3} ms for {n} tokens", format_flops(flops), seconds * 1e3);
-        format!("\n{}\n", self.screen.bold(&text))
+        let source = format!("The whole model as sixty lines of formulas: src/{}", WHOLE_MODEL.0);
+        format!("\n{}\n", self.screen.bold(&text)) + &self.wrapped(&source)
     }
 
     /// Text, indented and wrapped to the width.

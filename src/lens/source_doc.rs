@@ -22,7 +22,7 @@ macro_rules! source {
 }
 
 /// The path and the text of a source file.
-pub(super) type Source = (&'static str, &'static str);
+pub type Source = (&'static str, &'static str);
 pub(super) const TOKENS: Source = source!("tokenizer/mod.rs");
 pub(super) const MERGES: Source = source!("tokenizer/merge_steps.rs");
 pub(super) const EMBEDDING: Source = source!("kernels/embedding.rs");
@@ -34,6 +34,8 @@ pub(super) const MLP: Source = source!("kernels/mlp.rs");
 pub(super) const ACTIVATION: Source = source!("kernels/activation.rs");
 pub(super) const LOGITS: Source = source!("kernels/logits.rs");
 pub(super) const SOFTMAX: Source = source!("kernels/softmax.rs");
+/// The whole model as plain formulas.
+pub const WHOLE_MODEL: Source = source!("model/reference.rs");
 
 impl SourceDoc {
     /// Parses the module comment of a source file.
@@ -83,6 +85,8 @@ mod tests {
             assert!(doc.formula.iter().any(|line| line.contains('=')), "{}: {:?}", doc.file, doc.formula);
             assert!(!description.contains('`'), "{}: {description}", doc.file);
         }
+        let whole = SourceDoc::parse(WHOLE_MODEL);
+        assert!(whole.description.join(" ").contains("Read this file first"));
         let tokens = SourceDoc::parse(TOKENS);
         assert!(tokens.description.len() > 1 && tokens.formula.is_empty());
         // The text is that of the source file.

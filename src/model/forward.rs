@@ -68,8 +68,8 @@ impl<O: Observer> Pass<'_, '_, O> {
         // x += attention(layer_norm(x))
         self.layer_norm(X, &w.ln_1, Normed, Ln1(layer)); // [n_tokens, n_embd]
         self.linear(Normed, &w.c_attn, Store, Qkv, CAttn(layer)); // q, k and v: [n_tokens, 3 * n_embd]
-        self.append_to_cache(layer); // k and v, after those of earlier tokens
-        self.attention(layer); // z = softmax(q · k / √head_dim) · v: [n_tokens, n_embd]
+        self.append_to_cache(Qkv, layer); // k and v, after those of earlier tokens
+        self.attention(Qkv, Z, layer); // every head's softmax(q · k / √head_dim) · v: [n_tokens, n_embd]
         self.linear(Z, &w.attn_proj, Add, X, AttnProj(layer)); // x += z · W + b: [n_tokens, n_embd]
 
         // x += mlp(layer_norm(x))

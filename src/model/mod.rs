@@ -23,6 +23,7 @@ mod observer;
 mod operation;
 mod pass;
 mod precision;
+pub mod reference;
 mod session;
 mod weights;
 mod workspace;

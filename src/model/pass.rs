@@ -2,7 +2,7 @@
 //! [`Pass::probe`] tells the observer, and costs nothing if there is none.
 
 use super::weights::Linear;
-use super::workspace::Buffer::{self, Qkv, Unfused, X, Z};
+use super::workspace::Buffer::{self, Unfused, X};
 use super::{Config, Model, Observer, Operation, Segment, Site, Workspace};
 use crate::checkpoint::LayerNormWeights;
 use crate::kernels::attention::{Segments, attention, attention_weights};
@@ -105,26 +105,26 @@ impl<O: Observer> Pass<'_, '_, O> {
     }
 
     /// Appends the keys and values of the new tokens to their sequences' caches.
-    pub(super) fn append_to_cache(&mut self, layer: usize) {
+    pub(super) fn append_to_cache(&mut self, qkv: Buffer, layer: usize) {
         let (pool, n_embd) = (&self.model.pool, self.model.config.n_embd);
-        let (qkv, segment_rows) = (self.workspace.buffers.rows(Qkv), &self.workspace.segment_rows);
+        let (rows, segment_rows) = (self.workspace.buffers.rows(qkv), &self.workspace.segment_rows);
         pool.for_each_chunk(self.batch, 1, |i, segment| {
-            let kv = qkv.row_range(segment_rows[i].row, segment_rows[i].n);
+            let kv = rows.row_range(segment_rows[i].row, segment_rows[i].n);
             segment[0].cache.append(pool, layer, kv.columns(n_embd, n_embd), kv.columns(2 * n_embd, n_embd));
         });
-        self.probe(Operation::KvAppend(layer), Qkv);
+        self.probe(Operation::KvAppend(layer), qkv);
     }
 
-    /// `z = softmax(q · kᵀ · scale) · v` for every head, with the keys and values in the cache.
-    pub(super) fn attention(&mut self, layer: usize) {
+    /// `to = softmax(q · k · scale) · v` for every head, with the keys and values in the cache.
+    pub(super) fn attention(&mut self, qkv: Buffer, to: Buffer, layer: usize) {
         let (model, n_embd) = (self.model, self.model.config.n_embd);
         if layer + 1 == model.config.n_layer && !O::ENABLED {
-            self.workspace.retain_logit_rows(self.batch, &[X, Qkv]); // only these are needed from here on
+            self.workspace.retain_logit_rows(self.batch, &[X, qkv]); // only these are needed from here on
         }
         let Workspace { segment_rows, buffers } = &mut *self.workspace;
-        buffers.start(Z, n_embd);
-        let (qkv, z) = buffers.pair(Qkv, Z);
-        let (batch, q, scale) = (&*self.batch, qkv.columns(0, n_embd), model.config.attention_scale(layer));
+        buffers.start(to, n_embd);
+        let (rows, z) = buffers.pair(qkv, to);
+        let (batch, q, scale) = (&*self.batch, rows.columns(0, n_embd), model.config.attention_scale(layer));
         let segment = |i: usize| batch[i].attention_segment(layer, &segment_rows[i]);
         let segments = Segments::new(batch.len(), &segment);
         if O::ENABLED && self.observer.is_interested(Site::Pattern(layer)) {
@@ -136,7 +136,7 @@ impl<O: Observer> Pass<'_, '_, O> {
             }
         }
         attention(model.attention, &model.pool, q, segments, scale, z);
-        self.probe(Operation::Attention(layer), Z);
+        self.probe(Operation::Attention(layer), to);
     }
 
     /// The LM head, for the tokens whose logits are requested.

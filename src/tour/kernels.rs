@@ -56,4 +56,5 @@
 //! [`kernels`](crate::kernels) lists all operations; read [`layer_norm`](crate::kernels::layer_norm) first.
 //! In a terminal: `hornbook bench` measures the kernels and compares them with the limits of the machine.
 //!
-//! This is the end of the tour. [`model`](crate::model) puts the operations together in one file.
+//! This is the end of the tour. [`model::reference`](crate::model::reference) puts the reference
+//! implementations together to a whole GPT-2, [`model`](crate::model) the kernels.

@@ -34,9 +34,10 @@
 //! ```
 //!
 //! In a terminal, `hornbook explain "Once upon a time"` shows the same steps with the values of each. The
-//! code is in [`model`](crate::model). Shapes are named as in GPT-2's configuration: `n_embd` is the length
-//! of a token's vector (256 for fable), `n_layer` the number of blocks (6), `n_head` the number of attention
-//! heads per block (4).
+//! source file [`model::reference`](crate::model::reference) is the same again in sixty lines of code; read it
+//! beside these pages. Shapes are named as in GPT-2's configuration: `n_embd` is the length of a token's
+//! vector (256 for fable), `n_layer` the number of blocks (6), `n_head` the number of attention heads per
+//! block (4).
 
 pub mod attention;
 pub mod cache;
