@@ -9,8 +9,7 @@
 //! PE[pos, 2i + 1] = cos(pos / 10000^(2i / n_embd))
 //! ```
 
-use super::elements::Elements;
-use super::embedding::{self, copy_row};
+use super::embedding;
 use super::linear::Matrix;
 
 /// The formula: the embedding `x` of a token, `[n_embd]`, plus row `position` of the table.
@@ -33,17 +32,10 @@ pub fn sinusoidal(n_positions: usize, n_embd: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Computes `row += table[position]` for a learned or sinusoidal table. `scratch` has the length of a row.
-pub fn add_position(table: Elements, position: usize, row: &mut [f32], scratch: &mut [f32]) {
-    copy_row(table, position, scratch);
-    for (x, p) in row.iter_mut().zip(scratch) {
-        *x += *p;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elements::Elements;
 
     #[test]
     fn sinusoidal_matches_paper() {
@@ -56,11 +48,9 @@ mod tests {
     }
 
     #[test]
-    fn add_position_adds_table_row() {
+    fn reference_adds_table_row() {
         let table = [1.0, 2.0, 3.0, 4.0];
-        let (mut row, mut scratch) = ([10.0, 20.0], [0.0; 2]);
-        add_position(Elements::F32(&table), 1, &mut row, &mut scratch);
-        assert_eq!(row, [13.0, 24.0]);
-        assert_eq!(row[..], reference(&[10.0, 20.0], Matrix::new(Elements::F32(&table), 2, 2), 1));
+        let table = Matrix::new(Elements::F32(&table), 2, 2);
+        assert_eq!(reference(&[10.0, 20.0], table, 1), [13.0, 24.0]);
     }
 }

@@ -10,7 +10,7 @@ use super::weights::{Block, Linear, LmHead, matrix};
 use crate::checkpoint::{Config, LayerNormWeights};
 use crate::kernels::linear::Matrix;
 use crate::kernels::rows::Rows;
-use crate::kernels::{attention, embedding, layer_norm, linear, logits, positions};
+use crate::kernels::{attention, embedding, layer_norm, linear, logits, mlp, positions};
 
 /// A vector for every token.
 type Vectors = Vec<Vec<f32>>;
@@ -39,7 +39,7 @@ pub fn gpt2(model: &Model, ids: &[u32]) -> Vectors {
     let position = |(t, x): (usize, Vec<f32>)| positions::reference(&x, wpe, t);
     let mut x: Vectors = ids.iter().map(token).enumerate().map(position).collect();
 
-    // Every block adds to it: first what each token gathers from others, then what it makes of that.
+    // Every block adds to it twice: what each token gathers from others, then what it makes of that.
     for (layer, block) in w.blocks.iter().enumerate() {
         x = add(&x, &attention(&layer_norm(&x, &block.ln_1, config), block, layer, config));
         x = add(&x, &mlp(&layer_norm(&x, &block.ln_2, config), block, config));
@@ -53,27 +53,26 @@ pub fn gpt2(model: &Model, ids: &[u32]) -> Vectors {
     }
 }
 
-/// Multi-head attention, [n_tokens, n_embd] -> [n_tokens, n_embd]: a token reads from itself and those before.
+/// Multi-head attention: every token reads from itself and those before it.
 fn attention(x: &Vectors, block: &Block, layer: usize, config: &Config) -> Vectors {
     let (n_embd, head_dim) = (config.n_embd, config.n_embd / config.n_head);
     let qkv = linear(x, &block.c_attn); // queries, keys and values of all heads, [n_tokens, 3 * n_embd]
-    let mut z = vec![vec![]; x.len()];
+    let mut z = vec![vec![]; x.len()]; // the heads' outputs, concatenated to [n_tokens, n_embd]
     for head in 0..config.n_head {
-        let columns = |start: usize| qkv.iter().flat_map(move |row| &row[start..][..head_dim]).copied();
-        let [q, k, v] = [0, 1, 2].map(|i| columns(i * n_embd + head * head_dim).collect::<Vec<f32>>());
-        let [q, k, v] = [&q, &k, &v].map(|x| Rows::dense(x, head_dim)); // of this head, [n_tokens, head_dim]
+        let columns = |i| (i * n_embd + head * head_dim)..(i * n_embd + (head + 1) * head_dim);
+        let of_head = |i| qkv.iter().flat_map(|row| row[columns(i)].to_vec()).collect::<Vec<f32>>();
+        let (q, k, v) = (of_head(0), of_head(1), of_head(2)); // [n_tokens, head_dim] each
+        let [q, k, v] = [&q, &k, &v].map(|x| Rows::dense(x, head_dim));
         let (out, _) = attention::reference(q, k, v, config.attention_scale(layer));
         z.iter_mut().zip(out.chunks(head_dim)).for_each(|(z, out)| z.extend(out.iter().map(|&x| x as f32)));
     }
-    linear(&z, &block.attn_proj) // the heads' outputs, concatenated to [n_tokens, n_embd]
+    linear(&z, &block.attn_proj) // [n_tokens, n_embd]
 }
 
-/// The MLP, [n_tokens, n_embd] -> [n_tokens, n_embd]: every token by itself.
+/// The MLP: every token by itself, through n_inner neurons.
 fn mlp(x: &Vectors, block: &Block, config: &Config) -> Vectors {
-    let mut hidden = linear(x, &block.c_fc); // [n_tokens, n_inner]
-    let activation = config.activation_function; // GELU
-    hidden.iter_mut().flatten().for_each(|neuron| *neuron = activation.reference(*neuron));
-    linear(&hidden, &block.mlp_proj)
+    let mlp = block.mlp(config.activation_function);
+    x.iter().map(|x| mlp::reference(x, &mlp)).collect() // [n_tokens, n_embd]
 }
 
 fn layer_norm(x: &Vectors, w: &LayerNormWeights, config: &Config) -> Vectors {

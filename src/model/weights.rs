@@ -4,8 +4,10 @@
 use super::{Operation, Precision};
 use crate::Result;
 use crate::checkpoint::{BlockWeights, Dtype, LayerNormWeights, LinearWeights, Tensor, Weights};
+use crate::kernels::activation::Activation;
 use crate::kernels::embedding::copy_row;
 use crate::kernels::linear::{self, Matrix};
+use crate::kernels::mlp::Mlp;
 
 /// The weights of the forward pass.
 pub(super) struct ModelWeights {
@@ -25,6 +27,19 @@ pub(super) struct Block {
     pub(super) ln_2: LayerNormWeights,
     pub(super) c_fc: Linear,
     pub(super) mlp_proj: Linear,
+}
+
+impl Block {
+    /// The weights of the MLP.
+    pub(super) fn mlp(&self, activation: Activation) -> Mlp<'_> {
+        Mlp {
+            c_fc: self.c_fc.weight_matrix(),
+            c_fc_bias: self.c_fc.bias(),
+            activation,
+            c_proj: self.mlp_proj.weight_matrix(),
+            c_proj_bias: self.mlp_proj.bias(),
+        }
+    }
 }
 
 /// The LM head: the embedding table as stored, or quantized and transposed to a linear layer `[n_embd,

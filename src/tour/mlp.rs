@@ -45,8 +45,8 @@
 //! # }
 //! ```
 //!
-//! The code is [`Mlp`](crate::kernels::mlp::Mlp): two [`linear`](crate::kernels::linear) layers around an
-//! [`Activation`](crate::kernels::activation::Activation), whose
-//! [`reference`](crate::kernels::activation::Activation::reference) is the formula itself.
+//! The reference implementation is [`mlp::reference`](crate::kernels::mlp::reference): two
+//! [`linear`](crate::kernels::linear) layers around an
+//! [`Activation`](crate::kernels::activation::Activation).
 //!
 //! Next: [how the values stay in a useful range](super::layer_norm).

@@ -36,7 +36,7 @@
 //! # }
 //! ```
 //!
-//! The code is [`add_position`](crate::kernels::positions::add_position). In a terminal: `hornbook positions`
-//! draws both tables side by side.
+//! The reference implementation is [`positions::reference`](crate::kernels::positions::reference). In a
+//! terminal: `hornbook positions` draws both tables side by side.
 //!
 //! Next: [how tokens exchange information](super::attention).
