@@ -5,7 +5,7 @@ use super::workspace::Buffer::{Hidden, Logits, Normed, Positions, Qkv, X, Z};
 use super::{Config, Model, Observer, Operation, Segment, Site, Workspace};
 use crate::kernels::linear::Epilogue::{Activate, Add, Store};
 use crate::{Error, Result};
-use Operation::{AttnProj, CAttn, CFc, LmHead, Ln1, Ln2, LnF, MlpProj};
+use Operation::{AttnProj, CAttn, CFc, Ln1, Ln2, LnF, MlpProj};
 
 impl Model {
     /// Runs the new tokens of any number of sequences through the model. Appends their keys and values to
@@ -54,9 +54,11 @@ impl<O: Observer> Pass<'_, '_, O> {
     /// The residual stream `x` before the first block: token embeddings plus position embeddings.
     fn embed(&mut self) {
         let (wte, wpe) = (self.model.weights.wte.elements(), self.model.wpe());
-        self.embedding(wte, |segment, t| segment.tokens[t] as usize, X, Site::Embed); // [n_tokens, n_embd]
-        self.embedding(wpe, |segment, t| segment.cache.len() + t, Positions, Site::PosEmbed); // the same
-        self.add(Positions, X); // x += wpe[positions]
+        self.embedding(wte, |segment, t| segment.tokens[t] as usize, X); // [n_tokens, n_embd]
+        self.emit(Site::Embed, X);
+        self.embedding(wpe, |segment, t| segment.cache.len() + t, Positions); // [n_tokens, n_embd]
+        self.emit(Site::PosEmbed, Positions);
+        self.add(Positions, X); // x += wpe[positions]: [n_tokens, n_embd]
         self.probe(Operation::Embed, X);
     }
 
@@ -81,6 +83,6 @@ impl<O: Observer> Pass<'_, '_, O> {
     /// The requested logits: the last layer norm, then the dot product with every token's row.
     fn lm_head(&mut self) {
         self.layer_norm(X, &self.model.weights.ln_f, Normed, LnF); // [n_tokens, n_embd]
-        self.unembed(Normed, Logits, LmHead); // [n_logits, vocab_size]
+        self.unembed(Normed, Logits); // [n_logits, vocab_size]
     }
 }

@@ -21,76 +21,56 @@ pub(super) struct Pass<'a, 'b, O> {
 }
 
 impl<O: Observer> Pass<'_, '_, O> {
-    /// `to[t] = table[row(t)]`, the row for token `t` of a segment.
-    pub(super) fn embedding(
-        &mut self,
-        table: Elements,
-        row: impl Fn(&Segment, usize) -> usize,
-        to: Buffer,
-        site: Site,
-    ) {
+    /// `y[t] = table[row(t)]`, the row for token `t` of a segment.
+    pub(super) fn embedding(&mut self, table: Elements, row: impl Fn(&Segment, usize) -> usize, y: Buffer) {
         let Workspace { segment_rows, buffers } = &mut *self.workspace;
-        buffers.start(to, self.model.config.n_embd);
-        let mut y = buffers.rows_mut(to);
+        buffers.start(y, self.model.config.n_embd);
+        let mut y = buffers.rows_mut(y);
         for (segment, rows) in self.batch.iter().zip(segment_rows) {
             (0..rows.n).for_each(|t| copy_row(table, row(segment, t), y.row_mut(rows.row + t)));
         }
-        self.emit(site, to);
     }
 
-    /// `to += from`
-    pub(super) fn add(&mut self, from: Buffer, to: Buffer) {
-        self.apply(Epilogue::Add, from, to);
+    /// `y += x`
+    pub(super) fn add(&mut self, x: Buffer, y: Buffer) {
+        self.apply(Epilogue::Add, x, y);
     }
 
-    /// `to = layer_norm(from)`
-    pub(super) fn layer_norm(
-        &mut self,
-        from: Buffer,
-        w: &LayerNormWeights,
-        to: Buffer,
-        operation: Operation,
-    ) {
-        self.workspace.buffers.start(to, self.model.config.n_embd);
-        let (x, y) = self.workspace.buffers.pair(from, to);
-        self.model.norm(x, w, y);
-        self.probe(operation, to);
+    /// `y = layer_norm(x)`
+    pub(super) fn layer_norm(&mut self, x: Buffer, w: &LayerNormWeights, y: Buffer, op: Operation) {
+        self.workspace.buffers.start(y, self.model.config.n_embd);
+        let (rows, out) = self.workspace.buffers.pair(x, y);
+        self.model.norm(rows, w, out);
+        self.probe(op, y);
     }
 
-    /// `to = from · W + b`, `to = activation(from · W + b)` or `to += from · W + b`, whichever the epilogue
-    /// says. To an observer of the values before it, they are shown first; the bits are the same.
-    pub(super) fn linear(
-        &mut self,
-        from: Buffer,
-        w: &Linear,
-        epilogue: Epilogue,
-        to: Buffer,
-        operation: Operation,
-    ) {
-        let (model, width) = (self.model, w.bias().len());
+    /// `y = x · W + b`, `y = activation(x · W + b)` or `y += x · W + b`: the epilogue says which. An observer
+    /// of `x · W + b` by itself is shown it before the epilogue; the bits are the same.
+    pub(super) fn linear(&mut self, x: Buffer, w: &Linear, epilogue: Epilogue, y: Buffer, op: Operation) {
+        let (buffers, width) = (&mut self.workspace.buffers, w.bias().len());
         if epilogue != Epilogue::Add {
-            self.workspace.buffers.start(to, width);
+            buffers.start(y, width);
         }
-        match operation.site_before_epilogue().filter(|&site| O::ENABLED && self.observer.is_interested(site))
-        {
+        let site = op.site_before_epilogue();
+        match site.filter(|&site| O::ENABLED && self.observer.is_interested(site)) {
             None => {
-                let (x, y) = self.workspace.buffers.pair(from, to);
-                model.linear(x, w, epilogue, y);
+                let (rows, out) = buffers.pair(x, y);
+                self.model.linear(rows, w, epilogue, out);
             }
             Some(site) => {
-                self.workspace.buffers.start(Unfused, width);
-                let (x, y) = self.workspace.buffers.pair(from, Unfused);
-                model.linear(x, w, Epilogue::Store, y);
+                buffers.start(Unfused, width);
+                let (rows, out) = buffers.pair(x, Unfused);
+                self.model.linear(rows, w, Epilogue::Store, out);
                 self.emit(site, Unfused);
-                self.apply(epilogue, Unfused, to);
+                self.apply(epilogue, Unfused, y);
             }
         }
-        self.probe(operation, to);
+        self.probe(op, y);
     }
 
     /// Applies an epilogue by itself.
-    fn apply(&mut self, epilogue: Epilogue, from: Buffer, to: Buffer) {
-        let (x, mut y) = self.workspace.buffers.pair(from, to);
+    fn apply(&mut self, epilogue: Epilogue, x: Buffer, y: Buffer) {
+        let (x, mut y) = self.workspace.buffers.pair(x, y);
         for t in 0..x.len() {
             let (x, y) = (x.row(t), y.row_mut(t));
             match epilogue {
@@ -115,15 +95,15 @@ impl<O: Observer> Pass<'_, '_, O> {
         self.probe(Operation::KvAppend(layer), qkv);
     }
 
-    /// `to = softmax(q · k · scale) · v` for every head, with the keys and values in the cache.
-    pub(super) fn attention(&mut self, qkv: Buffer, to: Buffer, layer: usize) {
+    /// `y = softmax(q · k · scale) · v` for every head, with the keys and values in the cache.
+    pub(super) fn attention(&mut self, qkv: Buffer, y: Buffer, layer: usize) {
         let (model, n_embd) = (self.model, self.model.config.n_embd);
         if layer + 1 == model.config.n_layer && !O::ENABLED {
             self.workspace.retain_logit_rows(self.batch, &[X, qkv]); // only these are needed from here on
         }
         let Workspace { segment_rows, buffers } = &mut *self.workspace;
-        buffers.start(to, n_embd);
-        let (rows, z) = buffers.pair(qkv, to);
+        buffers.start(y, n_embd);
+        let (rows, out) = buffers.pair(qkv, y);
         let (batch, q, scale) = (&*self.batch, rows.columns(0, n_embd), model.config.attention_scale(layer));
         let segment = |i: usize| batch[i].attention_segment(layer, &segment_rows[i]);
         let segments = Segments::new(batch.len(), &segment);
@@ -135,19 +115,19 @@ impl<O: Observer> Pass<'_, '_, O> {
                 self.observer.observe(Site::Pattern(layer), p);
             }
         }
-        attention(model.attention, &model.pool, q, segments, scale, z);
-        self.probe(Operation::Attention(layer), to);
+        attention(model.attention, &model.pool, q, segments, scale, out);
+        self.probe(Operation::Attention(layer), y);
     }
 
     /// The LM head, for the tokens whose logits are requested.
-    pub(super) fn unembed(&mut self, from: Buffer, to: Buffer, operation: Operation) {
+    pub(super) fn unembed(&mut self, x: Buffer, y: Buffer) {
         if O::ENABLED {
-            self.workspace.retain_logit_rows(self.batch, &[from]);
+            self.workspace.retain_logit_rows(self.batch, &[x]);
         }
-        self.workspace.buffers.start(to, self.model.config.vocab_size);
-        let (x, y) = self.workspace.buffers.pair(from, to);
-        self.model.unembed(x, y);
-        self.probe(operation, to);
+        self.workspace.buffers.start(y, self.model.config.vocab_size);
+        let (rows, out) = self.workspace.buffers.pair(x, y);
+        self.model.unembed(rows, out);
+        self.probe(Operation::LmHead, y);
     }
 
     /// Tells the observer that an operation has finished, and shows it the results.
@@ -181,12 +161,13 @@ impl<O: Observer> Pass<'_, '_, O> {
         }
     }
 
-    fn emit(&mut self, site: Site, buffer: Buffer) {
+    /// Passes a buffer to an observer that is interested in the site.
+    pub(super) fn emit(&mut self, site: Site, buffer: Buffer) {
         let width = self.workspace.buffers.rows(buffer).width();
         self.emit_columns(site, buffer, 0..width);
     }
 
-    /// Passes columns of a buffer, if it has rows, to an observer that is interested in the site.
+    /// The same for some of its columns. There is nothing to observe if it has no rows.
     fn emit_columns(&mut self, site: Site, buffer: Buffer, columns: Range<usize>) {
         let rows = self.workspace.buffers.rows_mut(buffer);
         if O::ENABLED && !rows.is_empty() && self.observer.is_interested(site) {
