@@ -3,8 +3,9 @@
 
 Throughput of 1, 2, 4, 8 and 16 concurrent streams; one stream compared with
 `hornbook generate`; time to first token (TTFT) of short prompts while 7 streams
-run; a burst of 64 simultaneous clients on a queue of 64; and, with --soak,
-memory before and after minutes of mixed requests, many of them aborted. Needs
+run; a burst of 64 simultaneous clients on a queue of 64; peak memory while 64
+clients send the largest bodies that are accepted; and, with --soak, memory
+before and after minutes of mixed requests, many of them aborted. Needs
 only the standard library. Other OpenAI-compatible servers are measured with
 --url, with text prompts instead of token ids.
 """
@@ -40,7 +41,7 @@ measurements: {measurements}; none for only the soak test
 """
 
 BUILT = Path(__file__).resolve().parents[1] / "target" / "release" / "hornbook"
-MEASUREMENTS = ("throughput", "command-line", "first-token", "burst")
+MEASUREMENTS = ("throughput", "command-line", "first-token", "burst", "memory")
 STREAMS = (1, 2, 4, 8, 16)
 # Seconds; longer than any request here takes.
 TIMEOUT = 600
@@ -319,6 +320,49 @@ def burst(server, prompts, args):
     return {"clients": args.clients, "queue": args.queue, "statuses": counts, "seconds": seconds}
 
 
+def large_bodies():
+    """Bodies of nearly 8 MiB, which take many times their size if they are parsed or tokenized whole."""
+    messages = ",".join(['{"role":"user","content":"a"}'] * 270_000)
+    return {
+        "text": ("/completions", b'{"max_tokens":1,"prompt":"' + b"word " * 1_660_000 + b'"}'),
+        "texts": ("/completions", b'{"max_tokens":1,"prompt":["a"' + b',"abc"' * 1_380_000 + b"]}"),
+        "tokenize": ("/tokenize", b'{"prompt":"' + b"word " * 209_000 + b'"}'),
+        "ignored objects": ("/completions", b'{"max_tokens":1,"x":[0' + b',{"a":1}' * 830_000 + b"]}"),
+        "token ids": ("/completions", b'{"max_tokens":1,"prompt":[1' + b",1" * 4_150_000 + b"]}"),
+        "id lists": ("/completions", b'{"max_tokens":1,"prompt":[[1]' + b",[1]" * 2_050_000 + b"]}"),
+        "messages": ("/chat/completions", f'{{"max_tokens":1,"messages":[{messages}]}}'.encode()),
+    }
+
+
+def peak_memory(server, prompts, args):
+    """Peak memory beside the idle server in MiB, by kind of body and by what its clients do."""
+    status, clear = Path(f"/proc/{server.pid}/status"), Path(f"/proc/{server.pid}/clear_refs")
+
+    def mib(field):
+        return int(re.search(rf"^{field}:\s+(\d+) kB", status.read_text(), re.MULTILINE).group(1)) / 1024
+
+    def send(path, body, hang_up):
+        with closing(server.connect()) as connection:
+            try:
+                connection.request("POST", server.path + path, body, server.headers)
+                if not hang_up:
+                    connection.getresponse().read()
+            except (OSError, HTTPException):
+                pass  # a client that is turned away
+
+    results = {}
+    for kind, (path, body) in large_bodies().items():
+        for hang_up in (False, True):
+            name = f"{kind}, {'hung up' if hang_up else 'answered'}"
+            idle = mib("VmRSS")
+            clear.write_text("5")  # resets VmHWM
+            run_concurrently([lambda: send(path, body, hang_up)] * args.clients)
+            server.post("/tokenize", {"prompt": "a" * 300_000})  # waits for its turn, behind those left
+            results[name] = mib("VmHWM") - idle
+            log(f"memory: {name}: {results[name]:.0f} MiB beside {idle:.0f}")
+    return results
+
+
 def soak(server, args):
     """Mixed requests from 12 clients for minutes; resident memory before, during and after."""
     deadline, counts, lock = time.monotonic() + args.soak * 60, {}, threading.Lock()
@@ -408,6 +452,8 @@ def report(results):
             f"burst of {burst['clients']} clients on a queue of {burst['queue']}: "
             f"{statuses}; {burst['seconds']:.1f} s"
         )
+    for kind, mib in results.get("memory", {}).items():
+        lines.append(f"memory beside the idle server, {kind}: {mib:.0f} MiB at most")
     if soak := results.get("soak"):
         before, after = soak["memory"][0], soak["memory"][-1]
         peak = max(sample["anonymous_mib"] for sample in soak["memory"])
@@ -443,7 +489,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each measurement")
     parser.add_argument("--tokens", type=int, default=128, help="tokens per stream")
     parser.add_argument("--probes", type=int, default=100, help="short prompts sent beside 7 streams")
-    parser.add_argument("--clients", type=int, default=64, help="simultaneous clients of the burst")
+    parser.add_argument("--clients", type=int, default=64, help="simultaneous clients of the burst and of memory")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="minutes of random requests")
     parser.add_argument("--quick", action="store_true", help="one short round, as a smoke test")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
@@ -455,7 +501,7 @@ def arguments():
             f"--only: found {', '.join(sorted(unknown))}, expected some of {', '.join(MEASUREMENTS)}"
         )
     if args.url:
-        args.only = [name for name in args.only if name != "command-line"]
+        args.only = [name for name in args.only if name not in ("command-line", "memory")]
         if args.soak and not args.pid:
             parser.error("--soak: --pid is required with --url, to read the server's memory")
     elif not args.hornbook.is_file():
@@ -480,7 +526,7 @@ def main():
     results = {"server": name, "machine": f"{platform.node()}, {os.cpu_count()} cores"}
     results |= {"tokens": args.tokens, "rounds": args.rounds, "threads": args.threads}
     prompts = Prompts(args.vocab_size, args.seed)
-    measures = dict(zip(MEASUREMENTS, (throughput, command_line, first_token, burst)))
+    measures = dict(zip(MEASUREMENTS, (throughput, command_line, first_token, burst, peak_memory)))
     try:
         with serving(args) as server:
             Stream(server, prompts.next(32), 8).check(8)  # warm up the page cache and the threads

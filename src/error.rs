@@ -129,6 +129,20 @@ impl Error {
         best.filter(|best| similarity(best) > MIN_SIMILARITY)
     }
 
+    /// Returns the message without the path of a file, for those who are not to learn where files are.
+    pub fn without_path(&self) -> String {
+        let message = self.to_string();
+        let file = match self {
+            Self::Io { path, .. } => path,
+            Self::Config { file, .. }
+            | Self::Checkpoint { file, .. }
+            | Self::Tensor { file, .. }
+            | Self::Tokenizer { file, .. } => file,
+            _ => return message,
+        };
+        message.strip_prefix(&format!("{}: ", file.display())).unwrap_or(&message).to_string()
+    }
+
     /// Returns `; did you mean 'gpt2'?`, or an empty string if no choice is similar enough.
     pub fn did_you_mean<'a>(given: &str, choices: impl IntoIterator<Item = &'a str>) -> String {
         Self::closest_match(given, choices)

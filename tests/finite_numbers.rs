@@ -18,7 +18,7 @@ use tempfile::{TempDir, tempdir};
 const C_FC: &str = "transformer.h.0.mlp.c_fc.weight";
 
 /// A copy of a tiny f32 model with other values for elements of some tensors.
-fn changed(folder: &str, changes: &[(&str, usize, f32)]) -> TempDir {
+pub fn changed(folder: &str, changes: &[(&str, usize, f32)]) -> TempDir {
     let copy = tempdir().unwrap();
     fs::copy(data(folder).join("config.json"), copy.path().join("config.json")).unwrap();
     let mut file = fs::read(data(folder).join("model.safetensors")).unwrap();

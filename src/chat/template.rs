@@ -66,7 +66,7 @@ impl ChatTemplate {
     /// Reads a template from a file, or from standard input for `-`.
     ///
     /// # Errors
-    /// As `text_file::read`, and [`Error::Message`] for a file that is no chat template.
+    /// As `text_file::read`, and [`Error::Checkpoint`] for a file that is no chat template.
     pub fn open(path: &Path) -> Result<Self> {
         Self::parse_reading_messages(path, &text_file::read(path)?)
     }
@@ -76,19 +76,20 @@ impl ChatTemplate {
         // A template may also refuse every conversation.
         match ["messages", "raise_exception"].iter().any(|name| template.jinja.reads(name)) {
             true => Ok(template),
-            false => Err(Error::Message(format!(
-                "{}: found text that never reads `messages`, expected a Jinja chat template, such as \
-                 {{% for message in messages %}}{{{{ message.content }}}}{{% endfor %}}",
-                path.display()
-            ))),
+            false => Err(Error::Checkpoint {
+                file: path.into(),
+                problem: "found text that never reads `messages`, expected a Jinja chat template, such as \
+                          {% for message in messages %}{{ message.content }}{% endfor %}"
+                    .into(),
+            }),
         }
     }
 
     /// The model's own template, or the built-in one if it has none.
     ///
     /// # Errors
-    /// As [`ChatTemplateFiles::read`](crate::checkpoint::ChatTemplateFiles::read), and [`Error::Message`] for
-    /// invalid Jinja and for a text that is no chat template.
+    /// As [`ChatTemplateFiles::read`](crate::checkpoint::ChatTemplateFiles::read), and [`Error::Checkpoint`]
+    /// for invalid Jinja and for a text that is no chat template.
     pub fn for_model(hornbook: &Hornbook) -> Result<Self> {
         match hornbook.chat_template_files().read()? {
             Some(ModelChatTemplate { file, text }) => {
@@ -102,10 +103,10 @@ impl ChatTemplate {
     /// Compiles the text of a template; `path` names it in errors.
     ///
     /// # Errors
-    /// [`Error::Message`] for invalid Jinja.
+    /// [`Error::Checkpoint`] for invalid Jinja.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let jinja = Jinja::compile(text)
-            .map_err(|problem| Error::Message(format!("{}: {problem}", path.display())))?;
+            .map_err(|problem| Error::Checkpoint { file: path.into(), problem: problem.to_string() })?;
         Ok(Self { jinja, built_in: false, stop: vec![] })
     }
 

@@ -34,18 +34,40 @@ struct State {
     queued_sequences: usize,
     submissions: Vec<Submission>,
     statistics: Statistics,
-    /// Since when all slots have been taken, and the number of requests finished since then.
+    /// While all slots are taken: the start of a period, and the number of requests finished since then.
     busy: Option<(Instant, u32)>,
+    /// Mean time between two finished requests before that period.
+    previous_spacing: Option<Duration>,
     /// The latest time that [`SubmissionQueue::retry_delay`] has given.
     last_retry: Option<Instant>,
 }
 
 /// Maximum delay: clients ignore longer ones.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
-/// Delay while no request has finished.
+const HALF_MAX_NANOS: u64 = 30_000_000_000;
+/// Delay while a slot is free.
 const DEFAULT_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Retries are planned for this many times the mean time between two finished requests.
-const RETRY_SPACING: f64 = 1.25;
+/// Time between two finished requests while none has finished.
+const DEFAULT_SPACING: Duration = Duration::from_millis(50);
+/// Requests finished in a period, after which the next one begins.
+const PERIOD: u32 = 64;
+/// Retries are planned for this many times the mean time between two finished requests: clients retry a few
+/// times only, and those that come too early use up one.
+const RETRY_SPACING: f64 = 1.5;
+
+impl State {
+    /// Returns the mean time between two finished requests, of which `batch_slots` may finish at once.
+    fn spacing(&self, now: Instant, batch_slots: usize) -> Duration {
+        let previous = self.previous_spacing.unwrap_or(DEFAULT_SPACING);
+        let weight = batch_slots as u32;
+        match self.busy {
+            Some((since, finished)) => {
+                ((now - since) + previous.saturating_mul(weight)) / (finished + weight)
+            }
+            None => previous,
+        }
+    }
+}
 
 /// Counts an accepted request against the queue's limits until it is dropped.
 pub(super) struct Permit {
@@ -88,16 +110,20 @@ impl SubmissionQueue {
     /// the others, at the rate at which requests finish.
     pub(super) fn retry_delay(&self) -> Duration {
         let (mut state, now) = (self.state(), Instant::now());
-        let Some((since, finished)) = state.busy.filter(|(_, finished)| *finished > 0) else {
+        if state.busy.is_none() {
             return DEFAULT_RETRY_DELAY;
-        };
-        let spacing = (now - since).mul_f64(RETRY_SPACING) / finished;
+        }
+        let spacing = state.spacing(now, self.batch_slots).mul_f64(RETRY_SPACING);
         // A whole batch may finish at once, and none until then.
         let earliest = now + spacing.saturating_mul(self.batch_slots as u32);
         let retry = state.last_retry.map_or(earliest, |last| last.max(earliest)) + spacing;
-        let delay = (retry - now).min(MAX_RETRY_DELAY);
-        state.last_retry = Some(now + delay);
-        delay
+        let delay = retry - now;
+        state.last_retry = Some(if delay > 2 * MAX_RETRY_DELAY { now + MAX_RETRY_DELAY } else { retry });
+        match delay <= MAX_RETRY_DELAY {
+            true => delay,
+            // Too long for a client: spread over the last half of the maximum, and planned again then.
+            false => MAX_RETRY_DELAY - Duration::from_nanos(delay.as_nanos() as u64 % HALF_MAX_NANOS),
+        }
     }
 
     /// Takes all new submissions, in order of arrival; `None` once the engine is stopped. With `wait` it
@@ -161,7 +187,13 @@ impl Drop for Permit {
         state.active_requests -= 1;
         state.queued_sequences -= self.queued_sequences;
         let is_busy = state.active_requests >= self.queue.batch_slots;
-        state.busy = state.busy.filter(|_| is_busy).map(|(since, finished)| (since, finished + 1));
+        let Some((since, finished)) = state.busy else { return };
+        state.busy = Some((since, finished + 1));
+        if !is_busy || finished + 1 == PERIOD {
+            let now = Instant::now();
+            state.previous_spacing = Some(state.spacing(now, self.queue.batch_slots));
+            state.busy = is_busy.then_some((now, 0));
+        }
     }
 }
 
@@ -172,19 +204,32 @@ mod tests {
     #[test]
     fn retries_are_planned_one_after_the_other_at_the_rate_of_finished_requests() {
         let queue = Arc::new(SubmissionQueue::new(2, 0));
-        let _streams: Vec<EventStream> = (0..12).map(|_| queue.submit(vec![]).unwrap()).collect();
-        assert_eq!(queue.retry_delay(), DEFAULT_RETRY_DELAY);
+        assert_eq!(queue.retry_delay(), DEFAULT_RETRY_DELAY); // a slot is free
+        let _streams: Vec<EventStream> = (0..212).map(|_| queue.submit(vec![]).unwrap()).collect();
+        // Nothing is known of the rate yet.
+        let delays: Vec<Duration> = (0..20).map(|_| queue.retry_delay()).collect();
+        assert!(delays[19] >= 20 * DEFAULT_SPACING, "{delays:?}");
         let mut running = queue.drain(false).unwrap();
+        queue.state().last_retry = None;
         std::thread::sleep(Duration::from_millis(50));
         running.truncate(2);
         let delays: Vec<Duration> = (0..20).map(|_| queue.retry_delay()).collect();
-        // Ten requests have finished in 50 ms or more.
-        assert!(delays[0] >= Duration::from_micros(3 * 6250), "{delays:?}");
         for pair in delays.windows(2) {
             assert!(pair[1] > pair[0], "{delays:?}");
         }
-        assert!(delays[19] >= Duration::from_micros(20 * 6000), "{delays:?}");
-        running.pop();
-        assert_eq!(queue.retry_delay(), DEFAULT_RETRY_DELAY); // a slot is free
+        // The rate of the latest requests counts: of the 210, the last 18 have finished in no time.
+        let spacing = queue.state().spacing(Instant::now(), 2);
+        assert!(spacing < DEFAULT_SPACING / 2, "{spacing:?}");
+    }
+
+    #[test]
+    fn delays_beyond_what_clients_wait_are_spread() {
+        let queue = Arc::new(SubmissionQueue::new(1, 0));
+        let _streams: Vec<EventStream> = (0..2).map(|_| queue.submit(vec![]).unwrap()).collect();
+        queue.state().previous_spacing = Some(Duration::from_secs(7));
+        let delays: Vec<Duration> = (0..40).map(|_| queue.retry_delay()).skip(8).collect();
+        assert!(delays.iter().all(|delay| (30..=60).contains(&delay.as_secs())), "{delays:?}");
+        let distinct: std::collections::BTreeSet<Duration> = delays.iter().copied().collect();
+        assert!(distinct.len() > 8, "{delays:?}");
     }
 }

@@ -1,15 +1,22 @@
 //! Open connections: those that wait for their client give way to new ones when there are too many.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 /// Connections beyond the maximum that get an answer, so that `/health` always does.
 const RESERVE: usize = 64;
+
+/// Interval at which a client that has closed its side gets an interim response, until its response begins.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// An interim response, which every HTTP/1.1 client skips (RFC 9110, section 15.2).
+const INTERIM_RESPONSE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -27,6 +34,8 @@ pub struct Connection {
     pub over_limit: bool,
     /// The body of the current request has not been read to its end.
     unread_body: AtomicBool,
+    /// The client does not read: part of an earlier response is not sent yet.
+    write_blocked: AtomicBool,
 }
 
 impl Connection {
@@ -50,6 +59,11 @@ impl Connection {
         self.unread_body.load(Ordering::Acquire)
     }
 
+    /// Sets whether part of a response could not be sent yet.
+    pub fn set_write_blocked(&self, blocked: bool) {
+        self.write_blocked.store(blocked, Ordering::Release);
+    }
+
     /// Waits until the connection has to give way.
     pub async fn evicted(&self) {
         self.evicted.notified().await;
@@ -60,6 +74,25 @@ impl Connection {
         match self.stream.peek(&mut [0]).await {
             Ok(0) | Err(_) => {}
             Ok(_) => std::future::pending().await, // the next request
+        }
+    }
+
+    /// Waits until the client has gone, while nothing of its response is sent. One that has only closed its
+    /// side looks the same until it is sent something, which the host of a client that has gone rejects.
+    pub async fn client_gone(&self) {
+        loop {
+            let probe = match self.stream.peek(&mut [0]).await {
+                Err(_) => return,
+                Ok(0) => true,
+                Ok(_) => false, // the rest of the body, or the next request
+            };
+            sleep(PROBE_INTERVAL).await;
+            if probe && !self.write_blocked.load(Ordering::Acquire) {
+                match self.stream.try_write(INTERIM_RESPONSE) {
+                    Err(error) if error.kind() != ErrorKind::WouldBlock => return,
+                    _ => {}
+                }
+            }
         }
     }
 }
@@ -117,6 +150,7 @@ impl ConnectionTable {
             evicted: Notify::new(),
             over_limit,
             unread_body: AtomicBool::new(false),
+            write_blocked: AtomicBool::new(false),
         });
         let id = open.next_id;
         open.next_id += 1;

@@ -9,7 +9,7 @@ use super::{AppState, HttpLimits, Phase};
 use crate::{Error, Result};
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, Request, header};
+use axum::http::{HeaderValue, Request, Version, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -151,10 +151,15 @@ impl Dispatcher {
     ) -> std::result::Result<axum::http::Response<ResponseBody>, Infallible> {
         connection.start_working();
         connection.set_unread_body(!request.body().is_end_stream());
-        let mut response = match self.respond(request, &connection).await {
-            Ok(response) => response,
-            Err(error) => error.into_response(),
+        let may_have_interim_responses = request.version() == Version::HTTP_11;
+        let response = tokio::select! {
+            biased;
+            response = self.respond(request, &connection) => response,
+            () = connection.client_gone(), if may_have_interim_responses => {
+                Err(ApiError::invalid("the client has gone")) // dropping the other future cancels its work
+            }
         };
+        let mut response = response.unwrap_or_else(IntoResponse::into_response);
         if connection.has_unread_body() || connection.over_limit {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

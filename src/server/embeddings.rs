@@ -139,7 +139,7 @@ pub async fn create(
         while let Some((index, event)) = submission.next().await? {
             match event {
                 Event::Embedding(vector) => vectors[index] = vector,
-                Event::Failed(error) => return Err(ApiError::internal(error.to_string())),
+                Event::Failed(error) => return Err(ApiError::failed(&error)),
                 Event::Prompt(_) | Event::Token { .. } | Event::Finished { .. } => {}
             }
         }

@@ -223,6 +223,12 @@ impl ApiError {
         error
     }
 
+    /// 500: the engine could not compute the request. The log has the whole error, which may name files.
+    pub fn failed(error: &Error) -> Self {
+        tracing::error!("{error}");
+        Self::internal(error.without_path())
+    }
+
     /// 500: an error that is not the client's fault.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)

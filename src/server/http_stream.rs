@@ -77,6 +77,7 @@ impl HttpStream {
 
     fn poll_write_in_time(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         let written = self.stream.poll_write(cx, bytes);
+        self.connection.set_write_blocked(written.is_pending());
         if written.is_ready() {
             self.deadline = None;
             return written;

@@ -70,7 +70,10 @@ impl RequestMemory {
             let _permit = permit;
             work()
         });
-        done.await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
+        done.await.unwrap_or_else(|error| {
+            tracing::error!("{error}");
+            Err(ApiError::internal("the request could not be processed"))
+        })
     }
 
     /// Runs work on a body: on this thread if it is small.

@@ -66,8 +66,10 @@ impl ServedModel {
     /// 400 if the model's own cannot be used.
     pub fn template(&self) -> Result<&Arc<ChatTemplate>, ApiError> {
         self.template.as_ref().map_err(|problem| {
-            let message = format!("the model `{}` has no usable chat template: {problem}", self.name);
-            ApiError::invalid_param("model", message)
+            ApiError::invalid_param(
+                "model",
+                format!("`{}` has no usable chat template: {problem}", self.name),
+            )
         })
     }
 
@@ -112,9 +114,12 @@ impl ModelRegistry {
                 Some(template) => Ok(Arc::clone(template)),
                 None => ChatTemplate::for_model(engine.hornbook()).map(Arc::new).map_err(|error| {
                     tracing::warn!("the model {name} is served without chat: {error}");
-                    error.to_string()
+                    error.without_path()
                 }),
             };
+            if let Err(error) = engine.hornbook().tokenizer_or("it is served with token ids only") {
+                tracing::warn!("{error}");
+            }
             models.served.push(Arc::new(ServedModel { name, engine, template, created }));
         }
         for (alias, name) in aliases {
@@ -178,9 +183,8 @@ impl ModelRegistry {
     ) -> Result<(Arc<ServedModel>, String), ApiError> {
         let path_name = path.map(|path| self.decode_path_name(path));
         let requested = path_name.as_deref().or(body).filter(|name| !name.is_empty());
-        if let Some(chars) =
-            requested.map(|name| name.chars().count()).filter(|&chars| chars > MAX_NAME_CHARS)
-        {
+        let names = path_name.as_deref().into_iter().chain(body);
+        if let Some(chars) = names.map(|name| name.chars().count()).find(|&chars| chars > MAX_NAME_CHARS) {
             let message = format!("found a name of {chars} characters, expected at most {MAX_NAME_CHARS}");
             return Err(ApiError::invalid_param("model", message));
         }

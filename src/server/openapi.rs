@@ -46,8 +46,7 @@ const CONSTRAINTS: &[(&str, &str)] = &[
     ("Parameters/properties/frequency_penalty", r#"{"minimum": -2, "maximum": 2}"#),
     (
         "Parameters/properties/logit_bias",
-        r#"{"additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
-            "propertyNames": {"pattern": "^[0-9]+$"}}"#,
+        r#"{"additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}"#,
     ),
     ("Parameters/properties/seed", r#"{"minimum": -9223372036854775808, "maximum": 9223372036854775807}"#),
     ("Parameters/properties/top_k", r#"{"minimum": -1, "maximum": 9223372036854775807}"#),
@@ -69,6 +68,17 @@ const CONSTRAINTS: &[(&str, &str)] = &[
     ("CompletionRequest/allOf/1/properties/best_of", r#"{"minimum": 1, "maximum": 20}"#),
     ("CompletionRequest/allOf/1/properties/logprobs", r#"{"minimum": 0, "maximum": 5}"#),
     ("ChatRequest/allOf/1", r#"{"required": ["messages"]}"#),
+    // Fields that need another one.
+    (
+        "Parameters",
+        r#"{"anyOf": [{"properties": {"stream_options": {"type": "null"}}},
+            {"properties": {"stream": {"const": true}}, "required": ["stream"]}]}"#,
+    ),
+    (
+        "ChatRequest/allOf/1",
+        r#"{"anyOf": [{"properties": {"top_logprobs": {"enum": [0, null]}}},
+            {"properties": {"logprobs": {"const": true}}, "required": ["logprobs"]}]}"#,
+    ),
     ("ChatRequest/allOf/1/properties/model", r#"{"maxLength": 256}"#),
     ("ChatRequest/allOf/1/properties/messages", r#"{"type": "array", "minItems": 1, "maxItems": 2048}"#),
     ("ChatRequest/allOf/1/properties/top_logprobs", r#"{"minimum": 0, "maximum": 20}"#),
@@ -149,9 +159,13 @@ pub fn description<'a>(configs: impl Iterator<Item = &'a Config> + Clone) -> Val
     merge(schemas, "Inputs/oneOf/0", &json!({"minLength": 1}));
     merge(schemas, "Inputs/oneOf/1/items", &json!({"minLength": 1}));
     let n_positions = configs.map(|config| config.n_positions).min().unwrap_or_default();
+    // A prompt has at least one token.
     for field in ["max_tokens", "max_completion_tokens", "min_tokens"] {
-        merge(schemas, &format!("Parameters/properties/{field}"), &json!({"maximum": n_positions}));
+        let maximum = n_positions.saturating_sub(1);
+        merge(schemas, &format!("Parameters/properties/{field}"), &json!({"maximum": maximum}));
     }
+    let id_names = json!({"propertyNames": {"pattern": format!("^0*({})$", decimals_up_to(max_id))}});
+    merge(schemas, "Parameters/properties/logit_bias", &id_names);
     // Generic types are described inline; their item schemas have been completed above.
     for (response, choice) in [
         ("CompletionResponse_Choice", "Choice"),
@@ -163,6 +177,13 @@ pub fn description<'a>(configs: impl Iterator<Item = &'a Config> + Clone) -> Val
     }
     description["components"]["securitySchemes"] = json!({"key": {"type": "http", "scheme": "bearer",
         "description": "Required if the server has a key file"}});
+    for (path, chunk) in [
+        ("/v1/completions", "CompletionResponse_Choice"),
+        ("/v1/chat/completions", "CompletionResponse_ChunkChoice"),
+    ] {
+        let content = &mut description["paths"][path]["post"]["responses"]["200"]["content"];
+        content["text/event-stream"] = json!({"schema": event_schema(chunk)});
+    }
     add_deletion_and_engines(&mut description);
     let Some(paths) = description["paths"].as_object_mut() else { return description };
     for (path, operations) in paths {
@@ -177,6 +198,26 @@ pub fn description<'a>(configs: impl Iterator<Item = &'a Config> + Clone) -> Val
         }
     }
     description
+}
+
+/// Returns the schema of an event of a stream of chunks.
+fn event_schema(chunk: &str) -> Value {
+    let schema = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
+    json!({"type": "object", "required": ["data"], "description": "An event of the stream",
+        "properties": {"data": {"type": "string", "description": "A chunk or an error as JSON, or [DONE]",
+            "anyOf": [{"const": "[DONE]"}, {"contentMediaType": "application/json",
+                "contentSchema": {"oneOf": [schema(chunk), schema("ErrorBody")]}}]}}})
+}
+
+/// Returns a regular expression for the decimal numbers from 0 to `max`, without leading zeros.
+fn decimals_up_to(max: usize) -> String {
+    let digits = max.to_string();
+    let shorter = (1..digits.len()).map(|len| format!("[0-9]{{{len}}}"));
+    let smaller = digits.char_indices().filter(|(_, digit)| *digit > '0').map(|(i, digit)| {
+        let below = char::from(digit as u8 - 1);
+        format!("{}[0-{below}][0-9]{{{}}}", &digits[..i], digits.len() - i - 1)
+    });
+    shorter.chain(smaller).chain([digits.clone()]).collect::<Vec<_>>().join("|")
 }
 
 fn error_response(meaning: &str) -> Value {
@@ -255,6 +296,19 @@ mod tests {
         }
         for path in TOKEN_IDS {
             assert_eq!(schemas.pointer(&format!("/{path}")).unwrap()["maximum"], 96, "{path}");
+        }
+    }
+
+    #[test]
+    fn pattern_matches_exactly_the_numbers_up_to_the_maximum() {
+        for max in [0, 9, 96, 100, 4095] {
+            let pattern = regex::Regex::new(&format!("^0*({})$", decimals_up_to(max))).unwrap();
+            for number in 0..=2 * max + 20 {
+                assert_eq!(pattern.is_match(&number.to_string()), number <= max, "{number} of {max}");
+            }
+            assert!(
+                pattern.is_match("007") == (max >= 7) && !pattern.is_match("+7") && !pattern.is_match("")
+            );
         }
     }
 

@@ -137,11 +137,12 @@ fn token_ids(name: &str, ids: Option<&[u32]>, vocab_size: usize) -> Result<Vec<u
 impl Parameters {
     /// Returns the maximum number of tokens, and the name of the field that sets it.
     pub fn max_tokens(&self) -> Result<(Option<usize>, &'static str), ApiError> {
-        let (value, name) = match self.max_completion_tokens {
-            Some(n) => (Some(n), "max_completion_tokens"),
-            None => (self.max_tokens, "max_tokens"),
-        };
-        Ok((integer_in_range(name, value, 0..=usize::MAX)?, name))
+        let max_tokens = integer_in_range("max_tokens", self.max_tokens, 0..=usize::MAX)?;
+        let newer = integer_in_range("max_completion_tokens", self.max_completion_tokens, 0..=usize::MAX)?;
+        match newer {
+            Some(_) => Ok((newer, "max_completion_tokens")),
+            None => Ok((max_tokens, "max_tokens")),
+        }
     }
 
     /// Returns the number of choices per prompt.
@@ -198,7 +199,7 @@ impl Parameters {
                 0..=usize::MAX,
             )?
             .unwrap_or(default.no_repeat_ngram_size),
-            min_tokens: self.min_tokens()?,
+            min_tokens: self.min_tokens(hornbook.config().n_positions - 1)?,
             stop_ids: token_ids("stop_token_ids", self.stop_token_ids.as_deref(), vocab_size)?,
             bad_words_ids: self.bad_words_ids(hornbook)?,
             allowed_ids: self.allowed_ids(vocab_size)?,
@@ -206,8 +207,9 @@ impl Parameters {
         Ok(Options { sampling, max_tokens: Some(max_tokens), stop: self.stop()?, ..Options::default() })
     }
 
-    fn min_tokens(&self) -> Result<usize, ApiError> {
-        let min_tokens = integer_in_range("min_tokens", self.min_tokens, 0..=usize::MAX)?.unwrap_or(0);
+    /// Returns the minimum number of tokens; `most` may follow a prompt of one token.
+    fn min_tokens(&self, most: usize) -> Result<usize, ApiError> {
+        let min_tokens = integer_in_range("min_tokens", self.min_tokens, 0..=most)?.unwrap_or(0);
         match self.max_tokens()? {
             (Some(max_tokens), name) if min_tokens > max_tokens => {
                 Err(out_of_range("min_tokens", min_tokens, format!("at most {name}, which is {max_tokens}")))
@@ -266,7 +268,8 @@ impl Parameters {
         let no_eos =
             ignored_eos.filter(|&&id| (id as usize) < vocab_size).map(|&id| Ok((id, f32::NEG_INFINITY)));
         let biases = self.logit_bias.iter().flatten().map(|(id, &bias)| {
-            let token_id = id.parse().ok().filter(|&id: &u32| (id as usize) < vocab_size);
+            let is_number = id.bytes().all(|byte| byte.is_ascii_digit()); // `parse` would accept a plus sign
+            let token_id = id.parse().ok().filter(|&id: &u32| is_number && (id as usize) < vocab_size);
             let Some(token_id) = token_id else {
                 let expected = format!("a token id from 0 to {}", vocab_size - 1);
                 return Err(out_of_range("logit_bias", format!("token '{id}'"), expected));

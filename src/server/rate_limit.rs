@@ -110,7 +110,7 @@ impl RateLimiter {
         let Some(limit) = key.requests_per_minute else { return Ok(()) };
         self.with_buckets(key, |buckets| buckets.requests.take(1, limit, Instant::now())).map_err(|delay| {
             let message = format!(
-                "Rate limit reached for key '{}' on requests per minute: limit {limit}. \
+                "Rate limit reached for key '{}' on requests per minute: limit {limit}, a token bucket. \
                  Please try again in {}.",
                 key.name,
                 format_duration(delay)
@@ -125,8 +125,10 @@ impl RateLimiter {
     /// 429 with the retry delay, or with `x-should-retry: false` if the request exceeds the limit by itself.
     pub fn reserve_tokens(self: &Arc<Self>, key: &Key, tokens: u64) -> Result<Option<Reservation>, ApiError> {
         let Some(limit) = key.tokens_per_minute else { return Ok(None) };
-        let details =
-            format!("for key '{}' on tokens per minute: limit {limit}, requested {tokens}", key.name);
+        let details = format!(
+            "for key '{}' on tokens per minute: limit {limit}, a token bucket, requested {tokens}",
+            key.name
+        );
         if tokens > limit {
             return Err(ApiError::exceeds_rate_limit(format!(
                 "Request too large {details}. Reduce the prompt or max_tokens."

@@ -114,7 +114,7 @@ pub async fn respond(
             while let Some((prompt, event)) = submission.next().await? {
                 recorded.record_event(&event);
                 match event {
-                    Event::Failed(error) => return Err(ApiError::internal(error.to_string())),
+                    Event::Failed(error) => return Err(ApiError::failed(&error)),
                     event => builder.push_event(prompt, event),
                 }
             }
@@ -200,7 +200,7 @@ impl<B: ResponseBuilder> EventStream<B> {
                 return Some(sse::Event::default().comment(""));
             };
             match next {
-                Ok(Some((_, Event::Failed(error)))) => self.fail(&ApiError::internal(error.to_string())),
+                Ok(Some((_, Event::Failed(error)))) => self.fail(&ApiError::failed(&error)),
                 Ok(Some((prompt, event))) => {
                     self.context.record_event(&event);
                     self.builder.push_event(prompt, event);

@@ -200,5 +200,17 @@ async def test_retries_when_limited():
         assert reply.retries_taken >= 1 and reply.parse().choices
 
 
+async def test_burst_of_calls_with_default_retries():
+    # Far more than the batch and the queue hold: the others are told when to come back.
+    async with AsyncOpenAI() as patient:
+        calls = [
+            patient.completions.with_raw_response.create(model="fable", prompt=f"The {i}", max_tokens=16)
+            for i in range(400)
+        ]
+        replies = await asyncio.gather(*calls)
+    assert all(reply.parse().choices[0].text for reply in replies)
+    assert sum(reply.retries_taken > 0 for reply in replies) > 100
+
+
 if __name__ == "__main__":
     check.run(globals())

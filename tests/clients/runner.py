@@ -23,7 +23,7 @@ LOW_LIMIT = "30"
 def server(binary, log, *options):
     """Runs a server on a free port and yields its base URL; it must exit with status 0 when interrupted."""
     with open(log, "wb") as stderr:
-        process = subprocess.Popen([binary, "serve", "--port", "0", *ALIASES, *options], stderr=stderr)
+        process = subprocess.Popen([binary, "serve", "--port", "0", *options], stderr=stderr)
     try:
         yield base_url(process, log)
         process.send_signal(signal.SIGINT)
@@ -75,8 +75,8 @@ def main():
         }
         limited = [create_key(binary, keys, name, "--rpm", LOW_LIMIT) for name in ("old", "new")]
         with (
-            server(binary, folder / "open.log") as open_url,
-            server(binary, folder / "keyed.log", "--keys", keys) as keyed_url,
+            server(binary, folder / "open.log", *ALIASES) as open_url,
+            server(binary, folder / "keyed.log", *ALIASES, "--keys", keys) as keyed_url,
         ):
             shared = os.environ | key_variables | {
                 "OPENAI_API_BASE": open_url,

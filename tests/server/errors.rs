@@ -1,6 +1,7 @@
 //! Rejections: statuses, headers and OpenAI's error object.
 
 use super::client::{fable, serve};
+use crate::finite_numbers::changed;
 use serde_json::json;
 
 fn invalid_request(param: Option<&str>, code: Option<&str>) -> (u16, String, Option<String>, Option<String>) {
@@ -178,4 +179,23 @@ fn full_queue_is_429_with_retry_delay() {
     let many =
         server.post("/v1/completions", json!({"prompt": ["A", "B", "C", "D", "E"], "max_tokens": 2, "n": 3}));
     assert_eq!(many.ok()["choices"].as_array().unwrap().len(), 15);
+}
+
+#[test]
+fn failed_computation_is_500_without_paths() {
+    let folder = changed("tiny-gelu-new", &[("transformer.h.0.mlp.c_fc.weight", 9, f32::NAN)]);
+    let path = folder.path().to_str().unwrap();
+    let server = serve(&[path], |_| {});
+    let embedding = server.post("/v1/embeddings", json!({"input": [1, 2]}));
+    let body = json!({"prompt": [1, 2], "max_tokens": 2});
+    for response in [embedding, server.post("/v1/completions", body.clone())] {
+        assert_eq!(response.error().0, 500);
+        let message = response.json()["error"]["message"].as_str().unwrap().to_string();
+        let expected = "tensor transformer.h.0.mlp.c_fc.weight: found NaN at [0, 9], expected finite numbers";
+        assert_eq!(message, expected);
+    }
+    let mut streamed = body;
+    streamed["stream"] = json!(true);
+    let events = server.post("/v1/completions", streamed).text;
+    assert!(events.contains("found NaN") && !events.contains(path), "{events}");
 }

@@ -271,3 +271,26 @@ fn extensions_constrain_the_completion() {
         assert!(!constrained.split(' ').any(|other| other == word), "{word}: {constrained}");
     }
 }
+
+#[test]
+fn fields_are_checked_though_another_takes_their_place() {
+    let server = fable();
+    let (long, chat) = ("m".repeat(257), json!([{"role": "user", "content": "A"}]));
+    for (path, param, body) in [
+        ("/v1/completions", "max_tokens", json!({"max_tokens": -1, "max_completion_tokens": 1})),
+        (
+            "/v1/chat/completions",
+            "max_tokens",
+            json!({"messages": chat, "max_tokens": -1,
+            "max_completion_tokens": 1}),
+        ),
+        ("/v1/engines/fable/completions", "model", json!({"model": long, "max_tokens": 1})),
+        ("/v1/engines/fable/embeddings", "model", json!({"model": long, "input": "A"})),
+        ("/v1/completions", "min_tokens", json!({"min_tokens": 512})),
+        ("/v1/completions", "logit_bias", json!({"logit_bias": {"+5": 1}, "max_tokens": 1})),
+    ] {
+        let (status, _, found, _) = server.post(path, body.clone()).error();
+        assert_eq!((status, found.as_deref()), (400, Some(param)), "{path} {body}");
+    }
+    server.post("/v1/completions", json!({"logit_bias": {"005": 1}, "max_tokens": 1})).ok();
+}

@@ -242,7 +242,10 @@ fn broken_chat_template_blocks_chat_alone() {
     let response = chat(name);
     let message = response.json()["error"]["message"].as_str().unwrap().to_string();
     assert_eq!(response.error().0, 400);
-    assert!(message.contains("has no usable chat template") && message.contains("line 2: "), "{message}");
+    assert!(message.starts_with(&format!("model: `{name}` has no usable chat template: ")), "{message}");
+    // Where the file is does not concern the client.
+    let path = folder.path().to_str().unwrap();
+    assert!(message.contains("line 2: ") && !message.contains(path), "{message}");
     chat("fable").ok();
     server.post("/v1/completions", json!({"model": name, "prompt": "The", "max_tokens": 2})).ok();
 }

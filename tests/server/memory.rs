@@ -1,6 +1,6 @@
 //! Memory: requests that would need much of it are refused by their size.
 
-use super::client::{fable, serve};
+use super::client::{fable, serve, wait};
 use serde_json::json;
 
 #[test]
@@ -54,4 +54,21 @@ fn refused_prompt_counts_against_tokens_per_minute() {
     assert!(remaining < 15_000, "{remaining}");
     let next = server.post("/v1/embeddings", json!({"input": vec![vec![5; 500]; 100]}));
     assert_eq!(next.error().0, 429);
+}
+
+#[test]
+fn request_waiting_to_be_tokenized_is_cancelled_with_its_connection() {
+    let server = fable();
+    let body = json!({"prompt": "word ".repeat(200_000)});
+    // One text of this size is tokenized at a time.
+    let clients: Vec<_> = (0..50).map(|_| server.start_post("/tokenize", &body)).collect();
+    drop(clients);
+    let count = |status: &str| {
+        let label = format!("hornbook_requests_total{{route=\"POST /tokenize\",status=\"{status}\"}} ");
+        let page = server.get("/metrics").text;
+        let value = page.lines().find_map(|line| line.strip_prefix(&label));
+        value.map_or(0, |value| value.parse::<u32>().unwrap())
+    };
+    wait("the end of all requests", || count("200") + count("cancelled") == 50);
+    assert!(count("cancelled") > 0);
 }

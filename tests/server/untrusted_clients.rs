@@ -76,6 +76,7 @@ fn half_closed_client_gets_its_answer() {
         let stream = server.send(std::str::from_utf8(&request).unwrap());
         stream.shutdown(Shutdown::Write).unwrap();
         let response = read(stream);
+        let response = response.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n"); // if it had to wait
         assert!(response.starts_with("HTTP/1.1 200"), "{response}");
         let is_whole = response.contains("\"finish_reason\":\"length\"");
         assert!(is_whole, "{response}");
