@@ -7,7 +7,8 @@ use super::chat_response::{ChatChoice, ChatResponseBuilder};
 use super::error::ApiError;
 use super::json::{Json, RequestBody, from_value};
 use super::models::{PathName, ServedModel};
-use super::parameters::{Parameters, ResponseMode, integer_in_range};
+use super::parameters::{Parameters, ResponseMode};
+use super::ranges::integer_in_range;
 use super::request_context::RequestContext;
 use super::response::{CompletionResponse, respond};
 use super::submission::Submission;
@@ -149,6 +150,7 @@ pub async fn create(
     context.set_model(&name);
     let (mode, n) = (request.parameters.response_mode()?, request.parameters.n()?);
     let (requested_max_tokens, _) = request.parameters.max_tokens()?;
+    request.parameters.check_copies(n)?;
     let top_logprobs = request.top_logprobs()?;
     let mut options = request.parameters.options(served.default_sampling(), served.hornbook(), 0)?;
     let template = Arc::clone(served.template()?);

@@ -7,8 +7,9 @@ use super::completions_response::CompletionsResponseBuilder;
 use super::error::ApiError;
 use super::json::{Json, RequestBody, from_value};
 use super::models::PathName;
-use super::parameters::{Parameters, ResponseMode, integer_in_range};
+use super::parameters::{Parameters, ResponseMode};
 use super::prompts::{MAX_PROMPTS, Prompt, Prompts};
+use super::ranges::integer_in_range;
 use super::request_context::RequestContext;
 use super::response::{CompletionResponse, respond};
 use super::submission::Submission;
@@ -107,6 +108,7 @@ pub async fn create(
     )?;
     context.set_model(&name);
     let fields = request.validated()?;
+    request.parameters.check_copies(request.prompt.as_ref().map_or(1, Prompts::len) * fields.best_of)?;
     let mut options = request.parameters.options(served.default_sampling(), served.hornbook(), 0)?;
     let echo = request.echo.unwrap_or(false);
     let prompts = match request.prompt {

@@ -130,6 +130,12 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, message).code("unsupported_content_encoding")
     }
 
+    /// 501: a transfer coding other than `chunked` (RFC 9112, section 6.1).
+    pub fn unsupported_transfer_coding(coding: &str) -> Self {
+        let message = format!("Transfer-Encoding: found {coding:?}, expected chunked");
+        Self::new(StatusCode::NOT_IMPLEMENTED, INVALID, message).code("unsupported_transfer_encoding")
+    }
+
     /// 400, 414 or 431: the head of the request is malformed or too large.
     pub fn malformed(status: StatusCode, message: &str) -> Self {
         Self::new(status, INVALID, message)

@@ -113,6 +113,9 @@ fn make_whole_numbers_integers(value: &mut Value) {
 pub fn parse<T: RequestBody>(bytes: &[u8]) -> Result<T, ApiError> {
     // A byte order mark is a signature and no part of the text (RFC 8259, section 8.1).
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+        return Err(ApiError::invalid("the body is not JSON: found UTF-16, expected UTF-8"));
+    }
     if bytes.trim_ascii().is_empty() {
         return Err(ApiError::invalid("the body is empty, expected a JSON object"));
     }
@@ -149,6 +152,11 @@ impl<T: RequestBody + Send + 'static> FromRequest<Arc<AppState>> for Json<T> {
             encodings.iter().find(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
         if let Some(encoding) = encoding {
             return Err(ApiError::unsupported_encoding(&String::from_utf8_lossy(encoding.as_bytes())));
+        }
+        let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+        if let Some(coding) = codings.find(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+            let coding = String::from_utf8_lossy(coding.as_bytes());
+            return Err(ApiError::unsupported_transfer_coding(&coding));
         }
         let declared = request.body().size_hint().upper();
         if declared.is_some_and(|bytes| bytes > limits.max_body_bytes as u64) {
@@ -237,6 +245,9 @@ mod tests {
     fn byte_order_mark_is_skipped() {
         assert_eq!(parse::<TestRequest>(b"\xEF\xBB\xBF{\"n\": 1}").unwrap().n, Some(1));
         assert_eq!(message("\u{feff}"), "the body is empty, expected a JSON object");
+        let utf16: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let error = parse::<TestRequest>(&utf16).unwrap_err().json();
+        assert!(error.contains("found UTF-16, expected UTF-8"), "{error}");
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod models;
 mod openapi;
 pub mod parameters;
 pub mod prompts;
+mod ranges;
 pub mod rate_limit;
 pub mod request_context;
 pub mod response;

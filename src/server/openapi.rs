@@ -61,9 +61,9 @@ const CONSTRAINTS: &[(&str, &str)] = &[
     ("Parameters/properties/bad_words", r#"{"maxItems": 256}"#),
     ("Parameters/properties/bad_words/items", r#"{"pattern": "\\S", "maxLength": 128}"#),
     ("Parameters/properties/allowed_token_ids", r#"{"minItems": 1}"#),
-    ("Stop/oneOf/0", r#"{"minLength": 1}"#),
+    ("Stop/oneOf/0", r#"{"minLength": 1, "maxLength": 4096}"#),
     ("Stop/oneOf/1", r#"{"maxItems": 4}"#),
-    ("Stop/oneOf/1/items", r#"{"minLength": 1}"#),
+    ("Stop/oneOf/1/items", r#"{"minLength": 1, "maxLength": 4096}"#),
     ("CompletionRequest/allOf/1/properties/model", r#"{"maxLength": 256}"#),
     ("CompletionRequest/allOf/1/properties/best_of", r#"{"minimum": 1, "maximum": 20}"#),
     ("CompletionRequest/allOf/1/properties/logprobs", r#"{"minimum": 0, "maximum": 5}"#),
@@ -129,13 +129,14 @@ const COMMON_ERRORS: [(&str, &str); 3] = [
     ("503", "The server is loading its models or shutting down"),
 ];
 const KEY_ERRORS: [(&str, &str); 1] = [("401", "No API key, or an unknown one")];
-const BODY_ERRORS: [(&str, &str); 6] = [
+const BODY_ERRORS: [(&str, &str); 7] = [
     ("400", "A field is missing, invalid or not supported, or the context length is exceeded"),
     ("404", "The model does not exist, or the key may not use it"),
     ("408", "The request body did not arrive in time"),
     ("413", "The request body is too large"),
     ("415", "The request body is encoded in an unsupported way"),
     ("429", "A rate limit is reached or the queue is full; see `Retry-After`"),
+    ("501", "The request has a transfer coding that is not known"),
 ];
 
 /// Returns the description for a server of models with these configurations.

@@ -2,18 +2,23 @@
 
 use super::error::ApiError;
 use super::middleware::random_u64;
+use super::ranges::{integer_in_range, out_of_range, token_ids};
 use crate::Hornbook;
 use crate::generate::Options;
 use crate::sampling::SamplingParams;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use utoipa::ToSchema;
 
 /// Maximum number of choices per prompt.
 const MAX_N: usize = 128;
 /// Maximum number of stop strings.
 const MAX_STOP: usize = 4;
+/// Maximum size of a stop string.
+const MAX_STOP_BYTES: usize = 4096;
+/// Maximum number of token ids in `logit_bias`, `stop_token_ids` and `allowed_token_ids`, times the number of
+/// completions, each of which has a copy.
+const MAX_COPIED_IDS: usize = 1 << 19;
 /// Maximum number of bad words.
 const MAX_BAD_WORDS: usize = 256;
 /// Maximum length of a bad word.
@@ -99,41 +104,6 @@ pub enum ResponseMode {
     },
 }
 
-/// Checks that an integer field is in a range; `None` if the field is absent.
-///
-/// # Errors
-/// 400 if it is out of range.
-pub fn integer_in_range(
-    name: &str,
-    value: Option<i64>,
-    range: RangeInclusive<usize>,
-) -> Result<Option<usize>, ApiError> {
-    let Some(value) = value else { return Ok(None) };
-    let inside = usize::try_from(value).ok().filter(|value| range.contains(value));
-    match inside {
-        Some(value) => Ok(Some(value)),
-        None if *range.end() == usize::MAX => {
-            Err(out_of_range(name, value, format!("an integer of at least {}", range.start())))
-        }
-        None => {
-            Err(out_of_range(name, value, format!("an integer from {} to {}", range.start(), range.end())))
-        }
-    }
-}
-
-fn out_of_range(name: &str, found: impl std::fmt::Display, expected: impl std::fmt::Display) -> ApiError {
-    ApiError::invalid_param(name, format!("found {found}, expected {expected}"))
-}
-
-/// Returns the token ids of a field.
-fn token_ids(name: &str, ids: Option<&[u32]>, vocab_size: usize) -> Result<Vec<u32>, ApiError> {
-    let ids = ids.unwrap_or_default();
-    match ids.iter().find(|&&id| id as usize >= vocab_size) {
-        Some(id) => Err(out_of_range(name, id, format!("a token id from 0 to {}", vocab_size - 1))),
-        None => Ok(ids.to_vec()),
-    }
-}
-
 impl Parameters {
     /// Returns the maximum number of tokens, and the name of the field that sets it.
     pub fn max_tokens(&self) -> Result<(Option<usize>, &'static str), ApiError> {
@@ -148,6 +118,27 @@ impl Parameters {
     /// Returns the number of choices per prompt.
     pub fn n(&self) -> Result<usize, ApiError> {
         Ok(integer_in_range("n", self.n, 1..=MAX_N)?.unwrap_or(1))
+    }
+
+    /// Checks that the lists of token ids are not too long for so many completions.
+    ///
+    /// # Errors
+    /// 400 that names the longest.
+    pub fn check_copies(&self, completions: usize) -> Result<(), ApiError> {
+        let len = |ids: &Option<Vec<u32>>| ids.as_ref().map_or(0, Vec::len);
+        let lens = [
+            ("logit_bias", self.logit_bias.as_ref().map_or(0, BTreeMap::len)),
+            ("stop_token_ids", len(&self.stop_token_ids)),
+            ("allowed_token_ids", len(&self.allowed_token_ids)),
+        ];
+        let max = MAX_COPIED_IDS / completions.max(1) / lens.len();
+        match lens.into_iter().max_by_key(|(_, len)| *len) {
+            Some((name, len)) if len > max => {
+                let expected = format!("at most {max} with {completions} completions");
+                Err(out_of_range(name, format!("{len} token ids"), expected))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns how to send the response.
@@ -299,9 +290,12 @@ impl Parameters {
                 format!("at most {MAX_STOP}"),
             ));
         }
-        match stop.iter().any(String::is_empty) {
-            true => Err(out_of_range("stop", "an empty string", "strings of at least one character")),
-            false => Ok(stop),
+        match stop.iter().map(String::len).find(|len| !(1..=MAX_STOP_BYTES).contains(len)) {
+            Some(0) => Err(out_of_range("stop", "an empty string", "strings of at least one character")),
+            Some(len) => {
+                Err(out_of_range("stop", format!("{len} bytes"), format!("at most {MAX_STOP_BYTES} bytes")))
+            }
+            None => Ok(stop),
         }
     }
 }

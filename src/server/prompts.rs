@@ -50,6 +50,15 @@ impl Prompt {
 }
 
 impl Prompts {
+    /// Returns the number of prompts.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(_) | Self::Ids(_) => 1,
+            Self::Texts(texts) => texts.len(),
+            Self::IdLists(lists) => lists.len(),
+        }
+    }
+
     /// Tokenizes the prompts of the field `param`, on a blocking thread.
     ///
     /// # Errors

@@ -39,6 +39,28 @@ fn ignored_fields_of_any_size_are_ignored_and_used_ones_are_limited() {
 }
 
 #[test]
+fn what_each_completion_has_a_copy_of_is_limited() {
+    let server = fable();
+    let ids = vec![7; 1000];
+    let bias = (0..1000).map(|i| (format!("{i}"), json!(1))).collect::<serde_json::Map<_, _>>();
+    for (param, mut body) in [
+        ("stop_token_ids", json!({"stop_token_ids": ids})),
+        ("allowed_token_ids", json!({"allowed_token_ids": ids})),
+        ("logit_bias", json!({"logit_bias": bias})),
+        ("stop", json!({"stop": "x".repeat(5000)})),
+    ] {
+        body["max_tokens"] = json!(0);
+        body["prompt"] = json!(vec!["A"; 2048]);
+        let response = server.post("/v1/completions", body.clone());
+        assert_eq!((response.error().0, response.error().2.as_deref()), (400, Some(param)));
+        if param != "stop" {
+            body["prompt"] = json!("A");
+            server.post("/v1/completions", body).ok();
+        }
+    }
+}
+
+#[test]
 fn refused_prompt_counts_against_tokens_per_minute() {
     use hornbook::server::keys;
     let folder = tempfile::tempdir().unwrap();
