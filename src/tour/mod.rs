@@ -34,8 +34,8 @@
 //! ```
 //!
 //! In a terminal, `hornbook explain "Once upon a time"` shows the same steps with the values of each. The
-//! source file [`model::reference`](crate::model::reference) is the same again in sixty lines of code; read it
-//! beside these pages. Shapes are named as in GPT-2's configuration: `n_embd` is the length of a token's
+//! source file [`model::reference`](crate::model::reference) is the same again in sixty lines of code: read
+//! it beside these pages. Shapes are named as in GPT-2's configuration: `n_embd` is the length of a token's
 //! vector (256 for fable), `n_layer` the number of blocks (6), `n_head` the number of attention heads per
 //! block (4).
 
