@@ -1,4 +1,6 @@
-//! The forward pass, as a list of operations. `x` is the residual stream; a batch's tokens are its rows.
+//! The forward pass, as a list of operations. Each reads a buffer, with one row per token of the batch, and
+//! writes the next: `Store` replaces it, `Add` adds to it. `X` is the residual stream. The last argument names
+//! the operation for observers and timers.
 
 use super::pass::Pass;
 use super::workspace::Buffer::{Hidden, Logits, Normed, Positions, Qkv, X, Z};
@@ -71,12 +73,12 @@ impl<O: Observer> Pass<'_, '_, O> {
         self.layer_norm(X, &w.ln_1, Normed, Ln1(layer)); // [n_tokens, n_embd]
         self.linear(Normed, &w.c_attn, Store, Qkv, CAttn(layer)); // q, k and v: [n_tokens, 3 * n_embd]
         self.append_to_cache(Qkv, layer); // k and v, after those of earlier tokens
-        self.attention(Qkv, Z, layer); // every head's softmax(q · k / √head_dim) · v: [n_tokens, n_embd]
+        self.attention(Qkv, Z, layer); // every head's softmax(q · k · scale) · v: [n_tokens, n_embd]
         self.linear(Z, &w.attn_proj, Add, X, AttnProj(layer)); // x += z · W + b: [n_tokens, n_embd]
 
         // x += mlp(layer_norm(x))
         self.layer_norm(X, &w.ln_2, Normed, Ln2(layer)); // [n_tokens, n_embd]
-        self.linear(Normed, &w.c_fc, activation, Hidden, CFc(layer)); // gelu(…): [n_tokens, n_inner]
+        self.linear(Normed, &w.c_fc, activation, Hidden, CFc(layer)); // activation(…): [n_tokens, n_inner]
         self.linear(Hidden, &w.mlp_proj, Add, X, MlpProj(layer)); // x += hidden · W + b: [n_tokens, n_embd]
     }
 
