@@ -1,6 +1,6 @@
 //! The forward pass, as a list of operations. Each reads a buffer, with one row per token of the batch, and
-//! writes another: `Store` replaces it, `Add` adds to it. `X` is the residual stream. The last argument
-//! names the operation for observers and timers.
+//! writes another: `Store` replaces it, `Add` adds to it. `X` is the residual stream. `Ln1(layer)` and the
+//! like name the operation for observers and timers.
 
 use super::pass::Pass;
 use super::workspace::Buffer::{Hidden, Logits, Normed, Positions, Qkv, X, Z};
