@@ -60,6 +60,7 @@ pub use weights::{AttentionWeights, BlockWeights, LayerNormWeights, LinearWeight
 pub use write::QuantizeProgress;
 
 use crate::error::{Error, Result};
+use crate::text_file::without_bom;
 use serde_json::{Map, Value};
 use shards::Shards;
 use source::{Source, read_file};
@@ -256,7 +257,9 @@ impl Checkpoint {
         };
         let cards = ["README.md", "MODEL_CARD.md"].map(|name| folder.join(name));
         let card = cards.iter().find(|card| card.is_file()).map(|card| read_file(card, MAX_CARD_BYTES));
-        Ok(card.transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        let text =
+            |bytes: Vec<u8>| String::from_utf8_lossy(without_bom(&bytes).unwrap_or(&bytes)).into_owned();
+        Ok(card.transpose()?.map(text))
     }
 
     /// The files other than the weights: the configuration and any tokenizer files.

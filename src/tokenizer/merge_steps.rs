@@ -10,7 +10,6 @@
 
 use super::Tokenizer;
 use crate::{Error, Result};
-use serde::Deserialize;
 use std::collections::HashMap;
 use tokenizers::{Model, OffsetReferential, OffsetType};
 
@@ -43,13 +42,6 @@ impl PreToken {
     }
 }
 
-/// The serialized BPE model's merges.
-#[derive(Deserialize)]
-struct BpeModel {
-    ignore_merges: bool,
-    merges: Vec<(String, String)>,
-}
-
 impl Tokenizer {
     /// Encodes a text as [`Tokenizer::encode`] does and returns every merge.
     ///
@@ -58,13 +50,8 @@ impl Tokenizer {
     pub fn merge_steps(&self, text: &str, parse_special: bool) -> Result<Vec<PreToken>> {
         let failed = |error: String| Error::Message(format!("the text cannot be tokenized: {error}"));
         let pre_tokens = self.catch_failure(|| self.pre_tokens(text, parse_special))?;
-        let model = serde_json::to_value(&self.model).and_then(serde_json::from_value::<BpeModel>);
-        let model = model.map_err(|error| failed(error.to_string()))?;
-        let id = |token: &str| self.token_to_id(token).ok_or_else(|| failed(format!("no token {token:?}")));
-        let mut ranks = HashMap::with_capacity(model.merges.len());
-        for (rank, (left, right)) in model.merges.iter().enumerate() {
-            ranks.insert((id(left)?, id(right)?), (rank, id(&format!("{left}{right}"))?));
-        }
+        let merges = self.merges.iter().enumerate();
+        let ranks = merges.map(|(rank, &[left, right, token])| ((left, right), (rank, token))).collect();
         let mut unmerged = self.model.clone();
         unmerged.dropout = Some(1.0); // skips every merge
 
@@ -74,7 +61,7 @@ impl Tokenizer {
                 let initial_tokens = tokens.iter().map(|token| token.id).collect();
                 return Ok(PreToken { initial_tokens, merges: vec![] });
             }
-            let single_token = self.token_to_id(text).filter(|_| model.ignore_merges);
+            let single_token = self.token_to_id(text).filter(|_| self.model.ignore_merges);
             let initial_tokens = match single_token {
                 Some(id) => vec![id],
                 None => {

@@ -50,6 +50,8 @@ pub struct Tokenizer {
     normalizer: Option<NormalizerWrapper>,
     pre_tokenizer: PreTokenizer,
     model: BPE,
+    /// The ids of each merge's pair and of the token it becomes, in order of rank.
+    merges: Vec<[u32; 3]>,
     /// Matches added tokens, the special ones included.
     with_special: AddedVocabulary,
     /// Matches added tokens that are not special; names of special tokens are plain text.
@@ -115,6 +117,11 @@ impl Tokenizer {
             let problem = "pre_tokenizer: found none of type ByteLevel, expected one as in GPT-2";
             return Err(invalid(file, problem.into()));
         };
+        let id = |token: &str| spec.vocab.get(token).copied();
+        // The builder refuses a merge of tokens that are not in the vocabulary.
+        let ids =
+            |(left, right): &(String, String)| Some([id(left)?, id(right)?, id(&format!("{left}{right}"))?]);
+        let merge_ids = spec.merges.iter().filter_map(ids).collect();
         let mut model = BPE::builder()
             .vocab_and_merges(spec.vocab.clone(), spec.merges)
             .ignore_merges(spec.ignore_merges)
@@ -158,6 +165,7 @@ impl Tokenizer {
             normalizer: spec.normalizer,
             pre_tokenizer,
             model,
+            merges: merge_ids,
             with_special,
             without_special,
             token_bytes,
