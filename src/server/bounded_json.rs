@@ -15,6 +15,8 @@ use utoipa::OpenApi;
 const MAX_VALUES: usize = 1 << 21;
 /// Values that an object counts for: a map node has room for eleven fields.
 const OBJECT_COST: usize = 20;
+/// Values that a string counts for, which has an allocation of its own and is copied once.
+const STRING_COST: usize = 8;
 /// Values that an object's field counts for, besides its own value.
 const FIELD_COST: usize = 3;
 /// Maximum number of fields of the body's object.
@@ -100,7 +102,8 @@ impl BoundedValue<'_> {
         let left = self.budget.get().checked_sub(cost);
         self.budget.set(left.ok_or_else(|| {
             E::custom(format!(
-                "found more than {MAX_VALUES} values, where an object counts for {OBJECT_COST}"
+                "found more than {MAX_VALUES} values, where an object counts for {OBJECT_COST} and a string for \
+                 {STRING_COST}"
             ))
         })?);
         Ok(())
@@ -144,7 +147,8 @@ impl<'de> Visitor<'de> for BoundedValue<'_> {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        self.scalar(value)
+        self.spend(STRING_COST)?;
+        Ok(value.into())
     }
 
     fn visit_unit<E: Error>(self) -> Result<Value, E> {
@@ -210,6 +214,8 @@ mod tests {
     fn excessive_values_are_refused() {
         let objects = format!("{{\"messages\": [{}0]}}", "{},".repeat(110_000));
         assert!(parse(&objects).unwrap_err().contains("found more than 2097152 values"));
+        let strings = format!("{{\"prompt\": [{}0]}}", "\"a\",".repeat(270_000));
+        assert!(parse(&strings).unwrap_err().contains("a string for 8"));
         let fields: String = (0..1001).map(|i| format!("\"{i}\": 0,")).collect();
         assert!(parse(&format!("{{{fields}\"n\": 1}}")).unwrap_err().contains("more than 1000 fields"));
         for text in ["[1]", "1", "\"a\"", "{} {}", "{", "{\"a\": [1,]}", "{\"n\": 1e999}"] {
