@@ -11,8 +11,8 @@ use tokio::time::timeout;
 const BODIES_BYTES: usize = 32 << 20;
 /// Size up to which a body is small: it is neither counted nor parsed on a thread of its own.
 const SMALL_BODY_BYTES: usize = 32 << 10;
-/// Pieces of work done at once.
-const WORK_PERMITS: usize = 2;
+/// Pieces of work done at once, and threads that do them: the allocator keeps freed memory for each thread.
+pub const WORK_PERMITS: usize = 2;
 /// Size from which work is done alone.
 const EXCLUSIVE_WORK_BYTES: usize = 256 << 10;
 

@@ -250,6 +250,7 @@ impl BoundServer {
         let loaded = LoadedOptions::new(options)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(HTTP_THREADS)
+            .max_blocking_threads(memory::WORK_PERMITS)
             .thread_name("hornbook-http")
             .enable_all()
             .build()
