@@ -1,9 +1,8 @@
 //! `config.json`: the hyperparameters of a GPT-2, in the format of Hugging Face transformers
 //! (<https://huggingface.co/docs/transformers/model_doc/gpt2#transformers.GPT2Config>).
 
-use std::path::{Path, PathBuf};
-
 use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
 
 use super::json_file;
 use crate::error::{Error, Result};

@@ -68,8 +68,9 @@ impl Tokenizer {
     /// Returns `None` if there is neither format.
     ///
     /// # Errors
-    /// [`crate::Error::Tokenizer`] for a file that is malformed or inconsistent, or not byte-level BPE. Problems
-    /// of `tokenizer_config.json` and `special_tokens_map.json` are left to [`Tokenizer::special_tokens`].
+    /// [`crate::Error::Tokenizer`] for a file that is malformed or inconsistent, or not byte-level BPE.
+    /// Problems of `tokenizer_config.json` and `special_tokens_map.json` are left to
+    /// [`Tokenizer::special_tokens`].
     pub fn from_files(files: &[(PathBuf, Cow<[u8]>)]) -> Result<Option<Self>> {
         let Some((first, _)) = files.first() else { return Ok(None) };
         catch_panic(|| Self::parse(files)).unwrap_or_else(|panic| Err(invalid(first, panic)))

@@ -3,8 +3,8 @@
 //!
 //! They get the ids that transformers gives them: those of `added_tokens_decoder` or `added_tokens.json` in
 //! order of id, then the named ones, then the additional ones. What `tokenizer_config.json` declares takes
-//! precedence. What cannot be read of the first two files is left out and reported: neither the vocabulary nor
-//! token ids need it.
+//! precedence. What cannot be read of the first two files is left out and reported: neither the vocabulary
+//! nor token ids need it.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
