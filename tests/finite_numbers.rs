@@ -228,7 +228,13 @@ fn commands_name_the_weight_and_print_nothing_else() {
     let quantize = ["quantize", folder, "-o", quantized.to_str().unwrap(), "-p"];
     let all = runs.map(|run| [run, &ids].concat());
     let quantizations = ["int8", "int4"].map(|precision| [&quantize[..], &[precision]].concat());
-    for args in all.iter().chain(&quantizations) {
+    let bench = |phase: &[&'static str]| [phase, &["--repeat", "1", "--model", folder]].concat();
+    let benches = [
+        bench(&["bench", "--prompt", "2", "--depth", "1"]),
+        bench(&["bench", "--prompt", "1", "--batch", "2", "--depth", "1"]),
+        bench(&["bench", "roofline"]),
+    ];
+    for args in all.iter().chain(&quantizations).chain(&benches) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hornbook"));
         let Output { status, stdout, stderr } =
             command.args(args).env("HORNBOOK_CONFIG", "").output().unwrap();
