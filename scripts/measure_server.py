@@ -350,16 +350,15 @@ def peak_memory(server, prompts, args):
             except (OSError, HTTPException):
                 pass  # a client that is turned away
 
-    results = {}
+    results, idle = {}, mib("VmRSS")
     for kind, (path, body) in large_bodies().items():
         for hang_up in (False, True):
             name = f"{kind}, {'hung up' if hang_up else 'answered'}"
-            idle = mib("VmRSS")
             clear.write_text("5")  # resets VmHWM
             run_concurrently([lambda: send(path, body, hang_up)] * args.clients)
             server.post("/tokenize", {"prompt": "a" * 300_000})  # waits for its turn, behind those left
             results[name] = mib("VmHWM") - idle
-            log(f"memory: {name}: {results[name]:.0f} MiB beside {idle:.0f}")
+            log(f"memory: {name}: {results[name]:.0f} MiB")
     return results
 
 
