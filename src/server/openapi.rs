@@ -37,7 +37,8 @@ pub(super) struct ApiDescription;
 
 /// Constraints of schemas, by their path below `/components/schemas/`, which are merged into them.
 const CONSTRAINTS: &[(&str, &str)] = &[
-    ("Parameters/properties/max_tokens", r#"{"minimum": 0}"#),
+    // Its maximum does not matter where `max_completion_tokens` takes precedence.
+    ("Parameters/properties/max_tokens", r#"{"minimum": 0, "maximum": 9223372036854775807}"#),
     ("Parameters/properties/max_completion_tokens", r#"{"minimum": 0}"#),
     ("Parameters/properties/temperature", r#"{"minimum": 0, "maximum": 2}"#),
     ("Parameters/properties/top_p", r#"{"minimum": 0, "maximum": 1}"#),
@@ -161,7 +162,7 @@ pub fn description<'a>(configs: impl Iterator<Item = &'a Config> + Clone) -> Val
     merge(schemas, "Inputs/oneOf/1/items", &json!({"minLength": 1}));
     let n_positions = configs.map(|config| config.n_positions).min().unwrap_or_default();
     // A prompt has at least one token.
-    for field in ["max_tokens", "max_completion_tokens", "min_tokens"] {
+    for field in ["max_completion_tokens", "min_tokens"] {
         let maximum = n_positions.saturating_sub(1);
         merge(schemas, &format!("Parameters/properties/{field}"), &json!({"maximum": maximum}));
     }
