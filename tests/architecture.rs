@@ -14,7 +14,7 @@ const LOWER_MODULES: [(&str, &[&str]); 10] = [
     ("kernels", &[]), // a crate of its own
     ("checkpoint", &["error", "text_file", "atomic_file", "kernels"]),
     ("tokenizer", &["error", "text_file"]),
-    ("sampling", &["error"]),
+    ("sampling", &["error", "kernels"]),
     ("model", &["error", "kernels", "checkpoint"]),
     ("generate", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model"]),
     ("chat", &["error", "text_file", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
@@ -240,6 +240,23 @@ fn module_dependencies_follow_layers() {
     ] {
         assert!(edges.contains_key(&(from.into(), to.into())), "{from} -> {to} was not found in {edges:?}");
     }
+}
+
+/// `HORNBOOK_ISA` forces a whole run: nothing but the kernels' SIMD backends asks the processor for its
+/// features or is compiled for others than the target's.
+#[test]
+fn only_simd_backends_depend_on_cpu_features() {
+    let words = ["target_feature", "is_x86_feature_detected", "cpuid", "multiversion"];
+    let mut found_in_backends = 0;
+    for source in sources() {
+        let count = words.iter().filter(|word| source.code().contains(**word)).count();
+        if source.path.starts_with("kernels/simd") {
+            found_in_backends += count;
+        } else {
+            assert_eq!(count, 0, "src/{} depends on CPU features", source.path.display());
+        }
+    }
+    assert!(found_in_backends > 3);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Owned memory for weights, aligned to 64 bytes and in transparent huge pages where the system has them:
 //! decode reads all weights for every token, and 2 MiB pages need far fewer TLB entries than 4 KiB pages.
 
+use crate::kernels::aligned_vec::AlignedVec;
 use std::ops::{Deref, DerefMut};
 
 #[cfg(feature = "mmap")]
@@ -18,8 +19,7 @@ pub struct AlignedBuffer(Storage);
 
 #[derive(Debug)]
 enum Storage {
-    /// Over-allocated, so that `bytes[start..]` is aligned. The vector never grows, so it is not reallocated.
-    Heap { bytes: Vec<u8>, start: usize },
+    Heap(AlignedVec<u8>),
     #[cfg(feature = "mmap")]
     Pages(MmapMut),
 }
@@ -37,10 +37,7 @@ impl AlignedBuffer {
             let _ = pages.advise(memmap2::Advice::HugePage); // optional: 4 KiB pages are only slightly slower
             return Ok(Self(Storage::Pages(pages)));
         }
-        let mut bytes = vec![0; len + ALIGNMENT - 1];
-        let start = bytes.as_ptr().align_offset(ALIGNMENT);
-        bytes.truncate(start + len);
-        Ok(Self(Storage::Heap { bytes, start }))
+        Ok(Self(Storage::Heap(AlignedVec::zeroed(len))))
     }
 }
 
@@ -49,7 +46,7 @@ impl Deref for AlignedBuffer {
 
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Storage::Heap { bytes, start } => &bytes[*start..],
+            Storage::Heap(bytes) => bytes,
             #[cfg(feature = "mmap")]
             Storage::Pages(pages) => pages,
         }
@@ -59,7 +56,7 @@ impl Deref for AlignedBuffer {
 impl DerefMut for AlignedBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
-            Storage::Heap { bytes, start } => &mut bytes[*start..],
+            Storage::Heap(bytes) => bytes,
             #[cfg(feature = "mmap")]
             Storage::Pages(pages) => pages,
         }

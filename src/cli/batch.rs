@@ -5,7 +5,7 @@ mod input;
 mod output;
 
 use super::engine_args::EngineArgs;
-use super::{is_closed_pipe, progress};
+use super::{INTERRUPTED, is_closed_pipe, progress};
 use crate::server::HttpLimits;
 use crate::server::ServerOptions;
 use crate::server::in_process::InProcessServer;
@@ -15,9 +15,6 @@ use input::BatchRequest;
 use output::Output;
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// Exit code after Ctrl-C: 128 + SIGINT.
-const INTERRUPTED: i32 = 130;
 
 /// Process a file of requests in the format of OpenAI's Batch API
 ///
@@ -83,7 +80,7 @@ impl Batch {
             let settings = fingerprint::of_settings(&models, &options)?;
             output.start(&progress, &settings)?;
             // The next run removes a line that is incomplete at the interruption.
-            let _ = ctrlc::set_handler(|| std::process::exit(INTERRUPTED));
+            let _ = ctrlc::set_handler(|| std::process::exit(INTERRUPTED.into()));
             let server = InProcessServer::start(models, options)?;
             let bar = progress::bar(remaining.len());
             let posts = remaining.iter().map(|request| (request.url.clone(), request.body.clone()));

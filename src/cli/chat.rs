@@ -6,10 +6,10 @@ mod editor;
 mod file;
 mod input;
 
-use super::is_closed_pipe;
 use super::model_args::ModelArgs;
 use super::sampling::SamplingArgs;
 use super::screen::Screen;
+use super::{INTERRUPTED, is_closed_pipe};
 use crate::chat::{ChatTemplate, Conversation};
 use crate::{Error, Hornbook, Result};
 use chat_session::{ChatSession, Flow};
@@ -20,9 +20,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Exit code for Ctrl-C at the prompt.
-const INTERRUPTED: i32 = 130;
 
 /// Chat with a model
 ///
@@ -128,7 +125,7 @@ fn run_interactive(hornbook: &Hornbook, conversation: Conversation, history: boo
     // At the prompt the line editor reads Ctrl-C as a key, so a signal there is from elsewhere and exits. If
     // no handler can be set, every signal exits.
     let _ = ctrlc::set_handler(move || match prompt_flag.load(Ordering::SeqCst) {
-        true => std::process::exit(INTERRUPTED),
+        true => std::process::exit(INTERRUPTED.into()),
         false => stop_flag.store(true, Ordering::SeqCst),
     });
     print_greeting(hornbook, &conversation, screen);

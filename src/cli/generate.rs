@@ -13,7 +13,7 @@ use args::ContextFullArg;
 pub use args::Generate;
 
 use super::stats::Stats;
-use super::{is_closed_pipe, prompt};
+use super::{INTERRUPTED, is_closed_pipe, prompt};
 use crate::engine::CompletionParams;
 use crate::generate::Generation;
 use crate::model::Observer;
@@ -26,8 +26,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The exit code of a program ended by Ctrl-C.
-const INTERRUPTED: u8 = 130;
 /// The largest `-n` that is not taken for a length, which it is in other programs.
 const MAX_PLAUSIBLE_N: usize = 16;
 

@@ -182,6 +182,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 /// Upper bound of `--threads`; a larger number is a typing error.
 const MAX_THREADS: usize = 1024;
 
+/// The exit code of a program ended by Ctrl-C: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
+
 /// A pool of `threads`, or of one per core, with the instruction set in use.
 fn thread_pool(threads: Option<NonZeroUsize>) -> Result<ThreadPool> {
     let threads = threads.map_or(0, NonZeroUsize::get);

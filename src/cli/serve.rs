@@ -1,5 +1,6 @@
 //! `hornbook serve`: an OpenAI-compatible API server.
 
+use super::INTERRUPTED;
 use super::byte_size::parse_byte_size;
 use super::engine_args::EngineArgs;
 use super::stderr::LogWriter;
@@ -13,9 +14,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-/// Exit code after a second Ctrl-C: 128 + SIGINT.
-const INTERRUPTED: i32 = 130;
 
 /// Serve models over an OpenAI-compatible HTTP API
 ///
@@ -101,7 +99,7 @@ impl Serve {
         // The first Ctrl-C shuts the server down, the second exits. Without a handler, the first one exits.
         let _ = ctrlc::set_handler(move || {
             if interrupted.swap(true, Ordering::SeqCst) {
-                std::process::exit(INTERRUPTED);
+                std::process::exit(INTERRUPTED.into());
             }
             shut_down();
             stderr_line!(

@@ -2,6 +2,7 @@
 
 use super::simd::{self, Kernel, Simd};
 use std::fmt;
+use std::sync::OnceLock;
 
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +70,13 @@ impl Isa {
                 expected: format!("one of {} on this machine", names.join(", ")),
             }
         })
+    }
+
+    /// Returns the instruction set of computations without a thread pool: that of [`Isa::choose`], chosen once. Where `HORNBOOK_ISA` names none of this machine, the program has
+    /// ended with that error before; a library that ignored it gets the best one.
+    pub fn of_process() -> Isa {
+        static CHOSEN: OnceLock<Isa> = OnceLock::new();
+        *CHOSEN.get_or_init(|| Isa::choose().unwrap_or_else(|_| Isa::available()[0]))
     }
 
     /// Whether there are enough registers for large register tiles, [`Simd::WIDE`].

@@ -1,13 +1,25 @@
 //! The operations of GPT-2, one per module: the formula, a `reference` as simple as the formula, a fast
 //! implementation, and tests that compare the two.
 //!
-//! In the order of the forward pass: [`embedding`], [`positions`], then in every block [`layer_norm`],
-//! [`linear`], [`attention`] with its [`softmax`], [`mlp`] with its [`activation`], and finally the LM head,
-//! [`logits`].
+//! In reading order, first the operations of the forward pass:
 //!
-//! [`quantized`] has the linear layer for packed bf16, int8 and int4 weights. All build on [`simd`], the
-//! vector abstraction, [`isa`], the run-time choice of an instruction set, and [`thread_pool`]. Kernels work
-//! on slices, shapes and threads, and do not depend on models.
+//! 1. [`embedding`], [`positions`]: a token's id and its position become a vector.
+//! 2. [`layer_norm`]: the shortest complete kernel.
+//! 3. [`linear`]: for a few tokens `linear/gemv.rs`, for many `gemm/mod.rs`, and [`epilogue`].
+//! 4. [`attention`], with its [`softmax`] and [`exp`].
+//! 5. [`mlp`], with its [`activation`].
+//! 6. [`logits`]: the LM head.
+//! 7. [`quantized`]: the linear layer for packed bf16, int8 and int4 weights.
+//!
+//! Then what they stand on:
+//!
+//! 8. `gemm/microkernel.rs`: the inner loop of linear layers, LM head and attention; then `gemm/blocking.rs`
+//!    with all sizes of blocks, `gemm/pack.rs`, `gemm/prefetch.rs`.
+//! 9. [`rows`], [`elements`], [`aligned_vec`]: matrices, the types of their elements, and their memory.
+//! 10. [`simd`], the vector abstraction, and [`isa`], the run-time choice of an instruction set.
+//! 11. [`thread_pool`].
+//!
+//! Kernels work on slices, shapes and threads, and do not depend on models.
 //!
 //! # Bitwise reproducibility
 //! Each output is computed by fused multiply-adds (or, in int8 and int4, exact integer sums) in an order that
@@ -21,16 +33,17 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod activation;
+pub mod aligned_vec;
 pub mod attention;
 pub mod elements;
 pub mod embedding;
 pub mod epilogue;
 pub mod exp;
+mod gemm;
 pub mod isa;
 pub mod layer_norm;
 pub mod linear;
 pub mod logits;
-mod microkernel;
 pub mod mlp;
 pub mod parallel;
 pub mod positions;

@@ -25,6 +25,28 @@ pub fn softmax(isa: Isa, x: &mut [f32]) {
     isa.run(Softmax(x));
 }
 
+/// The first pass: the maximum of `max` and the scores, lane by lane.
+#[inline(always)]
+pub(super) fn max_of<S: Simd>(simd: S, max: S::F32s, scores: &[[f32; LANES]]) -> S::F32s {
+    scores.iter().fold(max, |max, score| simd.max(max, simd.load(score)))
+}
+
+/// The second pass: replaces the scores by e^(score − max) and adds these to `sum`, lane by lane.
+#[inline(always)]
+pub(super) fn exp_and_add<S: Simd>(
+    simd: S,
+    scores: &mut [[f32; LANES]],
+    max: S::F32s,
+    mut sum: S::F32s,
+) -> S::F32s {
+    for score in scores {
+        let e = exp(simd, simd.sub(simd.load(score), max));
+        sum = simd.add(sum, e);
+        simd.store(e, score);
+    }
+    sum
+}
+
 struct Softmax<'a>(&'a mut [f32]);
 
 impl Kernel for Softmax<'_> {
@@ -33,28 +55,15 @@ impl Kernel for Softmax<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let (xs, tail) = self.0.as_chunks_mut::<LANES>();
-        let mut padded_tail = [f32::NEG_INFINITY; LANES];
-        padded_tail[..tail.len()].copy_from_slice(tail);
-
-        let mut max = simd.load(&padded_tail);
-        for x in xs.iter() {
-            max = simd.max(max, simd.load(x));
-        }
-        let max = simd.splat(simd.reduce_max(max));
-
-        let mut sum = simd.splat(0.0);
-        for x in xs.iter_mut() {
-            let e = exp(simd, simd.sub(simd.load(x), max));
-            sum = simd.add(sum, e);
-            simd.store(e, x);
-        }
-        let tail_exp = exp(simd, simd.sub(simd.load(&padded_tail), max));
-        let sum = simd.splat(simd.reduce_add(simd.add(sum, tail_exp)));
-
+        let mut padded_tail = [[f32::NEG_INFINITY; LANES]];
+        padded_tail[0][..tail.len()].copy_from_slice(tail);
+        let max = simd.splat(simd.reduce_max(max_of(simd, simd.load(&padded_tail[0]), xs)));
+        let sum = exp_and_add(simd, xs, max, simd.splat(0.0));
+        let sum = simd.splat(simd.reduce_add(exp_and_add(simd, &mut padded_tail, max, sum)));
         for x in xs {
             simd.store(simd.div(simd.load(x), sum), x);
         }
-        simd.store_partial(simd.div(tail_exp, sum), tail);
+        simd.store_partial(simd.div(simd.load(&padded_tail[0]), sum), tail);
     }
 }
 

@@ -1,5 +1,5 @@
-//! The score matrix, one block of queries at a time: the same three matrices as [`textbook`](super::Textbook),
-//! but only 64 of their rows are in memory at once, and the microkernel multiplies them.
+//! The score matrix, one block of queries at a time: the three matrices of [`textbook`](super::Textbook), of
+//! which only 64 rows are in memory at once, multiplied by the microkernel.
 //!
 //! ```text
 //! for every block of 64 queries:

@@ -7,9 +7,9 @@
 //! like split-KV, partitions the work itself.
 
 use super::KeyValues;
-use super::aligned_vec::AlignedVec;
+use crate::aligned_vec::AlignedVec;
+use crate::gemm::blocking::{block_range, mr};
 use crate::isa::Isa;
-use crate::microkernel::{block_range, mr};
 use crate::rows::{DisjointRows, Rows, RowsMut};
 use crate::thread_pool::ThreadPool;
 use std::cell::RefCell;

@@ -74,9 +74,9 @@ pub(super) enum Storage {
 macro_rules! with_panels {
     ($storage:expr, $panels:ident => $body:expr) => {
         match $storage {
-            Storage::F32($panels) => $body,
-            Storage::F16($panels) => $body,
-            Storage::Int8($panels) => $body,
+            $crate::attention::key_values::Storage::F32($panels) => $body,
+            $crate::attention::key_values::Storage::F16($panels) => $body,
+            $crate::attention::key_values::Storage::Int8($panels) => $body,
         }
     };
 }

@@ -17,7 +17,6 @@
 //! and a line in that list: it is then tested with the others, measured by `hornbook bench attention` and
 //! selected by `--attention NAME`.
 
-mod aligned_vec;
 mod attention_weights;
 mod blocks;
 mod flash;

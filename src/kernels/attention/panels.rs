@@ -1,6 +1,5 @@
-//! The layout of keys and values: panels of sixteen (see [`microkernel`](crate::microkernel)), keys
-//! sixteen *positions* wide and values sixteen *dimensions* wide, so that scores and outputs use the same
-//! microkernel as GEMM:
+//! The layout of keys and values: panels of sixteen (see `gemm/microkernel.rs`), keys sixteen *positions* wide
+//! and values sixteen *dimensions* wide, so that scores and outputs use the same microkernel as GEMM:
 //!
 //! ```text
 //! keys   [capacity / 16, head_dim, 16]      sixteen scores at once, summed over head_dim
@@ -10,7 +9,7 @@
 //! A head's values follow its keys, and the next head follows them. Decode reads a head's keys as one
 //! sequential stream, and its values as one stream per panel.
 
-use super::aligned_vec::AlignedVec;
+use crate::aligned_vec::AlignedVec;
 use crate::elements::Element;
 use crate::rows::Rows;
 use crate::simd::{Kernel, LANES, Simd};

@@ -6,9 +6,9 @@
 //! block ahead, and after the last block the first keys of the next head, which usually runs on the same
 //! thread. No cache line is prefetched twice, and few go unused.
 
-use super::aligned_vec::CACHE_LINE;
 use super::panels::Panels;
 use crate::elements::Element;
+use crate::gemm::prefetch::CACHE_LINE;
 use crate::simd::{LANES, Simd};
 
 /// The addresses of one head's keys and values, and of the next head's keys.

@@ -1,51 +1,83 @@
 //! The primitives that kernels are built from: Q·Kᵀ scores, the softmax numerator and its sum, and P·V
-//! accumulation. [`Flash`](super::Flash) alone has its own.
+//! accumulation.
 //!
 //! Positions may be processed in any blocks: a score is one chain of multiply-adds over head_dim, an output
 //! element one chain over positions that continues where the last block ended, so the bits do not depend on
 //! the block boundaries.
 
-use super::key_values::{BLOCK, Storage, with_panels};
+use super::key_values::{BLOCK, with_panels};
 use super::panels::Panels;
+use super::prefetch::Prefetcher;
 use super::{KeyValues, QueryBlock};
 use crate::elements::Element;
-use crate::exp::exp;
+use crate::gemm::blocking::{assert_mr, block_range, mr, with_mr};
+use crate::gemm::microkernel::{StridedLhs, microkernel};
 use crate::isa::Isa;
-use crate::microkernel::{StridedLhs, assert_mr, block_range, microkernel, mr, with_mr};
 use crate::rows::{Rows, RowsMut};
 use crate::simd::{Kernel, LANES, Simd};
+use crate::softmax::{exp_and_add, max_of};
+use std::mem::MaybeUninit;
 use std::ops::Range;
+
+/// Panels that a single query processes at a time: each is a chain of dependent multiply-adds, and four
+/// chains keep up with memory.
+const DECODE_PANELS: usize = 4;
+/// The stride of attention weights that are multiplied with values where they are: a constant, so that all
+/// rows are addressed through one register. Others are copied first, this many positions at a time.
+pub(super) const P_STRIDE: usize = 4 * BLOCK;
+/// Prefetch distance, in bytes, for the panels of a single query if no [`Prefetcher`] is given.
+const PREFETCH_DISTANCE_BYTES: usize = 8 << 10;
 
 impl QueryBlock<'_> {
     /// Writes `scores[m, j] = (q[m] · k[start + j]) · scale` for as many positions as `scores` is wide. Both
     /// `start` and the width are multiples of sixteen; scores of positions that hold no token are undefined.
     pub fn scores(&self, start: usize, scores: &mut RowsMut) {
-        let (width, capacity) = (scores.width(), self.kv.capacity());
-        assert!(scores.len() == self.q.len() && start.is_multiple_of(LANES) && width.is_multiple_of(LANES));
-        assert!(start + width <= capacity, "positions {start} to {} of {capacity}", start + width);
-        with_panels!(&self.kv.storage, kv => {
-            self.for_each_register_tile(|first, n| {
-                let q = self.q.row_range(first, n);
-                let (head, scale) = (self.head, self.scale);
-                with_mr!(n, MR => {
-                    self.isa.run(Scores::<_, MR> { q, kv, head, start, scale, first, scores: &mut *scores });
-                });
-            });
-        });
+        with_panels!(&self.kv.storage, kv => self.scores_of(kv, None, start, scores));
     }
 
     /// Adds `Σ_j p[m, j] · v[start + j]` to `acc[m]`, for as many positions as `p` is wide. The accumulators
     /// are [`KeyValues::padded_head_dim`] wide.
     pub fn accumulate_values(&self, p: Rows, start: usize, acc: &mut RowsMut) {
+        with_panels!(&self.kv.storage, kv => self.accumulate_values_of(kv, None, p, start, acc));
+    }
+
+    /// [`QueryBlock::scores`] of the given keys. A prefetcher prefetches the values of the same positions for
+    /// a single query.
+    pub(super) fn scores_of<E: Element>(
+        &self,
+        kv: &Panels<E>,
+        prefetcher: Option<&Prefetcher<E>>,
+        start: usize,
+        scores: &mut RowsMut,
+    ) {
+        let (width, capacity) = (scores.width(), self.kv.capacity());
+        assert!(scores.len() == self.q.len() && start.is_multiple_of(LANES) && width.is_multiple_of(LANES));
+        assert!(start + width <= capacity, "positions {start} to {} of {capacity}", start + width);
+        self.for_each_register_tile(|first, n| {
+            let (q, head, scale) = (self.q.row_range(first, n), self.head, self.scale);
+            let scores = &mut *scores;
+            with_mr!(n, MR => {
+                self.isa.run(Scores::<_, MR> { q, kv, prefetcher, head, start, scale, first, scores });
+            });
+        });
+    }
+
+    /// [`QueryBlock::accumulate_values`] of the given values. A prefetcher prefetches the next keys for a
+    /// single query.
+    pub(super) fn accumulate_values_of<E: Element>(
+        &self,
+        kv: &Panels<E>,
+        prefetcher: Option<&Prefetcher<E>>,
+        p: Rows,
+        start: usize,
+        acc: &mut RowsMut,
+    ) {
         assert!(p.len() == self.q.len() && acc.len() == self.q.len());
         assert!(acc.width() == self.kv.padded_head_dim() && start + p.width() <= self.kv.capacity());
-        with_panels!(&self.kv.storage, kv => {
-            self.for_each_register_tile(|first, n| {
-                let p = p.row_range(first, n);
-                let head = self.head;
-                with_mr!(n, MR => {
-                    self.isa.run(AccumulateValues::<_, MR> { p, kv, head, start, first, acc: &mut *acc });
-                });
+        self.for_each_register_tile(|first, n| {
+            let (p, head, acc) = (p.row_range(first, n), self.head, &mut *acc);
+            with_mr!(n, MR => {
+                self.isa.run(AccumulateValues::<_, MR> { p, kv, prefetcher, head, start, first, acc });
             });
         });
     }
@@ -72,6 +104,7 @@ impl KeyValues {
 struct Scores<'a, 's, E: Element, const MR: usize> {
     q: Rows<'a>,
     kv: &'a Panels<E>,
+    prefetcher: Option<&'a Prefetcher<E>>,
     head: usize,
     start: usize,
     scale: f32,
@@ -87,12 +120,18 @@ impl<E: Element, const MR: usize> Kernel for Scores<'_, '_, E, MR> {
     fn run<S: Simd>(mut self, simd: S) {
         assert_mr::<S, MR>();
         let panels = self.scores.width() / LANES;
-        let paired = if S::WIDE { panels / 2 * 2 } else { 0 };
-        for panel in (0..paired).step_by(2) {
-            self.panels::<S, 2>(simd, panel);
+        let mut panel = 0;
+        while MR == 1 && panel + DECODE_PANELS <= panels {
+            self.panels::<S, DECODE_PANELS>(simd, panel);
+            panel += DECODE_PANELS;
         }
-        for panel in paired..panels {
+        while S::WIDE && panel + 2 <= panels {
+            self.panels::<S, 2>(simd, panel);
+            panel += 2;
+        }
+        while panel < panels {
             self.panels::<S, 1>(simd, panel);
+            panel += 1;
         }
     }
 }
@@ -103,10 +142,18 @@ impl<E: Element, const MR: usize> Scores<'_, '_, E, MR> {
     fn panels<S: Simd, const NR_VECS: usize>(&mut self, simd: S, panel: usize) {
         let first = self.start / LANES + panel;
         let keys: [*const E; NR_VECS] = std::array::from_fn(|v| self.kv.keys(self.head, first + v).as_ptr());
+        let prefetch = |d| {
+            for v in 0..if MR == 1 { NR_VECS } else { 0 } {
+                match self.prefetcher {
+                    Some(prefetcher) => prefetcher.prefetch_values(simd, (first + v) * LANES, d),
+                    None => prefetch_ahead(simd, keys[v], d),
+                }
+            }
+        };
         let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
         let q = StridedLhs { ptr: self.q.row(0).as_ptr(), row_stride: self.q.stride(), k_stride: 1 };
         // SAFETY: `q` has `MR` rows of `head_dim` elements, and `keys` returns whole panels `[head_dim, 16]`.
-        unsafe { microkernel(simd, q, self.q.width(), keys, &mut acc) };
+        unsafe { microkernel(simd, q, self.q.width(), keys, &mut acc, prefetch) };
         for m in 0..MR {
             let row = self.scores.row_mut(self.first + m)[panel * LANES..].as_chunks_mut().0;
             for v in 0..NR_VECS {
@@ -120,10 +167,17 @@ impl<E: Element, const MR: usize> Scores<'_, '_, E, MR> {
     }
 }
 
+/// Prefetches what row `k` of a panel will be followed by.
+#[inline(always)]
+fn prefetch_ahead<S: Simd, E>(simd: S, panel: *const E, k: usize) {
+    simd.prefetch(panel.wrapping_add(k * LANES + PREFETCH_DISTANCE_BYTES / size_of::<E>()));
+}
+
 /// P·V of `MR` queries.
 struct AccumulateValues<'a, 'o, E: Element, const MR: usize> {
     p: Rows<'a>,
     kv: &'a Panels<E>,
+    prefetcher: Option<&'a Prefetcher<E>>,
     head: usize,
     start: usize,
     /// The first query's row in `acc`.
@@ -137,52 +191,75 @@ impl<E: Element, const MR: usize> Kernel for AccumulateValues<'_, '_, E, MR> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         assert_mr::<S, MR>();
-        let positions = self.p.width();
-        if !E::SCALED {
-            return self.block(simd, self.p.row(0).as_ptr(), self.p.stride(), 0..positions);
-        }
-        // The values' scales are multiplied into the attention weights, one block at a time.
-        for start in (0..positions).step_by(BLOCK) {
-            let n = BLOCK.min(positions - start);
-            let mut scaled = [[0.0; BLOCK]; MR];
-            for m in 0..MR {
-                let scales = self.kv.value_scales(self.head, self.start + start);
-                let p = self.p.row(m)[start..][..n].iter().zip(scales);
-                scaled[m].iter_mut().zip(p).for_each(|(to, (p, scale))| *to = p * scale);
+        let panels = self.acc.width() / LANES;
+        let mut copy = [[MaybeUninit::uninit(); P_STRIDE]; MR];
+        for start in (0..self.p.width()).step_by(P_STRIDE) {
+            let positions = start..self.p.width().min(start + P_STRIDE);
+            let p = if !E::SCALED && (MR == 1 || self.p.stride() == P_STRIDE) {
+                self.p.row(0)[start..].as_ptr()
+            } else {
+                self.copy_scaled(&positions, &mut copy)
+            };
+            let mut panel = 0;
+            while MR == 1 && panel + DECODE_PANELS <= panels {
+                self.panels::<S, DECODE_PANELS>(simd, panel, p, &positions);
+                panel += DECODE_PANELS;
             }
-            self.block(simd, scaled.as_ptr().cast(), BLOCK, start..start + n);
+            while S::WIDE && panel + 2 <= panels {
+                self.panels::<S, 2>(simd, panel, p, &positions);
+                panel += 2;
+            }
+            while panel < panels {
+                self.panels::<S, 1>(simd, panel, p, &positions);
+                panel += 1;
+            }
         }
     }
 }
 
 impl<E: Element, const MR: usize> AccumulateValues<'_, '_, E, MR> {
-    /// Accumulates a block of `positions`, relative to `start`, with weights `p`, `[MR, stride]`.
+    /// Copies the attention weights of some positions, multiplied by the scales of the values, if these have
+    /// any. Returns a pointer to `MR` rows, [`P_STRIDE`] apart.
     #[inline(always)]
-    fn block<S: Simd>(&mut self, simd: S, p: *const f32, stride: usize, positions: Range<usize>) {
-        let panels = self.acc.width() / LANES;
-        let paired = if S::WIDE { panels / 2 * 2 } else { 0 };
-        for panel in (0..paired).step_by(2) {
-            self.panels::<S, 2>(simd, panel, p, stride, positions.clone());
+    fn copy_scaled(
+        &self,
+        positions: &Range<usize>,
+        copy: &mut [[MaybeUninit<f32>; P_STRIDE]; MR],
+    ) -> *const f32 {
+        for (m, to) in copy.iter_mut().enumerate() {
+            let from = to.iter_mut().zip(&self.p.row(m)[positions.clone()]);
+            if E::SCALED {
+                let scales = self.kv.value_scales(self.head, self.start + positions.start);
+                from.zip(scales).for_each(|((to, p), scale)| _ = to.write(p * scale));
+            } else {
+                from.for_each(|(to, p)| _ = to.write(*p));
+            }
         }
-        for panel in paired..panels {
-            self.panels::<S, 1>(simd, panel, p, stride, positions.clone());
-        }
+        copy.as_ptr().cast()
     }
 
-    /// Accumulates `NR_VECS` panels of values, the first of them `panel`.
+    /// Accumulates `NR_VECS` panels of values, the first of them `panel`, with the weights `p` of some
+    /// positions, relative to `start`: `[MR, P_STRIDE]`.
     #[inline(always)]
     fn panels<S: Simd, const NR_VECS: usize>(
         &mut self,
         simd: S,
         panel: usize,
         p: *const f32,
-        stride: usize,
-        positions: Range<usize>,
+        positions: &Range<usize>,
     ) {
-        let start = self.start + positions.start;
-        let n = positions.len();
+        let (start, n) = (self.start + positions.start, positions.len());
         let values: [*const E; NR_VECS] =
             std::array::from_fn(|v| self.kv.values(self.head, panel + v, start)[..n * LANES].as_ptr());
+        let vectors_before = start * self.acc.width() / LANES + panel * n;
+        let prefetch = |j| {
+            for v in 0..if MR == 1 { NR_VECS } else { 0 } {
+                match self.prefetcher {
+                    Some(prefetcher) => prefetcher.prefetch_keys(simd, vectors_before + j * NR_VECS + v),
+                    None => prefetch_ahead(simd, values[v], j),
+                }
+            }
+        };
         let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
         for m in 0..MR {
             let row = self.acc.row_mut(self.first + m)[panel * LANES..].as_chunks().0;
@@ -190,10 +267,9 @@ impl<E: Element, const MR: usize> AccumulateValues<'_, '_, E, MR> {
                 acc[m][v] = simd.load(&row[v]);
             }
         }
+        let p = StridedLhs { ptr: p, row_stride: P_STRIDE, k_stride: 1 };
         // SAFETY: `p` has `MR` rows of `n` weights, and the panels `n` rows of sixteen.
-        unsafe {
-            microkernel(simd, StridedLhs { ptr: p, row_stride: stride, k_stride: 1 }, n, values, &mut acc)
-        };
+        unsafe { microkernel(simd, p, n, values, &mut acc, prefetch) };
         for m in 0..MR {
             let row = self.acc.row_mut(self.first + m)[panel * LANES..].as_chunks_mut().0;
             for v in 0..NR_VECS {
@@ -220,17 +296,8 @@ impl Kernel for ExpAndSum<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> (f32, f32) {
         let scores = self.0.as_chunks_mut::<LANES>().0;
-        let mut lane_max = simd.splat(f32::NEG_INFINITY);
-        for score in scores.iter() {
-            lane_max = simd.max(lane_max, simd.load(score));
-        }
-        let max = simd.reduce_max(lane_max);
-        let (max_vector, mut sum) = (simd.splat(max), simd.splat(0.0));
-        for score in scores {
-            let e = exp(simd, simd.sub(simd.load(score), max_vector));
-            sum = simd.add(sum, e);
-            simd.store(e, score);
-        }
+        let max = simd.reduce_max(max_of(simd, simd.splat(f32::NEG_INFINITY), scores));
+        let sum = exp_and_add(simd, scores, simd.splat(max), simd.splat(0.0));
         (max, simd.reduce_add(sum))
     }
 }

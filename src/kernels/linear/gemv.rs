@@ -5,10 +5,9 @@
 //! cache, adds `x[k] · W[k, :]` for these rows, and stores them again. Once all K-blocks are done, their
 //! partial sums are reduced, in order.
 
-use super::k_blocks::k_blocks;
 use super::{Element, Epilogue, LANES, Rows, RowsMut, Simd, ThreadPool, apply_epilogue};
 use crate::elements::load_partial;
-use crate::microkernel::{REDUCED_MR, block_range, mr, with_mr};
+use crate::gemm::blocking::{REDUCED_MR, block_range, k_blocks, mr, with_mr, with_reduced_mr};
 use crate::rows::DisjointRows;
 use crate::simd::{AlignedLanes, Kernel};
 use crate::thread_pool::DisjointSlice;
@@ -20,6 +19,9 @@ use std::ops::Range;
 const K_UNROLL: usize = 8;
 /// Rows of `W` per pass on AVX-512 where loading and storing the accumulators is the bottleneck.
 const WIDE_K_UNROLL: usize = 16;
+/// Vectors of columns that all tokens of a row block are multiplied with, a few tokens at a time, where there
+/// are sixteen registers: with [`K_UNROLL`] rows, 8 KiB of the L1 cache in f32.
+const NARROW_VECTORS: usize = 16;
 /// The maximum number of accumulators of a chunk of work: 128 KiB, which stay in the L2 cache.
 const MAX_ACCUMULATORS: usize = 32 << 10;
 /// Outputs per chunk of the reduction.
@@ -113,13 +115,18 @@ impl<E: Element> Kernel for PartialProduct<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         self.accumulators.fill(AlignedLanes::ZERO);
-        let tokens = self.x.len();
-        if S::WIDE && (tokens == 1 || is_compute_bound::<E>(tokens)) {
+        if S::WIDE && takes_wide_passes::<E>(self.x.len()) {
             self.passes::<S, WIDE_K_UNROLL>(simd);
         } else {
             self.passes::<S, K_UNROLL>(simd);
         }
     }
+}
+
+/// Whether a pass on AVX-512 covers [`WIDE_K_UNROLL`] rows for this many tokens: for one token, or where
+/// multiply-adds are the bottleneck.
+const fn takes_wide_passes<E>(tokens: usize) -> bool {
+    tokens == 1 || is_compute_bound::<E>(tokens)
 }
 
 impl<E: Element> PartialProduct<'_, E> {
@@ -128,33 +135,26 @@ impl<E: Element> PartialProduct<'_, E> {
     fn passes<S: Simd, const KU: usize>(&mut self, simd: S) {
         let end = self.rows.start + self.rows.len() / KU * KU;
         for k in (self.rows.start..end).step_by(KU) {
-            self.pass::<S, KU>(simd, k);
+            for (first, n) in row_blocks(self.x.len()) {
+                self.row_block::<S, KU>(simd, k, first, n);
+            }
         }
         for k in end..self.rows.end {
-            self.pass::<S, 1>(simd, k);
+            self.single_row(simd, k);
         }
     }
 
-    /// Adds the products of rows `k..k + KU` of `W`, one row block of tokens at a time. The first row block
-    /// brings the rows into the L2 cache, where the others find them.
+    /// Adds the products of rows `k..k + KU` of `W` for the `n` tokens from `first`, one cache line of every
+    /// row at a time. The first row block brings the rows into the L2 cache, where the others find them.
     #[inline(always)]
-    fn pass<S: Simd, const KU: usize>(&mut self, simd: S, k: usize) {
-        for (first, n) in row_blocks(self.x.len()) {
-            with_mr!(n, TOKENS => self.row_block::<S, TOKENS, KU>(simd, k, first));
-        }
-    }
-
-    /// Adds the products for the `TOKENS` tokens from `first`, one cache line of every row at a time.
-    #[inline(always)]
-    fn row_block<S: Simd, const TOKENS: usize, const KU: usize>(&mut self, simd: S, k: usize, first: usize) {
+    fn row_block<S: Simd, const KU: usize>(&mut self, simd: S, k: usize, first: usize, n: usize) {
         let vectors = self.accumulators.len() / self.x.len();
-        let (accumulators, _) =
-            self.accumulators[first * vectors..][..TOKENS * vectors].as_chunks_mut::<TOKENS>();
+        let accumulators = &mut self.accumulators[first * vectors..][..n * vectors];
         let width = (vectors * LANES).min(self.columns - self.start);
         let rows = &self.w[k * self.columns + self.start..][..(KU - 1) * self.columns + width];
         // Interleaved, so that all inputs are addressed through one register.
-        let mut x = [[0.0; TOKENS]; KU];
-        for m in 0..TOKENS {
+        let mut x = [[0.0; mr(true)]; KU];
+        for m in 0..n {
             let row: &[f32; KU] = self.x.row(first + m)[k..k + KU].as_array().expect("KU inputs");
             for d in 0..KU {
                 x[d][m] = row[d];
@@ -165,44 +165,58 @@ impl<E: Element> PartialProduct<'_, E> {
         let prefetch_distance = if first == 0 && k + 2 * KU <= self.rows.end { KU * self.columns } else { 0 };
         let weights = WeightRows { columns: self.columns, rows, prefetch_distance };
         let whole = width / LANES;
-        let mut v = 0;
         if S::WIDE {
-            // Three vectors spread the loads of inputs and accumulators over more multiply-adds than two.
-            if const { is_compute_bound::<E>(TOKENS) && TOKENS < 10 } {
-                while v + 3 <= whole {
-                    weights.accumulate::<S, TOKENS, TOKENS, KU, 3>(simd, &x, 0, v, accumulators);
-                    v += 3;
-                }
-            }
-            // One cache line of each row: two vectors of 16-bit weights, one of f32. Two adjacent lines would
-            // make the hardware prefetcher fetch more of the row before it is needed.
-            if const { size_of::<E>() == 2 } {
-                while v + 2 <= whole {
-                    weights.accumulate::<S, TOKENS, TOKENS, KU, 2>(simd, &x, 0, v, accumulators);
-                    v += 2;
-                }
-            }
-        }
-        while v < whole {
+            with_mr!(n, MR => weights.accumulate_all::<S, MR, KU>(simd, &x, accumulators, whole));
+        } else {
             // As many tokens as fit in registers; the others find the same weights in the L1 cache.
-            let max = if S::WIDE { TOKENS } else { REDUCED_MR };
-            for i in 0..TOKENS.div_ceil(max) {
-                let (first, n) = block_range(TOKENS, max, i);
-                with_mr!(n, MR => {
-                    weights.accumulate::<S, TOKENS, MR, KU, 1>(simd, &x, first, v, accumulators)
-                });
+            for start in (0..whole).step_by(NARROW_VECTORS) {
+                for i in 0..n.div_ceil(REDUCED_MR) {
+                    let (first, height) = block_range(n, REDUCED_MR, i);
+                    with_reduced_mr!(height, MR => {
+                        for v in start..whole.min(start + NARROW_VECTORS) {
+                            weights.accumulate::<S, MR, KU, 1>(simd, &x, first, v, n, accumulators);
+                        }
+                    });
+                }
             }
-            v += 1;
         }
-        if let Some(accumulators) = accumulators.get_mut(whole) {
+        if whole < vectors {
             for d in 0..KU {
                 let w = load_partial(simd, &rows[d * self.columns..][whole * LANES..width]);
-                for m in 0..TOKENS {
-                    let sum = simd.mul_add(simd.splat(x[d][m]), w, simd.load(&accumulators[m].0));
-                    simd.store(sum, &mut accumulators[m].0);
-                }
+                add_products(simd, &x[d][..n], w, &mut accumulators[whole * n..]);
             }
         }
+    }
+
+    /// Adds the products of row `k` of `W` for all tokens: the rows that are left when the K-block is no
+    /// multiple of the K-unroll.
+    #[inline(always)]
+    fn single_row<S: Simd>(&mut self, simd: S, k: usize) {
+        let vectors = self.accumulators.len() / self.x.len();
+        let width = (vectors * LANES).min(self.columns - self.start);
+        let row = &self.w[k * self.columns + self.start..][..width];
+        for (first, n) in row_blocks(self.x.len()) {
+            let mut x = [0.0; mr(true)];
+            for m in 0..n {
+                x[m] = self.x.row(first + m)[k];
+            }
+            let accumulators = self.accumulators[first * vectors..].chunks_mut(n);
+            for (w, accumulators) in row.chunks(LANES).zip(accumulators) {
+                let w = match w.as_array() {
+                    Some(whole) => E::load(simd, whole),
+                    None => load_partial(simd, w),
+                };
+                add_products(simd, &x[..n], w, accumulators);
+            }
+        }
+    }
+}
+
+/// Adds the products of one vector of weights and one input of each token to the tokens' accumulators.
+#[inline(always)]
+fn add_products<S: Simd>(simd: S, x: &[f32], w: S::F32s, accumulators: &mut [AlignedLanes]) {
+    for (x, acc) in x.iter().zip(accumulators) {
+        simd.store(simd.mul_add(simd.splat(*x), w, simd.load(&acc.0)), &mut acc.0);
     }
 }
 
@@ -215,26 +229,61 @@ struct WeightRows<'a, E> {
 }
 
 impl<E: Element> WeightRows<'_, E> {
-    /// Adds the products of `NR_VECS` vectors of columns from vector `v` and `MR` tokens of a row block, from
-    /// its token `first` on.
+    /// Adds the products of all `whole` vectors of columns for a row block of `MR` tokens that fits in
+    /// registers.
     #[inline(always)]
-    fn accumulate<S: Simd, const TOKENS: usize, const MR: usize, const KU: usize, const NR_VECS: usize>(
+    fn accumulate_all<S: Simd, const MR: usize, const KU: usize>(
         &self,
         simd: S,
-        x: &[[f32; TOKENS]; KU],
+        x: &[[f32; mr(true)]; KU],
+        accumulators: &mut [AlignedLanes],
+        whole: usize,
+    ) {
+        if const { takes_wide_passes::<E>(MR) != (KU == WIDE_K_UNROLL) } {
+            unreachable!("{KU} rows for {MR} tokens");
+        }
+        let mut v = 0;
+        // Three vectors spread the loads of inputs and accumulators over more multiply-adds than two.
+        if const { is_compute_bound::<E>(MR) && MR < 10 } {
+            while v + 3 <= whole {
+                self.accumulate::<S, MR, KU, 3>(simd, x, 0, v, MR, accumulators);
+                v += 3;
+            }
+        }
+        // One cache line of each row: two vectors of 16-bit weights, one of f32. Two adjacent lines would
+        // make the hardware prefetcher fetch more of the row before it is needed.
+        if const { size_of::<E>() == 2 } {
+            while v + 2 <= whole {
+                self.accumulate::<S, MR, KU, 2>(simd, x, 0, v, MR, accumulators);
+                v += 2;
+            }
+        }
+        while v < whole {
+            self.accumulate::<S, MR, KU, 1>(simd, x, 0, v, MR, accumulators);
+            v += 1;
+        }
+    }
+
+    /// Adds the products of `NR_VECS` vectors of columns from vector `v` and `MR` tokens of a row block of
+    /// `tokens`, from its token `first` on. The accumulators are `[vectors, tokens, 16]`.
+    #[inline(always)]
+    fn accumulate<S: Simd, const MR: usize, const KU: usize, const NR_VECS: usize>(
+        &self,
+        simd: S,
+        x: &[[f32; mr(true)]; KU],
         first: usize,
         v: usize,
-        accumulators: &mut [[AlignedLanes; TOKENS]],
+        tokens: usize,
+        accumulators: &mut [AlignedLanes],
     ) {
-        if const { MR > TOKENS || !S::WIDE && MR > REDUCED_MR } {
-            unreachable!("a register tile of {MR} rows");
-        }
-        let stored: &mut [[AlignedLanes; TOKENS]; NR_VECS] =
-            accumulators[v..v + NR_VECS].as_mut_array().expect("NR_VECS vectors");
+        let stored: [*mut AlignedLanes; NR_VECS] = std::array::from_fn(|i| {
+            accumulators[(v + i) * tokens + first..].first_chunk_mut::<MR>().expect("MR tokens").as_mut_ptr()
+        });
         let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
         for m in 0..MR {
             for i in 0..NR_VECS {
-                acc[m][i] = simd.load(&stored[i][first + m].0);
+                // SAFETY: `stored[i]` points to `MR` accumulators, which are borrowed mutably.
+                acc[m][i] = simd.load(unsafe { &(*stored[i].add(m)).0 });
             }
         }
         for d in 0..KU {
@@ -262,7 +311,8 @@ impl<E: Element> WeightRows<'_, E> {
         }
         for m in 0..MR {
             for i in 0..NR_VECS {
-                simd.store(acc[m][i], &mut stored[i][first + m].0);
+                // SAFETY: as for the loads.
+                simd.store(acc[m][i], unsafe { &mut (*stored[i].add(m)).0 });
             }
         }
     }

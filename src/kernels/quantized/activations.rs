@@ -4,7 +4,7 @@
 //! rest.
 
 use super::BLOCK;
-use crate::microkernel::RowBlocks;
+use crate::gemm::blocking::RowBlocks;
 use crate::rows::Rows;
 use crate::simd::{Kernel, LANES, ROUND_MAGIC, Simd};
 use crate::thread_pool::{DisjointSlice, ThreadPool};

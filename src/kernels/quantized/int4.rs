@@ -13,7 +13,7 @@
 
 use super::activations::QuantizedBlock;
 use super::{BLOCK, Bytes64, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
-use crate::microkernel::mr;
+use crate::gemm::blocking::mr;
 use crate::parallel::*;
 use crate::simd::{LANES, ROUND_MAGIC, Simd};
 use half::f16;

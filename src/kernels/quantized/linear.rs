@@ -7,8 +7,8 @@
 use super::activations::{ActivationBlock, SideTable, quantize};
 use super::{Activations, BLOCK, Layout, PANEL_VECTORS, WeightFormat};
 use crate::epilogue::{Epilogue, apply_epilogue};
+use crate::gemm::blocking::{REDUCED_MR, RowBlocks, block_range, mr, with_mr, with_reduced_mr};
 use crate::isa::Isa;
-use crate::microkernel::{REDUCED_MR, RowBlocks, mr, with_mr};
 use crate::rows::{DisjointRows, Rows, RowsMut};
 use crate::simd::{Kernel, LANES, Simd};
 use crate::thread_pool::ThreadPool;
@@ -119,7 +119,11 @@ impl<F: WeightFormat> MatMul<'_, F> {
                         vector,
                         sums,
                     };
-                    with_mr!(n, MR => isa.run(PanelKernel::<F, MR>(product)));
+                    if isa.is_wide() {
+                        with_mr!(n, MR => isa.run(WidePanel::<F, MR>(product)));
+                    } else {
+                        isa.run(NarrowPanel(product, n));
+                    }
                 }
             }
         }
@@ -155,61 +159,98 @@ struct PanelProduct<'a, F: WeightFormat> {
     sums: &'a mut PartialSums,
 }
 
-/// A [`PanelProduct`] of `MR` tokens.
-struct PanelKernel<'a, F: WeightFormat, const MR: usize>(PanelProduct<'a, F>);
+/// A [`PanelProduct`] of `MR` tokens, where there are 32 registers.
+struct WidePanel<'a, F: WeightFormat, const MR: usize>(PanelProduct<'a, F>);
 
-impl<F: WeightFormat, const MR: usize> Kernel for PanelKernel<'_, F, MR> {
+impl<F: WeightFormat, const MR: usize> Kernel for WidePanel<'_, F, MR> {
     type Output = ();
     const USES_BF16_DOT: bool = F::USES_BF16_DOT;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        if const { !S::WIDE && MR > NARROW_ROW_BLOCK } {
+        if const { !S::WIDE } {
             unreachable!("a row block of {MR} rows");
         }
         let product = &mut self.0;
-        let vectors = PANEL_VECTORS.min(product.matmul.w.layout().vectors() - product.vector);
-        let is_last = product.blocks.end == product.matmul.w.layout().input_blocks();
-        if is_last && !product.is_single_row_block {
-            product.prefetch_outputs::<S, MR>(simd);
+        if product.is_last() && !product.is_single_row_block {
+            product.prefetch_outputs(simd, MR);
         }
-        let panel_fits = const { MR * PANEL_VECTORS <= max_accumulators::<S, F>() };
-        // If the accumulators of the panel do not fit in registers, its vectors are multiplied one at a time.
-        // They alternate after every block if the weights come from memory (a single row block) or are read
-        // twice (once by each half of the tokens, on 16 registers). Otherwise each runs through all blocks.
-        let step =
-            if panel_fits || S::WIDE && !product.is_single_row_block { product.blocks.len() } else { 1 };
-        for start in product.blocks.clone().step_by(step) {
-            let blocks = start..product.blocks.end.min(start + step);
-            if panel_fits && vectors == PANEL_VECTORS {
-                product.accumulate::<S, MR, PANEL_VECTORS>(simd, &blocks, 0, 0);
-                continue;
-            }
-            for v in 0..vectors {
-                if const { MR <= max_accumulators::<S, F>() } {
-                    product.accumulate::<S, MR, 1>(simd, &blocks, v, 0);
-                } else {
-                    let half = MR.div_ceil(2);
-                    with_mr!(half, HALF => product.accumulate::<S, HALF, 1>(simd, &blocks, v, 0));
-                    with_mr!(MR - half, HALF => product.accumulate::<S, HALF, 1>(simd, &blocks, v, half));
+        let blocks = product.blocks.clone();
+        if const { MR * PANEL_VECTORS <= F::WIDE_ACCUMULATORS } {
+            product.accumulate::<S, MR, PANEL_VECTORS>(simd, &blocks, 0, 0);
+        } else {
+            // The vectors of the panel are multiplied one at a time. They alternate after every block if the
+            // weights come from memory (a single row block); otherwise each runs through all blocks.
+            let step = if product.is_single_row_block { 1 } else { blocks.len() };
+            for start in blocks.clone().step_by(step) {
+                for v in 0..product.vectors() {
+                    product.accumulate::<S, MR, 1>(simd, &(start..blocks.end.min(start + step)), v, 0);
                 }
             }
         }
-        if is_last {
-            for v in 0..vectors {
-                let sums = &product.sums[v][..MR];
-                product.matmul.apply_epilogue(simd, product.row, product.vector + v, sums);
-            }
-        }
+        product.finish(simd, MR);
     }
 }
 
-/// Returns the number of a block's accumulators that fit in registers.
-const fn max_accumulators<S: Simd, F: WeightFormat>() -> usize {
-    if S::WIDE { F::WIDE_ACCUMULATORS } else { REDUCED_MR }
+/// A [`PanelProduct`] of at most [`NARROW_ROW_BLOCK`] tokens, where there are sixteen registers.
+struct NarrowPanel<'a, F: WeightFormat>(PanelProduct<'a, F>, usize);
+
+impl<F: WeightFormat> Kernel for NarrowPanel<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        if const { S::WIDE } {
+            unreachable!("a row block for sixteen registers");
+        }
+        let NarrowPanel(mut product, n) = self;
+        if product.is_last() && !product.is_single_row_block {
+            product.prefetch_outputs(simd, n);
+        }
+        let blocks = product.blocks.clone();
+        match n {
+            1 => product.accumulate::<S, 1, PANEL_VECTORS>(simd, &blocks, 0, 0),
+            2 => product.accumulate::<S, 2, PANEL_VECTORS>(simd, &blocks, 0, 0),
+            _ => {
+                // The vectors of the panel are multiplied one at a time, by all tokens or by each half of
+                // them. They alternate after every block: a block's weights are in the L1 cache then.
+                let parts = [0, 1].map(|i| block_range(n, REDUCED_MR, i));
+                let parts = &parts[..n.div_ceil(REDUCED_MR)];
+                for block in blocks {
+                    for v in 0..product.vectors() {
+                        for &(first, n) in parts {
+                            let block = block..block + 1;
+                            with_reduced_mr!(n, MR => product.accumulate::<S, MR, 1>(simd, &block, v, first));
+                        }
+                    }
+                }
+            }
+        }
+        product.finish(simd, n);
+    }
 }
 
 impl<F: WeightFormat> PanelProduct<'_, F> {
+    /// The vectors of the column panel that have outputs; the last panel may have one only.
+    fn vectors(&self) -> usize {
+        PANEL_VECTORS.min(self.matmul.w.layout().vectors() - self.vector)
+    }
+
+    /// Whether the blocks are the last ones.
+    fn is_last(&self) -> bool {
+        self.blocks.end == self.matmul.w.layout().input_blocks()
+    }
+
+    /// After the last block, applies the epilogue to the sums of `n` tokens.
+    #[inline(always)]
+    fn finish<S: Simd>(&self, simd: S, n: usize) {
+        if self.is_last() {
+            for v in 0..self.vectors() {
+                self.matmul.apply_epilogue(simd, self.row, self.vector + v, &self.sums[v][..n]);
+            }
+        }
+    }
+
     /// Accumulates some blocks for the `NR_VECS` vectors from `v` and the `MR` tokens from `first`.
     #[inline(always)]
     fn accumulate<S: Simd, const MR: usize, const NR_VECS: usize>(
@@ -219,9 +260,6 @@ impl<F: WeightFormat> PanelProduct<'_, F> {
         v: usize,
         first: usize,
     ) {
-        if const { MR > max_accumulators::<S, F>() } {
-            unreachable!("{MR} tokens");
-        }
         let sums: &mut [[[f32; LANES]; mr(true)]; NR_VECS] =
             self.sums[v..v + NR_VECS].as_mut_array().expect("NR_VECS vectors");
         let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
@@ -245,8 +283,8 @@ impl<F: WeightFormat> PanelProduct<'_, F> {
 
     /// Prefetches the outputs: their rows are far apart, and stores wait for their cache lines.
     #[inline(always)]
-    fn prefetch_outputs<S: Simd, const MR: usize>(&self, simd: S) {
-        for m in 0..MR {
+    fn prefetch_outputs<S: Simd>(&self, simd: S, n: usize) {
+        for m in 0..n {
             // SAFETY: only this chunk of work writes these columns.
             let y = unsafe { self.matmul.y.row_slice(self.row + m, self.vector * LANES, 1) };
             for v in 0..PANEL_VECTORS {

@@ -33,8 +33,8 @@ pub use int4::Int4;
 pub use int8::Int8;
 pub use linear::{linear, reference};
 
+use super::gemm::blocking::mr;
 use super::isa::Isa;
-use super::microkernel::mr;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{F32Tiles, I32Tiles};
 use super::simd::{LANES, Simd};

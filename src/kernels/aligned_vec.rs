@@ -1,13 +1,11 @@
 //! Memory that starts at a cache line, so that no vector of sixteen elements straddles two lines.
 
+use super::gemm::prefetch::CACHE_LINE;
 use std::ops::{Deref, DerefMut};
-
-/// Bytes in a cache line.
-pub(super) const CACHE_LINE: usize = 64;
 
 /// A fixed-length vector aligned to a cache line.
 #[derive(Debug)]
-pub(super) struct AlignedVec<E> {
+pub struct AlignedVec<E> {
     data: Vec<E>,
     start: usize,
     len: usize,
@@ -16,7 +14,7 @@ pub(super) struct AlignedVec<E> {
 impl<E: bytemuck::Pod> AlignedVec<E> {
     /// Returns `len` zeros. An empty vector allocates nothing, since every thread owns a workspace that it
     /// may never use; the pages of a large one are zeroed by the system when they are first touched.
-    pub(super) fn zeroed(len: usize) -> Self {
+    pub fn zeroed(len: usize) -> Self {
         let padding = if len == 0 { 0 } else { CACHE_LINE / size_of::<E>() };
         let data: Vec<E> = bytemuck::zeroed_vec(len + padding);
         let start = data.as_ptr().align_offset(CACHE_LINE).min(data.len() - len);

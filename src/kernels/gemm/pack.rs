@@ -1,17 +1,21 @@
-//! Packs the left operand of a GEMM: the inputs of many tokens, interleaved within each row block.
+//! Packs both operands of a GEMM: the inputs of many tokens, interleaved within each row block, and the
+//! weights, as panels of sixteen columns, converted to f32.
 //!
 //! Every panel of the weights is multiplied with every input, so packing each input once pays off: the
 //! microkernel then addresses the inputs of all its tokens through one register.
 
-use crate::microkernel::{RowBlocks, assert_mr, with_mr};
+use super::blocking::{RowBlocks, assert_mr, with_mr};
+use crate::elements::{Element, load_partial};
 use crate::rows::Rows;
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{AlignedLanes, Kernel, LANES, Simd};
 use crate::thread_pool::{DisjointSlice, ThreadPool};
 use std::cell::RefCell;
 use std::ops::Range;
 
 /// Inputs of a row block that one chunk of work packs.
 const INPUTS_PER_CHUNK: usize = 256;
+/// Prefetch distance of panel packing, in rows of `W`.
+const PREFETCH_DISTANCE_ROWS: usize = 8;
 
 thread_local! {
     /// The calling thread's packing buffer, reused between calls.
@@ -91,6 +95,45 @@ impl<const MR: usize> Kernel for Interleave<'_, MR> {
             let columns = simd.transpose(rows);
             for k in 0..packed.len() {
                 simd.store_partial(columns[k], &mut packed[k]);
+            }
+        }
+    }
+}
+
+/// Packs a K-block of the columns `start..end` of `w` into panels, `[n, KC, 16]`; missing columns are zero.
+pub(super) struct PackPanels<'a, E> {
+    pub w: &'a [E],
+    pub columns: usize,
+    pub k_block: Range<usize>,
+    pub start: usize,
+    pub end: usize,
+    pub panels: &'a mut [AlignedLanes],
+}
+
+impl<E: Element> Kernel for PackPanels<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let depth = self.k_block.len();
+        let n = self.panels.len() / depth;
+        for (i, k) in self.k_block.enumerate() {
+            let row = &self.w[k * self.columns..][self.start..self.end];
+            let (vectors, tail) = row.as_chunks::<LANES>();
+            // The block's columns of a row are too few for the hardware prefetcher to detect a sequential
+            // read.
+            let prefetched = row.as_ptr().wrapping_add(PREFETCH_DISTANCE_ROWS * self.columns);
+            simd.prefetch(prefetched.wrapping_add(row.len() - 1));
+            for p in 0..n {
+                let lanes = match vectors.get(p) {
+                    Some(vector) => {
+                        simd.prefetch(prefetched.wrapping_add(p * LANES));
+                        E::load(simd, vector)
+                    }
+                    None if p == vectors.len() => load_partial(simd, tail),
+                    None => simd.splat(0.0),
+                };
+                simd.store(lanes, &mut self.panels[p * depth + i].0);
             }
         }
     }

@@ -5,34 +5,34 @@
 //! the cost is small because all tokens use every panel. While one K-block is multiplied, the weights of the
 //! next are prefetched, so that arithmetic and memory transfers overlap.
 //!
+//! In reading order: `microkernel.rs` computes one register tile, `blocking.rs` has all sizes of blocks,
+//! `pack.rs` brings both operands into the order in which the microkernel reads them, `prefetch.rs` fetches
+//! the weights that come next, and this file has the loops around them.
+//!
 //! The blocking follows Goto and van de Geijn (2008). The packed panels, and a K-block of the inputs of MC
 //! tokens, fit in the L2 cache together. For each block of MC tokens, the macro-kernel loops over pairs of
 //! panels, and for each pair over the block's register tiles. Between K-blocks, the accumulators are in
 //! memory.
 
-use super::k_blocks::k_blocks;
-use super::pack::PackedLhs;
-use super::{Element, Epilogue, LANES, Rows, RowsMut, Simd, ThreadPool, apply_epilogue};
-use crate::elements::load_partial;
-use crate::microkernel::{RowBlocks, StridedLhs, assert_mr, block_range, microkernel, mr, with_mr};
-use crate::rows::DisjointRows;
-use crate::simd::{AlignedLanes, Kernel};
+pub(super) mod blocking;
+pub(super) mod microkernel;
+mod pack;
+pub(super) mod prefetch;
+
+use super::elements::Element;
+use super::epilogue::{Epilogue, apply_epilogue};
+use super::rows::{DisjointRows, Rows, RowsMut};
+use super::simd::{AlignedLanes, Kernel, LANES, Simd};
+use super::thread_pool::ThreadPool;
+use blocking::{MAX_NR_VECS, MC, NC_PANELS, RowBlocks, assert_mr, block_range, k_blocks, mr, with_mr};
+use microkernel::{StridedLhs, microkernel};
+use pack::{PackPanels, PackedLhs};
+use prefetch::Prefetcher;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Panels per register tile where there are 32 registers; one elsewhere.
-const MAX_NR_VECS: usize = 2;
-/// NC, the maximum columns of a column block, in panels: an input, once in the L2 cache, is used for 128
-/// outputs.
-const NC_PANELS: usize = 8;
 /// The minimum of column blocks per thread, if there are enough panels, to balance the load of the threads.
 const BLOCKS_PER_THREAD: usize = 4;
-/// MC, the maximum tokens of a block: a multiple of 14 and of 6, the two values of MR.
-const MC: usize = 84;
-/// Bytes of a cache line.
-const CACHE_LINE: usize = 64;
-/// Prefetch distance of panel packing, in rows of `W`.
-const PREFETCH_DISTANCE_ROWS: usize = 8;
 /// Steps of k between prefetches of the next weights.
 const PREFETCH_INTERVAL: usize = 16;
 
@@ -49,7 +49,8 @@ thread_local! {
     static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
 
-pub(super) fn linear<E: Element>(
+/// Computes `y = epilogue(x · w + bias)` for many tokens.
+pub(super) fn gemm<E: Element>(
     pool: &ThreadPool,
     x: Rows,
     w: &[E],
@@ -107,90 +108,6 @@ impl Buffers {
         self.panels.resize(panels.max(self.panels.len()), AlignedLanes::ZERO);
         self.accumulators.resize(accumulators.max(self.accumulators.len()), AlignedLanes::ZERO);
         (&mut self.panels[..panels], &mut self.accumulators[..accumulators])
-    }
-}
-
-/// Prefetches the weights to be packed next, one cache line at a time and row by row: each row is on a page
-/// of its own, so going down the columns would cost a TLB miss per line.
-struct Prefetcher {
-    /// The first prefetched byte of the current row.
-    row: *const u8,
-    /// The next cache line of the current row.
-    line: usize,
-    /// Cache lines per row.
-    lines_per_row: usize,
-    /// Bytes between rows.
-    row_stride: usize,
-    /// Rows left, including the current one.
-    rows: usize,
-}
-
-impl Prefetcher {
-    /// Creates a prefetcher for a range of rows and columns of `w`, which has `width` columns.
-    fn new<E>(w: &[E], width: usize, rows: Range<usize>, columns: Range<usize>) -> Self {
-        // One more, as the columns may begin in the middle of a cache line.
-        let lines_per_row = (columns.len() * size_of::<E>()).div_ceil(CACHE_LINE) + 1;
-        let row = w.as_ptr().wrapping_add(rows.start * width + columns.start).cast();
-        let rows = if columns.is_empty() { 0 } else { rows.len() };
-        Self { row, line: 0, lines_per_row, row_stride: width * size_of::<E>(), rows }
-    }
-
-    /// The total number of cache lines to prefetch.
-    fn total_lines(&self) -> usize {
-        self.rows * self.lines_per_row
-    }
-
-    /// Prefetches the next cache line, if any is left.
-    #[inline(always)]
-    fn prefetch_line<S: Simd>(&mut self, simd: S) {
-        if self.rows == 0 {
-            return;
-        }
-        simd.prefetch(self.row.wrapping_add(self.line * CACHE_LINE));
-        self.line += 1;
-        if self.line == self.lines_per_row {
-            (self.row, self.line) = (self.row.wrapping_add(self.row_stride), 0);
-            self.rows -= 1;
-        }
-    }
-}
-
-/// Packs a K-block of the columns `start..end` of `w` into panels, `[n, KC, 16]`; missing columns are zero.
-struct PackPanels<'a, E> {
-    w: &'a [E],
-    columns: usize,
-    k_block: Range<usize>,
-    start: usize,
-    end: usize,
-    panels: &'a mut [AlignedLanes],
-}
-
-impl<E: Element> Kernel for PackPanels<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let depth = self.k_block.len();
-        let n = self.panels.len() / depth;
-        for (i, k) in self.k_block.enumerate() {
-            let row = &self.w[k * self.columns..][self.start..self.end];
-            let (vectors, tail) = row.as_chunks::<LANES>();
-            // The block's columns of a row are too few for the hardware prefetcher to detect a sequential
-            // read.
-            let prefetched = row.as_ptr().wrapping_add(PREFETCH_DISTANCE_ROWS * self.columns);
-            simd.prefetch(prefetched.wrapping_add(row.len() - 1));
-            for p in 0..n {
-                let lanes = match vectors.get(p) {
-                    Some(vector) => {
-                        simd.prefetch(prefetched.wrapping_add(p * LANES));
-                        E::load(simd, vector)
-                    }
-                    None if p == vectors.len() => load_partial(simd, tail),
-                    None => simd.splat(0.0),
-                };
-                simd.store(lanes, &mut self.panels[p * depth + i].0);
-            }
-        }
     }
 }
 
@@ -268,7 +185,7 @@ impl MacroKernel<'_> {
             let lhs = StridedLhs { ptr: x.as_ptr().cast(), row_stride: 1, k_stride: MR };
             let panels = panels.map(|panel| panel[k..][..x.len()].as_ptr().cast::<f32>());
             // SAFETY: `x` has the interleaved inputs of `MR` tokens, and each panel as many vectors.
-            unsafe { microkernel(simd, lhs, x.len(), panels, &mut acc) };
+            unsafe { microkernel(simd, lhs, x.len(), panels, &mut acc, |_| {}) };
         }
         // Stores the accumulators before the epilogue: in a loop with further work, the compiler would keep
         // them in memory from the start.
