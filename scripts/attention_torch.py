@@ -10,21 +10,23 @@ import sys
 import time
 
 import torch
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 MIN_SAMPLE_SECONDS = 5e-3  # minimum duration of one sample
 
 
-def measure(phase, seq, batch, heads, head_dim, layers, threads, repeat):
+def measure(queries, seq, batch, heads, head_dim, layers, threads, repeat):
     torch.set_num_threads(threads)
-    queries = seq if phase == "prefill" else 1
+    # The last queries of a sequence: a query attends to its own position and those before it.
+    mask = causal_lower_right(queries, seq) if 1 < queries < seq else None
     q = torch.randn(batch, heads, queries, head_dim)
     kv = [[torch.randn(batch, heads, seq, head_dim) for _ in range(2)] for _ in range(layers)]
 
     def sweep():
         start = time.perf_counter()
         for k, v in kv:
-            scaled_dot_product_attention(q, k, v, is_causal=phase == "prefill")
+            scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=queries == seq)
         return time.perf_counter() - start
 
     sweep()

@@ -33,14 +33,19 @@ fn bench_attention_json_reports_every_kernel_and_shape() {
     assert_eq!(limits.len(), 2);
     assert!(limits.iter().all(|limit| limit["bandwidth_gb_per_s"].as_f64().unwrap() > 0.1));
     let results = report["results"].as_array().unwrap();
-    assert_eq!(results.len(), KERNELS.len() * 2 * 2 * 2 * 2 * 2);
+    assert_eq!(results.len(), KERNELS.len() * 3 * 2 * 2 * 2 * 2);
     let key = |row: &Value| {
         ["kernel", "phase", "seq", "batch", "threads", "kv_precision"].map(|name| row[name].to_string())
     };
     assert_eq!(results.iter().map(key).collect::<HashSet<_>>().len(), results.len());
     for row in results {
+        let samples = row["samples_seconds"].as_array().unwrap();
+        let sample_seconds = samples.iter().map(|x| x.as_f64().unwrap());
+        assert!(samples.len() == 2 && sample_seconds.fold(f64::MAX, f64::min) == row["min_seconds"], "{row}");
         for name in [
             "median_seconds",
+            "p95_seconds",
+            "queries",
             "achieved_gflops",
             "fraction_of_peak",
             "achieved_gb_per_s",
@@ -68,15 +73,15 @@ fn bench_attention_writes_table_csv_and_svg() {
         ["bench", "attention", "--kernels", "flash,blocks", "--seq", "8,32", "--heads", "1", "--repeat", "1"];
     let csv = stdout(&[&common[..], &["--csv", "--svg", file.to_str().unwrap()]].concat());
     let lines: Vec<&str> = csv.lines().collect();
-    assert_eq!(lines.len(), 1 + 2 * 2 * 2);
+    assert_eq!(lines.len(), 1 + 2 * 3 * 2);
     assert!(
-        lines[0].starts_with("kernel,phase,seq,") && lines[1].starts_with("flash,prefill,8,1,1,64,f32,"),
+        lines[0].starts_with("kernel,phase,seq,") && lines[1].starts_with("flash,prefill,8,8,1,1,64,f32,"),
         "{csv}"
     );
     let commas = lines[0].matches(',').count();
     assert!(lines.iter().all(|line| line.matches(',').count() == commas), "{csv}");
     let svg = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(svg.matches("<circle").count(), 2 * 2 * 2);
+    assert_eq!(svg.matches("<circle").count(), 2 * 3 * 2);
     for word in
         ["prefill, 1 × 64", "decode, 1 × 64", ">flash</text>", ">blocks</text>", "prefers-color-scheme"]
     {
@@ -84,7 +89,7 @@ fn bench_attention_writes_table_csv_and_svg() {
     }
     let table = stdout(&common);
     assert!(
-        table.contains("max abs error") && table.lines().filter(|line| line.contains("flash")).count() == 4
+        table.contains("max abs error") && table.lines().filter(|line| line.contains("flash")).count() == 6
     );
 }
 
@@ -122,7 +127,11 @@ fn bench_roofline_times_sum_to_the_step() {
     }
     let svg = std::fs::read_to_string(&file).unwrap();
     assert!(
-        svg.contains("mlp.c_fc") && svg.contains("prefill of 100 tokens") && svg.contains("decode after 60")
+        svg.contains("mlp.c_fc")
+            && svg.matches("FLOP per byte").count() == 2
+            && svg.matches("<circle").count() >= 2 * 8
+            && svg.contains("prefill of 100 tokens")
+            && svg.contains("decode after 60")
     );
     let table = stdout(&common);
     assert!(table.contains("attn.c_attn") && table.contains("of the unprofiled step"), "{table}");

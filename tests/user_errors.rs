@@ -218,6 +218,7 @@ mod unix {
         }
     }
 
+    #[test_with::executable(setpriv)]
     #[test]
     fn unwritable_folder_is_named() {
         let folder = tempdir().unwrap();
@@ -239,29 +240,24 @@ mod unix {
                 "-o",
             ]);
             command.arg(&target);
-            match command.output() {
-                Ok(output) if !String::from_utf8_lossy(&output.stderr).contains("setpriv") => {}
-                _ => return eprintln!("skipped: root can write anywhere, and setpriv is not installed"),
-            }
         }
         let line = stderr_line(&mut command);
         assert!(line.contains("new: cannot create: Permission denied"), "{line}");
     }
 
     /// On a terminal of 40 columns (`script` of util-linux) no line is wider and nothing panics.
+    #[test_with::executable(script)]
     #[test]
     fn help_and_progress_fit_narrow_terminal() {
         let show = |args: &str| {
             let mut script = isolated(Command::new("script"));
             script.args(["-qec", &format!("stty cols 40 rows 20; '{PROGRAM}' {args}"), "/dev/null"]);
-            let output = script.env("NO_COLOR", "1").output().ok()?;
+            let output = script.env("NO_COLOR", "1").output().unwrap();
             let text = String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n");
             assert!(!text.contains("panicked"), "{text}");
-            Some((output.status.success(), text))
+            (output.status.success(), text)
         };
-        let Some((ok, help)) = show("generate --help") else {
-            return eprintln!("skipped: `script` of util-linux is not installed");
-        };
+        let (ok, help) = show("generate --help");
         assert!(ok);
         let options = help
             .lines()
@@ -272,7 +268,7 @@ mod unix {
 
         let folder = tempdir().unwrap();
         let target = folder.path().join("small");
-        let (ok, bars) = show(&format!("quantize fable -p int8 -o {}", target.display())).unwrap();
+        let (ok, bars) = show(&format!("quantize fable -p int8 -o {}", target.display()));
         assert!(ok, "{bars}");
         // The bar is redrawn in place: each state ends with a carriage return, and fits.
         let states = bars.split(['\r', '\n']).map(console_width);

@@ -1,6 +1,6 @@
 //! The attention benchmark: attention alone, on random queries, keys and values of any shape.
 //!
-//! In decode a model reads another KV cache in every layer, so the benchmark cycles through as many caches as
+//! In decode, as in chunked prefill, a model reads another KV cache in every layer, so the benchmark cycles through as many caches as
 //! GPT-2 has layers: a single one would stay in the processor's cache, which never happens in a model.
 
 use super::Summary;
@@ -11,7 +11,7 @@ use crate::kernels::rows::{Rows, RowsMut};
 use crate::kernels::thread_pool::ThreadPool;
 use std::time::Instant;
 
-/// Layers that decode cycles through, as long as their caches fit in [`MAX_KV_BYTES`].
+/// Layers that decode and chunked prefill cycle through, as long as their caches fit in [`MAX_KV_BYTES`].
 const DECODE_LAYERS: usize = 12;
 const MAX_KV_BYTES: usize = 1 << 30;
 /// The minimum time of a sample in seconds; short calls are repeated.
@@ -24,15 +24,21 @@ const CHECKED_QUERIES: usize = 24;
 pub enum AttentionPhase {
     /// All tokens of a sequence at once.
     Prefill,
+    /// The last tokens of a sequence, onto the KV cache of those before them.
+    ChunkedPrefill {
+        /// Tokens in the chunk, at least one.
+        chunk: usize,
+    },
     /// The last token of a sequence.
     Decode,
 }
 
 impl AttentionPhase {
-    /// Returns `prefill` or `decode`.
+    /// Returns `prefill`, `chunked-prefill` or `decode`.
     pub fn name(self) -> &'static str {
         match self {
             AttentionPhase::Prefill => "prefill",
+            AttentionPhase::ChunkedPrefill { .. } => "chunked-prefill",
             AttentionPhase::Decode => "decode",
         }
     }
@@ -41,7 +47,7 @@ impl AttentionPhase {
 /// The shape of an attention benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
-    /// Prefill or decode.
+    /// Prefill, chunked prefill or decode.
     pub phase: AttentionPhase,
     /// Tokens per sequence, at least one.
     pub seq: usize,
@@ -57,9 +63,10 @@ pub struct AttentionShape {
 
 impl AttentionShape {
     /// Returns the queries per sequence.
-    fn queries(&self) -> usize {
+    pub fn queries(&self) -> usize {
         match self.phase {
             AttentionPhase::Prefill => self.seq,
+            AttentionPhase::ChunkedPrefill { chunk } => chunk.min(self.seq),
             AttentionPhase::Decode => 1,
         }
     }
@@ -77,7 +84,9 @@ impl AttentionShape {
     pub fn layers(&self) -> usize {
         match self.phase {
             AttentionPhase::Prefill => 1,
-            AttentionPhase::Decode => (MAX_KV_BYTES / self.kv_bytes().max(1)).clamp(1, DECODE_LAYERS),
+            AttentionPhase::ChunkedPrefill { .. } | AttentionPhase::Decode => {
+                (MAX_KV_BYTES / self.kv_bytes().max(1)).clamp(1, DECODE_LAYERS)
+            }
         }
     }
 
@@ -98,7 +107,7 @@ impl AttentionShape {
 }
 
 /// The measurements of a kernel on a shape.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AttentionMeasurement {
     /// Seconds per call.
     pub seconds: Summary,
@@ -260,7 +269,8 @@ mod tests {
     #[test]
     fn every_kernel_is_measured_within_its_error_tolerance() {
         let pool = ThreadPool::new(2, Isa::available()[0]);
-        for phase in [AttentionPhase::Prefill, AttentionPhase::Decode] {
+        let chunked = AttentionPhase::ChunkedPrefill { chunk: 37 };
+        for phase in [AttentionPhase::Prefill, chunked, AttentionPhase::Decode] {
             for (kv_precision, tolerance) in
                 [(KvPrecision::F32, 1e-5), (KvPrecision::F16, 2e-3), (KvPrecision::Int8, 3e-2)]
             {
@@ -291,7 +301,10 @@ mod tests {
             prefill.bytes(Mask::SlidingWindow(10)),
             (2 * 300 * 60 * 2 * 4 + 2 * 2 * 300 * 60 * 4) as f64
         );
-        assert_eq!((prefill.layers(), decode.layers()), (1, 12));
+        let chunked = shape(AttentionPhase::ChunkedPrefill { chunk: 2 });
+        assert_eq!(chunked.flops(Mask::Causal), (4 * 2 * 60 * (299 + 300)) as f64);
+        assert_eq!(shape(AttentionPhase::ChunkedPrefill { chunk: 999 }).queries(), 300);
+        assert_eq!((prefill.layers(), chunked.layers(), decode.layers()), (1, 12, 12));
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Phase {
 }
 
 /// The speed of a phase.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Measurement {
     /// The phase measured.
     pub phase: Phase,

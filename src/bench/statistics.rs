@@ -1,8 +1,8 @@
 //! Summary statistics of repeated measurements.
 
-/// The median, interquartile range and outliers of a sample. Median and quartiles are robust: disturbances of
-/// a machine all go one way and would bias a mean.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A sample and its quantiles. Median and quartiles are robust: disturbances of a machine all go one way and
+/// would bias a mean.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     /// The median.
     pub median: f64,
@@ -10,6 +10,12 @@ pub struct Summary {
     pub iqr: f64,
     /// Measurements more than 1.5 · IQR outside the quartiles (Tukey 1977).
     pub outliers: usize,
+    /// The smallest measurement.
+    pub min: f64,
+    /// The 95th percentile.
+    pub p95: f64,
+    /// The measurements, in the order they were taken.
+    pub samples: Vec<f64>,
 }
 
 impl Summary {
@@ -24,7 +30,8 @@ impl Summary {
         let iqr = upper - lower;
         let fences = lower - 1.5 * iqr..=upper + 1.5 * iqr;
         let outliers = sorted.iter().filter(|x| !fences.contains(x)).count();
-        Self { median: quantile(&sorted, 0.5), iqr, outliers }
+        let (median, p95) = (quantile(&sorted, 0.5), quantile(&sorted, 0.95));
+        Self { median, iqr, outliers, min: sorted[0], p95, samples: measurements.to_vec() }
     }
 }
 
@@ -41,10 +48,12 @@ mod tests {
 
     #[test]
     fn quartiles_match_numpy() {
-        // numpy.percentile([1, 2, 4, 8, 16, 32], [25, 50, 75]) = 2.5, 6, 14
-        let summary = Summary::new(&[32.0, 1.0, 8.0, 2.0, 16.0, 4.0]);
-        assert_eq!(summary, Summary { median: 6.0, iqr: 11.5, outliers: 1 });
-        assert_eq!(Summary::new(&[3.0]), Summary { median: 3.0, iqr: 0.0, outliers: 0 });
+        // numpy.percentile([1, 2, 4, 8, 16, 32], [25, 50, 75, 95]) = 2.5, 6, 14, 28
+        let samples = vec![32.0, 1.0, 8.0, 2.0, 16.0, 4.0];
+        let summary = Summary::new(&samples);
+        assert_eq!(summary, Summary { median: 6.0, iqr: 11.5, outliers: 1, min: 1.0, p95: 28.0, samples });
+        let one = Summary { median: 3.0, iqr: 0.0, outliers: 0, min: 3.0, p95: 3.0, samples: vec![3.0] };
+        assert_eq!(Summary::new(&[3.0]), one);
     }
 
     #[test]

@@ -72,14 +72,13 @@ fn interrupt_keeps_text_generated_so_far() {
 }
 
 /// Uses `script` of util-linux for a terminal.
+#[cfg(target_os = "linux")]
+#[test_with::executable(script)]
 #[test]
 fn generate_without_prompt_on_terminal_shows_hint() {
     let mut script = Command::new("script");
     script.args(["-qec", &format!("'{BINARY}' generate"), "/dev/null"]).stdin(Stdio::null());
-    let output = match script.output() {
-        Ok(output) if cfg!(target_os = "linux") => output,
-        _ => return eprintln!("skipped: there is no `script` of util-linux on this machine"),
-    };
+    let output = script.output().unwrap();
     let shown = String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n");
     assert!(
         shown.contains("requires a prompt") && shown.contains("hornbook generate \"Once upon"),

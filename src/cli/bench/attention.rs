@@ -34,6 +34,7 @@ use torch::Torch;
   hornbook bench attention
   hornbook bench attention --kernels flash,textbook --seq 128,256,512,1024,2048 --svg attention.svg
   hornbook bench attention --phase decode --seq 1024,4096 --batch 1,8 --kv-precision f32,f16,int8
+  hornbook bench attention --phase chunked-prefill --chunk 128 --seq 512,1024
   hornbook bench attention --against torch --threads 1,2 --csv > attention.csv
 
 Environment:
@@ -44,7 +45,7 @@ pub struct Attention {
     kernels: Vec<&'static dyn AttentionKernel>,
 
     /// Sequence lengths in tokens
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "128,256,512,1024")]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "127,251,509,1021")]
     seq: Vec<NonZeroUsize>,
 
     /// Number of attention heads
@@ -56,8 +57,18 @@ pub struct Attention {
     head_dim: NonZeroUsize,
 
     /// Phases to measure
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum, default_value = "prefill,decode")]
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        value_enum,
+        default_value = "prefill,chunked-prefill,decode"
+    )]
     phase: Vec<Phase>,
+
+    /// Tokens per chunk of chunked prefill
+    #[arg(long, value_name = "N", default_value = "61")]
+    chunk: NonZeroUsize,
 
     /// Batch sizes in sequences
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
@@ -97,6 +108,8 @@ pub struct Attention {
 enum Phase {
     /// All tokens of a sequence at once
     Prefill,
+    /// The last tokens of a sequence, onto the KV cache of those before them
+    ChunkedPrefill,
     /// The last token of a sequence
     Decode,
 }
@@ -123,8 +136,7 @@ impl Attention {
         let max_threads = threads.iter().copied().max().unwrap_or(1).min(MAX_THREADS);
         for shape in &shapes {
             for kernel in &kernels {
-                let queries = if shape.phase == AttentionPhase::Prefill { shape.seq } else { 1 };
-                let scores = kernel.score_matrix_len(queries, shape.seq);
+                let scores = kernel.score_matrix_len(shape.queries(), shape.seq);
                 let blocks = max_threads.min(shape.batch.saturating_mul(shape.heads));
                 let found = format!("{} with --kernels {}", shape.seq, kernel.name());
                 memory::check("--seq", &found, &[scores, size_of::<f32>(), blocks])?;
@@ -190,6 +202,9 @@ impl Attention {
                         let shape = AttentionShape {
                             phase: match phase {
                                 Phase::Prefill => AttentionPhase::Prefill,
+                                Phase::ChunkedPrefill => {
+                                    AttentionPhase::ChunkedPrefill { chunk: self.chunk.get() }
+                                }
                                 Phase::Decode => AttentionPhase::Decode,
                             },
                             seq: seq.get(),

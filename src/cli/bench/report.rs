@@ -134,7 +134,7 @@ impl Report {
         let percentage = |fraction: Option<f64>| fraction.map_or_else(String::new, format_percent);
         let (mut outliers, mut disturbed) = (0, 0);
         for Row { precision, kv_precision, threads, measurement } in &self.results {
-            let speed = measurement.tokens_per_second;
+            let speed = &measurement.tokens_per_second;
             let (phase, tokens, sequences) = match measurement.phase {
                 Phase::Prefill { prompt } => ("prefill", prompt.to_string(), 1),
                 Phase::Decode { depth } => ("decode", format!("after {depth}"), 1),
@@ -220,11 +220,13 @@ mod tests {
             ThreadLimits { threads: 2, bandwidth: Some(31.25e9), peak: None },
             ThreadLimits { threads: 1, bandwidth: Some(2e10), peak: Some(1e11) },
         ];
-        let speed = Summary { median: 61.234, iqr: 0.5, outliers: 1 };
+        let samples = vec![60.789, 61.234];
+        let (min, p95) = (60.789, 61.234);
+        let speed = Summary { median: 61.234, iqr: 0.5, outliers: 1, min, p95, samples };
         for phase in [Phase::Prefill { prompt: 512 }, Phase::Batch { sequences: 8, depth: 32 }] {
             let measurement = Measurement {
                 phase,
-                tokens_per_second: speed,
+                tokens_per_second: speed.clone(),
                 fraction_of_bandwidth: Some(0.95678),
                 fraction_of_peak: None,
             };

@@ -1,5 +1,6 @@
 //! `hornbook bench roofline`: a per-operation profile of prefill and decode.
 
+mod plot;
 mod report;
 
 use super::check_repetitions;
@@ -70,7 +71,7 @@ pub struct Roofline {
     #[arg(long)]
     json: bool,
 
-    /// Also write a bar chart of the percentages
+    /// Also write a chart: bars of the times, and the roofline, intensity against speed
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }

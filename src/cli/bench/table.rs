@@ -19,13 +19,16 @@ pub fn align_columns<const N: usize>(cells: &[[String; N]], left: &[usize]) -> S
     cells.iter().map(line).collect()
 }
 
-/// Formats one line of comma-separated values.
+/// Formats one line of comma-separated values; an array is a field of values separated by spaces.
 pub fn csv_line(values: impl IntoIterator<Item = Value>) -> String {
-    let text = |value| match value {
-        Value::Null => String::new(),
-        Value::String(text) => text,
-        other => other.to_string(),
-    };
+    fn text(value: Value) -> String {
+        match value {
+            Value::Null => String::new(),
+            Value::String(text) => text,
+            Value::Array(values) => values.into_iter().map(text).collect::<Vec<_>>().join(" "),
+            other => other.to_string(),
+        }
+    }
     values.into_iter().map(text).collect::<Vec<_>>().join(",")
 }
 

@@ -196,6 +196,9 @@ pub trait Kernel {
 }
 
 #[cfg(test)]
+mod conformance;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::isa::Isa;

@@ -56,10 +56,11 @@ pub struct Row {
 }
 
 /// The field names of a row.
-const COLUMNS: [&str; 20] = [
+const COLUMNS: [&str; 24] = [
     "kernel",
     "phase",
     "seq",
+    "queries",
     "batch",
     "heads",
     "head_dim",
@@ -67,6 +68,8 @@ const COLUMNS: [&str; 20] = [
     "threads",
     "median_seconds",
     "iqr_seconds",
+    "min_seconds",
+    "p95_seconds",
     "outliers",
     "achieved_gflops",
     "fraction_of_peak",
@@ -77,6 +80,7 @@ const COLUMNS: [&str; 20] = [
     "max_absolute_error",
     "max_relative_error",
     "scaling_exponent",
+    "samples_seconds",
 ];
 
 impl Report {
@@ -138,6 +142,7 @@ impl Report {
             json!(row.kernel),
             json!(phase.name()),
             json!(seq),
+            json!(row.shape.queries()),
             json!(batch),
             json!(heads),
             json!(head_dim),
@@ -145,6 +150,8 @@ impl Report {
             json!(row.threads),
             json!(round_significant(row.seconds.median)),
             json!(round_significant(row.seconds.iqr)),
+            json!(round_significant(row.seconds.min)),
+            json!(round_significant(row.seconds.p95)),
             json!(row.seconds.outliers),
             json!(round_significant(row.gflops())),
             json!(round(row.fraction_of_peak(), 4)),
@@ -155,6 +162,7 @@ impl Report {
             json!(row.max_errors.map(|errors| round_significant(errors.0))),
             json!(row.max_errors.map(|errors| round_significant(errors.1))),
             json!(self.scaling_exponent(row).map(|exponent| round(exponent, 3))),
+            json!(row.seconds.samples.iter().map(|&x| round_significant(x)).collect::<Vec<_>>()),
         ];
         let mut columns = COLUMNS.into_iter();
         values.map(|value| (columns.next().unwrap_or_default().to_string(), value))

@@ -48,7 +48,7 @@ impl Torch {
     pub fn measure(&mut self, shape: AttentionShape, threads: usize, repeat: usize) -> Result<Summary> {
         let AttentionShape { phase, seq, batch, heads, head_dim, .. } = shape;
         let request = json!({
-            "phase": phase.name(), "seq": seq, "batch": batch, "heads": heads, "head_dim": head_dim,
+            "queries": shape.queries(), "seq": seq, "batch": batch, "heads": heads, "head_dim": head_dim,
             "layers": shape.layers(), "threads": threads, "repeat": repeat,
         });
         writeln!(self.requests, "{request}")

@@ -1,5 +1,6 @@
 //! Profiled steps as a table, JSON or a bar chart.
 
+use super::plot;
 use crate::Result;
 use crate::bench::{OperationTime, Roofline};
 use crate::cli::bench::chart::{escape, open_svg};
@@ -132,13 +133,15 @@ impl Report {
         text + disturbance_note(disturbed)
     }
 
-    /// Draws a bar per operation as long as its time, with a mark at its roofline.
+    /// Draws a bar per operation as long as its time, with a mark at its roofline, and below the operations
+    /// under the roofline.
     pub fn svg(&self) -> String {
         const ROW: usize = 22;
         const LEFT: usize = 110;
         const LENGTH: f64 = 420.0;
         let rows: usize = self.steps.iter().map(|step| step.operations.len()).sum();
-        let height = 64 + rows * ROW + self.steps.len() * 52 + 16;
+        let bars = 64 + rows * ROW + self.steps.len() * 52 + 16;
+        let height = bars + self.steps.len().div_ceil(2) * plot::SIZE.1;
         let mut svg = open_svg(760, height, "Time per operation");
         let _ = writeln!(svg, "<text x=\"16\" y=\"46\" class=\"note\">{}</text>", escape(&self.setup));
         let mut y = 60;
@@ -189,6 +192,10 @@ impl Report {
             y - 8,
             y + 2
         );
+        for (i, step) in self.steps.iter().enumerate() {
+            let title = format!("roofline of {}", phase(step));
+            plot::draw(&mut svg, step, &title, 8 + i % 2 * plot::SIZE.0, bars + i / 2 * plot::SIZE.1);
+        }
         svg + "</svg>\n"
     }
 }
