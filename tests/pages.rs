@@ -1,7 +1,6 @@
 //! The HTML pages of `inspect` and `heads`, in headless Chromium where it is installed.
 
 use std::fs::{read_to_string, write};
-use std::path::Path;
 use std::process::Command;
 
 /// Writes a page with `args --html`, in a folder of its own.
