@@ -72,8 +72,9 @@ impl Isa {
         })
     }
 
-    /// Returns the instruction set of computations without a thread pool: that of [`Isa::choose`], chosen once. Where `HORNBOOK_ISA` names none of this machine, the program has
-    /// ended with that error before; a library that ignored it gets the best one.
+    /// Returns the instruction set of computations without a thread pool: that of [`Isa::choose`], chosen
+    /// once. Where `HORNBOOK_ISA` names none of this machine, the program has ended with that error before; a
+    /// library that ignored it gets the best one.
     pub fn of_process() -> Isa {
         static CHOSEN: OnceLock<Isa> = OnceLock::new();
         *CHOSEN.get_or_init(|| Isa::choose().unwrap_or_else(|_| Isa::available()[0]))

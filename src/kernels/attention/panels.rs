@@ -1,5 +1,5 @@
-//! The layout of keys and values: panels of sixteen (see `gemm/microkernel.rs`), keys sixteen *positions* wide
-//! and values sixteen *dimensions* wide, so that scores and outputs use the same microkernel as GEMM:
+//! The layout of keys and values: panels of sixteen (see `gemm/microkernel.rs`), keys sixteen *positions*
+//! wide and values sixteen *dimensions* wide, so that scores and outputs use the same microkernel as GEMM:
 //!
 //! ```text
 //! keys   [capacity / 16, head_dim, 16]      sixteen scores at once, summed over head_dim

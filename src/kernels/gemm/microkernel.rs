@@ -10,8 +10,8 @@
 //!
 //! takes `MR · NR_VECS` multiply-adds per `MR + NR_VECS` loads, so a large enough tile is bound by
 //! arithmetic, not by loads. In the LM head, where the sums run along the rows of a table, a row is the panel
-//! `[k / 16, 16]`, and x contributes sixteen elements at a time. Each lane is one chain of fused multiply-adds
-//! in the order of k, whose bits do not depend on the tile shape.
+//! `[k / 16, 16]`, and x contributes sixteen elements at a time. Each lane is one chain of fused
+//! multiply-adds in the order of k, whose bits do not depend on the tile shape.
 
 use crate::elements::Element;
 use crate::simd::{LANES, Simd};
@@ -38,6 +38,8 @@ pub(crate) struct StridedLhs {
 }
 
 impl Lhs for StridedLhs {
+    /// # Safety
+    /// As for the trait.
     #[inline(always)]
     unsafe fn load<S: Simd>(self, simd: S, m: usize, k: usize) -> S::F32s {
         // SAFETY: the caller guarantees that this row and step exist.
@@ -51,6 +53,8 @@ impl Lhs for StridedLhs {
 pub(crate) struct VectorLhs<const MR: usize>(pub [*const f32; MR]);
 
 impl<const MR: usize> Lhs for VectorLhs<MR> {
+    /// # Safety
+    /// As for the trait.
     #[inline(always)]
     unsafe fn load<S: Simd>(self, simd: S, m: usize, k: usize) -> S::F32s {
         // SAFETY: the caller guarantees that this row and step exist.
