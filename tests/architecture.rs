@@ -339,6 +339,18 @@ fn panicking_print_macros_are_not_used() {
     assert!(uses.is_empty(), "use stderr_line! or write_line instead:\n{}", uses.join("\n"));
 }
 
+/// A module with files of its own is `x/mod.rs`, never `x.rs` beside `x/`.
+#[test]
+fn modules_have_one_style() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let both: Vec<_> = sources()
+        .iter()
+        .map(|source| source.path.with_extension(""))
+        .filter(|module| root.join(module).is_dir())
+        .collect();
+    assert!(both.is_empty(), "{both:?} have both a file and a folder");
+}
+
 #[test]
 fn source_files_are_short() {
     let too_long: Vec<String> = sources()

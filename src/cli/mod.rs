@@ -1,56 +1,18 @@
-//! The command line, one file per subcommand.
+//! The command line: its subcommands, the options they share, and what they write to.
 
 #[macro_use]
-mod stderr;
+mod output;
 
-mod attention_kernel;
-mod batch;
-mod bench;
-mod byte_size;
-mod chat;
-mod completions;
-mod config;
-mod engine_args;
-mod explain;
-mod generate;
-mod heads;
-mod health;
-mod inspect;
-mod interventions;
-mod keys;
-mod kv_precision;
-mod memory;
-mod model_args;
-mod models;
-mod perplexity;
-mod positions;
-mod precision;
-mod progress;
-mod prompt;
-mod pull;
-mod quantize;
-mod sampling;
-mod screen;
-mod serve;
-mod settings;
-mod stats;
-mod synonyms;
-mod tokens;
-mod usage_error;
-mod version;
-mod word_wrap;
+mod args;
+mod commands;
 
-use crate::checkpoint::Checkpoint;
 use crate::kernels::isa::Isa;
-use crate::kernels::thread_pool::ThreadPool;
-use crate::model::Precision;
-use crate::tokenizer::Tokenizer;
-use crate::{Error, Hornbook, Result};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use settings::Settings;
+use crate::{Error, Result};
+use args::settings::Settings;
+use args::usage_error;
+use clap::{CommandFactory, FromArgMatches, Parser};
+use commands::Command;
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write, stdout};
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 /// GPT-2 inference on the CPU, with a small model built in
@@ -76,38 +38,13 @@ pub struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    Generate(Box<generate::Generate>),
-    Chat(Box<chat::Chat>),
-    Explain(explain::Explain),
-    Heads(heads::Heads),
-    Positions(positions::PositionsArgs),
-    Tokens(tokens::Tokens),
-    Inspect(Box<inspect::Inspect>),
-    Perplexity(perplexity::Perplexity),
-    Bench(Box<bench::Bench>),
-    Quantize(quantize::Quantize),
-    Serve(Box<serve::Serve>),
-    Keys(keys::Keys),
-    Batch(batch::Batch),
-    Pull(pull::Pull),
-    Models(models::Models),
-    Show(models::Show),
-    Config(config::Config),
-    Health(health::Health),
-    Completions(completions::Completions),
-    #[command(name = "man")]
-    ManPages(completions::ManPages),
-}
-
 /// Parses a command line, with the settings as default values.
 ///
 /// # Errors
 /// Returns the exit code after printing a one-line error, the help or the version.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, ExitCode> {
     // clap wants a `&'static str`: leaked once.
-    let command = accept_negative_numbers(Cli::command().version(&*version::version().leak()));
+    let command = accept_negative_numbers(Cli::command().version(&*version().leak()));
     let settings = Settings::load();
     let command = match &settings {
         Ok(settings) => settings.apply(command),
@@ -118,8 +55,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Resu
     let cli = parsed.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     let cli = cli.map_err(|error| usage_error::report(&error, &arguments))?;
     match settings {
-        // Both serve to install the program, and work whatever the settings are.
-        Err(_) if matches!(cli.command, Command::Completions(_) | Command::ManPages(_)) => Ok(cli),
+        Err(_) if cli.command.is_for_installation() => Ok(cli),
         Err(error) => {
             report_error(&error);
             Err(ExitCode::FAILURE)
@@ -155,97 +91,18 @@ pub fn exit_code(error: &Error) -> ExitCode {
 /// # Errors
 /// Returns the subcommand's error, whose message is one line.
 pub fn run(cli: Cli) -> Result<ExitCode> {
-    match cli.command {
-        Command::Generate(generate) => generate.run(),
-        Command::Chat(chat) => chat.run(),
-        Command::Explain(explain) => explain.run(),
-        Command::Heads(heads) => heads.run(),
-        Command::Positions(positions) => positions.run(),
-        Command::Tokens(tokens) => tokens.run(),
-        Command::Inspect(inspect) => inspect.run(),
-        Command::Perplexity(perplexity) => perplexity.run(),
-        Command::Bench(bench) => bench.run(),
-        Command::Quantize(quantize) => quantize.run(),
-        Command::Serve(serve) => serve.run(),
-        Command::Keys(keys) => keys.run(),
-        Command::Pull(pull) => pull.run(),
-        Command::Models(models) => models.run(),
-        Command::Show(show) => show.run(),
-        Command::Config(config) => config.run(),
-        Command::Health(health) => health.run(),
-        Command::Completions(completions) => completions.run(),
-        Command::ManPages(pages) => pages.run(),
-        Command::Batch(batch) => batch.run(),
-    }
+    cli.command.run()
 }
-
-/// Upper bound of `--threads`; a larger number is a typing error.
-const MAX_THREADS: usize = 1024;
 
 /// The exit code of a program ended by Ctrl-C: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// A pool of `threads`, or of one per core, with the instruction set in use.
-fn thread_pool(threads: Option<NonZeroUsize>) -> Result<ThreadPool> {
-    let threads = threads.map_or(0, NonZeroUsize::get);
-    check_threads(threads)?;
-    Ok(ThreadPool::new(threads, Isa::choose()?))
-}
-
-fn check_threads(threads: usize) -> Result<()> {
-    match threads <= MAX_THREADS {
-        true => Ok(()),
-        false => Err(Error::Parameter {
-            name: "--threads".into(),
-            found: threads.to_string(),
-            expected: format!("at most {MAX_THREADS}"),
-        }),
-    }
-}
-
-/// Opens a model, and prints notes on files that disagree with each other.
-fn open_checkpoint(model: &str) -> Result<Checkpoint> {
-    let checkpoint = Checkpoint::open(model)?;
-    for note in &checkpoint.notes {
-        stderr_line!("hornbook: {note}");
-    }
-    Ok(checkpoint)
-}
-
-/// Opens a model to run it, and prints notes on its files.
-fn open_hornbook(model: &str, pool: ThreadPool, precision: Option<Precision>) -> Result<Hornbook> {
-    let hornbook = Hornbook::with_precision(open_checkpoint(model)?, pool, precision)?;
-    let special = hornbook.try_tokenizer().map(Tokenizer::special_tokens);
-    print_tokenizer_problems(special.map_or(&[], |special| &special.problems));
-    Ok(hornbook)
-}
-
-/// Prints notes on parts of the tokenizer's files that cannot be read and are not used.
-fn print_tokenizer_problems(problems: &[Error]) {
-    for problem in problems {
-        stderr_line!("hornbook: {problem}; not used");
-    }
-}
-
-/// The error of a failed write to standard output.
-fn write_error(source: std::io::Error) -> Error {
-    Error::Io { path: "standard output".into(), action: "write", source }
-}
-
-/// Prints a line to standard output. A closed pipe, as of `| head`, is no error.
-fn write_line(line: &str) -> Result<()> {
-    match writeln!(stdout().lock(), "{line}") {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(write_error),
-    }
-}
-
-/// Prints a JSON value to standard output.
-fn write_json(value: &serde_json::Value) -> Result<()> {
-    write_line(&format!("{value:#}"))
-}
-
-/// Whether a write failed because the reader closed the pipe.
-fn is_closed_pipe(error: &Error) -> bool {
-    matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
+/// `0.1.0 (9fefcf3a1b2c, avx2)`: the version, the commit if known, and the instruction set in use.
+fn version() -> String {
+    let isa = Isa::choose().map_or("no instruction set", Isa::name);
+    let commit = match env!("HORNBOOK_COMMIT") {
+        "" => String::new(),
+        commit => format!("{commit}, "),
+    };
+    format!("{} ({commit}{isa})", env!("CARGO_PKG_VERSION"))
 }

@@ -1,0 +1,13 @@
+//! Options that several subcommands share, and the settings that are their defaults.
+
+pub mod engine;
+pub mod interventions;
+pub mod memory;
+pub mod model;
+pub mod open;
+pub mod prompt;
+pub mod sampling;
+pub mod settings;
+pub mod synonyms;
+pub mod usage_error;
+pub mod values;

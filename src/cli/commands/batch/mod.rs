@@ -1,0 +1,106 @@
+//! `hornbook batch`: a file of requests in, a file of responses out.
+
+mod fingerprint;
+mod input;
+mod output;
+
+use crate::cli::INTERRUPTED;
+use crate::cli::args::engine::EngineArgs;
+use crate::cli::output::progress;
+use crate::cli::output::stdout::is_closed_pipe;
+use crate::server::HttpLimits;
+use crate::server::ServerOptions;
+use crate::server::in_process::InProcessServer;
+use crate::{Error, Result};
+use clap::Args;
+use input::BatchRequest;
+use output::Output;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Process a file of requests in the format of OpenAI's Batch API
+///
+/// Each line of the input is a request to /v1/completions, /v1/chat/completions or /v1/embeddings, with a
+/// custom_id that is repeated in its response. Requests are batched, and each response is appended to the
+/// output as soon as it is complete, in any order. To resume an interrupted run, repeat the command: requests
+/// that already have a response are skipped, and an incomplete last line is redone. If a request, the model
+/// or its precision has changed since, the output is refused. The output is synchronized with the disk every
+/// second.
+///
+/// Every line of the input is validated before anything runs. A request that fails, for example because its
+/// prompt is too long, gets an error as its response; the number of failures is reported at the end, and the
+/// exit code is 1.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  cat > in.jsonl <<'END'
+  {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/completions\", \"body\": {\"prompt\": \"Once\"}}
+  END
+  hornbook batch in.jsonl -o out.jsonl
+  hornbook batch in.jsonl -o gpt2.jsonl --model gpt2 --max-concurrency 32
+  hornbook batch - < in.jsonl | jq -r .response.body.choices[0].text
+
+The response to a line, in out.jsonl:
+  {\"id\": \"batch_req_...\", \"custom_id\": \"a\", \"error\": null,
+   \"response\": {\"status_code\": 200, \"request_id\": \"...\", \"body\": {...}}}")]
+pub struct Batch {
+    /// Input file, one request per line; - for standard input
+    input: PathBuf,
+
+    /// Output file; - for standard output, which cannot be resumed
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+
+    #[command(flatten)]
+    engines: EngineArgs,
+}
+
+impl Batch {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let requests = input::read(&self.input)?;
+        let (mut output, mut progress) = Output::open(&self.output, &self.input, &requests)?;
+        let remaining: Vec<&BatchRequest> =
+            requests.iter().filter(|request| !progress.is_done(&request.custom_id)).collect();
+        if remaining.len() < requests.len() || progress.damage.is_some() {
+            let damage = progress.damage.as_ref().map_or_else(String::new, |damage| format!("; {damage}"));
+            stderr_line!(
+                "hornbook: {} of {} requests done, {} remaining{damage}",
+                requests.len() - remaining.len(),
+                requests.len(),
+                remaining.len()
+            );
+        }
+        // No limits on queue and body: there are no other clients, and a line may be as long as the file.
+        let options = ServerOptions {
+            http: HttpLimits { max_body_bytes: usize::MAX, ..HttpLimits::default() },
+            ..self.engines.options(usize::MAX)
+        };
+        let models = match self.engines.open() {
+            Err(_) if remaining.is_empty() => None, // nothing is left to compute or to compare with
+            models => Some(models?),
+        };
+        if let Some(models) = models {
+            let settings = fingerprint::of_settings(&models, &options)?;
+            output.start(&progress, &settings)?;
+            // The next run removes a line that is incomplete at the interruption.
+            let _ = ctrlc::set_handler(|| std::process::exit(INTERRUPTED.into()));
+            let server = InProcessServer::start(models, options)?;
+            let bar = progress::bar(remaining.len());
+            let posts = remaining.iter().map(|request| (request.url.clone(), request.body.clone()));
+            let result = server.post_all(posts, self.engines.max_concurrency, |i, response| {
+                bar.suspend(|| output.append(&settings, remaining[i], &response))?;
+                progress.record(&remaining[i].custom_id, response.status, &response.body);
+                bar.inc(1);
+                Ok(())
+            });
+            bar.finish_and_clear();
+            match result {
+                Err(error) if is_closed_pipe(&error) => return Ok(ExitCode::SUCCESS), // as with `| head`
+                result => result.and_then(|()| output.sync())?,
+            }
+        }
+        match progress.failure_summary() {
+            None => Ok(ExitCode::SUCCESS),
+            Some(summary) => Err(Error::Message(format!("{}: {summary}", output.name()))),
+        }
+    }
+}
