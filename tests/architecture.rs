@@ -1,7 +1,7 @@
 //! Architecture rules: dependencies between modules are acyclic, `unsafe` is confined and explained, and
 //! files are short.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{read_dir, read_to_string};
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ const LOWER_MODULES: [(&str, &[&str]); 10] = [
     ("chat", &["error", "text_file", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
 ];
 const ENGINE: &str = "engine";
-const TOP_MODULES: [&str; 5] = ["server", "lens", "bench", "train", "hub"];
+const TOP_MODULES: [&str; 4] = ["server", "lens", "bench", "hub"];
 const CLI: &str = "cli";
 
 const MAX_FILE_LINES: usize = 450;
@@ -257,6 +257,67 @@ fn only_simd_backends_depend_on_cpu_features() {
         }
     }
     assert!(found_in_backends > 3);
+}
+
+/// The files that form a circle with `start`: it uses them and they use it, directly or through others.
+fn circle(start: &[String], uses: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Vec<Vec<String>> {
+    let reachable = |from: &[String]| {
+        let (mut seen, mut stack) = (BTreeSet::new(), vec![from.to_vec()]);
+        while let Some(file) = stack.pop() {
+            for next in uses.get(&file).into_iter().flatten() {
+                if seen.insert(next.clone()) {
+                    stack.push(next.clone());
+                }
+            }
+        }
+        seen
+    };
+    reachable(start).into_iter().filter(|file| file != start && reachable(file).contains(start)).collect()
+}
+
+/// Files do not use one another in circles. A folder's `mod.rs` and the files in it may use each other.
+#[test]
+fn files_do_not_form_circles() {
+    let sources = sources();
+    let modules: BTreeSet<Vec<String>> = sources.iter().map(Source::module).collect();
+    let mut uses: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
+    for source in &sources {
+        let module = source.module();
+        for path in paths(&source.code(), &module) {
+            // The file that defines the item: the longest prefix that is a module.
+            let defined_in = (1..=path.len()).rev().map(|n| &path[..n]).find(|part| modules.contains(*part));
+            let Some(file) = defined_in else { continue };
+            if !module.starts_with(file) && !file.starts_with(&module) {
+                uses.entry(module.clone()).or_default().insert(file.to_vec());
+            }
+        }
+    }
+    assert!(uses.values().map(BTreeSet::len).sum::<usize>() > 300, "the paths of `use` are not found");
+    let mut circles: Vec<String> = vec![];
+    for file in uses.keys() {
+        let others = circle(file, &uses);
+        if !others.is_empty() {
+            let others: Vec<String> = others.iter().map(|other| other.join("/")).collect();
+            circles.push(format!("{}: {}", file.join("/"), others.join(", ")));
+        }
+    }
+    assert!(circles.is_empty(), "files that use one another in a circle:\n{}", circles.join("\n"));
+}
+
+/// Every module that the rules name exists.
+#[test]
+fn rules_name_modules_that_exist() {
+    let sources = sources();
+    let exists = |name: &&str| sources.iter().any(|source| source.module()[0] == **name);
+    let lower =
+        LOWER_MODULES.iter().flat_map(|(name, others)| [*name].into_iter().chain(others.iter().copied()));
+    let unknown: Vec<&str> = lower
+        .chain(TOP_MODULES)
+        .chain(UNSAFE_MODULES)
+        .chain([ENGINE, CLI])
+        .filter(|name| !exists(name))
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The attention benchmark: attention alone, on random queries, keys and values of any shape.
 //!
-//! In decode, as in chunked prefill, a model reads another KV cache in every layer, so the benchmark cycles through as many caches as
-//! GPT-2 has layers: a single one would stay in the processor's cache, which never happens in a model.
+//! In decode, as in chunked prefill, a model reads another KV cache in every layer, so the benchmark cycles
+//! through as many caches as GPT-2 has layers: a single one would stay in the processor's cache, which never
+//! happens in a model.
 
 use super::Summary;
 use crate::kernels::attention::{

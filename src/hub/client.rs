@@ -7,7 +7,7 @@ use ureq::http::{Response, Uri, header};
 use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, RequestBuilder};
 
-use super::download::DownloadError;
+use super::errors::DownloadError;
 use super::is_file_name;
 
 /// The maximum number of relative redirects between a file's address and its metadata.

@@ -14,6 +14,7 @@ use ureq::Body;
 use ureq::http::{Response, header};
 
 use super::client::{Client, FileMetadata};
+use super::errors::DownloadError;
 use super::model_info::RemoteFile;
 
 /// The maximum number of downloads of a file that fails verification and was resumed from a partial file.
@@ -31,21 +32,6 @@ pub(super) struct Downloader {
     pub(super) commit: String,
     /// The repository's folder in the cache.
     pub(super) folder: PathBuf,
-}
-
-/// An error of a download.
-#[derive(Debug)]
-pub(super) enum DownloadError {
-    /// A request failed, or a response broke off.
-    Request(ureq::Error),
-    /// The file's headers are malformed, or differ from the file list.
-    MetadataMismatch(String),
-    /// The cache cannot be read, written or cleaned up.
-    Disk(std::io::Error),
-    /// Another process is downloading the file.
-    Locked,
-    /// The downloaded file differs from the announced size or hash.
-    Corrupt { found: String, expected: String },
 }
 
 /// The data received by one request or several.

@@ -5,9 +5,23 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::DEFAULT_REVISION;
-use super::download::DownloadError;
 use crate::checkpoint;
 use crate::error::Error;
+
+/// An error of a download.
+#[derive(Debug)]
+pub(super) enum DownloadError {
+    /// A request failed, or a response broke off.
+    Request(ureq::Error),
+    /// The file's headers are malformed, or differ from the file list.
+    MetadataMismatch(String),
+    /// The cache cannot be read, written or cleaned up.
+    Disk(std::io::Error),
+    /// Another process is downloading the file.
+    Locked,
+    /// The downloaded file differs from the announced size or hash.
+    Corrupt { found: String, expected: String },
+}
 
 /// The request that error messages refer to.
 #[derive(Debug)]

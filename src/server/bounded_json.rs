@@ -1,15 +1,12 @@
 //! Untrusted JSON objects, built within a limit: a body of a few megabytes could otherwise become hundreds
 //! of megabytes in memory.
 
-use super::openapi::ApiDescription;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::LazyLock;
-use utoipa::OpenApi;
 
 /// Maximum number of values in a body. A body of the default maximum size holds fewer token ids.
 const MAX_VALUES: usize = 1 << 21;
@@ -26,42 +23,24 @@ const SHALLOW_DEPTH: usize = 2;
 /// Maximum number of items per list or object of such a field.
 const SHALLOW_ITEMS: usize = 16;
 
-/// The names of all fields in the OpenAPI description.
-static FIELDS: LazyLock<HashSet<String>> = LazyLock::new(|| {
-    let mut names = HashSet::new();
-    collect_properties(&serde_json::to_value(ApiDescription::openapi()).unwrap_or_default(), &mut names);
-    names
-});
-
-fn collect_properties(value: &Value, names: &mut HashSet<String>) {
-    match value {
-        Value::Array(items) => items.iter().for_each(|item| collect_properties(item, names)),
-        Value::Object(fields) => {
-            if let Some(Value::Object(properties)) = fields.get("properties") {
-                names.extend(properties.keys().cloned());
-            }
-            fields.values().for_each(|field| collect_properties(field, names));
-        }
-        _ => {}
-    }
-}
-
-/// Parses a JSON object. A field that no request has is ignored later, and only its outermost values are
+/// Parses a JSON object. A field that is not `known` is ignored later, and only its outermost values are
 /// built.
 ///
 /// # Errors
 /// A syntax error, a value that is not an object, or more values than the limit.
-pub fn parse_object(bytes: &[u8]) -> serde_json::Result<Value> {
+pub fn parse_object(bytes: &[u8], known: &HashSet<String>) -> serde_json::Result<Value> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = deserializer.deserialize_map(Body)?;
+    let value = deserializer.deserialize_map(Body { known })?;
     deserializer.end()?;
     Ok(value)
 }
 
 /// Visitor of the body's object.
-struct Body;
+struct Body<'a> {
+    known: &'a HashSet<String>,
+}
 
-impl<'de> Visitor<'de> for Body {
+impl<'de> Visitor<'de> for Body<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -71,7 +50,7 @@ impl<'de> Visitor<'de> for Body {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let (mut fields, budget) = (Map::new(), Cell::new(MAX_VALUES));
         while let Some(name) = map.next_key::<String>()? {
-            let (depth, items) = match FIELDS.contains(&name) {
+            let (depth, items) = match self.known.contains(&name) {
                 true => (usize::MAX, usize::MAX),
                 false => (SHALLOW_DEPTH, SHALLOW_ITEMS),
             };
@@ -102,8 +81,8 @@ impl BoundedValue<'_> {
         let left = self.budget.get().checked_sub(cost);
         self.budget.set(left.ok_or_else(|| {
             E::custom(format!(
-                "found more than {MAX_VALUES} values, where an object counts for {OBJECT_COST} and a string for \
-                 {STRING_COST}"
+                "found more than {MAX_VALUES} values, where an object counts for {OBJECT_COST} and a \
+                 string for {STRING_COST}"
             ))
         })?);
         Ok(())
@@ -191,7 +170,8 @@ mod tests {
     use serde_json::json;
 
     fn parse(text: &str) -> Result<Value, String> {
-        parse_object(text.as_bytes()).map_err(|error| error.to_string())
+        parse_object(text.as_bytes(), &crate::server::openapi::field_names())
+            .map_err(|error| error.to_string())
     }
 
     #[test]

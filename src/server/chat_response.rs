@@ -1,8 +1,9 @@
 //! Chat completion responses: messages or deltas, with logprobs in the chat API's own shape.
 
 use super::choice_buffer::{ChoiceBuffer, ChoiceDelta};
+use super::json::to_json;
 use super::models::ServedModel;
-use super::response::{CompletionResponse, ResponseBuilder, to_json};
+use super::response::{CompletionResponse, ResponseBuilder};
 use crate::Token;
 use crate::engine::Event;
 use crate::generate::FinishReason;

@@ -1,9 +1,10 @@
 //! Completion responses: one object, or chunks of the same shape.
 
 use super::choice_buffer::ChoiceBuffer;
+use super::json::to_json;
 use super::models::ServedModel;
 use super::prompts::Prompt;
-use super::response::{CompletionResponse, ResponseBuilder, to_json};
+use super::response::{CompletionResponse, ResponseBuilder};
 use crate::engine::{Event, ScoredToken};
 use crate::generate::completion::{Choice, Logprobs, TextOffsets, Usage};
 use std::sync::Arc;

@@ -2,11 +2,12 @@
 
 use super::AppState;
 use super::error::ApiError;
+use super::json::to_json;
 use super::json::{Json, RequestBody};
 use super::models::PathName;
 use super::prompts::{Prompt, Prompts};
 use super::request_context::RequestContext;
-use super::response::{respond_json, to_json};
+use super::response::respond_json;
 use super::submission::Submission;
 use crate::engine::{Event, Request, RequestKind};
 use axum::Extension;

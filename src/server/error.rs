@@ -1,7 +1,6 @@
 //! Rejections: OpenAI's error object, with the status and headers that its client libraries act on.
 
-use super::json::shorten;
-use super::rate_limit::format_duration;
+use super::text::{format_duration, shorten};
 use crate::Error;
 use crate::engine::SubmitError;
 use axum::http::{HeaderValue, StatusCode, header};

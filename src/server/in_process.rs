@@ -1,6 +1,7 @@
 //! In-process server: the same routes without a network, for batch requests.
 
-use super::routes::{normalize_path, router};
+use super::path::normalize_path;
+use super::routes::router;
 use super::{LoadedOptions, Phase, ServerOptions};
 use crate::{Error, Hornbook, Result};
 use axum::Router;

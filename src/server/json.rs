@@ -1,18 +1,22 @@
-//! JSON extractor: any Content-Type, one JSON object, and rejections that name the field.
+//! JSON in and out. The extractor takes any Content-Type and one JSON object, and its rejections name the
+//! field.
 
 use super::AppState;
 use super::bounded_json::parse_object;
 use super::connection_table::Connection;
 use super::error::ApiError;
 use super::request_context::RequestContext;
+use super::text::shorten;
 use super::unsupported;
 use axum::body::{HttpBody, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
-use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Above this, not every integer is an f64.
@@ -84,14 +88,6 @@ fn describe(found: Option<&Value>, message: &str) -> String {
     }
 }
 
-/// Returns the first characters of a text, with an ellipsis in place of the rest.
-pub fn shorten(text: &str, max_chars: usize) -> Cow<'_, str> {
-    match text.char_indices().nth(max_chars) {
-        Some((end, _)) => format!("{}…", &text[..end]).into(),
-        None => text.into(),
-    }
-}
-
 /// Makes integers of the numbers that are whole, such as 2.0, so that they are valid where one is expected.
 fn make_whole_numbers_integers(value: &mut Value) {
     match value {
@@ -106,11 +102,11 @@ fn make_whole_numbers_integers(value: &mut Value) {
     }
 }
 
-/// Parses a request body.
+/// Parses a request body; `known` are the names of all fields of the API.
 ///
 /// # Errors
 /// 400 for anything but one JSON object with valid and supported fields.
-pub fn parse<T: RequestBody>(bytes: &[u8]) -> Result<T, ApiError> {
+pub fn parse<T: RequestBody>(bytes: &[u8], known: &HashSet<String>) -> Result<T, ApiError> {
     // A byte order mark is a signature and no part of the text (RFC 8259, section 8.1).
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
@@ -119,7 +115,7 @@ pub fn parse<T: RequestBody>(bytes: &[u8]) -> Result<T, ApiError> {
     if bytes.trim_ascii().is_empty() {
         return Err(ApiError::invalid("the body is empty, expected a JSON object"));
     }
-    let mut value = parse_object(bytes).map_err(|error| match error.is_data() {
+    let mut value = parse_object(bytes, known).map_err(|error| match error.is_data() {
         true if !bytes.trim_ascii_start().starts_with(b"{") => {
             ApiError::invalid("the body is not a JSON object")
         }
@@ -190,7 +186,8 @@ impl<T: RequestBody + Send + 'static> FromRequest<Arc<AppState>> for Json<T> {
         if let Some(context) = &context {
             context.keep_body_memory(memory);
         }
-        app.memory.run_on_body(bytes.len(), move || parse(&bytes)).await.map(Json)
+        let known = Arc::clone(&app.field_names);
+        app.memory.run_on_body(bytes.len(), move || parse(&bytes, &known)).await.map(Json)
     }
 }
 
@@ -204,6 +201,21 @@ fn is_length_limit_error(error: &axum::Error) -> bool {
         source = error.source();
     }
     false
+}
+
+/// Serializes a response object. The types sent here cannot fail to serialize.
+pub fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| ApiError::internal(error.to_string()).json())
+}
+
+/// Returns a response with a JSON body.
+pub fn json_response(body: String) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], body)
+}
+
+/// Returns a response with a JSON value as its body.
+pub fn json_object(value: &Value) -> Response {
+    json_response(value.to_string()).into_response()
 }
 
 #[cfg(test)]
@@ -227,6 +239,10 @@ mod tests {
     }
 
     impl RequestBody for TestRequest {}
+
+    fn parse<T: RequestBody>(bytes: &[u8]) -> Result<T, ApiError> {
+        super::parse(bytes, &["n", "names"].map(String::from).into())
+    }
 
     fn message(body: &str) -> String {
         let error = parse::<TestRequest>(body.as_bytes()).unwrap_err();

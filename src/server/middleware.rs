@@ -3,9 +3,9 @@
 use super::AppState;
 use super::connection_table::Connection;
 use super::error::{ApiError, RefusedTokens};
-use super::rate_limit::format_duration;
+use super::path::written_path;
 use super::request_context::RequestContext;
-use super::routes::written_path;
+use super::text::format_duration;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;

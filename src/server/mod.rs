@@ -22,6 +22,7 @@ mod connection_table;
 mod connections;
 pub mod embeddings;
 pub mod error;
+pub mod health;
 mod http_stream;
 pub mod in_process;
 pub mod json;
@@ -33,6 +34,7 @@ pub mod middleware;
 pub mod models;
 mod openapi;
 pub mod parameters;
+pub mod path;
 pub mod prompts;
 mod ranges;
 pub mod rate_limit;
@@ -40,6 +42,7 @@ pub mod request_context;
 pub mod response;
 pub mod routes;
 pub mod submission;
+mod text;
 pub mod tokenize;
 mod unsupported;
 
@@ -54,6 +57,7 @@ use metrics::Metrics;
 use models::ModelRegistry;
 use rate_limit::RateLimiter;
 use request_context::RequestContext;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -151,6 +155,8 @@ pub struct AppState {
     metrics: Arc<Metrics>,
     cors_origins: Vec<String>,
     log_prompts: bool,
+    /// The names of all fields of the API.
+    field_names: Arc<HashSet<String>>,
     max_concurrency: usize,
     http: HttpLimits,
     memory: RequestMemory,
@@ -211,6 +217,7 @@ impl LoadedOptions {
             metrics: Arc::default(),
             cors_origins: options.cors_origins,
             log_prompts: options.log_prompts,
+            field_names: Arc::new(openapi::field_names()),
             max_concurrency: options.engine.max_concurrency,
             http: options.http,
             memory: RequestMemory::new(options.http.max_body_bytes),

@@ -2,9 +2,9 @@
 
 use super::AppState;
 use super::error::{ApiError, ErrorBody};
+use super::json::{json_response, to_json};
 use super::keys::Key;
 use super::request_context::RequestContext;
-use super::response::{json_response, to_json};
 use crate::chat::ChatTemplate;
 use crate::checkpoint::Config;
 use crate::engine::Engine;

@@ -3,11 +3,16 @@
 
 use super::chat_response::{ChatChoice, ChunkChoice};
 use super::error::ErrorBody;
+use super::json::json_object;
 use super::response::CompletionResponse;
-use super::{chat, completions, embeddings, metrics, models, routes, tokenize};
+use super::{AppState, chat, completions, embeddings, health, metrics, models, tokenize};
 use crate::checkpoint::Config;
 use crate::generate::completion::Choice;
+use axum::extract::State;
+use axum::response::Response;
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+use std::sync::Arc;
 use utoipa::OpenApi;
 
 #[derive(OpenApi)]
@@ -28,12 +33,20 @@ use utoipa::OpenApi;
         tokenize::tokenize,
         tokenize::detokenize,
         metrics::export,
-        routes::health,
-        routes::openapi
+        health::health,
+        document
     ),
     components(schemas(ErrorBody, ChatChoice, Choice, ChunkChoice, CompletionResponse<ChunkChoice>))
 )]
-pub(super) struct ApiDescription;
+struct ApiDescription;
+
+/// Retrieve this description of the API.
+#[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "server", responses(
+    (status = 200, body = serde_json::Value, description = "The description, in OpenAPI 3.1")))]
+pub async fn document(State(app): State<Arc<AppState>>) -> Response {
+    let configs = app.models.served().iter().map(|served| served.config());
+    json_object(&description(configs))
+}
 
 /// Constraints of schemas, by their path below `/components/schemas/`, which are merged into them.
 const CONSTRAINTS: &[(&str, &str)] = &[
@@ -258,6 +271,26 @@ fn add_deletion_and_engines(description: &mut Value) {
     paths["/v1/models/{model}"]["delete"] = json!({"tags": ["models"], "operationId": "deleteModel",
         "summary": "Not supported: models cannot be deleted.", "parameters": parameter("model"),
         "responses": {"404": error_response("Models cannot be deleted")}});
+}
+
+/// Returns the names of all fields, of requests and others.
+pub(super) fn field_names() -> HashSet<String> {
+    let mut names = HashSet::new();
+    collect_properties(&serde_json::to_value(ApiDescription::openapi()).unwrap_or_default(), &mut names);
+    names
+}
+
+fn collect_properties(value: &Value, names: &mut HashSet<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect_properties(item, names)),
+        Value::Object(fields) => {
+            if let Some(Value::Object(properties)) = fields.get("properties") {
+                names.extend(properties.keys().cloned());
+            }
+            fields.values().for_each(|field| collect_properties(field, names));
+        }
+        _ => {}
+    }
 }
 
 #[cfg(test)]

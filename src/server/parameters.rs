@@ -425,7 +425,8 @@ mod tests {
         let body = json!({"stop_token_ids": [4.0, 2], "ignore_eos": true, "allowed_token_ids": [1],
             "min_tokens": 3, "max_tokens": 3, "min_p": 0.25, "typical_p": 0.5, "repetition_penalty": 2,
             "logit_bias": {"1": 2}, "bad_words": []});
-        let parsed = super::super::json::parse::<TestRequest>(body.to_string().as_bytes()).unwrap();
+        let known = body.as_object().unwrap().keys().cloned().collect();
+        let parsed = super::super::json::parse::<TestRequest>(body.to_string().as_bytes(), &known).unwrap();
         let sampling = options(&parsed.parameters, 3).unwrap().sampling;
         assert_eq!((&sampling.stop_ids[..], &sampling.allowed_ids[..]), (&[4, 2][..], &[1][..]));
         assert_eq!(sampling.logit_bias, [(1, 2.0), (50, f32::NEG_INFINITY)]);

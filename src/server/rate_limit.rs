@@ -4,6 +4,7 @@
 
 use super::error::ApiError;
 use super::keys::Key;
+use super::text::format_duration;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -162,19 +163,6 @@ impl RateLimiter {
                 ("tokens", key.tokens_per_minute.map(|limit| buckets.tokens.state(limit, now))),
             ]
         })
-    }
-}
-
-/// Formats a duration as OpenAI's headers do: `12ms`, `1s`, `6m0s`.
-pub fn format_duration(duration: Duration) -> String {
-    let milliseconds = duration.as_millis();
-    if milliseconds < 1000 {
-        return format!("{milliseconds}ms");
-    }
-    let seconds = duration.as_secs() + u64::from(duration.subsec_millis() > 0);
-    match seconds / 60 {
-        0 => format!("{seconds}s"),
-        minutes => format!("{minutes}m{}s", seconds % 60),
     }
 }
 

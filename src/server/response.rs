@@ -1,6 +1,7 @@
 //! Responses built from engine events: one JSON object, or server-sent events.
 
 use super::error::ApiError;
+use super::json::{json_response, to_json};
 use super::middleware::random_id;
 use super::parameters::ResponseMode;
 use super::request_context::RequestContext;
@@ -13,7 +14,6 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
 use serde::Serialize;
-use serde_json::Value;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -66,21 +66,6 @@ impl<C: Serialize + Clone> CompletionResponse<C> {
         let Self { id, object, created, model, system_fingerprint, .. } = self.clone();
         to_json(&CompletionResponse { id, object, created, model, system_fingerprint, choices, usage })
     }
-}
-
-/// Serializes a response object. The types sent here cannot fail to serialize.
-pub fn to_json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_else(|error| ApiError::internal(error.to_string()).json())
-}
-
-/// Returns a response with a JSON body.
-pub fn json_response(body: String) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], body)
-}
-
-/// Returns a response with a JSON value as its body.
-pub fn json_object(value: &Value) -> Response {
-    json_response(value.to_string()).into_response()
 }
 
 /// Builds a response from engine events.

@@ -3,8 +3,8 @@
 use super::AppState;
 use super::error::ApiError;
 use super::json::{Json, RequestBody};
+use super::json::{json_response, to_json};
 use super::request_context::RequestContext;
-use super::response::{json_response, to_json};
 use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};

@@ -10,8 +10,8 @@ use tokenizers::models::bpe::Vocab;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper};
 
-use super::special_tokens::{DeclaredToken, NamedFile};
-use crate::{Error, Result};
+use super::special_tokens::{DeclaredToken, NamedFile, invalid};
+use crate::Result;
 
 /// The components of a byte-level BPE tokenizer, in either file format.
 pub struct TokenizerSpec {
@@ -204,9 +204,4 @@ impl<'de> Deserialize<'de> for MergeRule {
         }
         d.deserialize_any(MergeVisitor)
     }
-}
-
-/// The error for an invalid tokenizer file. Control characters quoted from the file become spaces.
-pub fn invalid(file: &Path, problem: String) -> Error {
-    Error::Tokenizer { file: file.into(), problem: problem.replace(char::is_control, " ") }
 }

@@ -28,11 +28,11 @@ mod token_bytes;
 mod utf8_decoder;
 
 pub use merge_steps::{MergeStep, PreToken};
-pub use special_tokens::{SpecialToken, SpecialTokens};
+pub use special_tokens::{SpecialToken, SpecialTokens, invalid};
 pub use utf8_decoder::Utf8Decoder;
 
 use catch_panic::catch_panic;
-use files::{TokenizerSpec, invalid};
+use files::TokenizerSpec;
 use pre_tokens::PreTokenizer;
 use special_tokens::{DeclaredToken, find_file};
 use token_bytes::TokenBytes;

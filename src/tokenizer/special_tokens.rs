@@ -15,7 +15,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use super::files::invalid;
 use crate::text_file::without_bom;
 use crate::{Error, Result};
 
@@ -239,6 +238,11 @@ impl SpecialTokens {
             self.tokens.push(DeclaredToken { file: file.into(), id, token });
         }
     }
+}
+
+/// The error for an invalid tokenizer file. Control characters quoted from the file become spaces.
+pub fn invalid(file: &Path, problem: String) -> Error {
+    Error::Tokenizer { file: file.into(), problem: problem.replace(char::is_control, " ") }
 }
 
 #[cfg(test)]

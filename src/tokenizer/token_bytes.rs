@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use super::files::invalid;
+use super::special_tokens::invalid;
 use crate::Result;
 use tokenizers::models::bpe::Vocab;
 

@@ -8,7 +8,7 @@
 //! bf16 instruction sums 32 inputs in its own order ([`TileRegisters::dot_bf16`]), so on AMX machines a
 //! single token is multiplied in tiles too, which makes results independent of the batch size.
 
-use super::linear::MatMul;
+use super::matmul::MatMul;
 use super::{Activations, AmxMode, PANEL_VECTORS, PREFETCH_DISTANCE_VECTORS, PackedRow, WeightFormat};
 use crate::simd::{Amx, F32Tiles, I32Tiles, Kernel, Simd, TileRegisters};
 use crate::thread_pool::ThreadPool;

@@ -5,11 +5,12 @@
 //! in registers, the f32 partial sums in L1.
 
 use super::activations::{ActivationBlock, SideTable, quantize};
+use super::matmul::MatMul;
 use super::{Activations, BLOCK, Layout, PANEL_VECTORS, WeightFormat};
-use crate::epilogue::{Epilogue, apply_epilogue};
+use crate::epilogue::Epilogue;
 use crate::gemm::blocking::{REDUCED_MR, RowBlocks, block_range, mr, with_mr, with_reduced_mr};
 use crate::isa::Isa;
-use crate::rows::{DisjointRows, Rows, RowsMut};
+use crate::rows::{Rows, RowsMut};
 use crate::simd::{Kernel, LANES, Simd};
 use crate::thread_pool::ThreadPool;
 use std::ops::Range;
@@ -78,19 +79,6 @@ fn max_row_block<F: WeightFormat>(isa: Isa, _tokens: usize) -> usize {
     }
 }
 
-/// The operands of the matrix product.
-pub(super) struct MatMul<'a, F: WeightFormat> {
-    pub(super) row_blocks: RowBlocks,
-    /// Activations, `[row blocks, in / 64, height]`.
-    pub(super) blocks: &'a [F::Block],
-    /// The side table, with an entry for each block, or empty.
-    side: &'a [F::Side],
-    pub(super) w: F,
-    bias: &'a [f32],
-    epilogue: Epilogue,
-    y: &'a DisjointRows<'a>,
-}
-
 impl<F: WeightFormat> MatMul<'_, F> {
     /// Computes the outputs of chunk `i` for all tokens.
     fn run_chunk(&self, isa: Isa, i: usize) {
@@ -126,20 +114,6 @@ impl<F: WeightFormat> MatMul<'_, F> {
                     }
                 }
             }
-        }
-    }
-
-    /// Scales the final sums of a vector of outputs, one for each token from `row` on, and applies the
-    /// epilogue.
-    #[inline(always)]
-    pub(super) fn apply_epilogue<S: Simd>(&self, simd: S, row: usize, vector: usize, sums: &[[f32; LANES]]) {
-        let scale = self.w.output_scale(simd, vector);
-        let column = vector * LANES;
-        let bias = &self.bias[column..self.bias.len().min(column + LANES)];
-        for (m, sums) in sums.iter().enumerate() {
-            // SAFETY: only the caller's chunk of work writes these columns.
-            let y = unsafe { self.y.row_slice(row + m, column, bias.len()) };
-            apply_epilogue(simd, simd.mul(simd.load(sums), scale), bias, self.epilogue, y);
         }
     }
 }

@@ -27,6 +27,7 @@ mod bf16_dot;
 mod int4;
 mod int8;
 mod linear;
+mod matmul;
 
 pub use bf16_dot::Bf16Dot;
 pub use int4::Int4;

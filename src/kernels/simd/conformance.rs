@@ -1,5 +1,5 @@
-//! Every operation of [`Simd`] on every instruction set of this machine, against [`Portable`](super::Portable)
-//! on ordinary and special values: the same bits, and NaN where it has NaN.
+//! Every operation of [`Simd`] on every instruction set of this machine, against
+//! [`Portable`](super::Portable), on ordinary and special values: the same bits, and NaN where it has NaN.
 
 use super::*;
 use crate::isa::Isa;

@@ -1,6 +1,6 @@
 //! Batch input: parsing and validation of all request lines.
 
-use crate::server::routes::normalize_path;
+use crate::server::path::normalize_path;
 use crate::{Error, text_file};
 use axum::http::Uri;
 use serde_json::{Map, Value};
