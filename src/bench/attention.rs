@@ -282,7 +282,7 @@ mod tests {
                     let m = benchmark.measure(kernel, &pool, 2, || repetitions += 1);
                     assert!(repetitions == 2 && m.seconds.median > 0.0);
                     let case = format!("{} {kv_precision} {}", kernel.name(), m.max_absolute_error);
-                    assert!(m.max_absolute_error > tolerance / 1e3, "{case}");
+                    assert!(m.max_absolute_error > 0.0, "{case}");
                     assert!(m.max_absolute_error < tolerance, "{case}");
                     assert!(m.max_relative_error > 0.0, "{case}");
                     assert!(m.max_relative_error < 10.0 * tolerance, "{case}");

@@ -19,7 +19,8 @@ pub struct AlignedBuffer(Storage);
 
 #[derive(Debug)]
 enum Storage {
-    Heap(AlignedVec<u8>),
+    /// At least one byte, so that an empty buffer is aligned too.
+    Heap(AlignedVec<u8>, usize),
     #[cfg(feature = "mmap")]
     Pages(MmapMut),
 }
@@ -37,7 +38,7 @@ impl AlignedBuffer {
             let _ = pages.advise(memmap2::Advice::HugePage); // optional: 4 KiB pages are only slightly slower
             return Ok(Self(Storage::Pages(pages)));
         }
-        Ok(Self(Storage::Heap(AlignedVec::zeroed(len))))
+        Ok(Self(Storage::Heap(AlignedVec::zeroed(len.max(1)), len)))
     }
 }
 
@@ -46,7 +47,7 @@ impl Deref for AlignedBuffer {
 
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Storage::Heap(bytes) => bytes,
+            Storage::Heap(bytes, len) => &bytes[..*len],
             #[cfg(feature = "mmap")]
             Storage::Pages(pages) => pages,
         }
@@ -56,7 +57,7 @@ impl Deref for AlignedBuffer {
 impl DerefMut for AlignedBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
-            Storage::Heap(bytes) => bytes,
+            Storage::Heap(bytes, len) => &mut bytes[..*len],
             #[cfg(feature = "mmap")]
             Storage::Pages(pages) => pages,
         }

@@ -18,37 +18,42 @@
 //! selected by `--attention NAME`.
 
 mod attention_weights;
-mod blocks;
-mod flash;
 mod kernel;
 mod key_values;
 mod panels;
 mod prefetch;
 mod primitives;
-mod sliding_window;
-mod split_kv;
-mod streaming;
-mod textbook;
-mod two_pass;
+
+/// Declares kernels: the module and its kernel, and an entry of [`KERNELS`].
+macro_rules! kernels {
+    ($($module:ident::$kernel:ident $({ $field:ident: $value:expr })?,)*) => {
+        $(
+            mod $module;
+            pub use $module::$kernel;
+        )*
+
+        /// The kernels that `--attention` accepts.
+        pub static KERNELS: &[&dyn AttentionKernel] = &[$(&$kernel $({ $field: $value })?),*];
+    };
+}
+
+kernels! {
+    textbook::Textbook,
+    blocks::Blocks,
+    two_pass::TwoPass,
+    streaming::Streaming,
+    flash::Flash,
+    split_kv::SplitKv,
+    sliding_window::SlidingWindow { tokens: 256 },
+}
 
 pub use attention_weights::attention_weights;
-pub use blocks::Blocks;
-pub use flash::Flash;
 pub use kernel::{AttentionKernel, AttentionParams, Mask, OutputBlock, QueryBlock, Segment, Segments};
 pub use key_values::{KeyValues, KvPrecision};
 pub use primitives::exp_and_sum;
-pub use sliding_window::SlidingWindow;
-pub use split_kv::SplitKv;
-pub use streaming::Streaming;
-pub use textbook::Textbook;
-pub use two_pass::TwoPass;
 
 use super::rows::{Rows, RowsMut};
 use super::thread_pool::ThreadPool;
-
-/// The kernels that `--attention` accepts.
-pub static KERNELS: &[&dyn AttentionKernel] =
-    &[&Textbook, &Blocks, &TwoPass, &Streaming, &Flash, &SplitKv, &SlidingWindow { tokens: 256 }];
 
 /// Returns the kernel of that name.
 ///

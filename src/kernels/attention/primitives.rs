@@ -52,7 +52,12 @@ impl QueryBlock<'_> {
     ) {
         let (width, capacity) = (scores.width(), self.kv.capacity());
         assert!(scores.len() == self.q.len() && start.is_multiple_of(LANES) && width.is_multiple_of(LANES));
-        assert!(start + width <= capacity, "positions {start} to {} of {capacity}", start + width);
+        assert!(
+            start + width <= capacity,
+            "a KV block from {start} to {} exceeds the capacity of {capacity} positions, a multiple of 64: \
+             shorten the last block",
+            start + width
+        );
         self.for_each_register_tile(|first, n| {
             let (q, head, scale) = (self.q.row_range(first, n), self.head, self.scale);
             let scores = &mut *scores;
