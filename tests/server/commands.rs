@@ -155,7 +155,7 @@ fn invalid_option_is_one_line_error() {
         (&["serve", "--host", "no host"], "--host: found no host"),
         (&["serve", "--keys", "/no/such.toml"], "/no/such.toml: cannot read"),
         (&["serve", "--chat-template", "/no/such.jinja"], "/no/such.jinja: cannot read"),
-        (&["serve", "--max-concurrency", "0"], "expected an integer of at least 1"),
+        (&["serve", "--max-concurrency", "0"], "expected an integer from 1 to 65536"),
         (&["serve", "--prefix-cache", "lots"], "expected a size such as 256MiB"),
         (&["serve", "--keys", "k", "--no-auth"], "cannot be used with"),
         (&["keys", "list", "--keys", "/no/such.toml"], "/no/such.toml: cannot read"),

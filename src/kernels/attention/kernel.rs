@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// (the chunk of the prompt that it is in, the number of threads), the same text could give different bits.
 ///
 /// Positions are read in multiples of sixteen, past the last token up to the cache's capacity
-/// ([`KeyValues::capacity`]), which is a multiple of 64. So KV blocks of 16, 32 or 64 positions from position 0
-/// are always whole; a kernel with larger ones shortens the last block of a sequence.
+/// ([`KeyValues::capacity`]), which is a multiple of 64. So KV blocks of 16, 32 or 64 positions from
+/// position 0 are always whole; a kernel with larger ones shortens the last block of a sequence.
 pub trait AttentionKernel: fmt::Debug + Sync {
     /// Returns the name that `--attention` takes.
     fn name(&self) -> &'static str;
