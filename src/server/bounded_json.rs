@@ -8,8 +8,8 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
-/// Maximum number of values in a body. A body of the default maximum size holds fewer token ids.
-const MAX_VALUES: usize = 1 << 21;
+/// Maximum number of values in a body: more than a thousand prompts of a thousand token ids.
+const MAX_VALUES: usize = 1 << 20;
 /// Values that an object counts for: a map node has room for eleven fields.
 const OBJECT_COST: usize = 20;
 /// Values that a string counts for, which has an allocation of its own and is copied once.
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn excessive_values_are_refused() {
         let objects = format!("{{\"messages\": [{}0]}}", "{},".repeat(110_000));
-        assert!(parse(&objects).unwrap_err().contains("found more than 2097152 values"));
+        assert!(parse(&objects).unwrap_err().contains("found more than 1048576 values"));
         let strings = format!("{{\"prompt\": [{}0]}}", "\"a\",".repeat(270_000));
         assert!(parse(&strings).unwrap_err().contains("a string for 8"));
         let fields: String = (0..1001).map(|i| format!("\"{i}\": 0,")).collect();
