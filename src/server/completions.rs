@@ -115,7 +115,7 @@ pub async fn create(
         Some(prompts) => prompts.encode(&app, &served, "prompt").await?,
         None => vec![Prompt::default()],
     };
-    let choices = prompts.len() * fields.best_of;
+    let choices = prompts.count() * fields.best_of;
     if choices > MAX_PROMPTS {
         let message = format!("found {choices} completions over all prompts, expected at most {MAX_PROMPTS}");
         return Err(ApiError::invalid_param(

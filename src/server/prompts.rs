@@ -51,7 +51,7 @@ impl Prompt {
 
 impl Prompts {
     /// Returns the number of prompts.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
             Self::Text(_) | Self::Ids(_) => 1,
             Self::Texts(texts) => texts.len(),
