@@ -108,14 +108,14 @@ pub async fn create(
     )?;
     context.set_model(&name);
     let fields = request.validated()?;
-    request.parameters.check_copies(request.prompt.as_ref().map_or(1, Prompts::len) * fields.best_of)?;
+    request.parameters.check_copies(request.prompt.as_ref().map_or(1, Prompts::count) * fields.best_of)?;
     let mut options = request.parameters.options(served.default_sampling(), served.hornbook(), 0)?;
     let echo = request.echo.unwrap_or(false);
     let prompts = match request.prompt {
         Some(prompts) => prompts.encode(&app, &served, "prompt").await?,
         None => vec![Prompt::default()],
     };
-    let choices = prompts.count() * fields.best_of;
+    let choices = prompts.len() * fields.best_of;
     if choices > MAX_PROMPTS {
         let message = format!("found {choices} completions over all prompts, expected at most {MAX_PROMPTS}");
         return Err(ApiError::invalid_param(
