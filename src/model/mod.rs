@@ -7,8 +7,8 @@
 //!            └────────────────────────────────▶┘ └──────────────────────▶┘
 //! ```
 //!
-//! Read [`reference`] first, this diagram as plain formulas. [`Model::forward`] (in `forward.rs`) is the same
-//! with the fast kernels, the KV cache and an observer; `pass.rs` has the operations that it names.
+//! Read [`mod@reference`] first, this diagram as plain formulas. [`Model::forward`] (in `forward.rs`) is the
+//! same with the fast kernels, the KV cache and an observer; `pass.rs` has the operations that it names.
 //!
 //! A pass takes a *batch* of segments. A segment holds the new tokens of one sequence and that sequence's
 //! [`KvCache`]: a whole prompt (prefill), one token (decode), or a mix of both for different sequences. All
