@@ -208,7 +208,8 @@ async def test_burst_of_calls_with_default_retries():
             for i in range(400)
         ]
         replies = await asyncio.gather(*calls)
-    assert all(reply.parse().choices[0].text for reply in replies)
+    # A text may be empty: its first token may end it.
+    assert all(reply.parse().choices[0].finish_reason in ("stop", "length") for reply in replies)
     assert sum(reply.retries_taken > 0 for reply in replies) > 100
 
 
