@@ -113,6 +113,24 @@ fn merges_as_strings_or_pairs_and_added_tokens_are_parsed() {
     assert_eq!(extended.decode(&ids), text);
 }
 
+/// A long text is encoded in pieces only where added tokens allow it.
+#[test]
+fn long_texts_with_added_tokens_have_the_tokens_of_their_parts() {
+    for (content, flag, tail) in
+        [("<r>", "rstrip", "<r> the fox"), ("<l>", "lstrip", "x <l>the"), ("a b", "special", "a b the a b")]
+    {
+        let mut json: Value = serde_json::from_slice(&fable_json()).unwrap();
+        let mut token = json["added_tokens"][0].clone();
+        (token["id"], token["content"], token[flag]) = (json!(4096), json!(content), json!(true));
+        json["added_tokens"].as_array_mut().unwrap().push(token);
+        let tokenizer = parse_value(&json);
+        let head = format!("{}-", "the ".repeat(10_000).trim_end().replace(' ', "_"));
+        let parts = [&*head, tail].map(|part| tokenizer.encode(part, true).unwrap());
+        assert!(parts[1].contains(&4096), "{content}");
+        assert_eq!(tokenizer.encode(&format!("{head}{tail}"), true).unwrap(), parts.concat(), "{content}");
+    }
+}
+
 /// Each case: the JSON pointer to change in a valid file, the new value, and a part of the expected message.
 #[test]
 fn malformed_tokenizer_json_is_one_line_error() {

@@ -98,6 +98,18 @@ fn long_white_space_is_split_from_the_rest() {
     assert!(ids[1..=n].iter().all(|&id| id == tab));
 }
 
+/// A long text is encoded in pieces.
+#[test]
+fn long_texts_match_tiktoken() {
+    let unit = "It's 1,234 words\u{a0}in\tall,  and\n\nthen some  \u{2003}  naïve 日本語 text <|endoftext|> isn't it ' s ? ";
+    assert_matches_tiktoken(&unit.repeat(2000));
+    for parts in
+        [["a", " ", "b"], ["", "\n ", "x"], [".", "  ", "'s"], ["\u{a0}", " ", "1"], ["é", " ", "\u{a0}!"]]
+    {
+        assert_matches_tiktoken(&parts.concat().repeat(20_000));
+    }
+}
+
 /// A few thousand strings: every fragment, every pair of fragments, and longer pseudo-random concatenations.
 #[test]
 fn fragment_corpus_matches_tiktoken() {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// Maximum size of a text, which takes a hundred times as much memory to tokenize.
+/// Maximum size of a text.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
 /// A request to tokenize a text.

@@ -40,6 +40,8 @@ use token_bytes::TokenBytes;
 /// Bytes of text a token is assumed to stand for at most, on average, where a normalizer or pre-tokenizer may
 /// shorten the text.
 const ASSUMED_TOKEN_LEN: usize = 1024;
+/// Length in bytes from which a text is cut into pieces: tokenization takes a hundred times its memory.
+const PIECE_LEN: usize = 32 << 10;
 /// GPT-2's end-of-text token: special unless the files name others.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
@@ -58,6 +60,8 @@ pub struct Tokenizer {
     without_special: AddedVocabulary,
     token_bytes: TokenBytes,
     max_token_len: usize,
+    /// Whether every text has the tokens of its pieces, cut between words.
+    is_cut_between_words: bool,
     special_tokens: SpecialTokens,
 }
 
@@ -157,6 +161,9 @@ impl Tokenizer {
             && pre_tokenizer.is_byte_level_alone()
             && tokens.iter().all(|token| !token.lstrip && !token.rstrip)
             && bytes.all(|byte| spec.vocab.contains_key(&*byte.encode_utf8(&mut [0; 4])));
+        let is_cut_between_words = spec.normalizer.is_none()
+            && pre_tokenizer.is_gpt2()
+            && tokens.iter().all(|token| !token.rstrip && !token.content.contains(char::is_whitespace));
         let token_bytes = TokenBytes::new(file, &spec.vocab, &added_tokens)?;
         let max_token_len = if keeps_text { token_bytes.max_len().max(1) } else { ASSUMED_TOKEN_LEN };
         let mut without_special = with_special.clone();
@@ -171,6 +178,7 @@ impl Tokenizer {
             without_special,
             token_bytes,
             max_token_len,
+            is_cut_between_words,
             special_tokens: special,
         })
     }
@@ -184,10 +192,18 @@ impl Tokenizer {
     /// cannot).
     pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<u32>> {
         self.catch_failure(|| {
-            let mut pre_tokens = self.pre_tokens(text, parse_special)?;
-            pre_tokens.tokenize(|pre_token| self.model.tokenize(pre_token.get()))?;
-            let encoding = pre_tokens.into_encoding(None, 0, OffsetType::None)?;
-            Ok(encoding.get_ids().to_vec())
+            let (mut ids, mut rest) = (vec![], text);
+            loop {
+                let (piece, next) =
+                    rest.split_at(if self.is_cut_between_words { cut(rest) } else { rest.len() });
+                let mut pre_tokens = self.pre_tokens(piece, parse_special)?;
+                pre_tokens.tokenize(|pre_token| self.model.tokenize(pre_token.get()))?;
+                ids.extend_from_slice(pre_tokens.into_encoding(None, 0, OffsetType::None)?.get_ids());
+                if next.is_empty() {
+                    return Ok(ids);
+                }
+                rest = next;
+            }
         })
     }
 
@@ -206,7 +222,7 @@ impl Tokenizer {
     }
 
     /// Returns a lower bound of the number of tokens of a text, known by its length: a text far too long need
-    /// not be tokenized, which takes a hundred times its memory.
+    /// not be tokenized.
     pub fn min_token_count(&self, text: &str) -> usize {
         text.len().div_ceil(self.max_token_len)
     }
@@ -245,4 +261,14 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         self.token_bytes.len()
     }
+}
+
+/// Returns where a text's first piece ends: before a single space between words, which begins a pre-token of
+/// GPT-2's pattern whatever stands before it; or at the end.
+fn cut(text: &str) -> usize {
+    let spaces = text.match_indices(' ').map(|(at, _)| at).skip_while(|&at| at < PIECE_LEN);
+    let is_word = |c: Option<char>| c.is_some_and(|c| !c.is_whitespace());
+    let mut cuts = spaces
+        .filter(|&at| is_word(text[..at].chars().next_back()) && is_word(text[at + 1..].chars().next()));
+    cuts.next().unwrap_or(text.len())
 }

@@ -72,6 +72,11 @@ impl PreTokenizer {
         matches!(self.0[..], [Step::ByteLevel { .. }])
     }
 
+    /// Whether it is GPT-2's: its pattern, and no other step.
+    pub fn is_gpt2(&self) -> bool {
+        matches!(self.0[..], [Step::ByteLevel { use_regex: true, .. }])
+    }
+
     /// Splits a text.
     ///
     /// # Errors
