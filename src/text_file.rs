@@ -1,13 +1,16 @@
 //! Text input: files and standard input in UTF-8, with or without a byte order mark.
 
 use crate::error::{Error, Result};
-use std::io::{Read, stdin};
+use std::fs::File;
+use std::io::{self, Read, stdin};
 use std::path::Path;
 
 /// The byte order mark that Windows programs write at the start of UTF-8 text. It is a signature, not text.
 pub const BOM: char = '\u{feff}';
 /// The argument that stands for standard input.
 const STDIN: &str = "-";
+/// The largest size of a text: devices such as `/dev/zero` never end.
+const MAX_BYTES: u64 = 1 << 30;
 /// The largest number of UTF-16 units that are examined.
 const EXAMINED_UNITS: usize = 64;
 
@@ -25,8 +28,8 @@ pub fn read(file: &Path) -> Result<String> {
 /// # Errors
 /// As [`read`].
 pub fn read_file(file: &Path) -> Result<String> {
-    let bytes =
-        std::fs::read(file).map_err(|source| Error::Io { path: file.into(), action: "read", source })?;
+    let bytes = File::open(file).and_then(read_to_end);
+    let bytes = bytes.map_err(|source| Error::Io { path: file.into(), action: "read", source })?;
     decode(bytes).map_err(|problem| Error::Message(format!("{}: {problem}", file.display())))
 }
 
@@ -35,14 +38,21 @@ pub fn read_file(file: &Path) -> Result<String> {
 /// # Errors
 /// [`Error::Io`] if it cannot be read.
 pub fn read_bytes(file: &Path) -> Result<(&Path, Vec<u8>)> {
-    let (name, bytes) = if file == Path::new(STDIN) {
-        let mut bytes = vec![];
-        (Path::new("standard input"), stdin().read_to_end(&mut bytes).map(|_| bytes))
-    } else {
-        (file, std::fs::read(file))
+    let (name, bytes) = match file == Path::new(STDIN) {
+        true => (Path::new("standard input"), read_to_end(stdin())),
+        false => (file, File::open(file).and_then(read_to_end)),
     };
     let bytes = bytes.map_err(|source| Error::Io { path: name.into(), action: "read", source })?;
     Ok((name, bytes))
+}
+
+/// Reads all bytes, at most [`MAX_BYTES`].
+fn read_to_end(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![];
+    if from.take(MAX_BYTES + 1).read_to_end(&mut bytes)? as u64 > MAX_BYTES {
+        return Err(io::Error::other(format!("found more than {MAX_BYTES} bytes, the maximum for a text")));
+    }
+    Ok(bytes)
 }
 
 /// Decodes UTF-8 text, without its byte order mark.

@@ -118,3 +118,19 @@ fn utf16_is_named_with_way_out() {
         }
     }
 }
+
+/// A device that never ends does not fill the memory.
+#[cfg(target_os = "linux")]
+#[test]
+fn text_without_end_is_one_line_error() {
+    for args in
+        [&["perplexity", "/dev/zero"][..], &["chat", "--template", "/dev/zero"], &["batch", "/dev/zero"]]
+    {
+        let output = run_in(Path::new("."), args, b"");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        let expected =
+            "hornbook: /dev/zero: cannot read: found more than 1073741824 bytes, the maximum for a text\n";
+        assert_eq!(message, expected, "{args:?}");
+    }
+}
