@@ -57,16 +57,11 @@ impl Activation {
                 gate(simd, x, simd.mul(simd.mul(simd.splat(-2.0 * SQRT_2_OVER_PI), x), inner))
             }
             Activation::GeluErf => {
-                // z = |x| / √2, t = 1 / (1 + p z), erfc(z) ≈ (a₁ t + … + a₅ t⁵) e^(−z²)
                 let zero = simd.splat(0.0);
                 let magnitude = simd.max(x, simd.sub(zero, x));
                 let z = simd.mul(magnitude, simd.splat(std::f32::consts::FRAC_1_SQRT_2));
-                let t = simd.div(one, simd.mul_add(z, simd.splat(0.327_591_1), one));
-                let mut p = simd.splat(1.061_405_4);
-                for a in [-1.453_152, 1.421_413_8, -0.284_496_74, 0.254_829_6] {
-                    p = simd.mul_add(p, t, simd.splat(a));
-                }
-                let tail = simd.mul(simd.mul(p, t), exp(simd, simd.mul(simd.sub(zero, z), z)));
+                let square = simd.mul(simd.sub(zero, z), z);
+                let tail = simd.mul(erfc_factor(simd, z), exp(simd, square));
                 // x Φ(x) = max(x, 0) − |x|/2 · erfc(|x| / √2), without cancellation on either side
                 let half = simd.mul(magnitude, simd.splat(-0.5));
                 simd.mul_add(half, tail, simd.max(x, zero))
@@ -97,6 +92,18 @@ impl Kernel for Apply<'_> {
         }
         simd.store_partial(self.0.apply_lanes(simd, simd.load_partial(tail)), tail);
     }
+}
+
+/// Returns erfc(z) · e^(z²) for z ≥ 0: a₁ t + … + a₅ t⁵ with t = 1 / (1 + p z).
+#[inline(always)]
+pub(super) fn erfc_factor<S: Simd>(simd: S, z: S::F32s) -> S::F32s {
+    let one = simd.splat(1.0);
+    let t = simd.div(one, simd.mul_add(z, simd.splat(0.327_591_1), one));
+    let mut p = simd.splat(1.061_405_4);
+    for a in [-1.453_152, 1.421_413_8, -0.284_496_74, 0.254_829_6] {
+        p = simd.mul_add(p, t, simd.splat(a));
+    }
+    simd.mul(p, t)
 }
 
 /// Returns x · sigmoid(z), given −z.

@@ -52,28 +52,9 @@ impl Kernel for LayerNormRow<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let n = self.x.len() as f32;
+        let (mean, variance) = mean_and_variance(simd, self.x);
         let (xs, tail) = self.x.as_chunks::<LANES>();
-
-        let mut sum = simd.splat(0.0);
-        for x in xs {
-            sum = simd.add(sum, simd.load(x));
-        }
-        let mean = simd.reduce_add(simd.add(sum, simd.load_partial(tail))) / n;
-
         let means = simd.splat(mean);
-        let mut squares = simd.splat(0.0);
-        for x in xs {
-            let d = simd.sub(simd.load(x), means);
-            squares = simd.mul_add(d, d, squares);
-        }
-        let mut tail_deviations = [0.0; LANES];
-        for (d, x) in tail_deviations.iter_mut().zip(tail) {
-            *d = x - mean;
-        }
-        let d = simd.load(&tail_deviations);
-        let variance = simd.reduce_add(simd.mul_add(d, d, squares)) / n;
-
         let scale = simd.splat(1.0 / (variance + self.epsilon).sqrt());
         let (weights, weight_tail) = self.weight.as_chunks::<LANES>();
         let (biases, bias_tail) = self.bias.as_chunks::<LANES>();
@@ -86,6 +67,32 @@ impl Kernel for LayerNormRow<'_> {
         let normed = simd.mul(simd.sub(simd.load_partial(tail), means), scale);
         simd.store_partial(simd.mul_add(normed, w, b), y_tail);
     }
+}
+
+/// Returns the mean and the variance of a row.
+#[inline(always)]
+pub(super) fn mean_and_variance<S: Simd>(simd: S, x: &[f32]) -> (f32, f32) {
+    let n = x.len() as f32;
+    let (xs, tail) = x.as_chunks::<LANES>();
+
+    let mut sum = simd.splat(0.0);
+    for x in xs {
+        sum = simd.add(sum, simd.load(x));
+    }
+    let mean = simd.reduce_add(simd.add(sum, simd.load_partial(tail))) / n;
+
+    let means = simd.splat(mean);
+    let mut squares = simd.splat(0.0);
+    for x in xs {
+        let d = simd.sub(simd.load(x), means);
+        squares = simd.mul_add(d, d, squares);
+    }
+    let mut tail_deviations = [0.0; LANES];
+    for (d, x) in tail_deviations.iter_mut().zip(tail) {
+        *d = x - mean;
+    }
+    let d = simd.load(&tail_deviations);
+    (mean, simd.reduce_add(simd.mul_add(d, d, squares)) / n)
 }
 
 #[cfg(test)]

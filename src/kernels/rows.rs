@@ -78,6 +78,11 @@ impl<'a> Rows<'a> {
         let data = if n == 0 { self.data } else { &self.data[start * self.stride..] };
         Rows { data, n, ..*self }
     }
+
+    /// Returns the underlying slice, from the first row on, and the stride.
+    pub(super) fn into_parts(self) -> (&'a [f32], usize) {
+        (self.data, self.stride)
+    }
 }
 
 impl<'a> RowsMut<'a> {

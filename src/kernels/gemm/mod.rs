@@ -21,12 +21,13 @@ pub(super) mod prefetch;
 
 use super::elements::Element;
 use super::epilogue::{Epilogue, apply_epilogue};
+use super::isa::Isa;
 use super::rows::{DisjointRows, Rows, RowsMut};
 use super::simd::{AlignedLanes, Kernel, LANES, Simd};
 use super::thread_pool::ThreadPool;
 use blocking::{MAX_NR_VECS, MC, NC_PANELS, RowBlocks, assert_mr, block_range, k_blocks, mr, with_mr};
 use microkernel::{StridedLhs, microkernel};
-use pack::{PackPanels, PackedLhs};
+use pack::{PackedLhs, Rhs, RowMajor, Transposed};
 use prefetch::Prefetcher;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -58,46 +59,74 @@ pub(super) fn gemm<E: Element>(
     epilogue: Epilogue,
     y: &mut RowsMut,
 ) {
-    let (columns, isa) = (bias.len(), pool.isa());
+    let w = RowMajor { elements: w, stride: bias.len() };
+    PackedLhs::with(pool, x, row_blocks(pool, y), |x| multiply(pool, x, w, bias, epilogue, y));
+}
+
+/// Computes `y = x · wᵀ`: `x` is `[rows, k]`, `w` is `[columns, k]`.
+pub(super) fn gemm_nt(pool: &ThreadPool, x: Rows, w: Rows, y: &mut RowsMut) {
+    assert_eq!((x.len(), x.width(), w.len()), (y.len(), w.width(), y.width()), "x is [rows, k]");
+    if y.is_empty() || y.width() == 0 {
+        return;
+    }
+    let bias = vec![0.0; y.width()];
+    PackedLhs::with(pool, x, row_blocks(pool, y), |x| {
+        multiply(pool, x, Transposed(w), &bias, Epilogue::Store, y);
+    });
+}
+
+/// Computes `y += xᵀ · w`: `x` is `[k, rows]`, `w` is `[k, columns]`.
+pub(super) fn gemm_tn(pool: &ThreadPool, x: Rows, w: Rows, y: &mut RowsMut) {
+    assert_eq!((x.width(), x.len(), w.width()), (y.len(), w.len(), y.width()), "x is [k, rows]");
+    if y.is_empty() || y.width() == 0 {
+        return;
+    }
+    let (bias, (elements, stride)) = (vec![0.0; y.width()], w.into_parts());
+    PackedLhs::with_transposed(pool, x, row_blocks(pool, y), |x| {
+        multiply(pool, x, RowMajor { elements, stride }, &bias, Epilogue::Add, y);
+    });
+}
+
+/// Packs `x`, `[n, width]`, into panels of sixteen columns, `[width / 16, n, 16]`, padded with zeros.
+pub(super) fn pack_rows(isa: Isa, x: Rows, panels: &mut [AlignedLanes]) {
+    let (elements, stride) = x.into_parts();
+    RowMajor { elements, stride }.pack(isa, 0..x.len(), 0..x.width(), panels);
+}
+
+/// Packs `x`, `[n, width]`, into panels of sixteen rows, `[n / 16, width, 16]`, padded with zeros.
+pub(super) fn pack_transposed_rows(isa: Isa, x: Rows, panels: &mut [AlignedLanes]) {
+    Transposed(x).pack(isa, 0..x.width(), 0..x.len(), panels);
+}
+
+/// Returns the partition of the output's rows into register tiles.
+fn row_blocks(pool: &ThreadPool, y: &RowsMut) -> RowBlocks {
+    RowBlocks::new(y.len(), mr(pool.isa().is_wide()))
+}
+
+/// Multiplies a packed left operand with a right operand, one column block after another.
+fn multiply(pool: &ThreadPool, x: PackedLhs, w: impl Rhs, bias: &[f32], epilogue: Epilogue, y: &mut RowsMut) {
+    let (columns, isa, tokens) = (bias.len(), pool.isa(), y.len());
     let panels = columns.div_ceil(LANES);
     let nc_panels =
         panels.div_ceil(BLOCKS_PER_THREAD * pool.threads()).next_multiple_of(MAX_NR_VECS).min(NC_PANELS);
-    let (k_blocks, y) = (k_blocks(x.width()), y.as_disjoint());
+    let (k_blocks, y) = (k_blocks(x.inputs), y.as_disjoint());
     let first_k_block = k_blocks.clone().next().unwrap_or(0..0);
-    let (tokens, row_blocks) = (x.len(), RowBlocks::new(x.len(), mr(isa.is_wide())));
-    PackedLhs::with(pool, x, row_blocks, |x| {
-        pool.run(panels.div_ceil(nc_panels), |i| {
-            let start = i * nc_panels * LANES;
-            let end = columns.min(start + nc_panels * LANES);
-            let n = (end - start).div_ceil(LANES).next_multiple_of(MAX_NR_VECS);
-            BUFFERS.with_borrow_mut(|buffers| {
-                for k_block in k_blocks.clone() {
-                    let (panels, accumulators) = buffers.resize(n * k_block.len(), n * tokens);
-                    // A thread usually processes adjacent column blocks in succession.
-                    let next = match k_blocks.clone().find(|next| next.start == k_block.end) {
-                        Some(next) => Prefetcher::new(w, columns, next, start..end),
-                        None => Prefetcher::new(
-                            w,
-                            columns,
-                            first_k_block.clone(),
-                            end..columns.min(2 * end - start),
-                        ),
-                    };
-                    isa.run(PackPanels { w, columns, k_block: k_block.clone(), start, end, panels });
-                    isa.run(MacroKernel {
-                        x,
-                        k_block,
-                        panels,
-                        n,
-                        accumulators,
-                        bias,
-                        epilogue,
-                        y: &y,
-                        start,
-                        next,
-                    });
-                }
-            });
+    pool.run(panels.div_ceil(nc_panels), |i| {
+        let start = i * nc_panels * LANES;
+        let end = columns.min(start + nc_panels * LANES);
+        let n = (end - start).div_ceil(LANES).next_multiple_of(MAX_NR_VECS);
+        BUFFERS.with_borrow_mut(|buffers| {
+            for k_block in k_blocks.clone() {
+                let (panels, accumulators) = buffers.resize(n * k_block.len(), n * tokens);
+                // A thread usually processes adjacent column blocks in succession.
+                let next = match k_blocks.clone().find(|next| next.start == k_block.end) {
+                    Some(next) => w.prefetcher(next, start..end),
+                    None => w.prefetcher(first_k_block.clone(), end..columns.min(2 * end - start)),
+                };
+                w.pack(isa, k_block.clone(), start..end, panels);
+                let y = &y;
+                isa.run(MacroKernel { x, k_block, panels, n, accumulators, bias, epilogue, y, start, next });
+            }
         });
     });
 }

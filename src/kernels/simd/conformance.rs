@@ -73,6 +73,7 @@ impl Kernel for &Operands {
             ("sub", lanes(simd, simd.sub(va, vb))),
             ("mul", lanes(simd, simd.mul(va, vb))),
             ("div", lanes(simd, simd.div(va, vb))),
+            ("sqrt", lanes(simd, simd.sqrt(va))),
             ("mul_add", lanes(simd, simd.mul_add(va, vb, vc))),
             ("max", lanes(simd, simd.max(va, vb))),
             ("min", lanes(simd, simd.min(va, vb))),

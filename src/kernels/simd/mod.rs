@@ -45,6 +45,11 @@ pub const ROUND_MAGIC: f32 = 12_582_912.0;
 #[repr(align(64))]
 pub struct AlignedLanes(pub [f32; LANES]);
 
+// SAFETY: sixteen f32 fill a cache line: there is no padding, and every bit pattern is a value.
+unsafe impl bytemuck::Zeroable for AlignedLanes {}
+// SAFETY: as above.
+unsafe impl bytemuck::Pod for AlignedLanes {}
+
 impl AlignedLanes {
     /// Zeros.
     pub const ZERO: AlignedLanes = AlignedLanes([0.0; LANES]);
@@ -87,6 +92,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn mul(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
     /// `a / b`
     fn div(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
+    /// The square root, correctly rounded.
+    #[inline(always)]
+    fn sqrt(self, v: Self::F32s) -> Self::F32s {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        self.load(&lanes.map(f32::sqrt))
+    }
     /// `a · b + c`, fused: rounded once.
     fn mul_add(self, a: Self::F32s, b: Self::F32s, c: Self::F32s) -> Self::F32s;
     /// `a` where `a > b`, else `b` (a NaN in `b` propagates).
@@ -178,6 +190,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Stores the first `to.len()` lanes.
     #[inline(always)]
     fn store_partial(self, v: Self::F32s, to: &mut [f32]) {
+        if let Some(whole) = to.as_mut_array() {
+            return self.store(v, whole);
+        }
         let mut lanes = [0.0; LANES];
         self.store(v, &mut lanes);
         to.copy_from_slice(&lanes[..to.len()]);
