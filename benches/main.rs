@@ -4,6 +4,7 @@
 
 mod activation;
 mod attention;
+mod backward;
 mod end_to_end;
 mod layer_norm;
 mod linear;
@@ -69,6 +70,6 @@ criterion_group! {
     config = criterion();
     targets =
         linear::bench, layer_norm::bench, softmax::bench, activation::bench, attention::bench, logits::bench,
-        sampling::bench, thread_pool::bench, end_to_end::bench, observer::bench
+        backward::bench, sampling::bench, thread_pool::bench, end_to_end::bench, observer::bench
 }
 criterion_main!(benches);

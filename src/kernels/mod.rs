@@ -11,13 +11,18 @@
 //! 6. [`logits`]: the LM head.
 //! 7. [`quantized`]: the linear layer for packed bf16, int8 and int4 weights.
 //!
+//! Then those of training:
+//!
+//! 8. [`backward`]: their gradients.
+//! 9. [`optimizers`]: how a training step changes the weights.
+//!
 //! Then what they stand on:
 //!
-//! 8. `gemm/microkernel.rs`: the inner loop of linear layers, LM head and attention; then `gemm/blocking.rs`
-//!    with all sizes of blocks, `gemm/pack.rs`, `gemm/prefetch.rs`.
-//! 9. [`rows`], [`elements`], [`aligned_vec`]: matrices, the types of their elements, and their memory.
-//! 10. [`simd`], the vector abstraction, and [`isa`], the run-time choice of an instruction set.
-//! 11. [`thread_pool`].
+//! 10. `gemm/microkernel.rs`: the inner loop of linear layers, LM head and attention; then `gemm/blocking.rs`
+//!     with all sizes of blocks, `gemm/pack.rs`, `gemm/prefetch.rs`.
+//! 11. [`rows`], [`elements`], [`aligned_vec`]: matrices, the types of their elements, and their memory.
+//! 12. [`simd`], the vector abstraction, and [`isa`], the run-time choice of an instruction set.
+//! 13. [`thread_pool`].
 //!
 //! Kernels work on slices, shapes and threads, and do not depend on models.
 //!
@@ -35,6 +40,7 @@
 pub mod activation;
 pub mod aligned_vec;
 pub mod attention;
+pub mod backward;
 pub mod elements;
 pub mod embedding;
 pub mod epilogue;
@@ -45,6 +51,7 @@ pub mod layer_norm;
 pub mod linear;
 pub mod logits;
 pub mod mlp;
+pub mod optimizers;
 pub mod parallel;
 pub mod positions;
 pub mod quantized;
