@@ -12,7 +12,7 @@ const LOWER_MODULES: [(&str, &[&str]); 10] = [
     ("text_file", &["error"]),
     ("atomic_file", &["error"]),
     ("kernels", &[]), // a crate of its own
-    ("checkpoint", &["error", "text_file", "atomic_file", "kernels"]),
+    ("checkpoint", &["error", "text_file", "atomic_file", "kernels", "sampling"]),
     ("tokenizer", &["error", "text_file"]),
     ("sampling", &["error", "kernels"]),
     ("model", &["error", "kernels", "checkpoint"]),

@@ -9,7 +9,8 @@ use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::Session;
 use hornbook::sampling::{
-    BeamParams, EarlyStopping, LogitsProcessors, Sampler, SamplingParams, token_logprob, top_logprobs,
+    BeamParams, EarlyStopping, LogitsProcessors, PARAMETERS, Sampler, SamplingParams, token_logprob,
+    top_logprobs,
 };
 use hornbook::{FinishReason, Generation, Hornbook, Options, Token};
 use serde::Deserialize;
@@ -181,19 +182,9 @@ fn beam_search_equals_transformers() {
 /// Sets the parameter that transformers calls `name`, and returns whether it is a penalty rather than a
 /// filter.
 fn set(sampling: &mut SamplingParams, name: &str, value: f32) -> bool {
-    match name {
-        "repetition_penalty" => sampling.repetition_penalty = value,
-        "presence_penalty" => sampling.presence_penalty = value,
-        "frequency_penalty" => sampling.frequency_penalty = value,
-        "no_repeat_ngram_size" => sampling.no_repeat_ngram_size = value as usize,
-        "temperature" => sampling.temperature = value,
-        "top_k" => sampling.top_k = value as usize,
-        "top_p" => sampling.top_p = value,
-        "min_p" => sampling.min_p = value,
-        "typical_p" => sampling.typical_p = value,
-        other => panic!("unknown processor {other}"),
-    }
-    !matches!(name, "temperature" | "top_k" | "top_p" | "min_p" | "typical_p")
+    let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name).unwrap();
+    parameter.set(sampling, parameter.parse(&value.to_string()).unwrap());
+    parameter.is_processor
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hornbook::sampling::{BeamParams, BeamSearch, EarlyStopping, Sampler, SamplingParams};
+use hornbook::sampling::{BeamParams, BeamSearch, EarlyStopping, PARAMETERS, Sampler, SamplingParams};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -20,13 +20,6 @@ fn parse_options(options: &Map<String, Value>, stop_ids: &[u32]) -> (SamplingPar
         let number = value.as_f64().unwrap_or(f64::NAN) as f32;
         let integer = value.as_u64().unwrap_or(u64::MAX) as usize;
         match name.as_str() {
-            "temperature" => sampling.temperature = number,
-            "top_k" => sampling.top_k = integer,
-            "top_p" => sampling.top_p = number,
-            "min_p" => sampling.min_p = number,
-            "typical_p" => sampling.typical_p = number,
-            "repetition_penalty" => sampling.repetition_penalty = number,
-            "no_repeat_ngram_size" => sampling.no_repeat_ngram_size = integer,
             "bad_words_ids" => sampling.bad_words_ids = serde_json::from_value(value.clone()).unwrap(),
             "allowed_token_ids" => sampling.allowed_ids = serde_json::from_value(value.clone()).unwrap(),
             "min_tokens" | "min_new_tokens" => sampling.min_tokens = integer,
@@ -47,7 +40,11 @@ fn parse_options(options: &Map<String, Value>, stop_ids: &[u32]) -> (SamplingPar
                     id => vec![id.as_u64().unwrap() as u32],
                 }
             }
-            other => panic!("unknown option {other}"),
+            other => {
+                let parameter = PARAMETERS.iter().find(|parameter| parameter.name == other);
+                let parameter = parameter.unwrap_or_else(|| panic!("unknown option {other}"));
+                parameter.set(&mut sampling, parameter.parse(&value.to_string()).unwrap());
+            }
         }
     }
     (sampling, beam, max_new_tokens)

@@ -3,8 +3,9 @@
 
 use super::{Checkpoint, embedded, json_file};
 use crate::error::{Error, Result};
+use crate::sampling::{Overrides, Scalar};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The name of the file.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
@@ -22,20 +23,9 @@ pub struct GenerationConfig {
     pub max_new_tokens: Option<usize>,
     /// Whether tokens are drawn at random; if false, `temperature` is 0, as transformers decodes greedily.
     pub do_sample: Option<bool>,
-    /// The divisor of the logits.
-    pub temperature: Option<f32>,
-    /// The number of most likely tokens to keep.
-    pub top_k: Option<usize>,
-    /// The cumulative probability of the most likely tokens to keep.
-    pub top_p: Option<f32>,
-    /// The least probability of a token to keep, relative to the most likely one.
-    pub min_p: Option<f32>,
-    /// The cumulative probability of the locally typical tokens to keep.
-    pub typical_p: Option<f32>,
-    /// The divisor of the logits of tokens in prompt and completion.
-    pub repetition_penalty: Option<f32>,
-    /// The length of the sequences of tokens that may not be repeated.
-    pub no_repeat_ngram_size: Option<usize>,
+    /// The sampling parameters that transformers' `GenerationConfig` has too.
+    #[serde(skip)]
+    pub sampling: Overrides,
 }
 
 fn one_or_several<'de, D, T>(deserializer: D) -> std::result::Result<Option<Vec<T>>, D::Error>
@@ -61,19 +51,11 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] and [`Error::Checkpoint`] for a file that exists and is unreadable or invalid.
     pub fn generation_config(&self) -> Result<GenerationConfig> {
+        let file = self.folder.as_deref().unwrap_or(Path::new(embedded::NAME)).join(GENERATION_CONFIG);
         match (&self.folder, self.tokenizer_json) {
-            (Some(folder), _) => {
-                let path = folder.join(GENERATION_CONFIG);
-                match path.exists() {
-                    true => json_file::read::<GenerationConfig>(&path)?.validated(path),
-                    false => Ok(GenerationConfig::default()),
-                }
-            }
-            (None, Some(_)) => {
-                let path = Path::new(embedded::NAME).join(GENERATION_CONFIG);
-                json_file::parse::<GenerationConfig>(&path, embedded::GENERATION_CONFIG)?.validated(path)
-            }
-            (None, None) => Ok(GenerationConfig::default()),
+            (Some(_), _) if file.exists() => GenerationConfig::parse(&file, &json_file::read_bytes(&file)?),
+            (None, Some(_)) => GenerationConfig::parse(&file, embedded::GENERATION_CONFIG),
+            _ => Ok(GenerationConfig::default()),
         }
     }
 }
@@ -81,36 +63,28 @@ impl Checkpoint {
 impl GenerationConfig {
     /// The defaults that the file sets: names as in the file, and values.
     pub fn defaults(&self) -> Vec<(&'static str, String)> {
-        fn text<T: ToString>(value: &Option<T>) -> Option<String> {
-            value.as_ref().map(T::to_string)
-        }
-        let all = [
-            ("max_new_tokens", text(&self.max_new_tokens)),
-            ("do_sample", text(&self.do_sample)),
-            ("temperature", text(&self.temperature)),
-            ("top_k", text(&self.top_k)),
-            ("top_p", text(&self.top_p)),
-            ("min_p", text(&self.min_p)),
-            ("typical_p", text(&self.typical_p)),
-            ("repetition_penalty", text(&self.repetition_penalty)),
-            ("no_repeat_ngram_size", text(&self.no_repeat_ngram_size)),
-        ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        let max_new_tokens = self.max_new_tokens.map(|n| ("max_new_tokens", n.to_string()));
+        let do_sample = self.do_sample.map(|it| ("do_sample", it.to_string()));
+        let sampling = self.sampling.iter().map(|(parameter, value)| (parameter.name, value.to_string()));
+        max_new_tokens.into_iter().chain(do_sample).chain(sampling).collect()
     }
 
-    fn validated(mut self, file: PathBuf) -> Result<Self> {
-        let stop_strings = self.stop_strings.as_deref().unwrap_or_default();
-        let problem = if stop_strings.iter().any(String::is_empty) {
+    fn parse(file: &Path, json: &[u8]) -> Result<Self> {
+        let mut config: Self = json_file::parse(file, json)?;
+        let given: Overrides = json_file::parse(file, json)?;
+        let known = given.iter().filter(|(parameter, _)| parameter.in_generation_config);
+        config.sampling.0.extend(known.map(|(parameter, value)| (parameter.name, value)));
+        if config.do_sample == Some(false) {
+            config.sampling.0.insert("temperature", Scalar::Number(0.0));
+        }
+        let problem = if config.stop_strings.iter().flatten().any(String::is_empty) {
             "stop_strings: found an empty string, expected at least one character"
-        } else if self.max_new_tokens == Some(0) {
+        } else if config.max_new_tokens == Some(0) {
             "max_new_tokens: found 0, expected a positive integer"
         } else {
-            if self.do_sample == Some(false) {
-                self.temperature = Some(0.0);
-            }
-            return Ok(self);
+            return Ok(config);
         };
-        Err(Error::Checkpoint { file, problem: problem.into() })
+        Err(Error::Checkpoint { file: file.into(), problem: problem.into() })
     }
 }
 
@@ -119,8 +93,7 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<GenerationConfig> {
-        let file = Path::new(GENERATION_CONFIG);
-        json_file::parse::<GenerationConfig>(file, json.as_bytes())?.validated(file.into())
+        GenerationConfig::parse(Path::new(GENERATION_CONFIG), json.as_bytes())
     }
 
     #[test]
@@ -143,8 +116,15 @@ mod tests {
             (r#"{"temperature": 0.7}"#, Some(0.7)),
             ("{}", None),
         ] {
-            assert_eq!(parse(json).unwrap().temperature, temperature, "{json}");
+            let temperature = temperature.map(Scalar::Number);
+            assert_eq!(parse(json).unwrap().sampling.0.get("temperature").copied(), temperature, "{json}");
         }
+    }
+
+    #[test]
+    fn parameters_unknown_to_transformers_are_ignored() {
+        let config = parse(r#"{"presence_penalty": 1.5, "top_k": 3, "min_p": null, "top_p": 0.5}"#).unwrap();
+        assert_eq!(config.defaults(), [("top_k", "3".to_string()), ("top_p", "0.5".to_string())]);
     }
 
     #[test]

@@ -16,7 +16,15 @@ const MAX_BYTES: u64 = 16 << 20;
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, else as [`parse`].
 pub(super) fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
-    parse(file, &read_file(file, MAX_BYTES)?)
+    parse(file, &read_bytes(file)?)
+}
+
+/// Reads a file that [`parse`] shall parse.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read.
+pub(super) fn read_bytes(file: &Path) -> Result<Vec<u8>> {
+    read_file(file, MAX_BYTES)
 }
 
 /// Parses the JSON object of `file`, with or without a byte order mark.

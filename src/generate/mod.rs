@@ -124,7 +124,8 @@ impl Hornbook {
         let bos = special.and_then(|special| special.bos.as_ref());
         let eos = special.and_then(|special| special.eos.as_ref());
         let generation_config = checkpoint.generation_config()?;
-        let defaults = with_defaults_of(&generation_config, SamplingParams::default());
+        let mut defaults = SamplingParams::default();
+        generation_config.sampling.apply(&mut defaults);
         defaults.validate(checkpoint.config.vocab_size).map_err(|error| {
             let folder = checkpoint.folder.as_deref().unwrap_or(Path::new(&checkpoint.name));
             Error::Checkpoint { file: folder.join(GENERATION_CONFIG), problem: error.to_string() }
@@ -240,8 +241,9 @@ impl Hornbook {
     }
 
     /// The model's own defaults of sampling; where it has none, those of `fallback`.
-    pub fn default_sampling(&self, fallback: SamplingParams) -> SamplingParams {
-        with_defaults_of(&self.generation_config, fallback)
+    pub fn default_sampling(&self, mut fallback: SamplingParams) -> SamplingParams {
+        self.generation_config.sampling.apply(&mut fallback);
+        fallback
     }
 
     /// The files that may contain the model's chat template.
@@ -342,19 +344,6 @@ impl Hornbook {
 
     fn session(&self, positions: usize, options: &Options) -> Session<'_> {
         Session::new(&self.model, positions, options.kv_precision)
-    }
-}
-
-fn with_defaults_of(model: &GenerationConfig, fallback: SamplingParams) -> SamplingParams {
-    SamplingParams {
-        temperature: model.temperature.unwrap_or(fallback.temperature),
-        top_k: model.top_k.unwrap_or(fallback.top_k),
-        top_p: model.top_p.unwrap_or(fallback.top_p),
-        min_p: model.min_p.unwrap_or(fallback.min_p),
-        typical_p: model.typical_p.unwrap_or(fallback.typical_p),
-        repetition_penalty: model.repetition_penalty.unwrap_or(fallback.repetition_penalty),
-        no_repeat_ngram_size: model.no_repeat_ngram_size.unwrap_or(fallback.no_repeat_ngram_size),
-        ..fallback
     }
 }
 

@@ -1,13 +1,13 @@
-//! The candidate tokens of one sampling step, and the logits warpers that filter them: temperature, top-k,
-//! top-p (nucleus sampling), min-p and typical-p.
+//! The candidate tokens of one sampling step, and the logits warpers that filter them, in this order:
+//! temperature, top-k, top-p (nucleus sampling), min-p and typical-p.
 //!
 //! Candidates stay in id order. Each has a score (the processed logit less the largest, divided by the
 //! temperature: at most 0) and a weight, `exp(score)`, its unnormalized probability. Each filter renormalizes
 //! over the candidates that the filters before it kept, as in transformers. Nothing here sorts the
 //! vocabulary: a filter that needs a cumulative probability finds its cutoff by quickselect.
 
-use super::softmax;
 use super::top_n::TopN;
+use super::{SamplingParams, softmax};
 
 /// Candidates tested together, as many as fit into a few vector registers.
 const BLOCK: usize = 16;
@@ -33,9 +33,23 @@ struct RankedCandidate {
 }
 
 impl Candidates {
-    /// Starts from processed logits, `[vocab_size]`, of which at least one is above negative infinity.
-    /// `top_k` keeps the k best and any that tie with the last of them; 0 keeps all. The temperature is
-    /// positive.
+    /// Narrows processed logits, `[vocab_size]`, of which at least one is above negative infinity, with the
+    /// warpers that `params` enables. The temperature is positive.
+    pub fn narrow(&mut self, scores: &[f32], params: &SamplingParams) {
+        self.reset(scores, params.temperature, params.top_k);
+        if params.top_p < 1.0 {
+            self.top_p(params.top_p);
+        }
+        if params.min_p > 0.0 {
+            self.min_p(params.min_p);
+        }
+        if params.typical_p < 1.0 {
+            self.typical_p(params.typical_p);
+        }
+    }
+
+    /// Starts from processed logits, as [`Candidates::narrow`] does. `top_k` keeps the k best and any that
+    /// tie with the last of them; 0 keeps all.
     pub fn reset(&mut self, scores: &[f32], temperature: f32, top_k: usize) {
         let max = softmax::max_logit(scores);
         // Reserve for the whole vocabulary, so that later steps never allocate.

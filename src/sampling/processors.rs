@@ -1,10 +1,11 @@
-//! The logits processors, in their fixed order, for sampling and beam search.
+//! The logits processors, for sampling and beam search, in this order: logit bias, repetition penalty,
+//! presence and frequency penalties ([`penalties`]), no repeated n-grams ([`ngram`]), no stop token before
+//! `min_tokens`, no bad words, and allowed tokens only ([`constraints`]).
 
 use super::penalties::{self, TokenCounts};
 use super::{SamplingParams, constraints, ngram};
 
-/// Logit bias, repetition penalty, presence and frequency penalties, no repeated n-grams, minimum length, bad
-/// words and allowed tokens: in this order.
+/// All processors that the parameters enable.
 #[derive(Clone, Debug)]
 pub struct LogitsProcessors {
     params: SamplingParams,

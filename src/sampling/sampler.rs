@@ -67,17 +67,7 @@ impl Sampler {
     pub fn distribution(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> &Candidates {
         self.process(logits, prompt, generated);
         let Self { processors, scores, candidates, .. } = self;
-        let p = processors.params();
-        candidates.reset(scores, p.temperature, p.top_k);
-        if p.top_p < 1.0 {
-            candidates.top_p(p.top_p);
-        }
-        if p.min_p > 0.0 {
-            candidates.min_p(p.min_p);
-        }
-        if p.typical_p < 1.0 {
-            candidates.typical_p(p.typical_p);
-        }
+        candidates.narrow(scores, processors.params());
         candidates
     }
 

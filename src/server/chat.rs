@@ -5,9 +5,9 @@
 use super::AppState;
 use super::chat_response::{ChatChoice, ChatResponseBuilder};
 use super::error::ApiError;
-use super::json::{Json, RequestBody, from_value};
+use super::json::{Json, RequestBody};
 use super::models::{PathName, ServedModel};
-use super::parameters::{Parameters, ResponseMode};
+use super::parameters::{self, Parameters, ResponseMode};
 use super::ranges::integer_in_range;
 use super::request_context::RequestContext;
 use super::response::{CompletionResponse, respond};
@@ -15,6 +15,7 @@ use super::submission::Submission;
 use crate::Error;
 use crate::chat::{ChatMessage, ChatTemplate};
 use crate::engine::{CompletionParams, Request, RequestKind, SubmitError};
+use crate::sampling::Overrides;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
@@ -41,6 +42,9 @@ pub struct ChatRequest {
     top_logprobs: Option<i64>,
     #[serde(flatten)]
     parameters: Parameters,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    sampling: Overrides<i64>,
 }
 
 /// A message of the conversation.
@@ -81,7 +85,7 @@ impl RequestBody for ChatRequest {
     const FIELDS: &'static [&'static str] = &["messages", "top_logprobs"];
 
     fn validate(value: &Value) -> Result<(), ApiError> {
-        from_value::<Parameters>(value).map(drop)
+        parameters::validate(value)
     }
 }
 
@@ -152,7 +156,8 @@ pub async fn create(
     let (requested_max_tokens, _) = request.parameters.max_tokens()?;
     request.parameters.check_copies(n)?;
     let top_logprobs = request.top_logprobs()?;
-    let mut options = request.parameters.options(served.default_sampling(), served.hornbook(), 0)?;
+    let mut options =
+        request.parameters.options(&request.sampling, served.default_sampling(), served.hornbook(), 0)?;
     let template = Arc::clone(served.template()?);
     options.stop.extend_from_slice(template.stop());
     let (text, prompt) = apply_template(&app, &served, &template, request.chat_messages()?).await?;

@@ -5,9 +5,9 @@
 use super::AppState;
 use super::completions_response::CompletionsResponseBuilder;
 use super::error::ApiError;
-use super::json::{Json, RequestBody, from_value};
+use super::json::{Json, RequestBody};
 use super::models::PathName;
-use super::parameters::{Parameters, ResponseMode};
+use super::parameters::{self, Parameters, ResponseMode};
 use super::prompts::{MAX_PROMPTS, Prompt, Prompts};
 use super::ranges::integer_in_range;
 use super::request_context::RequestContext;
@@ -15,6 +15,7 @@ use super::response::{CompletionResponse, respond};
 use super::submission::Submission;
 use crate::engine::{CompletionParams, Request, RequestKind};
 use crate::generate::completion::Choice;
+use crate::sampling::Overrides;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
@@ -49,13 +50,16 @@ pub struct CompletionRequest {
     return_token_ids: Option<bool>,
     #[serde(flatten)]
     parameters: Parameters,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    sampling: Overrides<i64>,
 }
 
 impl RequestBody for CompletionRequest {
     const FIELDS: &'static [&'static str] = &["echo", "best_of", "return_token_ids"];
 
     fn validate(value: &Value) -> Result<(), ApiError> {
-        from_value::<Parameters>(value).map(drop)
+        parameters::validate(value)
     }
 }
 
@@ -109,7 +113,8 @@ pub async fn create(
     context.set_model(&name);
     let fields = request.validated()?;
     request.parameters.check_copies(request.prompt.as_ref().map_or(1, Prompts::count) * fields.best_of)?;
-    let mut options = request.parameters.options(served.default_sampling(), served.hornbook(), 0)?;
+    let mut options =
+        request.parameters.options(&request.sampling, served.default_sampling(), served.hornbook(), 0)?;
     let echo = request.echo.unwrap_or(false);
     let prompts = match request.prompt {
         Some(prompts) => prompts.encode(&app, &served, "prompt").await?,

@@ -89,7 +89,7 @@ fn describe(found: Option<&Value>, message: &str) -> String {
 }
 
 /// Makes integers of the numbers that are whole, such as 2.0, so that they are valid where one is expected.
-fn make_whole_numbers_integers(value: &mut Value) {
+pub fn make_whole_numbers_integers(value: &mut Value) {
     match value {
         Value::Number(number) => {
             let whole =

@@ -3,11 +3,12 @@
 
 use super::chat_response::{ChatChoice, ChunkChoice};
 use super::error::ErrorBody;
-use super::json::json_object;
+use super::json::{json_object, make_whole_numbers_integers};
 use super::response::CompletionResponse;
 use super::{AppState, chat, completions, embeddings, health, metrics, models, tokenize};
 use crate::checkpoint::Config;
 use crate::generate::completion::Choice;
+use crate::sampling::{PARAMETERS, Range};
 use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -53,24 +54,13 @@ const CONSTRAINTS: &[(&str, &str)] = &[
     // Its maximum does not matter where `max_completion_tokens` takes precedence.
     ("Parameters/properties/max_tokens", r#"{"minimum": 0, "maximum": 9223372036854775807}"#),
     ("Parameters/properties/max_completion_tokens", r#"{"minimum": 0}"#),
-    ("Parameters/properties/temperature", r#"{"minimum": 0, "maximum": 2}"#),
-    ("Parameters/properties/top_p", r#"{"minimum": 0, "maximum": 1}"#),
     ("Parameters/properties/n", r#"{"minimum": 1, "maximum": 128}"#),
-    ("Parameters/properties/presence_penalty", r#"{"minimum": -2, "maximum": 2}"#),
-    ("Parameters/properties/frequency_penalty", r#"{"minimum": -2, "maximum": 2}"#),
     (
         "Parameters/properties/logit_bias",
         r#"{"additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}"#,
     ),
     ("Parameters/properties/seed", r#"{"minimum": -9223372036854775808, "maximum": 9223372036854775807}"#),
-    ("Parameters/properties/top_k", r#"{"minimum": -1, "maximum": 9223372036854775807}"#),
-    ("Parameters/properties/min_p", r#"{"minimum": 0, "maximum": 1}"#),
-    ("Parameters/properties/typical_p", r#"{"minimum": 1.1754943508222875e-38, "maximum": 1}"#),
-    (
-        "Parameters/properties/repetition_penalty",
-        r#"{"minimum": 1.1754943508222875e-38, "maximum": 3.4028234663852886e38}"#,
-    ),
-    ("Parameters/properties/no_repeat_ngram_size", r#"{"minimum": 0, "maximum": 9223372036854775807}"#),
+    ("Parameters/properties/top_k", r#"{"minimum": -1}"#),
     ("Parameters/properties/min_tokens", r#"{"minimum": 0}"#),
     ("Parameters/properties/bad_words", r#"{"maxItems": 256}"#),
     ("Parameters/properties/bad_words/items", r#"{"pattern": "\\S", "maxLength": 128}"#),
@@ -155,7 +145,7 @@ const BODY_ERRORS: [(&str, &str); 7] = [
 
 /// Returns the description for a server of models with these configurations.
 pub fn description<'a>(configs: impl Iterator<Item = &'a Config> + Clone) -> Value {
-    let mut description = serde_json::to_value(ApiDescription::openapi()).unwrap_or_default();
+    let mut description = derived_description();
     let schemas = &mut description["components"]["schemas"];
     for (path, constraints) in CONSTRAINTS {
         merge(schemas, path, &serde_json::from_str(constraints).unwrap_or_default());
@@ -211,6 +201,24 @@ pub fn description<'a>(configs: impl Iterator<Item = &'a Config> + Clone) -> Val
                 operation["responses"][status] = error_response(meaning);
             }
         }
+    }
+    description
+}
+
+/// Returns what is derived from handlers and types, and the table of sampling parameters.
+fn derived_description() -> Value {
+    let mut description = serde_json::to_value(ApiDescription::openapi()).unwrap_or_default();
+    let properties = &mut description["components"]["schemas"]["Parameters"]["properties"];
+    for parameter in PARAMETERS {
+        let (kind, format, minimum, maximum) = match parameter.api_range() {
+            Some(Range::From(min, max)) => ("number", "float", json!(min), json!(max)),
+            Some(Range::Above(min, max)) => ("number", "float", json!(min + f32::MIN_POSITIVE), json!(max)),
+            None => ("integer", "int64", json!(0), json!(i64::MAX)),
+        };
+        let mut schema = json!({"type": [kind, "null"], "format": format, "minimum": minimum,
+            "maximum": maximum, "description": parameter.description});
+        make_whole_numbers_integers(&mut schema);
+        properties[parameter.name] = schema;
     }
     description
 }
@@ -276,7 +284,7 @@ fn add_deletion_and_engines(description: &mut Value) {
 /// Returns the names of all fields, of requests and others.
 pub(super) fn field_names() -> HashSet<String> {
     let mut names = HashSet::new();
-    collect_properties(&serde_json::to_value(ApiDescription::openapi()).unwrap_or_default(), &mut names);
+    collect_properties(&derived_description(), &mut names);
     names
 }
 

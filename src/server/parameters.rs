@@ -1,11 +1,12 @@
 //! Request parameters shared by completions and chat: sampling, stopping and streaming.
 
 use super::error::ApiError;
+use super::json::from_value;
 use super::middleware::random_u64;
 use super::ranges::{integer_in_range, out_of_range, token_ids};
 use crate::Hornbook;
 use crate::generate::Options;
-use crate::sampling::SamplingParams;
+use crate::sampling::{Overrides, SamplingParams, Scalar};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -25,17 +26,13 @@ const MAX_BAD_WORDS: usize = 256;
 const MAX_BAD_WORD_BYTES: usize = 128;
 
 /// The shared fields. All may be absent or null, which is the same.
+// Those of the table of sampling parameters are `Overrides`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct Parameters {
     /// Maximum number of tokens to generate.
     max_tokens: Option<i64>,
     /// The newer name of `max_tokens`; takes precedence over it.
     max_completion_tokens: Option<i64>,
-    /// Sampling temperature, 0 to 2; 0 is greedy. Default 1, unless the model has its own.
-    temperature: Option<f32>,
-    /// Nucleus sampling, 0 to 1: keep the most likely tokens up to this cumulative probability. Default 1,
-    /// unless the model has its own.
-    top_p: Option<f32>,
     /// Number of choices per prompt, 1 to 128. Default 1.
     n: Option<i64>,
     /// Stream the response as server-sent events.
@@ -44,24 +41,10 @@ pub struct Parameters {
     stream_options: Option<StreamOptions>,
     /// Up to four stop strings, at which generation ends; they are not returned.
     stop: Option<Stop>,
-    /// -2 to 2: subtracted from the logits of tokens generated before.
-    presence_penalty: Option<f32>,
-    /// -2 to 2: subtracted once per occurrence.
-    frequency_penalty: Option<f32>,
     /// Map from token ids to values added to their logits, -100 to 100.
     logit_bias: Option<BTreeMap<String, f32>>,
     /// Random seed; the same seed gives the same tokens.
     seed: Option<i64>,
-    /// Hornbook extension: keep the k most likely tokens; 0 or -1 keeps all.
-    top_k: Option<i64>,
-    /// Hornbook extension: keep tokens with at least this fraction of the top token's probability.
-    min_p: Option<f32>,
-    /// Hornbook extension: locally typical sampling.
-    typical_p: Option<f32>,
-    /// Hornbook extension: divide the logits of tokens in the prompt and completion by this.
-    repetition_penalty: Option<f32>,
-    /// Hornbook extension: no n-gram of this size occurs twice.
-    no_repeat_ngram_size: Option<i64>,
     /// Hornbook extension: minimum number of tokens before end-of-text or one of `stop_token_ids` may be
     /// generated.
     min_tokens: Option<i64>,
@@ -102,6 +85,15 @@ pub enum ResponseMode {
         /// Whether to send a final chunk with the usage.
         include_usage: bool,
     },
+}
+
+/// Validates the fields of [`Parameters`] and [`PARAMETERS`](crate::sampling::PARAMETERS) in a request.
+///
+/// # Errors
+/// 400 that names the field.
+pub fn validate(request: &serde_json::Value) -> Result<(), ApiError> {
+    from_value::<Overrides<i64>>(request)?;
+    from_value::<Parameters>(request).map(drop)
 }
 
 impl Parameters {
@@ -155,45 +147,43 @@ impl Parameters {
         }
     }
 
-    /// Returns the generation options, with `max_tokens` already resolved and `default` for absent fields.
+    /// Returns the generation options, with `max_tokens` already resolved, the fields `given` that are
+    /// numbers, and those of `sampling` in place of absent ones.
     ///
     /// # Errors
     /// 400 for a field that is out of range, and for `bad_words` without a tokenizer.
     pub fn options(
         &self,
-        default: SamplingParams,
+        given: &Overrides<i64>,
+        mut sampling: SamplingParams,
         hornbook: &Hornbook,
         max_tokens: usize,
     ) -> Result<Options, ApiError> {
         let vocab_size = hornbook.config().vocab_size;
-        let float_in_range = |name: &str, value: Option<f32>, default: f32, from: f32, to: f32| match value {
-            None => Ok(default),
-            Some(value) if (from..=to).contains(&value) => Ok(value),
-            Some(value) => Err(out_of_range(name, value, format!("a number from {from} to {to}"))),
-        };
+        for (parameter, value) in given.iter() {
+            let name = parameter.name;
+            let value = match value {
+                Scalar::Number(x) => {
+                    let checked = parameter.api_range().map_or(Ok(()), |range| range.check(x));
+                    checked.map_err(|expected| out_of_range(name, x, expected))?;
+                    Scalar::Number(x)
+                }
+                Scalar::Count(-1) if name == "top_k" => continue, // vLLM's default
+                Scalar::Count(n) => {
+                    Scalar::Count(integer_in_range(name, Some(n), 0..=usize::MAX)?.unwrap_or_default())
+                }
+            };
+            parameter.set(&mut sampling, value);
+        }
         let sampling = SamplingParams {
-            temperature: float_in_range("temperature", self.temperature, default.temperature, 0.0, 2.0)?,
-            top_p: float_in_range("top_p", self.top_p, default.top_p, 0.0, 1.0)?,
-            presence_penalty: float_in_range("presence_penalty", self.presence_penalty, 0.0, -2.0, 2.0)?,
-            frequency_penalty: float_in_range("frequency_penalty", self.frequency_penalty, 0.0, -2.0, 2.0)?,
             logit_bias: self.logit_bias(hornbook)?,
             // Without a seed, a random one; a negative seed is reinterpreted as unsigned.
             seed: self.seed.map_or_else(random_u64, |seed| seed as u64),
-            top_k: integer_in_range("top_k", self.top_k.filter(|k| *k != -1), 0..=usize::MAX)?
-                .unwrap_or(default.top_k),
-            min_p: self.min_p.unwrap_or(default.min_p),
-            typical_p: self.typical_p.unwrap_or(default.typical_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
-            no_repeat_ngram_size: integer_in_range(
-                "no_repeat_ngram_size",
-                self.no_repeat_ngram_size,
-                0..=usize::MAX,
-            )?
-            .unwrap_or(default.no_repeat_ngram_size),
             min_tokens: self.min_tokens(hornbook.config().n_positions - 1)?,
             stop_ids: token_ids("stop_token_ids", self.stop_token_ids.as_deref(), vocab_size)?,
             bad_words_ids: self.bad_words_ids(hornbook)?,
             allowed_ids: self.allowed_ids(vocab_size)?,
+            ..sampling
         };
         Ok(Options { sampling, max_tokens: Some(max_tokens), stop: self.stop()?, ..Options::default() })
     }
@@ -309,27 +299,30 @@ mod tests {
     struct TestRequest {
         #[serde(flatten)]
         parameters: Parameters,
+        #[serde(flatten)]
+        sampling: Overrides<i64>,
     }
 
     impl super::super::json::RequestBody for TestRequest {}
 
-    fn parameters(value: Value) -> Parameters {
+    fn request(value: Value) -> TestRequest {
         super::super::json::from_value(&value).unwrap()
     }
 
     /// A model with token ids from 0 to 96 and without a tokenizer.
-    fn options(parameters: &Parameters, max_tokens: usize) -> Result<Options, ApiError> {
+    fn options(request: &TestRequest, max_tokens: usize) -> Result<Options, ApiError> {
         let hornbook = Hornbook::open("tests/data/tiny-gelu-new").unwrap();
-        parameters.options(SamplingParams::default(), &hornbook, max_tokens)
+        request.parameters.options(&request.sampling, SamplingParams::default(), &hornbook, max_tokens)
     }
 
     fn error_message(value: Value) -> String {
-        let parameters = parameters(value);
+        let request = request(value);
+        let parameters = &request.parameters;
         let error = parameters
             .max_tokens()
             .and_then(|_| parameters.n())
             .and_then(|_| parameters.response_mode())
-            .and_then(|_| options(&parameters, 1))
+            .and_then(|_| options(&request, 1))
             .unwrap_err();
         let error: Value = serde_json::from_str(&error.json()).unwrap();
         let (message, param) =
@@ -342,14 +335,11 @@ mod tests {
     fn null_and_absent_fields_have_the_defaults() {
         let nulls = json!({"temperature": null, "n": null, "stop": null, "logit_bias": null, "seed": null,
             "stream": null, "stream_options": null, "max_tokens": null, "top_k": null});
-        for parameters in [
-            parameters(nulls),
-            parameters(json!({})),
-            parameters(json!({"logit_bias": {}, "stop": [], "top_k": -1})),
-        ] {
+        for request in [nulls, json!({}), json!({"logit_bias": {}, "stop": [], "top_k": -1})].map(request) {
+            let parameters = &request.parameters;
             assert_eq!((parameters.n().unwrap(), parameters.max_tokens().unwrap().0), (1, None));
             assert_eq!(parameters.response_mode().unwrap(), ResponseMode::Complete);
-            let options = options(&parameters, 7).unwrap();
+            let options = options(&request, 7).unwrap();
             let seed = options.sampling.seed;
             assert_eq!(options.sampling, SamplingParams { seed, ..SamplingParams::default() });
             assert_eq!((options.max_tokens, options.stop.len()), (Some(7), 0));
@@ -358,13 +348,14 @@ mod tests {
 
     #[test]
     fn given_fields_reach_the_options() {
-        let parameters =
-            parameters(json!({"temperature": 0, "top_p": 0.5, "seed": -1, "stop": "x", "stream": true,
+        let request =
+            request(json!({"temperature": 0, "top_p": 0.5, "seed": -1, "stop": "x", "stream": true,
             "stream_options": {"include_usage": true, "include_obfuscation": true},
             "max_tokens": 3, "max_completion_tokens": 5, "logit_bias": {"9": -100}, "top_k": 4}));
+        let parameters = &request.parameters;
         assert_eq!(parameters.max_tokens().unwrap(), (Some(5), "max_completion_tokens"));
         assert_eq!(parameters.response_mode().unwrap(), ResponseMode::Stream { include_usage: true });
-        let options = options(&parameters, 7).unwrap();
+        let options = options(&request, 7).unwrap();
         assert_eq!((options.sampling.temperature, options.sampling.seed), (0.0, u64::MAX));
         assert_eq!((options.sampling.logit_bias, options.stop), (vec![(9, -100.0)], vec!["x".to_string()]));
         assert_eq!((options.sampling.top_p, options.sampling.top_k), (0.5, 4));
@@ -427,7 +418,7 @@ mod tests {
             "logit_bias": {"1": 2}, "bad_words": []});
         let known = body.as_object().unwrap().keys().cloned().collect();
         let parsed = super::super::json::parse::<TestRequest>(body.to_string().as_bytes(), &known).unwrap();
-        let sampling = options(&parsed.parameters, 3).unwrap().sampling;
+        let sampling = options(&parsed, 3).unwrap().sampling;
         assert_eq!((&sampling.stop_ids[..], &sampling.allowed_ids[..]), (&[4, 2][..], &[1][..]));
         assert_eq!(sampling.logit_bias, [(1, 2.0), (50, f32::NEG_INFINITY)]);
         assert_eq!((sampling.min_p, sampling.typical_p, sampling.repetition_penalty), (0.25, 0.5, 2.0));

@@ -2,6 +2,7 @@
 //! table, by which every route refuses them by name.
 
 use super::error::ApiError;
+use crate::sampling::PARAMETERS;
 use serde_json::{Map, Value};
 
 /// A parameter that is refused unless its value changes nothing.
@@ -35,7 +36,8 @@ impl Unsupported {
     }
 }
 
-/// The table. A route's own fields are exempt: see [`RequestBody::FIELDS`](super::json::RequestBody::FIELDS).
+/// The table. Sampling parameters and a route's own fields are exempt: see
+/// [`RequestBody::FIELDS`](super::json::RequestBody::FIELDS).
 #[rustfmt::skip]
 const TABLE: &[Unsupported] = &[
     // OpenAI
@@ -116,7 +118,8 @@ const TABLE: &[Unsupported] = &[
 /// # Errors
 /// 400 that names the field.
 pub fn check(fields: &Map<String, Value>, supported: &[&str]) -> Result<(), ApiError> {
-    for parameter in TABLE.iter().filter(|parameter| !supported.contains(&parameter.name)) {
+    let is_supported = |name| supported.contains(&name) || PARAMETERS.iter().any(|own| own.name == name);
+    for parameter in TABLE.iter().filter(|parameter| !is_supported(parameter.name)) {
         let Some(value) = find(fields, parameter.name) else { continue };
         let waived = parameter
             .unless

@@ -4,8 +4,8 @@ use crate::Hornbook;
 use crate::cli::args::prompt::parse_token_id;
 use crate::cli::args::values::KvPrecisionArg;
 use crate::generate::Options;
-use crate::sampling::SamplingParams;
-use clap::Args;
+use crate::sampling::{Field, Overrides, PARAMETERS, Parameter, SamplingParams, Scalar};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
@@ -40,27 +40,9 @@ pub struct SamplingArgs {
     )]
     pub stop_token_ids: Vec<u32>,
 
-    /// Divide the logits by T: below 1 favors likely tokens, above 1 unlikely ones; 0 selects the most likely
-    /// (greedy) [default: 0.8]
-    #[arg(long, value_name = "T", help_heading = SAMPLING)]
-    pub temperature: Option<f32>,
-
-    /// Keep the K most likely tokens; 0 disables [default: 0]
-    #[arg(long, value_name = "K", help_heading = SAMPLING)]
-    pub top_k: Option<usize>,
-
-    /// Keep the most likely tokens until their total probability reaches P; 1 disables [default: 0.95]
-    #[arg(long, value_name = "P", help_heading = SAMPLING)]
-    pub top_p: Option<f32>,
-
-    /// Keep tokens at least P times as likely as the most likely token; 0 disables [default: 0]
-    #[arg(long, value_name = "P", help_heading = SAMPLING)]
-    pub min_p: Option<f32>,
-
-    /// Keep the tokens whose surprisal is closest to the entropy, until their total probability reaches P; 1
-    /// disables [default: 1]
-    #[arg(long, value_name = "P", help_heading = SAMPLING)]
-    pub typical_p: Option<f32>,
+    /// The parameters of the warpers
+    #[command(flatten)]
+    pub warpers: ParameterArgs<false>,
 
     /// Random seed; the same seed gives the same text [default: random]
     #[arg(long, value_name = "N", help_heading = SAMPLING)]
@@ -76,34 +58,9 @@ pub struct SamplingArgs {
     )]
     pub logit_bias: Vec<(u32, f32)>,
 
-    /// Divide the positive logits of tokens seen so far by R and multiply the negative ones, as transformers
-    /// does; 1 disables [default: 1]
-    #[arg(long, value_name = "R", help_heading = PENALTIES)]
-    pub repetition_penalty: Option<f32>,
-
-    /// Subtract P from the logit of each token generated so far, as OpenAI does
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 0.0,
-        allow_hyphen_values = true,
-        help_heading = PENALTIES,
-    )]
-    pub presence_penalty: f32,
-
-    /// Subtract P from a token's logit each time it was generated, as OpenAI does
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 0.0,
-        allow_hyphen_values = true,
-        help_heading = PENALTIES,
-    )]
-    pub frequency_penalty: f32,
-
-    /// Never generate the same sequence of N tokens twice; 0 disables [default: 0]
-    #[arg(long, value_name = "N", help_heading = PENALTIES)]
-    pub no_repeat_ngram_size: Option<usize>,
+    /// The parameters of the processors
+    #[command(flatten)]
+    pub processors: ParameterArgs<true>,
 
     /// Never generate this sequence of token ids, e.g. 15,3 (repeatable)
     #[arg(long, value_name = "IDS", value_parser = parse_ids, help_heading = PENALTIES)]
@@ -127,23 +84,17 @@ pub struct TokenIds(Vec<u32>);
 impl SamplingArgs {
     /// Returns the library's generation options. What the user does not give is the model's default.
     pub fn options(&self, hornbook: &Hornbook, kv_precision: Option<KvPrecisionArg>) -> Options {
-        let Options { sampling: default, max_tokens, .. } = hornbook.default_options();
+        let Options { mut sampling, max_tokens, .. } = hornbook.default_options();
+        self.warpers.0.apply(&mut sampling);
+        self.processors.0.apply(&mut sampling);
         let sampling = SamplingParams {
-            temperature: self.temperature.unwrap_or(default.temperature),
-            top_k: self.top_k.unwrap_or(default.top_k),
-            top_p: self.top_p.unwrap_or(default.top_p),
-            min_p: self.min_p.unwrap_or(default.min_p),
-            typical_p: self.typical_p.unwrap_or(default.typical_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(default.no_repeat_ngram_size),
             logit_bias: self.logit_bias.clone(),
             seed: self.seed.unwrap_or_else(random_seed),
             min_tokens: self.min_tokens,
             stop_ids: self.stop_token_ids.clone(),
             bad_words_ids: self.bad_words_ids.iter().map(|TokenIds(ids)| ids.clone()).collect(),
             allowed_ids: self.allowed_token_ids.clone(),
+            ..sampling
         };
         Options {
             sampling,
@@ -152,6 +103,58 @@ impl SamplingArgs {
             kv_precision: kv_precision.map(Into::into),
             ..Options::default()
         }
+    }
+}
+
+/// The options of the parameters of the logits processors, or of the warpers.
+#[derive(Debug)]
+pub struct ParameterArgs<const PROCESSORS: bool>(Overrides);
+
+impl<const PROCESSORS: bool> ParameterArgs<PROCESSORS> {
+    fn parameters() -> impl Iterator<Item = &'static Parameter> {
+        PARAMETERS.iter().filter(|parameter| parameter.is_processor == PROCESSORS)
+    }
+}
+
+impl<const PROCESSORS: bool> Args for ParameterArgs<PROCESSORS> {
+    fn augment_args(command: Command) -> Command {
+        command.args(Self::parameters().map(option))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<const PROCESSORS: bool> FromArgMatches for ParameterArgs<PROCESSORS> {
+    fn from_arg_matches(matches: &ArgMatches) -> clap::error::Result<Self> {
+        let given = |it: &'static Parameter| Some((it.name, *matches.get_one(it.name)?));
+        Ok(Self(Overrides(Self::parameters().filter_map(given).collect())))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> clap::error::Result<()> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The option of a parameter.
+fn option(parameter: &'static Parameter) -> Arg {
+    let default = parameter.get(&Options::default().sampling);
+    let arg = Arg::new(parameter.name)
+        .long(parameter.name.replace('_', "-"))
+        .value_name(parameter.value_name)
+        .help_heading(if parameter.is_processor { PENALTIES } else { SAMPLING });
+    // A model's own default, if it may have one, takes the place of the one in brackets.
+    let arg = match parameter.in_generation_config {
+        true => arg.help(format!("{} [default: {default}]", parameter.help)),
+        false => arg.help(parameter.help).default_value(default.to_string()),
+    };
+    match &parameter.field {
+        Field::Number(.., range) => arg
+            .value_parser(|text: &str| text.parse().map(Scalar::<usize>::Number))
+            .allow_hyphen_values(range.check(-1.0).is_ok()),
+        Field::Count(..) => arg.value_parser(|text: &str| text.parse().map(Scalar::<usize>::Count)),
     }
 }
 

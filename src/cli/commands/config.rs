@@ -63,13 +63,13 @@ impl Config {
         });
         let mut rows = vec![["setting".to_string(), "value".into(), "from".into()]];
         let mut all = vec![];
-        for setting in &SETTINGS {
+        for setting in SETTINGS.iter() {
             let options =
                 command.find_subcommand("generate").into_iter().flat_map(clap::Command::get_arguments);
             let default =
                 options.filter(|arg| arg.get_id() == setting.key).flat_map(|arg| arg.get_default_values());
             let default = default.map(|value| value.to_string_lossy().into_owned()).next();
-            let default = default.or_else(|| setting.value_in(&mut Options::default()));
+            let default = default.or_else(|| setting.value_in(&Options::default()));
             let key = if setting.key == "max_tokens" { "max_new_tokens" } else { setting.key };
             let of_model = of_model.iter().find(|(name, _)| *name == key);
             let (value, from, source) = match (settings.get(setting), of_model) {

@@ -54,7 +54,7 @@ impl Settings {
             entries.push(file::read(path)?);
         }
         let mut values = vec![];
-        for setting in &SETTINGS {
+        for setting in SETTINGS.iter() {
             let variable = setting.variable();
             let from_env = match var_os(&variable).filter(|value| !value.is_empty()) {
                 None => None,
@@ -100,8 +100,7 @@ impl Settings {
                 };
                 let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
                 let help = help.split(" [default:").next().unwrap_or_default().to_string();
-                // clap wants a `&'static str`: leaked once per option.
-                arg.help(help).default_value(&*value.clone().leak())
+                arg.help(help).default_value(value.clone())
             })
         })
     }

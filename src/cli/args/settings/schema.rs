@@ -4,6 +4,8 @@ use super::PREFIX;
 use crate::Options;
 use crate::cli::args::open::MAX_THREADS;
 use crate::model::Precision;
+use crate::sampling::{PARAMETERS, Parameter};
+use std::sync::LazyLock;
 
 /// A setting.
 #[derive(Debug)]
@@ -12,7 +14,7 @@ pub struct Setting {
     pub key: &'static str,
     /// Its table in a file; `None` at the top level.
     pub table: Option<&'static str>,
-    /// Shown by `hornbook config` if the option has no default value.
+    /// Shown by `hornbook config` for no value.
     pub fallback: &'static str,
     kind: ValueKind,
 }
@@ -24,38 +26,32 @@ enum ValueKind {
     KvPrecision,
     Context,
     Threads,
-    /// A non-negative integer, and its field of the options.
-    Count(fn(&mut Options) -> &mut usize),
-    /// A number within the sampler's bounds, and its field of the options.
-    Number(fn(&mut Options) -> &mut f32),
+    Sampling(&'static Parameter),
+    MaxTokens,
 }
 
-const fn top_level(key: &'static str, fallback: &'static str, kind: ValueKind) -> Setting {
+fn top_level(key: &'static str, fallback: &'static str, kind: ValueKind) -> Setting {
     Setting { key, table: None, fallback, kind }
 }
 
-const fn sampling(key: &'static str, fallback: &'static str, kind: ValueKind) -> Setting {
-    Setting { key, table: Some("sampling"), fallback, kind }
+fn sampling(key: &'static str, kind: ValueKind) -> Setting {
+    Setting { key, table: Some("sampling"), fallback: "", kind }
 }
 
 /// All settings, in the order of `hornbook config`.
-pub static SETTINGS: [Setting; 15] = [
-    top_level("model", "", ValueKind::Model),
-    top_level("precision", "as stored", ValueKind::Precision),
-    top_level("threads", "one per core", ValueKind::Threads),
-    top_level("kv_precision", "depends on precision", ValueKind::KvPrecision),
-    top_level("context", "", ValueKind::Context),
-    sampling("temperature", "0.8", ValueKind::Number(|o| &mut o.sampling.temperature)),
-    sampling("top_k", "0", ValueKind::Count(|o| &mut o.sampling.top_k)),
-    sampling("top_p", "0.95", ValueKind::Number(|o| &mut o.sampling.top_p)),
-    sampling("min_p", "0", ValueKind::Number(|o| &mut o.sampling.min_p)),
-    sampling("typical_p", "1", ValueKind::Number(|o| &mut o.sampling.typical_p)),
-    sampling("repetition_penalty", "1", ValueKind::Number(|o| &mut o.sampling.repetition_penalty)),
-    sampling("presence_penalty", "", ValueKind::Number(|o| &mut o.sampling.presence_penalty)),
-    sampling("frequency_penalty", "", ValueKind::Number(|o| &mut o.sampling.frequency_penalty)),
-    sampling("no_repeat_ngram_size", "0", ValueKind::Count(|o| &mut o.sampling.no_repeat_ngram_size)),
-    sampling("max_tokens", "200", ValueKind::Count(|o| o.max_tokens.get_or_insert(200))),
-];
+pub static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
+    let mut settings = vec![
+        top_level("model", "", ValueKind::Model),
+        top_level("precision", "as stored", ValueKind::Precision),
+        top_level("threads", "one per core", ValueKind::Threads),
+        top_level("kv_precision", "depends on precision", ValueKind::KvPrecision),
+        top_level("context", "", ValueKind::Context),
+    ];
+    settings
+        .extend(PARAMETERS.iter().map(|parameter| sampling(parameter.name, ValueKind::Sampling(parameter))));
+    settings.push(sampling("max_tokens", ValueKind::MaxTokens));
+    settings
+});
 
 impl Setting {
     /// Returns the setting with this key in this table, or at the top level.
@@ -75,7 +71,7 @@ impl Setting {
 
     /// Whether its value in a file is a number rather than a string.
     pub fn is_number(&self) -> bool {
-        matches!(self.kind, ValueKind::Threads | ValueKind::Count(_) | ValueKind::Number(_))
+        matches!(self.kind, ValueKind::Threads | ValueKind::Sampling(_) | ValueKind::MaxTokens)
     }
 
     /// Checks a value.
@@ -95,7 +91,7 @@ impl Setting {
                 let in_range = text.parse().is_ok_and(|n| (1..=MAX_THREADS).contains(&n));
                 require(in_range, &format!("an integer from 1 to {MAX_THREADS}"))
             }
-            ValueKind::Count(_) | ValueKind::Number(_) => self.apply_to(&mut Options::default(), text),
+            ValueKind::Sampling(_) | ValueKind::MaxTokens => self.apply_to(&mut Options::default(), text),
         }
     }
 
@@ -104,27 +100,21 @@ impl Setting {
     /// # Errors
     /// Returns what was expected, and leaves the options unchanged.
     pub fn apply_to(&self, options: &mut Options, text: &str) -> Result<(), String> {
-        let mut changed = options.clone();
         match self.kind {
-            ValueKind::Count(field) => {
-                *field(&mut changed) = text.parse().map_err(|_| "a non-negative integer")?
+            ValueKind::Sampling(parameter) => parameter.set(&mut options.sampling, parameter.parse(text)?),
+            ValueKind::MaxTokens => {
+                options.max_tokens = Some(text.parse().map_err(|_| "a non-negative integer")?);
             }
-            ValueKind::Number(field) => *field(&mut changed) = text.parse().map_err(|_| "a number")?,
             _ => return Err("a sampling setting".into()),
         }
-        changed.sampling.validate(usize::MAX).map_err(|error| match error {
-            crate::Error::Parameter { expected, .. } => expected,
-            other => other.to_string(),
-        })?;
-        *options = changed;
         Ok(())
     }
 
     /// Returns the value in `options`, for a setting of sampling.
-    pub fn value_in(&self, options: &mut Options) -> Option<String> {
+    pub fn value_in(&self, options: &Options) -> Option<String> {
         match self.kind {
-            ValueKind::Count(field) => Some(field(options).to_string()),
-            ValueKind::Number(field) => Some(field(options).to_string()),
+            ValueKind::Sampling(parameter) => Some(parameter.get(&options.sampling).to_string()),
+            ValueKind::MaxTokens => Some(options.max_tokens.unwrap_or(200).to_string()),
             _ => None,
         }
     }
@@ -140,15 +130,17 @@ mod tests {
     fn every_setting_is_option_of_generate() {
         let command = Cli::command();
         let generate = command.find_subcommand("generate").unwrap();
-        for setting in &SETTINGS {
+        for setting in SETTINGS.iter() {
             let option = generate.get_arguments().find(|arg| arg.get_id() == setting.key);
-            let default = option.unwrap_or_else(|| panic!("{}", setting.key)).get_default_values();
-            assert_eq!(default.is_empty(), !setting.fallback.is_empty(), "{}", setting.key);
-            if setting.table == Some("sampling") && default.is_empty() {
-                let value = setting.value_in(&mut Options::default()).unwrap();
-                assert_eq!(setting.fallback, value, "{}", setting.key);
-                let help = option.and_then(|arg| arg.get_help()).unwrap().to_string();
-                assert!(help.contains(&format!("[default: {value}")), "{help}");
+            let option = option.unwrap_or_else(|| panic!("{}", setting.key));
+            let default = option.get_default_values();
+            match setting.value_in(&Options::default()) {
+                Some(value) if default.is_empty() => {
+                    let help = option.get_help().unwrap().to_string();
+                    assert!(help.contains(&format!("[default: {value}")), "{help}");
+                }
+                Some(value) => assert_eq!(default, [value.as_str()], "{}", setting.key),
+                None => assert_eq!(default.is_empty(), !setting.fallback.is_empty(), "{}", setting.key),
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::cli::args::model::ModelArgs;
 use crate::cli::args::prompt::PromptArgs;
 use crate::cli::args::sampling::SamplingArgs;
 use crate::generate::{ContextPolicy, Options};
-use crate::sampling::{BeamParams, EarlyStopping};
+use crate::sampling::{BeamParams, EarlyStopping, PARAMETERS};
 use clap::{Args, ValueEnum, value_parser};
 use regex::Regex;
 use std::num::NonZeroUsize;
@@ -63,10 +63,8 @@ pub struct Generate {
         long,
         value_name = "B",
         help_heading = "Beam search",
-        conflicts_with_all = [
-            "logprobs", "stop", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed", "ablate",
-            "scale",
-        ],
+        conflicts_with_all = ["logprobs", "stop", "seed", "ablate", "scale"],
+        conflicts_with_all = warper_names(),
     )]
     pub beams: Option<NonZeroUsize>,
 
@@ -188,6 +186,11 @@ pub enum EarlyStoppingArg {
     True,
     /// Stop only when no running beam can still beat the worst finished one
     Never,
+}
+
+/// The parameters of the warpers, which beam search does not have.
+fn warper_names() -> impl Iterator<Item = &'static str> {
+    PARAMETERS.iter().filter(|parameter| !parameter.is_processor).map(|parameter| parameter.name)
 }
 
 impl Generate {
