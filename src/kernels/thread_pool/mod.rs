@@ -14,21 +14,24 @@
 //!
 //! A queue holds adjacent chunks in order, so a thread reads weights sequentially from one chunk to the next.
 
+#[cfg(all(test, loom))]
+mod model;
+mod sync;
+
 use super::isa::Isa;
-use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::PoisonError;
+use sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use sync::{Arc, Condvar, Mutex, MutexGuard, UnsafeCell, thread};
 
 /// Backoff steps in which an idle thread spins (a `pause` each, tens of nanoseconds) before it yields.
-const SPIN_STEPS: u32 = 1 << 10;
+const SPIN_STEPS: u32 = if cfg!(loom) { 1 } else { 1 << 10 };
 /// Backoff steps in which an idle thread yields before it parks.
-const YIELD_STEPS: u32 = 1 << 8;
+const YIELD_STEPS: u32 = if cfg!(loom) { 1 } else { 1 << 8 };
 /// Backoff steps between an idle thread's attempts to steal.
-const STEAL_INTERVAL: u32 = 32;
+const STEAL_INTERVAL: u32 = if cfg!(loom) { 1 } else { 32 };
 
 /// The threads and the instruction set that kernels run on.
 pub struct ThreadPool {
@@ -37,33 +40,6 @@ pub struct ThreadPool {
     shared: Arc<Shared>,
     /// Held while an operation runs; meanwhile, other callers compute sequentially.
     operation_lock: Mutex<()>,
-    /// Rayon owns the worker threads, which run until the pool is dropped.
-    _workers: Option<Workers>,
-}
-
-#[cfg(feature = "threads")]
-type Workers = rayon::ThreadPool;
-#[cfg(not(feature = "threads"))]
-type Workers = std::convert::Infallible;
-
-/// Starts a thread for every queue but the first, the calling thread's. If none can be started, the calling
-/// thread runs all chunks itself.
-#[cfg(feature = "threads")]
-fn start_workers(shared: &Arc<Shared>) -> Option<Workers> {
-    let threads = shared.queues.len() - 1;
-    if threads == 0 {
-        return None;
-    }
-    let name = |i| format!("hornbook-{}", i + 1);
-    let workers = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build().ok()?;
-    let shared = Arc::clone(shared);
-    workers.spawn_broadcast(move |thread| shared.run_worker(thread.index() + 1));
-    Some(workers)
-}
-
-#[cfg(not(feature = "threads"))]
-fn start_workers(_shared: &Arc<Shared>) -> Option<Workers> {
-    None
 }
 
 type Job = dyn Fn(usize) + Sync;
@@ -131,7 +107,7 @@ impl ThreadPool {
     /// Creates a pool of `threads` threads, including the calling thread; 0 means one per core.
     pub fn new(threads: usize, isa: Isa) -> Self {
         let threads = match threads {
-            0 => thread::available_parallelism().map_or(1, usize::from),
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
         let shared = Arc::new(Shared {
@@ -144,8 +120,15 @@ impl ThreadPool {
             park_lock: Mutex::new(()),
             unpark: Condvar::new(),
         });
-        let _workers = start_workers(&shared);
-        Self { isa, threads, shared, operation_lock: Mutex::new(()), _workers }
+        if cfg!(feature = "threads") {
+            for i in 1..threads {
+                let shared = Arc::clone(&shared);
+                let worker = thread::Builder::new().name(format!("hornbook-{i}"));
+                // The chunks of a thread that cannot be started are stolen by the others.
+                _ = worker.spawn(move || shared.run_worker(i));
+            }
+        }
+        Self { isa, threads, shared, operation_lock: Mutex::new(()) }
     }
 
     /// The number of threads, including the calling thread.
@@ -173,7 +156,7 @@ impl ThreadPool {
         // operation, and this function does not return before every chunk is finished (`pending` is zero).
         let job: &'static Job = unsafe { std::mem::transmute(job) };
         // SAFETY: the operation lock is held and no chunk is pending, so no thread reads `job` now.
-        unsafe { *shared.job.get() = Some(job) };
+        shared.job.with_mut(|to| unsafe { *to = Some(job) });
         shared.pending.0.store(count, Ordering::Relaxed);
         let epoch = (shared.queues[0].0.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
         for (i, CachePadded(queue)) in shared.queues.iter().enumerate().rev() {
@@ -191,8 +174,10 @@ impl ThreadPool {
         while shared.pending.0.load(Ordering::Acquire) > 0 {
             backoff(&mut step);
         }
+        // Read before another caller's operation can begin, whose panics are not this one's.
+        let panicked = shared.panicked.swap(false, Ordering::Relaxed);
         drop(guard);
-        if shared.panicked.swap(false, Ordering::Relaxed) {
+        if panicked {
             resume_unwind(Box::new("a chunk of a parallel operation panicked"));
         }
     }
@@ -232,7 +217,7 @@ impl Shared {
             let CachePadded(queue) = &self.queues[(thread + i) % self.queues.len()];
             while let Some(chunk) = queue.pop() {
                 // SAFETY: the chunk is still pending, so `job` is its operation's closure and still alive.
-                let job = unsafe { &*(*self.job.get()).expect("a published operation has a job") };
+                let job = unsafe { &*self.job.with(|job| *job).expect("a published operation has a job") };
                 if catch_unwind(AssertUnwindSafe(|| job(chunk))).is_err() {
                     self.panicked.store(true, Ordering::Relaxed);
                 }
@@ -353,7 +338,7 @@ mod tests {
     fn parked_pool_wakes() {
         let pool = ThreadPool::new(2, Isa::Portable);
         for _ in 0..3 {
-            thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(std::time::Duration::from_millis(20));
             let sum = AtomicUsize::new(0);
             pool.run(100, |i| {
                 sum.fetch_add(i, Ordering::Relaxed);
@@ -386,5 +371,23 @@ mod tests {
             done.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(done.into_inner(), 50);
+    }
+
+    #[test]
+    fn panic_reaches_only_its_own_caller() {
+        let pool = ThreadPool::new(2, Isa::Portable);
+        let call = |panics: bool| {
+            for _ in 0..5000 {
+                let done = AtomicU32::new(0);
+                let job = |i| match (i, panics) {
+                    (3, true) => resume_unwind(Box::new("")),
+                    _ => _ = done.fetch_add(1, Ordering::Relaxed),
+                };
+                let outcome = catch_unwind(AssertUnwindSafe(|| pool.run(4, job)));
+                assert_eq!(outcome.is_err(), panics);
+                assert_eq!(done.into_inner(), if panics { 3 } else { 4 });
+            }
+        };
+        std::thread::scope(|scope| [true, false].map(|panics| scope.spawn(move || call(panics))).map(drop));
     }
 }
