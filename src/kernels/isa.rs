@@ -1,5 +1,6 @@
 //! Run-time selection of the instruction set.
 
+use super::simd::tiles::TileKernel;
 use super::simd::{self, Kernel, Simd};
 use std::fmt;
 use std::sync::OnceLock;
@@ -19,6 +20,9 @@ pub enum Isa {
     /// AVX-512 with AMX-BF16 and AMX-INT8.
     #[cfg(target_arch = "x86_64")]
     Amx(simd::Amx),
+    /// Plain Rust for vectors and tiles, to test what runs on tiles.
+    #[cfg(test)]
+    EmulatedTiles,
 }
 
 impl Isa {
@@ -47,6 +51,8 @@ impl Isa {
             Isa::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(_) => "amx",
+            #[cfg(test)]
+            Isa::EmulatedTiles => "emulated tiles",
         }
     }
 
@@ -83,11 +89,11 @@ impl Isa {
     /// Whether there are enough registers for large register tiles, [`Simd::WIDE`].
     pub(super) fn is_wide(self) -> bool {
         match self {
-            Isa::Portable => simd::Portable::WIDE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => simd::Avx2::WIDE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) | Isa::Amx(_) => simd::Avx512::WIDE,
+            _ => simd::Portable::WIDE,
         }
     }
 
@@ -106,13 +112,38 @@ impl Isa {
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
-            Isa::Portable => simd::run_portable(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(amx) => amx.run(kernel),
+            _ => simd::run_portable(kernel),
+        }
+    }
+
+    /// Whether there are tile registers.
+    pub(super) fn has_tiles(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(_) => true,
+            #[cfg(test)]
+            Isa::EmulatedTiles => true,
+            _ => false,
+        }
+    }
+
+    /// Runs a kernel on tiles. Panics unless the instruction set [has them](Isa::has_tiles).
+    #[allow(unused_variables)] // without a tile backend
+    pub(super) fn run_tiled(self, kernel: impl TileKernel) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(amx) => amx.run_tiled(kernel),
+            #[cfg(test)]
+            Isa::EmulatedTiles => {
+                simd::run_portable(simd::tiles::WithTiles(kernel, simd::tiles::EmulatedTiles::default()));
+            }
+            _ => unreachable!("{self} has no tiles"),
         }
     }
 }

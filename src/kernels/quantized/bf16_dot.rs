@@ -9,7 +9,7 @@
 //! multiply-adds; results could differ only in accumulators below 1e-38, which the instruction flushes to
 //! zero.
 //!
-//! Intel's AMX (`amx_gemm.rs`) computes 8192 products in one instruction and sums them in its own order:
+//! Intel's AMX (`tile_gemm.rs`) computes 8192 products in one instruction and sums them in its own order:
 //! there the last bits differ from other machines, but not between batch sizes.
 //!
 //! Layout: `[out / 32, in / 64, 32, 2, 16, 2]`, that is column panel, block of inputs, two inputs, vector of

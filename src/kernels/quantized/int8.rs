@@ -10,8 +10,7 @@
 use super::activations::{I16Pairs, QuantizedBlock, SideTable};
 use super::{AmxMode, BLOCK, Bytes64, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
 use crate::parallel::*;
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{F32Tiles, I32Tiles};
+use crate::simd::tiles::AccumulatorTiles;
 use crate::simd::{LANES, ROUND_MAGIC, Simd};
 
 /// A borrowed matrix of packed 8-bit weights, `[rows, columns]`.
@@ -151,14 +150,13 @@ impl WeightFormat for Int8<'_> {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn accumulate_products<S: Simd>(
         &self,
         simd: S,
-        products: &I32Tiles,
+        products: &AccumulatorTiles<i32>,
         x: &[QuantizedBlock],
-        acc: &mut F32Tiles,
+        acc: &mut AccumulatorTiles<f32>,
     ) {
         for (m, x) in x.iter().enumerate() {
             let scale = simd.splat(x.scale);

@@ -6,6 +6,7 @@
 
 use super::activations::{ActivationBlock, SideTable, quantize};
 use super::matmul::MatMul;
+use super::tile_gemm;
 use super::{Activations, BLOCK, Layout, PANEL_VECTORS, WeightFormat};
 use crate::epilogue::Epilogue;
 use crate::gemm::blocking::{REDUCED_MR, RowBlocks, block_range, mr, with_mr, with_reduced_mr};
@@ -58,11 +59,8 @@ pub fn linear<F: WeightFormat>(
         F::Side::with_scratch(|side| {
             quantize(pool, x, row_blocks, blocks, F::needs_side_table(isa).then_some(&mut *side));
             let matmul = MatMul { row_blocks, blocks, side, w, bias, epilogue, y: &y };
-            #[cfg(target_arch = "x86_64")]
-            if let Isa::Amx(amx) = isa
-                && super::amx_gemm::is_profitable::<F>(x.len())
-            {
-                return matmul.run_amx(pool, amx);
+            if tile_gemm::is_profitable::<F>(isa, x.len()) {
+                return matmul.run_tiled(pool);
             }
             pool.run(w.layout().vectors().div_ceil(VECTORS_PER_CHUNK), |i| matmul.run_chunk(isa, i));
         });
@@ -70,12 +68,11 @@ pub fn linear<F: WeightFormat>(
 }
 
 /// Returns the maximum number of tokens per row block.
-fn max_row_block<F: WeightFormat>(isa: Isa, _tokens: usize) -> usize {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Amx(_) if super::amx_gemm::is_profitable::<F>(_tokens) => super::amx_gemm::ROW_BLOCK,
-        _ if isa.is_wide() => mr(true),
-        _ => NARROW_ROW_BLOCK,
+fn max_row_block<F: WeightFormat>(isa: Isa, tokens: usize) -> usize {
+    match isa.is_wide() {
+        _ if tile_gemm::is_profitable::<F>(isa, tokens) => tile_gemm::ROW_BLOCK,
+        true => mr(true),
+        false => NARROW_ROW_BLOCK,
     }
 }
 
@@ -282,10 +279,11 @@ mod tests {
         let Layout { rows, columns } = w.layout();
         let (x, bias) = (random_values(2, n * rows), random_values(3, columns));
         let expected: Vec<f32> = x.chunks(rows).flat_map(|x| reference(x, w, &bias)).collect();
-        // AMX sums bf16 products in its own order.
-        let has_own_order = |isa: Isa| F::AMX == AmxMode::Bf16 && isa.name() == "amx";
+        // Tiles sum bf16 products in an order of their own.
+        let has_own_order = |isa: Isa| F::AMX == AmxMode::Bf16 && isa.has_tiles();
         let mut first: [Option<Vec<f32>>; 2] = [None, None];
-        for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
+        let isas = [Isa::available(), vec![Isa::EmulatedTiles]].concat();
+        for (isa, threads) in isas.into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
             let mut y = vec![0.0; n * columns];
             let (pool, rows_of_x) = (ThreadPool::new(threads, isa), Rows::dense(&x, rows));
             linear(&pool, rows_of_x, w, &bias, Epilogue::Store, &mut RowsMut::dense(&mut y, columns));

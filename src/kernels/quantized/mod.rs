@@ -21,13 +21,12 @@
 //! accumulators start from the zero-point correction, -128 · Σ qx.
 
 pub mod activations;
-#[cfg(target_arch = "x86_64")]
-mod amx_gemm;
 mod bf16_dot;
 mod int4;
 mod int8;
 mod linear;
 mod matmul;
+mod tile_gemm;
 
 pub use bf16_dot::Bf16Dot;
 pub use int4::Int4;
@@ -36,8 +35,7 @@ pub use linear::{linear, reference};
 
 use super::gemm::blocking::mr;
 use super::isa::Isa;
-#[cfg(target_arch = "x86_64")]
-use super::simd::{F32Tiles, I32Tiles};
+use super::simd::tiles::AccumulatorTiles;
 use super::simd::{LANES, Simd};
 use activations::{ActivationBlock, SideTable};
 
@@ -208,13 +206,12 @@ pub trait WeightFormat: Copy + Sync {
 
     /// Scales the i32 products of a block, from [`WeightFormat::unpack_i8`] and the activations `x`, and
     /// accumulates them.
-    #[cfg(target_arch = "x86_64")]
     fn accumulate_products<S: Simd>(
         &self,
         _simd: S,
-        _products: &I32Tiles,
+        _products: &AccumulatorTiles<i32>,
         _x: &[Self::Block],
-        _acc: &mut F32Tiles,
+        _acc: &mut AccumulatorTiles<f32>,
     ) {
         unreachable!("not an int8 format");
     }

@@ -4,35 +4,12 @@
 //! The compiler does not allocate tile registers. Each function here is therefore one `asm!` block that
 //! loads, multiplies and stores tiles and keeps nothing in them.
 
+use super::tiles::{AccumulatorTiles, TILE_ROWS, TileKernel, Tiles, WithTiles};
 use super::{Avx512, Kernel};
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
-
-/// Rows of a tile; also the 32-bit columns of an accumulator tile.
-pub const TILE_ROWS: usize = 16;
-
-/// Four f32 accumulator tiles, for 32 tokens and 32 outputs, in memory: `[2, 32, 16]`, output vector, token,
-/// output.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub struct F32Tiles(pub [[[f32; TILE_ROWS]; 2 * TILE_ROWS]; 2]);
-
-impl F32Tiles {
-    /// Zeros.
-    pub const ZERO: Self = Self([[[0.0; TILE_ROWS]; 2 * TILE_ROWS]; 2]);
-}
-
-/// Four i32 accumulator tiles, laid out as [`F32Tiles`].
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub struct I32Tiles(pub [[[i32; TILE_ROWS]; 2 * TILE_ROWS]; 2]);
-
-impl I32Tiles {
-    /// Zeros.
-    pub const ZERO: Self = Self([[[0; TILE_ROWS]; 2 * TILE_ROWS]; 2]);
-}
 
 /// AVX-512 with AMX-BF16 and AMX-INT8. Constructed only by [`Amx::detect`].
 #[derive(Clone, Copy, Debug)]
@@ -51,9 +28,9 @@ impl Amx {
         self.0.run(kernel)
     }
 
-    /// Returns this thread's tile registers, not configured yet.
-    pub(crate) fn tile_registers(self) -> TileRegisters {
-        TileRegisters { tokens: 0, _not_send: PhantomData }
+    /// Runs `kernel` compiled for AVX-512, on this thread's tile registers.
+    pub(crate) fn run_tiled(self, kernel: impl TileKernel) {
+        self.0.run(WithTiles(kernel, TileRegisters { tokens: 0, _not_send: PhantomData }));
     }
 }
 
@@ -80,6 +57,9 @@ fn request_amx_permission() -> bool {
     false
 }
 
+/// Bytes of a row of a tile.
+const ROW_BYTES: usize = 64;
+
 /// The operand of `ldtilecfg`: rows and bytes per row of the eight tiles.
 #[repr(C, align(64))]
 struct Config {
@@ -92,20 +72,100 @@ struct Config {
 
 /// This thread's tile registers, released on drop. Tiles 0 to 3 are accumulators (tokens 0 to 15 in the first
 /// two), 4 and 5 hold activations, 6 and 7 weights.
-pub struct TileRegisters {
+struct TileRegisters {
     /// Tokens the tiles are configured for, up to 32; 0 before the first configuration.
     tokens: usize,
     _not_send: PhantomData<*const ()>,
 }
 
-impl TileRegisters {
-    /// Returns the number of tokens the tiles are configured for.
-    pub(crate) fn tokens(&self) -> usize {
+/// A line of assembly for the second sixteen tokens, a comment where there are no more than sixteen.
+macro_rules! if_32 {
+    (16, $line:expr) => {
+        concat!("# ", $line, "\n")
+    };
+    (32, $line:expr) => {
+        $line
+    };
+}
+
+/// Zeros, loads or stores the accumulator tile `$tile`, at `$offset` bytes of the accumulators.
+macro_rules! zero {
+    ($tile:literal, $offset:literal) => {
+        concat!("tilezero tmm", $tile, "\n")
+    };
+}
+macro_rules! load {
+    ($tile:literal, $offset:literal) => {
+        concat!("tileloadd tmm", $tile, ", [{acc} + {row} + ", $offset, "]\n")
+    };
+}
+macro_rules! store {
+    ($tile:literal, $offset:literal) => {
+        concat!("tilestored [{acc} + {row} + ", $offset, "], tmm", $tile, "\n")
+    };
+}
+macro_rules! nothing {
+    ($tile:literal, $offset:literal) => {
+        ""
+    };
+}
+
+/// One of the above for every accumulator tile.
+macro_rules! accumulators {
+    ($tokens:tt, $line:ident) => {
+        concat!(
+            $line!("0", "0"),
+            $line!("1", "2048"),
+            if_32!($tokens, $line!("2", "1024")),
+            if_32!($tokens, $line!("3", "3072")),
+        )
+    };
+}
+
+/// Loads and multiplies 64 bytes of inputs of sixteen or 32 tokens by the instruction `$dot`. `$x` and
+/// `$x_high` are the addresses of the first and the second sixteen tokens, `$w` is the byte offset of the
+/// weights, and `$then` follows each product.
+macro_rules! products {
+    ($tokens:tt, $dot:literal, $x:expr, $x_high:expr, $w:literal, $then:ident) => {
+        concat!(
+            concat!("tileloadd tmm4, [", $x, "]\n"),
+            concat!("tileloadd tmm6, [{w} + {row}*2 + ", $w, "]\n"),
+            concat!($dot, " tmm0, tmm4, tmm6\n"),
+            $then!("0", "0"),
+            concat!("tileloadd tmm7, [{w} + {row}*2 + ", $w, " + 64]\n"),
+            concat!($dot, " tmm1, tmm4, tmm7\n"),
+            $then!("1", "2048"),
+            if_32!($tokens, concat!("tileloadd tmm5, [", $x_high, "]\n")),
+            if_32!($tokens, concat!($dot, " tmm2, tmm5, tmm6\n")),
+            if_32!($tokens, $then!("2", "1024")),
+            if_32!($tokens, concat!($dot, " tmm3, tmm5, tmm7\n")),
+            if_32!($tokens, $then!("3", "3072")),
+        )
+    };
+}
+/// An `asm!` block that keeps nothing in the tiles, for up to sixteen tokens and for more.
+macro_rules! tile_asm {
+    ($self:ident, $text:ident, $($operands:tt)*) => {
+        if $self.tokens <= TILE_ROWS {
+            tile_asm!(@ $text!(16), $($operands)*)
+        } else {
+            tile_asm!(@ $text!(32), $($operands)*)
+        }
+    };
+    (@ $text:expr, $($operands:tt)*) => {
+        asm!($text, $($operands)*
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack))
+    };
+}
+
+impl Tiles for TileRegisters {
+    fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// Configures the tiles for `tokens` tokens, 1 to 32.
-    pub(crate) fn configure(&mut self, tokens: usize) {
+    fn configure(&mut self, tokens: usize) {
         assert!((1..=2 * TILE_ROWS).contains(&tokens), "{tokens} tokens");
         if self.tokens == tokens {
             return;
@@ -130,167 +190,74 @@ impl TileRegisters {
         }
     }
 
-    /// Multiplies `blocks` blocks of 64 bf16 inputs and adds the products to `acc`, or to zeros if
-    /// `zero_acc`.
-    ///
-    /// The instruction sums 32 inputs from zero, even inputs in one chain and odd inputs in another, adds the
-    /// two, and adds the result to the accumulator.
-    ///
-    /// # Safety
-    /// For each block, `x` points to 128 bytes of activations for each of the configured tokens, the next
-    /// block `x_stride` bytes later; `w` to 32 packed rows of weights (two 64-byte vectors each), the next
-    /// block behind them.
-    pub(crate) unsafe fn dot_bf16(
+    unsafe fn dot_bf16(
         &mut self,
         blocks: usize,
         x: *const u8,
         x_stride: usize,
         w: *const u8,
-        acc: &mut F32Tiles,
+        acc: &mut AccumulatorTiles<f32>,
         zero_acc: bool,
     ) {
-        /// Loads and multiplies 32 inputs (half a block), for the first two accumulator tiles or for all
-        /// four. `$x` and `$w` are byte offsets into the block's activations and weights.
-        macro_rules! half_block {
-            (16, $x:literal, $w:literal) => {
+        macro_rules! text {
+            ($tokens:tt) => {
                 concat!(
-                    "tileloadd tmm4, [{x} + {row}*2 + ",
-                    $x,
-                    "]\n",
-                    "tileloadd tmm6, [{w} + {row}*2 + ",
-                    $w,
-                    "]\n",
-                    "tdpbf16ps tmm0, tmm4, tmm6\n",
-                    "tileloadd tmm7, [{w} + {row}*2 + ",
-                    $w,
-                    " + 64]\n",
-                    "tdpbf16ps tmm1, tmm4, tmm7\n",
-                )
-            };
-            (32, $x:literal, $w:literal) => {
-                concat!(
-                    half_block!(16, $x, $w),
-                    "tileloadd tmm5, [{x} + {row}*2 + 2048 + ",
-                    $x,
-                    "]\n",
-                    "tdpbf16ps tmm2, tmm5, tmm6\n",
-                    "tdpbf16ps tmm3, tmm5, tmm7\n",
+                    accumulators!($tokens, zero),
+                    "test {zero_acc:e}, {zero_acc:e}\n",
+                    "jnz 2f\n",
+                    accumulators!($tokens, load),
+                    "2:\n",
+                    products!($tokens, "tdpbf16ps", "{x} + {row}*2", "{x} + {row}*2 + 2048", "0", nothing),
+                    products!(
+                        $tokens,
+                        "tdpbf16ps",
+                        "{x} + {row}*2 + 64",
+                        "{x} + {row}*2 + 2048 + 64",
+                        "2048",
+                        nothing
+                    ),
+                    "add {x}, {x_stride}\n",
+                    "add {w}, 4096\n",
+                    "dec {blocks}\n",
+                    "jnz 2b\n",
+                    accumulators!($tokens, store),
                 )
             };
         }
-        let row_bytes = 64usize;
         assert!(blocks > 0 && self.tokens > 0);
-        if self.tokens <= TILE_ROWS {
-            // SAFETY: tiles 0, 1, 4, 6 and 7 are configured with rows of 64 bytes, sixteen or one for each
-            // token; the caller guarantees that their memory operands are valid.
-            unsafe {
-                asm!(
-                    "tilezero tmm0", "tilezero tmm1",
-                    "test {zero_acc:e}, {zero_acc:e}",
-                    "jnz 2f",
-                    "tileloadd tmm0, [{acc} + {row}]",
-                    "tileloadd tmm1, [{acc} + {row} + 2048]",
-                    "2:",
-                    half_block!(16, "0", "0"),
-                    half_block!(16, "64", "2048"),
-                    "add {x}, {x_stride}",
-                    "add {w}, 4096",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    "tilestored [{acc} + {row}], tmm0",
-                    "tilestored [{acc} + {row} + 2048], tmm1",
-                    zero_acc = in(reg) u32::from(zero_acc), row = in(reg) row_bytes, acc = in(reg) acc,
-                    x_stride = in(reg) x_stride,
-                    x = inout(reg) x => _, w = inout(reg) w => _, blocks = inout(reg) blocks => _,
-                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
-                );
-            }
-        } else {
-            // SAFETY: as above, for all tiles.
-            unsafe {
-                asm!(
-                    "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                    "test {zero_acc:e}, {zero_acc:e}",
-                    "jnz 2f",
-                    "tileloadd tmm0, [{acc} + {row}]",
-                    "tileloadd tmm1, [{acc} + {row} + 2048]",
-                    "tileloadd tmm2, [{acc} + {row} + 1024]",
-                    "tileloadd tmm3, [{acc} + {row} + 3072]",
-                    "2:",
-                    half_block!(32, "0", "0"),
-                    half_block!(32, "64", "2048"),
-                    "add {x}, {x_stride}",
-                    "add {w}, 4096",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    "tilestored [{acc} + {row}], tmm0",
-                    "tilestored [{acc} + {row} + 2048], tmm1",
-                    "tilestored [{acc} + {row} + 1024], tmm2",
-                    "tilestored [{acc} + {row} + 3072], tmm3",
-                    zero_acc = in(reg) u32::from(zero_acc), row = in(reg) row_bytes, acc = in(reg) acc,
-                    x_stride = in(reg) x_stride,
-                    x = inout(reg) x => _, w = inout(reg) w => _, blocks = inout(reg) blocks => _,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
-                );
-            }
+        // SAFETY: tiles 0, 1, 4, 6 and 7 are configured with rows of 64 bytes, sixteen or one for each token,
+        // and the others, which only more than sixteen tokens use, for the remaining tokens; the caller
+        // guarantees that their memory operands are valid.
+        unsafe {
+            tile_asm!(self, text,
+                zero_acc = in(reg) u32::from(zero_acc), row = in(reg) ROW_BYTES, acc = in(reg) acc,
+                x_stride = in(reg) x_stride,
+                x = inout(reg) x => _, w = inout(reg) w => _, blocks = inout(reg) blocks => _,);
         }
     }
 
-    /// Multiplies 64 inputs, i8 on both sides, into i32 accumulators.
-    ///
-    /// # Safety
-    /// `x` points to 64 bytes of activations for each configured token, `x_stride` bytes apart; `w` to 16
-    /// packed rows of weights (two 64-byte vectors each).
     #[inline(always)]
-    pub(crate) unsafe fn dot_i8(&mut self, x: *const u8, x_stride: usize, w: *const u8, acc: &mut I32Tiles) {
+    unsafe fn dot_i8(
+        &mut self,
+        x: *const u8,
+        x_stride: usize,
+        w: *const u8,
+        acc: &mut AccumulatorTiles<i32>,
+    ) {
+        macro_rules! text {
+            ($tokens:tt) => {
+                concat!(
+                    accumulators!($tokens, zero),
+                    products!($tokens, "tdpbssd", "{x} + {x_stride}", "{x_high} + {x_stride}", "0", store),
+                )
+            };
+        }
         assert!(self.tokens > 0);
-        let row_bytes = 64usize;
-        if self.tokens <= TILE_ROWS {
-            // SAFETY: tiles 0, 1, 4, 6 and 7 are configured with rows of 64 bytes, sixteen or one for each
-            // token; the caller guarantees that their memory operands are valid.
-            unsafe {
-                asm!(
-                    "tilezero tmm0", "tilezero tmm1",
-                    "tileloadd tmm4, [{x} + {x_stride}]",
-                    "tileloadd tmm6, [{w} + {row}*2]",
-                    "tdpbssd tmm0, tmm4, tmm6",
-                    "tilestored [{acc} + {row}], tmm0",
-                    "tileloadd tmm7, [{w} + {row}*2 + 64]",
-                    "tdpbssd tmm1, tmm4, tmm7",
-                    "tilestored [{acc} + {row} + 2048], tmm1",
-                    row = in(reg) row_bytes, acc = in(reg) acc, w = in(reg) w,
-                    x = in(reg) x, x_stride = in(reg) x_stride,
-                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack, preserves_flags),
-                );
-            }
-        } else {
-            // SAFETY: as above, for all tiles; the remaining tokens follow the first sixteen.
-            unsafe {
-                asm!(
-                    "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                    "tileloadd tmm4, [{x} + {x_stride}]",
-                    "tileloadd tmm6, [{w} + {row}*2]",
-                    "tdpbssd tmm0, tmm4, tmm6",
-                    "tilestored [{acc} + {row}], tmm0",
-                    "tileloadd tmm7, [{w} + {row}*2 + 64]",
-                    "tdpbssd tmm1, tmm4, tmm7",
-                    "tilestored [{acc} + {row} + 2048], tmm1",
-                    "tileloadd tmm5, [{x_high} + {x_stride}]",
-                    "tdpbssd tmm2, tmm5, tmm6",
-                    "tilestored [{acc} + {row} + 1024], tmm2",
-                    "tdpbssd tmm3, tmm5, tmm7",
-                    "tilestored [{acc} + {row} + 3072], tmm3",
-                    row = in(reg) row_bytes, acc = in(reg) acc, w = in(reg) w,
-                    x = in(reg) x, x_high = in(reg) x.add(TILE_ROWS * x_stride), x_stride = in(reg) x_stride,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack, preserves_flags),
-                );
-            }
+        // SAFETY: as above; the remaining tokens follow the first sixteen.
+        unsafe {
+            tile_asm!(self, text,
+                row = in(reg) ROW_BYTES, acc = in(reg) acc, w = in(reg) w, x = in(reg) x,
+                x_high = in(reg) x.wrapping_add(TILE_ROWS * x_stride), x_stride = in(reg) x_stride,);
         }
     }
 }
@@ -311,74 +278,47 @@ impl Drop for TileRegisters {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tiles::EmulatedTiles;
     use super::*;
+    use crate::simd::Simd;
     use crate::testing::random_values;
     use half::bf16;
 
-    /// The index of weight `(k, j)` in packed rows `[k / n, 2, 16, n]` of `n` adjacent inputs.
-    fn packed_index(k: usize, j: usize, n: usize) -> usize {
-        (k / n * 2 + j / TILE_ROWS) * TILE_ROWS * n + j % TILE_ROWS * n + k % n
-    }
+    /// Computes a few products of both kinds; the accumulators of tokens that are not configured stay zero.
+    struct Products<'a>(&'a mut Vec<(AccumulatorTiles<f32>, AccumulatorTiles<i32>)>);
 
-    #[test]
-    fn amx_dot_bf16_sums_in_documented_order() {
-        let Some(amx) = Amx::detect() else { return };
-        let (blocks, height) = (3, 2 * TILE_ROWS);
-        let rounded =
-            |seed, n| -> Vec<bf16> { random_values(seed, n).into_iter().map(bf16::from_f32).collect() };
-        let (x, w) = (rounded(1, blocks * height * 64), rounded(2, blocks * 64 * 2 * TILE_ROWS));
-        let mut tiles = amx.tile_registers();
-        for tokens in [32, 1, 16, 17, 5] {
-            tiles.configure(tokens);
-            let mut acc = F32Tiles([[[f32::NAN; TILE_ROWS]; 2 * TILE_ROWS]; 2]);
-            let stride = height * 128;
-            // SAFETY: `x` and `w` hold the configured tokens and blocks.
-            unsafe {
-                tiles.dot_bf16(1, x.as_ptr().cast(), stride, w.as_ptr().cast(), &mut acc, true);
-                let (x, w) = (x.as_ptr().add(height * 64), w.as_ptr().add(64 * 2 * TILE_ROWS));
-                tiles.dot_bf16(2, x.cast(), stride, w.cast(), &mut acc, false);
-            }
-            for (m, j) in (0..tokens).flat_map(|m| (0..2 * TILE_ROWS).map(move |j| (m, j))) {
-                let mut expected = 0.0;
-                for start in (0..64 * blocks).step_by(32) {
-                    let mut chains = [0.0f32; 2];
-                    for k in start..start + 32 {
-                        let x = x[(k / 64 * height + m) * 64 + k % 64].to_f32();
-                        chains[k % 2] = x.mul_add(w[packed_index(k, j, 2)].to_f32(), chains[k % 2]);
-                    }
-                    expected += chains[0] + chains[1];
+    impl TileKernel for Products<'_> {
+        fn run<S: Simd, T: Tiles>(self, _: S, mut tiles: T) {
+            let values = |seed, n| random_values(seed, n).into_iter();
+            let bf16s = |seed, n| -> Vec<bf16> { values(seed, n).map(bf16::from_f32).collect() };
+            let i8s = |seed, n| -> Vec<i8> { values(seed, n).map(|x| (x * 127.0) as i8).collect() };
+            let (blocks, height) = (3, 2 * TILE_ROWS);
+            let (x, w) = (bf16s(1, blocks * height * 64), bf16s(2, blocks * 64 * 2 * TILE_ROWS));
+            let (x_i8, w_i8, stride_i8) = (i8s(1, height * 80), i8s(2, 64 * 2 * TILE_ROWS), 80);
+            for tokens in [32, 1, 16, 17, 5] {
+                tiles.configure(tokens);
+                let (mut acc, mut acc_i32) = <(AccumulatorTiles<f32>, AccumulatorTiles<i32>)>::default();
+                let stride = height * 128;
+                // SAFETY: `x` and `w` hold the configured tokens and blocks.
+                unsafe {
+                    tiles.dot_bf16(1, x.as_ptr().cast(), stride, w.as_ptr().cast(), &mut acc, true);
+                    let (x, w) = (x.as_ptr().add(height * 64), w.as_ptr().add(64 * 2 * TILE_ROWS));
+                    tiles.dot_bf16(2, x.cast(), stride, w.cast(), &mut acc, false);
+                    tiles.dot_i8(x_i8.as_ptr().cast(), stride_i8, w_i8.as_ptr().cast(), &mut acc_i32);
                 }
-                assert_eq!(
-                    acc.0[j / TILE_ROWS][m][j % TILE_ROWS],
-                    expected,
-                    "token {m} of {tokens}, output {j}"
-                );
+                self.0.push((acc, acc_i32));
             }
         }
     }
 
     #[test]
-    fn amx_dot_i8_is_exact() {
+    fn amx_computes_what_emulation_does() {
         let Some(amx) = Amx::detect() else { return };
-        let bytes =
-            |seed, n| -> Vec<i8> { random_values(seed, n).into_iter().map(|x| (x * 127.0) as i8).collect() };
-        let (stride, w) = (80, bytes(2, 64 * 2 * TILE_ROWS));
-        let x = bytes(1, 2 * TILE_ROWS * stride);
-        let mut tiles = amx.tile_registers();
-        for tokens in [1, 16, 30, 32] {
-            tiles.configure(tokens);
-            let mut acc = I32Tiles::ZERO;
-            // SAFETY: `x` and `w` hold the configured tokens and blocks.
-            unsafe { tiles.dot_i8(x.as_ptr().cast(), stride, w.as_ptr().cast(), &mut acc) };
-            for (m, j) in (0..tokens).flat_map(|m| (0..2 * TILE_ROWS).map(move |j| (m, j))) {
-                let expected: i32 =
-                    (0..64).map(|k| i32::from(x[m * stride + k]) * i32::from(w[packed_index(k, j, 4)])).sum();
-                assert_eq!(
-                    acc.0[j / TILE_ROWS][m][j % TILE_ROWS],
-                    expected,
-                    "token {m} of {tokens}, output {j}"
-                );
-            }
+        let (mut found, mut expected) = (vec![], vec![]);
+        amx.run_tiled(Products(&mut found));
+        Products(&mut expected).run(crate::simd::Portable, EmulatedTiles::default());
+        for ((found, found_i32), (expected, expected_i32)) in found.iter().zip(&expected) {
+            assert_eq!((found.0, found_i32.0), (expected.0, expected_i32.0));
         }
     }
 }

@@ -7,6 +7,7 @@
 //! always fused, with one rounding.
 
 mod portable;
+pub mod tiles;
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -19,8 +20,6 @@ mod avx512_bf16;
 
 #[cfg(target_arch = "x86_64")]
 pub use amx::Amx;
-#[cfg(target_arch = "x86_64")]
-pub(super) use amx::{F32Tiles, I32Tiles, TileRegisters};
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
