@@ -22,8 +22,7 @@
 use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
 use super::key_values::with_panels;
 use super::panels::Panels;
-use super::prefetch::Prefetcher;
-use super::primitives::P_STRIDE;
+use super::primitives::{P_STRIDE, following_keys};
 use crate::elements::Element;
 use crate::exp::exp_scalar;
 use crate::gemm::blocking::mr;
@@ -58,7 +57,7 @@ impl AttentionKernel for Flash {
 
 /// Computes one query block, of at most MR queries.
 fn attend<E: Element>(block: &QueryBlock, kv: &Panels<E>, workspace: &mut [f32], out: &mut OutputBlock) {
-    let prefetcher = Prefetcher::new(kv, block.head, block.kv_len(), BLOCK);
+    let mut next_keys = following_keys(kv, block.head, BLOCK..block.kv_len());
     let n = block.q.len();
     let (p, acc) = workspace.split_at_mut(n * BLOCK);
     let mut acc = RowsMut::dense(acc, block.kv.padded_head_dim()); // unnormalized outputs
@@ -69,12 +68,12 @@ fn attend<E: Element>(block: &QueryBlock, kv: &Panels<E>, workspace: &mut [f32],
     for start in (0..block.kv_len()).step_by(BLOCK) {
         let positions = BLOCK.min(block.kv_len() - start);
         let width = positions.next_multiple_of(LANES); // panels masked for every query are skipped
-        block.scores_of(kv, Some(&prefetcher), start, &mut RowsMut::new(p, n, width, BLOCK));
+        block.scores_of(kv, true, start, &mut RowsMut::new(p, n, width, BLOCK));
         let scores = RowsMut::new(p, n, width, BLOCK);
         let position = block.position;
         block.isa.run(OnlineSoftmaxUpdate { scores, start, position, acc: &mut acc, running: &mut running });
         let p = Rows::new(p, n, positions, BLOCK);
-        block.accumulate_values_of(kv, Some(&prefetcher), p, start, &mut acc);
+        block.accumulate_values_of(kv, Some(&mut next_keys), p, start, &mut acc);
     }
     block.isa.run(Normalize { acc: acc.as_rows(), running: &running, out });
 }

@@ -21,7 +21,6 @@ mod attention_weights;
 mod kernel;
 mod key_values;
 mod panels;
-mod prefetch;
 mod primitives;
 
 /// Declares kernels: the module and its kernel, and an entry of [`KERNELS`].

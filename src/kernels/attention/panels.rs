@@ -56,6 +56,10 @@ impl<E: Element> Panels<E> {
         self.head_dim
     }
 
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let scales = size_of_val(&self.key_scales[..]) + size_of_val(&self.value_scales[..]);
         size_of_val(&self.data[..]) + scales

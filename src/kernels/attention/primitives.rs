@@ -7,11 +7,11 @@
 
 use super::key_values::{BLOCK, with_panels};
 use super::panels::Panels;
-use super::prefetch::Prefetcher;
 use super::{KeyValues, QueryBlock};
 use crate::elements::Element;
 use crate::gemm::blocking::{assert_mr, block_range, mr, with_mr};
 use crate::gemm::microkernel::{StridedLhs, microkernel};
+use crate::gemm::prefetch::Prefetcher;
 use crate::isa::Isa;
 use crate::rows::{Rows, RowsMut};
 use crate::simd::{Kernel, LANES, Simd};
@@ -25,14 +25,14 @@ const DECODE_PANELS: usize = 4;
 /// The stride of attention weights that are multiplied with values where they are: a constant, so that all
 /// rows are addressed through one register. Others are copied first, this many positions at a time.
 pub(super) const P_STRIDE: usize = 4 * BLOCK;
-/// Prefetch distance, in bytes, for the panels of a single query if no [`Prefetcher`] is given.
+/// Prefetch distance, in bytes, for the panels of a single query if no others are prefetched.
 const PREFETCH_DISTANCE_BYTES: usize = 8 << 10;
 
 impl QueryBlock<'_> {
     /// Writes `scores[m, j] = (q[m] · k[start + j]) · scale` for as many positions as `scores` is wide. Both
     /// `start` and the width are multiples of sixteen; scores of positions that hold no token are undefined.
     pub fn scores(&self, start: usize, scores: &mut RowsMut) {
-        with_panels!(&self.kv.storage, kv => self.scores_of(kv, None, start, scores));
+        with_panels!(&self.kv.storage, kv => self.scores_of(kv, false, start, scores));
     }
 
     /// Adds `Σ_j p[m, j] · v[start + j]` to `acc[m]`, for as many positions as `p` is wide. The accumulators
@@ -41,12 +41,12 @@ impl QueryBlock<'_> {
         with_panels!(&self.kv.storage, kv => self.accumulate_values_of(kv, None, p, start, acc));
     }
 
-    /// [`QueryBlock::scores`] of the given keys. A prefetcher prefetches the values of the same positions for
-    /// a single query.
+    /// [`QueryBlock::scores`] of the given keys. For a single query, prefetches the values of the same
+    /// positions if `prefetches_values`, else keys.
     pub(super) fn scores_of<E: Element>(
         &self,
         kv: &Panels<E>,
-        prefetcher: Option<&Prefetcher<E>>,
+        prefetches_values: bool,
         start: usize,
         scores: &mut RowsMut,
     ) {
@@ -62,17 +62,17 @@ impl QueryBlock<'_> {
             let (q, head, scale) = (self.q.row_range(first, n), self.head, self.scale);
             let scores = &mut *scores;
             with_mr!(n, MR => {
-                self.isa.run(Scores::<_, MR> { q, kv, prefetcher, head, start, scale, first, scores });
+                self.isa.run(Scores::<_, MR> { q, kv, prefetches_values, head, start, scale, first, scores });
             });
         });
     }
 
-    /// [`QueryBlock::accumulate_values`] of the given values. A prefetcher prefetches the next keys for a
-    /// single query.
+    /// [`QueryBlock::accumulate_values`] of the given values. For a single query, prefetches the next keys if
+    /// they are given, else values.
     pub(super) fn accumulate_values_of<E: Element>(
         &self,
         kv: &Panels<E>,
-        prefetcher: Option<&Prefetcher<E>>,
+        mut next_keys: Option<&mut Prefetcher>,
         p: Rows,
         start: usize,
         acc: &mut RowsMut,
@@ -81,8 +81,9 @@ impl QueryBlock<'_> {
         assert!(acc.width() == self.kv.padded_head_dim() && start + p.width() <= self.kv.capacity());
         self.for_each_register_tile(|first, n| {
             let (p, head, acc) = (p.row_range(first, n), self.head, &mut *acc);
+            let next_keys = next_keys.as_deref_mut();
             with_mr!(n, MR => {
-                self.isa.run(AccumulateValues::<_, MR> { p, kv, prefetcher, head, start, first, acc });
+                self.isa.run(AccumulateValues::<_, MR> { p, kv, next_keys, head, start, first, acc });
             });
         });
     }
@@ -109,7 +110,7 @@ impl KeyValues {
 struct Scores<'a, 's, E: Element, const MR: usize> {
     q: Rows<'a>,
     kv: &'a Panels<E>,
-    prefetcher: Option<&'a Prefetcher<E>>,
+    prefetches_values: bool,
     head: usize,
     start: usize,
     scale: f32,
@@ -147,12 +148,15 @@ impl<E: Element, const MR: usize> Scores<'_, '_, E, MR> {
     fn panels<S: Simd, const NR_VECS: usize>(&mut self, simd: S, panel: usize) {
         let first = self.start / LANES + panel;
         let keys: [*const E; NR_VECS] = std::array::from_fn(|v| self.kv.keys(self.head, first + v).as_ptr());
+        let values = self.kv.values(self.head, 0, first * LANES).as_ptr();
+        let (stride, value_panels) = (self.kv.capacity() * LANES, self.kv.head_dim().div_ceil(LANES));
+        let mut next_values = Prefetcher::of_rows(values, NR_VECS * LANES * LANES, stride, value_panels);
         let prefetch = |d| {
-            for v in 0..if MR == 1 { NR_VECS } else { 0 } {
-                match self.prefetcher {
-                    Some(prefetcher) => prefetcher.prefetch_values(simd, (first + v) * LANES, d),
-                    None => prefetch_ahead(simd, keys[v], d),
-                }
+            if MR > 1 {
+            } else if self.prefetches_values {
+                next_values.prefetch_vectors::<S, E, NR_VECS>(simd, d);
+            } else {
+                keys.iter().for_each(|keys| prefetch_ahead(simd, *keys, d));
             }
         };
         let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
@@ -172,6 +176,20 @@ impl<E: Element, const MR: usize> Scores<'_, '_, E, MR> {
     }
 }
 
+/// Returns a prefetcher of a head's keys at `positions`, then of the first keys of the next head, which usually
+/// runs on the same thread.
+///
+/// A single query uses every key and value once, so attention takes as long as memory takes to deliver them.
+/// They lie in more streams, on more pages, than the hardware prefetchers can track. While a block's keys are
+/// multiplied, the values of the same positions are prefetched; while values are accumulated, the keys one
+/// block ahead. No cache line is prefetched twice, and few go unused.
+pub(super) fn following_keys<E: Element>(kv: &Panels<E>, h: usize, positions: Range<usize>) -> Prefetcher {
+    let first = kv.keys(h, 0).as_ptr().wrapping_add(positions.start * kv.head_dim());
+    let n = positions.len().next_multiple_of(LANES) * kv.head_dim();
+    // After the last head, its own keys, which are cached.
+    Prefetcher::chained(first, n, kv.keys((h + 1).min(kv.n_head() - 1), 0).as_ptr())
+}
+
 /// Prefetches what row `k` of a panel will be followed by.
 #[inline(always)]
 fn prefetch_ahead<S: Simd, E>(simd: S, panel: *const E, k: usize) {
@@ -182,7 +200,7 @@ fn prefetch_ahead<S: Simd, E>(simd: S, panel: *const E, k: usize) {
 struct AccumulateValues<'a, 'o, E: Element, const MR: usize> {
     p: Rows<'a>,
     kv: &'a Panels<E>,
-    prefetcher: Option<&'a Prefetcher<E>>,
+    next_keys: Option<&'a mut Prefetcher>,
     head: usize,
     start: usize,
     /// The first query's row in `acc`.
@@ -256,13 +274,13 @@ impl<E: Element, const MR: usize> AccumulateValues<'_, '_, E, MR> {
         let (start, n) = (self.start + positions.start, positions.len());
         let values: [*const E; NR_VECS] =
             std::array::from_fn(|v| self.kv.values(self.head, panel + v, start)[..n * LANES].as_ptr());
-        let vectors_before = start * self.acc.width() / LANES + panel * n;
+        let mut next_keys = self.next_keys.as_deref().copied();
         let prefetch = |j| {
-            for v in 0..if MR == 1 { NR_VECS } else { 0 } {
-                match self.prefetcher {
-                    Some(prefetcher) => prefetcher.prefetch_keys(simd, vectors_before + j * NR_VECS + v),
-                    None => prefetch_ahead(simd, values[v], j),
-                }
+            if MR > 1 {
+            } else if let Some(next_keys) = &mut next_keys {
+                next_keys.prefetch_vectors::<S, E, NR_VECS>(simd, j);
+            } else {
+                values.iter().for_each(|values| prefetch_ahead(simd, *values, j));
             }
         };
         let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
@@ -275,6 +293,9 @@ impl<E: Element, const MR: usize> AccumulateValues<'_, '_, E, MR> {
         let p = StridedLhs { ptr: p, row_stride: P_STRIDE, k_stride: 1 };
         // SAFETY: `p` has `MR` rows of `n` weights, and the panels `n` rows of sixteen.
         unsafe { microkernel(simd, p, n, values, &mut acc, prefetch) };
+        if let (Some(to), Some(advanced)) = (&mut self.next_keys, next_keys) {
+            **to = advanced;
+        }
         for m in 0..MR {
             let row = self.acc.row_mut(self.first + m)[panel * LANES..].as_chunks_mut().0;
             for v in 0..NR_VECS {

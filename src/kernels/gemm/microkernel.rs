@@ -74,7 +74,7 @@ pub(crate) unsafe fn microkernel<S: Simd, E: Element, const MR: usize, const NR_
     depth: usize,
     panels: [*const E; NR_VECS],
     acc: &mut [[S::F32s; NR_VECS]; MR],
-    prefetch: impl Fn(usize),
+    mut prefetch: impl FnMut(usize),
 ) {
     for k in 0..depth {
         prefetch(k);
