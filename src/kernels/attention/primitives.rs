@@ -176,8 +176,8 @@ impl<E: Element, const MR: usize> Scores<'_, '_, E, MR> {
     }
 }
 
-/// Returns a prefetcher of a head's keys at `positions`, then of the first keys of the next head, which usually
-/// runs on the same thread.
+/// Returns a prefetcher of a head's keys at `positions`, then of the first keys of the next head, which
+/// usually runs on the same thread.
 ///
 /// A single query uses every key and value once, so attention takes as long as memory takes to deliver them.
 /// They lie in more streams, on more pages, than the hardware prefetchers can track. While a block's keys are

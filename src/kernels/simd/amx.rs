@@ -190,6 +190,8 @@ impl Tiles for TileRegisters {
         }
     }
 
+    /// # Safety
+    /// As for the trait.
     unsafe fn dot_bf16(
         &mut self,
         blocks: usize,
@@ -236,6 +238,8 @@ impl Tiles for TileRegisters {
         }
     }
 
+    /// # Safety
+    /// As for the trait.
     #[inline(always)]
     unsafe fn dot_i8(
         &mut self,

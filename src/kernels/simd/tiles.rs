@@ -1,5 +1,5 @@
-//! Tile registers, which a matrix unit such as Intel's AMX has beside the vectors. A [`TileKernel`] is written
-//! once, generic over [`Tiles`], as a kernel is over [`Simd`].
+//! Tile registers, which a matrix unit such as Intel's AMX has beside the vectors. A [`TileKernel`] is
+//! written once, generic over [`Tiles`], as a kernel is over [`Simd`].
 
 use super::{Kernel, Simd};
 
