@@ -154,6 +154,10 @@ impl Simd for Avx2 {
         intrinsic!([_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])])
     }
     #[inline(always)]
+    fn sqrt(self, v: F32s) -> F32s {
+        intrinsic!([_mm256_sqrt_ps(v[0]), _mm256_sqrt_ps(v[1])])
+    }
+    #[inline(always)]
     fn mul_add(self, a: F32s, b: F32s, c: F32s) -> F32s {
         intrinsic!([_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])])
     }

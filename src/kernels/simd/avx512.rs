@@ -109,6 +109,10 @@ impl Simd for Avx512 {
         intrinsic!(_mm512_div_ps(a, b))
     }
     #[inline(always)]
+    fn sqrt(self, v: __m512) -> __m512 {
+        intrinsic!(_mm512_sqrt_ps(v))
+    }
+    #[inline(always)]
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         intrinsic!(_mm512_fmadd_ps(a, b, c))
     }

@@ -87,6 +87,7 @@ impl Simd for Avx512Bf16 {
         fn sub(a: __m512, b: __m512) -> __m512;
         fn mul(a: __m512, b: __m512) -> __m512;
         fn div(a: __m512, b: __m512) -> __m512;
+        fn sqrt(v: __m512) -> __m512;
         fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512;
         fn max(a: __m512, b: __m512) -> __m512;
         fn min(a: __m512, b: __m512) -> __m512;
