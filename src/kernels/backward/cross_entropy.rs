@@ -1,5 +1,5 @@
-//! Cross-entropy of the next token, with the LM head before it and the gradients of both: the one operation of
-//! training whose forward and backward pass are computed together.
+//! Cross-entropy of the next token, with the LM head before it and the gradients of both: the one operation
+//! of training whose forward and backward pass are computed together.
 //!
 //! ```text
 //! logits = x · wteᵀ
@@ -9,11 +9,11 @@
 //! dx = dlogits · wte         dwte = dlogitsᵀ · x
 //! ```
 //!
-//! The logits of all tokens would be the largest matrix of training: 1.6 GB for 8192 tokens of GPT-2. Tokens are
-//! therefore processed in blocks of 256, whose gradients follow at once: 51 MB, and as much to pack them. Tokens
-//! of weight 0 are left out. The three products take 6 · n_embd · vocab_size FLOPs per token, all of them as
-//! GEMM. dwte is summed over a block's tokens for some rows of the table at a time, so that sums between
-//! K-blocks stay in the L2 cache.
+//! The logits of all tokens would be the largest matrix of training: 1.6 GB for 8192 tokens of GPT-2. Tokens
+//! are therefore processed in blocks of 256, whose gradients follow at once: 51 MB, and as much to pack them.
+//! Tokens of weight 0 are left out. The three products take 6 · n_embd · vocab_size FLOPs per token, all of
+//! them as GEMM. dwte is summed over a block's tokens for some rows of the table at a time, so that sums
+//! between K-blocks stay in the L2 cache.
 
 use crate::gemm::{gemm, gemm_nt, gemm_tn};
 use crate::linear::Epilogue;
@@ -84,8 +84,8 @@ pub struct Workspace {
     losses: Vec<f64>,
 }
 
-/// Returns the loss of the tokens' final vectors `x`, `[n_tokens, n_embd]`, for the table `wte`, `[vocab_size,
-/// n_embd]`, summed in the order of the tokens.
+/// Returns the loss of the tokens' final vectors `x`, `[n_tokens, n_embd]`, for the table `wte`,
+/// `[vocab_size, n_embd]`, summed in the order of the tokens.
 ///
 /// # Panics
 /// If the shapes do not match, or a target is not in the vocabulary.
@@ -180,7 +180,8 @@ impl Workspace {
     }
 }
 
-/// Replaces the logits of a token by their softmax, multiplied with the token's weight; returns log Σ e^logit.
+/// Replaces the logits of a token by their softmax, multiplied with the token's weight; returns log Σ
+/// e^logit.
 struct WeightedSoftmax<'a> {
     logits: &'a mut [f32],
     weight: f32,

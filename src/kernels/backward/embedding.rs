@@ -23,8 +23,8 @@ pub fn reference(ids: &[u32], dx: &[f64], n_embd: usize, rows: usize) -> Vec<f64
     dtable
 }
 
-/// Adds the gradients of the tokens, `dx`, to the rows `ids` of `dtable`, `[rows, n_embd]`: token ids for wte,
-/// positions for wpe. Panics if the shapes do not match or an id is not in the table.
+/// Adds the gradients of the tokens, `dx`, to the rows `ids` of `dtable`, `[rows, n_embd]`: token ids for
+/// wte, positions for wpe. Panics if the shapes do not match or an id is not in the table.
 pub fn embedding(pool: &ThreadPool, ids: &[u32], dx: Rows, dtable: &mut [f32]) {
     let width = dx.width();
     assert_eq!(ids.len(), dx.len(), "every token has an id");

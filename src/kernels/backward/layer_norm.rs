@@ -1,6 +1,6 @@
-//! Backward of [layer normalization](crate::layer_norm). Mean and variance depend on every element of the row,
-//! so every element of the gradient depends on two sums over it (Ba, Kiros and Hinton 2016; written out as in
-//! llm.c).
+//! Backward of [layer normalization](crate::layer_norm). Mean and variance depend on every element of the
+//! row, so every element of the gradient depends on two sums over it (Ba, Kiros and Hinton 2016; written out
+//! as in llm.c).
 //!
 //! ```text
 //! n[t, i]    = (x[t, i] − mean[t]) · rstd[t],   rstd = 1 / √(var + ε)
@@ -11,8 +11,8 @@
 //! dbias[i]   = Σ_t dy[t, i]
 //! ```
 //!
-//! [`input_gradient`] computes mean and rstd again, which takes two passes over a row that it reads anyway and
-//! leaves the forward pass as it is. It hands them to [`weight_gradients`], which runs down the columns.
+//! [`input_gradient`] computes mean and rstd again, which takes two passes over a row that it reads anyway
+//! and leaves the forward pass as it is. It hands them to [`weight_gradients`], which runs down the columns.
 //! Both are bound by memory: six streams of n_tokens · n_embd elements.
 
 use super::linear::{MAX_COLUMNS_PER_CHUNK, TOKENS_PER_BLOCK, columns_per_chunk, prefetch_below};

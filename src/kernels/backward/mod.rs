@@ -1,8 +1,8 @@
 //! The backward pass: for each operation of GPT-2, the gradients of a loss with respect to its inputs and
 //! weights, given the gradient with respect to its output. They are derived by hand, one operation per file.
 //!
-//! A name `dx` stands for the gradient of the loss with respect to `x`, ∂L/∂x; it has the shape of `x`. By the
-//! chain rule, every operation multiplies `dy`, the gradient of its output, with its own derivative.
+//! A name `dx` stands for the gradient of the loss with respect to `x`, ∂L/∂x; it has the shape of `x`. By
+//! the chain rule, every operation multiplies `dy`, the gradient of its output, with its own derivative.
 //!
 //! In reading order:
 //!
@@ -13,8 +13,8 @@
 //! 5. [`cross_entropy`]: the loss, and the gradients of the LM head.
 //! 6. [`embedding`]: a sum for each token id.
 //!
-//! Each `reference` is in f64, so that finite differences can confirm it; the tests do. The fast forms are held
-//! to it.
+//! Each `reference` is in f64, so that finite differences can confirm it; the tests do. The fast forms are
+//! held to it.
 //!
 //! # Bitwise reproducibility
 //! Outputs are split between threads, sums never are: the gradient of a weight is summed over all tokens, in

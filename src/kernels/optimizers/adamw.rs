@@ -7,8 +7,8 @@
 //! w ← w − lr · (m̂ / (√v̂ + ε) + λ w)
 //! ```
 //!
-//! Seven streams over the weights, four read and three written, 28 bytes per weight: bound by memory. A factor
-//! for the gradients, which clips them, is part of the same pass.
+//! Seven streams over the weights, four read and three written, 28 bytes per weight: bound by memory. A
+//! factor for the gradients, which clips them, is part of the same pass.
 
 use crate::simd::{Kernel, LANES, Simd};
 use crate::thread_pool::{DisjointSlice, ThreadPool};
@@ -56,8 +56,8 @@ pub fn reference(adamw: &AdamW, t: u32, g: f64, [w, m, v]: [f64; 3]) -> [f64; 3]
 }
 
 impl AdamW {
-    /// Takes step `t`, counted from 1, with gradients multiplied by `gradient_factor`. Panics if the shapes do
-    /// not match.
+    /// Takes step `t`, counted from 1, with gradients multiplied by `gradient_factor`. Panics if the shapes
+    /// do not match.
     pub fn step(&self, pool: &ThreadPool, t: u32, gradient_factor: f32, parameters: Parameters) {
         let Parameters { weights, gradient, m, v } = parameters;
         let n = weights.len();

@@ -1,12 +1,12 @@
-//! The norm of all gradients, as if they were one vector. A step whose norm exceeds a limit is shortened to it
-//! (Pascanu, Mikolov and Bengio 2013), so that one bad batch does not throw the weights far off.
+//! The norm of all gradients, as if they were one vector. A step whose norm exceeds a limit is shortened to
+//! it (Pascanu, Mikolov and Bengio 2013), so that one bad batch does not throw the weights far off.
 //!
 //! ```text
 //! norm = √(Σ_tensors Σ_i g[i]²)        g ← g · min(1, limit / norm)
 //! ```
 //!
-//! The sum is in f64: the square of an f32 is exact there. Sixteen partial sums per chunk of 4096 elements are
-//! added in order, then those of the chunks pairwise. One read of all gradients.
+//! The sum is in f64: the square of an f32 is exact there. Sixteen partial sums per chunk of 4096 elements
+//! are added in order, then those of the chunks pairwise. One read of all gradients.
 
 use crate::simd::{Kernel, LANES, Simd};
 use crate::thread_pool::ThreadPool;

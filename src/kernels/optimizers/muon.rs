@@ -7,10 +7,10 @@
 //! W ← W − lr · (√max(1, out / in) · X + λ W)
 //! ```
 //!
-//! An iteration maps every singular value s of X to a s + b s³ + c s⁵; five of them bring all but the smallest
-//! close to 1, between about 0.7 and 1.2, with a = 3.4445, b = −4.7750, c = 2.0315. For W, `[in, out]`, with r
-//! the smaller and n the larger dimension, that takes 20 · r² · n + 10 · r³ FLOPs, all of them GEMM, on the
-//! transpose if there are more inputs than outputs.
+//! An iteration maps every singular value s of X to a s + b s³ + c s⁵; five of them bring all but the
+//! smallest close to 1, between about 0.7 and 1.2, with a = 3.4445, b = −4.7750, c = 2.0315. For W, `[in,
+//! out]`, with r the smaller and n the larger dimension, that takes 20 · r² · n + 10 · r³ FLOPs, all of them
+//! GEMM, on the transpose if there are more inputs than outputs.
 //!
 //! Queries, keys and values are three matrices side by side in `c_attn`: such a tensor has three `parts`.
 

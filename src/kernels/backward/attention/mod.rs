@@ -5,14 +5,15 @@
 //! S = Q · Kᵀ · scale     P = softmax(S + mask)     O = P · V
 //!
 //! dV = Pᵀ · dO
-//! dP = dO · Vᵀ           dS[i, j] = P[i, j] · (dP[i, j] − D[i])     D[i] = Σ_j P[i, j] · dP[i, j] = dO[i] · O[i]
+//! dP = dO · Vᵀ           dS[i, j] = P[i, j] · (dP[i, j] − D[i])
+//!                        D[i] = Σ_j P[i, j] · dP[i, j] = dO[i] · O[i]
 //! dQ = dS · K · scale    dK = dSᵀ · Q · scale
 //! ```
 //!
-//! D needs no row of P: the output of the forward pass has summed it already. A head of a sequence is one chunk
-//! of work; it alone writes its columns of dQ, dK and dV. `products.rs` has the matrix products, `head.rs` the
-//! loop over blocks of queries: a block's scores of all visible keys are in memory at once, so that softmax
-//! needs nothing from the forward pass, neither maxima nor sums.
+//! D needs no row of P: the output of the forward pass has summed it already. A head of a sequence is one
+//! chunk of work; it alone writes its columns of dQ, dK and dV. `products.rs` has the matrix products,
+//! `head.rs` the loop over blocks of queries: a block's scores of all visible keys are in memory at once, so
+//! that softmax needs nothing from the forward pass, neither maxima nor sums.
 //!
 //! - Memory: per thread 84 rows of P, and seven matrices `[n, head_dim]`.
 //! - Cost: 10 · head_dim FLOPs per unmasked query-key pair, 2.5 times the forward pass, and one exponential.

@@ -51,7 +51,8 @@ impl Block {
     }
 }
 
-/// `elements[i, j] = (x[first_query + i] · y[first_key + j]) · factor` for the visible keys of each register tile.
+/// `elements[i, j] = (x[first_query + i] · y[first_key + j]) · factor` for the visible keys of each register
+/// tile.
 pub(super) struct Scores<'a> {
     pub block: Block,
     /// `[n, head_dim]`
@@ -111,8 +112,8 @@ impl Scores<'_> {
 }
 
 /// `sums[i] += Σ_j elements[i, j] · y[first_key + j]`, over the visible keys of each register tile. If
-/// `TRANSPOSED`, `sums[first_key + j] += Σ_i elements[i, j] · y[first_query + i]`, over the queries that see a
-/// key of the register tile.
+/// `TRANSPOSED`, `sums[first_key + j] += Σ_i elements[i, j] · y[first_query + i]`, over the queries that see
+/// a key of the register tile.
 pub(super) struct Accumulate<'a, const TRANSPOSED: bool> {
     pub block: Block,
     /// `[QUERIES, KEYS]`
