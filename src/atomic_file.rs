@@ -21,7 +21,7 @@ impl AtomicFile {
     /// Starts replacing `file`. A new file gets mode 0666 less the umask.
     ///
     /// # Errors
-    /// [`Error::Io`], and [`Error::Message`] if `file` exists and is not a regular file.
+    /// [`Error::Io`], and [`Error::InvalidFile`] if `file` exists and is not a regular file.
     pub(crate) fn create(file: &Path) -> Result<Self> {
         Self::with_mode(file, 0o666)
     }
@@ -36,10 +36,7 @@ impl AtomicFile {
 
     fn with_mode(file: &Path, mode: u32) -> Result<Self> {
         if file.exists() && !file.is_file() {
-            return Err(Error::Message(format!(
-                "{}: is not a regular file, so it cannot be replaced",
-                file.display()
-            )));
+            return Err(Error::invalid_file(file, "is not a regular file, so it cannot be replaced"));
         }
         let target = file.canonicalize().unwrap_or_else(|_| file.to_path_buf());
         let temp_file = create_temp_file(&target, mode).map_err(|source| write_error(file, source))?;

@@ -2,7 +2,8 @@
 //! or option), the value found and the value expected.
 
 use crate::kernels::isa::UnsupportedIsa;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// The crate's error type. Its `Display` is the complete message for the user.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +104,98 @@ pub enum Error {
         n_positions: usize,
     },
 
-    /// Any other one-line message for the user.
+    /// A prompt, text or conversation that cannot be continued, such as an empty one.
+    #[error("{0}")]
+    Prompt(String),
+
+    /// A model without a tokenizer that can be used, where text is given or asked for.
+    #[error("model '{model}' {problem}; {hint}")]
+    NoTokenizer {
+        /// The model's name, as given by the user.
+        model: String,
+        /// "has no tokenizer" or "has no usable tokenizer", and why.
+        problem: String,
+        /// The next step for the user.
+        hint: &'static str,
+    },
+
+    /// A chat template that is invalid or rejects the messages.
+    #[error("chat template: {problem}")]
+    ChatTemplate {
+        /// The problem, and its line in the template if known.
+        problem: String,
+    },
+
+    /// Results that are NaN or infinite although all weights are finite.
+    #[error("{0}")]
+    NotFinite(String),
+
+    /// Something that this model, valid as it is, cannot be used for.
+    #[error("{0}")]
+    Unsupported(String),
+
+    /// A file of another kind than a model's with invalid contents, or one that is no regular file.
+    #[error("{}: {}{problem}", file.display(), line.map_or(String::new(), |n| format!("line {n}: ")))]
+    InvalidFile {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1, if the problem is in one and known.
+        line: Option<usize>,
+        /// The problem, with the values found and expected.
+        problem: String,
+    },
+
+    /// A name that no API key in a key file has.
+    #[error("{}: no key named '{name}'", file.display())]
+    KeyNotFound {
+        /// The key file.
+        file: PathBuf,
+        /// The name.
+        name: String,
+    },
+
+    /// A download that failed: the hub or the network, or the cache on the disk.
+    #[error("{problem}")]
+    Hub {
+        /// The HTTP status with which the hub refused the request.
+        status: Option<u16>,
+        /// The problem, and the next step for the user.
+        problem: String,
+    },
+
+    /// A model name that two of the served models have.
+    #[error("two models are named '{name}', expected unique names")]
+    DuplicateModel {
+        /// The name or alias.
+        name: String,
+    },
+
+    /// An address at which no server can or should listen.
+    #[error("{address} {problem}")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// The problem, and the next step for the user.
+        problem: &'static str,
+    },
+
+    /// Threads, memory or random numbers that the operating system refuses.
+    #[error("cannot {action}: {problem}")]
+    System {
+        /// The action that failed.
+        action: String,
+        /// The operating system's error.
+        problem: String,
+    },
+
+    /// A request that the engine ended, because it failed or was shut down.
+    #[error("{reason}")]
+    Aborted {
+        /// The reason.
+        reason: String,
+    },
+
+    /// Any other one-line message: the command line's own, and those of a program that uses the library.
     #[error("{0}")]
     Message(String),
 }
@@ -121,6 +213,16 @@ impl From<UnsupportedIsa> for Error {
 }
 
 impl Error {
+    /// An [`Error::InvalidFile`] without a line.
+    pub(crate) fn invalid_file(file: &Path, problem: impl Into<String>) -> Self {
+        Self::InvalidFile { file: file.into(), line: None, problem: problem.into() }
+    }
+
+    /// An [`Error::System`] of an error.
+    pub(crate) fn system(action: impl Into<String>, error: impl ToString) -> Self {
+        Self::System { action: action.into(), problem: error.to_string() }
+    }
+
     /// The choice most similar to `given`, if it is similar enough to be a likely typo.
     pub fn closest_match<'a>(given: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
         let given = given.to_lowercase();
@@ -137,7 +239,8 @@ impl Error {
             Self::Config { file, .. }
             | Self::Checkpoint { file, .. }
             | Self::Tensor { file, .. }
-            | Self::Tokenizer { file, .. } => file,
+            | Self::Tokenizer { file, .. }
+            | Self::InvalidFile { file, .. } => file,
             _ => return message,
         };
         message.strip_prefix(&format!("{}: ", file.display())).unwrap_or(&message).to_string()
@@ -153,6 +256,16 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::Error;
+    use std::path::Path;
+
+    #[test]
+    fn invalid_file_names_its_line_if_known() {
+        let error = Error::invalid_file(Path::new("a/keys.toml"), "found no table");
+        assert_eq!(error.to_string(), "a/keys.toml: found no table");
+        let error = Error::InvalidFile { file: "a/keys.toml".into(), line: Some(3), problem: "bad".into() };
+        assert_eq!(error.to_string(), "a/keys.toml: line 3: bad");
+        assert_eq!(error.without_path(), "line 3: bad");
+    }
 
     #[test]
     fn did_you_mean_suggests_typos_only() {

@@ -17,10 +17,10 @@ const EXAMINED_UNITS: usize = 64;
 /// Reads the text of a file, or of standard input for `-`, without a byte order mark.
 ///
 /// # Errors
-/// As [`read_bytes`] and [`decode`].
+/// [`Error::Io`], and [`Error::InvalidFile`] for text that is not in UTF-8.
 pub fn read(file: &Path) -> Result<String> {
     let (name, bytes) = read_bytes(file)?;
-    decode(bytes).map_err(|problem| Error::Message(format!("{}: {problem}", name.display())))
+    decode(bytes).map_err(|problem| Error::invalid_file(name, problem))
 }
 
 /// Reads the text of a file as [`read`] does, where `-` is the name of a file.
@@ -30,7 +30,7 @@ pub fn read(file: &Path) -> Result<String> {
 pub fn read_file(file: &Path) -> Result<String> {
     let bytes = File::open(file).and_then(read_to_end);
     let bytes = bytes.map_err(|source| Error::Io { path: file.into(), action: "read", source })?;
-    decode(bytes).map_err(|problem| Error::Message(format!("{}: {problem}", file.display())))
+    decode(bytes).map_err(|problem| Error::invalid_file(file, problem))
 }
 
 /// Reads a file, or standard input for `-`, and returns its name for messages and its bytes.

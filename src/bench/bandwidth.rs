@@ -31,11 +31,11 @@ impl ReadBandwidth {
     /// Allocates the buffer, in huge pages where the system offers them.
     ///
     /// # Errors
-    /// [`Error::Message`] if there is not enough memory.
+    /// [`Error::System`] if there is not enough memory.
     pub fn new() -> Result<Self> {
         let bytes = MIN_BYTES.max(CACHE_MULTIPLE * last_level_cache().unwrap_or(0)).next_multiple_of(CHUNK);
         let mut buffer = AlignedBuffer::zeroed(bytes).map_err(|error| {
-            Error::Message(format!("cannot allocate {bytes} bytes to measure the memory bandwidth: {error}"))
+            Error::system(format!("allocate {bytes} bytes to measure the memory bandwidth"), error)
         })?;
         // Pages that were never written all map to one page of zeros.
         buffer.par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(1));

@@ -59,7 +59,7 @@ impl ModelShape {
     /// Deterministic.
     ///
     /// # Errors
-    /// [`Error::Message`] if there is not enough memory.
+    /// [`Error::System`] if there is not enough memory.
     pub fn random_checkpoint(&self) -> Result<Checkpoint> {
         let mut header = Map::new();
         let (mut end, mut fills) = (0, vec![]);
@@ -76,7 +76,7 @@ impl ModelShape {
         let data = (8 + header.len()).next_multiple_of(ALIGNMENT);
         let mut file = AlignedBuffer::zeroed(data + end).map_err(|error| {
             let bytes = data + end;
-            Error::Message(format!("cannot allocate {bytes} bytes for a {} model: {error}", self.name))
+            Error::system(format!("allocate {bytes} bytes for a {} model", self.name), error)
         })?;
         file[..8].copy_from_slice(&(data as u64 - 8).to_le_bytes());
         file[8..data].fill(b' ');

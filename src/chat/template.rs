@@ -113,9 +113,9 @@ impl ChatTemplate {
     /// Renders messages into a prompt, as text and as tokens.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a role unknown to the built-in template, [`Error::Message`] if the template
-    /// rejects the messages or the model has no tokenizer, [`Error::ContextOverflow`] if the text is too long
-    /// to be tokenized.
+    /// [`Error::Parameter`] for a role unknown to the built-in template, [`Error::ChatTemplate`] if the
+    /// template rejects the messages, [`Error::NoTokenizer`], [`Error::ContextOverflow`] if the text is too
+    /// long to be tokenized.
     pub fn apply(&self, messages: &[ChatMessage], hornbook: &Hornbook) -> Result<(String, Vec<u32>)> {
         let (tokenizer, n_positions) = (hornbook.tokenizer()?, hornbook.config().n_positions);
         let rendered = self.render(messages, hornbook.bos_token(), hornbook.eos_token());
@@ -160,7 +160,7 @@ impl ChatTemplate {
             bos_token,
             eos_token,
         });
-        rendered.map_err(|problem| Error::Message(format!("chat template: {problem}")))
+        rendered.map_err(|problem| Error::ChatTemplate { problem })
     }
 
     /// Stop strings of an answer.

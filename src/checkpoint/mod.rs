@@ -274,7 +274,7 @@ impl Checkpoint {
             return Ok(files.map(|(name, bytes)| (name, Cow::Borrowed(bytes))).into());
         }
         let Some(folder) = &self.folder else {
-            return Err(Error::Message(format!(
+            return Err(Error::Unsupported(format!(
                 "'{}' was loaded from memory and has no configuration files to copy",
                 self.name
             )));

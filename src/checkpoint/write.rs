@@ -43,10 +43,10 @@ impl Checkpoint {
     /// weights file in bytes.
     ///
     /// # Errors
-    /// [`Error::Message`] if the matrices are quantized already or `folder` is not a folder,
-    /// [`Error::Tensor`] for a weight that is not a finite number or beyond the range of `dtype`,
-    /// [`Error::Io`] if a file cannot be written, and any error of `on_progress`. No partial weights
-    /// file is left behind.
+    /// [`Error::Unsupported`] if the matrices are quantized already, [`Error::InvalidFile`] if `folder` is no
+    /// folder, [`Error::Tensor`] for a weight that is not a finite number or beyond the range of `dtype`,
+    /// [`Error::Io`] if a file cannot be written, and any error of `on_progress`. No partial weights file is
+    /// left behind.
     pub fn quantize(
         &self,
         dtype: Dtype,
@@ -55,12 +55,10 @@ impl Checkpoint {
     ) -> Result<usize> {
         if let Some(stored) = self.quantized_dtype() {
             let problem = format!("'{}' is already quantized to {}", self.name, stored.name());
-            return Err(Error::Message(problem));
+            return Err(Error::Unsupported(problem));
         }
         if folder.exists() && !folder.is_dir() {
-            let problem =
-                format!("{}: is not a folder, expected one to write the model to", folder.display());
-            return Err(Error::Message(problem));
+            return Err(Error::invalid_file(folder, "is not a folder, expected one to write the model to"));
         }
         let weights = self.weights.quantized(dtype, &mut on_progress)?;
         let mut entries: Vec<FileEntry> = weights.iter().flat_map(entries).collect();

@@ -106,7 +106,7 @@ impl Engine {
     /// Starts the engine thread, which sleeps until a request is submitted.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a `max_concurrency` or `prefill_chunk` out of range, [`Error::Message`] if
+    /// [`Error::Parameter`] for a `max_concurrency` or `prefill_chunk` out of range, [`Error::System`] if
     /// the thread cannot be started.
     pub fn start(hornbook: Hornbook, options: EngineOptions) -> Result<Self> {
         for (name, value, max) in [
@@ -126,7 +126,7 @@ impl Engine {
         let thread = thread::Builder::new()
             .name("hornbook-engine".into())
             .spawn(|| scheduler.run())
-            .map_err(|e| Error::Message(format!("cannot start the engine thread: {e}")))?;
+            .map_err(|e| Error::system("start the engine thread", e))?;
         Ok(Self { hornbook, queue, thread: Some(thread) })
     }
 

@@ -22,7 +22,7 @@ pub struct Beam {
 /// Penalties and n-gram bans of `options` apply; temperature, filters, stop strings and context shift do not.
 ///
 /// # Errors
-/// As [`Hornbook::generate`], [`Error::Parameter`] for `params` out of range, and [`Error::Message`] if
+/// As [`Hornbook::generate`], [`Error::Parameter`] for `params` out of range, and [`Error::Prompt`] if
 /// every first token is banned.
 pub fn beam_search(
     hornbook: &Hornbook,
@@ -73,7 +73,7 @@ pub fn beam_search(
 
     let hypotheses = search.into_hypotheses();
     if hypotheses.is_empty() {
-        return Err(Error::Message(
+        return Err(Error::Prompt(
             "no token may follow the prompt: logit biases, no_repeat_ngram_size or min_tokens ban all of them"
                 .into(),
         ));

@@ -192,15 +192,19 @@ impl Hornbook {
     /// The tokenizer.
     ///
     /// # Errors
-    /// [`Error::Message`] if the model's folder has none, or one that cannot be used.
+    /// [`Error::NoTokenizer`] if the model's folder has none, or one that cannot be used.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer_or("give token ids instead (--prompt-ids 15,3,7 --output ids)")
     }
 
     /// The tokenizer, or an error that ends with `hint`.
-    pub(crate) fn tokenizer_or(&self, hint: &str) -> Result<&Tokenizer> {
+    pub(crate) fn tokenizer_or(&self, hint: &'static str) -> Result<&Tokenizer> {
         let tokenizer = self.tokenizer.as_ref();
-        tokenizer.map_err(|reason| Error::Message(format!("model '{}' {reason}; {hint}", self.name)))
+        tokenizer.map_err(|problem| Error::NoTokenizer {
+            model: self.name.clone(),
+            problem: problem.clone(),
+            hint,
+        })
     }
 
     /// The tokenizer, if there is one that can be used.
@@ -284,7 +288,7 @@ impl Hornbook {
     /// Returns the validated tokens of `prompt`, or the model's end-of-text token if it is empty.
     ///
     /// # Errors
-    /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Message`] for an empty prompt without
+    /// [`Error::ContextOverflow`], [`Error::TokenId`], and [`Error::Prompt`] for an empty prompt without
     /// such a token.
     pub fn validate_prompt(&self, prompt: &[u32]) -> Result<Vec<u32>> {
         let (prompt, n_positions) = (self.resolve_prompt(prompt)?, self.config().n_positions);
@@ -301,7 +305,7 @@ impl Hornbook {
         let config = self.config();
         let first = config.bos_token_id.or(config.eos_token_ids.first().copied());
         let prompt = match (prompt, first) {
-            ([], None) => return Err(Error::Message("the prompt is empty".into())),
+            ([], None) => return Err(Error::Prompt("the prompt is empty".into())),
             ([], Some(first)) => vec![first],
             (prompt, _) => prompt.to_vec(),
         };

@@ -94,8 +94,8 @@ impl Score {
 /// its last call.
 ///
 /// # Errors
-/// [`Error::Parameter`] for windows beyond a model's context, [`Error::Message`] for fewer than two tokens or
-/// a baseline with a different vocabulary, [`Error::TokenId`].
+/// [`Error::Parameter`] for windows beyond a model's context, [`Error::Prompt`] for fewer than two tokens,
+/// [`Error::Unsupported`] for a baseline with a different vocabulary, [`Error::TokenId`].
 pub fn score(
     model: &Model,
     baseline: Option<&Model>,
@@ -162,12 +162,12 @@ fn validate(model: &Model, baseline: Option<&Model>, ids: &[u32], windows: Slidi
     check_range("--context", windows.context, n_positions)?;
     check_range("--stride", windows.stride, windows.context)?;
     if ids.len() < 2 {
-        return Err(Error::Message(format!("the text has {} tokens, expected at least 2", ids.len())));
+        return Err(Error::Prompt(format!("the text has {} tokens, expected at least 2", ids.len())));
     }
     let (vocab_size, baseline_size) =
         (model.config().vocab_size, baseline.unwrap_or(model).config().vocab_size);
     if vocab_size != baseline_size {
-        return Err(Error::Message(format!(
+        return Err(Error::Unsupported(format!(
             "the other model has a vocabulary of {baseline_size} tokens, expected {vocab_size} as in \
              this model"
         )));

@@ -37,19 +37,19 @@ pub(super) struct ErrorContext<'a> {
 impl ErrorContext<'_> {
     /// The error of a repository that exists but holds no supported model.
     pub(super) fn unsupported(&self, problem: &str) -> Error {
-        Error::Message(format!("{} is not supported: {problem}", self.repo_and_revision()))
+        Error::Unsupported(format!("{} is not supported: {problem}", self.repo_and_revision()))
     }
 
     /// The error of an endpoint that does not respond as the hub does.
     pub(super) fn unexpected_response(&self, problem: &str) -> Error {
-        Error::Message(format!("unexpected response from {}: {problem}", self.endpoint))
+        hub_error(format!("unexpected response from {}: {problem}", self.endpoint))
     }
 
     /// The error of a failed request.
     pub(super) fn request_error(&self, error: &ureq::Error) -> Error {
         match error {
             ureq::Error::StatusCode(status) => self.status(*status),
-            ureq::Error::Timeout(_) => Error::Message(format!(
+            ureq::Error::Timeout(_) => hub_error(format!(
                 "no data from {} for {} seconds; run the same command again to resume the download",
                 self.endpoint,
                 self.timeout.as_secs()
@@ -63,16 +63,17 @@ impl ErrorContext<'_> {
     pub(super) fn download_error(&self, name: &str, error: DownloadError) -> Error {
         match error {
             DownloadError::Request(ureq::Error::StatusCode(404)) => {
-                Error::Message(format!("{}: {name} is listed but missing (404)", self.repo_and_revision()))
+                let problem = format!("{}: {name} is listed but missing (404)", self.repo_and_revision());
+                Error::Hub { status: Some(404), problem }
             }
             DownloadError::Request(error) => self.request_error(&error),
-            DownloadError::Locked => Error::Message(format!(
+            DownloadError::Locked => hub_error(format!(
                 "{name} is being downloaded by another process into {}: wait for it to finish, or stop it",
                 self.cache.display()
             )),
             DownloadError::MetadataMismatch(found) => self.unexpected_response(&format!("{name}: {found}")),
             DownloadError::Disk(error) => self.disk(error),
-            DownloadError::Corrupt { found, expected } => Error::Message(format!(
+            DownloadError::Corrupt { found, expected } => hub_error(format!(
                 "{name}: found {found}, expected {expected}; the corrupt file was removed: try again, \
                  and do not trust {} if this repeats",
                 self.endpoint
@@ -84,13 +85,13 @@ impl ErrorContext<'_> {
         let path = self.cache.to_path_buf();
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                Error::Message(format!(
+                hub_error(format!(
                     "{}: cannot write: {source}; free some space and run the same command again to \
                      resume, or set HF_HUB_CACHE to another disk",
                     path.display()
                 ))
             }
-            _ => Error::Message(format!(
+            _ => hub_error(format!(
                 "{}: cannot write: {source}; set HF_HUB_CACHE to a writable folder",
                 path.display()
             )),
@@ -98,7 +99,7 @@ impl ErrorContext<'_> {
     }
 
     fn unreachable(&self, reason: &str) -> Error {
-        Error::Message(format!(
+        hub_error(format!(
             "cannot reach {}: {}; run the same command again to resume the download, or {}",
             self.endpoint,
             reason.replace('\n', " "),
@@ -120,7 +121,7 @@ impl ErrorContext<'_> {
             self.repo_id,
             checkpoint::HUB_ALIASES.iter().flat_map(|(short, full)| [*short, *full]),
         );
-        Error::Message(match status {
+        let problem = match status {
             401 if self.has_token => {
                 format!(
                     "the hub rejected the token (401): create another at {}/settings/tokens",
@@ -138,6 +139,12 @@ impl ErrorContext<'_> {
             }
             500.. => format!("the hub has a server error ({status}): try again later"),
             _ => format!("the hub refused {repo} with status {status}"),
-        })
+        };
+        Error::Hub { status: Some(status), problem }
     }
+}
+
+/// The error of a download for which the hub has no status.
+pub(super) fn hub_error(problem: impl Into<String>) -> Error {
+    Error::Hub { status: None, problem: problem.into() }
 }

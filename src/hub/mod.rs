@@ -18,7 +18,7 @@ use crate::checkpoint::{self, ConfigFile};
 use crate::error::{Error, Result};
 use client::Client;
 use download::Downloader;
-use errors::ErrorContext;
+use errors::{ErrorContext, hub_error};
 use model_info::ModelInfo;
 
 /// The revision used when none is given.
@@ -71,7 +71,7 @@ impl Hub {
     /// Creates a client from the environment variables.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for an invalid variable, [`Error::Message`] if there is no folder for the cache.
+    /// [`Error::Parameter`] for an invalid variable, [`Error::Hub`] if there is no folder for the cache.
     pub fn from_env() -> Result<Hub> {
         Hub::from_variables(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
     }
@@ -86,9 +86,8 @@ impl Hub {
         if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
             return Err(parameter("HF_ENDPOINT", endpoint, "an address such as https://huggingface.co"));
         }
-        let cache = checkpoint::hub_cache_dir().ok_or_else(|| {
-            Error::Message("found no home folder for the cache: set HF_HUB_CACHE to a folder".into())
-        })?;
+        let cache = checkpoint::hub_cache_dir()
+            .ok_or_else(|| hub_error("found no home folder for the cache: set HF_HUB_CACHE to a folder"))?;
         let timeout = match text("HF_HUB_DOWNLOAD_TIMEOUT") {
             None => DEFAULT_TIMEOUT,
             Some(seconds) => match seconds.parse() {
@@ -137,9 +136,9 @@ impl Hub {
     /// Downloads the missing files of a revision into the cache and verifies all of them.
     ///
     /// # Errors
-    /// [`Error::Message`] for errors of the hub and unsupported models, [`Error::Config`] for a configuration
-    /// that is not a GPT-2's, [`Error::Io`] if the cache cannot be written. Partial files are kept, and the
-    /// next call resumes them.
+    /// [`Error::Hub`], [`Error::Unsupported`] for another kind of model, [`Error::Config`] for a
+    /// configuration that is not a GPT-2's, [`Error::Io`] if the cache cannot be written. Partial files are
+    /// kept, and the next call resumes them.
     pub fn pull(
         &self,
         repo_id: &str,
@@ -147,7 +146,7 @@ impl Hub {
         mut on_progress: impl FnMut(Progress),
     ) -> Result<Snapshot> {
         if self.offline {
-            return Err(Error::Message(format!(
+            return Err(hub_error(format!(
                 "cannot pull '{repo_id}': HF_HUB_OFFLINE is set, which disables network access; unset it, or \
                  {BY_HAND}"
             )));

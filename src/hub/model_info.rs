@@ -5,10 +5,10 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::client::{Client, is_hex};
-use super::errors::ErrorContext;
+use super::errors::{ErrorContext, hub_error};
 use super::is_file_name;
 use crate::checkpoint;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -131,7 +131,7 @@ impl ModelInfo {
     fn remote_file(&self, name: &str) -> Result<RemoteFile> {
         let sibling = self.siblings.iter().find(|sibling| sibling.rfilename == name && is_file_name(name));
         let Some(sibling) = sibling else {
-            return Err(Error::Message(format!(
+            return Err(hub_error(format!(
                 "{}: found no such file in the repository, expected one of the model's files",
                 name.escape_debug()
             )));

@@ -29,7 +29,7 @@ impl ActivationCache {
     /// activations are recorded, so its changes are recorded too; `()` changes nothing.
     ///
     /// # Errors
-    /// [`Error::Message`] for no tokens, [`Error::TokenId`], [`Error::ContextOverflow`].
+    /// [`Error::Prompt`] for no tokens, [`Error::TokenId`], [`Error::ContextOverflow`].
     pub fn capture(
         model: &Model,
         tokens: &[u32],
@@ -38,7 +38,7 @@ impl ActivationCache {
     ) -> Result<Self> {
         let config = model.config();
         if tokens.is_empty() {
-            return Err(Error::Message("the text has no tokens, expected at least one".into()));
+            return Err(Error::Prompt("the text has no tokens, expected at least one".into()));
         }
         if tokens.len() > config.n_positions {
             // Checked before memory is allocated for it.

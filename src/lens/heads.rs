@@ -25,6 +25,7 @@ use ndarray::ArrayViewMutD;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
+use std::path::Path;
 
 /// The default length of the random sequence, if the context is long enough.
 const DEFAULT_LENGTH: usize = 64;
@@ -242,7 +243,7 @@ pub fn html(model: &str, heads: &[HeadScores]) -> Result<String> {
     let grids = HeadKind::ALL.map(grid);
     let rows: Vec<_> = heads.iter().map(row).collect();
     page.render_str(include_str!("heads.html"), context! { model, grids, rows, n_head })
-        .map_err(|error| Error::Message(format!("heads.html: {error}")))
+        .map_err(|error| Error::invalid_file(Path::new("heads.html"), error.to_string()))
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl Inspection {
     ///
     /// # Errors
     /// As [`ActivationCache::capture`]; [`Error::Parameter`] for a layer or head that the model does not
-    /// have, [`Error::TokenId`] for a target outside the vocabulary, [`Error::Message`] if activations
+    /// have, [`Error::TokenId`] for a target outside the vocabulary, [`Error::NotFinite`] if activations
     /// overflow.
     pub fn run(
         hornbook: &Hornbook,
@@ -81,7 +81,7 @@ impl Inspection {
         }
         let activations = ActivationCache::capture(model, tokens, options.kv_precision, observer)?;
         if !activations.residuals.iter().chain(&activations.logits).all(|x| x.is_finite()) {
-            return Err(Error::Message(format!(
+            return Err(Error::NotFinite(format!(
                 "model '{}' computes activations that are not finite on this text, expected finite values",
                 hornbook.name()
             )));

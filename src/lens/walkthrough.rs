@@ -72,10 +72,10 @@ pub struct AttentionRow {
 /// Runs a prompt of at least one token through the model and returns every step of all blocks.
 ///
 /// # Errors
-/// As [`Model::forward`]; [`Error::Message`] for an empty prompt.
+/// As [`Model::forward`]; [`Error::Prompt`] for an empty prompt.
 pub fn walkthrough(model: &Model, tokens: &[u32]) -> Result<Vec<Step>> {
     if tokens.is_empty() {
-        return Err(Error::Message("the prompt is empty".into()));
+        return Err(Error::Prompt("the prompt is empty".into()));
     }
     let mut times: Vec<HashMap<Site, f64>> = vec![];
     for _ in 0..=TIMED_PASSES {

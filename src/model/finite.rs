@@ -14,7 +14,7 @@ impl Model {
     /// `cache` is the sequence's.
     ///
     /// # Errors
-    /// [`Error::Tensor`] with the weight that is not a finite number, or [`Error::Message`] if all are.
+    /// [`Error::Tensor`] with the weight that is not a finite number, or [`Error::NotFinite`] if all are.
     pub fn check_finite(&self, results: Rows, cache: &KvCache) -> Result<()> {
         // Without a branch on every element.
         let all_finite = |chunk: &[f32]| !chunk.iter().fold(false, |any, x| any | !x.is_finite());
@@ -25,7 +25,7 @@ impl Model {
         if let Some(tensor) = self.not_finite.get_or_init(find) {
             tensor.check_finite()?;
         }
-        Err(Error::Message(match cache.first_not_finite_layer() {
+        Err(Error::NotFinite(match cache.first_not_finite_layer() {
             Some(layer) if cache.precision() == KvPrecision::F16 => format!(
                 "the keys or values of layer {layer} are beyond the range of f16 (65504): keep them in f32 \
                  (--kv-precision f32)"

@@ -43,12 +43,13 @@ const DRAIN_DELAY: Duration = Duration::from_millis(100);
 /// Binds a listener to the address.
 ///
 /// # Errors
-/// [`Error::Message`] if the address is in use, [`Error::Io`] if it cannot be bound for another reason.
+/// [`Error::Address`] if it is in use, [`Error::Io`] if it cannot be bound for another reason.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        ErrorKind::AddrInUse => Error::Message(format!(
-            "{address} is already in use, perhaps by another hornbook; choose another port with --port"
-        )),
+        ErrorKind::AddrInUse => Error::Address {
+            address,
+            problem: "is already in use, perhaps by another hornbook; choose another port with --port",
+        },
         _ => Error::Io { path: address.to_string().into(), action: "listen", source },
     })
 }

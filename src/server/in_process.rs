@@ -9,6 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, Uri};
 use futures_util::stream::{StreamExt, iter};
 use std::convert::Infallible;
+use std::io;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -36,15 +37,14 @@ impl InProcessServer {
     /// Starts an engine for each model. Network options are ignored, and no API keys are required.
     ///
     /// # Errors
-    /// [`Error::Parameter`] and [`Error::Message`] for invalid or conflicting options and names,
-    /// [`Error::Io`] for a file that cannot be read.
+    /// [`Error::Parameter`] for invalid options, [`Error::DuplicateModel`], [`Error::System`], [`Error::Io`]
+    /// for a file that cannot be read.
     pub fn start(models: Vec<Hornbook>, options: ServerOptions) -> Result<Self> {
         let phase = watch::Sender::new(Phase::Serving);
         let app = LoadedOptions::new(ServerOptions { key_file: None, ..options })?
             .into_app_state(models, phase.subscribe())?;
         let runtime = Builder::new_current_thread().enable_time().build();
-        let runtime =
-            runtime.map_err(|error| Error::Message(format!("cannot start the request runtime: {error}")))?;
+        let runtime = runtime.map_err(|error| Error::system("start the request runtime", error))?;
         Ok(Self { router: router(app), runtime, _phase: phase })
     }
 
@@ -53,7 +53,7 @@ impl InProcessServer {
     /// it.
     ///
     /// # Errors
-    /// Those of `on_response`, and [`Error::Message`] if a response body cannot be read.
+    /// Those of `on_response`, and [`Error::Io`] if a response body cannot be read.
     ///
     /// # Panics
     /// If called within a `tokio` runtime.
@@ -83,9 +83,9 @@ impl InProcessServer {
         let response: std::result::Result<_, Infallible> = self.router.clone().oneshot(request).await;
         let (head, body) = response.unwrap_or_else(|never| match never {}).into_parts();
         let read_error =
-            |error: String| Error::Message(format!("{path}: cannot read the response body: {error}"));
-        let body = to_bytes(body, usize::MAX).await.map_err(|error| read_error(error.to_string()))?;
-        let body = String::from_utf8(body.into()).map_err(|error| read_error(error.to_string()))?;
+            |source| Error::Io { path: path.to_string().into(), action: "read the response body", source };
+        let body = to_bytes(body, usize::MAX).await.map_err(|error| read_error(io::Error::other(error)))?;
+        let body = String::from_utf8(body.into()).map_err(|error| read_error(io::Error::other(error)))?;
         let request_id = head.headers.get("x-request-id").and_then(|id| id.to_str().ok());
         Ok(InProcessResponse {
             status: head.status.as_u16(),

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::io::ErrorKind;
 use std::path::Path;
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, TomlError, value};
 
 /// Prefix of every key, which makes leaked keys easy to find.
 const PREFIX: &str = "sk-hornbook-";
@@ -16,12 +16,11 @@ const PREFIX: &str = "sk-hornbook-";
 /// hash. The key itself is only returned, never stored.
 ///
 /// # Errors
-/// [`Error::Message`] for a duplicate name or an invalid file, [`Error::Io`] if it cannot be read or written.
+/// [`Error::InvalidFile`], also for a duplicate name, [`Error::Io`] if it cannot be read or written.
 pub fn add(path: &Path, entry: &Key) -> Result<String> {
     let mut document = open(path)?;
     let mut secret = [0; 32];
-    getrandom::fill(&mut secret)
-        .map_err(|error| Error::Message(format!("cannot get random bytes from the system: {error}")))?;
+    getrandom::fill(&mut secret).map_err(|error| Error::system("get random bytes from the system", error))?;
     let key = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
 
     let mut table = Table::new();
@@ -39,7 +38,7 @@ pub fn add(path: &Path, entry: &Key) -> Result<String> {
     }
     let keys = document.entry("key").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
     let Some(keys) = keys.as_array_of_tables_mut() else {
-        return Err(Error::Message(format!("{}: key: expected an array of tables, [[key]]", path.display())));
+        return Err(Error::invalid_file(path, "key: expected an array of tables, [[key]]"));
     };
     keys.push(table);
     write(path, &document)?;
@@ -49,7 +48,7 @@ pub fn add(path: &Path, entry: &Key) -> Result<String> {
 /// Removes a key's entry.
 ///
 /// # Errors
-/// As [`add`], and [`Error::Message`] if there is no such entry.
+/// As [`add`], and [`Error::KeyNotFound`] if there is no such entry.
 pub fn remove(path: &Path, name: &str) -> Result<()> {
     read(path)?;
     let mut document = open(path)?;
@@ -61,7 +60,7 @@ pub fn remove(path: &Path, name: &str) -> Result<()> {
         Some(())
     });
     if removed.is_none() {
-        return Err(Error::Message(format!("{}: no key named '{name}'", path.display())));
+        return Err(Error::KeyNotFound { file: path.into(), name: name.into() });
     }
     write(path, &document)
 }
@@ -73,7 +72,7 @@ fn open(path: &Path) -> Result<DocumentMut> {
         text => text?,
     };
     parse(path, &text)?;
-    text.parse().map_err(|error| Error::Message(format!("{}: {error}", path.display())))
+    text.parse().map_err(|error: TomlError| Error::invalid_file(path, error.to_string()))
 }
 
 /// Replaces the file atomically, after validating the new content.

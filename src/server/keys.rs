@@ -56,16 +56,20 @@ struct KeyFile {
 /// Reads and validates a key file.
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Message`] that names the invalid entry and field.
+/// [`Error::Io`], or [`Error::InvalidFile`] that names the invalid entry and field.
 pub fn read(path: &Path) -> Result<Vec<Key>> {
     parse(path, &text_file::read_file(path)?)
 }
 
 pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Key>> {
-    let invalid = |problem: String| Error::Message(format!("{}: {problem}", path.display()));
+    let invalid = |problem: String| Error::invalid_file(path, problem);
     let file: KeyFile = toml_edit::de::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
-        invalid(format!("line {line}: {}", error.message().replace('\n', " ")))
+        Error::InvalidFile {
+            file: path.into(),
+            line: Some(line),
+            problem: error.message().replace('\n', " "),
+        }
     })?;
     for (i, key) in file.key.iter().enumerate() {
         if key.name.is_empty() || key.name.chars().any(char::is_control) {

@@ -242,15 +242,14 @@ impl BoundServer {
     /// early and health checks get a response.
     ///
     /// # Errors
-    /// [`Error::Parameter`] and [`Error::Message`] for invalid or conflicting options, [`Error::Io`] for a
+    /// [`Error::Parameter`] for invalid options, [`Error::Address`], [`Error::System`], [`Error::Io`] for a
     /// file that cannot be read or an address that cannot be bound.
     pub fn bind(options: ServerOptions) -> Result<Self> {
         let address = options.address;
         if !address.ip().is_loopback() && options.key_file.is_none() && !options.no_auth {
-            return Err(Error::Message(format!(
-                "{address} can be reached from other machines, and no API key would be required: pass --keys \
-                 FILE ('hornbook keys add' creates one), or --no-auth to serve without keys"
-            )));
+            let problem = "can be reached from other machines, and no API key would be required: pass --keys \
+                           FILE ('hornbook keys add' creates one), or --no-auth to serve without keys";
+            return Err(Error::Address { address, problem });
         }
         let (http, grace_period) = (options.http, options.grace_period);
         let access = AccessPolicy::new(address.ip(), &options.allowed_hosts, &options.cors_origins);
@@ -261,7 +260,7 @@ impl BoundServer {
             .thread_name("hornbook-http")
             .enable_all()
             .build()
-            .map_err(|error| Error::Message(format!("cannot start the server's threads: {error}")))?;
+            .map_err(|error| Error::system("start the server's threads", error))?;
         let listener = runtime.block_on(connections::listen(address))?;
         let address = listener.local_addr().unwrap_or(address);
         let (app, phase) = (Arc::default(), watch::Sender::new(Phase::Serving));
@@ -278,7 +277,7 @@ impl BoundServer {
     /// Starts serving models.
     ///
     /// # Errors
-    /// [`Error::Message`] for a name used twice, [`Error::Parameter`] for an alias of an unknown model.
+    /// [`Error::DuplicateModel`], [`Error::Parameter`] for an alias of an unknown model.
     pub fn serve(self, models: Vec<Hornbook>) -> Result<Server> {
         let Self { address, loaded, app: app_cell, phase, connections, runtime } = self;
         let app = loaded.into_app_state(models, phase.subscribe())?;

@@ -96,7 +96,7 @@ impl ModelRegistry {
     /// overrides the models' own chat templates.
     ///
     /// # Errors
-    /// [`Error::Message`] for a name used twice, [`Error::Parameter`] for an alias of an unknown model.
+    /// [`Error::DuplicateModel`], [`Error::Parameter`] for an alias of an unknown model.
     pub fn new(
         engines: Vec<Engine>,
         aliases: &[(String, String)],
@@ -108,7 +108,7 @@ impl ModelRegistry {
         for engine in engines {
             let name = short_name(engine.hornbook().name());
             if models.get(&name).is_some() {
-                return Err(Error::Message(format!("two models are named '{name}', expected unique names")));
+                return Err(Error::DuplicateModel { name });
             }
             let template = match &shared_template {
                 Some(template) => Ok(Arc::clone(template)),
@@ -132,7 +132,7 @@ impl ModelRegistry {
                 });
             };
             if models.get(alias).is_some() {
-                return Err(Error::Message(format!("two models are named '{alias}', expected unique names")));
+                return Err(Error::DuplicateModel { name: alias.clone() });
             }
             models.aliases.insert(alias.clone(), Arc::clone(served));
         }

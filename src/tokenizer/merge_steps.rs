@@ -48,7 +48,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn merge_steps(&self, text: &str, parse_special: bool) -> Result<Vec<PreToken>> {
-        let failed = |error: String| Error::Message(format!("the text cannot be tokenized: {error}"));
+        let failed = |error: String| Error::Prompt(format!("the text cannot be tokenized: {error}"));
         let pre_tokens = self.catch_failure(|| self.pre_tokens(text, parse_special))?;
         let merges = self.merges.iter().enumerate();
         let ranks = merges.map(|(rank, &[left, right, token])| ((left, right), (rank, token))).collect();

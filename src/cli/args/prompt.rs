@@ -84,7 +84,7 @@ impl Prompt {
     /// Returns the prompt's token ids.
     ///
     /// # Errors
-    /// [`Error::Message`](crate::Error::Message) for text if the model has no tokenizer.
+    /// [`Error::NoTokenizer`](crate::Error::NoTokenizer) for text.
     pub fn ids(self, hornbook: &Hornbook) -> Result<Vec<u32>> {
         match self {
             Prompt::Ids(ids) => Ok(ids),

@@ -288,7 +288,8 @@ impl Scheduler {
     /// Fails all unfinished requests.
     fn fail_all(&mut self, reason: &str) {
         let senders = self.requests.drain(..).map(|request| request.events);
-        let outbox = senders.map(|events| (events, Event::Failed(Error::Message(reason.into())))).collect();
+        let outbox =
+            senders.map(|events| (events, Event::Failed(Error::Aborted { reason: reason.into() }))).collect();
         self.publish(outbox);
     }
 
