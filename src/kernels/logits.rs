@@ -167,7 +167,7 @@ impl<E: Element> LogitBlock<'_, E> {
         let mut acc = [[simd.splat(0.0); NR]; MR];
         let (lhs, panels) = (VectorLhs(xs.map(<[f32]>::as_ptr)), rows.map(<[E]>::as_ptr));
         // SAFETY: the rows of the table and of `x` have `width` elements.
-        unsafe { microkernel(simd, lhs, width / LANES, panels, &mut acc, prefetch) };
+        unsafe { microkernel(simd, lhs, width / LANES, panels, LANES, &mut acc, prefetch) };
         let tail = width / LANES * LANES;
         if tail < width {
             for m in 0..MR {

@@ -3,7 +3,8 @@
 //! The exponential is that of the kernels ([`exp`]), whose bits do not depend on the instruction set. The
 //! largest score has weight 1, and each weight is rounded to a multiple of 2^-36. f64 sums of up to 2^17
 //! weights are then *exact*: summing blockwise, sorted or left to right gives the same value. Tokens less
-//! than 2^-37 (7e-12) times as probable as the best one get weight 0.
+//! than 2^-37 (7e-12) times as probable as the best one get weight 0. Attention's softmax has neither: it
+//! sums in f32, in a fixed order, and a NaN spreads, which here is a token that cannot be drawn.
 //!
 //! Loops over the vocabulary are kernels, run with the instruction set of the process.
 

@@ -162,7 +162,7 @@ impl<E: Element, const MR: usize> Scores<'_, '_, E, MR> {
         let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
         let q = StridedLhs { ptr: self.q.row(0).as_ptr(), row_stride: self.q.stride(), k_stride: 1 };
         // SAFETY: `q` has `MR` rows of `head_dim` elements, and `keys` returns whole panels `[head_dim, 16]`.
-        unsafe { microkernel(simd, q, self.q.width(), keys, &mut acc, prefetch) };
+        unsafe { microkernel(simd, q, self.q.width(), keys, LANES, &mut acc, prefetch) };
         for m in 0..MR {
             let row = self.scores.row_mut(self.first + m)[panel * LANES..].as_chunks_mut().0;
             for v in 0..NR_VECS {
@@ -292,7 +292,7 @@ impl<E: Element, const MR: usize> AccumulateValues<'_, '_, E, MR> {
         }
         let p = StridedLhs { ptr: p, row_stride: P_STRIDE, k_stride: 1 };
         // SAFETY: `p` has `MR` rows of `n` weights, and the panels `n` rows of sixteen.
-        unsafe { microkernel(simd, p, n, values, &mut acc, prefetch) };
+        unsafe { microkernel(simd, p, n, values, LANES, &mut acc, prefetch) };
         if let (Some(to), Some(advanced)) = (&mut self.next_keys, next_keys) {
             **to = advanced;
         }

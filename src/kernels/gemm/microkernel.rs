@@ -62,17 +62,19 @@ impl<const MR: usize> Lhs for VectorLhs<MR> {
     }
 }
 
-/// Adds the product of `MR` rows and `NR_VECS` panels to `acc`. The caller's `prefetch(k)` comes before each
-/// step: a few prefetch instructions between the multiply-adds cost no time.
+/// Adds the product of `MR` rows and `NR_VECS` panels to `acc`. The rows of a panel are `panel_stride`
+/// elements apart: sixteen, unless GEMV reads the weights where they are. The caller's `prefetch(k)` comes
+/// before each step: a few prefetch instructions between the multiply-adds cost no time.
 ///
 /// # Safety
-/// `x` has `MR` rows of at least `depth` steps; each panel has at least `depth · 16` elements.
+/// `x` has `MR` rows of at least `depth` steps; each panel has at least `depth` rows of sixteen elements.
 #[inline(always)]
 pub(crate) unsafe fn microkernel<S: Simd, E: Element, const MR: usize, const NR_VECS: usize>(
     simd: S,
     x: impl Lhs,
     depth: usize,
     panels: [*const E; NR_VECS],
+    panel_stride: usize,
     acc: &mut [[S::F32s; NR_VECS]; MR],
     mut prefetch: impl FnMut(usize),
 ) {
@@ -81,7 +83,7 @@ pub(crate) unsafe fn microkernel<S: Simd, E: Element, const MR: usize, const NR_
         let mut w = [simd.splat(0.0); NR_VECS];
         for v in 0..NR_VECS {
             // SAFETY: `k < depth`, and the panel holds `depth` rows of sixteen.
-            w[v] = E::load(simd, unsafe { &*panels[v].add(k * LANES).cast::<[E; LANES]>() });
+            w[v] = E::load(simd, unsafe { &*panels[v].add(k * panel_stride).cast::<[E; LANES]>() });
         }
         for m in 0..MR {
             // SAFETY: row `m < MR` has at least `depth` steps.
@@ -116,7 +118,7 @@ mod tests {
             let panels = [panels.as_ptr(), panels[depth * LANES..].as_ptr()];
             let mut acc = [[simd.splat(0.0); 2]; MR];
             // SAFETY: the lengths were asserted above.
-            unsafe { microkernel(simd, lhs, depth, panels, &mut acc, |_| {}) };
+            unsafe { microkernel(simd, lhs, depth, panels, LANES, &mut acc, |_| {}) };
             let mut out = [[0.0; LANES]; 2];
             acc.iter()
                 .flat_map(|acc| {

@@ -214,7 +214,7 @@ impl MacroKernel<'_> {
             let lhs = StridedLhs { ptr: x.as_ptr().cast(), row_stride: 1, k_stride: MR };
             let panels = panels.map(|panel| panel[k..][..x.len()].as_ptr().cast::<f32>());
             // SAFETY: `x` has the interleaved inputs of `MR` tokens, and each panel as many vectors.
-            unsafe { microkernel(simd, lhs, x.len(), panels, &mut acc, |_| {}) };
+            unsafe { microkernel(simd, lhs, x.len(), panels, LANES, &mut acc, |_| {}) };
         }
         // Stores the accumulators before the epilogue: in a loop with further work, the compiler would keep
         // them in memory from the start.

@@ -2,12 +2,13 @@
 //!
 //! The K-blocks are distributed among the threads (split-K). A thread reads eight or sixteen rows of `W` in
 //! parallel, from left to right: for every few columns it loads their accumulators, which stay in the L2
-//! cache, adds `x[k] · W[k, :]` for these rows, and stores them again. Once all K-blocks are done, their
-//! partial sums are reduced, in order.
+//! cache, adds `x[k] · W[k, :]` for these rows with the shared microkernel, and stores them again. Once all
+//! K-blocks are done, their partial sums are reduced, in order.
 
 use super::{Element, Epilogue, LANES, Rows, RowsMut, Simd, ThreadPool, apply_epilogue};
 use crate::elements::load_partial;
 use crate::gemm::blocking::{REDUCED_MR, block_range, k_blocks, mr, with_mr, with_reduced_mr};
+use crate::gemm::microkernel::{StridedLhs, microkernel};
 use crate::rows::DisjointRows;
 use crate::simd::{AlignedLanes, Kernel};
 use crate::thread_pool::DisjointSlice;
@@ -286,29 +287,21 @@ impl<E: Element> WeightRows<'_, E> {
                 acc[m][i] = simd.load(unsafe { &(*stored[i].add(m)).0 });
             }
         }
-        for d in 0..KU {
-            // SAFETY: `rows` holds whole vectors `v..v + NR_VECS` of `KU` rows, `columns` apart.
-            let weights = unsafe { self.rows.as_ptr().add(d * self.columns + v * LANES) };
+        assert!(first + MR <= mr(true));
+        let x = StridedLhs { ptr: x.as_flattened()[first..].as_ptr(), row_stride: 1, k_stride: mr(true) };
+        let panels: [*const E; NR_VECS] =
+            std::array::from_fn(|i| self.rows.as_ptr().wrapping_add((v + i) * LANES));
+        let prefetch = |d| {
             if first == 0 {
                 for offset in (0..NR_VECS * LANES).step_by(64 / size_of::<E>()) {
-                    simd.prefetch(weights.wrapping_add(offset + self.prefetch_distance));
+                    let ahead = d * self.columns + offset + self.prefetch_distance;
+                    simd.prefetch(panels[0].wrapping_add(ahead));
                 }
             }
-            // Loads all weights before the first input: otherwise the compiler keeps the inputs for the
-            // second vector, and spills the accumulators.
-            let mut w = [simd.splat(0.0); NR_VECS];
-            for i in 0..NR_VECS {
-                // SAFETY: as above.
-                w[i] = E::load(simd, unsafe { &*weights.add(i * LANES).cast::<[E; LANES]>() });
-            }
-            let x: &[f32; MR] = x[d][first..first + MR].as_array().expect("MR tokens");
-            for m in 0..MR {
-                let x = simd.splat(x[m]);
-                for i in 0..NR_VECS {
-                    acc[m][i] = simd.mul_add(x, w[i], acc[m][i]);
-                }
-            }
-        }
+        };
+        // SAFETY: `x` has `KU` inputs of `mr(true)` tokens, and `rows` whole vectors `v..v + NR_VECS` of `KU`
+        // rows, `columns` apart.
+        unsafe { microkernel(simd, x, KU, panels, self.columns, &mut acc, prefetch) };
         for m in 0..MR {
             for i in 0..NR_VECS {
                 // SAFETY: as for the loads.

@@ -100,7 +100,7 @@ impl Scores<'_> {
             let lhs = StridedLhs { ptr: x.as_ptr().cast(), row_stride: LANES, k_stride: 1 };
             let y = y.map(|y| y[start..][..depth].as_ptr().cast::<f32>());
             // SAFETY: `x` has `MR` rows of sixteen elements, and each `y` has `depth` rows of sixteen.
-            unsafe { microkernel(simd, lhs, depth, y, &mut acc, |_| {}) };
+            unsafe { microkernel(simd, lhs, depth, y, LANES, &mut acc, |_| {}) };
         }
         for m in 0..MR {
             let to = self.elements[(row + m) * KEYS + panel * LANES..].as_chunks_mut().0;
@@ -174,7 +174,7 @@ impl<const TRANSPOSED: bool> Accumulate<'_, TRANSPOSED> {
             }
         }
         // SAFETY: there are `MR` rows (columns) of at least `depth` elements, and each `y` has as many rows.
-        unsafe { microkernel(simd, lhs, depth, y, &mut acc, |_| {}) };
+        unsafe { microkernel(simd, lhs, depth, y, LANES, &mut acc, |_| {}) };
         for v in 0..NR_VECS {
             let sums: &mut [AlignedLanes; MR] = self.sums[index(v)..].first_chunk_mut().expect("MR rows");
             for m in 0..MR {
