@@ -377,7 +377,7 @@ mod tests {
     fn panic_reaches_only_its_own_caller() {
         let pool = ThreadPool::new(2, Isa::Portable);
         let call = |panics: bool| {
-            for _ in 0..5000 {
+            for _ in 0..if cfg!(miri) { 50 } else { 5000 } {
                 let done = AtomicU32::new(0);
                 let job = |i| match (i, panics) {
                     (3, true) => resume_unwind(Box::new("")),
