@@ -24,7 +24,8 @@
 //! 10. [`mod@bench`]: performance measurements and the machine's limits.
 //! 11. [`hub`]: downloads from the Hugging Face Hub.
 //! 12. [`lens`]: interpretability: attention maps, logit lens, ablation.
-//! 13. [`cli`]: the command-line program `hornbook`.
+//! 13. [`train`]: the backward pass and the optimizer.
+//! 14. [`cli`]: the command-line program `hornbook`.
 //!
 //! [`error`] defines the crate's error type, whose messages are one line each.
 
@@ -54,6 +55,7 @@ pub mod server;
 mod text_file;
 pub mod tokenizer;
 pub mod tour;
+pub mod train;
 
 #[doc(inline)]
 pub use hornbook_kernels as kernels;

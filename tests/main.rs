@@ -40,4 +40,5 @@ mod server;
 mod settings;
 mod tokenizer_files;
 mod tokenizer_gpt2;
+mod train_reference;
 mod user_errors;

@@ -67,6 +67,11 @@ impl Reference {
         self.bytes(name).as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect()
     }
 
+    /// The values of the tensor `name`, in double precision.
+    pub fn doubles(&self, name: &str) -> Vec<f64> {
+        self.bytes(name).as_chunks().0.iter().map(|x| f64::from_le_bytes(*x)).collect()
+    }
+
     /// Asserts that `found` equals the tensor `name`, up to `tolerance` times its largest absolute value.
     pub fn assert_close(&self, name: &str, found: &[f32], tolerance: f32, context: &str) {
         let expected = self.values(name);

@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Write tests/data/tiny-*/training.safetensors: gradients and losses that the Rust tests compare with.
+
+PyTorch computes them in float64, independently of Hornbook. Run by hand with the
+versions of scripts/requirements.txt, after make_reference.py; seeds are fixed, so a
+second run writes the same files.
+
+ids.I           [n + 1]   I64, sequence I of the batch (I = 0, 1, 2)
+weights.I       [n]       how much predicting ids.I[1:] counts; some are 0
+loss            [11]      before and after each of ten steps of AdamW on this batch
+gradient_norm   [10]      of all gradients together, before each step
+gradient.NAME             of the first loss; NAME is transformers' name of the parameter
+
+A step: gradients clipped to a norm of 1; learning rate 0.003, betas 0.9 and 0.95,
+epsilon 1e-8, weight decay 0.1 for tensors of two dimensions.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+try:
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file, save_file
+    from torch.nn.functional import cross_entropy
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from tiny_gpt2 import TINY, sinusoidal, widened
+except ImportError as error:
+    sys.exit(f"make_training_reference.py: {error.name} is not installed: pip install -r scripts/requirements.txt")
+
+DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
+LENGTHS = 25, 18, 2
+STEPS = 10
+WEIGHT_DECAY = 0.1
+SEED = 7
+
+
+def load(folder):
+    """Returns a folder's model in float64, and the parameters that are trained, by name."""
+    config = GPT2Config.from_json_file(folder / "config.json")
+    config._attn_implementation = "eager"
+    model = GPT2LMHeadModel(config).eval()
+    tensors = load_file(folder / "model.safetensors")
+    state = {name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": tensor
+             for name, tensor in tensors.items() if not name.endswith((".attn.bias", ".masked_bias"))}  # fmt: skip
+    fixed = set()
+    if getattr(config, "position_embedding_type", None) == "sinusoidal":
+        table = sinusoidal(config.n_positions, config.n_embd).astype(np.float32)
+        state["transformer.wpe.weight"] = torch.from_numpy(table)
+        fixed = {"transformer.wpe.weight"}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
+    model = widened(model)
+    return model, {name: p for name, p in model.named_parameters() if name not in fixed}
+
+
+def loss_of(model, batch):
+    """Returns the weighted sum of the cross-entropy of all predictions."""
+    losses = []
+    for ids, weights in batch:
+        logits = model(ids[None, :-1]).logits[0]
+        losses.append((cross_entropy(logits, ids[1:], reduction="none") * weights).sum())
+    return torch.stack(losses).sum()
+
+
+def make_batch(vocab_size):
+    rng = np.random.default_rng(SEED)
+    batch = []
+    for length in LENGTHS:
+        ids = torch.from_numpy(rng.integers(0, vocab_size, length))
+        weights = rng.integers(0, 3, length - 1) / 40  # a third of the predictions does not count
+        weights[-1] = 0.05
+        batch.append((ids, torch.from_numpy(weights.astype(np.float32)).double()))
+    return batch
+
+
+def reference(folder):
+    model, parameters = load(folder)
+    batch = make_batch(model.config.vocab_size)
+    groups = [
+        {"params": [p for p in parameters.values() if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in parameters.values() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=0.003, betas=(0.9, 0.95), eps=1e-8)
+    out, losses, norms = {}, [], []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        loss = loss_of(model, batch)
+        loss.backward()
+        if step == 0:
+            out = {f"gradient.{name}": p.grad.float().clone() for name, p in parameters.items()}
+        losses.append(loss.item())
+        norms.append(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0).item())
+        optimizer.step()
+    losses.append(loss_of(model, batch).item())
+    assert losses[-1] < losses[0] - 0.1, losses
+    for i, (ids, weights) in enumerate(batch):
+        out |= {f"ids.{i}": ids, f"weights.{i}": weights.float()}
+    out |= {"loss": torch.tensor(losses, dtype=torch.float64), "gradient_norm": torch.tensor(norms, dtype=torch.float64)}
+    return out
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    torch.set_num_threads(1)
+    for name in TINY:
+        out = reference(DATA / name)
+        save_file(out, DATA / name / "training.safetensors")
+        print(f"{name}: loss {out['loss'][0]:.4f} -> {out['loss'][-1]:.4f}, norm {out['gradient_norm'][0]:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+//! The backward pass: the forward pass read from its last line to its first. Where the forward pass adds to the
+//! residual stream, the gradient goes both ways: `dx` stays, and flows into what was added.
+
+use super::activations::{Activations, Buffer};
+use super::layout::WeightAndBias;
+use super::pass::Pass;
+use crate::kernels::backward;
+use crate::kernels::backward::attention::Batch as AttentionBatch;
+use crate::kernels::backward::cross_entropy::{self, Targets};
+use crate::kernels::backward::layer_norm::Statistics;
+use crate::kernels::rows::{Rows, RowsMut};
+
+/// The buffers of the loss and of the layer norms.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    cross_entropy: cross_entropy::Workspace,
+    statistics: Vec<Statistics>,
+}
+
+impl Pass<'_> {
+    /// Returns the loss of a forward pass.
+    pub(super) fn loss(&self, a: &Activations, workspace: &mut Workspace) -> f64 {
+        let head = &self.weights[self.layout.head().clone()];
+        cross_entropy::loss(self.pool, a.normed.rows(), head, self.targets(), &mut workspace.cross_entropy)
+    }
+
+    /// Adds the gradients of the loss to `gradients`, and returns the loss of a forward pass.
+    pub(super) fn backward(
+        &self,
+        a: &mut Activations,
+        gradients: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> f64 {
+        let mut backward = Backward { pass: self, gradients, workspace };
+        let loss = backward.lm_head(a);
+        for layer in (0..self.config.n_layer).rev() {
+            backward.block(layer, a);
+        }
+        backward.embed(a);
+        loss
+    }
+
+    fn targets(&self) -> Targets<'_> {
+        Targets { ids: &self.batch.targets, weights: &self.batch.weights }
+    }
+}
+
+struct Backward<'a> {
+    pass: &'a Pass<'a>,
+    gradients: &'a mut [f32],
+    workspace: &'a mut Workspace,
+}
+
+impl Backward<'_> {
+    /// The loss, the LM head and the last layer norm, down to `dx`.
+    fn lm_head(&mut self, a: &mut Activations) -> f64 {
+        let Pass { pool, weights, layout, .. } = *self.pass;
+        let Activations { resid_final, normed, dx, dy, .. } = a;
+        let (head, dhead) = (&weights[layout.head().clone()], &mut self.gradients[layout.head().clone()]);
+        let targets = self.pass.targets();
+        let workspace = &mut self.workspace.cross_entropy;
+        let loss = cross_entropy::loss_and_gradients(
+            pool,
+            normed.rows(),
+            head,
+            targets,
+            dy.rows_mut(),
+            dhead,
+            workspace,
+        );
+        dx.as_mut_slice().fill(0.0);
+        self.layer_norm(resid_final.rows(), &layout.ln_f, dy.rows(), dx.rows_mut());
+        loss
+    }
+
+    /// One block: MLP, then attention.
+    fn block(&mut self, layer: usize, a: &mut Activations) {
+        let (pass, w) = (self.pass, &self.pass.layout.blocks[layer]);
+        let Activations { blocks, normed, hidden, dx, dy, dqkv, dhidden, .. } = a;
+        let block = &blocks[layer];
+
+        // x += mlp(layer_norm(x))
+        pass.activate(&block.pre, hidden); // as in the forward pass
+        self.linear(hidden.rows(), &w.mlp_proj, dx.rows(), dhidden.rows_mut()); // [n_tokens, n_inner]
+        self.activation(&block.pre, dhidden); // [n_tokens, n_inner]
+        pass.layer_norm(block.resid_mid.rows(), &w.ln_2, normed.rows_mut()); // as in the forward pass
+        self.linear(normed.rows(), &w.c_fc, dhidden.rows(), dy.rows_mut()); // [n_tokens, n_embd]
+        self.layer_norm(block.resid_mid.rows(), &w.ln_2, dy.rows(), dx.rows_mut()); // dx += ...
+
+        // x += attention(layer_norm(x))
+        self.linear(block.z.rows(), &w.attn_proj, dx.rows(), dy.rows_mut()); // [n_tokens, n_embd]
+        self.attention(layer, block.qkv.rows(), block.z.rows(), dy.rows(), dqkv.rows_mut()); // [n_tokens, 3 * n_embd]
+        pass.layer_norm(block.resid_pre.rows(), &w.ln_1, normed.rows_mut()); // as in the forward pass
+        self.linear(normed.rows(), &w.c_attn, dqkv.rows(), dy.rows_mut()); // [n_tokens, n_embd]
+        self.layer_norm(block.resid_pre.rows(), &w.ln_1, dy.rows(), dx.rows_mut()); // dx += ...
+    }
+
+    /// The tables of token and position embeddings.
+    fn embed(&mut self, a: &Activations) {
+        let Pass { pool, layout, batch, .. } = *self.pass;
+        let dx = a.dx.rows();
+        backward::embedding::embedding(pool, &batch.ids, dx, &mut self.gradients[layout.wte.clone()]);
+        if let Some(wpe) = &layout.wpe {
+            backward::embedding::embedding(pool, &batch.positions, dx, &mut self.gradients[wpe.clone()]);
+        }
+    }
+
+    /// `y = x · W + b`: writes dx, and adds to the gradients of W and b.
+    fn linear(&mut self, x: Rows, w: &WeightAndBias, dy: Rows, dx: RowsMut) {
+        let (pool, weight) = (self.pass.pool, &self.pass.weights[w.weight.clone()]);
+        backward::linear::input_gradient(pool, dy, weight, dx);
+        backward::linear::weight_gradient(pool, x, dy, &mut self.gradients[w.weight.clone()]);
+        backward::linear::bias_gradient(pool, dy, &mut self.gradients[w.bias.clone()]);
+    }
+
+    /// Adds to dx, and to the gradients of weight and bias.
+    fn layer_norm(&mut self, x: Rows, w: &WeightAndBias, dy: Rows, dx: RowsMut) {
+        let (pool, weight) = (self.pass.pool, &self.pass.weights[w.weight.clone()]);
+        let epsilon = self.pass.config.layer_norm_epsilon;
+        self.workspace.statistics.resize(x.len(), Statistics::default());
+        let statistics = &mut self.workspace.statistics[..];
+        backward::layer_norm::input_gradient(pool, x, weight, epsilon, dy, dx, statistics);
+        let (dweight, rest) =
+            self.gradients[w.weight.start..w.bias.end].split_at_mut(w.bias.start - w.weight.start);
+        let dweight = &mut dweight[..w.weight.len()];
+        backward::layer_norm::weight_gradients(pool, x, dy, statistics, dweight, rest);
+    }
+
+    fn activation(&self, x: &Buffer, dy: &mut Buffer) {
+        let activation = self.pass.config.activation_function;
+        backward::activation::activation(self.pass.pool, activation, x.rows(), dy.rows_mut());
+    }
+
+    fn attention(&self, layer: usize, qkv: Rows, z: Rows, dz: Rows, dqkv: RowsMut) {
+        let config = self.pass.config;
+        let (sequences, n_head) = (&self.pass.batch.sequences[..], config.n_head);
+        let batch = AttentionBatch { sequences, n_head, scale: config.attention_scale(layer) };
+        backward::attention::attention(self.pass.pool, batch, qkv, z, dz, dqkv);
+    }
+}
