@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules each lower module may depend on. Top-level modules may depend on all of these and on the
 /// engine, but not on one another.
-const LOWER_MODULES: [(&str, &[&str]); 10] = [
+const LOWER_MODULES: [(&str, &[&str]); 11] = [
     ("error", &["kernels"]),
     ("text_file", &["error"]),
     ("atomic_file", &["error"]),
@@ -16,6 +16,7 @@ const LOWER_MODULES: [(&str, &[&str]); 10] = [
     ("tokenizer", &["error", "text_file"]),
     ("sampling", &["error", "kernels"]),
     ("model", &["error", "kernels", "checkpoint"]),
+    ("train", &["error", "kernels", "checkpoint"]),
     ("generate", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model"]),
     ("chat", &["error", "text_file", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
 ];

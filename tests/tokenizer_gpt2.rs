@@ -101,7 +101,8 @@ fn long_white_space_is_split_from_the_rest() {
 /// A long text is encoded in pieces.
 #[test]
 fn long_texts_match_tiktoken() {
-    let unit = "It's 1,234 words\u{a0}in\tall,  and\n\nthen some  \u{2003}  naïve 日本語 text <|endoftext|> isn't it ' s ? ";
+    let unit = "It's 1,234 words\u{a0}in\tall,  and\n\nthen some  \u{2003}  naïve 日本語 text \
+        <|endoftext|> isn't it ' s ? ";
     assert_matches_tiktoken(&unit.repeat(2000));
     for parts in
         [["a", " ", "b"], ["", "\n ", "x"], [".", "  ", "'s"], ["\u{a0}", " ", "1"], ["é", " ", "\u{a0}!"]]
