@@ -8,7 +8,7 @@ use super::embedded;
 use crate::error::{Error, Result};
 
 /// Short model names and their repository ids on the Hub.
-pub const HUB_ALIASES: [(&str, &str); 5] = [
+pub const HUB_ALIASES: &[(&str, &str)] = &[
     ("gpt2", "openai-community/gpt2"),
     ("gpt2-medium", "openai-community/gpt2-medium"),
     ("gpt2-large", "openai-community/gpt2-large"),
@@ -122,7 +122,7 @@ pub fn is_repo_id(model: &str) -> bool {
 /// The repository ids `model` may be cached under: as typed, then its current or former id on the Hub.
 fn repo_ids(model: &str) -> Vec<&str> {
     let mut names = vec![model];
-    for (short, full) in HUB_ALIASES {
+    for &(short, full) in HUB_ALIASES {
         if model == short {
             names.push(full);
         } else if model == full {

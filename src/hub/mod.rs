@@ -125,11 +125,12 @@ impl Hub {
         let name = input.strip_prefix(&self.endpoint).map_or(input, |path| path.trim_matches('/'));
         match checkpoint::is_repo_id(name) {
             true => Ok(checkpoint::repo_id(name).to_string()),
-            false => Err(parameter(
-                "the model's name",
-                format!("'{}'", input.escape_debug()),
-                "owner/name as on the hub, or gpt2, gpt2-medium, gpt2-large, gpt2-xl or distilgpt2",
-            )),
+            false => {
+                let short_names: Vec<&str> =
+                    checkpoint::HUB_ALIASES.iter().map(|(short, _)| *short).collect();
+                let expected = format!("owner/name as on the hub, or one of {}", short_names.join(", "));
+                Err(parameter("the model's name", format!("'{}'", input.escape_debug()), &expected))
+            }
         }
     }
 

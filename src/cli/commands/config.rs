@@ -45,7 +45,7 @@ hornbook.toml (every line is optional):
 Environment:
   HORNBOOK_MODEL, HORNBOOK_TEMPERATURE, ...  any setting, by its name in capitals
   HORNBOOK_CONFIG  read this file instead of the two above; empty: read none
-  HORNBOOK_ISA     force an instruction set: portable, avx2, avx512 or amx")]
+  HORNBOOK_ISA     force an instruction set, e.g. portable; an unknown one lists those there are")]
 pub struct Config {
     /// Print one JSON array
     #[arg(long)]

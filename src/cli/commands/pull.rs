@@ -31,8 +31,7 @@ Environment:
   HF_HUB_OFFLINE           1: use the cache only, without network access
   HTTPS_PROXY, NO_PROXY    proxy settings")]
 pub struct Pull {
-    /// Model: gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or the owner/name of a repository on the
-    /// hub
+    /// Model: the owner/name of a repository on the hub, or a short name such as gpt2
     model: String,
 
     /// Branch, tag or commit

@@ -42,7 +42,7 @@ pub const SENTENCE_MARGIN: usize = 72;
   hornbook generate --prompt-ids 15,3,7 --output ids    token ids; needs no tokenizer
 
 Environment:
-  HORNBOOK_ISA           force an instruction set: portable, avx2, avx512 or amx
+  HORNBOOK_ISA           force an instruction set, e.g. portable; an unknown one lists those there are
   HF_HUB_CACHE, HF_HOME  location of the Hugging Face cache")]
 pub struct Generate {
     #[command(flatten)]

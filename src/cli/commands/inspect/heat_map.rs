@@ -2,8 +2,10 @@
 //! the end of its row: to the left are the weights with which it attends to other tokens, below are those
 //! with which others attend to it.
 
+use super::values;
 use crate::cli::output::screen::{Screen, display_width, fit_to_width, shade};
 use crate::lens::Inspection;
+use serde_json::{Value, json};
 
 /// Possible widths of a cell: a percentage, a square block, or half a block.
 const CELL_WIDTHS: [usize; 3] = [4, 2, 1];
@@ -46,4 +48,16 @@ fn render_cell(screen: Screen, cell: usize, weight: f32) -> String {
         (false, ..) => shade(weight).to_string().repeat(cell),
     };
     screen.on_heat_color(&text, weight)
+}
+
+/// The head shown and its attention weights.
+pub fn attention_json(inspection: &Inspection) -> Value {
+    let head = &inspection.head;
+    json!({
+        "layer": head.layer,
+        "head": head.head,
+        "saliency": head.saliency,
+        "description": inspection.head_description(),
+        "pattern": values::rows(inspection.activations.pattern(head.layer, head.head)),
+    })
 }

@@ -1,7 +1,10 @@
 //! The logit lens as a table with a row per depth and a column per token.
 
+use super::values;
+use crate::Hornbook;
 use crate::cli::output::screen::{Screen, display_width, fit_to_width};
 use crate::lens::Inspection;
+use serde_json::Value;
 
 /// Width of the row label.
 const DEPTH_WIDTH: usize = 9;
@@ -56,4 +59,9 @@ pub fn logit_lens(inspection: &Inspection, screen: Screen, label: impl Fn(u32) -
         text += &format!("{}\n", line.trim_end());
     }
     text
+}
+
+/// The predictions at each depth.
+pub fn logit_lens_json(hornbook: &Hornbook, inspection: &Inspection) -> Vec<Vec<Value>> {
+    inspection.logit_lens.iter().map(|predictions| values::predictions(hornbook, predictions)).collect()
 }

@@ -3,12 +3,12 @@
 mod bars;
 mod effect;
 mod heat_map;
-mod json;
 mod lens_table;
 mod token_strip;
+mod values;
 
 use crate::atomic_file::AtomicFile;
-use crate::cli::args::interventions::{COMPARED_TOKENS, InterventionArgs};
+use crate::cli::args::interventions::{self, COMPARED_TOKENS, InterventionArgs};
 use crate::cli::args::model::ModelArgs;
 use crate::cli::args::prompt::{self, PromptArgs};
 use crate::cli::output::progress;
@@ -21,6 +21,7 @@ use crate::lens::{Inspection, report};
 use crate::model::Session;
 use crate::{Error, Hornbook, Result};
 use clap::Args;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -134,7 +135,7 @@ impl Inspect {
             );
         }
         match (self.json, &self.html) {
-            (true, _) => write_json(&json::report(&hornbook, &inspection, outcome.as_ref()))?,
+            (true, _) => write_json(&report_json(&hornbook, &inspection, outcome.as_ref()))?,
             (false, Some(_)) => {}
             (false, None) => write_line(render(&hornbook, &inspection, outcome.as_ref(), screen).trim_end())?,
         }
@@ -194,4 +195,22 @@ fn render(hornbook: &Hornbook, inspection: &Inspection, outcome: Option<&Outcome
     ];
     sections.extend(outcome.map(|outcome| effect::before_and_after(outcome, screen, label)));
     sections.join("\n")
+}
+
+/// All values as JSON. Logprobs, entropies and logit contributions are in nats, `surprisal_bits` in bits.
+fn report_json(hornbook: &Hornbook, inspection: &Inspection, outcome: Option<&Outcome>) -> Value {
+    let config = hornbook.config();
+    json!({
+        "model": hornbook.name(),
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "tokens": token_strip::tokens_json(hornbook, inspection),
+        "attention": heat_map::attention_json(inspection),
+        "logit_lens": lens_table::logit_lens_json(hornbook, inspection),
+        "predictions": values::predictions(hornbook, &inspection.predictions),
+        "components": inspection.components.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "direct_logit_attribution": bars::logit_attribution_json(hornbook, inspection),
+        "residual_norms": values::rows(inspection.residual_norms.view()),
+        "intervention": outcome.map(|outcome| interventions::to_json(outcome, hornbook)),
+    })
 }

@@ -1,8 +1,11 @@
 //! The tokens with their surprisals.
 
+use super::values;
+use crate::Hornbook;
 use crate::cli::output::screen::{Screen, display_width, fit_to_width};
 use crate::lens::Inspection;
 use crate::lens::surprisal::NATS_PER_BIT;
+use serde_json::{Value, json};
 
 /// The maximum number of rows; earlier rows are only in the report.
 const MAX_ROWS: usize = 8;
@@ -48,4 +51,14 @@ pub fn tokens(inspection: &Inspection, screen: Screen, label: impl Fn(u32) -> St
         text += &format!("{}\n{}\n", above.trim_end(), screen.dim(below.trim_end()));
     }
     text
+}
+
+/// The tokens with `surprisal_bits`.
+pub fn tokens_json(hornbook: &Hornbook, inspection: &Inspection) -> Vec<Value> {
+    let tokens = inspection.activations.tokens.iter().enumerate().map(|(t, &id)| {
+        let mut token = values::token(hornbook, id);
+        token["surprisal_bits"] = json!(inspection.surprisal(t).map(|nats| nats / NATS_PER_BIT));
+        token
+    });
+    tokens.collect()
 }
