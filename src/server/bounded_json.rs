@@ -170,8 +170,8 @@ mod tests {
     use serde_json::json;
 
     fn parse(text: &str) -> Result<Value, String> {
-        parse_object(text.as_bytes(), &crate::server::openapi::field_names())
-            .map_err(|error| error.to_string())
+        let field_names = crate::server::openapi::field_names(&crate::server::routes::description());
+        parse_object(text.as_bytes(), &field_names).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 
 /// Paths that need no API key.
-const PUBLIC_PATHS: [&str; 2] = ["/health", "/openapi.json"];
+pub const PUBLIC_PATHS: [&str; 2] = ["/health", "/openapi.json"];
 /// Path that is still served during shutdown.
 const METRICS_PATH: &str = "/metrics";
 

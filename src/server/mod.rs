@@ -217,7 +217,7 @@ impl LoadedOptions {
             metrics: Arc::default(),
             cors_origins: options.cors_origins,
             log_prompts: options.log_prompts,
-            field_names: Arc::new(openapi::field_names()),
+            field_names: Arc::new(openapi::field_names(&routes::description())),
             max_concurrency: options.engine.max_concurrency,
             http: options.http,
             memory: RequestMemory::new(options.http.max_body_bytes),

@@ -1,15 +1,24 @@
-//! The route table. Every path works with and without the `/v1` prefix, and with repeated slashes.
+//! The route table, and the handlers that the OpenAPI description is derived from. Every path works with and
+//! without the `/v1` prefix, and with repeated slashes.
 
 use super::access::origin_is_allowed;
+use super::chat_response::{ChatChoice, ChunkChoice};
+use super::error::ErrorBody;
+use super::json::json_object;
+use super::response::CompletionResponse;
 use super::{
     AppState, chat, completions, embeddings, health, metrics, middleware, models, openapi, tokenize,
 };
+use crate::generate::completion::Choice;
 use axum::Router;
+use axum::extract::State;
 use axum::http::{HeaderValue, Method};
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::routing::{get, post};
 use std::sync::Arc;
 use tower_http::cors::{AllowHeaders, AllowOrigin, AllowPrivateNetwork, CorsLayer, ExposeHeaders};
+use utoipa::OpenApi;
 
 /// Returns the router with all routes and middleware.
 pub fn router(app: Arc<AppState>) -> Router {
@@ -29,13 +38,52 @@ pub fn router(app: Arc<AppState>) -> Router {
         .route("/detokenize", post(tokenize::detokenize))
         .route("/metrics", get(metrics::export))
         .route("/health", get(health::health))
-        .route("/openapi.json", get(openapi::document))
+        .route("/openapi.json", get(document))
         .fallback(middleware::not_found)
         .method_not_allowed_fallback(middleware::method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&app), middleware::authorize))
         .layer(cors_layer(app.cors_origins.clone()))
         .layer(from_fn_with_state(Arc::clone(&app), middleware::request_context))
         .with_state(app)
+}
+
+/// The handlers of the table above, by the descriptions in their attributes.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Hornbook",
+        description = "OpenAI-compatible API for GPT-2 models. Every path works with and without /v1.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
+    ),
+    paths(
+        completions::create,
+        chat::create,
+        embeddings::create,
+        models::list,
+        models::retrieve,
+        models::list_engines,
+        models::retrieve_engine,
+        tokenize::tokenize,
+        tokenize::detokenize,
+        metrics::export,
+        health::health,
+        document
+    ),
+    components(schemas(ErrorBody, ChatChoice, Choice, ChunkChoice, CompletionResponse<ChunkChoice>))
+)]
+struct Described;
+
+/// Returns what the handlers say of themselves, which [`openapi`] completes.
+pub fn description() -> utoipa::openapi::OpenApi {
+    Described::openapi()
+}
+
+/// Retrieve this description of the API.
+#[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "server", responses(
+    (status = 200, body = serde_json::Value, description = "The description, in OpenAPI 3.1")))]
+async fn document(State(app): State<Arc<AppState>>) -> Response {
+    let configs = app.models.served().iter().map(|served| served.config());
+    json_object(&openapi::description(&description(), configs))
 }
 
 /// Returns a CORS layer that allows loopback origins and the configured ones.

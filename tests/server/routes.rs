@@ -104,7 +104,8 @@ fn tokenize_and_detokenize_round_trip() {
 
 #[test]
 fn openapi_json_describes_the_routes() {
-    let description = fable().get("/openapi.json").ok();
+    let server = fable();
+    let description = server.get("/openapi.json").ok();
     assert!(description["openapi"].as_str().unwrap().starts_with("3."));
     let request = &description["components"]["schemas"]["CompletionRequest"];
     assert!(request.to_string().contains("best_of"), "{request}");
@@ -112,6 +113,13 @@ fn openapi_json_describes_the_routes() {
         ["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/models", "/tokenize", "/metrics"]
     {
         assert!(description["paths"][path].is_object(), "{path}");
+    }
+    for (path, operations) in description["paths"].as_object().unwrap() {
+        let target = path.replace("{model}", "fable").replace("{engine}", "fable");
+        for method in operations.as_object().unwrap().keys().filter(|method| *method != "delete") {
+            let status = server.raw(&format!("{} {target}", method.to_uppercase()), "", "").status;
+            assert!(![404, 405].contains(&status), "{method} {path} is described, but {status}");
+        }
     }
 }
 
