@@ -83,7 +83,7 @@ impl Tensor {
         let scale = if self.scales.is_some() { " among the scales" } else { "" };
         Error::Tensor {
             file: self.origin.file.clone(),
-            tensor: self.origin.name.clone(),
+            tensor: self.name().to_string(),
             found: format!("{value}{scale} at {:?}", self.place(index)),
             expected,
         }

@@ -161,6 +161,11 @@ impl Tensor {
         converted.check_converted_from(&self)
     }
 
+    /// The name in the file.
+    pub fn name(&self) -> &str {
+        &self.origin.name
+    }
+
     /// The size of each dimension, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
