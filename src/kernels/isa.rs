@@ -89,11 +89,13 @@ impl Isa {
     /// Whether there are enough registers for large register tiles, [`Simd::WIDE`].
     pub(super) fn is_wide(self) -> bool {
         match self {
+            Isa::Portable => simd::Portable::WIDE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => simd::Avx2::WIDE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) | Isa::Amx(_) => simd::Avx512::WIDE,
-            _ => simd::Portable::WIDE,
+            #[cfg(test)]
+            Isa::EmulatedTiles => simd::Portable::WIDE,
         }
     }
 
@@ -112,13 +114,15 @@ impl Isa {
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
+            Isa::Portable => simd::run_portable(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(amx) => amx.run(kernel),
-            _ => simd::run_portable(kernel),
+            #[cfg(test)]
+            Isa::EmulatedTiles => simd::run_portable(kernel),
         }
     }
 
