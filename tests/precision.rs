@@ -89,7 +89,7 @@ fn announced_pass_bytes_match_the_model() {
     for folder in ["tiny-gelu-tanh-unscaled", "tiny-relu-untied", "tiny-one-head", "tiny-gelu-new-f16"] {
         for precision in Precision::ALL {
             let checkpoint = Checkpoint::from_folder(&data(folder)).unwrap();
-            let announced = checkpoint.pass_bytes(precision.dtype());
+            let announced = checkpoint.pass_bytes(precision);
             let pool = ThreadPool::new(1, Isa::available()[0]);
             let model = Model::with_precision(checkpoint, pool, Some(precision)).unwrap();
             assert_eq!(announced, model.pass_bytes(), "{folder}, {precision}");

@@ -4,7 +4,7 @@
 use crate::reference::{Reference, data};
 use assert_cmd::Command;
 use hornbook::Error;
-use hornbook::checkpoint::{Checkpoint, Dtype, QuantizeProgress};
+use hornbook::checkpoint::{Checkpoint, QuantizeProgress};
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
@@ -18,7 +18,7 @@ use tempfile::tempdir;
 const PRECISIONS: [Precision; 2] = [Precision::Int8, Precision::Int4];
 
 fn quantize(checkpoint: &Checkpoint, precision: Precision, folder: &Path) -> usize {
-    checkpoint.quantize(precision.dtype(), folder, |_| Ok(())).unwrap()
+    checkpoint.quantize(precision, folder, |_| Ok(())).unwrap()
 }
 
 fn logits(checkpoint: Checkpoint, precision: Option<Precision>, ids: &[u32]) -> Vec<u32> {
@@ -50,7 +50,7 @@ fn quantized_file_gives_same_bits_as_quantizing_on_load() {
             let written = tempdir().unwrap();
             quantize(&original, precision, written.path());
             let opened = Checkpoint::from_folder(written.path()).unwrap();
-            assert_eq!(opened.quantized_dtype(), Some(precision.dtype()));
+            assert_eq!(opened.quantized_precision(), Some(precision));
             let expected = logits(original, Some(precision), &ids);
             assert!(logits(opened.clone(), None, &ids) == expected, "{folder}, {precision}");
             assert!(logits(opened, Some(precision), &ids) == expected, "{folder}, {precision}");
@@ -96,7 +96,7 @@ fn interrupted_quantize_keeps_the_existing_model() {
     ];
     for stop in stops {
         let on_step = |step| if stop(&step) { Err(Error::Message("stopped".into())) } else { Ok(()) };
-        let error = original.quantize(Dtype::Int8, written.path(), on_step).unwrap_err();
+        let error = original.quantize(Precision::Int8, written.path(), on_step).unwrap_err();
         assert_eq!(error.to_string(), "stopped");
         let names: Vec<_> =
             fs::read_dir(written.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -2,31 +2,18 @@
 //!
 //! Weights that are used in place are not scanned when a model is loaded, since that would read all of them:
 //! whoever finds a result that is not finite calls [`Tensor::check_finite`] to name the cause. Conversions
-//! are checked at once, by what they wrote: the elements, or the far fewer scales, which are not finite if
-//! one of their weights is not.
+//! are checked at once, by the floats they wrote: the elements, or the far fewer scales, which are not finite
+//! if one of their weights is not.
 
 use crate::kernels::parallel::*;
 use half::{bf16, f16};
 
-use super::source::Bytes;
-use super::tensor::{Dtype, Tensor};
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::kernels::elements::{Element, Elements};
 
 /// The elements tested at a time, without a branch on each.
 const CHUNK: usize = 4096;
-
-impl Dtype {
-    /// The largest magnitude of an element, or of a weight of a quantized matrix.
-    fn max_magnitude(self) -> f32 {
-        match self {
-            Dtype::F16 => f16::MAX.to_f32(),
-            Dtype::Int4 => 8.0 * f16::MAX.to_f32(),
-            Dtype::Bf16 | Dtype::Bf16Dot => bf16::MAX.to_f32(),
-            Dtype::F32 | Dtype::Int8 => f32::MAX,
-        }
-    }
-}
 
 impl Tensor {
     /// Checks that every element, or every scale of a quantized matrix, is a finite number.
@@ -49,38 +36,32 @@ impl Tensor {
         let (index, value) = source.largest();
         let expected = format!(
             "numbers that {} can hold, at most {}: choose int8 or f32",
-            self.dtype().name(),
-            self.dtype().max_magnitude()
+            self.precision,
+            self.precision.format().properties().max_magnitude
         );
         Err(source.value_error(index, value, expected))
     }
 
     fn first_not_finite(&self) -> Option<(usize, f32)> {
-        let f32s = |bytes: &Bytes| first(bytemuck::cast_slice(bytes), f32::is_finite);
-        let f16s = |bytes: &Bytes| first(bytemuck::cast_slice(bytes), f16::is_finite);
-        match (self.dtype(), &self.scales) {
-            (Dtype::F32, _) => f32s(&self.bytes),
-            (Dtype::F16, _) => f16s(&self.bytes),
-            (Dtype::Bf16 | Dtype::Bf16Dot, _) => first(bytemuck::cast_slice(&self.bytes), bf16::is_finite),
-            (Dtype::Int4, Some(scales)) => f16s(scales),
-            (_, scales) => scales.as_ref().and_then(f32s),
-        }
+        let tensors = self.precision.format().tensors(&self.shape);
+        tensors.iter().zip(&self.buffers).find_map(|(tensor, bytes)| {
+            match Elements::new(tensor.dtype, bytes)? {
+                Elements::F32(e) => first(e, f32::is_finite),
+                Elements::F16(e) => first(e, f16::is_finite),
+                Elements::Bf16(e) => first(e, bf16::is_finite),
+            }
+        })
     }
 
     /// The element of largest magnitude, with its index; the elements are finite.
     fn largest(&self) -> (usize, f32) {
         let elements = self.elements();
-        let element = |i: usize| match elements {
-            Elements::F32(e) => e[i],
-            Elements::F16(e) => e[i].to_f32(),
-            Elements::Bf16(e) => e[i].to_f32(),
-        };
-        let all = (0..self.len()).into_par_iter().map(|i| (i, element(i)));
+        let all = (0..self.len()).into_par_iter().map(|i| (i, elements.get(i)));
         all.max_by(|a, b| a.1.abs().total_cmp(&b.1.abs())).expect("at least one element")
     }
 
     fn value_error(&self, index: usize, value: f32, expected: String) -> Error {
-        let scale = if self.scales.is_some() { " among the scales" } else { "" };
+        let scale = if self.buffers.len() > 1 { " among the scales" } else { "" };
         Error::Tensor {
             file: self.origin.file.clone(),
             tensor: self.name().to_string(),
@@ -91,7 +72,7 @@ impl Tensor {
 
     /// The indices, as the file counts them, of the element or scale at `index`.
     fn place(&self, mut index: usize) -> Vec<usize> {
-        if self.dtype().is_quantized() {
+        if self.precision.is_quantized() {
             return vec![index];
         }
         let mut place = vec![];

@@ -12,7 +12,7 @@
 //! - `foreign`: names weights in other formats.
 //! - `header`: parses and validates safetensors headers.
 //! - `shards`: finds the file of each tensor.
-//! - `tensor`: views or copies tensors, and converts them between dtypes.
+//! - `tensor`: views or copies tensors, and converts them between precisions.
 //! - `finite`: finds values that are not finite numbers.
 //! - `aligned_buffer`: allocates aligned memory for owned tensors.
 //! - `quantized`: stores quantized matrices.
@@ -54,12 +54,13 @@ pub use generation_config::{GENERATION_CONFIG, GenerationConfig};
 pub use locate::{HUB_ALIASES, cached_models, hf_home_dir, hub_cache_dir, is_repo_id, repo_id};
 pub use parameter_counts::ParameterCounts;
 pub use shards::shard_files;
-pub use tensor::{Dtype, Tensor};
+pub use tensor::Tensor;
 pub use weights::{AttentionWeights, BlockWeights, LayerNormWeights, LinearWeights, MlpWeights, Weights};
 
 pub use write::QuantizeProgress;
 
 use crate::error::{Error, Result};
+use crate::kernels::formats::Precision;
 use crate::text_file::without_bom;
 use serde_json::{Map, Value};
 use shards::Shards;
@@ -302,10 +303,10 @@ impl Checkpoint {
         Ok(format!("{:#}\n", Value::Object(config)).into_bytes())
     }
 
-    /// The dtype the matrices are quantized to; none if they are not quantized.
-    pub fn quantized_dtype(&self) -> Option<Dtype> {
-        let dtype = self.weights.h.first()?.attn.c_attn.weight.dtype();
-        dtype.is_quantized().then_some(dtype)
+    /// The precision the matrices are quantized to; none if they are not quantized.
+    pub fn quantized_precision(&self) -> Option<Precision> {
+        let precision = self.weights.h.first()?.attn.c_attn.weight.precision();
+        precision.is_quantized().then_some(precision)
     }
 
     /// The size in bytes of the mapped files, or of the model's bytes in memory: shareable and reclaimable by

@@ -1,8 +1,8 @@
 //! Parameter counts of a model by component, and the size of its weights in bytes.
 
-use super::quantized::quantized_bytes;
-use super::tensor::{Dtype, Tensor};
+use super::tensor::Tensor;
 use super::{BlockWeights, Checkpoint, LayerNormWeights, LinearWeights};
+use crate::kernels::formats::Precision;
 
 /// The number of parameters of each component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl ParameterCounts {
 }
 
 impl Checkpoint {
-    /// The number of parameters of each component, independent of their dtype.
+    /// The number of parameters of each component, independent of their precision.
     pub fn parameter_counts(&self) -> ParameterCounts {
         let weights = &self.weights;
         let norm = |norm: &LayerNormWeights| norm.weight.len() + norm.bias.len();
@@ -48,47 +48,37 @@ impl Checkpoint {
         }
     }
 
-    /// The bytes of weights read by a forward pass if the model computes in `dtype`: the blocks, the last
+    /// The bytes of weights read by a forward pass if the model computes in `precision`: the blocks, the last
     /// layer norm and the LM head. The embeddings are not counted: each token reads only one row of them.
-    pub fn pass_bytes(&self, dtype: Dtype) -> usize {
-        let matrix = |[rows, columns]: [usize; 2], dtype: Dtype| match dtype.element_bytes() {
-            Some(bytes) => rows * columns * bytes,
-            None => quantized_bytes(dtype, rows, columns).iter().sum(),
-        };
+    pub fn pass_bytes(&self, precision: Precision) -> usize {
         let vectors = |tensors: &[&Tensor]| tensors.iter().map(|tensor| tensor.stored_bytes()).sum::<usize>();
-        let linear = |linear: &LinearWeights| {
-            let shape = linear.weight.shape();
-            matrix([shape[0], shape[1]], dtype) + vectors(&[&linear.bias])
-        };
+        let linear =
+            |linear: &LinearWeights| precision.bytes(linear.weight.shape()) + vectors(&[&linear.bias]);
         let norm = |norm: &LayerNormWeights| vectors(&[&norm.weight, &norm.bias]);
         let block = |block: &BlockWeights| {
             let linears = [&block.attn.c_attn, &block.attn.c_proj, &block.mlp.c_fc, &block.mlp.c_proj];
             norm(&block.ln_1) + norm(&block.ln_2) + linears.map(linear).iter().sum::<usize>()
         };
         let (n_embd, vocab_size) = (self.config.n_embd, self.config.vocab_size);
-        // int4 is too coarse for the LM head, which stays int8. A packed LM head is a linear layer with a
-        // zero bias.
-        let (lm_head, zero_bias) = match dtype {
-            Dtype::Int4 => (Dtype::Int8, vocab_size * size_of::<f32>()),
-            quantized if quantized.is_quantized() => (quantized, vocab_size * size_of::<f32>()),
-            float => (float, 0),
-        };
+        let lm_head = precision.lm_head();
+        // A quantized LM head is a linear layer with a zero bias.
+        let zero_bias = if lm_head.is_quantized() { vocab_size * size_of::<f32>() } else { 0 };
         let blocks = self.weights.h.iter().map(block).sum::<usize>();
-        blocks + norm(&self.weights.ln_f) + matrix([n_embd, vocab_size], lm_head) + zero_bias
+        blocks + norm(&self.weights.ln_f) + lm_head.bytes(&[n_embd, vocab_size]) + zero_bias
     }
 
-    /// The bytes of all weights if the model computes in `dtype`, mapped or owned.
-    pub fn weight_bytes(&self, dtype: Dtype) -> usize {
+    /// The bytes of all weights if the model computes in `precision`, mapped or owned.
+    pub fn weight_bytes(&self, precision: Precision) -> usize {
         let weights = &self.weights;
         // Tied embeddings are stored once, unless the LM head has to be converted.
-        let shared = weights.lm_head.is_none() && weights.wte.dtype() == dtype;
+        let shared = weights.lm_head.is_none() && weights.wte.precision() == precision;
         let wte = if shared { 0 } else { weights.wte.stored_bytes() };
-        self.pass_bytes(dtype) + wte + weights.wpe.as_ref().map_or(0, Tensor::stored_bytes)
+        self.pass_bytes(precision) + wte + weights.wpe.as_ref().map_or(0, Tensor::stored_bytes)
     }
 
-    /// The dtype of the stored matrices.
-    pub fn stored_dtype(&self) -> Dtype {
-        self.quantized_dtype().unwrap_or(self.weights.wte.dtype())
+    /// The precision of the stored matrices.
+    pub fn stored_precision(&self) -> Precision {
+        self.quantized_precision().unwrap_or(self.weights.wte.precision())
     }
 }
 

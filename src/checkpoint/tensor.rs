@@ -1,66 +1,21 @@
 //! Tensors: views of the checkpoint's bytes where possible, owned bytes otherwise.
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::kernels::parallel::*;
 use bytemuck::Pod;
-use half::{bf16, f16};
 
-use super::source::{Bytes, Source};
+use super::source::{Bytes, zeroed};
 use crate::Result;
-use crate::kernels::elements::{Element, Elements};
+use crate::kernels::elements::Elements;
+use crate::kernels::formats::{Precision, WeightMatrix};
+use crate::kernels::linear::Matrix;
 
 #[cfg(target_endian = "big")]
 compile_error!(
     "safetensors files are little-endian and used in place: big-endian machines are not supported"
 );
-
-/// The data type of a tensor's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    /// IEEE binary32.
-    F32,
-    /// IEEE binary16.
-    F16,
-    /// bfloat16.
-    Bf16,
-    /// 8-bit integers with scales, packed as documented at [`Int8`](crate::kernels::quantized::Int8).
-    Int8,
-    /// 4-bit integers with scales, packed as documented at [`Int4`](crate::kernels::quantized::Int4).
-    Int4,
-    /// Pairs of bfloat16, packed as documented at [`Bf16Dot`](crate::kernels::quantized::Bf16Dot).
-    Bf16Dot,
-}
-
-impl Dtype {
-    /// The size of an element in bytes; none for packed formats.
-    pub fn element_bytes(self) -> Option<usize> {
-        match self {
-            Dtype::F32 => Some(4),
-            Dtype::F16 | Dtype::Bf16 => Some(2),
-            Dtype::Int8 | Dtype::Int4 | Dtype::Bf16Dot => None,
-        }
-    }
-
-    /// Whether elements are stored in the packed layout of a quantized format, not as row-major floats.
-    pub fn is_quantized(self) -> bool {
-        self.element_bytes().is_none()
-    }
-
-    /// The name in options and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Dtype::F32 => "f32",
-            Dtype::F16 => "f16",
-            Dtype::Bf16 => "bf16",
-            Dtype::Int8 => "int8",
-            Dtype::Int4 => "int4",
-            Dtype::Bf16Dot => "bf16-dot",
-        }
-    }
-}
 
 /// The place a tensor was loaded from, which errors about its values name.
 #[derive(Clone, Debug, Default)]
@@ -69,14 +24,13 @@ pub(super) struct Origin {
     pub(super) name: String,
 }
 
-/// A row-major tensor in its stored dtype. Cheap to clone: clones share their bytes.
+/// A tensor in its stored precision. Cheap to clone: clones share their bytes.
 #[derive(Clone, Debug)]
 pub struct Tensor {
-    /// The elements, as many bytes as `shape` and `dtype` require, aligned for `dtype`.
-    pub(super) bytes: Bytes,
-    /// The scales of a quantized matrix.
-    pub(super) scales: Option<Bytes>,
-    pub(super) dtype: Dtype,
+    /// The bytes of the weights, and of their scales if the precision has any: those of
+    /// [`Format::tensors`](crate::kernels::formats::Format::tensors), aligned for their elements.
+    pub(super) buffers: Vec<Bytes>,
+    pub(super) precision: Precision,
     pub(super) shape: Vec<usize>,
     pub(super) origin: Arc<Origin>,
     /// Whether the file stores the transpose of this matrix.
@@ -84,36 +38,33 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of float elements at `range` of `source`: a view if the address is aligned for the dtype,
-    /// else a copy.
-    ///
-    /// `range` is within `source` and as long as `shape` and `dtype` require, which the header parser has
-    /// checked.
+    /// A tensor of buffers that a file stores, or of copies; their lengths are checked.
     pub(super) fn new(
-        source: &Source,
-        range: Range<usize>,
-        dtype: Dtype,
+        buffers: Vec<Bytes>,
+        precision: Precision,
         shape: Vec<usize>,
         origin: Origin,
     ) -> Tensor {
-        let size = dtype.element_bytes().expect("an unquantized dtype");
-        debug_assert_eq!(range.len(), shape.iter().product::<usize>() * size);
-        let bytes = Bytes::view_or_copy(source, range, size);
-        Tensor { bytes, scales: None, dtype, shape, origin: Arc::new(origin), is_transposed: false }
+        debug_assert_eq!(buffers.iter().map(|bytes| bytes.len()).sum::<usize>(), precision.bytes(&shape));
+        Tensor { buffers, precision, shape, origin: Arc::new(origin), is_transposed: false }
     }
 
-    /// A tensor of this one's origin with other elements.
-    fn owned(&self, dtype: Dtype, shape: Vec<usize>, fill: impl FnOnce(&mut [u8])) -> Tensor {
-        let len = shape.iter().product::<usize>() * dtype.element_bytes().expect("an unquantized dtype");
-        let (bytes, origin) = (Bytes::owned(len, fill), Arc::clone(&self.origin));
-        Tensor { bytes, scales: None, dtype, shape, origin, is_transposed: self.is_transposed }
+    /// A tensor of this one's origin in buffers of its own, which `fill` writes: the weights and the scales,
+    /// the latter empty if there are none.
+    fn owned(&self, precision: Precision, shape: &[usize], fill: impl FnOnce([&mut [u8]; 2])) -> Tensor {
+        let tensors = precision.format().tensors(shape);
+        let mut buffers: Vec<_> = tensors.iter().map(|tensor| zeroed(tensor.bytes())).collect();
+        let mut slices = buffers.iter_mut().map(|buffer| &mut **buffer);
+        fill([(); 2].map(|()| slices.next().unwrap_or_default()));
+        let buffers = buffers.into_iter().map(Bytes::from).collect();
+        let (shape, origin) = (shape.to_vec(), Arc::clone(&self.origin));
+        Tensor { buffers, precision, shape, origin, is_transposed: self.is_transposed }
     }
 
     /// The transpose of a matrix `[rows, columns]`, in owned bytes.
     pub(super) fn transposed(&self) -> Tensor {
         let (rows, columns) = (self.shape[0], self.shape[1]);
-        let shape = vec![columns, rows];
-        let transposed = self.owned(self.dtype, shape, |to| match self.elements() {
+        let transposed = self.owned(self.precision, &[columns, rows], |[to, _]| match self.elements() {
             Elements::F32(from) => transpose(from, bytemuck::cast_slice_mut(to), rows, columns),
             Elements::F16(from) => transpose(from, bytemuck::cast_slice_mut(to), rows, columns),
             Elements::Bf16(from) => transpose(from, bytemuck::cast_slice_mut(to), rows, columns),
@@ -121,44 +72,38 @@ impl Tensor {
         Tensor { is_transposed: !self.is_transposed, ..transposed }
     }
 
-    /// The data type of the elements.
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
+    /// The precision.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
-    /// Converts the elements to another dtype, rounding to nearest even or as the quantized format requires.
+    /// Converts the elements to another precision, rounding to nearest even or as its format requires.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) for a NaN, an infinity or a number that `dtype` cannot hold.
+    /// [`Error::Tensor`](crate::Error::Tensor) for a NaN, an infinity or a number that `precision` cannot
+    /// hold.
     ///
     /// # Panics
-    /// If the tensor is quantized already, or `dtype` is quantized and the tensor is not a matrix.
-    pub fn into_dtype(self, dtype: Dtype) -> Result<Tensor> {
-        fn convert<T: Element>(from: Elements, to: &mut [u8]) {
-            let to: &mut [T] = bytemuck::cast_slice_mut(to);
-            match from {
-                Elements::F32(e) => to.par_iter_mut().zip(e).for_each(|(to, x)| *to = T::from_f32(*x)),
-                Elements::F16(e) => {
-                    to.par_iter_mut().zip(e).for_each(|(to, x)| *to = T::from_f32(x.to_f32()))
-                }
-                Elements::Bf16(e) => {
-                    to.par_iter_mut().zip(e).for_each(|(to, x)| *to = T::from_f32(x.to_f32()))
-                }
-            }
-        }
-        if self.dtype == dtype {
-            return Ok(self);
-        }
-        if dtype.is_quantized() {
-            return self.quantized(dtype);
-        }
-        let converted = self.owned(dtype, self.shape.clone(), |to| match dtype {
-            Dtype::F32 => convert::<f32>(self.elements(), to),
-            Dtype::F16 => convert::<f16>(self.elements(), to),
-            Dtype::Bf16 => convert::<bf16>(self.elements(), to),
-            Dtype::Int8 | Dtype::Int4 | Dtype::Bf16Dot => unreachable!("packed above"),
-        });
-        converted.check_converted_from(&self)
+    /// If the tensor is quantized already, or `precision` is quantized and the tensor is not a matrix.
+    pub fn into_precision(self, precision: Precision) -> Result<Tensor> {
+        if self.precision == precision { Ok(self) } else { self.converted(precision, false) }
+    }
+
+    /// Converts an LM head's table `[vocab_size, n_embd]` to a linear layer `[n_embd, vocab_size]` in a
+    /// quantized precision.
+    ///
+    /// # Errors
+    /// As [`Tensor::into_precision`].
+    pub fn quantized_lm_head(&self, precision: Precision) -> Result<Tensor> {
+        self.converted(precision, true)
+    }
+
+    fn converted(&self, precision: Precision, transpose: bool) -> Result<Tensor> {
+        let (columns, shape) = (self.shape[self.shape.len() - 1], self.shape.clone());
+        let from = Matrix::new(self.elements(), self.len() / columns, columns);
+        let shape = if transpose { vec![columns, from.rows] } else { shape };
+        let converted = self.owned(precision, &shape, |to| precision.format().convert(from, transpose, to));
+        converted.check_converted_from(self)
     }
 
     /// The name in the file.
@@ -176,51 +121,53 @@ impl Tensor {
     /// # Panics
     /// If they are quantized; see [`Tensor::weight_matrix`].
     pub fn elements(&self) -> Elements<'_> {
-        match self.dtype {
-            Dtype::F32 => Elements::F32(bytemuck::cast_slice(&self.bytes)),
-            Dtype::F16 => Elements::F16(bytemuck::cast_slice::<u8, f16>(&self.bytes)),
-            Dtype::Bf16 => Elements::Bf16(bytemuck::cast_slice::<u8, bf16>(&self.bytes)),
-            Dtype::Int8 | Dtype::Int4 | Dtype::Bf16Dot => {
-                panic!("a quantized tensor has no float elements")
-            }
+        let elements = self.precision.format().elements(&self.buffers[0]);
+        elements.expect("a quantized tensor has no float elements")
+    }
+
+    /// Borrows an `[in, out]` matrix for a linear layer.
+    ///
+    /// # Panics
+    /// If the tensor is not a matrix.
+    pub fn weight_matrix(&self) -> WeightMatrix<'_> {
+        WeightMatrix {
+            precision: self.precision,
+            weights: &self.buffers[0],
+            scales: self.buffers.get(1).map_or(&[], |scales| scales),
+            rows: self.shape[0],
+            columns: self.shape[1],
         }
     }
 
     /// The elements of an f32 tensor, as every bias and layer-norm vector of [`Weights`](super::Weights) is.
     ///
     /// # Panics
-    /// If the tensor has another dtype.
+    /// If the tensor has another precision.
     pub fn as_f32(&self) -> &[f32] {
         match self.elements() {
             Elements::F32(elements) => elements,
-            _ => panic!("expected an f32 tensor, found {:?}", self.dtype),
+            _ => panic!("expected an f32 tensor, found {}", self.precision),
         }
     }
 
-    /// Whether the elements have the same dtype and bits as another tensor's.
+    /// Whether the elements have the same precision and bits as another tensor's.
     pub(super) fn has_same_bits(&self, other: &Tensor) -> bool {
-        self.dtype == other.dtype && *self.bytes == *other.bytes
+        self.precision == other.precision && *self.buffers[0] == *other.buffers[0]
     }
 
     /// Whether the elements are used in place in the checkpoint's bytes.
     pub fn is_view(&self) -> bool {
-        self.bytes.is_view() && self.scales.as_ref().is_none_or(Bytes::is_view)
+        self.buffers.iter().all(Bytes::is_view)
     }
 
     /// The size of the tensor's owned memory, in bytes: 0 for a view.
     pub fn owned_bytes(&self) -> usize {
-        [Some(&self.bytes), self.scales.as_ref()]
-            .into_iter()
-            .flatten()
-            .filter(|bytes| !bytes.is_view())
-            .map(|bytes| bytes.len())
-            .sum()
+        self.buffers.iter().filter(|bytes| !bytes.is_view()).map(|bytes| bytes.len()).sum()
     }
 
     /// Moves the owned bytes of all tensors into one contiguous buffer, in huge pages where available.
     pub fn coalesce<'a>(tensors: impl IntoIterator<Item = &'a mut Tensor>) {
-        let parts = |tensor: &'a mut Tensor| [Some(&mut tensor.bytes), tensor.scales.as_mut()];
-        Bytes::coalesce(tensors.into_iter().flat_map(parts).flatten().collect());
+        Bytes::coalesce(tensors.into_iter().flat_map(|tensor| &mut tensor.buffers).collect());
     }
 
     /// The number of elements.
@@ -231,7 +178,7 @@ impl Tensor {
 
     /// The size of the elements and scales, in bytes.
     pub fn stored_bytes(&self) -> usize {
-        self.bytes.len() + self.scales.as_ref().map_or(0, |scales| scales.len())
+        self.buffers.iter().map(|bytes| bytes.len()).sum()
     }
 }
 
@@ -253,6 +200,14 @@ fn transpose<T: Pod + Send + Sync>(from: &[T], to: &mut [T], rows: usize, column
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::source::Source;
+    use half::{bf16, f16};
+    use std::ops::Range;
+
+    fn tensor(source: &Source, range: Range<usize>, precision: Precision, shape: &[usize]) -> Tensor {
+        let bytes = Bytes::view_or_copy(source, range, 4);
+        Tensor::new(vec![bytes], precision, shape.to_vec(), Origin::default())
+    }
 
     fn heap(values: &[f32], skip: usize) -> (Source, Range<usize>) {
         // Places the values `skip` bytes after an aligned address.
@@ -271,7 +226,7 @@ mod tests {
         for skip in 0..8 {
             let (source, range) = heap(&values, skip);
             let aligned = (source[range.clone()].as_ptr() as usize).is_multiple_of(4);
-            let tensor = Tensor::new(&source, range, Dtype::F32, vec![4], Origin::default());
+            let tensor = tensor(&source, range, Precision::F32, &[4]);
             assert_eq!(tensor.is_view(), aligned);
             assert_eq!(tensor.owned_bytes(), if aligned { 0 } else { 16 });
             assert_eq!(tensor.as_f32(), values);
@@ -281,10 +236,10 @@ mod tests {
     #[test]
     fn owned_tensor_is_aligned_to_64_bytes() {
         let (source, range) = heap(&[0.0], 0);
-        let tensor = Tensor::new(&source, range, Dtype::F32, vec![1], Origin::default());
-        let tensor = tensor.owned(Dtype::F16, vec![3, 5], |bytes| bytes.fill(1));
-        assert_eq!(tensor.bytes.as_ptr() as usize % 64, 0);
-        assert_eq!(*tensor.bytes, [1; 30]);
+        let tensor = tensor(&source, range, Precision::F32, &[1]);
+        let tensor = tensor.owned(Precision::F16, &[3, 5], |[bytes, _]| bytes.fill(1));
+        assert_eq!(tensor.buffers[0].as_ptr() as usize % 64, 0);
+        assert_eq!(*tensor.buffers[0], [1; 30]);
     }
 
     #[test]
@@ -292,8 +247,7 @@ mod tests {
         for (rows, columns) in [(1, 1), (1, 40), (40, 1), (3, 5), (16, 16), (17, 33), (48, 16)] {
             let from: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
             let (source, range) = heap(&from, 0);
-            let shape = vec![rows, columns];
-            let tensor = Tensor::new(&source, range, Dtype::F32, shape, Origin::default()).transposed();
+            let tensor = tensor(&source, range, Precision::F32, &[rows, columns]).transposed();
             assert_eq!(tensor.shape(), [columns, rows]);
             for row in 0..rows {
                 for column in 0..columns {
@@ -309,13 +263,13 @@ mod tests {
         let bytes = bytemuck::cast_slice::<f16, u8>(&f16s).to_vec();
         let len = bytes.len();
         let source = Source::Heap(Arc::new(bytes));
-        let narrow = Tensor::new(&source, 0..len, Dtype::F16, vec![f16s.len()], Origin::default());
-        for (wide, narrow) in narrow.into_dtype(Dtype::F32).unwrap().as_f32().iter().zip(&f16s) {
+        let narrow = tensor(&source, 0..len, Precision::F16, &[f16s.len()]);
+        for (wide, narrow) in narrow.into_precision(Precision::F32).unwrap().as_f32().iter().zip(&f16s) {
             assert_eq!(f64::from(*wide), narrow.to_f64());
         }
         let bf16s = [bf16::from_f32(1.0), bf16::from_f32(-3.0e38)];
         let source = Source::Heap(Arc::new(bytemuck::cast_slice::<bf16, u8>(&bf16s).to_vec()));
-        let narrow = Tensor::new(&source, 0..4, Dtype::Bf16, vec![2], Origin::default());
-        assert_eq!(narrow.into_dtype(Dtype::F32).unwrap().as_f32(), [1.0, bf16s[1].to_f32()]);
+        let narrow = tensor(&source, 0..4, Precision::Bf16, &[2]);
+        assert_eq!(narrow.into_precision(Precision::F32).unwrap().as_f32(), [1.0, bf16s[1].to_f32()]);
     }
 }

@@ -6,13 +6,15 @@
 //! n_embd`, which is never square.
 
 use safetensors::Dtype as StoredDtype;
+use safetensors::tensor::TensorInfo;
 
 use super::config::{Config, ConfigFile, InferredSizes, PositionEmbedding};
-use super::quantized::{LAYOUT, file_shapes};
+use super::quantized::LAYOUT;
 use super::shards::{Shards, TensorEntry};
 use super::source::Bytes;
-use super::tensor::{Dtype, Origin, Tensor};
+use super::tensor::{Origin, Tensor};
 use crate::error::{Error, Result};
+use crate::kernels::formats::Precision;
 
 /// The weights of a GPT-2.
 #[derive(Clone, Debug)]
@@ -63,7 +65,7 @@ pub struct MlpWeights {
 /// `y = x·weight + bias`.
 #[derive(Clone, Debug)]
 pub struct LinearWeights {
-    /// `[in, out]`, in any dtype.
+    /// `[in, out]`, in any precision.
     pub weight: Tensor,
     /// `[out]`, always f32.
     pub bias: Tensor,
@@ -106,7 +108,6 @@ impl Weights {
             ));
         }
         loader.layout = loader.layout(&config)?;
-        let packed = matches!(loader.layout, Layout::Packed(_));
 
         if shards.contains(&loader.name("wpe.weight")) {
             config.position_embedding_type = PositionEmbedding::Learned;
@@ -130,14 +131,15 @@ impl Weights {
         };
         let embeddings = |name: &str| loader.tensor_by_full_name(name, &[config.vocab_size, config.n_embd]);
         let wte = embeddings(&wte_name)?;
-        let lm_head = if packed {
-            Some(loader.packed_matrix(&lm_head_name, Dtype::Int8, config.n_embd, config.vocab_size)?)
+        let lm_head = if let Layout::Packed(precision) = loader.layout {
+            let shape = [config.n_embd, config.vocab_size];
+            Some(loader.stored(&lm_head_name, precision.lm_head(), &shape)?)
         } else if wte_name == lm_head_name || config.tie_word_embeddings && !shards.contains(&lm_head_name) {
             None
         } else {
             Some(embeddings(&lm_head_name)?).filter(|lm_head| !lm_head.has_same_bits(&wte))
         };
-        if !packed {
+        if !matches!(loader.layout, Layout::Packed(_)) {
             if lm_head.is_some() && config.tie_word_embeddings {
                 notes.push(format!(
                     "{}: {wte_name} and {lm_head_name} differ, although tie_word_embeddings is true: \
@@ -209,7 +211,7 @@ enum Layout {
     /// `[out, in]`
     Linear,
     /// Quantized, packed in the blocks that the kernels use.
-    Packed(Dtype),
+    Packed(Precision),
 }
 
 struct Loader<'a> {
@@ -252,10 +254,10 @@ impl Loader<'_> {
     /// Detects the layout from the first block's `c_attn`.
     fn layout(&self, config: &Config) -> Result<Layout> {
         let name = self.name("h.0.attn.c_attn.weight");
-        for dtype in [Dtype::Int8, Dtype::Int4] {
-            if let Some(entry) = self.shards.get(&format!("{name}.{}", dtype.name())) {
+        for precision in Precision::in_files() {
+            if let Some(entry) = self.shards.get(&format!("{name}.{precision}")) {
                 return match entry.metadata.get(LAYOUT.0) {
-                    Some(version) if version == LAYOUT.1 => Ok(Layout::Packed(dtype)),
+                    Some(version) if version == LAYOUT.1 => Ok(Layout::Packed(precision)),
                     found => Err(Error::Checkpoint {
                         file: entry.file.to_path_buf(),
                         problem: format!(
@@ -312,7 +314,7 @@ impl Loader<'_> {
             weight: match self.layout {
                 Layout::Conv1d => self.tensor(&weight, &[n_in, n_out])?,
                 Layout::Linear => self.tensor(&weight, &[n_out, n_in])?.transposed(),
-                Layout::Packed(dtype) => self.packed_matrix(&self.name(&weight), dtype, n_in, n_out)?,
+                Layout::Packed(precision) => self.stored(&self.name(&weight), precision, &[n_in, n_out])?,
             },
             bias: self.vector(&format!("{name}.bias"), n_out)?,
         })
@@ -320,7 +322,7 @@ impl Loader<'_> {
 
     /// A vector without the prefix in its name, converted to f32.
     fn vector(&self, name: &str, len: usize) -> Result<Tensor> {
-        self.tensor(name, &[len])?.into_dtype(Dtype::F32)
+        self.tensor(name, &[len])?.into_precision(Precision::F32)
     }
 
     /// A plain tensor without the prefix in its name.
@@ -330,40 +332,39 @@ impl Loader<'_> {
 
     fn tensor_by_full_name(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let entry = self.find(name, shape)?;
-        let dtype = match entry.info.dtype {
-            StoredDtype::F32 => Dtype::F32,
-            StoredDtype::F16 => Dtype::F16,
-            StoredDtype::BF16 => Dtype::Bf16,
-            _ => return Err(dtype_mismatch(name, &entry, "F32, F16 or BF16")),
+        let precision = match entry.info.dtype {
+            StoredDtype::F32 => Precision::F32,
+            StoredDtype::F16 => Precision::F16,
+            StoredDtype::BF16 => Precision::Bf16,
+            stored => {
+                return Err(mismatch(name, &entry, format!("dtype {stored}"), "F32, F16 or BF16".into()));
+            }
         };
-        if entry.info.shape != shape {
-            return Err(shape_mismatch(name, &entry, shape));
-        }
-        let origin = Origin { file: entry.file.to_path_buf(), name: name.to_string() };
-        Ok(Tensor::new(entry.source, entry.range(), dtype, shape.to_vec(), origin))
+        self.stored(name, precision, shape)
     }
 
-    /// A quantized matrix, `[in, out]`: its packed weights and its scales.
-    fn packed_matrix(&self, name: &str, dtype: Dtype, n_in: usize, n_out: usize) -> Result<Tensor> {
-        let [packed_shape, scales_shape] = file_shapes(dtype, n_in, n_out);
-        let find = |suffix: &str, dtype: StoredDtype, shape: &[usize]| {
-            let name = format!("{name}.{suffix}");
-            let entry = self.find(&name, shape)?;
-            if entry.info.dtype != dtype {
-                return Err(dtype_mismatch(&name, &entry, &dtype.to_string()));
+    /// A tensor from the one or two in which its precision is stored.
+    fn stored(&self, name: &str, precision: Precision, shape: &[usize]) -> Result<Tensor> {
+        let mut origin = Origin { name: name.to_string(), ..Origin::default() };
+        let mut buffers = vec![];
+        for stored in precision.format().tensors(shape) {
+            let name = format!("{name}{}", stored.suffix);
+            let entry = self.find(&name, &stored.shape)?;
+            let TensorInfo { dtype, shape, .. } = entry.info;
+            if dtype.to_string() != stored.dtype.name() {
+                let expected = stored.dtype.name().into();
+                return Err(mismatch(&name, &entry, format!("dtype {dtype}"), expected));
             }
-            if entry.info.shape != shape {
-                return Err(shape_mismatch(&name, &entry, shape));
+            if *shape != stored.shape {
+                let expected = format!("shape {:?}", stored.shape);
+                return Err(mismatch(&name, &entry, format!("shape {shape:?}"), expected));
             }
-            Ok(entry)
-        };
-        let scale_dtype = if dtype == Dtype::Int4 { StoredDtype::F16 } else { StoredDtype::F32 };
-        let packed = find(dtype.name(), StoredDtype::U8, &packed_shape)?;
-        let scales = find("scale", scale_dtype, &scales_shape)?;
-        let origin = Origin { file: packed.file.to_path_buf(), name: name.to_string() };
-        let packed = Bytes::view_or_copy(packed.source, packed.range(), 1);
-        let scales = Bytes::view_or_copy(scales.source, scales.range(), align_of::<f32>());
-        Ok(Tensor::from_quantized(packed, scales, dtype, [n_in, n_out], origin))
+            if buffers.is_empty() {
+                origin.file = entry.file.to_path_buf();
+            }
+            buffers.push(Bytes::view_or_copy(entry.source, entry.range(), stored.dtype.bytes()));
+        }
+        Ok(Tensor::new(buffers, precision, shape.to_vec(), origin))
     }
 
     fn find(&self, name: &str, shape: &[usize]) -> Result<TensorEntry<'_>> {
@@ -376,20 +377,6 @@ impl Loader<'_> {
     }
 }
 
-fn dtype_mismatch(name: &str, entry: &TensorEntry, expected: &str) -> Error {
-    Error::Tensor {
-        file: entry.file.to_path_buf(),
-        tensor: name.to_string(),
-        found: format!("dtype {}", entry.info.dtype),
-        expected: expected.to_string(),
-    }
-}
-
-fn shape_mismatch(name: &str, entry: &TensorEntry, expected: &[usize]) -> Error {
-    Error::Tensor {
-        file: entry.file.to_path_buf(),
-        tensor: name.to_string(),
-        found: format!("shape {:?}", entry.info.shape),
-        expected: format!("shape {expected:?}"),
-    }
+fn mismatch(name: &str, entry: &TensorEntry, found: String, expected: String) -> Error {
+    Error::Tensor { file: entry.file.to_path_buf(), tensor: name.to_string(), found, expected }
 }

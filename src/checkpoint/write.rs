@@ -8,10 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::quantized::LAYOUT;
 use super::shards::SINGLE_FILE;
-use super::tensor::{Dtype, Tensor};
+use super::tensor::Tensor;
 use super::{Checkpoint, LinearWeights, Weights};
 use crate::atomic_file::AtomicFile;
 use crate::error::{Error, Result};
+use crate::kernels::elements::Dtype;
+use crate::kernels::formats::Precision;
 
 /// The alignment, in bytes, of the data section and of every tensor except those after one of an unaligned
 /// size.
@@ -31,43 +33,40 @@ pub enum QuantizeProgress {
 /// A tensor to be written to the file.
 struct FileEntry<'a> {
     name: String,
-    dtype: &'static str,
+    dtype: Dtype,
     shape: Vec<usize>,
     bytes: &'a [u8],
 }
 
 impl Checkpoint {
-    /// Quantizes the matrices to `dtype`, `Int8` or `Int4` (the LM head always to int8), and writes the model
-    /// to `folder`, with its configuration and tokenizer. The weights file is replaced atomically.
-    /// `on_progress` is called at every step; an error from it cancels the work. Returns the size of the
-    /// weights file in bytes.
+    /// Quantizes the matrices to `precision`, one of [`Precision::in_files`], and writes the model to
+    /// `folder`, with its configuration and tokenizer. The weights file is replaced atomically. `on_progress`
+    /// is called at every step; an error from it cancels the work. Returns the size of the weights file in
+    /// bytes.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the matrices are quantized already, [`Error::InvalidFile`] if `folder` is no
-    /// folder, [`Error::Tensor`] for a weight that is not a finite number or beyond the range of `dtype`,
+    /// folder, [`Error::Tensor`] for a weight that is not a finite number or beyond the range of `precision`,
     /// [`Error::Io`] if a file cannot be written, and any error of `on_progress`. No partial weights file is
     /// left behind.
     pub fn quantize(
         &self,
-        dtype: Dtype,
+        precision: Precision,
         folder: &Path,
         mut on_progress: impl FnMut(QuantizeProgress) -> Result<()>,
     ) -> Result<usize> {
-        if let Some(stored) = self.quantized_dtype() {
-            let problem = format!("'{}' is already quantized to {}", self.name, stored.name());
+        if let Some(stored) = self.quantized_precision() {
+            let problem = format!("'{}' is already quantized to {stored}", self.name);
             return Err(Error::Unsupported(problem));
         }
         if folder.exists() && !folder.is_dir() {
             return Err(Error::invalid_file(folder, "is not a folder, expected one to write the model to"));
         }
-        let weights = self.weights.quantized(dtype, &mut on_progress)?;
+        let weights = self.weights.quantized(precision, &mut on_progress)?;
         let mut entries: Vec<FileEntry> = weights.iter().flat_map(entries).collect();
         // Sizes that are multiples of the alignment first, then by descending element size, so that all are
         // aligned.
-        entries.sort_by_key(|entry| {
-            let width = ["F32", "F16", "BF16", "U8"].iter().position(|dtype| *dtype == entry.dtype);
-            (!entry.bytes.len().is_multiple_of(ALIGNMENT), width)
-        });
+        entries.sort_by_key(|entry| (!entry.bytes.len().is_multiple_of(ALIGNMENT), entry.dtype));
 
         fs::create_dir_all(folder).map_err(|source| io(folder, "create", source))?;
         let name = folder.join(SINGLE_FILE);
@@ -83,11 +82,11 @@ impl Checkpoint {
 }
 
 impl Weights {
-    /// All tensors by name, with the blocks' matrices quantized to `dtype` and the LM head to int8. All are
+    /// All tensors by name, with the blocks' matrices and the LM head quantized for `precision`. All are
     /// finite numbers.
     fn quantized(
         &self,
-        dtype: Dtype,
+        precision: Precision,
         on_progress: &mut impl FnMut(QuantizeProgress) -> Result<()>,
     ) -> Result<Vec<(String, Tensor)>> {
         let mut all = vec![("wte.weight".to_string(), self.wte.clone())];
@@ -113,44 +112,27 @@ impl Weights {
             for (name, linear) in linears {
                 let name = format!("h.{layer}.{name}");
                 all.push((format!("{name}.bias"), linear.bias.clone()));
-                push_quantized(&name, &|| linear.weight.clone().into_dtype(dtype), &mut all)?;
+                push_quantized(&name, &|| linear.weight.clone().into_precision(precision), &mut all)?;
             }
         }
         all.push(("ln_f.weight".to_string(), self.ln_f.weight.clone()));
         all.push(("ln_f.bias".to_string(), self.ln_f.bias.clone()));
         let lm_head = self.lm_head.as_ref().unwrap_or(&self.wte);
-        push_quantized("lm_head", &|| lm_head.quantized_lm_head(dtype), &mut all)?;
+        push_quantized("lm_head", &|| lm_head.quantized_lm_head(precision.lm_head()), &mut all)?;
         all.iter().try_for_each(|(_, tensor)| tensor.check_finite())?;
         Ok(all)
     }
 }
 
-/// A tensor's entries in the file: one, or two for a quantized matrix.
-fn entries((name, tensor): &(String, Tensor)) -> Vec<FileEntry<'_>> {
-    match tensor.file_tensors() {
-        Some(tensors) => tensors
-            .into_iter()
-            .map(|tensor| FileEntry {
-                name: format!("{name}{}", tensor.suffix),
-                dtype: tensor.dtype,
-                shape: tensor.shape,
-                bytes: tensor.bytes,
-            })
-            .collect(),
-        None => {
-            let dtype = match tensor.dtype() {
-                Dtype::F16 => "F16",
-                Dtype::Bf16 => "BF16",
-                _ => "F32",
-            };
-            vec![FileEntry {
-                name: name.clone(),
-                dtype,
-                shape: tensor.shape().to_vec(),
-                bytes: &tensor.bytes,
-            }]
-        }
-    }
+/// A tensor's entries in the file: one, or two for a quantized matrix with scales.
+fn entries((name, tensor): &(String, Tensor)) -> impl Iterator<Item = FileEntry<'_>> {
+    let stored = tensor.precision.format().tensors(&tensor.shape);
+    stored.into_iter().zip(&tensor.buffers).map(move |(stored, bytes)| FileEntry {
+        name: format!("{name}{}", stored.suffix),
+        dtype: stored.dtype,
+        shape: stored.shape,
+        bytes,
+    })
 }
 
 /// Writes a safetensors file; `name` is its name in error messages. Returns its size in bytes.
@@ -165,7 +147,7 @@ fn write(
     let mut total = 0;
     for FileEntry { name, dtype, shape, bytes } in entries {
         let offsets = [total, total + bytes.len()];
-        header.insert(name.clone(), json!({"dtype": dtype, "shape": shape, "data_offsets": offsets}));
+        header.insert(name.clone(), json!({"dtype": dtype.name(), "shape": shape, "data_offsets": offsets}));
         total += bytes.len();
     }
     let mut header = Value::Object(header).to_string().into_bytes();

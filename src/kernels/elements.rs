@@ -3,18 +3,87 @@
 use super::simd::{LANES, ROUND_MAGIC, Simd};
 use half::{bf16, f16};
 
-/// Borrowed weights in their stored precision.
+/// The type of a stored element, in descending order of size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dtype {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// bfloat16: the upper half of a binary32.
+    Bf16,
+    /// A byte.
+    U8,
+}
+
+impl Dtype {
+    /// Returns the name in safetensors files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "F32",
+            Dtype::F16 => "F16",
+            Dtype::Bf16 => "BF16",
+            Dtype::U8 => "U8",
+        }
+    }
+
+    /// Returns the size in bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+            Dtype::U8 => 1,
+        }
+    }
+}
+
+/// Borrowed floats in their stored precision.
 #[derive(Clone, Copy, Debug)]
 pub enum Elements<'a> {
     /// IEEE binary32.
     F32(&'a [f32]),
     /// IEEE binary16.
     F16(&'a [f16]),
-    /// bfloat16: the upper half of a binary32.
+    /// bfloat16.
     Bf16(&'a [bf16]),
 }
 
-impl Elements<'_> {
+impl<'a> Elements<'a> {
+    /// Views bytes as floats; none if `dtype` is no float.
+    ///
+    /// # Panics
+    /// If the bytes are not aligned, or no whole number of elements.
+    pub fn new(dtype: Dtype, bytes: &'a [u8]) -> Option<Self> {
+        match dtype {
+            Dtype::F32 => Some(Elements::F32(bytemuck::cast_slice(bytes))),
+            Dtype::F16 => Some(Elements::F16(bytemuck::cast_slice(bytes))),
+            Dtype::Bf16 => Some(Elements::Bf16(bytemuck::cast_slice(bytes))),
+            Dtype::U8 => None,
+        }
+    }
+
+    /// Returns the element at `index`, converted to f32.
+    pub fn get(&self, index: usize) -> f32 {
+        match self {
+            Elements::F32(e) => e[index],
+            Elements::F16(e) => e[index].to_f32(),
+            Elements::Bf16(e) => e[index].to_f32(),
+        }
+    }
+
+    /// Copies the elements from `start` on to `to`, converted to f32.
+    pub fn read(&self, start: usize, to: &mut [f32]) {
+        fn convert<E: Element>(from: &[E], to: &mut [f32]) {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f32());
+        }
+        let range = start..start + to.len();
+        match self {
+            Elements::F32(e) => to.copy_from_slice(&e[range]),
+            Elements::F16(e) => convert(&e[range], to),
+            Elements::Bf16(e) => convert(&e[range], to),
+        }
+    }
+
     /// The number of elements.
     pub fn len(&self) -> usize {
         match self {

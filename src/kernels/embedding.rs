@@ -6,7 +6,7 @@
 //!
 //! `wte` is `[vocab_size, n_embd]`. The lookup reads n_embd elements per token and takes no FLOPs.
 
-use super::elements::{Element, Elements};
+use super::elements::Elements;
 use super::linear::Matrix;
 
 /// The formula: row `id` of the table, `[n_embd]`.
@@ -16,18 +16,7 @@ pub fn reference(table: Matrix, id: usize) -> Vec<f32> {
 
 /// Copies row `index` of a `[_, width]` table to `row`, converted to f32.
 pub fn copy_row(table: Elements, index: usize, row: &mut [f32]) {
-    match table {
-        Elements::F32(e) => row.copy_from_slice(&e[index * row.len()..][..row.len()]),
-        Elements::F16(e) => convert_row(e, index, row),
-        Elements::Bf16(e) => convert_row(e, index, row),
-    }
-}
-
-fn convert_row<E: Element>(table: &[E], index: usize, row: &mut [f32]) {
-    let width = row.len();
-    for (to, from) in row.iter_mut().zip(&table[index * width..][..width]) {
-        *to = from.to_f32();
-    }
+    table.read(index * row.len(), row);
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! 4. [`attention`], with its [`softmax`] and [`exp`].
 //! 5. [`mlp`], with its [`activation`].
 //! 6. [`logits`]: the LM head.
-//! 7. [`quantized`]: the linear layer for packed bf16, int8 and int4 weights.
+//! 7. [`quantized`]: the linear layer for packed weights; [`formats`]: all precisions of weights.
 //!
 //! Then those of training:
 //!
@@ -29,7 +29,7 @@
 //! # Bitwise reproducibility
 //! Each output is computed by fused multiply-adds (or, in int8 and int4, exact integer sums) in an order that
 //! its formula and shape alone determine. Thread count, batch size, chunk size and vector width have no
-//! effect on the result. The one exception is [`quantized::Bf16Dot`] on Intel's AMX, whose instruction sums
+//! effect on the result. The one exception is [`formats::Bf16Dot`] on Intel's AMX, whose instruction sums
 //! in an order of its own; there, the last bits differ from those of other instruction sets.
 
 // Indices that run over register tiles, or over several slices at once, are the subscripts of the formulas.
@@ -45,6 +45,7 @@ pub mod elements;
 pub mod embedding;
 pub mod epilogue;
 pub mod exp;
+pub mod formats;
 mod gemm;
 pub mod isa;
 pub mod layer_norm;

@@ -6,7 +6,7 @@
 //! embeddings, heads and MLPs.
 
 use super::Model;
-use crate::kernels::linear::{Epilogue, linear};
+use crate::kernels::linear::Epilogue;
 use crate::kernels::rows::{Rows, RowsMut};
 
 impl Model {
@@ -71,7 +71,7 @@ impl Model {
         let mut results = vec![0.0; n_head * n_embd];
         let (w, zero_bias) = (self.weights.blocks[layer].attn_proj.weight_matrix(), vec![0.0; n_embd]);
         let y = RowsMut::dense(&mut results, n_embd);
-        linear(&self.pool, Rows::dense(&one_head_per_row, n_embd), w, &zero_bias, Epilogue::Store, y);
+        w.linear(&self.pool, Rows::dense(&one_head_per_row, n_embd), &zero_bias, Epilogue::Store, y);
         results
     }
 

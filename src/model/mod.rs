@@ -22,7 +22,6 @@ mod interpretability;
 mod observer;
 mod operation;
 mod pass;
-mod precision;
 pub mod reference;
 mod session;
 mod weights;
@@ -32,16 +31,17 @@ pub use batch::{LogitsWanted, Segment};
 pub use cache::{KvCache, common_prefix_len};
 pub use observer::{Observer, Site};
 pub use operation::Operation;
-pub use precision::Precision;
 pub use session::Session;
 pub use workspace::Workspace;
+
+pub use crate::kernels::formats::Precision;
 
 use crate::checkpoint::{Checkpoint, Config, LayerNormWeights, Tensor};
 use crate::kernels::attention::{AttentionKernel, Flash, KvPrecision};
 use crate::kernels::elements::Elements;
 use crate::kernels::embedding::copy_row;
 use crate::kernels::layer_norm::layer_norm;
-use crate::kernels::linear::{Epilogue, linear};
+use crate::kernels::linear::Epilogue;
 use crate::kernels::logits::logits;
 use crate::kernels::positions::sinusoidal;
 use crate::kernels::rows::{Rows, RowsMut};
@@ -78,11 +78,11 @@ impl Model {
         pool: ThreadPool,
         precision: Option<Precision>,
     ) -> Result<Self> {
-        match (checkpoint.quantized_dtype(), precision) {
-            (Some(stored), Some(requested)) if requested.dtype() != stored => Err(Error::Parameter {
+        match (checkpoint.quantized_precision(), precision) {
+            (Some(stored), Some(requested)) if requested != stored => Err(Error::Parameter {
                 name: "precision".into(),
                 found: requested.to_string(),
-                expected: format!("{}, the precision '{}' is quantized to", stored.name(), checkpoint.name),
+                expected: format!("{stored}, the precision '{}' is quantized to", checkpoint.name),
             }),
             _ => Self::build(checkpoint, pool, precision),
         }
@@ -118,7 +118,7 @@ impl Model {
 
     /// Whether the blocks' linear layers quantize their input activations (bf16-dot, int8, int4).
     pub(super) fn quantizes_activations(&self) -> bool {
-        self.weights.blocks.first().is_some_and(|block| block.c_attn.dtype().is_quantized())
+        self.weights.blocks.first().is_some_and(|block| block.c_attn.precision().is_quantized())
     }
 
     /// Bytes of weights that every pass reads, regardless of the number of tokens.
@@ -166,6 +166,6 @@ impl Model {
     }
 
     fn linear(&self, x: Rows, w: &Linear, epilogue: Epilogue, y: RowsMut) {
-        linear(&self.pool, x, w.weight_matrix(), w.bias(), epilogue, y);
+        w.weight_matrix().linear(&self.pool, x, w.bias(), epilogue, y);
     }
 }

@@ -10,7 +10,7 @@ use super::weights::{Block, Linear, LmHead, matrix};
 use crate::checkpoint::{Config, LayerNormWeights};
 use crate::kernels::linear::Matrix;
 use crate::kernels::rows::Rows;
-use crate::kernels::{attention, embedding, layer_norm, linear, logits, mlp, positions};
+use crate::kernels::{attention, embedding, layer_norm, logits, mlp, positions};
 
 /// A vector for every token.
 type Vectors = Vec<Vec<f32>>;
@@ -81,7 +81,7 @@ fn layer_norm(x: &Vectors, w: &LayerNormWeights, config: &Config) -> Vectors {
 }
 
 fn linear(x: &Vectors, w: &Linear) -> Vectors {
-    x.iter().map(|x| linear::reference(x, w.weight_matrix(), w.bias())).collect()
+    x.iter().map(|x| w.weight_matrix().reference(x, w.bias())).collect()
 }
 
 fn add(x: &Vectors, y: &Vectors) -> Vectors {

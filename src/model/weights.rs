@@ -3,10 +3,11 @@
 
 use super::{Operation, Precision};
 use crate::Result;
-use crate::checkpoint::{BlockWeights, Dtype, LayerNormWeights, LinearWeights, Tensor, Weights};
+use crate::checkpoint::{BlockWeights, LayerNormWeights, LinearWeights, Tensor, Weights};
 use crate::kernels::activation::Activation;
 use crate::kernels::embedding::copy_row;
-use crate::kernels::linear::{self, Matrix};
+use crate::kernels::formats::WeightMatrix;
+use crate::kernels::linear::Matrix;
 use crate::kernels::mlp::Mlp;
 
 /// The weights of the forward pass.
@@ -63,13 +64,13 @@ enum Bias {
 
 impl ModelWeights {
     /// Takes the weights as the checkpoint stores them, or converts the matrices to another precision, with
-    /// the errors of [`Tensor::into_dtype`].
+    /// the errors of [`Tensor::into_precision`].
     pub(super) fn new(weights: Weights, precision: Option<Precision>) -> Result<Self> {
         let table = weights.lm_head.unwrap_or_else(|| weights.wte.clone());
-        let head = match precision {
-            _ if table.dtype().is_quantized() => LmHead::Quantized(Linear::lm_head(table)),
-            Some(precision) if precision.dtype().is_quantized() => {
-                LmHead::Quantized(Linear::lm_head(table.quantized_lm_head(precision.dtype())?))
+        let lm_head = match precision.map(Precision::lm_head) {
+            _ if table.precision().is_quantized() => LmHead::Quantized(Linear::lm_head(table)),
+            Some(precision) if precision.is_quantized() => {
+                LmHead::Quantized(Linear::lm_head(table.quantized_lm_head(precision)?))
             }
             precision => LmHead::Embedding(convert(table, precision)?),
         };
@@ -88,7 +89,7 @@ impl ModelWeights {
             wpe: weights.wpe,
             blocks: weights.h.into_iter().map(block).collect::<Result<_>>()?,
             ln_f: weights.ln_f,
-            lm_head: head,
+            lm_head,
         };
         all.make_contiguous();
         Ok(all)
@@ -190,13 +191,13 @@ impl Linear {
     }
 
     /// The weight matrix as the kernels take it.
-    pub(super) fn weight_matrix(&self) -> linear::WeightMatrix<'_> {
+    pub(super) fn weight_matrix(&self) -> WeightMatrix<'_> {
         self.weight.weight_matrix()
     }
 
-    /// The type of its weights.
-    pub(super) fn dtype(&self) -> Dtype {
-        self.weight.dtype()
+    /// The precision of its weights.
+    pub(super) fn precision(&self) -> Precision {
+        self.weight.precision()
     }
 
     /// Bytes of its weights and bias.
@@ -216,7 +217,7 @@ impl Linear {
 /// Converts a tensor to a precision; `None` keeps it as it is.
 fn convert(tensor: Tensor, precision: Option<Precision>) -> Result<Tensor> {
     match precision {
-        Some(precision) => tensor.into_dtype(precision.dtype()),
+        Some(precision) => tensor.into_precision(precision),
         None => Ok(tensor),
     }
 }

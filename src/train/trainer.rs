@@ -39,10 +39,10 @@ impl Trainer {
         let layout = Layout::new(&config);
         let mut weights = AlignedVec::zeroed(layout.len());
         for (place, tensor) in layout.tensors.iter().zip(checkpoint.weights.tensors()) {
-            if tensor.dtype().is_quantized() {
+            if tensor.precision().is_quantized() {
                 return Err(Error::Parameter {
                     name: "model".into(),
-                    found: format!("{} weights", tensor.dtype().name()),
+                    found: format!("{} weights", tensor.precision()),
                     expected: "f32, f16 or bf16 weights, which can move by small steps".into(),
                 });
             }

@@ -42,9 +42,13 @@ pub struct ExecutionArgs {
     )]
     pub attention: &'static dyn AttentionKernel,
 
-    /// Precision of the KV cache; f16 takes half the memory of f32, int8 a quarter [default: f16 with
-    /// bf16-dot, int8 and int4, otherwise f32]
-    #[arg(long, value_name = "PRECISION", value_enum, help_heading = "Execution")]
+    #[arg(
+        long,
+        value_name = "PRECISION",
+        value_enum,
+        help = values::kv_precision_help("; f16 takes half the memory of f32, int8 a quarter"),
+        help_heading = "Execution",
+    )]
     pub kv_precision: Option<KvPrecisionArg>,
 }
 

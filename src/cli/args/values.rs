@@ -13,17 +13,30 @@ pub fn attention_kernel() -> impl TypedValueParser<Value = &'static dyn Attentio
 
 /// Parses a precision that a model can run in.
 pub fn precision() -> impl TypedValueParser<Value = Precision> {
-    one_of(&Precision::ALL)
+    one_of(Precision::ALL.into_iter())
 }
 
 /// Parses a precision that weights can be quantized to.
 pub fn quantized_precision() -> impl TypedValueParser<Value = Precision> {
-    one_of(&[Precision::Int8, Precision::Int4])
+    one_of(Precision::in_files())
 }
 
-fn one_of(precisions: &[Precision]) -> impl TypedValueParser<Value = Precision> + use<> {
-    let names = precisions.iter().map(|precision| precision.name());
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<Precision>())
+fn one_of(precisions: impl Iterator<Item = Precision>) -> impl TypedValueParser<Value = Precision> {
+    PossibleValuesParser::new(precisions.map(Precision::name)).try_map(|name| name.parse::<Precision>())
+}
+
+/// Describes `--kv-precision`; `note` follows the first words.
+pub fn kv_precision_help(note: &str) -> String {
+    let quantized = Precision::ALL.into_iter().filter(|precision| precision.is_quantized());
+    let quantized = enumerate(quantized.map(|precision| precision.to_string()), "and");
+    format!("Precision of the KV cache{note} [default: f16 with {quantized}, otherwise f32]")
+}
+
+/// Joins words: "a, b and c".
+pub fn enumerate(words: impl Iterator<Item = String>, conjunction: &str) -> String {
+    let words: Vec<String> = words.collect();
+    let (last, rest) = words.split_last().expect("at least one word");
+    format!("{} {conjunction} {last}", rest.join(", "))
 }
 
 /// Precision of the KV cache.

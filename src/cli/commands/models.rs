@@ -1,7 +1,7 @@
 //! `hornbook models` and `hornbook show`: the available models, and the details of one.
 
 use crate::Result;
-use crate::checkpoint::{self, Checkpoint, Config, Dtype, GENERATION_CONFIG};
+use crate::checkpoint::{self, Checkpoint, Config, GENERATION_CONFIG};
 use crate::cli::args::open::open_checkpoint;
 use crate::cli::args::open::print_tokenizer_problems;
 use crate::cli::output::stdout::write_json;
@@ -69,7 +69,7 @@ impl Models {
                     model.name,
                     size(model.mapped_bytes()),
                     model.parameter_counts().total() as f64 / 1e6,
-                    model.stored_dtype().name(),
+                    model.stored_precision().name(),
                     location(model)
                 ))?;
             }
@@ -101,8 +101,7 @@ impl Show {
             details["parameters_by_group"] =
                 parameter_groups(&model).into_iter().map(|(name, n)| (name.to_string(), json!(n))).collect();
             let memory = precisions(&model).into_iter();
-            details["memory"] =
-                memory.map(|dtype| (dtype.name().to_string(), json!(model.weight_bytes(dtype)))).collect();
+            details["memory"] = memory.map(|p| (p.to_string(), json!(model.weight_bytes(p)))).collect();
             details["kv_cache_bytes"] =
                 json!({"f32": kv_bytes(&model.config, 4), "f16": kv_bytes(&model.config, 2)});
             details["card"] = json!(card);
@@ -120,7 +119,7 @@ fn summary(model: &Checkpoint) -> Value {
         "name": model.name,
         "bytes": model.mapped_bytes(),
         "parameters": model.parameter_counts().total(),
-        "precision": model.stored_dtype().name(),
+        "precision": model.stored_precision().name(),
         "folder": model.folder,
     })
 }
@@ -137,11 +136,8 @@ fn size(bytes: usize) -> String {
 }
 
 /// The precisions a model can run in; a quantized model has one.
-fn precisions(model: &Checkpoint) -> Vec<Dtype> {
-    match model.quantized_dtype() {
-        Some(dtype) => vec![dtype],
-        None => Precision::ALL.into_iter().map(Precision::dtype).collect(),
-    }
+fn precisions(model: &Checkpoint) -> Vec<Precision> {
+    model.quantized_precision().map_or_else(|| Precision::ALL.to_vec(), |precision| vec![precision])
 }
 
 /// Size of the KV cache of a full context, in bytes.
@@ -207,7 +203,7 @@ fn table(model: &Checkpoint, has_card: bool) -> Result<String> {
         model.name,
         location(model),
         size(model.mapped_bytes()),
-        model.stored_dtype().name(),
+        model.stored_precision().name(),
         n_embd / n_head,
     );
     if has_card {
@@ -225,9 +221,9 @@ fn table(model: &Checkpoint, has_card: bool) -> Result<String> {
         };
     }
     text += "\nprecision      weights\n";
-    for dtype in precisions(model) {
-        let stored = if dtype == model.stored_dtype() { "  as stored" } else { "" };
-        text += &format!("{:9}  {:>11}{stored}\n", dtype.name(), size(model.weight_bytes(dtype)));
+    for precision in precisions(model) {
+        let stored = if precision == model.stored_precision() { "  as stored" } else { "" };
+        text += &format!("{:9}  {:>11}{stored}\n", precision.name(), size(model.weight_bytes(precision)));
     }
     text += &format!(
         "\nKV cache of a full context: {} in f32, {} in f16\n",

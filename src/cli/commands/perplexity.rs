@@ -65,8 +65,7 @@ pub struct Perplexity {
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 
-    /// Precision of the KV cache [default: f16 with bf16-dot, int8 and int4, otherwise f32]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help = values::kv_precision_help(""))]
     kv_precision: Option<KvPrecisionArg>,
 
     /// Print one JSON object

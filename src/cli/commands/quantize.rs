@@ -12,13 +12,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Quantize the weights of a model to int8 or int4
-///
-/// The new folder holds a safetensors file that is memory-mapped, so that it opens at once, whereas
-/// --precision of other commands quantizes the weights on every load. Tokens and logprobs are the same either
-/// way. The file is written atomically.
+/// The arguments of `hornbook quantize`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
+#[command(about = about(), long_about = format!("{}\n\n{NOTES}", about()), after_help = "Examples:
   hornbook quantize fable --precision int8 -o fable-int8
   hornbook generate --model fable-int8 \"The sea\"
   hornbook quantize fable --precision int4 -o fable-int8 --force
@@ -27,8 +23,12 @@ pub struct Quantize {
     /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
     model: String,
 
-    /// int8 (8 bits per weight) or int4 (4 bits, the LM head 8)
-    #[arg(short, long, value_parser = values::quantized_precision())]
+    #[arg(
+        short,
+        long,
+        value_parser = values::quantized_precision(),
+        help = precisions(|p| format!("{p} ({})", p.format().properties().file_help.unwrap_or_default())),
+    )]
     precision: Precision,
 
     /// Output folder
@@ -50,7 +50,7 @@ impl Quantize {
         // Without a handler, an interrupt leaves the temporary file behind.
         let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
         let bar = progress::bar(0);
-        let bytes = checkpoint.quantize(self.precision.dtype(), &self.output, |step| {
+        let bytes = checkpoint.quantize(self.precision, &self.output, |step| {
             let (message, done, total) = match step {
                 QuantizeProgress::Quantized(done, total) => ("matrices quantized", done, total),
                 QuantizeProgress::Written(done, total) => ("MB written", done >> 20, total >> 20),
@@ -91,4 +91,18 @@ impl Quantize {
         };
         Err(Error::Checkpoint { file: self.output.clone(), problem: problem.into() })
     }
+}
+
+/// The rest of `--help`.
+const NOTES: &str = "\
+The new folder holds a safetensors file that is memory-mapped, so that it opens at once, whereas --precision \
+of other commands quantizes the weights on every load. Tokens and logprobs are the same either way. The file \
+is written atomically.";
+
+fn about() -> String {
+    format!("Quantize the weights of a model to {}", precisions(|precision| precision.to_string()))
+}
+
+fn precisions(describe: impl Fn(Precision) -> String) -> String {
+    values::enumerate(Precision::in_files().map(describe), "or")
 }

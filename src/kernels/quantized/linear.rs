@@ -7,7 +7,7 @@
 use super::activations::{ActivationBlock, SideTable, quantize};
 use super::matmul::MatMul;
 use super::tile_gemm;
-use super::{Activations, BLOCK, Layout, PANEL_VECTORS, WeightFormat};
+use super::{Activations, BLOCK, Layout, PANEL_VECTORS, PackedMatrix, WeightFormat};
 use crate::epilogue::Epilogue;
 use crate::gemm::blocking::{REDUCED_MR, RowBlocks, block_range, mr, with_mr, with_reduced_mr};
 use crate::isa::Isa;
@@ -30,13 +30,13 @@ type PartialSums = [[[f32; LANES]; mr(true)]; PANEL_VECTORS];
 
 /// Dequantizes and multiplies, in f64, for one token: `x` is `[in]`, the result `[out]`. The activations are
 /// quantized as for the fast form, block by block.
-pub fn reference<F: WeightFormat>(x: &[f32], w: F, bias: &[f32]) -> Vec<f32> {
+pub fn reference<F: WeightFormat>(x: &[f32], w: PackedMatrix<F>, bias: &[f32]) -> Vec<f32> {
     let x: Vec<f64> = x.chunks(BLOCK).flat_map(F::Block::dequantized).collect();
     let output = |j| {
-        let products = x.iter().enumerate().map(|(k, x)| x * f64::from(w.weight(k, j)));
+        let products = x.iter().enumerate().map(|(k, x)| x * f64::from(F::weight(&w, k, j)));
         (products.sum::<f64>() + f64::from(bias[j])) as f32
     };
-    (0..w.layout().columns).map(output).collect()
+    (0..w.layout.columns).map(output).collect()
 }
 
 /// Computes `y = epilogue(x · w + bias)`, where `x` is `[n_tokens, in]` and `y` is `[n_tokens, out]`.
@@ -46,12 +46,12 @@ pub fn reference<F: WeightFormat>(x: &[f32], w: F, bias: &[f32]) -> Vec<f32> {
 pub fn linear<F: WeightFormat>(
     pool: &ThreadPool,
     x: Rows,
-    w: F,
+    w: PackedMatrix<F>,
     bias: &[f32],
     epilogue: Epilogue,
-    y: &mut RowsMut,
+    mut y: RowsMut,
 ) {
-    let Layout { rows, columns } = w.layout();
+    let Layout { rows, columns } = w.layout;
     assert_eq!((x.width(), bias.len(), y.width()), (rows, columns, columns), "x is [n_tokens, in]");
     let (isa, y) = (pool.isa(), y.as_disjoint());
     let row_blocks = RowBlocks::new(x.len(), max_row_block::<F>(isa, x.len()));
@@ -62,7 +62,7 @@ pub fn linear<F: WeightFormat>(
             if tile_gemm::is_profitable::<F>(isa, x.len()) {
                 return matmul.run_tiled(pool);
             }
-            pool.run(w.layout().vectors().div_ceil(VECTORS_PER_CHUNK), |i| matmul.run_chunk(isa, i));
+            pool.run(w.layout.vectors().div_ceil(VECTORS_PER_CHUNK), |i| matmul.run_chunk(isa, i));
         });
     });
 }
@@ -79,7 +79,7 @@ fn max_row_block<F: WeightFormat>(isa: Isa, tokens: usize) -> usize {
 impl<F: WeightFormat> MatMul<'_, F> {
     /// Computes the outputs of chunk `i` for all tokens.
     fn run_chunk(&self, isa: Isa, i: usize) {
-        let (input_blocks, vectors) = (self.w.layout().input_blocks(), self.w.layout().vectors());
+        let (input_blocks, vectors) = (self.w.layout.input_blocks(), self.w.layout.vectors());
         let vectors = i * VECTORS_PER_CHUNK..vectors.min((i + 1) * VECTORS_PER_CHUNK);
         // A single row block uses every weight once, in memory order.
         let is_single_row_block = self.row_blocks.count() == 1;
@@ -143,9 +143,7 @@ impl<F: WeightFormat, const MR: usize> Kernel for WidePanel<'_, F, MR> {
             unreachable!("a row block of {MR} rows");
         }
         let product = &mut self.0;
-        if product.is_last() && !product.is_single_row_block {
-            product.prefetch_outputs(simd, MR);
-        }
+        product.prefetch_outputs(simd, MR);
         let blocks = product.blocks.clone();
         if const { MR * PANEL_VECTORS <= F::WIDE_ACCUMULATORS } {
             product.accumulate::<S, MR, PANEL_VECTORS>(simd, &blocks, 0, 0);
@@ -175,9 +173,7 @@ impl<F: WeightFormat> Kernel for NarrowPanel<'_, F> {
             unreachable!("a row block for sixteen registers");
         }
         let NarrowPanel(mut product, n) = self;
-        if product.is_last() && !product.is_single_row_block {
-            product.prefetch_outputs(simd, n);
-        }
+        product.prefetch_outputs(simd, n);
         let blocks = product.blocks.clone();
         match n {
             1 => product.accumulate::<S, 1, PANEL_VECTORS>(simd, &blocks, 0, 0),
@@ -204,12 +200,12 @@ impl<F: WeightFormat> Kernel for NarrowPanel<'_, F> {
 impl<F: WeightFormat> PanelProduct<'_, F> {
     /// The vectors of the column panel that have outputs; the last panel may have one only.
     fn vectors(&self) -> usize {
-        PANEL_VECTORS.min(self.matmul.w.layout().vectors() - self.vector)
+        PANEL_VECTORS.min(self.matmul.w.layout.vectors() - self.vector)
     }
 
     /// Whether the blocks are the last ones.
     fn is_last(&self) -> bool {
-        self.blocks.end == self.matmul.w.layout().input_blocks()
+        self.blocks.end == self.matmul.w.layout.input_blocks()
     }
 
     /// After the last block, applies the epilogue to the sums of `n` tokens.
@@ -243,7 +239,7 @@ impl<F: WeightFormat> PanelProduct<'_, F> {
         }
         for block in blocks.clone() {
             let x = self.x.block(block, first);
-            self.matmul.w.accumulate_block(simd, block, self.vector + v, x, &mut acc);
+            F::accumulate_block(&self.matmul.w, simd, block, self.vector + v, x, &mut acc);
         }
         for m in 0..MR {
             for v in 0..NR_VECS {
@@ -252,163 +248,17 @@ impl<F: WeightFormat> PanelProduct<'_, F> {
         }
     }
 
-    /// Prefetches the outputs: their rows are far apart, and stores wait for their cache lines.
+    /// Before the last block, prefetches the outputs of `n` tokens: their rows are far apart, and stores wait
+    /// for their cache lines. For a single row block they are few.
     #[inline(always)]
     fn prefetch_outputs<S: Simd>(&self, simd: S, n: usize) {
-        for m in 0..n {
+        let rows = if self.is_last() && !self.is_single_row_block { n } else { 0 };
+        for m in 0..rows {
             // SAFETY: only this chunk of work writes these columns.
             let y = unsafe { self.matmul.y.row_slice(self.row + m, self.vector * LANES, 1) };
             for v in 0..PANEL_VECTORS {
                 simd.prefetch(y.as_ptr().wrapping_add(v * LANES));
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{AmxMode, Bf16Dot, Bytes64, Int4, Int8};
-    use super::*;
-    use crate::isa::Isa;
-    use crate::testing::{assert_close, random_values};
-    use half::{bf16, f16};
-
-    /// Asserts that `n` tokens give the values of the reference, and the same bits on every instruction set
-    /// and thread count.
-    fn check<F: WeightFormat>(w: F, n: usize) {
-        let Layout { rows, columns } = w.layout();
-        let (x, bias) = (random_values(2, n * rows), random_values(3, columns));
-        let expected: Vec<f32> = x.chunks(rows).flat_map(|x| reference(x, w, &bias)).collect();
-        // Tiles sum bf16 products in an order of their own.
-        let has_own_order = |isa: Isa| F::AMX == AmxMode::Bf16 && isa.has_tiles();
-        let mut first: [Option<Vec<f32>>; 2] = [None, None];
-        let isas = [Isa::available(), vec![Isa::EmulatedTiles]].concat();
-        for (isa, threads) in isas.into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
-            let mut y = vec![0.0; n * columns];
-            let (pool, rows_of_x) = (ThreadPool::new(threads, isa), Rows::dense(&x, rows));
-            linear(&pool, rows_of_x, w, &bias, Epilogue::Store, &mut RowsMut::dense(&mut y, columns));
-            assert_close(&y, &expected, 1e-5);
-            let first = first[usize::from(has_own_order(isa))].get_or_insert_with(|| y.clone());
-            assert_eq!(first, &y, "{isa}, {threads} threads");
-        }
-    }
-
-    fn quantize_int8(
-        rows: usize,
-        columns: usize,
-        weight: impl Fn(usize, usize) -> f32 + Sync,
-    ) -> (Vec<Bytes64>, Vec<f32>) {
-        let (mut packed, mut scales) = (vec![[0; 64]; Int8::packed_len(rows, columns)], vec![0.0; columns]);
-        Int8::quantize(rows, columns, weight, &mut packed, &mut scales);
-        (packed, scales)
-    }
-
-    fn quantize_int4(
-        rows: usize,
-        columns: usize,
-        weight: impl Fn(usize, usize) -> f32 + Sync,
-    ) -> (Vec<Bytes64>, Vec<[f16; LANES]>) {
-        let mut packed = vec![[0; 64]; Int4::packed_len(rows, columns)];
-        let mut scales = vec![[f16::ZERO; LANES]; Int4::scales_len(rows, columns)];
-        Int4::quantize(rows, columns, weight, &mut packed, &mut scales);
-        (packed, scales)
-    }
-
-    const SHAPES: [(usize, usize); 8] = [
-        (1, 1),
-        (30, 17),
-        (64, 16),
-        (65, 40),
-        (100, 150),
-        (192, 300),
-        (256, 70),
-        (BLOCK * KC_BLOCKS + 80, 40),
-    ];
-
-    #[test]
-    fn int8_linear_matches_reference_on_every_isa() {
-        for (rows, columns) in SHAPES {
-            let weights = random_values(1, rows * columns);
-            let (packed, scales) = quantize_int8(rows, columns, |k, j| weights[k * columns + j]);
-            let w = Int8::new(&packed, &scales, rows, columns);
-            for (i, x) in weights.iter().enumerate() {
-                let dequantized = w.weight(i / columns, i % columns);
-                assert!((dequantized - x).abs() <= 0.51 * scales[i % columns], "{dequantized} for {x}");
-            }
-            for n in [1, 2, 5, 8, 14, 15, 31, 33, 70] {
-                check(w, n);
-            }
-        }
-    }
-
-    #[test]
-    fn int4_linear_matches_reference_on_every_isa() {
-        for (rows, columns) in SHAPES {
-            let weights = random_values(1, rows * columns);
-            let (packed, scales) = quantize_int4(rows, columns, |k, j| weights[k * columns + j]);
-            let w = Int4::new(&packed, &scales, rows, columns);
-            for (i, x) in weights.iter().enumerate() {
-                assert!((w.weight(i / columns, i % columns) - x).abs() <= 0.2);
-            }
-            for n in [1, 2, 5, 8, 14, 15, 31] {
-                check(w, n);
-            }
-        }
-    }
-
-    #[test]
-    fn bf16_dot_linear_matches_reference_on_every_isa() {
-        for (rows, columns) in SHAPES {
-            let weights = random_values(1, rows * columns);
-            let mut packed = vec![[0; 64]; Bf16Dot::packed_len(rows, columns)];
-            Bf16Dot::quantize(rows, columns, |k, j| weights[k * columns + j], &mut packed);
-            let w = Bf16Dot::new(&packed, rows, columns);
-            for (i, &x) in weights.iter().enumerate() {
-                assert_eq!(w.weight(i / columns, i % columns), bf16::from_f32(x).to_f32());
-            }
-            for n in [1, 2, 5, 8, 14, 15, 31, 33, 70] {
-                check(w, n);
-            }
-        }
-    }
-
-    #[test]
-    fn quantized_linear_is_independent_of_batch_size() {
-        let (rows, columns, n) = (320, 100, 45);
-        let (x, weights, bias) =
-            (random_values(1, n * rows), random_values(2, rows * columns), random_values(3, columns));
-        let mut packed = vec![[0; 64]; Bf16Dot::packed_len(rows, columns)];
-        Bf16Dot::quantize(rows, columns, |k, j| weights[k * columns + j], &mut packed);
-        let pairs = Bf16Dot::new(&packed, rows, columns);
-        let (packed, scales) = quantize_int8(rows, columns, |k, j| weights[k * columns + j]);
-        let bytes = Int8::new(&packed, &scales, rows, columns);
-        for isa in Isa::available() {
-            let pool = ThreadPool::new(2, isa);
-            let both = |x: &[f32]| {
-                let mut y = [vec![0.0; x.len() / rows * columns], vec![0.0; x.len() / rows * columns]];
-                let rows = Rows::dense(x, rows);
-                linear(&pool, rows, pairs, &bias, Epilogue::Store, &mut RowsMut::dense(&mut y[0], columns));
-                linear(&pool, rows, bytes, &bias, Epilogue::Store, &mut RowsMut::dense(&mut y[1], columns));
-                y
-            };
-            let all = both(&x);
-            for (t, x) in x.chunks(rows).enumerate() {
-                let expected = all.each_ref().map(|y| y[t * columns..][..columns].to_vec());
-                assert_eq!(both(x), expected, "token {t}, {isa}");
-            }
-        }
-    }
-
-    #[test]
-    fn zero_row_gives_bias_and_nan_row_gives_nan() {
-        let (packed, scales) = quantize_int8(70, 20, |k, j| (k + j) as f32);
-        let w = Int8::new(&packed, &scales, 70, 20);
-        let (bias, pool) = (random_values(3, 20), ThreadPool::new(1, Isa::available()[0]));
-        let mut x = vec![0.0; 140];
-        x[100] = f32::NAN;
-        let mut y = vec![0.0; 40];
-        linear(&pool, Rows::dense(&x, 70), w, &bias, Epilogue::Store, &mut RowsMut::dense(&mut y, 20));
-        assert_eq!(y[..20], bias);
-        assert!(y[20..].iter().all(|y| y.is_nan()));
     }
 }

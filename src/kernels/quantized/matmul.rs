@@ -1,6 +1,6 @@
 //! A quantized matrix product: its operands, and what happens to its sums.
 
-use super::WeightFormat;
+use super::{PackedMatrix, WeightFormat};
 use crate::epilogue::{Epilogue, apply_epilogue};
 use crate::gemm::blocking::RowBlocks;
 use crate::rows::DisjointRows;
@@ -13,7 +13,7 @@ pub(super) struct MatMul<'a, F: WeightFormat> {
     pub(super) blocks: &'a [F::Block],
     /// The side table, with an entry for each block, or empty.
     pub(super) side: &'a [F::Side],
-    pub(super) w: F,
+    pub(super) w: PackedMatrix<'a, F>,
     pub(super) bias: &'a [f32],
     pub(super) epilogue: Epilogue,
     pub(super) y: &'a DisjointRows<'a>,
@@ -24,7 +24,7 @@ impl<F: WeightFormat> MatMul<'_, F> {
     /// epilogue.
     #[inline(always)]
     pub(super) fn apply_epilogue<S: Simd>(&self, simd: S, row: usize, vector: usize, sums: &[[f32; LANES]]) {
-        let scale = self.w.output_scale(simd, vector);
+        let scale = F::output_scale(&self.w, simd, vector);
         let column = vector * LANES;
         let bias = &self.bias[column..self.bias.len().min(column + LANES)];
         for (m, sums) in sums.iter().enumerate() {

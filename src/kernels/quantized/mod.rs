@@ -1,5 +1,5 @@
-//! Quantized weights: 8 or 4 bits per weight instead of 32, so that decode reads a quarter or an eighth of
-//! the bytes.
+//! Linear layer with quantized weights: 8 or 4 bits per weight instead of 32, so that decode reads a quarter
+//! or an eighth of the bytes.
 //!
 //! A weight is a small integer times a scale. The activations are quantized to 8 bits at run time
 //! ([`activations`]), and the products are accumulated as integers, without rounding:
@@ -11,9 +11,10 @@
 //! The inner sums are exact, and the outer sum runs over the blocks in order: the result is bit-identical on
 //! every machine.
 //!
-//! [`Int8`] has one scale per column, which is applied to the finished sum. [`Int4`] has one per group of 32
-//! inputs of a column, so its inner sums run over half a block. [`Bf16Dot`] shares the layout and the loops
-//! but has no scales: weights and activations are bfloat16.
+//! The formats of weights are in [`formats`](super::formats), each with its arithmetic as a [`WeightFormat`].
+//! `Int8` has one scale per column, which is applied to the finished sum. `Int4` has one per group of 32
+//! inputs of a column, so its inner sums run over half a block. `Bf16Dot` shares the layout and the loops but
+//! has no scales: weights and activations are bfloat16.
 //!
 //! Weights are packed for AVX-512 VNNI's `vpdpbusd`, which multiplies four pairs of bytes and accumulates
 //! them in a 32-bit lane: four consecutive inputs of sixteen outputs in 64 bytes. The instruction multiplies
@@ -21,16 +22,10 @@
 //! accumulators start from the zero-point correction, -128 · Σ qx.
 
 pub mod activations;
-mod bf16_dot;
-mod int4;
-mod int8;
 mod linear;
 mod matmul;
 mod tile_gemm;
 
-pub use bf16_dot::Bf16Dot;
-pub use int4::Int4;
-pub use int8::Int8;
 pub use linear::{linear, reference};
 
 use super::gemm::blocking::mr;
@@ -73,9 +68,14 @@ impl Layout {
         self.columns.div_ceil(LANES)
     }
 
+    /// Returns the number of column panels.
+    pub fn panels(self) -> usize {
+        self.vectors().div_ceil(PANEL_VECTORS)
+    }
+
     /// Returns the number of packed blocks.
     pub fn packed_blocks(self) -> usize {
-        self.vectors().div_ceil(PANEL_VECTORS) * self.input_blocks()
+        self.panels() * self.input_blocks()
     }
 
     /// Returns the index of the packed block of `block` and the column panel that contains `vector`.
@@ -104,9 +104,9 @@ fn load<S: Simd>(simd: S, from: &Bytes64) -> S::Bytes {
     simd.load_bytes(from)
 }
 
-/// Loads the `NR_VECS` vectors from `vector` on of a packed row.
+/// Loads the `NR_VECS` vectors from `vector` on of a packed row, and prefetches.
 #[inline(always)]
-fn load_vectors<S: Simd, const NR_VECS: usize>(
+pub fn load_vectors<S: Simd, const NR_VECS: usize>(
     simd: S,
     row: &PackedRow,
     vector: usize,
@@ -120,20 +120,13 @@ fn load_vectors<S: Simd, const NR_VECS: usize>(
 
 /// The quantized activations of a row block: `[in / 64, height]`. A row block of fewer than `height` tokens
 /// leaves the last blocks of each column unused.
+#[derive(Clone, Copy)]
 pub struct Activations<'a, F: WeightFormat> {
     blocks: &'a [F::Block],
     /// One entry per block, or empty if the machine needs none.
     side: &'a [F::Side],
     height: usize,
 }
-
-impl<F: WeightFormat> Clone for Activations<'_, F> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<F: WeightFormat> Copy for Activations<'_, F> {}
 
 impl<'a, F: WeightFormat> Activations<'a, F> {
     /// Returns the activations of a block for the `MR` tokens from `first`, and their side table.
@@ -145,17 +138,35 @@ impl<'a, F: WeightFormat> Activations<'a, F> {
     }
 }
 
-/// A format of packed weights, `[rows, columns]`.
-pub trait WeightFormat: Copy + Sync {
+/// A borrowed matrix of packed weights, `[rows, columns]`.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedMatrix<'a, F: WeightFormat> {
+    packed: &'a [PackedRow],
+    /// The scales, laid out as `F` documents.
+    pub scales: &'a [F::Scales],
     /// The layout of the packed blocks.
-    fn layout(&self) -> Layout;
+    pub layout: Layout,
+}
 
-    /// The packed weights, [`WeightFormat::PACKED_ROWS`] rows for each packed block.
-    fn packed(&self) -> &[PackedRow];
+impl<'a, F: WeightFormat> PackedMatrix<'a, F> {
+    /// Borrows packed weights, [`WeightFormat::PACKED_ROWS`] rows for each packed block, and their scales.
+    ///
+    /// # Panics
+    /// If there are more or fewer rows.
+    pub fn new(packed: &'a [PackedRow], scales: &'a [F::Scales], layout: Layout) -> Self {
+        assert_eq!(packed.len(), layout.packed_blocks() * F::PACKED_ROWS);
+        Self { packed, scales, layout }
+    }
 
-    /// Returns the dequantized weight at `(k, j)`.
-    fn weight(&self, k: usize, j: usize) -> f32;
+    /// Returns the packed rows of `block` and the column panel that contains `vector`.
+    #[inline(always)]
+    pub fn packed_block(&self, block: usize, vector: usize) -> &'a [PackedRow] {
+        &self.packed[self.layout.packed_block(block, vector) * F::PACKED_ROWS..][..F::PACKED_ROWS]
+    }
+}
 
+/// The arithmetic of a format of packed weights.
+pub trait WeightFormat: Copy + Send + Sync + 'static {
     /// Rows of a packed block.
     const PACKED_ROWS: usize;
 
@@ -165,6 +176,11 @@ pub trait WeightFormat: Copy + Sync {
     /// Whether [`Simd::dot_bf16`] is used.
     const USES_BF16_DOT: bool = false;
 
+    /// The use of AMX tiles, where the machine has them.
+    const AMX: AmxMode = AmxMode::Unused;
+
+    /// The scales of a packed block or of a column; `u8` for formats without.
+    type Scales: bytemuck::Pod + Sync;
     /// The quantized activations of a token and a block.
     type Block: ActivationBlock;
     /// The side table of the activations, which some machines need.
@@ -175,16 +191,13 @@ pub trait WeightFormat: Copy + Sync {
         !isa.is_wide()
     }
 
-    /// Returns the packed rows of `block` and the column panel that contains `vector`.
-    #[inline(always)]
-    fn packed_block(&self, block: usize, vector: usize) -> &[PackedRow] {
-        &self.packed()[self.layout().packed_block(block, vector) * Self::PACKED_ROWS..][..Self::PACKED_ROWS]
-    }
+    /// Returns the dequantized weight at `(k, j)`.
+    fn weight(w: &PackedMatrix<Self>, k: usize, j: usize) -> f32;
 
     /// Accumulates the products of a block for `MR` tokens and the `NR_VECS` vectors of outputs from
     /// `vector`, all of one column panel.
     fn accumulate_block<S: Simd, const MR: usize, const NR_VECS: usize>(
-        &self,
+        w: &PackedMatrix<Self>,
         simd: S,
         block: usize,
         vector: usize,
@@ -192,22 +205,20 @@ pub trait WeightFormat: Copy + Sync {
         acc: &mut [[S::F32s; NR_VECS]; MR],
     );
 
-    /// Returns the scales of the outputs of `vector`, applied to the final accumulators.
-    fn output_scale<S: Simd>(&self, simd: S, vector: usize) -> S::F32s;
+    /// Returns the scales of the outputs of `vector`, applied to the final accumulators: ones by default.
+    #[inline(always)]
+    fn output_scale<S: Simd>(_w: &PackedMatrix<Self>, simd: S, _vector: usize) -> S::F32s {
+        simd.splat(1.0)
+    }
 
-    /// The use of AMX tiles, where the machine has them.
-    const AMX: AmxMode = AmxMode::Unused;
-
-    /// Unpacks the weights of `block` and the column panel that contains `vector` to the i8 rows of
-    /// [`AmxMode::Int8`].
-    fn unpack_i8(&self, _block: usize, _vector: usize, _to: &mut [PackedRow]) {
+    /// Unpacks the weights of a packed block to the i8 rows of [`AmxMode::Int8`].
+    fn unpack_i8(_packed: &[PackedRow], _to: &mut [PackedRow]) {
         unreachable!("not an int8 format");
     }
 
     /// Scales the i32 products of a block, from [`WeightFormat::unpack_i8`] and the activations `x`, and
     /// accumulates them.
     fn accumulate_products<S: Simd>(
-        &self,
         _simd: S,
         _products: &AccumulatorTiles<i32>,
         _x: &[Self::Block],

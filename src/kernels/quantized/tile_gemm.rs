@@ -9,7 +9,9 @@
 //! multiplied in tiles too, which makes results independent of the batch size.
 
 use super::matmul::MatMul;
-use super::{Activations, AmxMode, PANEL_VECTORS, PREFETCH_DISTANCE_VECTORS, PackedRow, WeightFormat};
+use super::{
+    Activations, AmxMode, PANEL_VECTORS, PREFETCH_DISTANCE_VECTORS, PackedMatrix, PackedRow, WeightFormat,
+};
 use crate::isa::Isa;
 use crate::simd::Simd;
 use crate::simd::tiles::{AccumulatorTiles, TileKernel, Tiles};
@@ -54,7 +56,7 @@ thread_local! {
 impl<F: WeightFormat> MatMul<'_, F> {
     /// Runs the product on all threads.
     pub(super) fn run_tiled(&self, pool: &ThreadPool) {
-        let panels = self.w.layout().vectors().div_ceil(PANEL_VECTORS);
+        let panels = self.w.layout.vectors().div_ceil(PANEL_VECTORS);
         pool.run(panels.div_ceil(PANELS_PER_CHUNK), |i| {
             let panels = i * PANELS_PER_CHUNK..panels.min((i + 1) * PANELS_PER_CHUNK);
             SCRATCH.with_borrow_mut(|scratch| {
@@ -86,7 +88,7 @@ impl<F: WeightFormat> Chunk<'_, F> {
     #[inline(always)]
     fn run_panels<S: Simd>(&mut self, simd: S, tiles: &mut impl Tiles, panels: Range<usize>) {
         let MatMul { w, row_blocks, blocks: activations, .. } = self.matmul;
-        let (input_blocks, height) = (w.layout().input_blocks(), row_blocks.height());
+        let (input_blocks, height) = (w.layout.input_blocks(), row_blocks.height());
         let Scratch { sums, unpacked, products } = &mut *self.scratch;
         sums.resize(sums.len().max(row_blocks.count() * panels.len()), AccumulatorTiles::default());
         unpacked.resize(PANELS_PER_CHUNK * KC_BLOCKS * INT8_TILE_ROWS, [[0; 64]; PANEL_VECTORS]);
@@ -102,7 +104,7 @@ impl<F: WeightFormat> Chunk<'_, F> {
             if is_int8 {
                 for (panel, rows) in panels.clone().zip(unpacked.chunks_exact_mut(panel_rows)) {
                     for (block, rows) in blocks.clone().zip(rows.chunks_exact_mut(INT8_TILE_ROWS)) {
-                        w.unpack_i8(block, panel * PANEL_VECTORS, rows);
+                        F::unpack_i8(w.packed_block(block, panel * PANEL_VECTORS), rows);
                     }
                 }
             }
@@ -124,7 +126,7 @@ impl<F: WeightFormat> Chunk<'_, F> {
                         tile.accumulate_bf16(tiles, sums);
                     }
                     if blocks.end == input_blocks {
-                        let vectors = w.layout().vectors() - tile.vector;
+                        let vectors = w.layout.vectors() - tile.vector;
                         for (v, sums) in sums.0.iter().enumerate().take(vectors) {
                             self.matmul.apply_epilogue(simd, row, tile.vector + v, &sums[..tokens]);
                         }
@@ -137,7 +139,7 @@ impl<F: WeightFormat> Chunk<'_, F> {
 
 /// The product of a few blocks of a row block's activations and a column panel's weights.
 struct TileProduct<'a, F: WeightFormat> {
-    w: &'a F,
+    w: &'a PackedMatrix<'a, F>,
     blocks: Range<usize>,
     /// The first vector of the column panel.
     vector: usize,
@@ -196,11 +198,11 @@ impl<F: WeightFormat> TileProduct<'_, F> {
             // Software pipelining: the previous block's products are in memory, this block's still in the
             // tiles.
             if let Some(x) = previous.replace(x) {
-                self.w.accumulate_products(simd, &products[(i + 1) % 2], x, sums);
+                F::accumulate_products(simd, &products[(i + 1) % 2], x, sums);
             }
         }
         if let Some(x) = previous {
-            self.w.accumulate_products(simd, &products[(self.blocks.len() + 1) % 2], x, sums);
+            F::accumulate_products(simd, &products[(self.blocks.len() + 1) % 2], x, sums);
         }
     }
 }

@@ -80,8 +80,7 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value = "7")]
     repeat: NonZeroUsize,
 
-    /// Precision of the KV cache [default: f16 with bf16-dot, int8 and int4, otherwise f32]
-    #[arg(long, value_name = "PRECISION", value_enum)]
+    #[arg(long, value_name = "PRECISION", value_enum, help = values::kv_precision_help(""))]
     kv_precision: Option<KvPrecisionArg>,
 
     /// Print one JSON object
@@ -132,7 +131,7 @@ impl Bench {
         let repetitions = series.saturating_mul(self.repeat.get());
         let bar = progress::bar(repetitions);
         for &precision in &precisions {
-            let name = precision.map_or_else(|| checkpoint.stored_dtype().name(), Precision::name);
+            let name = precision.unwrap_or(checkpoint.stored_precision());
             for (&threads, limits) in threads.iter().zip(&mut limits) {
                 bar.set_message(format!("{name}, loading the model"));
                 let pool = thread_pool(NonZeroUsize::new(threads))?;

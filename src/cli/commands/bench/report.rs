@@ -2,7 +2,7 @@
 
 use super::table::{
     self, align_columns, cpu_name, csv_line, disturbance_note, format_percent, format_share_of_peak,
-    is_bound_by_fma, is_disturbed, round,
+    is_disturbed, round,
 };
 use crate::Result;
 use crate::bench::{Measurement, Phase};
@@ -10,6 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::output::stdout::write_json;
 use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
+use crate::model::Precision;
 use serde_json::{Map, Value, json};
 
 /// The results of a run.
@@ -32,7 +33,7 @@ pub struct ThreadLimits {
 
 /// One measurement.
 pub struct Row {
-    pub precision: &'static str,
+    pub precision: Precision,
     pub kv_precision: KvPrecision,
     pub threads: usize,
     pub measurement: Measurement,
@@ -152,7 +153,8 @@ impl Report {
                 format!("{:.1}", speed.iqr),
                 percentage(measurement.fraction_of_bandwidth),
                 match measurement.fraction_of_peak {
-                    Some(share) if is_bound_by_fma(precision) => format_share_of_peak(share, &mut disturbed),
+                    // Quantized products do not use the units that the peak is measured on.
+                    Some(share) if !precision.is_quantized() => format_share_of_peak(share, &mut disturbed),
                     share => percentage(share),
                 },
             ]);
@@ -190,7 +192,7 @@ impl Row {
             Phase::Batch { sequences, depth } => (None, Some(depth), Some(sequences)),
         };
         let values = [
-            json!(self.precision),
+            json!(self.precision.name()),
             json!(self.kv_precision.name()),
             json!(self.threads),
             json!(m.phase.name()),
@@ -202,7 +204,7 @@ impl Row {
             json!(m.tokens_per_second.outliers),
             json!(m.fraction_of_bandwidth.map(|fraction| round(fraction, 4))),
             json!(m.fraction_of_peak.map(|fraction| round(fraction, 4))),
-            json!(m.fraction_of_peak.filter(|_| is_bound_by_fma(self.precision)).map(is_disturbed)),
+            json!(m.fraction_of_peak.filter(|_| !self.precision.is_quantized()).map(is_disturbed)),
         ];
         let mut columns = COLUMNS.into_iter();
         values.map(|value| (columns.next().unwrap_or_default().to_string(), value))
@@ -231,7 +233,7 @@ mod tests {
                 fraction_of_peak: None,
             };
             let kv_precision = KvPrecision::F16;
-            report.results.push(Row { precision: "f16", kv_precision, threads: 2, measurement });
+            report.results.push(Row { precision: Precision::F16, kv_precision, threads: 2, measurement });
         }
         report
     }

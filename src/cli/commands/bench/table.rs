@@ -77,11 +77,6 @@ pub fn format_share_of_peak(fraction: f64, disturbed: &mut usize) -> String {
     format_percent(fraction) + if is_disturbed { "*" } else { "" }
 }
 
-/// Whether a precision computes with the FMA units that the peak is measured on, and cannot exceed it.
-pub fn is_bound_by_fma(precision: &str) -> bool {
-    ["f32", "f16", "bf16"].contains(&precision)
-}
-
 /// Returns the note on marked shares, if there are any.
 pub fn disturbance_note(disturbed: usize) -> &'static str {
     match disturbed {

@@ -53,8 +53,7 @@ pub struct Roofline {
     #[arg(long, value_name = "NAME", value_parser = values::attention_kernel(), default_value = "flash")]
     attention: &'static dyn AttentionKernel,
 
-    /// Precision of the KV cache [default: f16 with bf16-dot, int8 and int4, otherwise f32]
-    #[arg(long, value_name = "PRECISION", value_enum)]
+    #[arg(long, value_name = "PRECISION", value_enum, help = values::kv_precision_help(""))]
     kv_precision: Option<KvPrecisionArg>,
 
     /// Prompt length of the prefill step in tokens [default: 512, or the model's context]
@@ -88,7 +87,7 @@ impl Roofline {
             None => open_checkpoint(&self.model)?,
         };
         let name = checkpoint.name.clone();
-        let precision = self.precision.map_or_else(|| checkpoint.stored_dtype().name(), Precision::name);
+        let precision = self.precision.unwrap_or(checkpoint.stored_precision());
         let steps = self.steps(checkpoint.config.n_positions)?;
         let pool = thread_pool(self.threads)?;
         let model = Model::with_precision(checkpoint, pool, self.precision)?.with_attention(self.attention);

@@ -6,11 +6,11 @@ use crate::bench::{OperationTime, Roofline};
 use crate::cli::commands::bench::chart::{escape, open_svg};
 use crate::cli::commands::bench::table::{
     self, align_columns, cpu_name, disturbance_note, format_bytes, format_percent, format_share_of_peak,
-    format_time, is_bound_by_fma, is_disturbed, round, round_significant,
+    format_time, is_disturbed, round, round_significant,
 };
 use crate::cli::output::stdout::write_json;
 use crate::kernels::attention::KvPrecision;
-use crate::model::Model;
+use crate::model::{Model, Precision};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -19,11 +19,13 @@ pub struct Report {
     /// The model, precision and machine in a line.
     setup: String,
     model: Value,
+    /// Quantized products may exceed the peak: they do not use the units that it is measured on.
+    precision: Precision,
     pub steps: Vec<Roofline>,
 }
 
 impl Report {
-    pub fn new(name: String, precision: &str, model: &Model, kv: KvPrecision) -> Self {
+    pub fn new(name: String, precision: Precision, model: &Model, kv: KvPrecision) -> Self {
         let (threads, isa, attention) =
             (model.pool().threads(), model.pool().isa(), model.attention().name());
         let plural = if threads == 1 { "" } else { "s" };
@@ -33,10 +35,10 @@ impl Report {
             cpu_name()
         );
         let model = json!({
-            "name": name, "precision": precision, "kv_precision": kv.name(), "attention": attention,
+            "name": name, "precision": precision.name(), "kv_precision": kv.name(), "attention": attention,
             "cpu": cpu_name(), "threads": threads, "isa": isa.name(),
         });
-        Self { setup, model, steps: vec![] }
+        Self { setup, model, precision, steps: vec![] }
     }
 
     /// Prints the report on standard output.
@@ -57,7 +59,7 @@ impl Report {
                     "flops": operation.flops,
                     "bound_by": if memory_bound { "memory" } else { "compute" },
                     "fraction_of_roofline": round(share, 4),
-                    "disturbed": !memory_bound && self.is_bound_by_fma() && is_disturbed(share),
+                    "disturbed": !memory_bound && !self.precision.is_quantized() && is_disturbed(share),
                     "fraction_of_step": round(operation.seconds / step.seconds, 4),
                 })
             };
@@ -73,11 +75,6 @@ impl Report {
             })
         };
         json!({ "run": self.model, "steps": self.steps.iter().map(step).collect::<Vec<_>>() })
-    }
-
-    /// Whether the model computes with the FMA units that the peak is measured on.
-    fn is_bound_by_fma(&self) -> bool {
-        is_bound_by_fma(self.model["precision"].as_str().unwrap_or_default())
     }
 
     fn table(&self) -> String {
@@ -113,7 +110,7 @@ impl Report {
                     format!("{:.1}", operation.flops / operation.seconds / 1e9),
                     if memory_bound { "memory" } else { "compute" }.to_string(),
                     match (memory_bound, bound / operation.seconds) {
-                        (false, share) if self.is_bound_by_fma() => {
+                        (false, share) if !self.precision.is_quantized() => {
                             format_share_of_peak(share, &mut disturbed)
                         }
                         (_, share) => format_percent(share),

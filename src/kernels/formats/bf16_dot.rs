@@ -15,10 +15,15 @@
 //! Layout: `[out / 32, in / 64, 32, 2, 16, 2]`, that is column panel, block of inputs, two inputs, vector of
 //! outputs, output, input; zero-padded.
 
-use super::activations::{ActivationBlock, SideTable};
-use super::{AmxMode, BLOCK, Bytes64, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
+use super::Properties;
+use super::packed::PackedFormat;
+use crate::elements::Dtype;
 use crate::isa::Isa;
 use crate::parallel::*;
+use crate::quantized::activations::{ActivationBlock, SideTable};
+use crate::quantized::{
+    AmxMode, BLOCK, Layout, PANEL_VECTORS, PackedMatrix, PackedRow, WeightFormat, load_vectors,
+};
 use crate::simd::{LANES, Simd};
 use half::bf16;
 use std::cell::RefCell;
@@ -79,52 +84,50 @@ impl SideTable<Bf16Block> for F32Pairs {
     }
 }
 
-/// A borrowed matrix of packed bf16 pairs, `[rows, columns]`.
+/// Pairs of bfloat16, multiplied with activations in bfloat16; faster than [`Bf16`](super::Bf16) for many
+/// tokens per pass.
 #[derive(Clone, Copy, Debug)]
-pub struct Bf16Dot<'a> {
-    packed: &'a [PackedRow],
-    layout: Layout,
-}
+pub struct Bf16Dot;
 
-impl<'a> Bf16Dot<'a> {
-    /// Borrows packed weights.
-    ///
-    /// # Panics
-    /// If their length is not [`Bf16Dot::packed_len`].
-    pub fn new(packed: &'a [Bytes64], rows: usize, columns: usize) -> Self {
-        assert_eq!(packed.len(), Self::packed_len(rows, columns));
-        Self { packed: packed.as_chunks().0, layout: Layout { rows, columns } }
+impl PackedFormat for Bf16Dot {
+    const PROPERTIES: Properties = Properties {
+        name: "bf16-dot",
+        is_quantized: true,
+        max_magnitude: bf16::MAX.to_f32_const(),
+        lm_head: None,
+        file_help: None,
+    };
+    const DTYPE: Dtype = Dtype::Bf16;
+
+    fn scales(_: Layout) -> Option<(Dtype, Vec<usize>)> {
+        None
     }
 
-    /// Returns the number of 64-byte vectors of a packed matrix.
-    pub fn packed_len(rows: usize, columns: usize) -> usize {
-        Layout { rows, columns }.packed_blocks() * Self::PACKED_ROWS * PANEL_VECTORS
-    }
-
-    /// Rounds and packs a matrix with elements `weight(k, j)` into a buffer of [`Bf16Dot::packed_len`]
-    /// vectors.
-    pub fn quantize(
-        rows: usize,
-        columns: usize,
+    fn quantize(
+        layout: Layout,
         weight: impl Fn(usize, usize) -> f32 + Sync,
-        packed: &mut [Bytes64],
+        packed: &mut [PackedRow],
+        _: &mut [u8],
     ) {
-        let layout = Layout { rows, columns };
-        packed.par_chunks_mut(Self::PACKED_ROWS * PANEL_VECTORS).enumerate().for_each(|(i, block)| {
+        packed.par_chunks_mut(Self::PACKED_ROWS).enumerate().for_each(|(i, block)| {
             let (k0, j0) = layout.origin(i);
-            for (at, to) in block.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let elements = block.as_flattened_mut().as_flattened_mut().as_chunks_mut::<2>().0;
+            for (at, to) in elements.iter_mut().enumerate() {
                 let (pair, column) = (at / (PANEL_VECTORS * 2 * LANES), at / 2 % (PANEL_VECTORS * LANES));
                 let (k, j) = (k0 + 2 * pair + at % 2, j0 + column);
-                let x = if k < rows && j < columns { round(weight(k, j)) } else { bf16::ZERO };
+                let x = if k < layout.rows && j < layout.columns { round(weight(k, j)) } else { bf16::ZERO };
                 *to = x.to_ne_bytes();
             }
         });
     }
 }
 
-impl WeightFormat for Bf16Dot<'_> {
+impl WeightFormat for Bf16Dot {
     const PACKED_ROWS: usize = BLOCK / 2;
     const USES_BF16_DOT: bool = true;
+    const AMX: AmxMode = AmxMode::Bf16;
+
+    type Scales = u8;
     type Block = Bf16Block;
     type Side = F32Pairs;
 
@@ -132,31 +135,21 @@ impl WeightFormat for Bf16Dot<'_> {
         !isa.has_bf16_dot()
     }
 
-    #[inline(always)]
-    fn layout(&self) -> Layout {
-        self.layout
-    }
-
-    #[inline(always)]
-    fn packed(&self) -> &[PackedRow] {
-        self.packed
-    }
-
-    fn weight(&self, k: usize, j: usize) -> f32 {
-        let vector = &self.packed_block(k / BLOCK, j / LANES)[k % BLOCK / 2][j / LANES % PANEL_VECTORS];
+    fn weight(w: &PackedMatrix<Self>, k: usize, j: usize) -> f32 {
+        let vector = &w.packed_block(k / BLOCK, j / LANES)[k % BLOCK / 2][j / LANES % PANEL_VECTORS];
         bf16::from_ne_bytes(vector.as_chunks().0[j % LANES * 2 + k % 2]).to_f32()
     }
 
     #[inline(always)]
     fn accumulate_block<S: Simd, const MR: usize, const NR_VECS: usize>(
-        &self,
+        w: &PackedMatrix<Self>,
         simd: S,
         block: usize,
         vector: usize,
         (x, pairs): (&[Bf16Block; MR], &[F32Pairs]),
         acc: &mut [[S::F32s; NR_VECS]; MR],
     ) {
-        let rows = self.packed_block(block, vector);
+        let rows = w.packed_block(block, vector);
         let pairs: &[F32Pairs; MR] = pairs.as_array().unwrap_or(const { &[F32Pairs::EMPTY; MR] });
         let mut sums = *acc; // in registers
         for pair in 0..Self::PACKED_ROWS {
@@ -181,11 +174,4 @@ impl WeightFormat for Bf16Dot<'_> {
         }
         *acc = sums;
     }
-
-    #[inline(always)]
-    fn output_scale<S: Simd>(&self, simd: S, _vector: usize) -> S::F32s {
-        simd.splat(1.0)
-    }
-
-    const AMX: AmxMode = AmxMode::Bf16;
 }

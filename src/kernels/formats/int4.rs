@@ -11,74 +11,57 @@
 //! eight inputs, the high nibble one of the last four. Scales are f16, `[out / 32, in / 64, 2, 2, 16]`:
 //! column panel, block, group, vector, output.
 
-use super::activations::QuantizedBlock;
-use super::{BLOCK, Bytes64, Layout, PANEL_VECTORS, PackedRow, WeightFormat, load_vectors};
+use super::packed::PackedFormat;
+use super::{Precision, Properties};
+use crate::elements::Dtype;
 use crate::gemm::blocking::mr;
 use crate::parallel::*;
+use crate::quantized::activations::QuantizedBlock;
+use crate::quantized::{BLOCK, Layout, PANEL_VECTORS, PackedMatrix, PackedRow, WeightFormat, load_vectors};
 use crate::simd::{LANES, ROUND_MAGIC, Simd};
 use half::f16;
 
 /// Inputs per group.
 const GROUP: usize = 32;
+/// Groups per block.
+const GROUPS: usize = BLOCK / GROUP;
 
-/// A borrowed matrix of packed 4-bit weights, `[rows, columns]`.
+/// 4 bits per weight with one scale per 32 weights.
 #[derive(Clone, Copy, Debug)]
-pub struct Int4<'a> {
-    packed: &'a [PackedRow],
-    scales: &'a [[[f16; LANES]; PANEL_VECTORS]],
-    layout: Layout,
-}
+pub struct Int4;
 
-impl<'a> Int4<'a> {
-    /// Groups per block.
-    pub const GROUPS: usize = BLOCK / GROUP;
+impl PackedFormat for Int4 {
+    const PROPERTIES: Properties = Properties {
+        name: "int4",
+        is_quantized: true,
+        max_magnitude: 8.0 * f16::MAX.to_f32_const(),
+        lm_head: Some(Precision::Int8),
+        file_help: Some("4 bits, the LM head 8"),
+    };
 
-    /// Borrows packed weights and scales.
-    ///
-    /// # Panics
-    /// If their lengths are not [`Int4::packed_len`] and [`Int4::scales_len`].
-    pub fn new(packed: &'a [Bytes64], scales: &'a [[f16; LANES]], rows: usize, columns: usize) -> Self {
-        assert_eq!(packed.len(), Self::packed_len(rows, columns));
-        assert_eq!(scales.len(), Self::scales_len(rows, columns));
-        Self { packed: packed.as_chunks().0, scales: scales.as_chunks().0, layout: Layout { rows, columns } }
+    fn scales(layout: Layout) -> Option<(Dtype, Vec<usize>)> {
+        Some((Dtype::F16, vec![layout.panels(), layout.input_blocks(), GROUPS, PANEL_VECTORS, LANES]))
     }
 
-    /// Returns the number of 64-byte vectors of a packed matrix.
-    pub fn packed_len(rows: usize, columns: usize) -> usize {
-        Layout { rows, columns }.packed_blocks() * Self::PACKED_ROWS * PANEL_VECTORS
-    }
-
-    /// Returns the number of vectors of scales of a matrix.
-    pub fn scales_len(rows: usize, columns: usize) -> usize {
-        Layout { rows, columns }.packed_blocks() * Self::GROUPS * PANEL_VECTORS
-    }
-
-    /// Quantizes and packs a matrix with elements `weight(k, j)` into buffers of the lengths that
-    /// [`Int4::new`] requires. A group with a NaN, an infinity or a magnitude above 8 times that of the
-    /// largest f16 gets a scale of NaN.
-    pub fn quantize(
-        rows: usize,
-        columns: usize,
+    fn quantize(
+        layout: Layout,
         weight: impl Fn(usize, usize) -> f32 + Sync,
-        packed: &mut [Bytes64],
-        scales: &mut [[f16; LANES]],
+        packed: &mut [PackedRow],
+        scales: &mut [Self::Scales],
     ) {
-        let layout = Layout { rows, columns };
-        let element = |k: usize, j: usize| if k < rows && j < columns { weight(k, j) } else { 0.0 };
-        scales.par_chunks_mut(Self::GROUPS * PANEL_VECTORS).enumerate().for_each(|(i, scales)| {
+        let element = |k, j| if k < layout.rows && j < layout.columns { weight(k, j) } else { 0.0 };
+        let blocks = packed.par_chunks_mut(Self::PACKED_ROWS).zip(scales);
+        blocks.enumerate().for_each(|(i, (block, scales))| {
             let (k0, j0) = layout.origin(i);
-            for (at, scale) in scales.as_flattened_mut().iter_mut().enumerate() {
+            let scales = scales.as_flattened_mut().as_flattened_mut();
+            for (at, scale) in scales.iter_mut().enumerate() {
                 let (start, j) =
                     (k0 + at / (PANEL_VECTORS * LANES) * GROUP, j0 + at % (PANEL_VECTORS * LANES));
                 let group: [f32; GROUP] = std::array::from_fn(|k| element(start + k, j));
                 *scale = best_scale(&group);
             }
-        });
-        packed.par_chunks_mut(Self::PACKED_ROWS * PANEL_VECTORS).enumerate().for_each(|(i, block)| {
-            let (k0, j0) = layout.origin(i);
-            let scales =
-                scales[i * Self::GROUPS * PANEL_VECTORS..][..Self::GROUPS * PANEL_VECTORS].as_flattened();
-            for (at, byte) in block.as_flattened_mut().iter_mut().enumerate() {
+            let bytes = block.as_flattened_mut().as_flattened_mut();
+            for (at, byte) in bytes.iter_mut().enumerate() {
                 let (row, column) = (at / (PANEL_VECTORS * 4 * LANES), at / 4 % (PANEL_VECTORS * LANES));
                 let k = row * 8 + at % 4;
                 let scale = scales[k / GROUP * PANEL_VECTORS * LANES + column].to_f32();
@@ -126,46 +109,37 @@ fn best_scale(group: &[f32; GROUP]) -> f16 {
         .map_or(f16::ZERO, |(_, scale)| scale)
 }
 
-impl WeightFormat for Int4<'_> {
+impl WeightFormat for Int4 {
     const PACKED_ROWS: usize = BLOCK / 8;
     /// Each accumulator of a group needs another one of the block's previous groups.
     const WIDE_ACCUMULATORS: usize = mr(true);
 
+    type Scales = [[[f16; LANES]; PANEL_VECTORS]; GROUPS];
     type Block = QuantizedBlock;
     type Side = ();
 
-    #[inline(always)]
-    fn layout(&self) -> Layout {
-        self.layout
-    }
-
-    #[inline(always)]
-    fn packed(&self) -> &[PackedRow] {
-        self.packed
-    }
-
-    fn weight(&self, k: usize, j: usize) -> f32 {
+    fn weight(w: &PackedMatrix<Self>, k: usize, j: usize) -> f32 {
         let (block, vector) = (k / BLOCK, j / LANES);
-        let byte =
-            self.packed_block(block, vector)[k % BLOCK / 8][vector % PANEL_VECTORS][j % LANES * 4 + k % 4];
+        let (row, v) = (&w.packed_block(block, vector)[k % BLOCK / 8], vector % PANEL_VECTORS);
+        let byte = row[v][j % LANES * 4 + k % 4];
         let nibble = if k % 8 < 4 { byte & 15 } else { byte >> 4 };
-        let scales = &self.scales[self.layout.packed_block(block, vector) * Self::GROUPS + k % BLOCK / GROUP];
-        (f32::from(nibble) - 8.0) * scales[vector % PANEL_VECTORS][j % LANES].to_f32()
+        let scales = &w.scales[w.layout.packed_block(block, vector)][k % BLOCK / GROUP];
+        (f32::from(nibble) - 8.0) * scales[v][j % LANES].to_f32()
     }
 
     #[inline(always)]
     fn accumulate_block<S: Simd, const MR: usize, const NR_VECS: usize>(
-        &self,
+        w: &PackedMatrix<Self>,
         simd: S,
         block: usize,
         vector: usize,
         (x, _): (&[QuantizedBlock; MR], &[()]),
         acc: &mut [[S::F32s; NR_VECS]; MR],
     ) {
-        let rows = self.packed_block(block, vector);
-        let scales = &self.scales[self.layout.packed_block(block, vector) * Self::GROUPS..][..Self::GROUPS];
+        let rows = w.packed_block(block, vector);
+        let scales = &w.scales[w.layout.packed_block(block, vector)];
         let mut scaled = [[simd.splat(0.0); NR_VECS]; MR];
-        for group in 0..Self::GROUPS {
+        for group in 0..GROUPS {
             let mut products = [[simd.nibble_sums([0; 2]); NR_VECS]; MR];
             for m in 0..MR {
                 products[m] = [simd.nibble_sums(x[m].correction_u4[group]); NR_VECS];
@@ -203,10 +177,5 @@ impl WeightFormat for Int4<'_> {
                 acc[m][v] = simd.mul_add(scaled[m][v], scale, acc[m][v]);
             }
         }
-    }
-
-    #[inline(always)]
-    fn output_scale<S: Simd>(&self, simd: S, _vector: usize) -> S::F32s {
-        simd.splat(1.0)
     }
 }
