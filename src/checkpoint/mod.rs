@@ -8,6 +8,7 @@
 //!
 //! - `locate`: resolves a model name to a folder.
 //! - `config`: parses the architecture's hyperparameters.
+//! - `config_fields`: reads its fields.
 //! - `source`: stores the bytes, mapped or owned.
 //! - `foreign`: names weights in other formats.
 //! - `header`: parses and validates safetensors headers.
@@ -27,6 +28,7 @@
 mod aligned_buffer;
 mod chat_template;
 mod config;
+mod config_fields;
 mod embedded;
 mod finite;
 mod foreign;
