@@ -120,9 +120,7 @@ fn kv_cache_defaults_to_f16_for_quantized_activations() {
         let model =
             Model::with_precision(checkpoint, ThreadPool::new(1, Isa::available()[0]), Some(precision))
                 .unwrap();
-        let quantizes_activations =
-            matches!(precision, Precision::Bf16Dot | Precision::Int8 | Precision::Int4);
-        let (default, other) = match quantizes_activations {
+        let (default, other) = match precision.is_quantized() {
             true => (KvPrecision::F16, KvPrecision::F32),
             false => (KvPrecision::F32, KvPrecision::F16),
         };

@@ -72,7 +72,8 @@ impl ModelWeights {
             Some(precision) if precision.is_quantized() => {
                 LmHead::Quantized(Linear::lm_head(table.quantized_lm_head(precision)?))
             }
-            precision => LmHead::Embedding(convert(table, precision)?),
+            Some(precision) => LmHead::Embedding(table.into_precision(precision)?),
+            None => LmHead::Embedding(table),
         };
         let block = |block: BlockWeights| {
             Ok(Block {
@@ -173,7 +174,11 @@ impl LmHead {
 
 impl Linear {
     fn new(layer: LinearWeights, precision: Option<Precision>) -> Result<Self> {
-        Ok(Self { weight: convert(layer.weight, precision)?, bias: Bias::Tensor(layer.bias) })
+        let weight = match precision {
+            Some(precision) => layer.weight.into_precision(precision)?,
+            None => layer.weight,
+        };
+        Ok(Self { weight, bias: Bias::Tensor(layer.bias) })
     }
 
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
@@ -211,14 +216,6 @@ impl Linear {
             Bias::Tensor(bias) => bias.as_f32(),
             Bias::Zero(zeros) => zeros,
         }
-    }
-}
-
-/// Converts a tensor to a precision; `None` keeps it as it is.
-fn convert(tensor: Tensor, precision: Option<Precision>) -> Result<Tensor> {
-    match precision {
-        Some(precision) => tensor.into_precision(precision),
-        None => Ok(tensor),
     }
 }
 

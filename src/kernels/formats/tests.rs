@@ -68,7 +68,7 @@ fn weights_are_rounded_to_the_nearest_that_the_format_holds() {
     }
 }
 
-/// Every instruction set and number of threads gives the values of the reference, and the same bits.
+/// Every instruction set, number of threads and batch gives the values of the reference, and the same bits.
 #[test]
 fn linear_matches_reference_on_every_isa() {
     let isas = [Isa::available(), vec![Isa::EmulatedTiles]].concat();
@@ -82,29 +82,15 @@ fn linear_matches_reference_on_every_isa() {
                     x.chunks(rows).flat_map(|x| w.matrix().reference(x, &bias)).collect();
                 let mut first: [Option<Vec<f32>>; 2] = [None, None];
                 for (isa, threads) in isas.iter().flat_map(|&isa| [(isa, 1), (isa, 3)]) {
-                    let y = w.linear(&ThreadPool::new(threads, isa), &x, &bias);
+                    let pool = ThreadPool::new(threads, isa);
+                    let y = w.linear(&pool, &x, &bias);
+                    let one_by_one = x.chunks(rows).flat_map(|x| w.linear(&pool, x, &bias));
+                    assert_eq!(one_by_one.collect::<Vec<_>>(), y, "{precision}, {isa}, {threads} threads");
                     assert_close(&y, &expected, if precision.is_quantized() { 1e-5 } else { 5e-5 });
                     let has_own_order = precision == Precision::Bf16Dot && isa.has_tiles();
                     let first = first[usize::from(has_own_order)].get_or_insert_with(|| y.clone());
                     assert_eq!(first, &y, "{precision}, {isa}, {threads} threads");
                 }
-            }
-        }
-    }
-}
-
-#[test]
-fn linear_is_independent_of_batch_size() {
-    let (rows, columns, n) = (320, 100, 45);
-    let (x, weights, bias) =
-        (random_values(1, n * rows), random_values(2, rows * columns), random_values(3, columns));
-    for precision in Precision::ALL {
-        let w = Converted::new(precision, &weights, rows, columns);
-        for isa in Isa::available() {
-            let pool = ThreadPool::new(2, isa);
-            let all = w.linear(&pool, &x, &bias);
-            for (t, (x, y)) in x.chunks(rows).zip(all.chunks(columns)).enumerate() {
-                assert_eq!(w.linear(&pool, x, &bias), y, "token {t}, {precision}, {isa}");
             }
         }
     }
