@@ -24,7 +24,7 @@
 //! 10. [`mod@bench`]: performance measurements and the machine's limits.
 //! 11. [`hub`]: downloads from the Hugging Face Hub.
 //! 12. [`lens`]: interpretability: attention maps, logit lens, ablation.
-//! 13. [`train`]: the backward pass and the optimizer, for training in one's own program.
+//! 13. [`train`]: the backward pass, the optimizer, and runs that go on where they stopped.
 //! 14. [`cli`]: the command-line program `hornbook`.
 //!
 //! [`error`] defines the crate's error type, whose messages are one line each.

@@ -8,6 +8,7 @@ mod checkpoint_hostile;
 mod cli_bench;
 mod cli_bench_kernels;
 mod cli_chat;
+mod cli_finetune;
 mod cli_generate;
 mod cli_inspect;
 mod cli_lens;

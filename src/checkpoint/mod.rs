@@ -41,6 +41,7 @@ mod quantized;
 mod shards;
 mod source;
 mod tensor;
+mod trained;
 mod weights;
 mod write;
 
@@ -57,6 +58,7 @@ pub use locate::{HUB_ALIASES, cached_models, hf_home_dir, hub_cache_dir, is_repo
 pub use parameter_counts::ParameterCounts;
 pub use shards::shard_files;
 pub use tensor::Tensor;
+pub use trained::{F32Tensor, write_f32_tensors};
 pub use weights::{AttentionWeights, BlockWeights, LayerNormWeights, LinearWeights, MlpWeights, Weights};
 
 pub use write::QuantizeProgress;

@@ -31,11 +31,11 @@ pub enum QuantizeProgress {
 }
 
 /// A tensor to be written to the file.
-struct FileEntry<'a> {
-    name: String,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: &'a [u8],
+pub(super) struct FileEntry<'a> {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    pub(super) bytes: &'a [u8],
 }
 
 impl Checkpoint {
@@ -68,13 +68,13 @@ impl Checkpoint {
         // aligned.
         entries.sort_by_key(|entry| (!entry.bytes.len().is_multiple_of(ALIGNMENT), entry.dtype));
 
-        fs::create_dir_all(folder).map_err(|source| io(folder, "create", source))?;
+        create_folder(folder)?;
         let name = folder.join(SINGLE_FILE);
         let weights_file = AtomicFile::create(&name)?;
-        let bytes = write(weights_file.file(), &name, &entries, &mut on_progress)?;
+        let metadata = json!({"format": "pt", LAYOUT.0: LAYOUT.1});
+        let bytes = write(weights_file.file(), &name, metadata, &entries, &mut on_progress)?;
         for (name, content) in self.auxiliary_files()? {
-            let path = folder.join(name);
-            fs::write(&path, content).map_err(|source| io(&path, "write", source))?;
+            write_file(&folder.join(name), &content)?;
         }
         weights_file.commit()?;
         Ok(bytes)
@@ -136,14 +136,14 @@ fn entries((name, tensor): &(String, Tensor)) -> impl Iterator<Item = FileEntry<
 }
 
 /// Writes a safetensors file; `name` is its name in error messages. Returns its size in bytes.
-fn write(
+pub(super) fn write(
     file: &File,
     name: &Path,
+    metadata: Value,
     entries: &[FileEntry],
     on_progress: &mut impl FnMut(QuantizeProgress) -> Result<()>,
 ) -> Result<usize> {
-    let mut header =
-        Map::from_iter([("__metadata__".to_string(), json!({ "format": "pt", LAYOUT.0: LAYOUT.1 }))]);
+    let mut header = Map::from_iter([("__metadata__".to_string(), metadata)]);
     let mut total = 0;
     for FileEntry { name, dtype, shape, bytes } in entries {
         let offsets = [total, total + bytes.len()];
@@ -169,4 +169,14 @@ fn write(
 
 fn io(path: &Path, action: &'static str, source: std::io::Error) -> Error {
     Error::Io { path: path.to_path_buf(), action, source }
+}
+
+/// Creates a folder, if it does not exist.
+pub(super) fn create_folder(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|source| io(folder, "create", source))
+}
+
+/// Writes a small file.
+pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<()> {
+    fs::write(path, content).map_err(|source| io(path, "write", source))
 }

@@ -1,5 +1,6 @@
-//! What the forward pass keeps for the backward pass: for each block five matrices, from which all others are
-//! computed again in the time that it would take to read them. That is 10 · n_embd numbers per token and block.
+//! What the forward pass keeps for the backward pass: for each block five matrices, from which all others
+//! are computed again in the time that it would take to read them. That is 10 · n_embd numbers per token
+//! and block.
 
 use crate::checkpoint::Config;
 use crate::kernels::aligned_vec::AlignedVec;

@@ -1,5 +1,5 @@
-//! The backward pass: the forward pass read from its last line to its first. Where the forward pass adds to the
-//! residual stream, the gradient goes both ways: `dx` stays, and flows into what was added.
+//! The backward pass: the forward pass read from its last line to its first. Where the forward pass adds to
+//! the residual stream, the gradient goes both ways: `dx` stays, and flows into what was added.
 
 use super::activations::{Activations, Buffer};
 use super::layout::WeightAndBias;
@@ -89,7 +89,7 @@ impl Backward<'_> {
 
         // x += attention(layer_norm(x))
         self.linear(block.z.rows(), &w.attn_proj, dx.rows(), dy.rows_mut()); // [n_tokens, n_embd]
-        self.attention(layer, block.qkv.rows(), block.z.rows(), dy.rows(), dqkv.rows_mut()); // [n_tokens, 3 * n_embd]
+        self.attention(layer, block.qkv.rows(), block.z.rows(), dy.rows(), dqkv.rows_mut());
         pass.layer_norm(block.resid_pre.rows(), &w.ln_1, normed.rows_mut()); // as in the forward pass
         self.linear(normed.rows(), &w.c_attn, dqkv.rows(), dy.rows_mut()); // [n_tokens, n_embd]
         self.layer_norm(block.resid_pre.rows(), &w.ln_1, dy.rows(), dx.rows_mut()); // dx += ...

@@ -1,6 +1,6 @@
 //! Where each tensor of a GPT-2 lies in one long vector of numbers. Weights, gradients and the optimizer's
-//! moments are four such vectors with the same layout, so that what concerns all of them (zeroing, the norm of
-//! the gradient, saving) needs no list of tensors.
+//! moments are four such vectors with the same layout, so that what concerns all of them (zeroing, the norm
+//! of the gradient, saving) needs no list of tensors.
 
 use crate::checkpoint::{Config, PositionEmbedding};
 use std::ops::Range;

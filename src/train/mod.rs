@@ -5,16 +5,28 @@
 //! AdamW ([`Trainer::update`]). The operations themselves are in [`kernels`](crate::kernels) and
 //! [`kernels::backward`](crate::kernels::backward), a formula each.
 //!
+//! A [`Run`] takes the steps: [`Dataset`] cuts documents into sequences and orders them, [`Schedule`] is the
+//! learning rate, and `state.rs` writes what a run needs to go on.
+//!
 //! The result has the same bits for any number of threads: outputs are split between them, never sums.
 
 mod activations;
 mod backward;
+mod dataset;
+mod documents;
 mod forward;
 mod layout;
 mod pass;
+mod run;
+mod schedule;
+mod state;
 mod trainer;
 
 pub use activations::Activations;
+pub use dataset::Dataset;
+pub use documents::{Document, read as read_documents};
 pub use layout::{Block, Layout, TensorPlace, WeightAndBias};
 pub use pass::Batch;
+pub use run::{Run, Settings, StepReport};
+pub use schedule::Schedule;
 pub use trainer::Trainer;

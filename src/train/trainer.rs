@@ -2,9 +2,9 @@
 
 use super::activations::Activations;
 use super::backward::Workspace;
-use super::layout::Layout;
+use super::layout::{Layout, TensorPlace};
 use super::pass::{Batch, Pass};
-use crate::checkpoint::{Checkpoint, Config};
+use crate::checkpoint::{Checkpoint, Config, F32Tensor};
 use crate::kernels::aligned_vec::AlignedVec;
 use crate::kernels::embedding::copy_row;
 use crate::kernels::optimizers::adamw::{AdamW, Parameters};
@@ -153,5 +153,26 @@ impl Trainer {
             AdamW { weight_decay, ..*adamw }.step(&self.pool, self.step, factor, parameters);
         }
         self.gradients.fill(0.0);
+    }
+
+    /// All weights, as a checkpoint stores them.
+    pub fn tensors(&self) -> Vec<F32Tensor<'_>> {
+        let tensor = |place: &'_ TensorPlace| F32Tensor {
+            name: place.name.clone(),
+            shape: place.shape.clone(),
+            values: &self.weights[place.range.clone()],
+        };
+        self.layout.tensors.iter().map(tensor).collect()
+    }
+
+    /// What [`Trainer::save`] saves.
+    pub(super) fn state(&self) -> [&[f32]; 3] {
+        [&self.weights, &self.m, &self.v]
+    }
+
+    /// What [`Trainer::restore`] restores, for a number of steps taken.
+    pub(super) fn state_mut(&mut self, step: u32) -> [&mut [f32]; 3] {
+        self.step = step;
+        [&mut self.weights, &mut self.m, &mut self.v]
     }
 }

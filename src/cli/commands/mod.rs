@@ -6,6 +6,7 @@ mod chat;
 mod completions;
 mod config;
 mod explain;
+mod finetune;
 mod generate;
 mod heads;
 mod health;
@@ -35,6 +36,7 @@ pub enum Command {
     Inspect(Box<inspect::Inspect>),
     Perplexity(perplexity::Perplexity),
     Bench(Box<bench::Bench>),
+    Finetune(Box<finetune::Finetune>),
     Quantize(quantize::Quantize),
     Serve(Box<serve::Serve>),
     Keys(keys::Keys),
@@ -62,6 +64,7 @@ impl Command {
             Command::Inspect(inspect) => inspect.run(),
             Command::Perplexity(perplexity) => perplexity.run(),
             Command::Bench(bench) => bench.run(),
+            Command::Finetune(finetune) => finetune.run(),
             Command::Quantize(quantize) => quantize.run(),
             Command::Serve(serve) => serve.run(),
             Command::Keys(keys) => keys.run(),

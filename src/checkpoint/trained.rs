@@ -1,0 +1,67 @@
+//! Writing numbers that training has changed: a model's weights, and the state of a run.
+
+use super::shards::SINGLE_FILE;
+use super::write::{FileEntry, create_folder, write, write_file};
+use super::{Checkpoint, json_file};
+use crate::Result;
+use crate::atomic_file::AtomicFile;
+use crate::kernels::elements::Dtype;
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::path::Path;
+
+/// A tensor to be written.
+#[derive(Clone, Debug)]
+pub struct F32Tensor<'a> {
+    /// The name in the file.
+    pub name: String,
+    /// The dimensions.
+    pub shape: Vec<usize>,
+    /// The elements, as many as the dimensions say.
+    pub values: &'a [f32],
+}
+
+impl F32Tensor<'_> {
+    fn entry(&self) -> FileEntry<'_> {
+        FileEntry {
+            name: self.name.clone(),
+            dtype: Dtype::F32,
+            shape: self.shape.clone(),
+            bytes: bytemuck::cast_slice(self.values),
+        }
+    }
+}
+
+/// Writes a safetensors file, atomically.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io); the file is then as before.
+pub fn write_f32_tensors(path: &Path, tensors: &[F32Tensor]) -> Result<()> {
+    let entries: Vec<FileEntry> = tensors.iter().map(F32Tensor::entry).collect();
+    let file = AtomicFile::create(path)?;
+    write(file.file(), path, json!({"format": "pt"}), &entries, &mut |_| Ok(()))?;
+    file.commit()
+}
+
+impl Checkpoint {
+    /// Writes this model with other weights to a folder, as transformers reads it: with its configuration,
+    /// tokenizer and chat template.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) for a file that cannot be written.
+    pub fn write_trained(&self, folder: &Path, tensors: &[F32Tensor]) -> Result<()> {
+        create_folder(folder)?;
+        for (name, mut content) in self.auxiliary_files()? {
+            let path = folder.join(name);
+            if name == "config.json" {
+                let mut config: Map<String, Value> = json_file::parse(&path, &content)?;
+                for field in ["torch_dtype", "dtype"] {
+                    config.entry(field).and_modify(|dtype| *dtype = "float32".into());
+                }
+                content = Cow::Owned(format!("{:#}\n", Value::Object(config)).into_bytes());
+            }
+            write_file(&path, &content)?;
+        }
+        write_f32_tensors(&folder.join(SINGLE_FILE), tensors)
+    }
+}

@@ -1,0 +1,137 @@
+//! The output folder of a run: the model, and in `training.json`, `training.safetensors` and `log.jsonl` what
+//! the run needs to go on.
+
+use crate::train::Settings;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
+
+const PLAN: &str = "training.json";
+const STATE: &str = "training.safetensors";
+const LOG: &str = "log.jsonl";
+
+/// What a run does: its model, data and settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub model: String,
+    pub data: PathBuf,
+    pub valid: Option<PathBuf>,
+    pub prompt_loss_weight: f32,
+    pub settings: Settings,
+    /// A hash of the tokens and their weights, once they are known: a resumed run reads the same data.
+    pub data_sha256: Option<String>,
+}
+
+/// The folder, locked for as long as it lives.
+pub struct Folder {
+    path: PathBuf,
+    /// The open `training.json`.
+    lock: File,
+}
+
+impl Folder {
+    /// Checks that a new run can have a folder.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if a run or a model is there that is not to be replaced.
+    pub fn check(path: &Path, force: bool) -> Result<()> {
+        let has = |name: &str| path.join(name).exists();
+        if !force && has(PLAN) {
+            let shown = path.display();
+            return Err(problem(
+                path,
+                format!("found a run; go on with --resume {shown}, or use --force to replace it"),
+            ));
+        }
+        if !force && (has("config.json") || has("model.safetensors")) {
+            let expected = "expected an empty or new folder; use --force to replace it";
+            return Err(problem(path, format!("found a model, {expected}")));
+        }
+        Ok(())
+    }
+
+    /// Creates the folder of a new run.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if another process has it, [`Error::Io`] if it cannot be written.
+    pub fn create(path: &Path) -> Result<Self> {
+        fs::create_dir_all(path).map_err(|source| Error::Io {
+            path: path.into(),
+            action: "create",
+            source,
+        })?;
+        let folder = Self::lock(path, true)?;
+        for name in [STATE, LOG] {
+            let _ = fs::remove_file(path.join(name)); // of the run that is replaced
+        }
+        Ok(folder)
+    }
+
+    /// Opens the folder of an existing run.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if there is none, or another process has it.
+    pub fn open(path: &Path) -> Result<(Self, Plan)> {
+        if !path.join(PLAN).exists() {
+            return Err(problem(path, format!("found no {PLAN}, expected the output folder of a run")));
+        }
+        let folder = Self::lock(path, false)?;
+        let text = crate::text_file::read_file(&path.join(PLAN))?;
+        let plan =
+            serde_json::from_str(&text).map_err(|error| problem(&path.join(PLAN), error.to_string()))?;
+        Ok((folder, plan))
+    }
+
+    fn lock(path: &Path, create: bool) -> Result<Self> {
+        let file = path.join(PLAN);
+        let lock = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(&file);
+        let lock = lock.map_err(|source| Error::Io { path: file, action: "open", source })?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                Err(problem(path, "another run is writing to this folder".into()))
+            }
+            // A file system without locks does not keep a run from starting.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { path: path.into(), lock }),
+        }
+    }
+
+    /// Writes what the run does.
+    pub fn write_plan(&mut self, plan: &Plan) -> Result<()> {
+        let text = serde_json::to_string_pretty(plan).unwrap_or_default() + "\n";
+        let written = self.lock.set_len(0).and_then(|()| self.lock.rewind());
+        let written = written.and_then(|()| self.lock.write_all(text.as_bytes()));
+        let synced = written.and_then(|()| self.lock.sync_all());
+        synced.map_err(|source| Error::Io { path: self.path.join(PLAN), action: "write", source })
+    }
+
+    /// The file of the training state.
+    pub fn state(&self) -> PathBuf {
+        self.path.join(STATE)
+    }
+
+    /// The folder's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the log, without the lines of steps after `step`, which a run that was killed took in vain.
+    pub fn log(&self, step: u32) -> Result<File> {
+        let path = self.path.join(LOG);
+        let error = |source| Error::Io { path: path.clone(), action: "write", source };
+        let lines = fs::read_to_string(&path).unwrap_or_default();
+        let is_kept = |line: &&str| {
+            let value: Option<serde_json::Value> = serde_json::from_str(line).ok();
+            value.is_some_and(|value| value["step"].as_u64().is_some_and(|n| n <= u64::from(step)))
+        };
+        let kept: String = lines.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
+        let mut file = File::create(&path).map_err(error)?;
+        file.write_all(kept.as_bytes()).map_err(error)?;
+        Ok(file)
+    }
+}
+
+fn problem(file: &Path, problem: String) -> Error {
+    Error::Checkpoint { file: file.into(), problem }
+}
