@@ -228,10 +228,8 @@ fn kernel_names_are_unique_and_resolve() {
         assert_eq!(by_name(kernel.name()).unwrap().name(), kernel.name());
         assert_eq!(KERNELS.iter().filter(|other| other.name() == kernel.name()).count(), 1);
     }
-    assert_eq!(
-        by_name("Flash").unwrap_err(),
-        "expected one of textbook, blocks, two-pass, streaming, flash, split-kv, window"
-    );
+    let error = by_name("Flash").unwrap_err();
+    assert!(error.starts_with("expected one of textbook, ") && error.contains(", flash, "), "{error}");
 }
 
 #[test]
