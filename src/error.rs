@@ -219,6 +219,7 @@ impl Error {
     }
 
     /// An [`Error::System`] of an error.
+    #[cfg(feature = "server")]
     pub(crate) fn system(action: impl Into<String>, error: impl ToString) -> Self {
         Self::System { action: action.into(), problem: error.to_string() }
     }

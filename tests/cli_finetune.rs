@@ -78,9 +78,12 @@ fn killed_run_goes_on_to_the_same_bytes() {
         std::thread::sleep(duration * part / 3);
         let _ = child.kill();
         child.wait().unwrap();
-        let resumed = run(path, &["finetune", "--resume", &name, "--threads", "3"]);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let killed = path.join(&name);
+        let resumed =
+            run(elsewhere.path(), &["finetune", "--resume", killed.to_str().unwrap(), "--threads", "3"]);
         assert!(resumed.status.success(), "{}", stderr(&resumed));
-        let found = fs::read(path.join(&name).join("model.safetensors")).unwrap();
+        let found = fs::read(killed.join("model.safetensors")).unwrap();
         assert!(found == expected, "{name}: other bytes");
     }
 }

@@ -43,7 +43,7 @@ pub fn read(path: &Path, tokenizer: &Tokenizer, prompt_loss_weight: f32) -> Resu
     if path.is_dir() {
         let files = text_files(path)?;
         if files.is_empty() {
-            return Err(invalid(path, "found no .txt files, expected at least one".into()));
+            return Err(Error::invalid_file(path, "found no .txt files, expected at least one"));
         }
         for file in files {
             read_text(&file, tokenizer, &mut documents)?;
@@ -54,7 +54,7 @@ pub fn read(path: &Path, tokenizer: &Tokenizer, prompt_loss_weight: f32) -> Resu
         read_text(path, tokenizer, &mut documents)?;
     }
     match documents.is_empty() {
-        true => Err(invalid(path, "found no text, expected at least one document".into())),
+        true => Err(Error::invalid_file(path, "found no text, expected at least one document")),
         false => Ok(documents),
     }
 }
@@ -102,14 +102,11 @@ fn read_json_lines(
             }
             Err(_) => {
                 let expected = "{\"text\": …} or {\"prompt\": …, \"completion\": …} with strings";
-                return Err(invalid(path, format!("line {}: expected {expected}", i + 1)));
+                let (line, problem) = (Some(i + 1), format!("expected {expected}"));
+                return Err(Error::InvalidFile { file: path.into(), line, problem });
             }
         }
         documents.push(document);
     }
     Ok(())
-}
-
-fn invalid(path: &Path, problem: String) -> Error {
-    Error::Checkpoint { file: path.into(), problem }
 }

@@ -24,6 +24,16 @@ pub struct Plan {
     pub data_sha256: Option<String>,
 }
 
+impl Plan {
+    /// The plan with absolute paths, for a run may go on from another working directory.
+    fn absolute(&self) -> Self {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+        let folder = Path::new(&self.model);
+        let model = if folder.is_dir() { absolute(folder).display().to_string() } else { self.model.clone() };
+        Self { model, data: absolute(&self.data), valid: self.valid.as_deref().map(absolute), ..self.clone() }
+    }
+}
+
 /// The folder, locked for as long as it lives.
 pub struct Folder {
     path: PathBuf,
@@ -35,7 +45,7 @@ impl Folder {
     /// Checks that a new run can have a folder.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if a run or a model is there that is not to be replaced.
+    /// [`Error::InvalidFile`] if a run or a model is there that is not to be replaced.
     pub fn check(path: &Path, force: bool) -> Result<()> {
         let has = |name: &str| path.join(name).exists();
         if !force && has(PLAN) {
@@ -47,7 +57,7 @@ impl Folder {
         }
         if !force && (has("config.json") || has("model.safetensors")) {
             let expected = "expected an empty or new folder; use --force to replace it";
-            return Err(problem(path, format!("found a model, {expected}")));
+            return Err(Error::invalid_file(path, format!("found a model, {expected}")));
         }
         Ok(())
     }
@@ -55,7 +65,7 @@ impl Folder {
     /// Creates the folder of a new run.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if another process has it, [`Error::Io`] if it cannot be written.
+    /// [`Error::InvalidFile`] if another process has it, [`Error::Io`] if it cannot be written.
     pub fn create(path: &Path) -> Result<Self> {
         fs::create_dir_all(path).map_err(|source| Error::Io {
             path: path.into(),
@@ -72,15 +82,18 @@ impl Folder {
     /// Opens the folder of an existing run.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if there is none, or another process has it.
+    /// [`Error::InvalidFile`] if there is none, or another process has it.
     pub fn open(path: &Path) -> Result<(Self, Plan)> {
         if !path.join(PLAN).exists() {
-            return Err(problem(path, format!("found no {PLAN}, expected the output folder of a run")));
+            return Err(Error::invalid_file(
+                path,
+                format!("found no {PLAN}, expected the output folder of a run"),
+            ));
         }
         let folder = Self::lock(path, false)?;
         let text = crate::text_file::read_file(&path.join(PLAN))?;
-        let plan =
-            serde_json::from_str(&text).map_err(|error| problem(&path.join(PLAN), error.to_string()))?;
+        let plan = serde_json::from_str(&text)
+            .map_err(|error| Error::invalid_file(&path.join(PLAN), error.to_string()))?;
         Ok((folder, plan))
     }
 
@@ -90,7 +103,7 @@ impl Folder {
         let lock = lock.map_err(|source| Error::Io { path: file, action: "open", source })?;
         match lock.try_lock() {
             Err(TryLockError::WouldBlock) => {
-                Err(problem(path, "another run is writing to this folder".into()))
+                Err(Error::invalid_file(path, "another run is writing to this folder"))
             }
             // A file system without locks does not keep a run from starting.
             Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { path: path.into(), lock }),
@@ -99,7 +112,7 @@ impl Folder {
 
     /// Writes what the run does.
     pub fn write_plan(&mut self, plan: &Plan) -> Result<()> {
-        let text = serde_json::to_string_pretty(plan).unwrap_or_default() + "\n";
+        let text = serde_json::to_string_pretty(&plan.absolute()).unwrap_or_default() + "\n";
         let written = self.lock.set_len(0).and_then(|()| self.lock.rewind());
         let written = written.and_then(|()| self.lock.write_all(text.as_bytes()));
         let synced = written.and_then(|()| self.lock.sync_all());
@@ -130,8 +143,4 @@ impl Folder {
         file.write_all(kept.as_bytes()).map_err(error)?;
         Ok(file)
     }
-}
-
-fn problem(file: &Path, problem: String) -> Error {
-    Error::Checkpoint { file: file.into(), problem }
 }

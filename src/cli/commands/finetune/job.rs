@@ -44,8 +44,8 @@ impl Job {
         let Inputs { checkpoint, training, validation } = inputs;
         let hash = sha256(&training);
         if plan.data_sha256.as_ref().is_some_and(|expected| *expected != hash) {
-            let problem = "found other texts than the run began with, which it needs to go on".into();
-            return Err(Error::Checkpoint { file: plan.data, problem });
+            let problem = "found other texts than the run began with, which it needs to go on";
+            return Err(Error::invalid_file(&plan.data, problem));
         }
         let n_weights = checkpoint
             .weights
@@ -139,14 +139,14 @@ impl Inputs {
     /// Opens the model and reads the texts.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a model without a tokenizer, and those of the files.
+    /// [`Error::NoTokenizer`], and those of the files.
     pub fn read(plan: &Plan) -> Result<Self> {
         let checkpoint = open_checkpoint(&plan.model)?;
         let tokenizer = Tokenizer::from_files(&checkpoint.tokenizer_files()?)?;
-        let tokenizer = tokenizer.ok_or_else(|| Error::Parameter {
-            name: "--model".into(),
-            found: format!("{}, which has no tokenizer", plan.model),
-            expected: "a model with one, to read texts".into(),
+        let tokenizer = tokenizer.ok_or_else(|| Error::NoTokenizer {
+            model: plan.model.clone(),
+            problem: "has no tokenizer".into(),
+            hint: "expected one, to read texts",
         })?;
         let config = &checkpoint.config;
         let named = tokenizer.special_tokens().eos.as_ref().and_then(|eos| tokenizer.token_to_id(&eos.text));
