@@ -73,7 +73,7 @@ pub fn router(app: Arc<AppState>) -> Router {
 )]
 struct Described;
 
-/// Returns what the handlers say of themselves, which [`openapi`] completes.
+/// Returns what the handlers say of themselves, which `openapi.rs` completes.
 pub fn description() -> utoipa::openapi::OpenApi {
     Described::openapi()
 }

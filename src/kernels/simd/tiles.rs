@@ -48,7 +48,7 @@ pub trait Tiles {
     unsafe fn dot_i8(&mut self, x: *const u8, x_stride: usize, w: *const u8, acc: &mut AccumulatorTiles<i32>);
 }
 
-/// A computation on tiles that [`Isa::run_tiled`](crate::isa::Isa::run_tiled) compiles, as
+/// A computation on tiles that `Isa::run_tiled` compiles, as
 /// [`Isa::run`](crate::isa::Isa::run) does a [`Kernel`].
 pub trait TileKernel {
     /// Runs the computation.
