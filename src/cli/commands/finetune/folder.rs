@@ -50,7 +50,7 @@ impl Folder {
         let has = |name: &str| path.join(name).exists();
         if !force && has(PLAN) {
             let shown = path.display();
-            return Err(problem(
+            return Err(Error::invalid_file(
                 path,
                 format!("found a run; go on with --resume {shown}, or use --force to replace it"),
             ));
