@@ -6,7 +6,6 @@ mod chat;
 mod completions;
 mod config;
 mod explain;
-mod finetune;
 mod generate;
 mod heads;
 mod health;
@@ -19,6 +18,7 @@ mod pull;
 mod quantize;
 mod serve;
 mod tokens;
+mod training;
 
 use crate::Result;
 use clap::Subcommand;
@@ -36,7 +36,7 @@ pub enum Command {
     Inspect(Box<inspect::Inspect>),
     Perplexity(perplexity::Perplexity),
     Bench(Box<bench::Bench>),
-    Finetune(Box<finetune::Finetune>),
+    Finetune(Box<training::Finetune>),
     Quantize(quantize::Quantize),
     Serve(Box<serve::Serve>),
     Keys(keys::Keys),

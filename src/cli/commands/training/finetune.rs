@@ -1,15 +1,11 @@
 //! `hornbook finetune`: trains a model further on texts of one's own.
 
-mod folder;
-mod job;
-mod progress;
-
+use super::folder::{Folder, Plan};
+use super::job::{Inputs, Job};
 use crate::Result;
 use crate::cli::args::open::thread_pool;
 use crate::train::Settings;
 use clap::Args;
-use folder::{Folder, Plan};
-use job::{Inputs, Job};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -92,7 +88,7 @@ pub struct Finetune {
 }
 
 impl Finetune {
-    pub(super) fn run(self) -> Result<ExitCode> {
+    pub fn run(self) -> Result<ExitCode> {
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&interrupted);
         let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
