@@ -24,7 +24,9 @@
 //! - `generation_config`: reads the model's defaults of generation.
 //! - `embedded`: contains `fable`.
 //! - `write`: writes a quantized checkpoint.
+//! - [`adapter`]: reads and writes LoRA adapters.
 
+pub mod adapter;
 mod aligned_buffer;
 mod chat_template;
 mod config;

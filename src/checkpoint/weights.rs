@@ -214,13 +214,18 @@ enum Layout {
     Packed(Precision),
 }
 
-struct Loader<'a> {
+pub(super) struct Loader<'a> {
     shards: &'a Shards,
     prefix: &'static str,
     layout: Layout,
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
+    /// A loader of tensors by their full names.
+    pub(super) fn plain(shards: &'a Shards) -> Self {
+        Self { shards, prefix: "", layout: Layout::Conv1d }
+    }
+
     fn name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
@@ -330,7 +335,7 @@ impl Loader<'_> {
         self.tensor_by_full_name(&self.name(name), shape)
     }
 
-    fn tensor_by_full_name(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    pub(super) fn tensor_by_full_name(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let entry = self.find(name, shape)?;
         let precision = match entry.info.dtype {
             StoredDtype::F32 => Precision::F32,
