@@ -134,8 +134,8 @@ impl AdapterConfig {
         }
         let init = map.get("init_lora_weights").and_then(Value::as_str).unwrap_or_default();
         if CHANGED_BASE.iter().any(|name| init.to_lowercase().starts_with(name)) {
-            let expected = "an initialization that leaves the model's weights as they are; in peft, \
-                            save_pretrained(path_initial_model_for_weight_conversion=...) converts the adapter";
+            let expected = "an initialization that leaves the model's weights as they are; peft's \
+                            path_initial_model_for_weight_conversion of save_pretrained converts the adapter";
             return Err(fields.invalid("init_lora_weights", init.into(), expected));
         }
         let config: Self = json_file::parse(file, json)?;

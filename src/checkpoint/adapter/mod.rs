@@ -10,10 +10,10 @@
 //! is named after its place in the model, with a prefix:
 //!
 //! ```text
-//! base_model.model.transformer.h.0.attn.c_attn.lora_A.weight              A
-//! base_model.model.transformer.h.0.attn.c_attn.lora_B.weight              B
-//! base_model.model.transformer.ln_f.weight                                replaces the model's (modules_to_save)
-//! base_model.model.transformer.h.0.attn.c_attn.base_layer.bias            the same (bias: lora_only, all)
+//! base_model.model.transformer.h.0.attn.c_attn.lora_A.weight      A
+//! base_model.model.transformer.h.0.attn.c_attn.lora_B.weight      B
+//! base_model.model.transformer.ln_f.weight                        in place of the model's: modules_to_save
+//! base_model.model.transformer.h.0.attn.c_attn.base_layer.bias    the same: bias lora_only or all
 //! ```
 //!
 //! - `config`: reads `adapter_config.json`.
