@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use std::fs::File;
-use std::io::{self, Read, stdin};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Read, stdin};
+use std::path::{Path, PathBuf};
 
 /// The byte order mark that Windows programs write at the start of UTF-8 text. It is a signature, not text.
 pub const BOM: char = '\u{feff}';
@@ -50,9 +50,73 @@ pub fn read_bytes(file: &Path) -> Result<(&Path, Vec<u8>)> {
 fn read_to_end(from: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = vec![];
     if from.take(MAX_BYTES + 1).read_to_end(&mut bytes)? as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!("found more than {MAX_BYTES} bytes, the maximum for a text")));
+        return Err(too_long());
     }
     Ok(bytes)
+}
+
+fn too_long() -> io::Error {
+    io::Error::other(format!("found more than {MAX_BYTES} bytes, the maximum for a text"))
+}
+
+/// A text that is read piece by piece, so that it is never in memory as a whole: the lines of a file, or what
+/// another separator ends.
+pub struct Pieces {
+    name: PathBuf,
+    from: Box<dyn BufRead>,
+    separator: &'static str,
+    /// Pieces read.
+    n: usize,
+}
+
+impl Pieces {
+    /// Opens a file, or standard input for `-`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be opened.
+    pub fn open(file: &Path, separator: &'static str) -> Result<Self> {
+        let error = |source| Error::Io { path: file.into(), action: "read", source };
+        let (name, from): (&Path, Box<dyn BufRead>) = match file == Path::new(STDIN) {
+            true => (Path::new("standard input"), Box::new(stdin().lock())),
+            false => (file, Box::new(BufReader::new(File::open(file).map_err(error)?))),
+        };
+        Ok(Self { name: name.into(), from, separator, n: 0 })
+    }
+
+    /// Reads up to the next separator, or to the end.
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        let (mut piece, last) = (vec![], self.separator.as_bytes()[self.separator.len() - 1]);
+        while !piece.ends_with(self.separator.as_bytes()) {
+            let room = (MAX_BYTES + 1).saturating_sub(piece.len() as u64);
+            if self.from.by_ref().take(room).read_until(last, &mut piece)? == 0 {
+                break;
+            }
+        }
+        match piece.len() as u64 > MAX_BYTES {
+            true => Err(too_long()),
+            false => Ok(piece),
+        }
+    }
+}
+
+/// The pieces, without the separators. An error is [`Error::Io`], or [`Error::InvalidFile`] for text that is
+/// not in UTF-8.
+impl Iterator for Pieces {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut piece = match self.read() {
+            Ok(piece) if piece.is_empty() => return None,
+            Ok(piece) => piece,
+            Err(source) => return Some(Err(Error::Io { path: self.name.clone(), action: "read", source })),
+        };
+        self.n += 1;
+        if piece.ends_with(self.separator.as_bytes()) {
+            piece.truncate(piece.len() - self.separator.len());
+        }
+        let line = (self.separator == "\n").then_some(self.n);
+        Some(decode(piece).map_err(|problem| Error::InvalidFile { file: self.name.clone(), line, problem }))
+    }
 }
 
 /// Decodes UTF-8 text, without its byte order mark.

@@ -16,7 +16,7 @@ const LOWER_MODULES: [(&str, &[&str]); 11] = [
     ("tokenizer", &["error", "text_file"]),
     ("sampling", &["error", "kernels"]),
     ("model", &["error", "kernels", "checkpoint"]),
-    ("train", &["error", "text_file", "kernels", "checkpoint", "tokenizer"]),
+    ("train", &["error", "text_file", "kernels", "checkpoint", "tokenizer", "chat"]),
     ("generate", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model"]),
     ("chat", &["error", "text_file", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
 ];

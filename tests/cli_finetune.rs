@@ -96,9 +96,9 @@ fn what_cannot_be_trained_on_is_one_line_error() {
     fs::write(path.join("empty.txt"), " \n").unwrap();
     fs::create_dir(path.join("nothing")).unwrap();
     for (data, expected) in [
-        ("bad.jsonl", "bad.jsonl: line 3: expected {\"text\": …} or {\"prompt\": …, \"completion\": …}"),
+        ("bad.jsonl", "bad.jsonl: line 3: prompt: found integer `5`, expected a string"),
         ("empty.txt", "empty.txt: found no text, expected at least one document"),
-        ("nothing", "nothing: found no .txt files, expected at least one"),
+        ("nothing", "nothing: found no .txt or .jsonl files, expected at least one"),
         ("missing.txt", "missing.txt: cannot read"),
     ] {
         let output = run(path, &["finetune", "--data", data, "-o", "out"]);

@@ -26,7 +26,9 @@ mod answer;
 mod conversation;
 mod jinja;
 mod template;
+mod training;
 
 pub use answer::{Answer, AnswerStats};
 pub use conversation::Conversation;
 pub use template::{ChatMessage, ChatTemplate};
+pub use training::Span;

@@ -6,7 +6,7 @@
 //! tokenizers, with `messages`, `add_generation_prompt`, `bos_token` and `eos_token`.
 
 use super::jinja::Jinja;
-use crate::checkpoint::ModelChatTemplate;
+use crate::checkpoint::{ChatTemplateFiles, GenerationConfig, ModelChatTemplate};
 use crate::{Error, Hornbook, Result, text_file};
 use minijinja::context;
 use minijinja::value::{Serde, Value};
@@ -53,6 +53,22 @@ pub struct ChatTemplate {
     stop: Vec<String>,
 }
 
+/// What a template renders beside the messages.
+#[derive(Clone, Copy)]
+pub(super) struct Rendering<'a> {
+    pub bos_token: &'a str,
+    pub eos_token: &'a str,
+    pub add_generation_prompt: bool,
+    pub marks_generation: bool,
+}
+
+impl<'a> Rendering<'a> {
+    /// A prompt, to which the model writes the answer.
+    pub fn prompt(bos_token: &'a str, eos_token: &'a str) -> Self {
+        Self { bos_token, eos_token, add_generation_prompt: true, marks_generation: false }
+    }
+}
+
 impl ChatTemplate {
     /// The built-in template, a transcript.
     ///
@@ -91,9 +107,18 @@ impl ChatTemplate {
     /// As [`ChatTemplateFiles::read`](crate::checkpoint::ChatTemplateFiles::read), and [`Error::Checkpoint`]
     /// for invalid Jinja and for a text that is no chat template.
     pub fn for_model(hornbook: &Hornbook) -> Result<Self> {
-        match hornbook.chat_template_files().read()? {
+        Self::from_files(hornbook.chat_template_files(), hornbook.generation_config())
+    }
+
+    /// The template of a model's files, as [`ChatTemplate::for_model`], with the stop strings of its
+    /// `generation_config.json`.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::for_model`].
+    pub fn from_files(files: &ChatTemplateFiles, generation_config: &GenerationConfig) -> Result<Self> {
+        match files.read()? {
             Some(ModelChatTemplate { file, text }) => {
-                let stop = hornbook.generation_config().stop_strings.clone().unwrap_or_default();
+                let stop = generation_config.stop_strings.clone().unwrap_or_default();
                 Ok(Self { stop, ..Self::parse_reading_messages(&file, &text)? })
             }
             None => Self::transcript(),
@@ -118,7 +143,7 @@ impl ChatTemplate {
     /// long to be tokenized.
     pub fn apply(&self, messages: &[ChatMessage], hornbook: &Hornbook) -> Result<(String, Vec<u32>)> {
         let (tokenizer, n_positions) = (hornbook.tokenizer()?, hornbook.config().n_positions);
-        let rendered = self.render(messages, hornbook.bos_token(), hornbook.eos_token());
+        let rendered = self.render(messages, Rendering::prompt(hornbook.bos_token(), hornbook.eos_token()));
         let text = rendered.map_err(|error| {
             // A message too long for the context may be too long for the template as well.
             let contents = messages.iter().map(|message| tokenizer.min_token_count(&message.content));
@@ -138,8 +163,12 @@ impl ChatTemplate {
         Ok((text, ids))
     }
 
-    /// Renders the prompt's text, in which special tokens appear by name.
-    fn render(&self, messages: &[ChatMessage], bos_token: &str, eos_token: &str) -> Result<String> {
+    /// Renders text, in which special tokens appear by name.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for a role unknown to the built-in template, [`Error::ChatTemplate`] if the
+    /// template rejects the messages.
+    pub(super) fn render(&self, messages: &[ChatMessage], rendering: Rendering) -> Result<String> {
         if self.built_in
             && let Some((i, message)) = messages
                 .iter()
@@ -152,13 +181,15 @@ impl ChatTemplate {
                 expected: "system, developer, user or assistant".into(),
             });
         }
+        let Rendering { bos_token, eos_token, add_generation_prompt, marks_generation } = rendering;
         let rendered = self.jinja.render(context! {
             messages => Value::from(Serde(messages)),
             tools => (),
             documents => (),
-            add_generation_prompt => true,
+            add_generation_prompt,
             bos_token,
             eos_token,
+            __marks_generation => marks_generation,
         });
         rendered.map_err(|problem| Error::ChatTemplate { problem })
     }
@@ -187,6 +218,10 @@ mod tests {
         messages.iter().map(|&(role, content)| ChatMessage::new(role, content)).collect()
     }
 
+    fn prompt(template: &ChatTemplate, messages: &[ChatMessage], bos: &str, eos: &str) -> Result<String> {
+        template.render(messages, Rendering::prompt(bos, eos))
+    }
+
     fn open(text: &str) -> Result<ChatTemplate> {
         ChatTemplate::parse(Path::new("own.jinja"), text)
     }
@@ -194,17 +229,17 @@ mod tests {
     #[test]
     fn built_in_template_renders_a_transcript() {
         let template = ChatTemplate::transcript().unwrap();
-        let prompt = template.render(&messages(&[("user", "Who are you?\n")]), "", "").unwrap();
+        let text = prompt(&template, &messages(&[("user", "Who are you?\n")]), "", "").unwrap();
         assert_eq!(
-            prompt,
+            text,
             "The following is a conversation between a user and a helpful assistant.\n\nUser: Hello.\n\
              Assistant: Hello! What can I do for you?\nUser: Who are you?\nAssistant:"
         );
         let dialog = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "{{ 1 }}")];
-        let prompt = template.render(&messages(&dialog), "", "").unwrap();
-        assert_eq!(prompt, "Be brief.\n\nUser: Hi\nAssistant: Hello\nUser: {{ 1 }}\nAssistant:");
+        let text = prompt(&template, &messages(&dialog), "", "").unwrap();
+        assert_eq!(text, "Be brief.\n\nUser: Hi\nAssistant: Hello\nUser: {{ 1 }}\nAssistant:");
         let error =
-            template.render(&messages(&[("user", "a"), ("tool", "b")]), "", "").unwrap_err().to_string();
+            prompt(&template, &messages(&[("user", "a"), ("tool", "b")]), "", "").unwrap_err().to_string();
         assert_eq!(error, "messages[1].role: found \"tool\", expected system, developer, user or assistant");
         assert_eq!(template.stop(), TRANSCRIPT_STOP);
     }
@@ -218,9 +253,9 @@ mod tests {
              {% if add_generation_prompt %}<A>{% endif %}",
         )
         .unwrap();
-        let prompt = template.render(&messages(&[("user", " hi ")]), "<s>", "</s>").unwrap();
-        assert_eq!(prompt, "<s><USER>hi</s><A>");
-        let error = template.render(&messages(&[("system", "x")]), "", "").unwrap_err().to_string();
+        let text = prompt(&template, &messages(&[("user", " hi ")]), "<s>", "</s>").unwrap();
+        assert_eq!(text, "<s><USER>hi</s><A>");
+        let error = prompt(&template, &messages(&[("system", "x")]), "", "").unwrap_err().to_string();
         assert_eq!(error, "chat template: no system");
         assert!(template.stop().is_empty());
     }
@@ -234,15 +269,15 @@ mod tests {
         let dialog =
             [("system", "By the sea."), ("user", "Say \"ah\"!"), ("assistant", " Ah, "), ("user", "So?")];
         assert_eq!(
-            template.render(&messages(&dialog), "", "").unwrap(),
+            prompt(&template, &messages(&dialog), "", "").unwrap(),
             format!(
                 "By the sea.\n\n{start}\"Say 'ah'!\" asked the child.\n\n\"Ah,\" said the old woman.\n\n\
                  \"So?\" asked the child.\n\n\""
             )
         );
-        let prompt = template.render(&messages(&[("user", "Who?")]), "", "").unwrap();
-        assert!(prompt.starts_with("There was once a wise old woman"), "{prompt}");
-        assert!(prompt.ends_with(&format!("{start}\"Who?\" asked the child.\n\n\"")), "{prompt}");
+        let text = prompt(&template, &messages(&[("user", "Who?")]), "", "").unwrap();
+        assert!(text.starts_with("There was once a wise old woman"), "{text}");
+        assert!(text.ends_with(&format!("{start}\"Who?\" asked the child.\n\n\"")), "{text}");
         assert_eq!(template.stop(), ["\""]);
     }
 

@@ -24,7 +24,7 @@ mod trainer;
 
 pub use activations::Activations;
 pub use dataset::Dataset;
-pub use documents::{Document, read as read_documents};
+pub use documents::{Document, DocumentReader, read as read_documents, read_texts};
 pub use layout::{Block, Layout, TensorPlace, WeightAndBias};
 pub use pass::Batch;
 pub use run::{Run, Settings, StepReport};

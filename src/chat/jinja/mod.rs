@@ -18,6 +18,10 @@ use minijinja::{Environment, Error, ErrorKind, State};
 
 const NAME: &str = "chat";
 
+/// Stand around what the model generates, if `__marks_generation` is true in the context. They are no
+/// characters, so no text has them.
+pub(super) const GENERATION_MARKS: [char; 2] = ['\u{10fffe}', '\u{10ffff}'];
+
 /// Fuel of a rendering: instructions, and 64 bytes of text each. A long conversation in a published template
 /// takes a tenth of it; all of it is spent in milliseconds.
 const FUEL: u64 = 200_000;
@@ -105,6 +109,11 @@ fn add_functions(environment: &mut Environment) {
     environment.add_filter("join", join);
     environment.add_function(rewrite::BOUNDED, |state: &State, value: Value| checked(state, value));
     environment.add_filter(rewrite::PRINTF, printf);
+    environment.add_filter(rewrite::GENERATION, |state: &State, text: String, is_marked: Value| {
+        let [start, end] = GENERATION_MARKS;
+        charge(state, text.len())?;
+        Ok::<_, Error>(if is_marked.is_true() { format!("{start}{text}{end}") } else { text })
+    });
 }
 
 fn checked(state: &State, value: Value) -> Result<Value, Error> {

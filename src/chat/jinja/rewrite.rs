@@ -2,7 +2,7 @@
 //!
 //! | template | rewritten |
 //! |---|---|
-//! | `{% generation %}…{% endgeneration %}` | `{% with %}…{% endwith %}`, the scope that it is |
+//! | `{% generation %}…{% endgeneration %}` | the scope that it is, its text passed through [`GENERATION`] |
 //! | `'…' % arguments` | `'…'`, filtered by [`PRINTF`] |
 //! | a list, map or tuple in an expression | the same, passed through [`BOUNDED`] |
 //! | `{% set namespace.name = value %}` | the same, the value passed through [`BOUNDED`] |
@@ -15,6 +15,9 @@ use minijinja::{Error, ErrorKind};
 
 /// The filter that stands for `%` with a string on its left.
 pub(super) const PRINTF: &str = "__printf";
+
+/// The filter of what a template says that the model generates.
+pub(super) const GENERATION: &str = "__generation";
 
 /// The function that checks the size of its argument.
 pub(super) const BOUNDED: &str = "__bounded";
@@ -89,9 +92,12 @@ fn edit_tag(tag: &[TagToken], is_block: bool, edits: &mut Edits) {
     };
     let mut from = usize::from(word.is_some());
     match word {
-        Some(word @ ("generation" | "endgeneration")) => {
-            let replacement = word.replace("generation", "with");
+        Some("generation") => {
+            let replacement = format!("with %}}{{% filter {GENERATION}(__marks_generation)");
             edits.push(((start(&tag[0]), end(&tag[0])), replacement));
+        }
+        Some("endgeneration") => {
+            edits.push(((start(&tag[0]), end(&tag[0])), "endfilter %}{% endwith".into()));
         }
         // Targets of assignments are no values.
         Some("for") => from = position(tag, |token| matches!(token, Token::Ident("in"))),

@@ -138,7 +138,10 @@ fn rewriting_keeps_lines_and_text() {
     for (text, expected) in [
         ("a {{ b[0] }} {# '%' % 1 #}", "a {{ b[0] }} {# '%' % 1 #}"),
         ("{% raw %}{% generation %}[1]{% endraw %}", "{% raw %}{% generation %}[1]{% endraw %}"),
-        ("{%- generation -%}\nx{% endgeneration %}", "{%- with -%}\nx{% endwith %}"),
+        (
+            "{%- generation -%}\nx{% endgeneration %}",
+            "{%- with %}{% filter __generation(__marks_generation) -%}\nx{% endfilter %}{% endwith %}",
+        ),
         ("{{ 1 % 2 }}", "{{ 1 % 2 }}"),
         ("{{ '%s' % x.y[0](1)|upper ~ 'z' }}", "{{ '%s' |__printf( x.y[0](1)|upper) ~ 'z' }}"),
         ("{{ '%s' % -x }}", "{{ '%s' |__printf( -x) }}"),
