@@ -9,10 +9,12 @@ ids.I           [n + 1]   I64, sequence I of the batch (I = 0, 1, 2)
 weights.I       [n]       how much predicting ids.I[1:] counts; some are 0
 loss            [11]      before and after each of ten steps of AdamW on this batch
 gradient_norm   [10]      of all gradients together, before each step
+muon_loss       [11]      the same with Muon for the matrices of the blocks
 gradient.NAME             of the first loss; NAME is transformers' name of the parameter
 
 A step: gradients clipped to a norm of 1; learning rate 0.003, betas 0.9 and 0.95,
-epsilon 1e-8, weight decay 0.1 for tensors of two dimensions.
+epsilon 1e-8, weight decay 0.1 for tensors of two dimensions. Muon: learning rate 0.02,
+momentum 0.95, weight decay 0.1; the parts of c_attn apart.
 """
 
 import argparse
@@ -76,30 +78,67 @@ def make_batch(vocab_size):
     return batch
 
 
-def reference(folder):
+class Muon(torch.optim.Optimizer):
+    """Jordan et al. 2024, in the precision of the weights. Conv1D's weights are [in, out]."""
+
+    def __init__(self, params):
+        super().__init__(params, {})
+
+    @torch.no_grad()
+    def step(self):
+        for p in (p for group in self.param_groups for p in group["params"]):
+            m = self.state[p].setdefault("momentum", torch.zeros_like(p))
+            m.lerp_(p.grad, 0.05)
+            update = p.grad.lerp(m, 0.95)
+            p.mul_(1 - 0.02 * WEIGHT_DECAY)
+            parts = 3 if p.shape[1] == 3 * p.shape[0] else 1
+            for w, u in zip(p.chunk(parts, dim=1), update.chunk(parts, dim=1)):
+                w.sub_(0.02 * max(1, u.shape[1] / u.shape[0]) ** 0.5 * orthogonal(u))
+
+
+def orthogonal(u):
+    x = u / (u.norm() + 1e-7)
+    for _ in range(5):
+        xxt = x @ x.T
+        x = 3.4445 * x + (-4.7750 * xxt + 2.0315 * xxt @ xxt) @ x
+    return x
+
+
+def steps(folder, with_muon):
+    """Returns the gradients of the first step, and the loss and norm of each."""
     model, parameters = load(folder)
     batch = make_batch(model.config.vocab_size)
+    for_muon = {name for name, p in parameters.items() if with_muon and ".h." in name and p.dim() == 2}
+    rest = [p for name, p in parameters.items() if name not in for_muon]
     groups = [
-        {"params": [p for p in parameters.values() if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in parameters.values() if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=0.003, betas=(0.9, 0.95), eps=1e-8)
-    out, losses, norms = {}, [], []
+    optimizers = [torch.optim.AdamW(groups, lr=0.003, betas=(0.9, 0.95), eps=1e-8)]
+    if for_muon:
+        optimizers.append(Muon([parameters[name] for name in sorted(for_muon)]))
+    gradients, losses, norms = {}, [], []
     for step in range(STEPS):
-        optimizer.zero_grad()
+        model.zero_grad()
         loss = loss_of(model, batch)
         loss.backward()
         if step == 0:
-            out = {f"gradient.{name}": p.grad.float().clone() for name, p in parameters.items()}
+            gradients = {f"gradient.{name}": p.grad.float().clone() for name, p in parameters.items()}
         losses.append(loss.item())
         norms.append(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0).item())
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
     losses.append(loss_of(model, batch).item())
     assert losses[-1] < losses[0] - 0.1, losses
+    doubles = [torch.tensor(values, dtype=torch.float64) for values in (losses, norms)]
+    return batch, gradients, *doubles
+
+
+def reference(folder):
+    batch, out, losses, norms = steps(folder, with_muon=False)
     for i, (ids, weights) in enumerate(batch):
         out |= {f"ids.{i}": ids, f"weights.{i}": weights.float()}
-    out |= {"loss": torch.tensor(losses, dtype=torch.float64), "gradient_norm": torch.tensor(norms, dtype=torch.float64)}
-    return out
+    return out | {"loss": losses, "gradient_norm": norms, "muon_loss": steps(folder, with_muon=True)[2]}
 
 
 def main():

@@ -17,6 +17,7 @@ mod cli_sizes;
 #[cfg(target_os = "linux")]
 mod cli_terminal;
 mod cli_text_input;
+mod cli_train;
 mod cli_usage;
 mod context_shift;
 mod contributing;

@@ -1,15 +1,18 @@
-//! Gradients, and ten steps of AdamW, against PyTorch (scripts/make_training_reference.py), and the same bits
+//! Gradients, and ten steps of AdamW and Muon, against PyTorch (scripts/make_training_reference.py), and the same bits
 //! for any number of threads and micro-batches of the same tokens.
 
 use crate::reference::{Reference, data};
 use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::optimizers::adamw::AdamW;
+use hornbook::kernels::optimizers::muon::Muon;
 use hornbook::kernels::thread_pool::ThreadPool;
-use hornbook::train::{Batch, Trainer};
+use hornbook::train::{Batch, Optimizers, Trainer};
 
-const ADAMW: AdamW =
-    AdamW { learning_rate: 0.003, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
+const ADAMW: Optimizers = Optimizers {
+    adamw: AdamW { learning_rate: 0.003, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 },
+    muon: None,
+};
 const MODELS: [&str; 7] = [
     "tiny-gelu-inverse-layer",
     "tiny-gelu-new",
@@ -78,6 +81,26 @@ fn ten_steps_of_adamw_match_pytorch() {
         }
         let (loss, expected) = (trainer.loss(&batch).unwrap(), losses[10]);
         assert!((loss - expected).abs() < 1e-4 * expected, "{model}: {loss}, expected {expected}");
+    }
+}
+
+#[test]
+fn ten_steps_of_muon_match_pytorch() {
+    let muon = Muon { learning_rate: 0.02, momentum: 0.95, weight_decay: 0.1 };
+    let optimizers = Optimizers { muon: Some(muon), ..ADAMW };
+    for model in MODELS {
+        let reference = Reference::from_file(model, "training.safetensors");
+        let mut trainer = trainer(model, 2, Isa::available()[0]);
+        let batch = batch(&sequences(&reference));
+        for (step, expected) in reference.doubles("muon_loss").into_iter().enumerate() {
+            let loss = trainer.accumulate(&batch).unwrap();
+            let norm = trainer.gradient_norm();
+            trainer.update(&optimizers, (1.0 / norm).min(1.0) as f32);
+            assert!(
+                (loss - expected).abs() < 1e-4 * expected,
+                "{model}: step {step}: {loss}, expected {expected}"
+            );
+        }
     }
 }
 

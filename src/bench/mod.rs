@@ -7,7 +7,6 @@
 //!
 //! - `statistics`: median, interquartile range, outliers
 //! - `bandwidth`, `peak`: the machine's limits
-//! - `random`: models of any shape without a download
 //! - `cost`: the minimum bytes and FLOPs of a forward pass
 //! - `measure`: prefill, decode and batched decode
 //! - `attention`: attention kernels alone, compared with the reference
@@ -18,10 +17,10 @@ mod bandwidth;
 mod cost;
 mod measure;
 mod peak;
-mod random;
 mod roofline;
 mod statistics;
 
+pub use crate::checkpoint::{GPT2_SHAPES, ModelShape};
 pub use attention::{
     AttentionBenchmark, AttentionMeasurement, AttentionPhase, AttentionShape, scaling_exponent,
 };
@@ -29,6 +28,5 @@ pub use bandwidth::ReadBandwidth;
 pub use cost::Cost;
 pub use measure::{DECODE_STEPS, LimitSamples, Measurement, Phase, measure};
 pub use peak::fma_peak;
-pub use random::{GPT2_SHAPES, ModelShape};
 pub use roofline::{OperationTime, Roofline, Step, roofline};
 pub use statistics::Summary;

@@ -23,6 +23,7 @@
 //! - `chat_template`: reads the chat template.
 //! - `generation_config`: reads the model's defaults of generation.
 //! - `embedded`: contains `fable`.
+//! - `random`: models with random weights.
 //! - `write`: writes a quantized checkpoint.
 //! - [`adapter`]: reads and writes LoRA adapters.
 
@@ -40,6 +41,7 @@ mod json_file;
 mod locate;
 mod parameter_counts;
 mod quantized;
+mod random;
 mod shards;
 mod source;
 mod tensor;
@@ -58,6 +60,7 @@ pub use embedded::NAME as DEFAULT_MODEL;
 pub use generation_config::{GENERATION_CONFIG, GenerationConfig};
 pub use locate::{HUB_ALIASES, cached_models, hf_home_dir, hub_cache_dir, is_repo_id, repo_id};
 pub use parameter_counts::ParameterCounts;
+pub use random::{GPT2_SHAPES, ModelShape};
 pub use shards::shard_files;
 pub use tensor::Tensor;
 pub use trained::{F32Tensor, write_f32_tensors};
@@ -69,7 +72,7 @@ use crate::error::{Error, Result};
 use crate::kernels::formats::Precision;
 use crate::text_file::without_bom;
 use serde_json::{Map, Value};
-use shards::Shards;
+use shards::{SINGLE_FILE, Shards};
 use source::{Source, read_file};
 
 /// The largest tokenizer file read; the `tokenizer.json` of a vocabulary of 50,257 tokens has about 2 MB.

@@ -32,14 +32,14 @@ impl F32Tensor<'_> {
     }
 }
 
-/// Writes a safetensors file, atomically.
+/// Writes a safetensors file with its `__metadata__`, strings by name, atomically.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io); the file is then as before.
-pub fn write_f32_tensors(path: &Path, tensors: &[F32Tensor]) -> Result<()> {
+pub fn write_f32_tensors(path: &Path, metadata: Value, tensors: &[F32Tensor]) -> Result<()> {
     let entries: Vec<FileEntry> = tensors.iter().map(F32Tensor::entry).collect();
     let file = AtomicFile::create(path)?;
-    write(file.file(), path, json!({"format": "pt"}), &entries, &mut |_| Ok(()))?;
+    write(file.file(), path, metadata, &entries, &mut |_| Ok(()))?;
     file.commit()
 }
 
@@ -62,6 +62,6 @@ impl Checkpoint {
             }
             write_file(&path, &content)?;
         }
-        write_f32_tensors(&folder.join(SINGLE_FILE), tensors)
+        write_f32_tensors(&folder.join(SINGLE_FILE), json!({"format": "pt"}), tensors)
     }
 }

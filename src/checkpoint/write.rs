@@ -176,7 +176,9 @@ pub(super) fn create_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(|source| io(folder, "create", source))
 }
 
-/// Writes a small file.
+/// Writes a file, atomically.
 pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<()> {
-    fs::write(path, content).map_err(|source| io(path, "write", source))
+    let file = AtomicFile::create(path)?;
+    file.file().write_all(content).map_err(|source| io(path, "write", source))?;
+    file.commit()
 }

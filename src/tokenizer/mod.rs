@@ -25,10 +25,12 @@ mod merge_steps;
 mod pre_tokens;
 mod special_tokens;
 mod token_bytes;
+mod train;
 mod utf8_decoder;
 
 pub use merge_steps::{MergeStep, PreToken};
 pub use special_tokens::{SpecialToken, SpecialTokens, invalid};
+pub use train::{MIN_VOCAB_SIZE, train};
 pub use utf8_decoder::Utf8Decoder;
 
 use catch_panic::catch_panic;

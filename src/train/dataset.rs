@@ -8,42 +8,54 @@ use super::pass::Batch;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::ops::Range;
+use std::sync::Arc;
 
-/// Sequences of tokens.
+/// Sequences of tokens, from one or more sources.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dataset {
-    ids: Vec<u32>,
-    weights: Vec<f32>,
+    tokens: Arc<Tokens>,
     sequences: Vec<Range<usize>>,
+    /// The sequences of each source.
+    sources: Vec<Range<usize>>,
+}
+
+/// The tokens of all sequences.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Tokens {
+    ids: Vec<u32>,
+    /// How much predicting each token counts.
+    weights: Vec<f32>,
 }
 
 impl Dataset {
-    /// Cuts documents into sequences of at most `context` tokens and the token that follows. An `end_of_text`
-    /// token stands before and after every document.
-    pub fn new(documents: &[Document], context: usize, end_of_text: Option<u32>) -> Self {
-        let mut dataset = Self::default();
+    /// Adds a source: documents, cut into sequences of at most `context` tokens and the token that follows.
+    /// An `end_of_text` token stands before and after every document.
+    pub fn add(&mut self, documents: &[Document], context: usize, end_of_text: Option<u32>) {
+        let Self { tokens, sequences, sources } = self;
+        let Tokens { ids, weights } = Arc::make_mut(tokens);
+        let first = sequences.len();
         for document in documents {
-            let start = dataset.ids.len();
+            let start = ids.len();
             let ends = end_of_text.as_slice();
-            dataset.ids.extend(ends.iter().chain(&document.ids).chain(ends));
+            ids.extend(ends.iter().chain(&document.ids).chain(ends));
             let ends = ends.iter().map(|_| &1.0);
-            dataset.weights.extend(ends.clone().chain(&document.weights).chain(ends));
+            weights.extend(ends.clone().chain(&document.weights).chain(ends));
             // Each sequence begins with the last token that the one before predicted.
-            let len = dataset.ids.len();
+            let len = ids.len();
             let starts = (start..len.saturating_sub(1)).step_by(context);
-            dataset.sequences.extend(starts.map(|from| from..len.min(from + context + 1)));
+            sequences.extend(starts.map(|from| from..len.min(from + context + 1)));
         }
-        dataset
+        sources.push(first..sequences.len());
     }
 
     /// All tokens, those held out included.
     pub fn ids(&self) -> &[u32] {
-        &self.ids
+        &self.tokens.ids
     }
 
     /// How much predicting each token counts.
     pub fn weights(&self) -> &[f32] {
-        &self.weights
+        &self.tokens.weights
     }
 
     /// The number of sequences.
@@ -56,45 +68,74 @@ impl Dataset {
         self.sequences.is_empty()
     }
 
-    /// The number of predictions in all sequences.
-    pub fn n_tokens(&self) -> usize {
-        self.sequences.iter().map(|sequence| sequence.len() - 1).sum()
+    /// The number of sources.
+    pub fn n_sources(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// The number of predictions in all sequences of a source.
+    pub fn n_tokens(&self, source: usize) -> usize {
+        self.sources[source].clone().map(|i| self.sequence_tokens(i)).sum()
+    }
+
+    /// The number of predictions in the longest sequence of a source.
+    pub fn longest(&self, source: usize) -> usize {
+        self.sources[source].clone().map(|i| self.sequence_tokens(i)).max().unwrap_or(0)
+    }
+
+    /// The number of predictions in a sequence.
+    pub fn sequence_tokens(&self, i: usize) -> usize {
+        self.sequences[i].len() - 1
     }
 
     /// The tokens and weights of a sequence: `weights[i]` is that of predicting `ids[i + 1]`.
     fn sequence(&self, i: usize) -> (&[u32], &[f32]) {
         let range = self.sequences[i].clone();
-        (&self.ids[range.clone()], &self.weights[range.start + 1..range.end])
+        (&self.ids()[range.clone()], &self.weights()[range.start + 1..range.end])
     }
 
-    /// Takes every n-th sequence away, about `share` of all, to measure what was not trained on.
+    /// Takes every n-th sequence of each source away, about `share` of all, to measure what was not trained
+    /// on.
     pub fn split_off(&mut self, share: f64) -> Dataset {
-        let n = ((1.0 / share).round() as usize).clamp(2, self.len().max(2));
-        let held_out = |i: &usize| i % n == n - 1;
-        let all = std::mem::take(&mut self.sequences);
-        let (taken, kept): (Vec<_>, Vec<_>) = all.into_iter().enumerate().partition(|(i, _)| held_out(i));
-        self.sequences = kept.into_iter().map(|(_, sequence)| sequence).collect();
-        let sequences = taken.into_iter().map(|(_, sequence)| sequence).collect();
-        Self { ids: self.ids.clone(), weights: self.weights.clone(), sequences }
+        let mut kept = Dataset { tokens: Arc::clone(&self.tokens), ..Dataset::default() };
+        let mut taken = kept.clone();
+        for source in &self.sources {
+            let n = ((1.0 / share).round() as usize).clamp(2, source.len().max(2));
+            let firsts = [&kept, &taken].map(|dataset| dataset.len());
+            for (i, sequence) in self.sequences[source.clone()].iter().enumerate() {
+                let dataset = if i % n == n - 1 { &mut taken } else { &mut kept };
+                dataset.sequences.push(sequence.clone());
+            }
+            for (dataset, first) in [&mut kept, &mut taken].into_iter().zip(firsts) {
+                dataset.sources.push(first..dataset.len());
+            }
+        }
+        *self = kept;
+        taken
     }
 
-    /// The sequences of an epoch in their order: a Fisher-Yates shuffle of seed and epoch.
-    pub fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
+    /// The sequences of a source in the order of an epoch: a Fisher-Yates shuffle of seed and epoch.
+    pub fn shuffled(&self, source: usize, seed: u64, epoch: u64) -> Vec<usize> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(epoch);
-        let mut order: Vec<usize> = (0..self.len()).collect();
+        rng.set_stream(epoch * self.sources.len() as u64 + source as u64);
+        let mut order: Vec<usize> = self.sources[source].clone().collect();
         for i in (1..order.len()).rev() {
             order.swap(i, ((u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64) as usize);
         }
         order
     }
 
-    /// The batches of an epoch: the sequences of `order`, as many as fit into `max_tokens` for each, at least
-    /// one.
-    pub fn batches(&self, order: &[usize], max_tokens: usize) -> Vec<Vec<usize>> {
+    /// Sequences of a source, spread over it, with about `max_tokens` predictions.
+    pub fn sample(&self, source: usize, max_tokens: usize) -> Vec<usize> {
+        let every = self.n_tokens(source).div_ceil(max_tokens).max(1);
+        self.sources[source].clone().step_by(every).collect()
+    }
+
+    /// Sequences in batches: as many as fit into `max_tokens` for each, at least one.
+    pub fn batches(&self, sequences: &[usize], max_tokens: usize) -> Vec<Vec<usize>> {
         let (mut batches, mut n): (Vec<Vec<usize>>, usize) = (vec![], 0);
-        for &i in order {
-            let len = self.sequences[i].len() - 1;
+        for &i in sequences {
+            let len = self.sequence_tokens(i);
             match batches.last_mut().filter(|_| n + len <= max_tokens) {
                 Some(batch) => batch.push(i),
                 None => {
@@ -134,14 +175,20 @@ mod tests {
         Document { weights: vec![1.0; ids.len()], ids }
     }
 
+    fn dataset(documents: &[Document], context: usize, end_of_text: Option<u32>) -> Dataset {
+        let mut dataset = Dataset::default();
+        dataset.add(documents, context, end_of_text);
+        dataset
+    }
+
     #[test]
     fn documents_become_sequences_that_predict_every_token_once() {
-        let dataset = Dataset::new(&[document(10..17), document(20..21)], 3, Some(0));
+        let dataset = dataset(&[document(10..17), document(20..21)], 3, Some(0));
         let sequences: Vec<_> = (0..dataset.len()).map(|i| dataset.sequence(i).0.to_vec()).collect();
         // The end-of-text token is around each document; a sequence begins with the last token predicted.
         let expected: [&[u32]; 4] = [&[0, 10, 11, 12], &[12, 13, 14, 15], &[15, 16, 0], &[0, 20, 0]];
         assert_eq!(sequences, expected);
-        assert_eq!(dataset.n_tokens(), 3 + 3 + 2 + 2);
+        assert_eq!(dataset.n_tokens(0), 3 + 3 + 2 + 2);
         let batch = dataset.gather(&[3, 2], 4.0);
         assert_eq!((&batch.ids[..], &batch.targets[..]), (&[0, 20, 15, 16][..], &[20, 0, 16, 0][..]));
         assert_eq!((&batch.positions[..], &batch.weights[..]), (&[0, 1, 0, 1][..], &[0.25; 4][..]));
@@ -150,7 +197,7 @@ mod tests {
     #[test]
     fn prompts_count_less() {
         let document = Document { ids: vec![5, 6, 7], weights: vec![0.25, 0.25, 1.0] };
-        let dataset = Dataset::new(&[document], 8, None);
+        let dataset = dataset(&[document], 8, None);
         assert_eq!(dataset.sequence(0), (&[5, 6, 7][..], &[0.25, 1.0][..]));
         assert_eq!(dataset.weight(&[0]), 1.25);
     }
@@ -158,9 +205,10 @@ mod tests {
     #[test]
     fn order_is_a_permutation_of_seed_and_epoch() {
         let documents: Vec<_> = (0..50).map(|i| document([i, i])).collect();
-        let dataset = Dataset::new(&documents, 8, None);
-        let order = dataset.order(1, 0);
-        assert!(order == dataset.order(1, 0) && order != dataset.order(1, 1) && order != dataset.order(2, 0));
+        let dataset = dataset(&documents, 8, None);
+        let order = dataset.shuffled(0, 1, 0);
+        let others = [dataset.shuffled(0, 1, 1), dataset.shuffled(0, 2, 0)];
+        assert!(order == dataset.shuffled(0, 1, 0) && !others.contains(&order));
         let mut sorted = order.clone();
         sorted.sort();
         assert_eq!(sorted, (0..50).collect::<Vec<_>>());
@@ -169,18 +217,18 @@ mod tests {
     #[test]
     fn batches_have_all_sequences_in_order_and_room() {
         let documents: Vec<_> = [3, 5, 2, 9, 2].map(|n| document(0..n)).into();
-        let dataset = Dataset::new(&documents, 16, None); // 2, 4, 1, 8 and 1 predictions
+        let dataset = dataset(&documents, 16, None); // 2, 4, 1, 8 and 1 predictions
         assert_eq!(dataset.batches(&[0, 1, 2, 3, 4], 6), [vec![0, 1], vec![2], vec![3], vec![4]]);
     }
 
     #[test]
     fn held_out_sequences_are_not_trained_on() {
         let documents: Vec<_> = (0..40).map(|i| document([i, i])).collect();
-        let mut training = Dataset::new(&documents, 8, None);
+        let mut training = dataset(&documents, 8, None);
         let held_out = training.split_off(0.05);
         assert_eq!((training.len(), held_out.len()), (38, 2));
         assert_eq!((held_out.sequence(0).0, held_out.sequence(1).0), (&[19, 19][..], &[39, 39][..]));
-        let mut single = Dataset::new(&documents[..1], 8, None);
+        let mut single = dataset(&documents[..1], 8, None);
         assert_eq!((single.split_off(0.05).len(), single.len()), (0, 1));
     }
 }

@@ -21,6 +21,13 @@ impl TensorPlace {
     pub fn is_matrix(&self) -> bool {
         self.shape.len() == 2
     }
+
+    /// The matrices of a linear layer that lie side by side in the tensor: queries, keys and values in
+    /// `c_attn`, else one. None for what is not the matrix of a block's linear layer.
+    pub fn parts(&self) -> Option<usize> {
+        let is_linear = self.is_matrix() && self.name.starts_with("transformer.h.");
+        is_linear.then(|| if self.name.ends_with("c_attn.weight") { 3 } else { 1 })
+    }
 }
 
 /// The places of weight and bias.

@@ -5,8 +5,8 @@
 //! AdamW ([`Trainer::update`]). The operations themselves are in [`kernels`](crate::kernels) and
 //! [`kernels::backward`](crate::kernels::backward), a formula each.
 //!
-//! A [`Run`] takes the steps: [`Dataset`] cuts documents into sequences and orders them, [`Schedule`] is the
-//! learning rate, and `state.rs` writes what a run needs to go on.
+//! A [`Run`] takes the steps: [`Dataset`] cuts documents into sequences, [`Order`] says which of them a step
+//! reads, [`Schedule`] is the learning rate, and `state.rs` writes what a run needs to go on.
 //!
 //! The result has the same bits for any number of threads: outputs are split between them, never sums.
 
@@ -16,17 +16,21 @@ mod dataset;
 mod documents;
 mod forward;
 mod layout;
+mod order;
 mod pass;
 mod run;
 mod schedule;
+mod settings;
 mod state;
 mod trainer;
 
 pub use activations::Activations;
 pub use dataset::Dataset;
-pub use documents::{Document, DocumentReader, read as read_documents, read_texts};
+pub use documents::{Document, DocumentReader, read_texts};
 pub use layout::{Block, Layout, TensorPlace, WeightAndBias};
+pub use order::{Order, Stage};
 pub use pass::Batch;
-pub use run::{Run, Settings, StepReport};
-pub use schedule::Schedule;
-pub use trainer::Trainer;
+pub use run::{Evaluation, Run, StepReport};
+pub use schedule::{Decay, Schedule};
+pub use settings::{Length, Optimizer, Settings};
+pub use trainer::{Optimizers, Trainer};

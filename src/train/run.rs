@@ -1,76 +1,16 @@
-//! A training run: batches in their order, steps, evaluation.
+//! A training run: steps in their order, and evaluation.
 
 use super::dataset::Dataset;
-use super::pass::Batch;
+use super::order::Order;
 use super::schedule::Schedule;
+use super::settings::{Length, Settings};
 use super::trainer::Trainer;
-use crate::kernels::optimizers::adamw::AdamW;
 use crate::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use std::path::Path;
 
-/// The most tokens that an evaluation reads: it takes a small part of the run.
+/// The most tokens of a source that an evaluation reads: it takes a small part of the run.
 const MAX_EVALUATION_TOKENS: usize = 1 << 15;
-
-/// The settings that determine the result, together with the model and the data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    /// The most tokens of a batch, whose gradients make one step.
-    pub batch_tokens: usize,
-    /// The most tokens of a micro-batch, whose activations are in memory at once.
-    pub micro_batch_tokens: usize,
-    /// How often each sequence is read.
-    pub epochs: u64,
-    /// The learning rate between warm-up and decay.
-    pub learning_rate: f32,
-    /// The part of all steps in which the learning rate rises.
-    pub warmup_share: f64,
-    /// The part of all steps in which the learning rate falls to zero.
-    pub decay_share: f64,
-    /// The decay of matrices and tables.
-    pub weight_decay: f32,
-    /// The largest norm of the gradient; a larger one is shortened to it.
-    pub max_norm: f64,
-    /// The seed of the data's order.
-    pub seed: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            batch_tokens: 4096,
-            micro_batch_tokens: 4096,
-            epochs: 3,
-            learning_rate: 3e-4,
-            warmup_share: 0.05,
-            decay_share: 0.5,
-            weight_decay: 0.1,
-            max_norm: 1.0,
-            seed: 0,
-        }
-    }
-}
-
-impl Settings {
-    fn validate(&self) -> Result<()> {
-        let check = |name: &str, value: f64, is_valid: bool, expected: &str| match is_valid {
-            true => Ok(()),
-            false => Err(Error::Parameter {
-                name: name.into(),
-                found: value.to_string(),
-                expected: expected.into(),
-            }),
-        };
-        let rate = f64::from(self.learning_rate);
-        check("learning_rate", rate, rate > 0.0 && rate.is_finite(), "a positive number")?;
-        let decay = f64::from(self.weight_decay);
-        check("weight_decay", decay, decay >= 0.0 && decay.is_finite(), "a non-negative number")?;
-        check("max_norm", self.max_norm, self.max_norm > 0.0, "a positive number")?;
-        for (name, share) in [("warmup_share", self.warmup_share), ("decay_share", self.decay_share)] {
-            check(name, share, (0.0..=1.0).contains(&share), "a number from 0 to 1")?;
-        }
-        Ok(())
-    }
-}
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -87,6 +27,17 @@ pub struct StepReport {
     pub tokens: usize,
 }
 
+/// What an evaluation found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// The held-out sources and their mean cross-entropy, in nats per token.
+    pub losses: Vec<(usize, f64)>,
+    /// The mean of these.
+    pub loss: f64,
+    /// Whether no earlier one was lower.
+    pub is_best: bool,
+}
+
 /// A run: a trainer, its data, and the order in which it reads them.
 pub struct Run {
     trainer: Trainer,
@@ -94,11 +45,10 @@ pub struct Run {
     /// What is held out, to be measured.
     validation: Dataset,
     settings: Settings,
+    order: Order,
     schedule: Schedule,
-    /// The batches of the epoch that the next step is in, and the steps before it.
-    epoch: Vec<Vec<usize>>,
-    epoch_start: u32,
-    epoch_number: u64,
+    /// The lowest held-out loss.
+    best_loss: Option<f64>,
 }
 
 impl Run {
@@ -107,7 +57,7 @@ impl Run {
     /// # Errors
     /// [`Error::Parameter`] for settings out of range, and for data without a single prediction that counts.
     pub fn new(trainer: Trainer, training: Dataset, validation: Dataset, settings: Settings) -> Result<Self> {
-        settings.validate()?;
+        settings.validate(training.n_sources())?;
         let all: Vec<usize> = (0..training.len()).collect();
         if training.weight(&all) <= 0.0 {
             return Err(Error::Parameter {
@@ -116,25 +66,20 @@ impl Run {
                 expected: "at least one".into(),
             });
         }
-        let batches = |epoch| training.batches(&training.order(settings.seed, epoch), settings.batch_tokens);
-        let per_epoch: Vec<u32> = (0..settings.epochs).map(|epoch| batches(epoch).len() as u32).collect();
-        let steps = per_epoch.iter().sum();
-        let part = |share: f64| (f64::from(steps) * share).round() as u32;
-        let schedule = Schedule {
-            learning_rate: settings.learning_rate,
-            warmup: part(settings.warmup_share).max(1),
-            decay: part(settings.decay_share),
-            steps,
+        let in_all = || (0..training.n_sources()).map(|source| training.n_tokens(source) as u64).sum::<u64>();
+        let tokens = match settings.length {
+            Length::Epochs(epochs) => epochs * in_all(),
+            Length::Tokens(tokens) => tokens,
         };
-        let (mut epoch_number, mut epoch_start) = (0, 0);
-        for n in per_epoch {
-            if trainer.step() < epoch_start + n {
-                break;
-            }
-            (epoch_number, epoch_start) = (epoch_number + 1, epoch_start + n);
-        }
-        let epoch = batches(epoch_number);
-        Ok(Self { trainer, training, validation, schedule, epoch, epoch_start, epoch_number, settings })
+        let order = Order::new(&training, tokens, settings.batch_tokens, &settings.stages, settings.seed);
+        let part = |share: f64| (f64::from(order.steps()) * share).round() as u32;
+        let schedule = Schedule {
+            decay: settings.decay,
+            warmup: part(settings.warmup_share).max(1),
+            decay_steps: part(settings.decay_share),
+            steps: order.steps(),
+        };
+        Ok(Self { trainer, training, validation, order, schedule, settings, best_loss: None })
     }
 
     /// The trainer.
@@ -149,7 +94,7 @@ impl Run {
 
     /// Whether all steps are taken.
     pub fn is_finished(&self) -> bool {
-        self.trainer.step() >= self.schedule.steps
+        self.trainer.step() >= self.steps()
     }
 
     /// Takes one step.
@@ -159,28 +104,15 @@ impl Run {
     /// the step.
     pub fn step(&mut self) -> Result<StepReport> {
         let step = self.trainer.step() + 1;
-        if step > self.epoch_start + self.epoch.len() as u32 {
-            self.epoch_start += self.epoch.len() as u32;
-            self.epoch_number += 1;
-            let order = self.training.order(self.settings.seed, self.epoch_number);
-            self.epoch = self.training.batches(&order, self.settings.batch_tokens);
-        }
-        let sequences = &self.epoch[(step - 1 - self.epoch_start) as usize];
-        let total = self.training.weight(sequences).max(f64::MIN_POSITIVE);
+        let sequences = self.order.sequences(&self.training, step);
+        let total = self.training.weight(&sequences).max(f64::MIN_POSITIVE);
         let (mut loss, mut tokens) = (0.0, 0);
-        for micro_batch in self.training.batches(sequences, self.settings.micro_batch_tokens) {
+        for micro_batch in self.training.batches(&sequences, self.settings.micro_batch_tokens) {
             let batch = self.training.gather(&micro_batch, total);
             loss += self.trainer.accumulate(&batch)?;
             tokens += batch.len();
         }
-        let learning_rate = self.schedule.learning_rate(step);
-        let adamw = AdamW {
-            learning_rate,
-            beta1: 0.9,
-            beta2: 0.95,
-            epsilon: 1e-8,
-            weight_decay: self.settings.weight_decay,
-        };
+        let factor = self.schedule.factor(step);
         let gradient_norm = self.trainer.gradient_norm();
         if !(loss + gradient_norm).is_finite() {
             return Err(Error::Parameter {
@@ -189,27 +121,70 @@ impl Run {
                 expected: "finite numbers; try a smaller learning rate".into(),
             });
         }
-        self.trainer.update(&adamw, (self.settings.max_norm / gradient_norm).min(1.0) as f32);
+        let optimizers = self.settings.optimizers(step, factor);
+        self.trainer.update(&optimizers, (self.settings.max_norm / gradient_norm).min(1.0) as f32);
+        if f64::from(self.steps() - step) < self.settings.average_share * f64::from(self.steps()) {
+            self.trainer.average();
+        }
+        let learning_rate = factor * self.settings.learning_rate;
         Ok(StepReport { step, loss, learning_rate, gradient_norm, tokens })
     }
 
-    /// Returns the mean cross-entropy of the held-out sequences, in nats per token; none if none is held out.
+    /// Measures the held-out sequences, a part of those of a large source; none if none is held out.
     ///
     /// # Errors
     /// As [`Trainer::loss`].
-    pub fn evaluate(&mut self) -> Result<Option<f64>> {
+    pub fn evaluate(&mut self) -> Result<Option<Evaluation>> {
+        let mut losses = vec![];
+        for source in 0..self.validation.n_sources() {
+            losses.extend(self.held_out_loss(source)?.map(|loss| (source, loss)));
+        }
+        if losses.is_empty() {
+            return Ok(None);
+        }
+        let loss = losses.iter().map(|(_, loss)| loss).sum::<f64>() / losses.len() as f64;
+        // The model that a run begins with is not one of its results.
+        let is_best = self.trainer.step() > 0 && self.best_loss.is_none_or(|best| loss <= best);
+        if is_best {
+            self.best_loss = Some(loss);
+        }
+        Ok(Some(Evaluation { losses, loss, is_best }))
+    }
+
+    fn held_out_loss(&mut self, source: usize) -> Result<Option<f64>> {
         let Self { trainer, validation, settings, .. } = self;
-        let all: Vec<usize> = (0..validation.len()).collect();
-        let some = validation.batches(&all, MAX_EVALUATION_TOKENS).into_iter().next().unwrap_or_default();
-        let total = validation.weight(&some);
+        let sequences = validation.sample(source, MAX_EVALUATION_TOKENS);
+        let total = validation.weight(&sequences);
         if total <= 0.0 {
             return Ok(None);
         }
-        let batches = validation.batches(&some, settings.micro_batch_tokens);
-        let losses = batches.iter().map(|batch| -> Result<f64> {
-            let batch: Batch = validation.gather(batch, total);
-            trainer.loss(&batch)
-        });
-        losses.sum::<Result<f64>>().map(Some)
+        let batches = validation.batches(&sequences, settings.micro_batch_tokens);
+        batches
+            .iter()
+            .map(|batch| trainer.loss(&validation.gather(batch, total)))
+            .sum::<Result<f64>>()
+            .map(Some)
+    }
+
+    /// Exchanges the weights and their mean over the last steps. Returns whether there is one.
+    pub fn swap_average(&mut self) -> bool {
+        self.trainer.swap_average()
+    }
+
+    /// Writes what the next step depends on.
+    ///
+    /// # Errors
+    /// As [`Trainer::save`].
+    pub fn save(&self, file: &Path) -> Result<()> {
+        self.trainer.save(file, self.best_loss)
+    }
+
+    /// Goes on from what [`Run::save`] wrote.
+    ///
+    /// # Errors
+    /// As [`Trainer::restore`].
+    pub fn restore(&mut self, file: &Path) -> Result<()> {
+        self.best_loss = self.trainer.restore(file)?;
+        Ok(())
     }
 }

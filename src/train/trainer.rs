@@ -9,9 +9,19 @@ use crate::kernels::aligned_vec::AlignedVec;
 use crate::kernels::embedding::copy_row;
 use crate::kernels::optimizers::adamw::{AdamW, Parameters};
 use crate::kernels::optimizers::gradient_norm::gradient_norm;
+use crate::kernels::optimizers::muon::{self, Muon};
 use crate::kernels::positions::sinusoidal;
 use crate::kernels::thread_pool::ThreadPool;
 use crate::{Error, Result};
+
+/// What moves the weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Optimizers {
+    /// For tables, biases and layer norms, and for the blocks' matrices if there is no Muon.
+    pub adamw: AdamW,
+    /// For the blocks' matrices.
+    pub muon: Option<Muon>,
+}
 
 /// A GPT-2 and what training it needs: four numbers per weight, and the activations of a micro-batch.
 pub struct Trainer {
@@ -22,8 +32,12 @@ pub struct Trainer {
     gradients: AlignedVec<f32>,
     m: AlignedVec<f32>,
     v: AlignedVec<f32>,
+    /// The mean of the weights after some steps, and their number; empty if there are none.
+    average: AlignedVec<f32>,
+    n_averaged: u32,
     /// Steps taken.
     step: u32,
+    muon_workspace: muon::Workspace,
     sinusoidal: Vec<f32>,
     activations: Activations,
     workspace: Workspace,
@@ -59,7 +73,10 @@ impl Trainer {
             gradients: zeros(),
             m: zeros(),
             v: zeros(),
+            average: AlignedVec::zeroed(0),
+            n_averaged: 0,
             step: 0,
+            muon_workspace: muon::Workspace::default(),
             sinusoidal,
             workspace: Workspace::default(),
             config,
@@ -140,19 +157,49 @@ impl Trainer {
 
     /// Moves the weights by the accumulated gradients times `factor`, and starts to accumulate from zero.
     /// Weight decay applies to matrices and tables alone, as in nanoGPT.
-    pub fn update(&mut self, adamw: &AdamW, factor: f32) {
+    pub fn update(&mut self, optimizers: &Optimizers, factor: f32) {
         self.step += 1;
         for place in &self.layout.tensors {
-            let weight_decay = if place.is_matrix() { adamw.weight_decay } else { 0.0 };
-            let parameters = Parameters {
-                weights: &mut self.weights[place.range.clone()],
-                gradient: &self.gradients[place.range.clone()],
-                m: &mut self.m[place.range.clone()],
-                v: &mut self.v[place.range.clone()],
-            };
-            AdamW { weight_decay, ..*adamw }.step(&self.pool, self.step, factor, parameters);
+            let range = || place.range.clone();
+            let (weights, gradient) = (&mut self.weights[range()], &self.gradients[range()]);
+            let m = &mut self.m[range()];
+            if let (Some(muon), Some(parts)) = (optimizers.muon, place.parts()) {
+                let inputs = place.shape[0];
+                let parameters = muon::Parameters { weights, gradient, momentum: m, inputs, parts };
+                muon.step(&self.pool, factor, parameters, &mut self.muon_workspace);
+            } else {
+                let weight_decay = if place.is_matrix() { optimizers.adamw.weight_decay } else { 0.0 };
+                let parameters = Parameters { weights, gradient, m, v: &mut self.v[range()] };
+                let adamw = AdamW { weight_decay, ..optimizers.adamw };
+                adamw.step(&self.pool, self.step, factor, parameters);
+            }
         }
         self.gradients.fill(0.0);
+    }
+
+    /// Adds the weights to the mean of those after earlier steps (Izmailov et al. 2018, "stochastic weight
+    /// averaging").
+    pub fn average(&mut self) {
+        if self.average.is_empty() {
+            self.average = AlignedVec::zeroed(self.weights.len());
+        }
+        self.n_averaged += 1;
+        let part = 1.0 / self.n_averaged as f32;
+        const ELEMENTS_PER_CHUNK: usize = 1 << 14;
+        let weights = &self.weights;
+        self.pool.for_each_chunk(&mut self.average, ELEMENTS_PER_CHUNK, |i, average| {
+            let weights = &weights[i * ELEMENTS_PER_CHUNK..];
+            average.iter_mut().zip(weights).for_each(|(average, w)| *average += part * (w - *average));
+        });
+    }
+
+    /// Exchanges the weights and their mean. Returns whether there is one.
+    pub fn swap_average(&mut self) -> bool {
+        let has_average = self.n_averaged > 0;
+        if has_average {
+            std::mem::swap(&mut self.weights, &mut self.average);
+        }
+        has_average
     }
 
     /// All weights, as a checkpoint stores them.
@@ -165,14 +212,24 @@ impl Trainer {
         self.layout.tensors.iter().map(tensor).collect()
     }
 
-    /// What [`Trainer::save`] saves.
-    pub(super) fn state(&self) -> [&[f32]; 3] {
-        [&self.weights, &self.m, &self.v]
+    /// The vectors of the state by name, and the numbers of steps taken and averaged.
+    pub(super) fn state(&self) -> (Vec<(&'static str, &[f32])>, [u32; 2]) {
+        let mut vectors: Vec<(_, &[f32])> = vec![("weights", &self.weights), ("m", &self.m), ("v", &self.v)];
+        if self.n_averaged > 0 {
+            vectors.push(("average", &self.average));
+        }
+        (vectors, [self.step, self.n_averaged])
     }
 
-    /// What [`Trainer::restore`] restores, for a number of steps taken.
-    pub(super) fn state_mut(&mut self, step: u32) -> [&mut [f32]; 3] {
-        self.step = step;
-        [&mut self.weights, &mut self.m, &mut self.v]
+    /// The vectors of a state with these numbers of steps, to be filled.
+    pub(super) fn state_mut(&mut self, [step, n_averaged]: [u32; 2]) -> Vec<(&'static str, &mut [f32])> {
+        (self.step, self.n_averaged) = (step, n_averaged);
+        let Self { weights, m, v, average, .. } = self;
+        let mut vectors: Vec<(_, &mut [f32])> = vec![("weights", weights), ("m", m), ("v", v)];
+        if n_averaged > 0 {
+            *average = AlignedVec::zeroed(vectors[0].1.len());
+            vectors.push(("average", average));
+        }
+        vectors
     }
 }

@@ -158,7 +158,7 @@ impl Adapter {
             shape: tensor.shape().to_vec(),
             values: tensor.as_f32(),
         }));
-        write_f32_tensors(&folder.join(TENSORS_FILE), &tensors)?;
+        write_f32_tensors(&folder.join(TENSORS_FILE), serde_json::json!({"format": "pt"}), &tensors)?;
         AtomicFile::create(&folder.join(CONFIG_FILE))?.write_and_commit(self.config.to_json().as_bytes())
     }
 

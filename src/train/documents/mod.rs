@@ -95,17 +95,6 @@ impl DocumentReader<'_> {
     }
 }
 
-/// Reads documents as [`DocumentReader::read`] does, with the built-in chat template.
-///
-/// # Errors
-/// As [`DocumentReader::read`].
-pub fn read(path: &Path, tokenizer: &Tokenizer, prompt_loss_weight: f32) -> Result<Vec<Document>> {
-    let vocab_size = tokenizer.vocab_size();
-    let end_of_text = tokenizer.token_to_id(SEPARATOR);
-    let chat_template = &ChatTemplate::transcript;
-    DocumentReader { tokenizer, vocab_size, end_of_text, prompt_loss_weight, chat_template }.read(path)
-}
-
 /// Reads the texts of a file or folder, to train a tokenizer on: all that a line of JSON has is one text.
 ///
 /// # Errors

@@ -16,8 +16,8 @@ const LOG: &str = "log.jsonl";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub model: String,
-    pub data: PathBuf,
-    pub valid: Option<PathBuf>,
+    pub data: Vec<PathBuf>,
+    pub valid: Vec<PathBuf>,
     pub prompt_loss_weight: f32,
     pub settings: Settings,
     /// A hash of the tokens and their weights, once they are known: a resumed run reads the same data.
@@ -30,7 +30,8 @@ impl Plan {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
         let folder = Path::new(&self.model);
         let model = if folder.is_dir() { absolute(folder).display().to_string() } else { self.model.clone() };
-        Self { model, data: absolute(&self.data), valid: self.valid.as_deref().map(absolute), ..self.clone() }
+        let all = |paths: &[PathBuf]| paths.iter().map(|path| absolute(path)).collect();
+        Self { model, data: all(&self.data), valid: all(&self.valid), ..self.clone() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Training a model: `finetune`.
+//! Training a model: `finetune` from one that there is, `train` from nothing.
 //!
 //! A command reads what it is told into a [`Plan`](folder::Plan); a [`Job`](job::Job) carries it out in a
 //! [`Folder`](folder::Folder), and shows its [`Progress`](progress::Progress).
@@ -6,6 +6,9 @@
 mod finetune;
 mod folder;
 mod job;
+mod options;
 mod progress;
+mod train;
 
 pub use finetune::Finetune;
+pub use train::Train;

@@ -1,9 +1,13 @@
-//! In-memory models of GPT-2's shapes with random weights: speed does not depend on what a model has learned.
+//! Models of GPT-2's shapes with random weights: to measure speed, which does not depend on what a model has
+//! learned, and to begin training with.
 
-use crate::checkpoint::{AlignedBuffer, Checkpoint};
+use super::write::{create_folder, write_file};
+use super::{AlignedBuffer, Checkpoint, SINGLE_FILE};
 use crate::kernels::parallel::*;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// The shape of a GPT-2 model.
@@ -61,9 +65,49 @@ impl ModelShape {
     /// # Errors
     /// [`Error::System`] if there is not enough memory.
     pub fn random_checkpoint(&self) -> Result<Checkpoint> {
+        let file = self.safetensors(Fill::Random, 0)?;
+        let mut checkpoint = Checkpoint::from_memory(self.config().to_string().as_bytes(), file)?;
+        checkpoint.name = self.name.to_string();
+        Ok(checkpoint)
+    }
+
+    /// Writes a model of this shape to a folder for training to begin with: random matrices, except that what
+    /// adds to the residual stream is zero, so that every block begins as the identity (Zhang et al. 2019,
+    /// "Fixup"). The configuration names the `end_of_text` token; the other files are the tokenizer's.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::System`] if there is not enough memory.
+    pub fn write_initial(
+        &self,
+        folder: &Path,
+        seed: u64,
+        end_of_text: Option<u32>,
+        tokenizer_files: &[(PathBuf, Cow<[u8]>)],
+    ) -> Result<()> {
+        create_folder(folder)?;
+        let mut config = self.config();
+        let fields = json!({
+            "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new",
+            "n_ctx": self.n_positions,
+            "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "layer_norm_epsilon": 1e-5,
+            "bos_token_id": end_of_text, "eos_token_id": end_of_text, "tie_word_embeddings": true,
+            "torch_dtype": "float32",
+        });
+        if let (Value::Object(config), Value::Object(fields)) = (&mut config, fields) {
+            config.extend(fields.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        write_file(&folder.join("config.json"), format!("{config:#}\n").as_bytes())?;
+        for (path, content) in tokenizer_files {
+            write_file(&folder.join(path.file_name().unwrap_or_default()), content)?;
+        }
+        write_file(&folder.join(SINGLE_FILE), &self.safetensors(Fill::Zero, seed)?)
+    }
+
+    /// The safetensors file: `projections` fills the matrices whose output adds to the residual stream.
+    fn safetensors(&self, projections: Fill, seed: u64) -> Result<AlignedBuffer> {
         let mut header = Map::new();
         let (mut end, mut fills) = (0, vec![]);
-        for (name, shape, fill) in self.tensors() {
+        for (name, shape, fill) in self.tensors(projections) {
             let bytes = shape.iter().product::<usize>() * size_of::<f32>();
             let offsets = [end, end + bytes];
             header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": offsets}));
@@ -88,13 +132,10 @@ impl ModelShape {
             (tensor, rest) = rest.split_at_mut(bytes);
             chunks.extend(tensor.chunks_mut(CHUNK).map(|chunk| (chunk, fill)));
         }
-        chunks
-            .into_par_iter()
-            .enumerate()
-            .for_each(|(seed, (chunk, fill))| fill_with(bytemuck::cast_slice_mut(chunk), fill, seed as u64));
-        let mut checkpoint = Checkpoint::from_memory(self.config().to_string().as_bytes(), file)?;
-        checkpoint.name = self.name.to_string();
-        Ok(checkpoint)
+        chunks.into_par_iter().enumerate().for_each(|(i, (chunk, fill))| {
+            fill_with(bytemuck::cast_slice_mut(chunk), fill, (seed << 32).wrapping_add(i as u64));
+        });
+        Ok(file)
     }
 
     fn config(&self) -> Value {
@@ -106,7 +147,7 @@ impl ModelShape {
     }
 
     /// Returns the name, shape and initial values of every tensor.
-    fn tensors(&self) -> Vec<(String, Vec<usize>, Fill)> {
+    fn tensors(&self, projections: Fill) -> Vec<(String, Vec<usize>, Fill)> {
         let n = self.n_embd;
         let mut tensors = vec![
             ("wte.weight".to_string(), vec![self.vocab_size, n], Fill::Random),
@@ -126,7 +167,8 @@ impl ModelShape {
                 ("mlp.c_proj", 4 * n, n),
             ];
             for (name, inputs, outputs) in linears {
-                tensors.push((format!("h.{layer}.{name}.weight"), vec![inputs, outputs], Fill::Random));
+                let fill = if name.ends_with("c_proj") { projections } else { Fill::Random };
+                tensors.push((format!("h.{layer}.{name}.weight"), vec![inputs, outputs], fill));
                 tensors.push((format!("h.{layer}.{name}.bias"), vec![outputs], Fill::Zero));
             }
         }
@@ -147,7 +189,7 @@ fn fill_with(values: &mut [f32], fill: Fill, seed: u64) {
         Fill::Random => {
             // xorshift64 (Marsaglia 2003) from a well-mixed seed; a uniform value on ±√3 has standard
             // deviation 1.
-            let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut state = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
             let scale = 0.02 * 3f32.sqrt() / (1u64 << 31) as f32;
             for value in values {
                 state ^= state << 13;
@@ -189,7 +231,7 @@ mod tests {
     #[test]
     fn gpt2_shapes_have_published_parameter_counts() {
         let parameters = |shape: &ModelShape| -> usize {
-            shape.tensors().iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum()
+            shape.tensors(Fill::Random).iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum()
         };
         let counts: Vec<usize> = GPT2_SHAPES.iter().map(parameters).collect();
         assert_eq!(counts, [124_439_808, 354_823_168, 774_030_080, 1_557_611_200]);
