@@ -1,5 +1,5 @@
-//! Gradients, and ten steps of AdamW and Muon, against PyTorch (scripts/make_training_reference.py), and the same bits
-//! for any number of threads and micro-batches of the same tokens.
+//! Gradients, and ten steps of AdamW and of Muon, against PyTorch (scripts/make_training_reference.py), and
+//! the same bits for any number of threads and micro-batches of the same tokens.
 
 use crate::reference::{Reference, data};
 use hornbook::checkpoint::Checkpoint;

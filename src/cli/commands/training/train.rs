@@ -24,10 +24,9 @@ use std::str::FromStr;
 /// number of threads.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  hornbook train --shape 2x64 --context 128 --tokenizer new:512 --data books/ -o tiny
-  hornbook train --resume tiny                           goes on, if it was interrupted
-  hornbook train --shape 6x256 --data novels.txt --data tales.txt --tokens 200M \\
-      --stage 0.5:2,1 --stage 0.5:0,1 -o storyteller     novels first, then tales alone")]
+  hornbook generate -n 8 --max-tokens 200 \"Once upon a time\" > tales.txt
+  hornbook train --shape 2x64 --context 128 --tokenizer new:300 --data tales.txt -o tiny
+  hornbook train --resume tiny                           goes on, if it was interrupted")]
 pub struct Train {
     /// Blocks and width, LAYERSxWIDTH or LAYERSxWIDTHxHEADS: 6x256; or the name of a GPT-2: gpt2
     #[arg(long, default_value = "6x256", conflicts_with = "resume")]
