@@ -258,7 +258,12 @@ mod tests {
                     F32Tensor { name, shape: shape.clone(), values }
                 })
                 .collect();
-            write_f32_tensors(&folder.path().join(TENSORS_FILE), &tensors).unwrap();
+            write_f32_tensors(
+                &folder.path().join(TENSORS_FILE),
+                serde_json::json!({"format": "pt"}),
+                &tensors,
+            )
+            .unwrap();
             let error = open(folder.path()).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains('\n'), "{error}");
         };
