@@ -10,6 +10,10 @@ weights.I       [n]       how much predicting ids.I[1:] counts; some are 0
 loss            [11]      before and after each of ten steps of AdamW on this batch
 gradient_norm   [10]      of all gradients together, before each step
 muon_loss       [11]      the same with Muon for the matrices of the blocks
+last_layer_loss [11]      the same with AdamW, training the last block and what follows it
+lora_loss       [11]      the same, training an adapter by peft: rank 4, alpha 6, all linear layers
+lora.NAME                 A and B of the adapter at first; NAME is the layer's
+lora_gradient.NAME        of its first loss
 gradient.NAME             of the first loss; NAME is transformers' name of the parameter
 
 A step: gradients clipped to a norm of 1; learning rate 0.003, betas 0.9 and 0.95,
@@ -24,6 +28,7 @@ from pathlib import Path
 try:
     import numpy as np
     import torch
+    from peft import LoraConfig, get_peft_model
     from safetensors.torch import load_file, save_file
     from torch.nn.functional import cross_entropy
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -104,11 +109,8 @@ def orthogonal(u):
     return x
 
 
-def steps(folder, with_muon):
-    """Returns the gradients of the first step, and the loss and norm of each."""
-    model, parameters = load(folder)
-    batch = make_batch(model.config.vocab_size)
-    for_muon = {name for name, p in parameters.items() if with_muon and ".h." in name and p.dim() == 2}
+def steps(model, batch, parameters, for_muon=frozenset()):
+    """Takes ten steps. Returns the gradients of the first, and the loss and norm of each."""
     rest = [p for name, p in parameters.items() if name not in for_muon]
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
@@ -123,22 +125,50 @@ def steps(folder, with_muon):
         loss = loss_of(model, batch)
         loss.backward()
         if step == 0:
-            gradients = {f"gradient.{name}": p.grad.float().clone() for name, p in parameters.items()}
+            gradients = {name: p.grad.float().clone() for name, p in parameters.items()}
         losses.append(loss.item())
         norms.append(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0).item())
         for optimizer in optimizers:
             optimizer.step()
     losses.append(loss_of(model, batch).item())
-    assert losses[-1] < losses[0] - 0.1, losses
-    doubles = [torch.tensor(values, dtype=torch.float64) for values in (losses, norms)]
-    return batch, gradients, *doubles
+    assert losses[-1] < losses[0] - 0.05, losses
+    return gradients, *(torch.tensor(values, dtype=torch.float64) for values in (losses, norms))
+
+
+def with_adapter(model):
+    """Returns the model with an adapter in every linear layer, and A and B by the layer's name."""
+    generator = torch.Generator().manual_seed(SEED)
+    config = LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", fan_in_fan_out=True, task_type="CAUSAL_LM")
+    model = get_peft_model(model, config)
+    parameters = {}
+    for name, p in model.named_parameters():
+        if "lora_" in name:
+            p.data = 0.2 * torch.randn(p.shape, generator=generator).double().float().double()
+            parameters[name.removeprefix("base_model.model.").replace(".default", "")] = p
+    return model, parameters
 
 
 def reference(folder):
-    batch, out, losses, norms = steps(folder, with_muon=False)
+    model, parameters = load(folder)
+    batch = make_batch(model.config.vocab_size)
+    gradients, losses, norms = steps(model, batch, parameters)
+    out = {f"gradient.{name}": gradient for name, gradient in gradients.items()}
     for i, (ids, weights) in enumerate(batch):
         out |= {f"ids.{i}": ids, f"weights.{i}": weights.float()}
-    return out | {"loss": losses, "gradient_norm": norms, "muon_loss": steps(folder, with_muon=True)[2]}
+    out |= {"loss": losses, "gradient_norm": norms}
+
+    model, parameters = load(folder)
+    for_muon = {name for name, p in parameters.items() if ".h." in name and p.dim() == 2}
+    out["muon_loss"] = steps(model, batch, parameters, for_muon)[1]
+
+    model, parameters = load(folder)
+    last = (f"transformer.h.{model.config.n_layer - 1}.", "transformer.ln_f.", "lm_head.")
+    out["last_layer_loss"] = steps(model, batch, {n: p for n, p in parameters.items() if n.startswith(last)})[1]
+
+    model, parameters = with_adapter(load(folder)[0])
+    out |= {f"lora.{name}": p.detach().float().clone() for name, p in parameters.items()}
+    gradients, out["lora_loss"], _ = steps(model, batch, parameters)
+    return out | {f"lora_gradient.{name}": gradient for name, gradient in gradients.items()}
 
 
 def main():

@@ -3,11 +3,12 @@
 
 use crate::reference::{Reference, data};
 use hornbook::checkpoint::Checkpoint;
+use hornbook::checkpoint::adapter::{AdapterConfig, Modules};
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::optimizers::adamw::AdamW;
 use hornbook::kernels::optimizers::muon::Muon;
 use hornbook::kernels::thread_pool::ThreadPool;
-use hornbook::train::{Batch, Optimizers, Trainer};
+use hornbook::train::{Batch, Optimizers, Scope, Trainer};
 
 const ADAMW: Optimizers = Optimizers {
     adamw: AdamW { learning_rate: 0.003, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 },
@@ -102,6 +103,79 @@ fn ten_steps_of_muon_match_pytorch() {
             );
         }
     }
+}
+
+/// Takes ten steps of AdamW and compares the losses with those of this name.
+fn assert_losses(trainer: &mut Trainer, reference: &Reference, name: &str, model: &str) {
+    let batch = batch(&sequences(reference));
+    for (step, expected) in reference.doubles(name).into_iter().enumerate() {
+        let loss = trainer.accumulate(&batch).unwrap();
+        let norm = trainer.gradient_norm();
+        trainer.update(&ADAMW, (1.0 / norm).min(1.0) as f32);
+        assert!(
+            (loss - expected).abs() < 1e-4 * expected,
+            "{model}: {name}, step {step}: {loss}, expected {expected}"
+        );
+    }
+}
+
+fn trainer_of(scope: &Scope, model: &str, threads: usize) -> Trainer {
+    let checkpoint = Checkpoint::from_folder(&data(model)).unwrap();
+    let pool = ThreadPool::new(threads, Isa::available()[0]);
+    Trainer::with_scope(&checkpoint, pool, 64, scope, 1).unwrap()
+}
+
+#[test]
+fn last_layer_alone_matches_pytorch() {
+    for model in MODELS {
+        let reference = Reference::from_file(model, "training.safetensors");
+        let mut trainer = trainer_of(&Scope::LastLayers(1), model, 2);
+        let whole = Trainer::weights(&trainer).to_vec();
+        assert_losses(&mut trainer, &reference, "last_layer_loss", model);
+        let start = trainer.layout().blocks.last().unwrap().ln_1.weight.start;
+        assert_eq!(trainer.weights()[..start], whole[..start], "{model}: what is not trained");
+    }
+}
+
+#[test]
+fn adapter_matches_peft() {
+    let lora = AdapterConfig {
+        r: 4,
+        lora_alpha: 6.0,
+        target_modules: Some(Modules::Expression("all-linear".into())),
+        ..AdapterConfig::default()
+    };
+    let scope = Scope::Lora(Box::new(lora));
+    for model in MODELS {
+        let reference = Reference::from_file(model, "training.safetensors");
+        let mut trainer = trainer_of(&scope, model, 2);
+        let before = trainer.weights().to_vec();
+        let mut values = vec![0.0; trainer.gradients().len()];
+        for place in trainer.trained() {
+            values[place.range.clone()].copy_from_slice(&reference.values(&format!("lora.{}", place.name)));
+        }
+        trainer.set_trained(&values);
+        assert_ne!(trainer.weights(), before);
+        trainer.accumulate(&batch(&sequences(&reference))).unwrap();
+        assert_eq!(trainer.trained().len(), reference.names("lora_gradient.").len(), "{model}");
+        for place in trainer.trained() {
+            let found = &trainer.gradients()[place.range.clone()];
+            reference.assert_close(&format!("lora_gradient.{}", place.name), found, 1e-4, model);
+        }
+        let mut trainer = trainer_of(&scope, model, 3);
+        trainer.set_trained(&values);
+        assert_losses(&mut trainer, &reference, "lora_loss", model);
+    }
+}
+
+#[test]
+fn new_adapter_changes_nothing() {
+    let trainer = trainer_of(&Scope::Lora(Box::default()), "tiny-gelu-new", 1);
+    let whole = trainer_of(&Scope::All, "tiny-gelu-new", 1);
+    assert!(trainer.weights() == whole.weights() && trainer.gradients().len() < whole.gradients().len());
+    let adapter = trainer.adapter().unwrap();
+    assert!(adapter.low_rank.iter().all(|change| change.b.iter().all(|&x| x == 0.0)));
+    assert!(adapter.low_rank.iter().all(|change| change.a.iter().any(|&x| x != 0.0)));
 }
 
 #[test]

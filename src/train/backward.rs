@@ -4,17 +4,21 @@
 use super::activations::{Activations, Buffer};
 use super::layout::WeightAndBias;
 use super::pass::Pass;
+use super::trainer::TrainedGradients;
 use crate::kernels::backward;
 use crate::kernels::backward::attention::Batch as AttentionBatch;
 use crate::kernels::backward::cross_entropy::{self, Targets};
 use crate::kernels::backward::layer_norm::Statistics;
+use crate::kernels::backward::low_rank;
 use crate::kernels::rows::{Rows, RowsMut};
+use std::ops::Range;
 
 /// The buffers of the loss and of the layer norms.
 #[derive(Debug, Default)]
 pub struct Workspace {
     cross_entropy: cross_entropy::Workspace,
     statistics: Vec<Statistics>,
+    low_rank: low_rank::Workspace,
 }
 
 impl Pass<'_> {
@@ -28,12 +32,13 @@ impl Pass<'_> {
     pub(super) fn backward(
         &self,
         a: &mut Activations,
-        gradients: &mut [f32],
+        gradients: TrainedGradients,
         workspace: &mut Workspace,
     ) -> f64 {
+        let first_layer = gradients.trained.first_layer();
         let mut backward = Backward { pass: self, gradients, workspace };
         let loss = backward.lm_head(a);
-        for layer in (0..self.config.n_layer).rev() {
+        for layer in (first_layer..self.config.n_layer).rev() {
             backward.block(layer, a);
         }
         backward.embed(a);
@@ -47,8 +52,15 @@ impl Pass<'_> {
 
 struct Backward<'a> {
     pass: &'a Pass<'a>,
-    gradients: &'a mut [f32],
+    gradients: TrainedGradients<'a>,
     workspace: &'a mut Workspace,
+}
+
+impl TrainedGradients<'_> {
+    /// The gradient of what lies in this range of the weights, if it is trained.
+    fn of(&mut self, weights: &Range<usize>) -> Option<&mut [f32]> {
+        self.trained.gradient(weights).map(|range| &mut self.values[range])
+    }
 }
 
 impl Backward<'_> {
@@ -56,7 +68,7 @@ impl Backward<'_> {
     fn lm_head(&mut self, a: &mut Activations) -> f64 {
         let Pass { pool, weights, layout, .. } = *self.pass;
         let Activations { resid_final, normed, dx, dy, .. } = a;
-        let (head, dhead) = (&weights[layout.head().clone()], &mut self.gradients[layout.head().clone()]);
+        let (head, dhead) = (&weights[layout.head().clone()], self.gradients.of(layout.head()));
         let targets = self.pass.targets();
         let workspace = &mut self.workspace.cross_entropy;
         let loss = cross_entropy::loss_and_gradients(
@@ -99,18 +111,30 @@ impl Backward<'_> {
     fn embed(&mut self, a: &Activations) {
         let Pass { pool, layout, batch, .. } = *self.pass;
         let dx = a.dx.rows();
-        backward::embedding::embedding(pool, &batch.ids, dx, &mut self.gradients[layout.wte.clone()]);
-        if let Some(wpe) = &layout.wpe {
-            backward::embedding::embedding(pool, &batch.positions, dx, &mut self.gradients[wpe.clone()]);
+        if let Some(dwte) = self.gradients.of(&layout.wte) {
+            backward::embedding::embedding(pool, &batch.ids, dx, dwte);
+        }
+        if let Some(dwpe) = layout.wpe.as_ref().and_then(|wpe| self.gradients.of(wpe)) {
+            backward::embedding::embedding(pool, &batch.positions, dx, dwpe);
         }
     }
 
-    /// `y = x · W + b`: writes dx, and adds to the gradients of W and b.
+    /// `y = x · W + b`: writes dx, and adds to the gradients of W and b, or of what is added to W.
     fn linear(&mut self, x: Rows, w: &WeightAndBias, dy: Rows, dx: RowsMut) {
         let (pool, weight) = (self.pass.pool, &self.pass.weights[w.weight.clone()]);
         backward::linear::input_gradient(pool, dy, weight, dx);
-        backward::linear::weight_gradient(pool, x, dy, &mut self.gradients[w.weight.clone()]);
-        backward::linear::bias_gradient(pool, dy, &mut self.gradients[w.bias.clone()]);
+        let gradients = &mut self.gradients;
+        if let Some(dw) = gradients.of(&w.weight) {
+            backward::linear::weight_gradient(pool, x, dy, dw);
+        }
+        if let Some(db) = gradients.of(&w.bias) {
+            backward::linear::bias_gradient(pool, dy, db);
+        }
+        if let Some((change, [a, b])) = gradients.trained.change(w) {
+            let (before_b, from_b) = gradients.values.split_at_mut(b.start);
+            let gradients = [&mut before_b[a], &mut from_b[..b.len()]];
+            low_rank::gradients(pool, x, dy, change, gradients, &mut self.workspace.low_rank);
+        }
     }
 
     /// Adds to dx, and to the gradients of weight and bias.
@@ -120,10 +144,11 @@ impl Backward<'_> {
         self.workspace.statistics.resize(x.len(), Statistics::default());
         let statistics = &mut self.workspace.statistics[..];
         backward::layer_norm::input_gradient(pool, x, weight, epsilon, dy, dx, statistics);
-        let (dweight, rest) =
-            self.gradients[w.weight.start..w.bias.end].split_at_mut(w.bias.start - w.weight.start);
-        let dweight = &mut dweight[..w.weight.len()];
-        backward::layer_norm::weight_gradients(pool, x, dy, statistics, dweight, rest);
+        if let Some(gradients) = self.gradients.of(&(w.weight.start..w.bias.end)) {
+            let (dweight, rest) = gradients.split_at_mut(w.bias.start - w.weight.start);
+            let dweight = &mut dweight[..w.weight.len()];
+            backward::layer_norm::weight_gradients(pool, x, dy, statistics, dweight, rest);
+        }
     }
 
     fn activation(&self, x: &Buffer, dy: &mut Buffer) {

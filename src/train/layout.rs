@@ -17,6 +17,14 @@ pub struct TensorPlace {
 }
 
 impl TensorPlace {
+    /// Adds a tensor after those that there are. Returns its elements.
+    pub(super) fn after(tensors: &mut Vec<Self>, name: String, shape: &[usize]) -> Range<usize> {
+        let start = tensors.last().map_or(0, |last| last.range.end.next_multiple_of(ALIGNMENT));
+        let range = start..start + shape.iter().product::<usize>();
+        tensors.push(Self { name, shape: shape.to_vec(), range: range.clone() });
+        range
+    }
+
     /// Whether it is a matrix or a table, not a bias or a layer norm's vector.
     pub fn is_matrix(&self) -> bool {
         self.shape.len() == 2
@@ -81,12 +89,7 @@ impl Layout {
     pub fn new(config: &Config) -> Self {
         let &Config { n_embd, n_inner, vocab_size, n_positions, .. } = config;
         let mut tensors: Vec<TensorPlace> = vec![];
-        let mut place = |name: String, shape: &[usize]| {
-            let start = tensors.last().map_or(0, |last| last.range.end.next_multiple_of(ALIGNMENT));
-            let range = start..start + shape.iter().product::<usize>();
-            tensors.push(TensorPlace { name, shape: shape.to_vec(), range: range.clone() });
-            range
-        };
+        let mut place = |name: String, shape: &[usize]| TensorPlace::after(&mut tensors, name, shape);
         let wte = place("transformer.wte.weight".into(), &[vocab_size, n_embd]);
         let wpe = (config.position_embedding_type == PositionEmbedding::Learned)
             .then(|| place("transformer.wpe.weight".into(), &[n_positions, n_embd]));

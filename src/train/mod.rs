@@ -22,6 +22,7 @@ mod run;
 mod schedule;
 mod settings;
 mod state;
+mod trained;
 mod trainer;
 
 pub use activations::Activations;
@@ -33,4 +34,5 @@ pub use pass::Batch;
 pub use run::{Evaluation, Run, StepReport};
 pub use schedule::{Decay, Schedule};
 pub use settings::{Length, Optimizer, Settings};
+pub use trained::Scope;
 pub use trainer::{Optimizers, Trainer};

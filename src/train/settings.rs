@@ -2,6 +2,7 @@
 
 use super::order::Stage;
 use super::schedule::Decay;
+use super::trained::Scope;
 use super::trainer::Optimizers;
 use crate::kernels::optimizers::adamw::AdamW;
 use crate::kernels::optimizers::muon::Muon;
@@ -32,6 +33,8 @@ pub enum Optimizer {
 /// The settings that determine the result, together with the model and the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
+    /// What is trained.
+    pub scope: Scope,
     /// How much is read.
     pub length: Length,
     /// The mixture of the sources, in stages; none if each is read in proportion to its size.
@@ -65,6 +68,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            scope: Scope::All,
             length: Length::Epochs(3),
             stages: vec![],
             batch_tokens: 4096,

@@ -50,14 +50,15 @@ impl Trainer {
         let numbers = metadata.metadata().as_ref().and_then(|metadata| metadata.get(NUMBERS));
         let numbers = numbers.ok_or_else(|| invalid("found no state of a training run".into()))?;
         let numbers: Numbers = serde_json::from_str(numbers).map_err(|error| invalid(error.to_string()))?;
-        for (name, to) in self.state_mut([numbers.step, numbers.averaged]) {
+        self.set_state([numbers.step, numbers.averaged], |name, to| {
             let found = tensors.tensor(name).map_err(|error| invalid(error.to_string()))?;
             let (found, expected) = (found.data(), size_of_val(to));
             if found.len() != expected {
                 return Err(invalid(format!("{name}: found {} bytes, expected {expected}", found.len())));
             }
             to.iter_mut().zip(found.as_chunks().0).for_each(|(to, x)| *to = f32::from_le_bytes(*x));
-        }
+            Ok(())
+        })?;
         Ok(numbers.best_loss)
     }
 }

@@ -4,6 +4,8 @@ use super::activations::Activations;
 use super::backward::Workspace;
 use super::layout::{Layout, TensorPlace};
 use super::pass::{Batch, Pass};
+use super::trained::{Scope, Trained};
+use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, Config, F32Tensor};
 use crate::kernels::aligned_vec::AlignedVec;
 use crate::kernels::embedding::copy_row;
@@ -23,16 +25,18 @@ pub struct Optimizers {
     pub muon: Option<Muon>,
 }
 
-/// A GPT-2 and what training it needs: four numbers per weight, and the activations of a micro-batch.
+/// A GPT-2 and what training it needs: four numbers per trained weight, and the activations of a micro-batch.
 pub struct Trainer {
     config: Config,
     layout: Layout,
     pool: ThreadPool,
     weights: AlignedVec<f32>,
+    trained: Trained,
+    /// Of what is trained, as are the moments and the average.
     gradients: AlignedVec<f32>,
     m: AlignedVec<f32>,
     v: AlignedVec<f32>,
-    /// The mean of the weights after some steps, and their number; empty if there are none.
+    /// The mean of what is trained after some steps, and their number; empty if there are none.
     average: AlignedVec<f32>,
     n_averaged: u32,
     /// Steps taken.
@@ -44,11 +48,27 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Takes the weights of a checkpoint, in f32. Micro-batches have at most `max_tokens` tokens.
+    /// Takes the weights of a checkpoint, in f32, to train all of them. Micro-batches have at most
+    /// `max_tokens` tokens.
     ///
     /// # Errors
     /// [`Error::Parameter`] for quantized weights, which cannot move by small steps.
     pub fn new(checkpoint: &Checkpoint, pool: ThreadPool, max_tokens: usize) -> Result<Self> {
+        Self::with_scope(checkpoint, pool, max_tokens, &Scope::All, 0)
+    }
+
+    /// Takes the weights of a checkpoint, in f32, to train what `scope` says. An adapter begins with numbers
+    /// that depend on the seed.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for quantized weights, and for a scope that the model does not have.
+    pub fn with_scope(
+        checkpoint: &Checkpoint,
+        pool: ThreadPool,
+        max_tokens: usize,
+        scope: &Scope,
+        seed: u64,
+    ) -> Result<Self> {
         let config = checkpoint.config.clone();
         let layout = Layout::new(&config);
         let mut weights = AlignedVec::zeroed(layout.len());
@@ -62,7 +82,8 @@ impl Trainer {
             }
             copy_row(tensor.elements(), 0, &mut weights[place.range.clone()]);
         }
-        let zeros = || AlignedVec::zeroed(layout.len());
+        let trained = Trained::new(scope, seed, &config, &layout, &weights)?;
+        let zeros = || AlignedVec::zeroed(trained.len());
         let sinusoidal = match layout.wpe {
             Some(_) => vec![],
             None => sinusoidal(config.n_positions, config.n_embd),
@@ -73,6 +94,7 @@ impl Trainer {
             gradients: zeros(),
             m: zeros(),
             v: zeros(),
+            trained,
             average: AlignedVec::zeroed(0),
             n_averaged: 0,
             step: 0,
@@ -90,7 +112,7 @@ impl Trainer {
         &self.config
     }
 
-    /// The places of the tensors in weights and gradients.
+    /// The places of the tensors in the weights.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -100,7 +122,21 @@ impl Trainer {
         &self.weights
     }
 
-    /// The gradients since the last step.
+    /// The tensors that are trained, and their places in the gradients.
+    pub fn trained(&self) -> &[TensorPlace] {
+        &self.trained.tensors
+    }
+
+    /// Replaces the values of what is trained, at the places of [`Trainer::trained`].
+    ///
+    /// # Panics
+    /// If there are more or fewer.
+    pub fn set_trained(&mut self, values: &[f32]) {
+        self.trained.values_mut(&mut self.weights).copy_from_slice(values);
+        self.trained.apply(&self.pool, &mut self.weights);
+    }
+
+    /// The gradients of what is trained since the last step.
     pub fn gradients(&self) -> &[f32] {
         &self.gradients
     }
@@ -123,16 +159,17 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::loss`].
     pub fn accumulate(&mut self, batch: &Batch) -> Result<f64> {
-        self.run(batch, |pass, a, gradients, workspace| pass.backward(a, gradients, workspace))
+        self.run(batch, |pass, a, trained, workspace| pass.backward(a, trained, workspace))
     }
 
     fn run(
         &mut self,
         batch: &Batch,
-        after: impl FnOnce(&Pass, &mut Activations, &mut [f32], &mut Workspace) -> f64,
+        after: impl FnOnce(&Pass, &mut Activations, TrainedGradients, &mut Workspace) -> f64,
     ) -> Result<f64> {
         self.validate(batch)?;
-        let Self { config, layout, pool, weights, gradients, sinusoidal, activations, workspace, .. } = self;
+        let Self { config, layout, pool, weights, sinusoidal, activations, workspace, .. } = self;
+        let gradients = TrainedGradients { trained: &self.trained, values: &mut self.gradients };
         activations.set_n_tokens(batch.len());
         let pass = Pass { pool, config, layout, weights, sinusoidal, batch };
         pass.forward(activations);
@@ -159,37 +196,40 @@ impl Trainer {
     /// Weight decay applies to matrices and tables alone, as in nanoGPT.
     pub fn update(&mut self, optimizers: &Optimizers, factor: f32) {
         self.step += 1;
-        for place in &self.layout.tensors {
+        let Self { weights, trained, gradients, m, v, muon_workspace, pool, .. } = self;
+        let tensors = std::mem::take(&mut trained.tensors);
+        let values = trained.values_mut(weights);
+        for place in &tensors {
             let range = || place.range.clone();
-            let (weights, gradient) = (&mut self.weights[range()], &self.gradients[range()]);
-            let m = &mut self.m[range()];
+            let (weights, gradient, m) = (&mut values[range()], &gradients[range()], &mut m[range()]);
             if let (Some(muon), Some(parts)) = (optimizers.muon, place.parts()) {
                 let inputs = place.shape[0];
                 let parameters = muon::Parameters { weights, gradient, momentum: m, inputs, parts };
-                muon.step(&self.pool, factor, parameters, &mut self.muon_workspace);
+                muon.step(pool, factor, parameters, muon_workspace);
             } else {
                 let weight_decay = if place.is_matrix() { optimizers.adamw.weight_decay } else { 0.0 };
-                let parameters = Parameters { weights, gradient, m, v: &mut self.v[range()] };
-                let adamw = AdamW { weight_decay, ..optimizers.adamw };
-                adamw.step(&self.pool, self.step, factor, parameters);
+                let parameters = Parameters { weights, gradient, m, v: &mut v[range()] };
+                AdamW { weight_decay, ..optimizers.adamw }.step(pool, self.step, factor, parameters);
             }
         }
-        self.gradients.fill(0.0);
+        gradients.fill(0.0);
+        trained.tensors = tensors;
+        trained.apply(pool, weights);
     }
 
-    /// Adds the weights to the mean of those after earlier steps (Izmailov et al. 2018, "stochastic weight
-    /// averaging").
+    /// Adds what is trained to the mean of its values after earlier steps (Izmailov et al. 2018, "stochastic
+    /// weight averaging").
     pub fn average(&mut self) {
         if self.average.is_empty() {
-            self.average = AlignedVec::zeroed(self.weights.len());
+            self.average = AlignedVec::zeroed(self.trained.len());
         }
         self.n_averaged += 1;
         let part = 1.0 / self.n_averaged as f32;
         const ELEMENTS_PER_CHUNK: usize = 1 << 14;
-        let weights = &self.weights;
+        let values = self.trained.values(&self.weights);
         self.pool.for_each_chunk(&mut self.average, ELEMENTS_PER_CHUNK, |i, average| {
-            let weights = &weights[i * ELEMENTS_PER_CHUNK..];
-            average.iter_mut().zip(weights).for_each(|(average, w)| *average += part * (w - *average));
+            let values = &values[i * ELEMENTS_PER_CHUNK..];
+            average.iter_mut().zip(values).for_each(|(average, x)| *average += part * (x - *average));
         });
     }
 
@@ -197,9 +237,16 @@ impl Trainer {
     pub fn swap_average(&mut self) -> bool {
         let has_average = self.n_averaged > 0;
         if has_average {
-            std::mem::swap(&mut self.weights, &mut self.average);
+            let Self { weights, trained, average, .. } = self;
+            trained.values_mut(weights).swap_with_slice(average);
+            trained.apply(&self.pool, weights);
         }
         has_average
+    }
+
+    /// The adapter, if one is trained.
+    pub fn adapter(&self) -> Option<Adapter> {
+        self.trained.adapter()
     }
 
     /// All weights, as a checkpoint stores them.
@@ -214,22 +261,38 @@ impl Trainer {
 
     /// The vectors of the state by name, and the numbers of steps taken and averaged.
     pub(super) fn state(&self) -> (Vec<(&'static str, &[f32])>, [u32; 2]) {
-        let mut vectors: Vec<(_, &[f32])> = vec![("weights", &self.weights), ("m", &self.m), ("v", &self.v)];
+        let values = self.trained.values(&self.weights);
+        let mut vectors: Vec<(_, &[f32])> = vec![("weights", values), ("m", &self.m), ("v", &self.v)];
         if self.n_averaged > 0 {
             vectors.push(("average", &self.average));
         }
         (vectors, [self.step, self.n_averaged])
     }
 
-    /// The vectors of a state with these numbers of steps, to be filled.
-    pub(super) fn state_mut(&mut self, [step, n_averaged]: [u32; 2]) -> Vec<(&'static str, &mut [f32])> {
+    /// Fills the vectors of a state with these numbers of steps, by `fill`.
+    ///
+    /// # Errors
+    /// The first of `fill`.
+    pub(super) fn set_state(
+        &mut self,
+        [step, n_averaged]: [u32; 2],
+        fill: impl Fn(&str, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
         (self.step, self.n_averaged) = (step, n_averaged);
-        let Self { weights, m, v, average, .. } = self;
-        let mut vectors: Vec<(_, &mut [f32])> = vec![("weights", weights), ("m", m), ("v", v)];
+        fill("weights", self.trained.values_mut(&mut self.weights))?;
+        fill("m", &mut self.m)?;
+        fill("v", &mut self.v)?;
         if n_averaged > 0 {
-            *average = AlignedVec::zeroed(vectors[0].1.len());
-            vectors.push(("average", average));
+            self.average = AlignedVec::zeroed(self.trained.len());
+            fill("average", &mut self.average)?;
         }
-        vectors
+        self.trained.apply(&self.pool, &mut self.weights);
+        Ok(())
     }
+}
+
+/// What is trained, and its gradients.
+pub(super) struct TrainedGradients<'a> {
+    pub(super) trained: &'a Trained,
+    pub(super) values: &'a mut [f32],
 }

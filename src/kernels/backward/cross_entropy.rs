@@ -96,21 +96,22 @@ pub fn loss(pool: &ThreadPool, x: Rows, wte: &[f32], targets: Targets, workspace
     blocks.map(|tokens| workspace.logits_to_gradients(pool, x, wte, targets, tokens)).sum()
 }
 
-/// Writes the gradient of `x` to `dx`, adds that of `wte` to `dwte`, and returns the loss. Panics as [`loss`]
-/// does.
+/// Writes the gradient of `x` to `dx`, adds that of `wte` to `dwte` if it is trained, and returns the loss.
+/// Panics as [`loss`] does.
 pub fn loss_and_gradients(
     pool: &ThreadPool,
     x: Rows,
     wte: &[f32],
     targets: Targets,
     mut dx: RowsMut,
-    dwte: &mut [f32],
+    dwte: Option<&mut [f32]>,
     workspace: &mut Workspace,
 ) -> f64 {
-    assert_eq!((dx.len(), dx.width(), dwte.len()), (x.len(), x.width(), wte.len()), "dx has the shape of x");
+    assert_eq!((dx.len(), dx.width()), (x.len(), x.width()), "dx has the shape of x");
+    assert!(dwte.as_ref().is_none_or(|dwte| dwte.len() == wte.len()), "dwte has the shape of wte");
     let (n_embd, table) = (x.width(), Rows::dense(wte, x.width()));
     let (vocab_size, stride) = (table.len(), row_stride(table.len()));
-    let (bias, dwte) = (vec![0.0; n_embd], DisjointSlice::new(dwte));
+    let (bias, dwte) = (vec![0.0; n_embd], dwte.map(DisjointSlice::new));
     (0..dx.len()).for_each(|t| dx.row_mut(t).fill(0.0));
     let mut loss = 0.0;
     for tokens in counted_tokens(x, table, targets).chunks(TOKENS_PER_BLOCK) {
@@ -122,6 +123,7 @@ pub fn loss_and_gradients(
         for (i, &t) in tokens.iter().enumerate() {
             dx.row_mut(t).copy_from_slice(block_dx.row_mut(i));
         }
+        let Some(dwte) = &dwte else { continue };
         let block_x = Rows::dense(&workspace.x[..n * n_embd], n_embd);
         pool.run(vocab_size.div_ceil(TABLE_ROWS_PER_CHUNK), |i| {
             let first = i * TABLE_ROWS_PER_CHUNK;
@@ -271,7 +273,7 @@ mod tests {
                 let (mut dx, mut dwte) = (vec![f32::NAN; n * n_embd], before.clone());
                 let (x, dx_rows) = (Rows::dense(&x, n_embd), RowsMut::dense(&mut dx, n_embd));
                 let workspace = &mut Workspace::default();
-                let sum = loss_and_gradients(pool, x, &wte, targets, dx_rows, &mut dwte, workspace);
+                let sum = loss_and_gradients(pool, x, &wte, targets, dx_rows, Some(&mut dwte), workspace);
                 assert_eq!(sum, loss(pool, x, &wte, targets, workspace));
                 [vec![sum as f32], dx, dwte].concat()
             });

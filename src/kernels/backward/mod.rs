@@ -7,11 +7,12 @@
 //! In reading order:
 //!
 //! 1. [`linear`]: two more matrix products.
-//! 2. [`layer_norm`].
-//! 3. [`activation`].
-//! 4. [`attention`]: attention weights are computed again, so that no matrix of them is kept.
-//! 5. [`cross_entropy`]: the loss, and the gradients of the LM head.
-//! 6. [`embedding`]: a sum for each token id.
+//! 2. [`low_rank`]: what an adapter adds to one.
+//! 3. [`layer_norm`].
+//! 4. [`activation`].
+//! 5. [`attention`]: attention weights are computed again, so that no matrix of them is kept.
+//! 6. [`cross_entropy`]: the loss, and the gradients of the LM head.
+//! 7. [`embedding`]: a sum for each token id.
 //!
 //! Each `reference` is in f64, so that finite differences can confirm it; the tests do. The fast forms are
 //! held to it.
@@ -26,3 +27,4 @@ pub mod cross_entropy;
 pub mod embedding;
 pub mod layer_norm;
 pub mod linear;
+pub mod low_rank;
