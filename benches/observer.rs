@@ -101,7 +101,7 @@ struct StepPairs<'a> {
 impl<'a> StepPairs<'a> {
     fn new(model: &'a Model) -> Self {
         let ids: Vec<u32> = (0..=DEPTH as u32).map(|i| i * 61 % 4096).collect();
-        let cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
+        let cache = model.kv_cache(ids.len(), KvPrecision::F32);
         let mut pairs = Self { model, cache, workspace: Workspace::new(), ids };
         pairs.feed(0..DEPTH, &mut ());
         pairs

@@ -25,9 +25,9 @@ except ImportError as error:
     sys.exit(f"make_adapter_reference.py: {error.name} is not installed: pip install -r scripts/requirements.txt")
 
 EXAMPLES = """examples:
-  python scripts/make_adapter_reference.py                         # write the references
-  python scripts/make_adapter_reference.py --check                 # load the adapters again and compare
-  python scripts/make_adapter_reference.py --logits MODEL ADAPTER  # logits of a folder, to ADAPTER/reference.safetensors
+  python scripts/make_adapter_reference.py            # write the references
+  python scripts/make_adapter_reference.py --check    # load the adapters again and compare
+  python scripts/make_adapter_reference.py --logits FILE MODEL [ADAPTER]    # logits of ids 0 to 9
 """
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
@@ -44,6 +44,7 @@ ADAPTERS = {
         ),
         "rslora": dict(r=5, lora_alpha=3, target_modules=ALL, use_rslora=True),
         "modules-to-save": dict(r=2, lora_alpha=6, modules_to_save=["wte", "wpe", "ln_1", "ln_f"]),
+        # Of no effect: peft looks for lm_head or embed_tokens in modules_to_save.
         "tied-head": dict(r=2, lora_alpha=6, modules_to_save=["wte"], ensure_weight_tying=True),
         "bias-lora-only": dict(r=2, lora_alpha=6, target_modules=ALL, bias="lora_only"),
         "bias-all": dict(r=2, lora_alpha=6, target_modules=["mlp.c_fc"], bias="all"),
@@ -111,14 +112,15 @@ def main():
         description=__doc__.splitlines()[0], epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="load the adapters again and compare")
-    parser.add_argument("--logits", nargs=2, metavar=("MODEL", "ADAPTER"), help="compute the logits of ids 0 to 9")
+    parser.add_argument("--logits", nargs="+", metavar="PATH", help="write the logits of a folder to a file")
     args = parser.parse_args()
     logging.set_verbosity_error()
     torch.set_num_threads(1)
     if args.logits:
-        model, folder = args.logits
+        file, folder, *adapter = args.logits
+        model = adapted(folder, adapter[0]) if adapter else load(folder)
         ids = torch.arange(10)
-        save_file({"input_ids": ids, "logits": logits(adapted(model, folder), ids)}, Path(folder) / "reference.safetensors")
+        save_file({"input_ids": ids, "logits": logits(model, ids)}, file)
         return
     for model_name, adapters in ADAPTERS.items():
         for name, settings in adapters.items():

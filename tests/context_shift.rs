@@ -184,7 +184,11 @@ fn batched_sequences_shift_independently() {
                 score_prompt,
                 ..CompletionParams::default()
             };
-            engine.submit(Request { prompt: prompt(len), kind: RequestKind::Complete(completion) })
+            engine.submit(Request {
+                adapter: None,
+                prompt: prompt(len),
+                kind: RequestKind::Complete(completion),
+            })
         };
         let cases: Vec<(usize, Options)> = [(40, 1), (96, 2), (97, 3), (300, 4), (3, 5)]
             .map(|(len, seed)| (len, shifting(sampled(seed), 200)))

@@ -9,7 +9,7 @@ use hornbook::engine::{
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
-use hornbook::model::{KvCache, LogitsWanted, Model, Segment, Session, Site, Workspace};
+use hornbook::model::{LogitsWanted, Model, Segment, Session, Site, Workspace};
 use hornbook::sampling::{LogSoftmax, SamplingParams, top_logprobs};
 use hornbook::{FinishReason, Hornbook, Options, Token};
 use std::time::{Duration, Instant};
@@ -108,7 +108,11 @@ fn fable(options: EngineOptions) -> Engine {
 }
 
 fn submit(engine: &Engine, prompt: &[u32], params: &CompletionParams) -> Result<EventStream, SubmitError> {
-    engine.submit(Request { prompt: prompt.to_vec(), kind: RequestKind::Complete(params.clone()) })
+    engine.submit(Request {
+        adapter: None,
+        prompt: prompt.to_vec(),
+        kind: RequestKind::Complete(params.clone()),
+    })
 }
 
 fn tokens(n: usize, salt: usize, vocab_size: usize) -> Vec<u32> {
@@ -244,7 +248,7 @@ fn first_stream_selects_the_random_number_stream() {
 
 /// The mean of the final hidden states, computed in one pass without an engine.
 fn embedding(model: &Model, tokens: &[u32]) -> Vec<f32> {
-    let mut cache = KvCache::new(model.config(), tokens.len(), KvPrecision::F32);
+    let mut cache = model.kv_cache(tokens.len(), KvPrecision::F32);
     let mut sum = vec![0.0f64; model.config().n_embd];
     let mut observer = |site: Site, values: ndarray::ArrayViewMutD<'_, f32>| {
         if site == Site::FinalNorm {
@@ -267,7 +271,8 @@ fn embedding_is_mean_of_final_hidden_states() {
         for n in [1, 2, 30, 200, 512] {
             let prompt = tokens(n, n, 4096);
             let expected = embedding(engine.hornbook().model(), &prompt);
-            let mut stream = engine.submit(Request { prompt, kind: RequestKind::Embed }).unwrap();
+            let mut stream =
+                engine.submit(Request { adapter: None, prompt, kind: RequestKind::Embed }).unwrap();
             let Some(Event::Embedding(actual)) = stream.blocking_next() else { panic!("no embedding") };
             assert_eq!(actual, expected, "{n} tokens by {prefill_chunk}");
             assert!(stream.blocking_next().is_none());
@@ -358,7 +363,7 @@ fn invalid_request_is_rejected_before_queueing() {
     let mut stop = greedy(1);
     stop.options.stop = vec![String::new()];
     assert!(error_of(&[1], stop).starts_with("stop: found an empty string"));
-    let embed = Request { prompt: vec![0; 513], kind: RequestKind::Embed };
+    let embed = Request { adapter: None, prompt: vec![0; 513], kind: RequestKind::Embed };
     assert!(matches!(
         engine.submit(embed),
         Err(SubmitError::Invalid(hornbook::Error::ContextOverflow { .. }))

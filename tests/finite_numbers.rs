@@ -148,7 +148,7 @@ fn activations_beyond_f32_are_an_error() {
 }
 
 fn submit(engine: &Engine, prompt: &[u32], kind: RequestKind) -> EventStream {
-    engine.submit(Request { prompt: prompt.to_vec(), kind }).unwrap()
+    engine.submit(Request { adapter: None, prompt: prompt.to_vec(), kind }).unwrap()
 }
 
 fn greedy(max_tokens: usize) -> RequestKind {

@@ -9,7 +9,7 @@ use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::lens::heads::{HeadKind, HeadScores, score};
 use hornbook::lens::intervention::{Edit, Effect, Intervention, InterventionTarget, Interventions};
 use hornbook::lens::positions::PositionSimilarity;
-use hornbook::model::{KvCache, LogitsWanted, Model, Observer, Segment, Session, Site, Workspace};
+use hornbook::model::{LogitsWanted, Model, Observer, Segment, Session, Site, Workspace};
 use hornbook::sampling::SamplingParams;
 use hornbook::{Hornbook, Options};
 use ndarray::{ArrayViewMutD, Axis};
@@ -43,7 +43,7 @@ fn interventions(text: &str) -> Vec<Intervention> {
 
 /// The logits of all tokens, with the prompt in chunks.
 fn logits(model: &Model, ids: &[u32], chunk: usize, mut observer: impl Observer) -> Vec<f32> {
-    let mut cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
+    let mut cache = model.kv_cache(ids.len(), KvPrecision::F32);
     let (mut workspace, mut all) = (Workspace::new(), vec![]);
     for tokens in ids.chunks(chunk) {
         let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::All };

@@ -9,7 +9,7 @@ use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::lens::inspection::InspectionOptions;
 use hornbook::lens::{ActivationCache, Component, DirectLogitAttribution, Inspection};
-use hornbook::model::{KvCache, LogitsWanted, Model, Precision, Segment, Site, Workspace};
+use hornbook::model::{LogitsWanted, Model, Precision, Segment, Site, Workspace};
 use ndarray::ArrayViewMutD;
 
 const TOLERANCE: f32 = 1e-5;
@@ -79,7 +79,7 @@ fn logit_lens_matches_pytorch_and_last_row_is_prediction() {
 
 /// The logits of a pass without an observer.
 fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
-    let mut cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
+    let mut cache = model.kv_cache(ids.len(), KvPrecision::F32);
     let mut workspace = Workspace::new();
     let segment = Segment { tokens: ids, cache: &mut cache, logits: LogitsWanted::All };
     model.forward(&mut [segment], &mut workspace, &mut ()).unwrap();

@@ -2,9 +2,11 @@
 //! `cargo test --release -- cli_generate` runs the tests of one file. Only the count of allocations needs a
 //! program of its own.
 
+mod adapter_reference;
 mod architecture;
 mod batch;
 mod checkpoint_hostile;
+mod cli_adapter;
 mod cli_bench;
 mod cli_bench_kernels;
 mod cli_chat;

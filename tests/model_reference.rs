@@ -6,7 +6,7 @@ use hornbook::checkpoint::Checkpoint;
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
-use hornbook::model::{KvCache, LogitsWanted, Model, Observer, Segment, Site, Workspace};
+use hornbook::model::{LogitsWanted, Model, Observer, Segment, Site, Workspace};
 use ndarray::{ArrayD, ArrayViewMutD};
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ fn model(folder: &str, threads: usize, isa: Isa) -> Model {
 
 /// All logits of a sequence, prefilled in chunks of at most `chunk` tokens.
 fn logits(model: &Model, ids: &[u32], chunk: usize, observer: &mut impl Observer) -> Vec<f32> {
-    let mut cache = KvCache::new(model.config(), ids.len(), KvPrecision::F32);
+    let mut cache = model.kv_cache(ids.len(), KvPrecision::F32);
     let mut workspace = Workspace::new();
     let mut all = vec![];
     for tokens in ids.chunks(chunk) {
@@ -129,7 +129,7 @@ fn same_bits_in_any_batch() {
         })
         .collect();
     let mut workspace = Workspace::new();
-    let mut caches = [(); 3].map(|()| KvCache::new(model.config(), 32, KvPrecision::F32));
+    let mut caches = [(); 3].map(|()| model.kv_cache(32, KvPrecision::F32));
     let prefilled = [5, 7, 0]; // tokens in each cache before the common pass
     for ((cache, ids), n) in caches.iter_mut().zip(sequences).zip(prefilled) {
         let segment = Segment { tokens: &ids[..n], cache, logits: LogitsWanted::None };
@@ -172,7 +172,7 @@ fn observer_changes_affect_logits() {
 #[test]
 fn invalid_tokens_are_rejected_and_nothing_is_cached() {
     let model = model("tiny-gelu-new", 1, Isa::available()[0]);
-    let mut cache = KvCache::new(model.config(), 96, KvPrecision::F32);
+    let mut cache = model.kv_cache(96, KvPrecision::F32);
     let mut error_of = |tokens: &[u32]| {
         let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::Last };
         let error = model.forward(&mut [segment], &mut Workspace::new(), &mut ()).unwrap_err();

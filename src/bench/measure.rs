@@ -188,14 +188,14 @@ impl<'m> Runner<'m> {
         };
         let capacity = depth + steps(model.config().n_positions, depth);
         let mut workspace = Workspace::new();
-        let mut first = KvCache::new(model.config(), capacity, kv_precision);
+        let mut first = model.kv_cache(capacity, kv_precision);
         for tokens in tokens(model, 0, depth).chunks(PREFILL_CHUNK) {
             let segment = Segment { tokens, cache: &mut first, logits: LogitsWanted::None };
             model.forward(&mut [segment], &mut workspace, &mut ())?;
         }
         let mut caches = vec![first];
         for _ in 1..sequences {
-            let mut cache = KvCache::new(model.config(), capacity, kv_precision);
+            let mut cache = model.kv_cache(capacity, kv_precision);
             cache.copy_from(&caches[0]);
             caches.push(cache);
         }

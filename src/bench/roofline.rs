@@ -85,7 +85,7 @@ pub fn roofline(
     let token = |i: usize| ((i as u64 + 1).wrapping_mul(0x9e37_79b9) % vocab_size) as u32;
     let ids: Vec<u32> = (0..step.depth + step.tokens).map(token).collect();
     let (cached, tokens) = ids.split_at(step.depth);
-    let mut cache = KvCache::new(model.config(), ids.len(), kv_precision);
+    let mut cache = model.kv_cache(ids.len(), kv_precision);
     let mut workspace = Workspace::new();
     if !cached.is_empty() {
         let segment = Segment { tokens: cached, cache: &mut cache, logits: LogitsWanted::None };

@@ -24,6 +24,8 @@
 //! - `generation_config`: reads the model's defaults of generation.
 //! - `embedded`: contains `fable`.
 //! - `random`: models with random weights.
+//! - `trained`: writes a model with other weights.
+//! - `merge`: merges an adapter into a model.
 //! - `write`: writes a quantized checkpoint.
 //! - [`adapter`]: reads and writes LoRA adapters.
 
@@ -39,6 +41,7 @@ mod generation_config;
 mod header;
 mod json_file;
 mod locate;
+mod merge;
 mod parameter_counts;
 mod quantized;
 mod random;
@@ -281,7 +284,10 @@ impl Checkpoint {
                 ("tokenizer.json", tokenizer),
                 ("chat_template.jinja", embedded::CHAT_TEMPLATE.as_bytes()),
             ];
-            return Ok(files.map(|(name, bytes)| (name, Cow::Borrowed(bytes))).into());
+            let config = self.with_tying(Path::new(files[0].0), embedded::CONFIG.to_vec())?;
+            let mut files = files.map(|(name, bytes)| (name, Cow::Borrowed(bytes)));
+            files[0].1 = Cow::Owned(config);
+            return Ok(files.into());
         }
         let Some(folder) = &self.folder else {
             return Err(Error::Unsupported(format!(

@@ -51,7 +51,12 @@ impl Tensor {
 
     /// A tensor of this one's origin in buffers of its own, which `fill` writes: the weights and the scales,
     /// the latter empty if there are none.
-    fn owned(&self, precision: Precision, shape: &[usize], fill: impl FnOnce([&mut [u8]; 2])) -> Tensor {
+    pub(super) fn owned(
+        &self,
+        precision: Precision,
+        shape: &[usize],
+        fill: impl FnOnce([&mut [u8]; 2]),
+    ) -> Tensor {
         let tensors = precision.format().tensors(shape);
         let mut buffers: Vec<_> = tensors.iter().map(|tensor| zeroed(tensor.bytes())).collect();
         let mut slices = buffers.iter_mut().map(|buffer| &mut **buffer);

@@ -159,6 +159,28 @@ impl Weights {
         Ok((config, weights))
     }
 
+    /// All tensors by the names that transformers gives them, in the order of the forward pass.
+    pub(super) fn named(&self) -> Vec<(String, Tensor)> {
+        let mut all = vec![("transformer.wte.weight".to_string(), self.wte.clone())];
+        all.extend(self.wpe.iter().map(|wpe| ("transformer.wpe.weight".to_string(), wpe.clone())));
+        let mut layer = |name: String, weight: &Tensor, bias: &Tensor| {
+            all.push((format!("transformer.{name}.weight"), weight.clone()));
+            all.push((format!("transformer.{name}.bias"), bias.clone()));
+        };
+        for (i, block) in self.h.iter().enumerate() {
+            let BlockWeights { ln_1, attn, ln_2, mlp } = block;
+            layer(format!("h.{i}.ln_1"), &ln_1.weight, &ln_1.bias);
+            layer(format!("h.{i}.attn.c_attn"), &attn.c_attn.weight, &attn.c_attn.bias);
+            layer(format!("h.{i}.attn.c_proj"), &attn.c_proj.weight, &attn.c_proj.bias);
+            layer(format!("h.{i}.ln_2"), &ln_2.weight, &ln_2.bias);
+            layer(format!("h.{i}.mlp.c_fc"), &mlp.c_fc.weight, &mlp.c_fc.bias);
+            layer(format!("h.{i}.mlp.c_proj"), &mlp.c_proj.weight, &mlp.c_proj.bias);
+        }
+        layer("ln_f".into(), &self.ln_f.weight, &self.ln_f.bias);
+        all.extend(self.lm_head.iter().map(|head| ("lm_head.weight".to_string(), head.clone())));
+        all
+    }
+
     /// All tensors, in the order in which the forward pass uses them.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         fn norm(norm: &LayerNormWeights) -> [&Tensor; 2] {

@@ -125,7 +125,7 @@ impl Weights {
 }
 
 /// A tensor's entries in the file: one, or two for a quantized matrix with scales.
-fn entries((name, tensor): &(String, Tensor)) -> impl Iterator<Item = FileEntry<'_>> {
+pub(super) fn entries((name, tensor): &(String, Tensor)) -> impl Iterator<Item = FileEntry<'_>> {
     let stored = tensor.precision.format().tensors(&tensor.shape);
     stored.into_iter().zip(&tensor.buffers).map(move |(stored, bytes)| FileEntry {
         name: format!("{name}{}", stored.suffix),

@@ -32,7 +32,8 @@ use std::process::ExitCode;
   hornbook perplexity --help             measure perplexity on a text
   hornbook bench                         measure tokens per second on this machine
   hornbook pull gpt2                     download a model from the Hugging Face hub
-  hornbook quantize gpt2 -p int8 -o DIR  quantize a model to a quarter of its size")]
+  hornbook quantize gpt2 -p int8 -o DIR  quantize a model to a quarter of its size
+  hornbook merge gpt2 my-adapter -o DIR  merge a LoRA adapter into its model")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -13,7 +13,8 @@
 //! (`prefix_cache.rs`).
 //!
 //! A request's tokens and logprobs have the same bits as if [`Hornbook::generate`] computed it alone, because
-//! the kernels give the same bits for any batch.
+//! the kernels give the same bits for any batch. Requests may have different adapters: they share the pass of
+//! the model's own weights, but never keys and values.
 //!
 //! ```
 //! use hornbook::engine::{CompletionParams, Engine, EngineOptions, Event, Request, RequestKind};
@@ -23,7 +24,7 @@
 //! let prompt = engine.hornbook().encode("Once upon a time")?;
 //! let options = Options { max_tokens: Some(20), ..Options::default() };
 //! let params = CompletionParams { options, choices: 2, ..CompletionParams::default() };
-//! let mut stream = engine.submit(Request { prompt, kind: RequestKind::Complete(params) })?;
+//! let mut stream = engine.submit(Request { prompt, kind: RequestKind::Complete(params), adapter: None })?;
 //! while let Some(event) = stream.blocking_next() {
 //!     if let Event::Token { choice, token } = event {
 //!         println!("{choice}: {}", token.text);
@@ -141,7 +142,8 @@ impl Engine {
     /// [`SubmitError`] if the request is invalid or the engine does not accept it now.
     pub fn submit(&self, request: Request) -> std::result::Result<EventStream, SubmitError> {
         let tasks = request.tasks(&self.hornbook)?;
-        self.queue.submit(tasks)
+        let adapter = request.adapter.or_else(|| self.hornbook.model().default_adapter().cloned());
+        self.queue.submit(tasks, adapter)
     }
 
     /// Returns the delay after which a request that was rejected by the full queue should find room. Each

@@ -1,10 +1,11 @@
 //! The prefix cache: keys and values of finished sequences, reused by sequences with the same first tokens.
 //!
 //! In a conversation, every turn resends all previous messages, and programs often send the same instructions
-//! before every question. A token's keys and values depend only on the tokens before it, so the longest
-//! common prefix of two sequences is computed once.
+//! before every question. A token's keys and values depend only on the tokens before it and on the adapter,
+//! so the longest common prefix of two sequences of one adapter is computed once.
 
-use crate::model::{KvCache, common_prefix_len};
+use crate::model::{AdapterWeights, KvCache, common_prefix_len};
+use std::sync::Arc;
 
 /// Finished sequences, bounded in bytes; the least recently used one is evicted first (LRU).
 pub(super) struct PrefixCache {
@@ -35,6 +36,11 @@ impl Entry {
     fn bytes(&self) -> usize {
         self.cache.bytes() + size_of_val(&self.tokens[..])
     }
+
+    /// Whether the entry begins with the tokens of another cache, of the same adapter.
+    fn covers(&self, tokens: &[u32], cache: &KvCache) -> bool {
+        self.tokens.starts_with(tokens) && self.cache.is_of(cache.adapter())
+    }
 }
 
 impl PrefixCache {
@@ -57,7 +63,7 @@ impl PrefixCache {
     pub(super) fn insert(&mut self, tokens: &[u32], cache: KvCache) {
         assert_eq!(tokens.len(), cache.len());
         self.clock += 1;
-        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.tokens.starts_with(tokens)) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.covers(tokens, &cache)) {
             entry.last_used = self.clock; // already covered by a longer entry
             return;
         }
@@ -70,7 +76,7 @@ impl PrefixCache {
         if entry.bytes() > self.capacity {
             return;
         }
-        self.entries.retain(|older| !tokens.starts_with(&older.tokens));
+        self.entries.retain(|older| !entry.covers(&older.tokens, &older.cache));
         self.entries.push(entry);
         self.bytes = self.entries.iter().map(Entry::bytes).sum();
         while self.bytes > self.capacity {
@@ -79,9 +85,13 @@ impl PrefixCache {
         }
     }
 
-    /// Returns the longest cached prefix of `tokens`.
-    pub(super) fn longest_match(&self, tokens: &[u32]) -> Option<PrefixMatch> {
-        let entries = self.entries.iter().enumerate();
+    /// Returns the longest cached prefix of `tokens` of a sequence of this adapter.
+    pub(super) fn longest_match(
+        &self,
+        tokens: &[u32],
+        adapter: Option<&Arc<AdapterWeights>>,
+    ) -> Option<PrefixMatch> {
+        let entries = self.entries.iter().enumerate().filter(|(_, entry)| entry.cache.is_of(adapter));
         let matches =
             entries.map(|(i, entry)| PrefixMatch { entry: i, len: common_prefix_len(&entry.tokens, tokens) });
         matches.filter(|prefix| prefix.len > 0).max_by_key(|prefix| prefix.len)
@@ -129,21 +139,21 @@ mod tests {
             prefixes.insert(&[i, i], computed(&hornbook, &[i, i], 3));
         }
         assert_eq!(prefixes.len(), 3);
-        let first = prefixes.longest_match(&[1, 9]).unwrap();
+        let first = prefixes.longest_match(&[1, 9], None).unwrap();
         assert_eq!((first.len, prefixes.take_or_fork(first, 100).len()), (1, 1)); // a copy
         for i in 4..20 {
             prefixes.insert(&[i, i], computed(&hornbook, &[i, i], 3));
             assert!(prefixes.bytes() <= 3 * (size + 100) && prefixes.len() == 3);
             // The second was used least recently, then the third; the first is used all the time.
-            assert_eq!(prefixes.longest_match(&[2]), None);
-            assert_eq!(prefixes.longest_match(&[3]).is_some(), i == 4);
-            let first = prefixes.longest_match(&[1]).unwrap();
+            assert_eq!(prefixes.longest_match(&[2], None), None);
+            assert_eq!(prefixes.longest_match(&[3], None).is_some(), i == 4);
+            let first = prefixes.longest_match(&[1], None).unwrap();
             prefixes.take_or_fork(first, 100);
         }
         // An entry larger than the capacity evicts nothing.
         let long: Vec<u32> = (100..400).collect();
         prefixes.insert(&long, computed(&hornbook, &long, 300));
-        assert!(prefixes.len() == 3 && prefixes.longest_match(&long).is_none());
+        assert!(prefixes.len() == 3 && prefixes.longest_match(&long, None).is_none());
         let mut disabled = PrefixCache::new(0);
         disabled.insert(&[1], computed(&hornbook, &[1], 1));
         assert_eq!((disabled.len(), disabled.bytes()), (0, 0));
@@ -164,12 +174,12 @@ mod tests {
         assert_eq!(prefixes.bytes(), computed(&hornbook, &[1], 3).bytes() + 12, "{unused}");
         insert(&mut prefixes, &[1, 3], 3);
         assert_eq!(prefixes.len(), 2);
-        let prefix = prefixes.longest_match(&[1, 2, 3, 4]).unwrap();
+        let prefix = prefixes.longest_match(&[1, 2, 3, 4], None).unwrap();
         assert_eq!(prefix.len, 3);
         // Copied if the entry's capacity is too small to continue; taken as it is otherwise.
         assert_eq!((prefixes.take_or_fork(prefix, 4).len(), prefixes.len()), (3, 2));
-        let prefix = prefixes.longest_match(&[1, 3, 4]).unwrap();
+        let prefix = prefixes.longest_match(&[1, 3, 4], None).unwrap();
         assert_eq!((prefixes.take_or_fork(prefix, 3).len(), prefixes.len()), (2, 1));
-        assert_eq!(prefixes.longest_match(&[2]), None);
+        assert_eq!(prefixes.longest_match(&[2], None), None);
     }
 }

@@ -1,7 +1,9 @@
 //! Requests to the engine.
 
 use super::sequence::{CompletionTask, EmbeddingTask, Task};
+use crate::model::AdapterWeights;
 use crate::{Error, Hornbook, Options, Result};
+use std::sync::Arc;
 
 /// Maximum completions of a prompt per request, as in OpenAI's API.
 pub const MAX_CHOICES: usize = 128;
@@ -14,6 +16,9 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// The kind of result.
     pub kind: RequestKind,
+    /// The adapter to compute with, made by [`Model::adapter`](crate::model::Model::adapter) of the engine's
+    /// model; none for the model's own, if it has one.
+    pub adapter: Option<Arc<AdapterWeights>>,
 }
 
 /// The kind of result requested.

@@ -3,6 +3,7 @@
 use super::sequence::Task;
 use super::stream::{EventSender, channel};
 use super::{EventStream, Statistics, SubmitError};
+use crate::model::AdapterWeights;
 use std::mem::take;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 /// A submitted request.
 pub(super) struct Submission {
     pub(super) tasks: Vec<Task>,
+    /// The adapter of all of them.
+    pub(super) adapter: Option<Arc<AdapterWeights>>,
     pub(super) events: EventSender,
     pub(super) permit: Permit,
 }
@@ -83,7 +86,11 @@ impl SubmissionQueue {
     }
 
     /// Submits all sequences of a request, or none.
-    pub(super) fn submit(self: &Arc<Self>, tasks: Vec<Task>) -> Result<EventStream, SubmitError> {
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        tasks: Vec<Task>,
+        adapter: Option<Arc<AdapterWeights>>,
+    ) -> Result<EventStream, SubmitError> {
         let mut state = self.state();
         if state.closed {
             return Err(SubmitError::Closed);
@@ -101,7 +108,7 @@ impl SubmissionQueue {
         state.queued_sequences += queued_sequences;
         let permit = Permit { queue: Arc::clone(self), queued_sequences };
         let (events, stream) = channel();
-        state.submissions.push(Submission { tasks, events, permit });
+        state.submissions.push(Submission { tasks, adapter, events, permit });
         self.changed.notify_one();
         Ok(stream)
     }
@@ -205,7 +212,7 @@ mod tests {
     fn retries_are_planned_one_after_the_other_at_the_rate_of_finished_requests() {
         let queue = Arc::new(SubmissionQueue::new(2, 0));
         assert_eq!(queue.retry_delay(), DEFAULT_RETRY_DELAY); // a slot is free
-        let _streams: Vec<EventStream> = (0..212).map(|_| queue.submit(vec![]).unwrap()).collect();
+        let _streams: Vec<EventStream> = (0..212).map(|_| queue.submit(vec![], None).unwrap()).collect();
         // Nothing is known of the rate yet.
         let delays: Vec<Duration> = (0..20).map(|_| queue.retry_delay()).collect();
         assert!(delays[19] >= 20 * DEFAULT_SPACING, "{delays:?}");
@@ -225,7 +232,7 @@ mod tests {
     #[test]
     fn delays_beyond_what_clients_wait_are_spread() {
         let queue = Arc::new(SubmissionQueue::new(1, 0));
-        let _streams: Vec<EventStream> = (0..2).map(|_| queue.submit(vec![]).unwrap()).collect();
+        let _streams: Vec<EventStream> = (0..2).map(|_| queue.submit(vec![], None).unwrap()).collect();
         queue.state().previous_spacing = Some(Duration::from_secs(7));
         let delays: Vec<Duration> = (0..40).map(|_| queue.retry_delay()).skip(8).collect();
         assert!(delays.iter().all(|delay| (30..=60).contains(&delay.as_secs())), "{delays:?}");

@@ -1,7 +1,7 @@
 //! Beam search: one forward pass per step over all beams, each with its own KV cache.
 
 use super::{ContextPolicy, FinishReason, Hornbook, Options, Plan};
-use crate::model::{KvCache, LogitsWanted, Segment, Workspace};
+use crate::model::{LogitsWanted, Segment, Workspace};
 use crate::sampling::{BeamParams, BeamSearch};
 use crate::{Error, Result};
 
@@ -42,8 +42,7 @@ pub fn beam_search(
 
     let mut session = hornbook.session(prompt.len(), options);
     let positions = prompt.len() + max_tokens - 1; // the last token is not computed
-    let precision = options.kv_precision.unwrap_or(hornbook.model().kv_precision());
-    let new = || KvCache::new(hornbook.config(), positions, precision);
+    let new = || hornbook.model().kv_cache(positions, options.kv_precision);
     // Two sets of caches, swapped in each step: the next beams' are copied from those of their parents.
     let (mut caches, mut next_caches): (Vec<_>, Vec<_>) = (0..num_beams).map(|_| (new(), new())).unzip();
     let first = session.feed(&prompt)?;

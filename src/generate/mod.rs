@@ -27,6 +27,7 @@ pub use context::ContextPolicy;
 pub use generation::Generation;
 pub use prompt_lookup::DraftStats;
 
+use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::{ChatTemplateFiles, Checkpoint, Config, GENERATION_CONFIG, GenerationConfig};
 use crate::kernels::attention::{AttentionKernel, KvPrecision};
 use crate::kernels::isa::Isa;
@@ -167,6 +168,14 @@ impl Hornbook {
     /// own.
     pub fn with_attention(self, attention: &'static dyn AttentionKernel) -> Self {
         Self { model: self.model.with_attention(attention), ..self }
+    }
+
+    /// Makes an adapter that of all texts.
+    ///
+    /// # Errors
+    /// As [`Model::adapter`].
+    pub fn with_adapter(self, adapter: &Adapter) -> Result<Self> {
+        Ok(Self { model: self.model.with_adapter(adapter)?, ..self })
     }
 
     /// The model's name, as given by the user.

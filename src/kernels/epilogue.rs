@@ -2,7 +2,12 @@
 //! sums instead of taking another pass over the outputs.
 
 use super::activation::Activation;
+use super::rows::{Rows, RowsMut};
 use super::simd::{LANES, Simd};
+use super::thread_pool::ThreadPool;
+
+/// The elements of a chunk of work where an epilogue is applied by itself.
+const CHUNK: usize = 1 << 13;
 
 /// The operation applied to a finished accumulator `acc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +39,32 @@ pub(super) fn apply_epilogue<S: Simd>(
         Some(whole) => simd.store(out, whole),
         None => simd.store_partial(out, y),
     }
+}
+
+/// Applies the epilogue to sums that are finished but for it, `x` and `y` of `[n_tokens, out]`: the bits are
+/// those of the fused form.
+///
+/// # Panics
+/// If the shapes do not match.
+pub fn apply(pool: &ThreadPool, x: Rows, epilogue: Epilogue, mut y: RowsMut) {
+    let (n, width) = (x.len(), x.width());
+    assert_eq!((n, width), (y.len(), y.width()), "x and y are [n_tokens, out]");
+    let rows = (CHUNK / width.max(1)).max(1);
+    let out = y.as_disjoint();
+    pool.run(n.div_ceil(rows), |chunk| {
+        for t in chunk * rows..n.min((chunk + 1) * rows) {
+            // SAFETY: each row belongs to one chunk.
+            let (x, y) = (x.row(t), unsafe { out.row_slice(t, 0, width) });
+            match epilogue {
+                Epilogue::Add => y.iter_mut().zip(x).for_each(|(y, x)| *y += x),
+                Epilogue::Store => y.copy_from_slice(x),
+                Epilogue::Activate(activation) => {
+                    y.copy_from_slice(x);
+                    activation.apply(pool.isa(), y);
+                }
+            }
+        }
+    });
 }
 
 /// Loads up to sixteen elements; missing lanes are zero.

@@ -5,7 +5,8 @@
 //!
 //! 1. [`embedding`], [`positions`]: a token's id and its position become a vector.
 //! 2. [`layer_norm`]: the shortest complete kernel.
-//! 3. [`linear`]: for a few tokens `linear/gemv.rs`, for many `gemm/mod.rs`, and [`epilogue`].
+//! 3. [`linear`]: for a few tokens `linear/gemv.rs`, for many `gemm/mod.rs`, and [`epilogue`];
+//!    [`low_rank`](linear::low_rank), what an adapter adds.
 //! 4. [`attention`], with its [`softmax`] and [`exp`].
 //! 5. [`mlp`], with its [`activation`].
 //! 6. [`logits`]: the LM head.

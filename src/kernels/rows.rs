@@ -123,6 +123,13 @@ impl<'a> RowsMut<'a> {
         &mut self.data[i * self.stride..][..self.width]
     }
 
+    /// The rows `start..start + n`.
+    pub fn row_range_mut(&mut self, start: usize, n: usize) -> RowsMut<'_> {
+        assert!(start + n <= self.n);
+        let data = if n == 0 { &mut [] } else { &mut self.data[start * self.stride..] };
+        RowsMut { data, n, width: self.width, stride: self.stride }
+    }
+
     /// The columns `start..start + width` of every row.
     pub fn columns_mut(self, start: usize, width: usize) -> RowsMut<'a> {
         assert!(start + width <= self.width);

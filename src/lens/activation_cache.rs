@@ -1,7 +1,7 @@
 //! The activations of one forward pass (TransformerLens' `ActivationCache`).
 
 use crate::kernels::attention::KvPrecision;
-use crate::model::{KvCache, LogitsWanted, Model, Observer, Segment, Site, Workspace};
+use crate::model::{LogitsWanted, Model, Observer, Segment, Site, Workspace};
 use crate::{Error, Result};
 use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayViewMutD, s};
 
@@ -56,7 +56,7 @@ impl ActivationCache {
             logits: Array2::zeros((n, config.vocab_size)),
         };
         let mut recorder = Recorder { inner: observer, cache };
-        let mut kv_cache = KvCache::new(config, n, kv_precision.into().unwrap_or(model.kv_precision()));
+        let mut kv_cache = model.kv_cache(n, kv_precision);
         let segment = Segment { tokens, cache: &mut kv_cache, logits: LogitsWanted::All };
         let mut workspace = Workspace::new();
         model.forward(&mut [segment], &mut workspace, &mut recorder)?;

@@ -125,11 +125,9 @@ impl<'m> DirectLogitAttribution<'m> {
         for layer in 0..config.n_layer {
             let z = cache.z.slice(s![layer, token, ..]);
             let heads = self.model.head_results(layer, z.to_slice().unwrap_or_default());
+            let attn_proj_bias = self.model.attn_proj_bias(layer);
             let mlp_out = cache.mlp_out.slice(s![layer, token, ..]);
-            let outputs = heads
-                .chunks(config.n_embd)
-                .chain([self.model.attn_proj_bias(layer)])
-                .chain(mlp_out.to_slice());
+            let outputs = heads.chunks(config.n_embd).chain([&*attn_proj_bias]).chain(mlp_out.to_slice());
             let project = |output: &[f32]| directions.project(&output.iter().map(to_f64).collect::<Vec<_>>());
             all.extend(outputs.map(project));
         }

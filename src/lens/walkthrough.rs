@@ -9,7 +9,7 @@ use super::source_doc::{
     SourceDoc, TOKENS,
 };
 use crate::kernels::softmax::softmax;
-use crate::model::{KvCache, LogitsWanted, Model, Observer, Segment, Site, Workspace};
+use crate::model::{LogitsWanted, Model, Observer, Segment, Site, Workspace};
 use crate::{Error, Result};
 use ndarray::{ArrayViewMutD, Axis, Ix2};
 use serde::Serialize;
@@ -91,7 +91,7 @@ pub fn walkthrough(model: &Model, tokens: &[u32]) -> Result<Vec<Step>> {
 
 /// Runs one pass over all tokens and returns the last one's logits.
 fn pass(model: &Model, tokens: &[u32], observer: &mut impl Observer) -> Result<Vec<f32>> {
-    let mut cache = KvCache::new(model.config(), tokens.len(), model.kv_precision());
+    let mut cache = model.kv_cache(tokens.len(), None);
     let mut workspace = Workspace::new();
     let segment = Segment { tokens, cache: &mut cache, logits: LogitsWanted::Last };
     model.forward(&mut [segment], &mut workspace, observer)?;

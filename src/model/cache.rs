@@ -1,9 +1,10 @@
 //! The KV cache: the keys and values of a sequence's tokens, kept so that each token is computed only once.
 
-use super::Config;
+use super::{AdapterWeights, Config, Model};
 use crate::kernels::attention::{KeyValues, KvPrecision};
 use crate::kernels::rows::Rows;
 use crate::kernels::thread_pool::ThreadPool;
+use std::sync::Arc;
 
 /// The length of the longest common prefix of two sequences, whose keys and values are the same in both.
 pub fn common_prefix_len(a: &[u32], b: &[u32]) -> usize {
@@ -11,20 +12,46 @@ pub fn common_prefix_len(a: &[u32], b: &[u32]) -> usize {
 }
 
 /// The keys and values of one sequence, in every layer. Allocated once; untouched pages take no physical
-/// memory.
+/// memory. They are those of one adapter, or of none, so the cache says which one the sequence is computed
+/// with.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     layers: Vec<KeyValues>,
     len: usize,
     capacity: usize,
+    adapter: Option<Arc<AdapterWeights>>,
+}
+
+impl Model {
+    /// Creates an empty cache with room for `capacity` tokens, of the model's adapter. The default precision
+    /// is [`Model::kv_precision`].
+    pub fn kv_cache(&self, capacity: usize, precision: impl Into<Option<KvPrecision>>) -> KvCache {
+        let precision = precision.into().unwrap_or(self.kv_precision());
+        let head_dim = self.config.n_embd / self.config.n_head;
+        let layer = |_| KeyValues::new(self.config.n_head, head_dim, capacity, precision);
+        let layers = (0..self.config.n_layer).map(layer).collect();
+        KvCache { layers, len: 0, capacity, adapter: self.adapter.clone() }
+    }
 }
 
 impl KvCache {
-    /// Creates an empty cache with room for `capacity` tokens.
-    pub fn new(config: &Config, capacity: usize, precision: KvPrecision) -> Self {
-        let head_dim = config.n_embd / config.n_head;
-        let layer = |_| KeyValues::new(config.n_head, head_dim, capacity, precision);
-        Self { layers: (0..config.n_layer).map(layer).collect(), len: 0, capacity }
+    /// Makes an empty cache that of an adapter of its model, or of none.
+    ///
+    /// # Panics
+    /// If it is not empty.
+    pub fn with_adapter(self, adapter: Option<Arc<AdapterWeights>>) -> Self {
+        assert!(self.is_empty(), "keys and values of another adapter");
+        Self { adapter, ..self }
+    }
+
+    /// Whether the keys and values are those of this adapter, or of none.
+    pub fn is_of(&self, adapter: Option<&Arc<AdapterWeights>>) -> bool {
+        self.adapter.as_ref().map(Arc::as_ptr) == adapter.map(Arc::as_ptr)
+    }
+
+    /// The adapter that the sequence is computed with.
+    pub fn adapter(&self) -> Option<&Arc<AdapterWeights>> {
+        self.adapter.as_ref()
     }
 
     /// The bytes of a cache with room for `capacity` tokens, as factors, as their product may be too large.
@@ -59,6 +86,7 @@ impl KvCache {
             to.copy_from(from, other.len);
         }
         self.len = other.len;
+        self.adapter.clone_from(&other.adapter);
     }
 
     /// Creates a cache with the first `len` tokens of this one and room for `capacity` tokens.
@@ -68,7 +96,7 @@ impl KvCache {
             fork.copy_from(layer, len);
             fork
         };
-        Self { layers: self.layers.iter().map(fork).collect(), len, capacity }
+        Self { layers: self.layers.iter().map(fork).collect(), len, capacity, adapter: self.adapter.clone() }
     }
 
     /// Allocated bytes, filled or not.

@@ -55,10 +55,9 @@ impl Model {
 impl<O: Observer> Pass<'_, '_, O> {
     /// The residual stream `x` before the first block: token embeddings plus position embeddings.
     fn embed(&mut self) {
-        let (wte, wpe) = (self.model.weights.wte.elements(), self.model.wpe());
-        self.embedding(wte, |segment, t| segment.tokens[t] as usize, X); // [n_tokens, n_embd]
+        self.embedding(Model::wte, |segment, t| segment.tokens[t] as usize, X); // [n_tokens, n_embd]
         self.emit(Site::Embed, X);
-        self.embedding(wpe, |segment, t| segment.cache.len() + t, Positions); // [n_tokens, n_embd]
+        self.embedding(Model::wpe, |segment, t| segment.cache.len() + t, Positions); // [n_tokens, n_embd]
         self.emit(Site::PosEmbed, Positions);
         self.add(Positions, X); // x += wpe[positions]: [n_tokens, n_embd]
         self.probe(Operation::Embed, X);

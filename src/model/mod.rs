@@ -14,6 +14,7 @@
 //! [`KvCache`]: a whole prompt (prefill), one token (decode), or a mix of both for different sequences. All
 //! tokens go through the linear layers together; in attention, each segment has its own KV cache.
 
+mod adapter;
 mod batch;
 mod cache;
 mod finite;
@@ -27,6 +28,7 @@ mod session;
 mod weights;
 mod workspace;
 
+pub use adapter::AdapterWeights;
 pub use batch::{LogitsWanted, Segment};
 pub use cache::{KvCache, common_prefix_len};
 pub use observer::{Observer, Site};
@@ -47,7 +49,7 @@ use crate::kernels::positions::sinusoidal;
 use crate::kernels::rows::{Rows, RowsMut};
 use crate::kernels::thread_pool::ThreadPool;
 use crate::{Error, Result};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use weights::{Linear, LmHead, ModelWeights, matrix};
 
 /// A GPT-2 model: its weights, and the threads that compute with them.
@@ -56,6 +58,8 @@ pub struct Model {
     weights: ModelWeights,
     /// Sinusoidal position embeddings, `[n_positions, n_embd]`, if the checkpoint has no learned ones.
     sinusoidal: Option<Vec<f32>>,
+    /// The adapter of new sequences.
+    adapter: Option<Arc<AdapterWeights>>,
     attention: &'static dyn AttentionKernel,
     pool: ThreadPool,
     /// The first tensor with a value that is not a finite number; searched for only when a result is not.
@@ -92,7 +96,8 @@ impl Model {
         let Checkpoint { config, weights, .. } = checkpoint;
         let sinusoidal = weights.wpe.is_none().then(|| sinusoidal(config.n_positions, config.n_embd));
         let weights = ModelWeights::new(weights, precision)?;
-        Ok(Self { config, weights, sinusoidal, attention: &Flash, pool, not_finite: OnceLock::new() })
+        let not_finite = OnceLock::new();
+        Ok(Self { config, weights, sinusoidal, adapter: None, attention: &Flash, pool, not_finite })
     }
 
     /// Replaces the attention kernel; the default is [`Flash`].
@@ -137,9 +142,14 @@ impl Model {
         &self.pool
     }
 
+    /// The token embeddings.
+    fn wte<'a>(&'a self, adapter: Option<&'a AdapterWeights>) -> Elements<'a> {
+        adapter.and_then(|adapter| adapter.wte.as_ref()).unwrap_or(&self.weights.wte).elements()
+    }
+
     /// The position embeddings, learned or sinusoidal.
-    fn wpe(&self) -> Elements<'_> {
-        match &self.weights.wpe {
+    fn wpe<'a>(&'a self, adapter: Option<&'a AdapterWeights>) -> Elements<'a> {
+        match adapter.and_then(|adapter| adapter.wpe.as_ref()).or(self.weights.wpe.as_ref()) {
             Some(learned) => learned.elements(),
             None => Elements::F32(self.sinusoidal.as_deref().unwrap_or_default()),
         }
@@ -149,13 +159,19 @@ impl Model {
     pub fn position_embeddings(&self) -> Vec<f32> {
         let &Config { n_positions, n_embd, .. } = &self.config;
         let mut rows = vec![0.0; n_positions * n_embd];
-        rows.chunks_mut(n_embd).enumerate().for_each(|(position, row)| copy_row(self.wpe(), position, row));
+        let wpe = self.wpe(self.adapter.as_deref());
+        rows.chunks_mut(n_embd).enumerate().for_each(|(position, row)| copy_row(wpe, position, row));
         rows
     }
 
-    /// The LM head: turns the output of the last layer norm into logits.
-    fn unembed(&self, x: Rows, y: RowsMut) {
-        match &self.weights.lm_head {
+    /// The LM head.
+    fn lm_head<'a>(&'a self, adapter: Option<&'a AdapterWeights>) -> &'a LmHead {
+        adapter.and_then(|adapter| adapter.lm_head.as_ref()).unwrap_or(&self.weights.lm_head)
+    }
+
+    /// Turns the output of the last layer norm into logits.
+    fn unembed(&self, x: Rows, w: &LmHead, y: RowsMut) {
+        match w {
             LmHead::Embedding(table) => logits(&self.pool, x, matrix(table), y),
             LmHead::Quantized(layer) => self.linear(x, layer, Epilogue::Store, y),
         }

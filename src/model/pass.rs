@@ -1,14 +1,18 @@
 //! The operations of a forward pass, from named buffer to named buffer. After each, one call of
 //! [`Pass::probe`] tells the observer, and costs nothing if there is none.
 
-use super::weights::Linear;
+use super::batch::for_each_run;
+use super::weights::{Linear, LmHead};
 use super::workspace::Buffer::{self, Unfused, X};
-use super::{Config, Model, Observer, Operation, Segment, Site, Workspace};
+use super::workspace::SegmentRows;
+use super::{AdapterWeights, Config, Model, Observer, Operation, Segment, Site, Workspace};
 use crate::checkpoint::LayerNormWeights;
 use crate::kernels::attention::{Segments, attention, attention_weights};
 use crate::kernels::elements::Elements;
 use crate::kernels::embedding::copy_row;
+use crate::kernels::epilogue;
 use crate::kernels::linear::Epilogue;
+use crate::kernels::linear::low_rank::add_low_rank;
 use ndarray::{ArrayViewMutD, ShapeBuilder};
 use std::ops::Range;
 
@@ -21,12 +25,18 @@ pub(super) struct Pass<'a, 'b, O> {
 }
 
 impl<O: Observer> Pass<'_, '_, O> {
-    /// `y[t] = table[row(t)]`, the row for token `t` of a segment.
-    pub(super) fn embedding(&mut self, table: Elements, row: impl Fn(&Segment, usize) -> usize, y: Buffer) {
+    /// `y[t] = table[row(t)]`, the row for token `t` of a segment in the table of its adapter.
+    pub(super) fn embedding(
+        &mut self,
+        table: for<'a> fn(&'a Model, Option<&'a AdapterWeights>) -> Elements<'a>,
+        row: impl Fn(&Segment, usize) -> usize,
+        y: Buffer,
+    ) {
         let Workspace { segment_rows, buffers } = &mut *self.workspace;
         buffers.start(y, self.model.config.n_embd);
         let mut y = buffers.rows_mut(y);
         for (segment, rows) in self.batch.iter().zip(segment_rows) {
+            let table = table(self.model, segment.adapter());
             (0..rows.n).for_each(|t| copy_row(table, row(segment, t), y.row_mut(rows.row + t)));
         }
     }
@@ -38,50 +48,53 @@ impl<O: Observer> Pass<'_, '_, O> {
 
     /// `y = layer_norm(x)`
     pub(super) fn layer_norm(&mut self, x: Buffer, w: &LayerNormWeights, y: Buffer, op: Operation) {
-        self.workspace.buffers.start(y, self.model.config.n_embd);
-        let (rows, out) = self.workspace.buffers.pair(x, y);
-        self.model.norm(rows, w, out);
+        let (model, Workspace { segment_rows, buffers }) = (self.model, &mut *self.workspace);
+        buffers.start(y, model.config.n_embd);
+        let (x, mut out) = buffers.pair(x, y);
+        let norm = |w: &LayerNormWeights, rows: Range<usize>| {
+            model.norm(x.row_range(rows.start, rows.len()), w, out.row_range_mut(rows.start, rows.len()));
+        };
+        for_each_run(self.batch, segment_rows, |a| a.and_then(|a| a.layer_norm(op)).unwrap_or(w), norm);
         self.probe(op, y);
     }
 
-    /// `y = x · W + b`, `y = activation(x · W + b)` or `y += x · W + b`: the epilogue says which. An observer
-    /// of `x · W + b` by itself is shown it before the epilogue; the bits are the same.
+    /// `y = x · W + b`, `y = activation(x · W + b)` or `y += x · W + b`: the epilogue says which. If there is
+    /// an adapter, or an observer of `x · W + b` by itself, the epilogue comes later; the bits are the same.
     pub(super) fn linear(&mut self, x: Buffer, w: &Linear, epilogue: Epilogue, y: Buffer, op: Operation) {
         let (buffers, width) = (&mut self.workspace.buffers, w.bias().len());
         if epilogue != Epilogue::Add {
             buffers.start(y, width);
         }
-        let site = op.site_before_epilogue();
-        match site.filter(|&site| O::ENABLED && self.observer.is_interested(site)) {
-            None => {
-                let (rows, out) = buffers.pair(x, y);
-                self.model.linear(rows, w, epilogue, out);
-            }
-            Some(site) => {
-                buffers.start(Unfused, width);
-                let (rows, out) = buffers.pair(x, Unfused);
-                self.model.linear(rows, w, Epilogue::Store, out);
-                self.emit(site, Unfused);
-                self.apply(epilogue, Unfused, y);
-            }
+        let site = op.site_before_epilogue().filter(|&site| O::ENABLED && self.observer.is_interested(site));
+        let is_changed = self.batch.iter().any(|segment| segment.low_rank(op).is_some());
+        if site.is_none() && !is_changed {
+            let (rows, out) = buffers.pair(x, y);
+            self.model.linear(rows, w, epilogue, out);
+        } else {
+            buffers.start(Unfused, width);
+            let (rows, out) = buffers.pair(x, Unfused);
+            self.model.linear(rows, w, Epilogue::Store, out);
+            self.add_low_rank(x, Unfused, op);
+            site.into_iter().for_each(|site| self.emit(site, Unfused));
+            self.apply(epilogue, Unfused, y);
         }
         self.probe(op, y);
     }
 
-    /// Applies an epilogue by itself.
-    fn apply(&mut self, epilogue: Epilogue, x: Buffer, y: Buffer) {
+    /// Adds what the adapters change in the output of a linear layer, `y += scaling · (x · A) · B`.
+    fn add_low_rank(&mut self, x: Buffer, y: Buffer, op: Operation) {
         let (x, mut y) = self.workspace.buffers.pair(x, y);
-        for t in 0..x.len() {
-            let (x, y) = (x.row(t), y.row_mut(t));
-            match epilogue {
-                Epilogue::Add => y.iter_mut().zip(x).for_each(|(y, x)| *y += x),
-                Epilogue::Store => y.copy_from_slice(x),
-                Epilogue::Activate(activation) => {
-                    y.copy_from_slice(x);
-                    activation.apply(self.model.pool.isa(), y);
-                }
+        for (segment, &SegmentRows { row, n, .. }) in self.batch.iter().zip(&self.workspace.segment_rows) {
+            if let Some(w) = segment.low_rank(op).filter(|_| n > 0) {
+                add_low_rank(&self.model.pool, x.row_range(row, n), w, y.row_range_mut(row, n));
             }
         }
+    }
+
+    /// Applies an epilogue by itself.
+    fn apply(&mut self, epilogue: Epilogue, x: Buffer, y: Buffer) {
+        let (x, y) = self.workspace.buffers.pair(x, y);
+        epilogue::apply(&self.model.pool, x, epilogue, y);
     }
 
     /// Appends the keys and values of the new tokens to their sequences' caches.
@@ -124,9 +137,13 @@ impl<O: Observer> Pass<'_, '_, O> {
         if O::ENABLED {
             self.workspace.retain_logit_rows(self.batch, &[x]);
         }
-        self.workspace.buffers.start(y, self.model.config.vocab_size);
-        let (rows, out) = self.workspace.buffers.pair(x, y);
-        self.model.unembed(rows, out);
+        let (model, Workspace { segment_rows, buffers }) = (self.model, &mut *self.workspace);
+        buffers.start(y, model.config.vocab_size);
+        let (x, mut out) = buffers.pair(x, y);
+        let unembed = |w: &LmHead, rows: Range<usize>| {
+            model.unembed(x.row_range(rows.start, rows.len()), w, out.row_range_mut(rows.start, rows.len()));
+        };
+        for_each_run(self.batch, segment_rows, |adapter| model.lm_head(adapter), unembed);
         self.probe(Operation::LmHead, y);
     }
 

@@ -18,6 +18,8 @@ type Vectors = Vec<Vec<f32>>;
 /// The logits after every token of a text, `[n_tokens, vocab_size]`: the higher that of a token, the likelier
 /// the token comes next.
 ///
+/// Those of the model itself: an adapter is left out.
+///
 /// # Panics
 /// Panics if an id is outside the vocabulary or the text is longer than the context.
 ///
@@ -32,7 +34,7 @@ type Vectors = Vec<Vec<f32>>;
 /// ```
 pub fn gpt2(model: &Model, ids: &[u32]) -> Vectors {
     let (config, w) = (&model.config, &model.weights);
-    let wpe = Matrix::new(model.wpe(), config.n_positions, config.n_embd);
+    let wpe = Matrix::new(model.wpe(None), config.n_positions, config.n_embd);
 
     // The residual stream: every token's embedding plus that of its position, [n_tokens, n_embd].
     let token = |&id: &u32| embedding::reference(matrix(&w.wte), id as usize);

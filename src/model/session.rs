@@ -39,9 +39,7 @@ impl<'m, O: Observer> Session<'m, O> {
         precision: impl Into<Option<KvPrecision>>,
         observer: O,
     ) -> Self {
-        let precision = precision.into().unwrap_or(model.kv_precision());
-        let cache = KvCache::new(model.config(), capacity, precision);
-        Self { model, cache, workspace: Workspace::new(), observer }
+        Self { model, cache: model.kv_cache(capacity, precision), workspace: Workspace::new(), observer }
     }
 
     /// The observer.

@@ -3,6 +3,7 @@
 
 use super::{Operation, Precision};
 use crate::Result;
+use crate::checkpoint::adapter::Target;
 use crate::checkpoint::{BlockWeights, LayerNormWeights, LinearWeights, Tensor, Weights};
 use crate::kernels::activation::Activation;
 use crate::kernels::embedding::copy_row;
@@ -113,6 +114,17 @@ impl ModelWeights {
                 .chain(linears.into_iter().flat_map(Linear::tensors))
         });
         [&self.wte].into_iter().chain(&self.wpe).chain(blocks).chain(norm(&self.ln_f)).chain([head])
+    }
+
+    /// A linear layer of a block.
+    pub(super) fn linear(&self, layer: usize, target: Target) -> &Linear {
+        let block = &self.blocks[layer];
+        match target {
+            Target::CAttn => &block.c_attn,
+            Target::AttnProj => &block.attn_proj,
+            Target::CFc => &block.c_fc,
+            Target::MlpProj => &block.mlp_proj,
+        }
     }
 
     /// Moves the converted matrices next to one another in memory, in the order of the pass.

@@ -151,6 +151,7 @@ pub async fn create(
     app.reserve(&context, prompt_tokens + choices * max_tokens)?;
     let engine_request = |(i, prompt): (usize, &Prompt)| Request {
         prompt: prompt.ids.clone(),
+        adapter: served.adapter.clone(),
         kind: RequestKind::Complete(CompletionParams {
             options: options.clone(),
             choices: fields.best_of,

@@ -122,8 +122,12 @@ pub async fn create(
     let tokens = prompts.iter().map(Prompt::token_count).sum();
     app.reserve(&context, tokens)?;
     let mut vectors: Vec<Vec<f32>> = vec![vec![]; prompts.len()];
-    let requests =
-        prompts.into_iter().map(|prompt| Request { prompt: prompt.ids, kind: RequestKind::Embed }).collect();
+    let request = |prompt: Prompt| Request {
+        prompt: prompt.ids,
+        kind: RequestKind::Embed,
+        adapter: served.adapter.clone(),
+    };
+    let requests = prompts.into_iter().map(request).collect();
     let mut submission = Submission::start(&app, &served, requests, "input")?;
     context.set_prompt_tokens(tokens);
     let embedding = move |(index, vector): (usize, Vec<f32>)| Embedding {

@@ -181,8 +181,8 @@ impl Metrics {
     (status = 200, body = String, content_type = "text/plain",
         description = "Metrics in the Prometheus text format")))]
 pub async fn export(State(app): State<Arc<AppState>>) -> impl IntoResponse {
-    let served = app.models.served().iter();
-    let engines: Vec<_> = served.map(|served| (served.name.as_str(), served.engine.statistics())).collect();
+    let models = app.models.base_models();
+    let engines: Vec<_> = models.map(|served| (served.name.as_str(), served.engine.statistics())).collect();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render(&engines))
 }
 

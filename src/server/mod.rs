@@ -74,6 +74,8 @@ const HTTP_THREADS: usize = 2;
 pub struct ServerOptions {
     /// Address to listen on; port 0 takes a free port.
     pub address: SocketAddr,
+    /// LoRA adapters of the model, served beside it: pairs of a name and a folder.
+    pub adapters: Vec<(String, PathBuf)>,
     /// Aliases: pairs of an alias and the name of a served model.
     pub aliases: Vec<(String, String)>,
     /// Key file; without one, requests need no API key.
@@ -133,6 +135,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            adapters: vec![],
             aliases: vec![],
             key_file: None,
             no_auth: false,
@@ -211,7 +214,7 @@ impl LoadedOptions {
         let start_engine = |hornbook| Engine::start(hornbook, options.engine.clone());
         let engines = models.into_iter().map(start_engine).collect::<Result<_>>()?;
         Ok(Arc::new(AppState {
-            models: ModelRegistry::new(engines, &options.aliases, template)?,
+            models: ModelRegistry::new(engines, &options.adapters, &options.aliases, template)?,
             keyring,
             rate_limiter: Arc::default(),
             metrics: Arc::default(),
@@ -277,7 +280,7 @@ impl BoundServer {
     /// Starts serving models.
     ///
     /// # Errors
-    /// [`Error::DuplicateModel`], [`Error::Parameter`] for an alias of an unknown model.
+    /// As [`ModelRegistry::new`].
     pub fn serve(self, models: Vec<Hornbook>) -> Result<Server> {
         let Self { address, loaded, app: app_cell, phase, connections, runtime } = self;
         let app = loaded.into_app_state(models, phase.subscribe())?;

@@ -7,7 +7,9 @@ use super::keys::Key;
 use super::request_context::RequestContext;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::Config;
+use crate::checkpoint::adapter::Adapter;
 use crate::engine::Engine;
+use crate::model::AdapterWeights;
 use crate::sampling::SamplingParams;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Hornbook};
@@ -17,6 +19,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use utoipa::ToSchema;
@@ -30,8 +33,12 @@ const MAX_NAME_CHARS: usize = 256;
 pub struct ServedModel {
     /// Name the model is served under.
     pub name: String,
-    /// Engine that runs the model.
-    pub engine: Engine,
+    /// Engine that runs the model; a model and its adapters share one.
+    pub engine: Arc<Engine>,
+    /// The adapter that the model's requests are computed with, if this is one.
+    pub adapter: Option<Arc<AdapterWeights>>,
+    /// Name of the model that the adapter changes.
+    pub parent: Option<String>,
     /// Chat template, or the problem with the model's own.
     template: std::result::Result<Arc<ChatTemplate>, String>,
     created: u64,
@@ -92,13 +99,15 @@ pub struct ModelRegistry {
 }
 
 impl ModelRegistry {
-    /// Registers models under their short names, and aliases as pairs of alias and model name. `template`
-    /// overrides the models' own chat templates.
+    /// Registers models under their short names, adapters as pairs of name and folder, and aliases as pairs
+    /// of alias and name. `template` overrides the models' own chat templates.
     ///
     /// # Errors
-    /// [`Error::DuplicateModel`], [`Error::Parameter`] for an alias of an unknown model.
+    /// [`Error::DuplicateModel`], [`Error::Parameter`] for an alias of an unknown model, and for adapters of
+    /// more than one model, and the errors of [`Adapter::open`].
     pub fn new(
         engines: Vec<Engine>,
+        adapters: &[(String, PathBuf)],
         aliases: &[(String, String)],
         template: Option<ChatTemplate>,
     ) -> Result<Self> {
@@ -120,7 +129,31 @@ impl ModelRegistry {
             if let Err(error) = engine.hornbook().tokenizer_or("it is served with token ids only") {
                 tracing::warn!("{error}");
             }
-            models.served.push(Arc::new(ServedModel { name, engine, template, created }));
+            let engine = Arc::new(engine);
+            let served = ServedModel { name, engine, adapter: None, parent: None, template, created };
+            models.served.push(Arc::new(served));
+        }
+        if let (Some((name, folder)), 2..) = (adapters.first(), models.served.len()) {
+            return Err(Error::Parameter {
+                name: "adapter".into(),
+                found: format!("{name}={} with {} models", folder.display(), models.served.len()),
+                expected: "a single model, which the adapter changes".into(),
+            });
+        }
+        for (name, folder) in adapters {
+            if models.get(name).is_some() {
+                return Err(Error::DuplicateModel { name: name.clone() });
+            }
+            let base = &models.served[0];
+            let adapter = Adapter::open(folder, base.config())?;
+            models.served.push(Arc::new(ServedModel {
+                name: name.clone(),
+                engine: Arc::clone(&base.engine),
+                adapter: Some(base.hornbook().model().adapter(&adapter)?),
+                parent: Some(base.name.clone()),
+                template: base.template.clone(),
+                created,
+            }));
         }
         for (alias, name) in aliases {
             let Some(served) = models.served.iter().find(|served| served.name == *name) else {
@@ -139,9 +172,14 @@ impl ModelRegistry {
         Ok(models)
     }
 
-    /// Returns all served models.
+    /// Returns all served models, adapters included.
     pub fn served(&self) -> &[Arc<ServedModel>] {
         &self.served
+    }
+
+    /// Returns the served models that are no adapters, each with an engine of its own.
+    pub fn base_models(&self) -> impl Iterator<Item = &Arc<ServedModel>> + Clone {
+        self.served.iter().filter(|served| served.adapter.is_none())
     }
 
     /// Returns all names with their models: the models' own names first, then the aliases.
@@ -253,6 +291,10 @@ pub struct ModelObject {
     created: u64,
     /// `hornbook`
     owned_by: &'static str,
+    /// The model itself; for an adapter, the model that it changes.
+    root: String,
+    /// The model that an adapter changes; null for other models.
+    parent: Option<String>,
 }
 
 /// A model in the format of the deprecated engines API.
@@ -276,7 +318,9 @@ pub struct List<T> {
 }
 
 fn model_object(name: &str, served: &ServedModel) -> ModelObject {
-    ModelObject { id: name.into(), object: "model", created: served.created, owned_by: "hornbook" }
+    let root = served.parent.as_ref().unwrap_or(&served.name).clone();
+    let (created, parent) = (served.created, served.parent.clone());
+    ModelObject { id: name.into(), object: "model", created, owned_by: "hornbook", root, parent }
 }
 
 fn engine_object(name: &str, _: &ServedModel) -> EngineObject {

@@ -82,7 +82,7 @@ pub fn description() -> utoipa::openapi::OpenApi {
 #[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "server", responses(
     (status = 200, body = serde_json::Value, description = "The description, in OpenAPI 3.1")))]
 async fn document(State(app): State<Arc<AppState>>) -> Response {
-    let configs = app.models.served().iter().map(|served| served.config());
+    let configs = app.models.base_models().map(|served| served.config());
     json_object(&openapi::description(&description(), configs))
 }
 

@@ -3,10 +3,11 @@
 use super::commands::run;
 use std::process::{Command, Output};
 
-/// Parts of examples that cannot be tried here: they need another model or the network, serve until they are
-/// stopped, need another program's prompt, or measure for long.
-const SKIPPED: [&str; 10] = [
+/// Parts of examples that cannot be tried here: they need another model, an adapter or the network, serve
+/// until they are stopped, need another program's prompt, or measure for long.
+const SKIPPED: [&str; 11] = [
     "gpt2",
+    "--adapter",
     "hornbook pull",
     "hornbook serve",
     "hornbook health",

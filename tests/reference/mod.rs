@@ -29,7 +29,11 @@ impl Reference {
     }
 
     pub fn from_file(folder: &str, file: &str) -> Self {
-        Self(std::fs::read(data(folder).join(file)).unwrap())
+        Self::from_path(&data(folder).join(file))
+    }
+
+    pub fn from_path(path: &Path) -> Self {
+        Self(std::fs::read(path).unwrap())
     }
 
     /// The reference written by scripts/make_parts_reference.py.

@@ -2,7 +2,7 @@
 
 use super::client::{fable, open};
 use base64::Engine as _;
-use hornbook::model::{KvCache, LogitsWanted, Observer, Segment, Session, Site, Workspace};
+use hornbook::model::{LogitsWanted, Observer, Segment, Session, Site, Workspace};
 use serde_json::{Value, json};
 
 #[test]
@@ -33,7 +33,7 @@ fn embeddings_are_floats_or_base64() {
     let mut sums = HiddenStateSum(vec![0.0; 256], 0);
     let mut session = Session::new(hornbook.model(), prompt.len(), hornbook.model().kv_precision());
     session.feed(&prompt).unwrap();
-    let mut cache = KvCache::new(hornbook.config(), prompt.len(), hornbook.model().kv_precision());
+    let mut cache = hornbook.model().kv_cache(prompt.len(), None);
     let segment = Segment { tokens: &prompt, cache: &mut cache, logits: LogitsWanted::All };
     hornbook.model().forward(&mut [segment], &mut Workspace::new(), &mut sums).unwrap();
     for (actual, total) in vector(&floats, 0).iter().zip(&sums.0) {

@@ -1,6 +1,7 @@
 //! The server in this process, tested over HTTP: one file per part of the API, one test per detail that
 //! OpenAI's clients rely on.
 
+mod adapters;
 pub mod client;
 mod commands;
 mod connections;

@@ -37,8 +37,6 @@ pub struct AdapterConfig {
     pub rank_pattern: Patterns<usize>,
     /// `lora_alpha` by name of layer.
     pub alpha_pattern: Patterns<f64>,
-    /// Whether a token embedding in `modules_to_save` is the LM head too, if the model's are tied.
-    pub ensure_weight_tying: bool,
 }
 
 /// The biases that an adapter replaces.
@@ -100,7 +98,6 @@ impl Default for AdapterConfig {
             modules_to_save: None,
             rank_pattern: Patterns::default(),
             alpha_pattern: Patterns::default(),
-            ensure_weight_tying: false,
         }
     }
 }
@@ -139,6 +136,12 @@ impl AdapterConfig {
             return Err(fields.invalid("init_lora_weights", init.into(), expected));
         }
         let config: Self = json_file::parse(file, json)?;
+        // Otherwise it has no effect on a GPT-2 in peft, whose name for token embeddings it is not.
+        let saves_head = config.modules_to_save.iter().flatten().any(|module| module == "lm_head");
+        if saves_head && map.get("ensure_weight_tying").is_some_and(is_set) {
+            let expected = "false, since an LM head that replaces the token embeddings is not supported";
+            return Err(fields.invalid("ensure_weight_tying", "true".into(), expected));
+        }
         config.validate(file)?;
         Ok(config)
     }
@@ -291,6 +294,10 @@ mod tests {
             (
                 r#""peft_type": "LORA", "init_lora_weights": "pissa_niter_4""#,
                 "init_lora_weights: found pissa_niter_4, expected an initialization that leaves",
+            ),
+            (
+                r#""peft_type": "LORA", "ensure_weight_tying": true, "modules_to_save": ["lm_head"]"#,
+                "ensure_weight_tying: found true, expected false, since an LM head",
             ),
             (r#""peft_type": "LORA", "r": 0"#, "r: found 0, expected a rank of at least 1"),
             (r#""peft_type": "LORA", "r": -1"#, "r: invalid value: integer `-1`"),

@@ -81,6 +81,9 @@ pub struct LowRank {
 }
 
 impl Adapter {
+    /// The files of an adapter.
+    pub const FILES: [&str; 2] = [CONFIG_FILE, TENSORS_FILE];
+
     /// An adapter for a model of this configuration, in which every number is zero.
     ///
     /// # Errors

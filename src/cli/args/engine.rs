@@ -17,6 +17,10 @@ pub struct EngineArgs {
     #[arg(short, long, default_value = "fable")]
     model: Vec<String>,
 
+    /// LoRA adapter of the model, in peft's format, served beside it under a name of its own (repeatable)
+    #[arg(long, value_name = "NAME=DIR", value_parser = parse_adapter)]
+    adapter: Vec<(String, PathBuf)>,
+
     /// Additional name of a model, e.g. text-davinci-002=gpt2 (repeatable); a single model accepts any name
     #[arg(long, value_name = "NAME=MODEL", value_parser = parse_alias)]
     alias: Vec<(String, String)>,
@@ -54,6 +58,7 @@ impl EngineArgs {
     /// Returns server options with these arguments and a queue of `queue` sequences; the rest are defaults.
     pub fn options(&self, queue: usize) -> ServerOptions {
         ServerOptions {
+            adapters: self.adapter.clone(),
             aliases: self.alias.clone(),
             chat_template: self.chat_template.clone(),
             engine: EngineOptions {
@@ -70,10 +75,17 @@ impl EngineArgs {
 }
 
 fn parse_alias(text: &str) -> std::result::Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((alias, model)) if !alias.is_empty() && !model.is_empty() => Ok((alias.into(), model.into())),
-        _ => Err("expected NAME=MODEL, e.g. text-davinci-002=gpt2".into()),
-    }
+    split_pair(text).ok_or_else(|| "expected NAME=MODEL, e.g. text-davinci-002=gpt2".into())
+}
+
+fn parse_adapter(text: &str) -> std::result::Result<(String, PathBuf), String> {
+    let pair = split_pair(text).map(|(name, folder)| (name, folder.into()));
+    pair.ok_or_else(|| "expected NAME=DIR, e.g. letters=./letters-adapter".into())
+}
+
+fn split_pair(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once('=')?;
+    (!name.is_empty() && !value.is_empty()).then(|| (name.into(), value.into()))
 }
 
 fn parse_positive(text: &str) -> std::result::Result<usize, String> {

@@ -5,6 +5,7 @@ pub mod interventions;
 pub mod memory;
 pub mod model;
 pub mod open;
+pub mod output_folder;
 pub mod prompt;
 pub mod sampling;
 pub mod settings;

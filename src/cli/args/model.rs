@@ -2,6 +2,7 @@
 
 use crate::cli::args::open::open_hornbook;
 use crate::cli::args::open::thread_pool;
+use crate::cli::args::open::with_adapter;
 use crate::cli::args::values;
 use crate::cli::args::values::KvPrecisionArg;
 use crate::kernels::attention::AttentionKernel;
@@ -9,6 +10,7 @@ use crate::model::Precision;
 use crate::{Hornbook, Result};
 use clap::Args;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 /// The model, and how it is run.
 #[derive(Args, Debug)]
@@ -16,6 +18,10 @@ pub struct ModelArgs {
     /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
     #[arg(short, long, default_value = "fable")]
     pub model: String,
+
+    /// LoRA adapter for the model: a folder in peft's format
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
 
     #[command(flatten)]
     pub execution: ExecutionArgs,
@@ -56,9 +62,10 @@ impl ModelArgs {
     /// Opens the model.
     ///
     /// # Errors
-    /// As [`Hornbook::with_precision`]; [`Error::Parameter`](crate::Error::Parameter) for too many threads.
+    /// As [`Hornbook::with_precision`] and [`Hornbook::with_adapter`];
+    /// [`Error::Parameter`](crate::Error::Parameter) for too many threads.
     pub fn open(&self) -> Result<Hornbook> {
-        self.execution.open(&self.model)
+        with_adapter(self.execution.open(&self.model)?, self.adapter.as_deref())
     }
 }
 
@@ -66,7 +73,7 @@ impl ExecutionArgs {
     /// Opens a model.
     ///
     /// # Errors
-    /// As [`ModelArgs::open`].
+    /// As [`ModelArgs::open`], without an adapter.
     pub fn open(&self, model: &str) -> Result<Hornbook> {
         let pool = thread_pool(self.threads)?;
         Ok(open_hornbook(model, pool, self.precision)?.with_attention(self.attention))

@@ -1,12 +1,14 @@
 //! Opens what the options name: threads and models.
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::adapter::Adapter;
 use crate::kernels::isa::Isa;
 use crate::kernels::thread_pool::ThreadPool;
 use crate::model::Precision;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Hornbook, Result};
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 /// Upper bound of `--threads`; a larger number is a typing error.
 pub const MAX_THREADS: usize = 1024;
@@ -44,6 +46,17 @@ pub fn open_hornbook(model: &str, pool: ThreadPool, precision: Option<Precision>
     let special = hornbook.try_tokenizer().map(Tokenizer::special_tokens);
     print_tokenizer_problems(special.map_or(&[], |special| &special.problems));
     Ok(hornbook)
+}
+
+/// The model with the adapter in a folder, if there is one.
+pub fn with_adapter(hornbook: Hornbook, folder: Option<&Path>) -> Result<Hornbook> {
+    match folder {
+        Some(folder) => {
+            let adapter = Adapter::open(folder, hornbook.config())?;
+            hornbook.with_adapter(&adapter)
+        }
+        None => Ok(hornbook),
+    }
 }
 
 /// Prints notes on parts of the tokenizer's files that cannot be read and are not used.

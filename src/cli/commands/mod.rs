@@ -11,6 +11,7 @@ mod heads;
 mod health;
 mod inspect;
 mod keys;
+mod merge;
 mod models;
 mod perplexity;
 mod positions;
@@ -39,6 +40,7 @@ pub enum Command {
     Finetune(Box<training::Finetune>),
     Train(Box<training::Train>),
     Quantize(quantize::Quantize),
+    Merge(merge::Merge),
     Serve(Box<serve::Serve>),
     Keys(keys::Keys),
     Batch(batch::Batch),
@@ -68,6 +70,7 @@ impl Command {
             Command::Finetune(finetune) => finetune.run(),
             Command::Train(train) => train.run(),
             Command::Quantize(quantize) => quantize.run(),
+            Command::Merge(merge) => merge.run(),
             Command::Serve(serve) => serve.run(),
             Command::Keys(keys) => keys.run(),
             Command::Pull(pull) => pull.run(),

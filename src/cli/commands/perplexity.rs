@@ -2,6 +2,7 @@
 
 use crate::cli::args::open::open_hornbook;
 use crate::cli::args::open::thread_pool;
+use crate::cli::args::open::with_adapter;
 use crate::cli::args::values;
 use crate::cli::args::values::KvPrecisionArg;
 use crate::cli::output::progress;
@@ -31,6 +32,7 @@ use std::time::Instant;
   hornbook perplexity story.txt --stride 64              at least 448 tokens of context (of 512)
   hornbook perplexity story.txt --precision int8 --against f32
   hornbook perplexity story.txt --model gpt2 --against distilgpt2
+  hornbook perplexity story.txt --adapter my-adapter --against fable    what the adapter changes
   echo \"Once upon a time\" | hornbook perplexity - --json")]
 pub struct Perplexity {
     /// File with the text; - for standard input
@@ -40,8 +42,12 @@ pub struct Perplexity {
     #[arg(short, long, default_value = "fable")]
     model: String,
 
+    /// LoRA adapter for the model: a folder in peft's format
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+
     /// Also report the KL divergence from this reference: the same model in another precision, or another
-    /// model with the same vocabulary
+    /// model with the same vocabulary, without --adapter
     #[arg(long, value_name = "PRECISION|MODEL")]
     against: Option<String>,
 
@@ -76,9 +82,10 @@ pub struct Perplexity {
 impl Perplexity {
     pub(super) fn run(self) -> Result<ExitCode> {
         let text = text_file::read(&self.file)?;
-        let hornbook = self.open(&self.model, self.precision)?;
+        let adapter = self.adapter.as_deref();
+        let hornbook = with_adapter(self.open(&self.model, self.precision)?, adapter)?;
         let reference = self.against.as_deref().map(|against| match against.parse() {
-            Ok(precision) => self.open(&self.model, Some(precision)),
+            Ok(precision) => with_adapter(self.open(&self.model, Some(precision))?, adapter),
             Err(_) => self.open(against, None),
         });
         let reference = reference.transpose()?;

@@ -1,13 +1,13 @@
 //! `hornbook quantize`: writes a model with quantized weights.
 
-use crate::checkpoint::{Checkpoint, QuantizeProgress};
+use crate::checkpoint::QuantizeProgress;
 use crate::cli::args::open::open_checkpoint;
+use crate::cli::args::output_folder::OutputFolder;
 use crate::cli::args::values;
 use crate::cli::output::progress;
 use crate::model::Precision;
 use crate::{Error, Result};
 use clap::Args;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,26 +31,22 @@ pub struct Quantize {
     )]
     precision: Precision,
 
-    /// Output folder
-    #[arg(short, long, value_name = "DIR")]
-    output: PathBuf,
-
-    /// Overwrite an existing model
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    output: OutputFolder,
 }
 
 impl Quantize {
     pub(super) fn run(self) -> Result<ExitCode> {
         let checkpoint = open_checkpoint(&self.model)?;
-        self.check_output_folder(&checkpoint)?;
+        self.output.check(&checkpoint)?;
+        let folder = &self.output.output;
 
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&interrupted);
         // Without a handler, an interrupt leaves the temporary file behind.
         let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
         let bar = progress::bar(0);
-        let bytes = checkpoint.quantize(self.precision, &self.output, |step| {
+        let bytes = checkpoint.quantize(self.precision, folder, |step| {
             let (message, done, total) = match step {
                 QuantizeProgress::Quantized(done, total) => ("matrices quantized", done, total),
                 QuantizeProgress::Written(done, total) => ("MB written", done >> 20, total >> 20),
@@ -66,30 +62,12 @@ impl Quantize {
         bar.finish_and_clear();
         stderr_line!(
             "hornbook: wrote {} in {}, {:.1} MB; the original is {:.1} MB",
-            self.output.display(),
+            folder.display(),
             self.precision,
             bytes as f64 / 1e6,
             checkpoint.mapped_bytes() as f64 / 1e6
         );
         Ok(ExitCode::SUCCESS)
-    }
-
-    fn check_output_folder(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let is_output = |folder: &PathBuf| {
-            folder.canonicalize().ok().is_some_and(|f| Some(f) == self.output.canonicalize().ok())
-        };
-        let problem = if checkpoint.folder.as_ref().is_some_and(is_output) {
-            "found the model's own folder, expected another one"
-        } else if !self.force
-            && ["model.safetensors", "model.safetensors.index.json", "config.json"]
-                .iter()
-                .any(|name| self.output.join(name).exists())
-        {
-            "found a model, expected an empty or new folder; use --force to replace it"
-        } else {
-            return Ok(());
-        };
-        Err(Error::Checkpoint { file: self.output.clone(), problem: problem.into() })
     }
 }
 

@@ -24,6 +24,7 @@ use std::time::Duration;
   hornbook serve                                   the built-in model on http://127.0.0.1:8080
   hornbook serve --model gpt2 --alias text-davinci-002=gpt2 --alias text-davinci-003=gpt2
   hornbook serve --model fable --model gpt2        two models
+  hornbook serve --adapter letters=./letters --adapter tales=./tales    two LoRA adapters beside it
   curl http://127.0.0.1:8080/v1/models             its models, from another terminal
 
 On a network, with two keys limited to 100 and 1000 requests per minute:

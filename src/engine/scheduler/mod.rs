@@ -8,7 +8,7 @@ use super::sequence::{MeanPoolers, RunningSequence, Task};
 use super::stream::{Event, EventSender};
 use super::submission_queue::{Permit, Submission, SubmissionQueue};
 use super::{EngineOptions, Statistics};
-use crate::model::{KvCache, LogitsWanted, Segment, Workspace, common_prefix_len};
+use crate::model::{AdapterWeights, KvCache, LogitsWanted, Segment, Workspace, common_prefix_len};
 use crate::{Error, FinishReason, Hornbook, Result};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -35,6 +35,8 @@ pub(super) struct Scheduler {
 struct RequestState {
     permit: Permit,
     events: EventSender,
+    /// The adapter of all its sequences.
+    adapter: Option<Arc<AdapterWeights>>,
     waiting: VecDeque<Task>,
     running: Vec<RunningSequence>,
     /// Whether the prompt is computed; until then the other sequences wait for the first, to start from a
@@ -81,9 +83,9 @@ impl Scheduler {
     }
 
     fn admit(&mut self, submissions: Vec<Submission>) {
-        self.requests.extend(submissions.into_iter().map(|Submission { tasks, events, permit }| {
+        self.requests.extend(submissions.into_iter().map(|Submission { tasks, adapter, events, permit }| {
             let (waiting, running) = (tasks.into(), vec![]);
-            RequestState { permit, events, waiting, running, prompt_computed: false, failure: None }
+            RequestState { permit, events, adapter, waiting, running, prompt_computed: false, failure: None }
         }));
     }
 
@@ -129,7 +131,7 @@ impl Scheduler {
                 None => break,
                 Some(SlotChange::Admit(i)) => {
                     let Some(task) = self.requests[i].waiting.pop_front() else { break };
-                    let cache = self.cache_for(&task, !self.requests[i].has_started());
+                    let cache = self.cache_for(&task, i);
                     copied += cache.len();
                     self.requests[i].permit.leave_queue();
                     self.requests[i].running.push(RunningSequence { task, cache });
@@ -144,14 +146,16 @@ impl Scheduler {
         }
     }
 
-    /// Returns a KV cache for a sequence to admit, with its longest prefix found in a running sequence or in
-    /// the prefix cache. Only the `first` sequence of a request counts in the statistics.
-    fn cache_for(&mut self, task: &Task, first: bool) -> KvCache {
+    /// Returns a KV cache for a sequence of a request to admit, with its longest prefix found in a running
+    /// sequence or in the prefix cache. Only the first sequence of a request counts in the statistics.
+    fn cache_for(&mut self, task: &Task, request: usize) -> KvCache {
         let (tokens, positions) = (task.reusable_prefix(), task.positions());
+        let (adapter, first) = (&self.requests[request].adapter, !self.requests[request].has_started());
+        let running = self.running().filter(|s| s.cache.is_of(adapter.as_ref()));
         let running =
-            self.running().map(|s| (common_prefix_len(tokens, &s.task.tokens()[..s.cache.len()]), &s.cache));
+            running.map(|s| (common_prefix_len(tokens, &s.task.tokens()[..s.cache.len()]), &s.cache));
         let running = running.max_by_key(|(len, _)| *len).filter(|(len, _)| *len > 0);
-        let cached = self.prefix_cache.longest_match(tokens);
+        let cached = self.prefix_cache.longest_match(tokens, adapter.as_ref());
         let cache = match (running, cached) {
             (Some((len, cache)), cached) if cached.is_none_or(|cached| cached.len < len) => {
                 cache.fork(len, positions)
@@ -159,8 +163,7 @@ impl Scheduler {
             (_, Some(cached)) => self.prefix_cache.take_or_fork(cached, positions),
             _ => {
                 let model = self.hornbook.model();
-                let precision = self.options.kv_precision.unwrap_or(model.kv_precision());
-                KvCache::new(model.config(), positions, precision)
+                model.kv_cache(positions, self.options.kv_precision).with_adapter(adapter.clone())
             }
         };
         if first && !tokens.is_empty() {

@@ -33,8 +33,8 @@ impl ManualScheduler {
         params: &CompletionParams,
     ) -> std::result::Result<EventStream, SubmitError> {
         let kind = RequestKind::Complete(params.clone());
-        let request = Request { prompt: prompt.to_vec(), kind };
-        self.queue.submit(request.tasks(&self.scheduler.hornbook).unwrap())
+        let request = Request { adapter: None, prompt: prompt.to_vec(), kind };
+        self.queue.submit(request.tasks(&self.scheduler.hornbook).unwrap(), None)
     }
 
     fn step(&mut self) {
@@ -259,8 +259,9 @@ fn panic_fails_open_requests_and_the_engine_recovers() {
     scheduler.prefix_cache.insert(&[1, 2, 3], session.cache().fork(3, 8));
 
     let submit = |hornbook: &Arc<Hornbook>, prompt: &[u32]| {
-        let request = Request { prompt: prompt.to_vec(), kind: RequestKind::Complete(params(5, 2)) };
-        queue.submit(request.tasks(hornbook).unwrap()).unwrap()
+        let request =
+            Request { adapter: None, prompt: prompt.to_vec(), kind: RequestKind::Complete(params(5, 2)) };
+        queue.submit(request.tasks(hornbook).unwrap(), None).unwrap()
     };
     let hornbook = Arc::clone(&scheduler.hornbook);
     let mut streams = [submit(&hornbook, &[9, 9]), submit(&hornbook, &[1, 2, 3, 4])];

@@ -17,6 +17,7 @@
 //! share every `x[k]`, and no horizontal sums occur.
 
 mod gemv;
+pub mod low_rank;
 
 use super::elements::{Element, Elements};
 pub use super::epilogue::Epilogue;

@@ -182,6 +182,14 @@ impl ThreadPool {
         }
     }
 
+    /// Runs `job`, whose operations are computed by the calling thread alone: for work that takes less time
+    /// than its distribution.
+    pub fn sequentially<T>(&self, job: impl FnOnce() -> T) -> T {
+        // If another caller holds the lock, this one computes sequentially anyway.
+        let _guard = self.operation_lock.try_lock();
+        job()
+    }
+
     /// Splits `data` into chunks of `length`, the last possibly shorter, and calls `job(index, chunk)` for
     /// each.
     pub fn for_each_chunk<T: Send>(

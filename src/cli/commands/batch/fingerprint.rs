@@ -2,10 +2,12 @@
 //! response's id.
 
 use super::input::BatchRequest;
+use crate::checkpoint::adapter::Adapter;
 use crate::model::Session;
 use crate::server::ServerOptions;
 use crate::{Error, Hornbook, Result};
 use sha2::{Digest, Sha256};
+use std::path::PathBuf;
 
 /// Number of tokens whose last logits stand for a model.
 const PROBE_LEN: usize = 8;
@@ -15,11 +17,11 @@ pub fn of_request(request: &BatchRequest) -> String {
     digest([request.custom_id.as_bytes(), request.url.path().as_bytes(), request.body.as_bytes()])
 }
 
-/// Returns the fingerprint of all else that a response depends on: the models with their precision, and the
-/// chat template.
+/// Returns the fingerprint of all else that a response depends on: the models with their precision, the
+/// adapters, and the chat template.
 ///
 /// # Errors
-/// [`Error::Io`] if the template cannot be read.
+/// [`Error::Io`] if a file cannot be read.
 pub fn of_settings(models: &[Hornbook], options: &ServerOptions) -> Result<String> {
     let mut parts: Vec<Vec<u8>> = vec![];
     for hornbook in models {
@@ -32,9 +34,14 @@ pub fn of_settings(models: &[Hornbook], options: &ServerOptions) -> Result<Strin
         // With several models, names choose between them.
         parts.extend((models.len() > 1).then(|| hornbook.name().as_bytes().to_vec()));
     }
-    if let Some(path) = &options.chat_template {
-        let io_error = |source| Error::Io { path: path.clone(), action: "read", source };
-        parts.push(std::fs::read(path).map_err(io_error)?);
+    let mut files: Vec<PathBuf> = options.chat_template.iter().cloned().collect();
+    for (name, folder) in &options.adapters {
+        parts.push(name.as_bytes().to_vec());
+        files.extend(Adapter::FILES.map(|file| folder.join(file)));
+    }
+    for path in files {
+        let read = std::fs::read(&path);
+        parts.push(read.map_err(|source| Error::Io { path, action: "read", source })?);
     }
     Ok(digest(parts.iter().map(Vec::as_slice)))
 }

@@ -36,6 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
   hornbook chat                                          the built-in model
   hornbook chat --system \"A wise owl answers.\" --seed 7  reproducible answers
   hornbook chat --model gpt2 --temperature 0.6           from the local cache
+  hornbook chat --adapter my-adapter                     with a LoRA adapter
   printf 'Who are you?\\nAnd where do you live?\\n' | hornbook chat
   printf 'Who are you?\\n/save talk.json\\n' | hornbook chat
   printf 'And then?\\n' | hornbook chat --load talk.json

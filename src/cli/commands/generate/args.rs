@@ -39,6 +39,7 @@ pub const SENTENCE_MARGIN: usize = 72;
   hornbook generate \"The king\" --max-tokens 30 --repeat-until 'queen.*\\.'
   hornbook generate \"Round and round and round and\" --prompt-lookup --stats
   hornbook generate --model gpt2 \"The sea\"              from the local cache
+  hornbook generate --model gpt2 --adapter my-adapter \"Dear Anna,\"
   hornbook generate --prompt-ids 15,3,7 --output ids    token ids; needs no tokenizer
 
 Environment:

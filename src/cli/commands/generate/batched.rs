@@ -45,7 +45,8 @@ impl<'e, I: Iterator<Item = CompletionParams>> BatchedCompletions<'e, I> {
     /// Submits the next request, if there is one.
     fn submit_next(&mut self) -> Result<Option<EventStream>> {
         let Some(params) = self.params.next() else { return Ok(None) };
-        let request = Request { prompt: self.prompt.clone(), kind: RequestKind::Complete(params) };
+        let request =
+            Request { adapter: None, prompt: self.prompt.clone(), kind: RequestKind::Complete(params) };
         self.engine.submit(request).map(Some).map_err(|error| match error {
             SubmitError::Invalid(error) => error,
             other => Error::Message(other.to_string()),

@@ -46,6 +46,7 @@ const MAX_REPORT_TOKENS: usize = 512;
   hornbook inspect \"Once upon a\" --ablate L0H3,mlp2          with these components ablated
   hornbook inspect \"Once upon a\" --json                    all values as JSON
   hornbook inspect --model gpt2 \"The sea\" --width 120
+  hornbook inspect --adapter my-adapter \"Dear Anna,\"          with a LoRA adapter
 
 Environment:
   NO_COLOR=1        disable colors

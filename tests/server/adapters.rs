@@ -1,0 +1,132 @@
+//! LoRA adapters served beside their model.
+
+use super::client::{TestServer, open, serve};
+use hornbook::checkpoint::adapter::{Adapter, AdapterConfig, Modules};
+use hornbook::sampling::SamplingParams;
+use hornbook::server::{BoundServer, ServerOptions};
+use hornbook::{Hornbook, Options};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+/// Writes an adapter for fable with numbers that follow from `seed`.
+fn write_adapter(folder: &Path, seed: usize) -> Adapter {
+    let config = AdapterConfig {
+        r: 4,
+        lora_alpha: 16.0,
+        target_modules: Some(Modules::Expression("all-linear".into())),
+        ..AdapterConfig::default()
+    };
+    let mut adapter = Adapter::new("adapter", config, open("fable").config()).unwrap();
+    for (i, change) in adapter.low_rank.iter_mut().enumerate() {
+        let values = change.a.iter_mut().chain(&mut change.b).enumerate();
+        values.for_each(|(k, x)| *x = ((seed + i * 31 + k * k % 977) as f32).sin() * 0.1);
+    }
+    adapter.write(folder).unwrap();
+    adapter
+}
+
+/// Two adapters, the folder that holds them, and a server with both.
+fn server() -> (Vec<Adapter>, tempfile::TempDir, TestServer) {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["letters", "tales"];
+    let adapters = names.iter().zip(1..).map(|(name, seed)| write_adapter(&folder.path().join(name), seed));
+    let adapters = adapters.collect();
+    let pairs = names.map(|name| (name.to_string(), folder.path().join(name)));
+    let server = serve(&["fable"], |options| options.adapters = pairs.into());
+    (adapters, folder, server)
+}
+
+/// The greedy completion of a text by a model alone.
+fn completion(hornbook: &Hornbook, prompt: &str) -> String {
+    let sampling = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+    let options = Options { sampling, max_tokens: Some(12), ..Options::default() };
+    let prompt = hornbook.encode(prompt).unwrap();
+    hornbook.generate(&prompt, &options).unwrap().map(|token| token.unwrap().text).collect()
+}
+
+fn request(model: &str, prompt: &str) -> Value {
+    json!({"model": model, "prompt": prompt, "max_tokens": 12, "temperature": 0})
+}
+
+#[test]
+fn requests_of_different_adapters_have_the_texts_of_each_alone() {
+    let (adapters, _folder, server) = server();
+    let [letters, tales] = [0, 1].map(|i| open("fable").with_adapter(&adapters[i]).unwrap());
+    let models = [("fable", open("fable")), ("letters", letters), ("tales", tales)];
+    // All begin alike: what is cached of one is of no use to another.
+    let prompts = ["Once upon a time there was", "Once upon a time there was a king who", "Once upon a"];
+    let mut texts = vec![];
+    for _ in 0..2 {
+        thread::scope(|scope| {
+            let mut running = vec![];
+            for ((name, hornbook), prompt) in models.iter().flat_map(|model| prompts.map(|p| (model, p))) {
+                let (server, body) = (&server, request(name, prompt));
+                running.push((scope.spawn(move || server.post("/v1/completions", body)), hornbook, prompt));
+            }
+            for (response, hornbook, prompt) in running {
+                let response = response.join().unwrap().ok();
+                let expected = completion(hornbook, prompt);
+                assert_eq!(response["choices"][0]["text"], expected, "{} {prompt}", response["model"]);
+                texts.push(expected);
+            }
+        });
+    }
+    assert_ne!(texts[0], texts[3]);
+    assert_ne!(texts[3], texts[6]);
+    assert!(server.metric("hornbook_prefix_cache_hits_total") > 0.0);
+
+    let chat = |model: &str| {
+        let messages = json!([{"role": "user", "content": "Who are you?"}]);
+        server.post(
+            "/v1/chat/completions",
+            json!({"model": model, "messages": messages, "max_tokens": 8, "temperature": 0}),
+        )
+    };
+    assert_ne!(chat("letters").ok()["choices"][0]["message"], chat("fable").ok()["choices"][0]["message"]);
+    let embed = |model: &str| server.post("/v1/embeddings", json!({"model": model, "input": "A king"})).ok();
+    assert_ne!(embed("tales")["data"][0], embed("fable")["data"][0]);
+}
+
+#[test]
+fn adapters_are_models_with_a_parent() {
+    let (_, _folder, server) = server();
+    let list = server.get("/v1/models").ok();
+    let fields = |model: &Value| [&model["id"], &model["root"], &model["parent"]].map(Value::clone);
+    let listed: Vec<_> = list["data"].as_array().unwrap().iter().map(fields).collect();
+    assert_eq!(
+        listed,
+        [
+            [json!("fable"), json!("fable"), Value::Null],
+            [json!("letters"), json!("fable"), json!("fable")],
+            [json!("tales"), json!("fable"), json!("fable")],
+        ]
+    );
+    assert_eq!(server.get("/v1/models/tales").ok()["parent"], "fable");
+    let (status, _, _, code) = server.post("/v1/completions", request("poems", "A")).error();
+    assert_eq!((status, code.as_deref()), (404, Some("model_not_found")));
+    assert_eq!(server.get("/metrics").text.matches("hornbook_sequences_running{").count(), 1);
+}
+
+#[test]
+fn adapter_that_cannot_be_served_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters");
+    write_adapter(&path, 1);
+    let error = |models: &[&str], adapters: &[(&str, &PathBuf)]| {
+        let adapters = adapters.iter().map(|(name, path)| (name.to_string(), path.to_path_buf())).collect();
+        let options = ServerOptions { address: ([127, 0, 0, 1], 0).into(), adapters, ..Default::default() };
+        let models = models.iter().map(|model| open(model)).collect();
+        BoundServer::bind(options).unwrap().serve(models).map(drop).unwrap_err().to_string()
+    };
+    assert_eq!(error(&["fable"], &[("fable", &path)]), "two models are named 'fable', expected unique names");
+    let two = error(&["fable", "tiny-gelu-new"], &[("a", &path)]);
+    assert!(two.ends_with("with 2 models, expected a single model, which the adapter changes"), "{two}");
+    let other = error(&["tiny-gelu-new"], &[("a", &path)]);
+    assert!(other.contains("found shape [4, 256], expected shape [4, 32]"), "{other}");
+    let none = error(&["fable"], &[("a", &folder.path().join("none"))]);
+    assert!(
+        none.ends_with("found nothing, expected the folder of an adapter, with adapter_config.json"),
+        "{none}"
+    );
+}
