@@ -127,7 +127,7 @@ fn mixed_batch_has_the_bits_of_single_sequences() {
         // Prefill, then decode; of some, the logits are wanted earlier.
         let none = |_| LogitsWanted::None;
         assert!(pass(&|i| 0..18 + i, &none).is_empty());
-        let is_last = |i: usize| if i % 2 == 0 { LogitsWanted::Last } else { LogitsWanted::None };
+        let is_last = |i: usize| if i.is_multiple_of(2) { LogitsWanted::Last } else { LogitsWanted::None };
         assert_eq!(pass(&|i| 18 + i..19 + i, &is_last).len(), sequences.len().div_ceil(2));
         let found = pass(&|i| 19 + i..20 + i, &|_| LogitsWanted::Last);
         for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
