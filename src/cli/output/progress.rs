@@ -12,6 +12,11 @@ pub fn bytes(len: u64) -> ProgressBar {
     with_template(len, "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
 }
 
+/// A block of lines instead of a bar: its message, drawn again in its place.
+pub fn block() -> ProgressBar {
+    with_template(0, "{msg}")
+}
+
 /// A bar without colors, as wide as the terminal.
 fn with_template(len: u64, template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template);

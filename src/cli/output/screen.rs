@@ -39,8 +39,15 @@ impl Screen {
             });
         }
         let width = width.or_else(terminal_width).unwrap_or(DEFAULT_WIDTH).max(MIN_WIDTH);
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Ok(Self { width, color: console::colors_enabled() && !no_color })
+        Ok(Self { width, color: console::colors_enabled() && !no_color() })
+    }
+
+    /// The terminal that standard error is; none if it is something else.
+    pub fn of_stderr() -> Option<Self> {
+        let stderr = Term::stderr();
+        let width = stderr.size_checked().map_or(DEFAULT_WIDTH, |(_, columns)| usize::from(columns));
+        let color = console::colors_enabled_stderr() && !no_color();
+        stderr.is_term().then_some(Self { width, color })
     }
 
     /// A section's title with a note, on one line if both fit.
@@ -72,6 +79,11 @@ impl Screen {
         self.styled(text, Style::new().dim())
     }
 
+    /// Text in the color of what stands out from bars.
+    pub fn highlight(self, text: &str) -> String {
+        self.styled(text, Style::new().color256(209))
+    }
+
     pub fn bold(self, text: &str) -> String {
         self.styled(text, Style::new().bold())
     }
@@ -99,6 +111,11 @@ impl Screen {
             false => text.into(),
         }
     }
+}
+
+/// Whether the user wants no colors (<https://no-color.org>).
+fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// The width of the terminal, if standard output is one.
