@@ -4,11 +4,13 @@
 use super::activations::{Activations, BlockActivations};
 use super::layout::WeightAndBias;
 use super::pass::Pass;
+use crate::checkpoint::Config;
 use crate::kernels::attention::{Flash, KeyValues, KvPrecision, Segment, Segments, attention};
 use crate::kernels::elements::Elements;
 use crate::kernels::layer_norm::layer_norm;
 use crate::kernels::linear::Epilogue::{self, Add, Store};
 use crate::kernels::linear::{Matrix, linear};
+use crate::kernels::logits::logits;
 use crate::kernels::rows::{Rows, RowsMut};
 
 impl Pass<'_> {
@@ -20,6 +22,16 @@ impl Pass<'_> {
             self.block(layer, a, &mut cache);
         }
         self.layer_norm(a.resid_final.rows(), &self.layout.ln_f, a.normed.rows_mut());
+    }
+
+    /// The logits after the last token, `[vocab_size]`, of a forward pass.
+    pub(super) fn next_logits(&self, a: &Activations) -> Vec<f32> {
+        let Config { vocab_size, n_embd, .. } = *self.config;
+        let head = Matrix::new(Elements::F32(&self.weights[self.layout.head().clone()]), vocab_size, n_embd);
+        let last = a.normed.rows().row_range(self.batch.len() - 1, 1);
+        let mut y = vec![0.0; vocab_size];
+        logits(self.pool, last, head, RowsMut::dense(&mut y, vocab_size));
+        y
     }
 
     /// The residual stream before the first block: token embeddings plus position embeddings.

@@ -100,7 +100,7 @@ impl Run {
     /// Takes one step.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a loss or gradient that is not a finite number; the weights are those before
+    /// [`Error::NotFinite`] for a loss or gradient that is not a finite number; the weights are those before
     /// the step.
     pub fn step(&mut self) -> Result<StepReport> {
         let step = self.trainer.step() + 1;
@@ -115,11 +115,10 @@ impl Run {
         let factor = self.schedule.factor(step);
         let gradient_norm = self.trainer.gradient_norm();
         if !(loss + gradient_norm).is_finite() {
-            return Err(Error::Parameter {
-                name: "learning_rate".into(),
-                found: format!("a loss of {loss} at step {step}"),
-                expected: "finite numbers; try a smaller learning rate".into(),
-            });
+            return Err(Error::NotFinite(format!(
+                "step {step}: found a loss of {loss} and a gradient of norm {gradient_norm}, expected finite \
+                 numbers; try a smaller learning rate"
+            )));
         }
         let optimizers = self.settings.optimizers(step, factor);
         self.trainer.update(&optimizers, (self.settings.max_norm / gradient_norm).min(1.0) as f32);
@@ -164,6 +163,19 @@ impl Run {
             .map(|batch| trainer.loss(&validation.gather(batch, total)))
             .sum::<Result<f64>>()
             .map(Some)
+    }
+
+    /// The lowest held-out loss so far.
+    pub fn best_loss(&self) -> Option<f64> {
+        self.best_loss
+    }
+
+    /// Returns the logits of the token that follows `ids`, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// As [`Trainer::next_logits`].
+    pub fn next_logits(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.trainer.next_logits(ids)
     }
 
     /// Exchanges the weights and their mean over the last steps. Returns whether there is one.

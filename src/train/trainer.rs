@@ -162,11 +162,21 @@ impl Trainer {
         self.run(batch, |pass, a, trained, workspace| pass.backward(a, trained, workspace))
     }
 
-    fn run(
+    /// Returns the logits of the token that follows `ids`, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// As [`Trainer::loss`].
+    pub fn next_logits(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        let mut batch = Batch::default();
+        batch.push(&[ids, &[0]].concat(), 0.0);
+        self.run(&batch, |pass, a, _, _| pass.next_logits(a))
+    }
+
+    fn run<T>(
         &mut self,
         batch: &Batch,
-        after: impl FnOnce(&Pass, &mut Activations, TrainedGradients, &mut Workspace) -> f64,
-    ) -> Result<f64> {
+        after: impl FnOnce(&Pass, &mut Activations, TrainedGradients, &mut Workspace) -> T,
+    ) -> Result<T> {
         self.validate(batch)?;
         let Self { config, layout, pool, weights, sinusoidal, activations, workspace, .. } = self;
         let gradients = TrainedGradients { trained: &self.trained, values: &mut self.gradients };

@@ -46,7 +46,7 @@ fn gigabytes(bytes: u64) -> String {
 
 /// The bytes that can still be allocated: what is free on the machine, in the container and under the limit
 /// of the process. Where the system reports none, the size of the address space.
-fn available() -> u64 {
+pub fn available() -> u64 {
     let read = |path: &str| read_to_string(path).unwrap_or_default();
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let machine = kib_field(&read("/proc/meminfo"), "MemAvailable:");

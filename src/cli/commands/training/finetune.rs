@@ -1,7 +1,8 @@
 //! `hornbook finetune`: trains a model further on texts of one's own.
 
 use super::folder::Folder;
-use super::job::{Inputs, carry_out};
+use super::inputs::Inputs;
+use super::job::carry_out;
 use super::options::{Execution, Options};
 use crate::Result;
 use crate::train::Settings;

@@ -1,8 +1,10 @@
 //! The output folder of a run: the model, and in `training.json`, `training.safetensors` and `log.jsonl` what
 //! the run needs to go on.
 
+use crate::kernels::elements::Dtype;
 use crate::train::Settings;
 use crate::{Error, Result};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, Write};
@@ -12,6 +14,26 @@ const PLAN: &str = "training.json";
 const STATE: &str = "training.safetensors";
 const LOG: &str = "log.jsonl";
 
+/// The precision in which trained weights are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoredPrecision {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+}
+
+impl StoredPrecision {
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::Bf16,
+        }
+    }
+}
+
 /// What a run does: its model, data and settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -20,6 +42,9 @@ pub struct Plan {
     pub valid: Vec<PathBuf>,
     pub prompt_loss_weight: f32,
     pub settings: Settings,
+    /// How the result is stored.
+    #[serde(default)]
+    pub precision: StoredPrecision,
     /// A hash of the tokens and their weights, once they are known: a resumed run reads the same data.
     pub data_sha256: Option<String>,
 }
@@ -40,6 +65,16 @@ pub struct Folder {
     path: PathBuf,
     /// The open `training.json`.
     lock: File,
+}
+
+/// Nothing is left of a run that could not begin.
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.lock.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            let _ = fs::remove_file(self.path.join(PLAN));
+            let _ = fs::remove_dir(&self.path); // unless something else is in it
+        }
+    }
 }
 
 impl Folder {
@@ -125,6 +160,11 @@ impl Folder {
         self.path.join(STATE)
     }
 
+    /// The file of the log.
+    pub fn log_file(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
     /// The folder's path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -132,7 +172,7 @@ impl Folder {
 
     /// Opens the log, without the lines of steps after `step`, which a run that was killed took in vain.
     pub fn log(&self, step: u32) -> Result<File> {
-        let path = self.path.join(LOG);
+        let path = self.log_file();
         let error = |source| Error::Io { path: path.clone(), action: "write", source };
         let lines = fs::read_to_string(&path).unwrap_or_default();
         let is_kept = |line: &&str| {

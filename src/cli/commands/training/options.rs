@@ -1,8 +1,8 @@
 //! The options that `finetune` and `train` share.
 
-use super::folder::Plan;
-use crate::Result;
+use super::folder::{Plan, StoredPrecision};
 use crate::train::{Decay, Length, Optimizer, Settings, Stage};
+use crate::{Error, Result};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -109,7 +109,7 @@ impl Options {
     /// What a run does with a model, where an option that is not given is as in `defaults`.
     ///
     /// # Errors
-    /// [`Error::Parameter`](crate::Error::Parameter) for one out of range.
+    /// [`Error::Parameter`] for one out of range.
     pub fn plan(&self, model: String, defaults: Settings) -> Result<Plan> {
         let epochs = self.epochs.map(|epochs| Length::Epochs(epochs.get()));
         let tokens = self.tokens.map(|tokens| Length::Tokens(tokens.get()));
@@ -118,7 +118,7 @@ impl Options {
             length: epochs.or(tokens).unwrap_or(defaults.length),
             stages: self.stage.clone(),
             batch_tokens,
-            micro_batch_tokens: defaults.micro_batch_tokens.min(batch_tokens),
+            micro_batch_tokens: batch_tokens, // or less, if there is not the memory
             optimizer: self.optimizer.unwrap_or(defaults.optimizer),
             learning_rate: self.learning_rate.unwrap_or(defaults.learning_rate),
             muon_learning_rate: self.muon_learning_rate,
@@ -129,18 +129,26 @@ impl Options {
             ..defaults
         };
         settings.validate(self.data.len())?;
+        if !(self.prompt_loss_weight >= 0.0 && self.prompt_loss_weight.is_finite()) {
+            return Err(Error::Parameter {
+                name: "prompt_loss_weight".into(),
+                found: self.prompt_loss_weight.to_string(),
+                expected: "a non-negative number".into(),
+            });
+        }
         Ok(Plan {
             model,
             data: self.data.clone(),
             valid: self.valid.clone(),
             prompt_loss_weight: self.prompt_loss_weight,
             settings,
+            precision: StoredPrecision::default(),
             data_sha256: None,
         })
     }
 }
 
-/// How a run is carried out: the result does not depend on it.
+/// How a run is carried out: the weights that it finds do not depend on it.
 #[derive(Args, Debug)]
 pub struct Execution {
     /// Go on with the run of this output folder
@@ -150,6 +158,14 @@ pub struct Execution {
     /// Seconds between two saved states: what a run that is killed loses at most
     #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Execution")]
     pub save_every: u64,
+
+    /// Precision of the result's weights in their file [default: f32]
+    #[arg(long, value_name = "NAME", help_heading = "Execution")]
+    pub precision: Option<StoredPrecision>,
+
+    /// A table of all steps: losses, learning rate, gradient norm, tokens per second
+    #[arg(long, value_name = "FILE", help_heading = "Execution")]
+    pub csv: Option<PathBuf>,
 
     /// Number of threads [default: one per core]
     #[arg(long, value_name = "N", help_heading = "Execution")]
@@ -176,7 +192,8 @@ fn parse_count(text: &str) -> std::result::Result<NonZeroU64, String> {
         digits => match &text[digits.len()..] {
             "k" | "K" => (digits, 1e3),
             "m" | "M" => (digits, 1e6),
-            _ => (digits, 1e9),
+            "b" | "B" => (digits, 1e9),
+            _ => (text, 1.0), // no number
         },
     };
     let count = digits.parse::<f64>().ok().map(|count| (count * factor) as u64);

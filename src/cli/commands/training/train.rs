@@ -1,7 +1,8 @@
 //! `hornbook train`: trains a model from nothing.
 
 use super::folder::Folder;
-use super::job::{Inputs, Texts, carry_out};
+use super::inputs::{Inputs, Texts};
+use super::job::carry_out;
 use super::options::{Execution, Options};
 use crate::chat::ChatTemplate;
 use crate::checkpoint::ModelShape;

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 /// The lines of the curve.
 const CHART_HEIGHT: usize = 8;
-/// A step's part of the running mean of the loss: about ten steps count.
-const SMOOTHING: f64 = 0.1;
+/// The last step's part of the running mean of the loss: about ten steps count, of the first steps fewer.
+fn smoothing(steps: usize) -> f64 {
+    (4.0 / (4.0 + steps as f64)).max(0.1)
+}
 
 /// The numbers of a run so far.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +33,8 @@ pub struct Panel {
 impl Panel {
     /// Adds the training loss of a step.
     pub fn push_loss(&mut self, step: u32, loss: f64) {
-        let mean = self.losses.last().map_or(loss, |&(_, mean)| (1.0 - SMOOTHING) * mean + SMOOTHING * loss);
+        let part = smoothing(self.losses.len());
+        let mean = self.losses.last().map_or(loss, |&(_, mean)| (1.0 - part) * mean + part * loss);
         self.losses.push((step, mean));
         self.step = step;
     }
@@ -140,9 +143,9 @@ mod tests {
         panel.sample = Some("Once\nupon\ta time \x1b[31mthere".into());
         let lines = panel.lines(screen(60, false));
         assert_eq!(lines.len(), CHART_HEIGHT + 4);
-        assert!(lines[0].starts_with("4.00 ●") && lines[CHART_HEIGHT - 1].starts_with("3.50 "), "{lines:#?}");
+        assert!(lines[0].starts_with("4.00 ●") && lines[CHART_HEIGHT - 1].starts_with("3.20 "), "{lines:#?}");
         let expected = [
-            "step 2 of 4 (50 %), 3 min left   loss 3.900",
+            "step 2 of 4 (50 %), 3 min left   loss 3.200",
             "● held out 3.500   learning rate 3.0e-4   gradient norm 0.75",
             "4120 tokens/s",
             "Once upon a time [31mthere",
@@ -172,7 +175,7 @@ mod tests {
 
     #[test]
     fn summary_is_smoothed() {
-        assert_eq!(panel().summary(), "loss 3.900, held out 3.500, 4120 tokens/s");
+        assert_eq!(panel().summary(), "loss 3.200, held out 3.500, 4120 tokens/s");
     }
 
     #[test]
