@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write the LoRA adapters under tests/data/*/adapters and their logits, which peft computes.
+"""Write the LoRA adapters under tests/data/adapters and their logits, which peft computes.
 
 Run by hand, after make_reference.py, with the versions of scripts/requirements.txt; seeds are
-fixed, so a second run writes the same files. Each folder tests/data/tiny-*/adapters/NAME is
+fixed, so a second run writes the same files. Each folder tests/data/adapters/MODEL/NAME is
 an adapter as peft saves it, with
 
 reference.safetensors
@@ -78,7 +78,7 @@ def write(model_name, name, settings):
                 parameter.copy_(noise)
             else:  # a copy of the model's
                 parameter.add_(noise)
-    folder = DATA / model_name / "adapters" / name
+    folder = DATA / "adapters" / model_name / name
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     config = folder / "adapter_config.json"
@@ -99,7 +99,7 @@ def adapted(model_folder, folder):
 
 
 def check(model_name, name):
-    folder = DATA / model_name / "adapters" / name
+    folder = DATA / "adapters" / model_name / name
     reference = load_file(folder / "reference.safetensors")
     found = logits(adapted(DATA / model_name, folder), reference["input_ids"])
     difference = (found - reference["logits"]).abs().max()

@@ -19,7 +19,7 @@ const TOLERANCE: f32 = 1e-5;
 fn adapters() -> Vec<(String, String)> {
     let mut all = vec![];
     for model in ["tiny-gelu-new", "tiny-relu-untied"] {
-        let folder = data(model).join("adapters");
+        let folder = data("adapters").join(model);
         let names = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         all.extend(names.map(|name| (model.to_string(), name)));
     }
@@ -32,7 +32,7 @@ fn checkpoint(folder: &str) -> Checkpoint {
 }
 
 fn open(folder: &str, name: &str, checkpoint: &Checkpoint) -> Adapter {
-    Adapter::open(&data(folder).join("adapters").join(name), &checkpoint.config).unwrap()
+    Adapter::open(&data("adapters").join(folder).join(name), &checkpoint.config).unwrap()
 }
 
 fn model(folder: &str, precision: Option<Precision>, threads: usize) -> Model {
@@ -52,7 +52,7 @@ fn all_logits<O: Observer>(mut session: Session<O>, ids: &[u32], chunk: usize) -
 #[test]
 fn logits_match_peft() {
     for (folder, name) in adapters() {
-        let reference = Reference::from_file(&folder, &format!("adapters/{name}/reference.safetensors"));
+        let reference = Reference::from_file("adapters", &format!("{folder}/{name}/reference.safetensors"));
         let ids = reference.ids();
         for isa in Isa::available() {
             let checkpoint = checkpoint(&folder);
