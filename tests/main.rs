@@ -15,6 +15,7 @@ mod cli_generate;
 mod cli_inspect;
 mod cli_lens;
 mod cli_long_text;
+mod cli_lora;
 mod cli_sizes;
 #[cfg(target_os = "linux")]
 mod cli_terminal;

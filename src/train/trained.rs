@@ -26,6 +26,40 @@ pub enum Scope {
     Lora(Box<AdapterConfig>),
 }
 
+impl Scope {
+    /// The numbers that are trained of a model, and those that are kept as they were beside them.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for more blocks than there are, or an adapter without a layer.
+    pub fn sizes(&self, config: &Config) -> Result<[usize; 2]> {
+        let layout = Layout::new(config);
+        match self {
+            Scope::All => Ok([layout.len(), 0]),
+            Scope::LastLayers(n) => {
+                let first = first_layer(*n, config)?;
+                Ok([layout.len() - layout.blocks[first].ln_1.weight.start, 0])
+            }
+            Scope::Lora(lora) => {
+                let adapter = Adapter::new("adapter", (**lora).clone(), config)?;
+                let sizes = adapter.low_rank.iter().map(|change| {
+                    let (inputs, outputs) = change.target.widths(config);
+                    [change.r * (inputs + outputs), inputs * outputs]
+                });
+                Ok(sizes.fold([0, 0], |[a, b], [c, d]| [a + c, b + d]))
+            }
+        }
+    }
+}
+
+/// The first of the last `n` blocks.
+fn first_layer(n: usize, config: &Config) -> Result<usize> {
+    config.n_layer.checked_sub(n).filter(|_| n > 0).ok_or_else(|| Error::Parameter {
+        name: "last_layers".into(),
+        found: n.to_string(),
+        expected: format!("a number of blocks from 1 to {}", config.n_layer),
+    })
+}
+
 /// The tensors that are trained, and where in the model they have their effect.
 pub(super) struct Trained {
     /// Their places in the vector of what is trained, and so in gradients and moments.
@@ -84,12 +118,7 @@ impl Trained {
         match scope {
             Scope::All => Ok(Self::weights(layout, 0, 0)),
             Scope::LastLayers(n) => {
-                let first = config.n_layer.checked_sub(*n).filter(|_| *n > 0);
-                let first = first.ok_or_else(|| Error::Parameter {
-                    name: "last_layers".into(),
-                    found: n.to_string(),
-                    expected: format!("a number of blocks from 1 to {}", config.n_layer),
-                })?;
+                let first = first_layer(*n, config)?;
                 Ok(Self::weights(layout, layout.blocks[first].ln_1.weight.start, first))
             }
             Scope::Lora(lora) => {

@@ -2,7 +2,7 @@
 
 use super::folder::{Folder, Plan};
 use crate::checkpoint::Checkpoint;
-use crate::train::{Length, Run, Settings};
+use crate::train::{Length, Run, Scope, Settings};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
@@ -56,7 +56,14 @@ fn text(
     let (origin, front) = match base {
         Some(base) => {
             let base = name(Path::new(base));
-            (format!("**{base}**, trained further"), format!("base_model: {base}\n"))
+            let what = match plan.settings.scope {
+                Scope::All => format!("**{base}**, trained further"),
+                Scope::LastLayers(n) => {
+                    format!("**{base}**, of which the last {n} blocks were trained further")
+                }
+                Scope::Lora(_) => format!("A LoRA adapter for **{base}**, trained"),
+            };
+            (what, format!("base_model: {base}\n"))
         }
         None => ("A GPT-2 trained from nothing".into(), String::new()),
     };

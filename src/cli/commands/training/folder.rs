@@ -91,7 +91,7 @@ impl Folder {
                 format!("found a run; go on with --resume {shown}, or use --force to replace it"),
             ));
         }
-        if !force && (has("config.json") || has("model.safetensors")) {
+        if !force && ["config.json", "model.safetensors", "adapter_config.json"].into_iter().any(has) {
             let expected = "expected an empty or new folder; use --force to replace it";
             return Err(Error::invalid_file(path, format!("found a model, {expected}")));
         }

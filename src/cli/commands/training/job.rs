@@ -11,7 +11,7 @@ use super::sample::Sample;
 use crate::checkpoint::Checkpoint;
 use crate::cli::args::open::thread_pool;
 use crate::kernels::thread_pool::ThreadPool;
-use crate::train::{Evaluation, Run, Trainer};
+use crate::train::{Evaluation, Run, Settings, Trainer};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -45,7 +45,11 @@ pub fn carry_out(folder: Folder, plan: Plan, inputs: Inputs, execution: &Executi
         return Ok(ExitCode::from(INTERRUPTED));
     }
     job.finish()?;
-    stderr_line!("hornbook: wrote {shown}; try hornbook generate --model {shown} \"…\"");
+    let model = match job.run.trainer().adapter() {
+        Some(_) => format!("--model {} --adapter {shown}", job.plan.model),
+        None => format!("--model {shown}"),
+    };
+    stderr_line!("hornbook: wrote {shown}; try hornbook generate {model} \"…\"");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -82,7 +86,7 @@ impl Job {
         if let Some(precision) = execution.precision {
             plan.precision = precision;
         }
-        let requirements = Requirements::new(&checkpoint, &plan.settings);
+        let requirements = Requirements::new(&checkpoint, &plan.settings)?;
         if is_new {
             plan.settings.micro_batch_tokens = requirements.micro_batch_tokens();
         }
@@ -99,7 +103,8 @@ impl Job {
             n_tokens(&validation)
         );
         let mut csv = execution.csv.as_deref().map(Csv::create).transpose()?;
-        let trainer = Trainer::new(&checkpoint, pool, max_tokens)?;
+        let Settings { scope, seed, .. } = &plan.settings;
+        let trainer = Trainer::with_scope(&checkpoint, pool, max_tokens, scope, *seed)?;
         let mut run = Run::new(trainer, training, validation, plan.settings.clone())?;
         if is_new {
             // A model that is trained from nothing is in the output folder, where better ones replace it.
@@ -180,7 +185,11 @@ impl Job {
         self.csv.as_mut().map_or(Ok(()), |csv| csv.push(&line))
     }
 
+    /// Writes the model, or the adapter.
     fn write_model(&self, folder: &Path) -> Result<()> {
+        if let Some(adapter) = self.run.trainer().adapter() {
+            return adapter.write(folder);
+        }
         self.checkpoint.write_trained(folder, &self.run.trainer().tensors(), self.plan.precision.dtype())
     }
 

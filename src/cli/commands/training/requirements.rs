@@ -3,14 +3,15 @@
 use crate::Result;
 use crate::checkpoint::Checkpoint;
 use crate::cli::args::memory;
-use crate::train::{Activations, Settings};
+use crate::train::{Activations, Scope, Settings};
 
-/// The numbers that training keeps for each weight: itself, its gradient and two moments.
-const NUMBERS_PER_WEIGHT: usize = 4;
+/// The numbers that training keeps beside each number that is trained: its gradient and two moments.
+const NUMBERS_PER_TRAINED: usize = 3;
 
 /// What a run needs.
 pub struct Requirements {
     n_weights: usize,
+    n_trained: usize,
     /// Bytes that do not depend on the micro-batch.
     fixed_bytes: usize,
     bytes_per_token: usize,
@@ -20,18 +21,25 @@ pub struct Requirements {
 }
 
 impl Requirements {
-    pub fn new(checkpoint: &Checkpoint, settings: &Settings) -> Self {
+    /// What training a model needs.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`](crate::Error::Parameter) if the model does not have what is to be trained.
+    pub fn new(checkpoint: &Checkpoint, settings: &Settings) -> Result<Self> {
         let size = |shape: &[usize]| shape.iter().product::<usize>();
         let n_weights = checkpoint.weights.tensors().map(|tensor| size(tensor.shape())).sum::<usize>();
-        let numbers_per_weight = NUMBERS_PER_WEIGHT + usize::from(settings.average_share > 0.0);
-        Self {
+        let [n_trained, n_kept] = settings.scope.sizes(&checkpoint.config)?;
+        let of_adapter = if matches!(settings.scope, Scope::Lora(_)) { n_trained } else { 0 };
+        let numbers = NUMBERS_PER_TRAINED + usize::from(settings.average_share > 0.0);
+        Ok(Self {
             n_weights,
-            fixed_bytes: numbers_per_weight * n_weights * size_of::<f32>(),
+            n_trained,
+            fixed_bytes: (n_weights + n_kept + of_adapter + numbers * n_trained) * size_of::<f32>(),
             bytes_per_token: Activations::bytes_per_token(&checkpoint.config),
             n_positions: checkpoint.config.n_positions,
             batch_tokens: settings.batch_tokens,
             free_bytes: memory::available(),
-        }
+        })
     }
 
     /// The tokens of a micro-batch: a power of two of the longest sequences, at most the batch, whose
@@ -67,9 +75,14 @@ impl Requirements {
 
     /// The weights and the memory in a few words.
     pub fn describe(&self, max_tokens: usize) -> String {
+        let million = |n: usize| format!("{:.*}", if n < 10_000_000 { 2 } else { 0 }, n as f64 / 1e6);
+        let trained = match self.n_trained < self.n_weights {
+            true => format!("{} million trained", million(self.n_trained)),
+            false => "all trained".into(),
+        };
         format!(
-            "{:.1} million weights, all trained; {:.0} MB of memory, of {:.0} MB free",
-            self.n_weights as f64 / 1e6,
+            "{} million weights, {trained}; {:.0} MB of memory, of {:.0} MB free",
+            million(self.n_weights),
             self.bytes(max_tokens) as f64 / 1e6,
             self.free_bytes as f64 / 1e6
         )
@@ -86,6 +99,7 @@ mod tests {
             let n_positions = 100;
             Requirements {
                 n_weights: 1,
+                n_trained: 1,
                 fixed_bytes: 1000,
                 bytes_per_token: 10,
                 n_positions,
