@@ -4,7 +4,7 @@
 use super::activations::{Activations, Buffer};
 use super::layout::WeightAndBias;
 use super::pass::Pass;
-use super::trainer::TrainedGradients;
+use super::trained::TrainedGradients;
 use crate::kernels::backward;
 use crate::kernels::backward::attention::Batch as AttentionBatch;
 use crate::kernels::backward::cross_entropy::{self, Targets};
@@ -54,13 +54,6 @@ struct Backward<'a> {
     pass: &'a Pass<'a>,
     gradients: TrainedGradients<'a>,
     workspace: &'a mut Workspace,
-}
-
-impl TrainedGradients<'_> {
-    /// The gradient of what lies in this range of the weights, if it is trained.
-    fn of(&mut self, weights: &Range<usize>) -> Option<&mut [f32]> {
-        self.trained.gradient(weights).map(|range| &mut self.values[range])
-    }
 }
 
 impl Backward<'_> {

@@ -204,7 +204,7 @@ impl Trained {
     }
 
     /// The place in the gradients of what lies in this range of the weights, if it is trained.
-    pub(super) fn gradient(&self, weights: &Range<usize>) -> Option<Range<usize>> {
+    fn gradient(&self, weights: &Range<usize>) -> Option<Range<usize>> {
         match self.kind {
             Kind::Weights { start, .. } if weights.start >= start => {
                 Some(weights.start - start..weights.end - start)
@@ -230,6 +230,19 @@ impl Trained {
             low_rank.b.copy_from_slice(&lora.values[change.b.clone()]);
         }
         Some(adapter)
+    }
+}
+
+/// What is trained, and its gradients.
+pub(super) struct TrainedGradients<'a> {
+    pub(super) trained: &'a Trained,
+    pub(super) values: &'a mut [f32],
+}
+
+impl TrainedGradients<'_> {
+    /// The gradient of what lies in this range of the weights, if it is trained.
+    pub(super) fn of(&mut self, weights: &Range<usize>) -> Option<&mut [f32]> {
+        self.trained.gradient(weights).map(|range| &mut self.values[range])
     }
 }
 

@@ -4,7 +4,7 @@ use super::activations::Activations;
 use super::backward::Workspace;
 use super::layout::{Layout, TensorPlace};
 use super::pass::{Batch, Pass};
-use super::trained::{Scope, Trained};
+use super::trained::{Scope, Trained, TrainedGradients};
 use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, Config, F32Tensor};
 use crate::kernels::aligned_vec::AlignedVec;
@@ -299,10 +299,4 @@ impl Trainer {
         self.trained.apply(&self.pool, &mut self.weights);
         Ok(())
     }
-}
-
-/// What is trained, and its gradients.
-pub(super) struct TrainedGradients<'a> {
-    pub(super) trained: &'a Trained,
-    pub(super) values: &'a mut [f32],
 }

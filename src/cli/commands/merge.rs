@@ -17,8 +17,11 @@ use std::process::ExitCode;
 /// unmerged, an adapter takes a few megabytes, and a server shares one model between many.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  hornbook merge gpt2 my-adapter -o merged && hornbook generate --model ./merged \"Dear Anna,\"
-  hornbook merge gpt2 my-adapter -o merged --precision bf16 --force")]
+  echo \"Dear Anna, the garden is green.<|endoftext|>Dear Tom, the dog sleeps.\" > letters.txt
+  hornbook finetune --data letters.txt --lora 4 -o my-adapter
+  hornbook merge fable my-adapter -o merged
+  hornbook generate --model ./merged \"Dear Anna,\"          fable with my-adapter
+  hornbook merge fable my-adapter -o merged --precision bf16 --force")]
 pub struct Merge {
     /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
     model: String,

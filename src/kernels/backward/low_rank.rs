@@ -74,8 +74,8 @@ pub fn sum(pool: &ThreadPool, w: &[f32], change: LowRank, v: &mut [f32], workspa
     gemm_tn(pool, Rows::dense(a, inputs), Rows::dense(transposed, outputs), &mut RowsMut::dense(v, outputs));
 }
 
-/// Adds dA to `da` and dB to `db`: `x` is `[n_tokens, in]`, `dy` is `[n_tokens, out]`. Panics if the shapes do
-/// not match.
+/// Adds dA to `da` and dB to `db`: `x` is `[n_tokens, in]`, `dy` is `[n_tokens, out]`. Panics if the shapes
+/// do not match.
 pub fn gradients(
     pool: &ThreadPool,
     x: Rows,
