@@ -11,7 +11,6 @@ use crate::kernels::backward::cross_entropy::{self, Targets};
 use crate::kernels::backward::layer_norm::Statistics;
 use crate::kernels::backward::low_rank;
 use crate::kernels::rows::{Rows, RowsMut};
-use std::ops::Range;
 
 /// The buffers of the loss and of the layer norms.
 #[derive(Debug, Default)]

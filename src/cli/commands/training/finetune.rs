@@ -15,8 +15,9 @@ use std::str::FromStr;
 /// Train a model further on texts of your own
 ///
 /// All weights are trained, unless --lora or --last-layers says otherwise. A twentieth of the texts is held
-/// out, to measure the model on what it has not seen. The result is a Hugging Face folder. A run that was interrupted, or killed, goes on with
-/// --resume, to the same weights as one that never stopped, whatever the number of threads.
+/// out, to measure the model on what it has not seen. The result is a Hugging Face folder. A run that was
+/// interrupted, or killed, goes on with --resume, to the same weights as one that never stopped, whatever the
+/// number of threads.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   echo \"Dear Anna, the garden is green.<|endoftext|>Dear Tom, the dog sleeps.\" > letters.txt
@@ -66,7 +67,8 @@ impl Finetune {
                 Folder::check(&output, force)?;
                 let plan = self.options.plan(self.model.clone(), self.defaults())?;
                 let inputs = Inputs::open(&plan)?;
-                plan.settings.scope.sizes(&inputs.checkpoint.config)?; // what is wrong leaves no folder behind
+                // What is wrong leaves no folder behind.
+                plan.settings.scope.sizes(&inputs.checkpoint.config)?;
                 (Folder::create(&output)?, plan, inputs)
             }
         };
