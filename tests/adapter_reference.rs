@@ -95,7 +95,8 @@ fn chunks_threads_and_observers_do_not_change_bits() {
 #[test]
 fn mixed_batch_has_the_bits_of_single_sequences() {
     let folder = "tiny-gelu-new";
-    for precision in [None, Some(Precision::F16), Some(Precision::Int8), Some(Precision::Int4)] {
+    let quantized = [Precision::F16, Precision::Bf16Dot, Precision::Int8, Precision::Int4].map(Some);
+    for precision in [None].into_iter().chain(quantized) {
         let (model, plain) = (model(folder, precision, 2), model(folder, precision, 2));
         let names = adapters().into_iter().filter(|(of, _)| of == folder);
         let checkpoint = checkpoint(folder);
