@@ -1,4 +1,4 @@
-//! Command-line tests of `hornbook bench attention`, `hornbook bench roofline` and `--attention`.
+//! Command-line tests of `hornbook bench attention`, `bench roofline`, `bench train` and `--attention`.
 
 use assert_cmd::Command;
 use hornbook::kernels::attention::{Flash, KERNELS, KvPrecision};
@@ -138,6 +138,44 @@ fn bench_roofline_times_sum_to_the_step() {
     assert!(table.contains("attn.c_attn") && table.contains("of the unprofiled step"), "{table}");
     let line = error_line(hornbook(&["bench", "roofline", "--depth", "5000"]));
     assert!(line.contains("--depth") && line.contains("512"), "{line}");
+}
+
+#[test]
+fn bench_train_parts_add_up_in_table_json_and_csv() {
+    let common = ["bench", "train", "--batch", "2", "--context", "24", "--repeat", "2", "--threads", "1,2"];
+    let report: Value = serde_json::from_str(&stdout(&[&common[..], &["--json"]].concat())).unwrap();
+    assert_eq!(report["model"]["name"], "fable");
+    let results = report["results"].as_array().unwrap();
+    assert_eq!((&results[0]["threads"], &results[1]["threads"]), (&1.into(), &2.into()));
+    for result in results {
+        for name in [
+            "tokens_per_second",
+            "median_seconds",
+            "gflops",
+            "peak_gflops",
+            "fraction_of_peak",
+            "memory_bytes",
+        ] {
+            assert!(result[name].as_f64().unwrap() > 0.0, "{name} of {result}");
+        }
+        let rate = 48.0 / result["median_seconds"].as_f64().unwrap();
+        assert!((result["tokens_per_second"].as_f64().unwrap() / rate - 1.0).abs() < 0.01, "{result}");
+        let parts = result["parts"].as_array().unwrap();
+        let sum: f64 = parts.iter().map(|part| part["fraction_of_step"].as_f64().unwrap()).sum();
+        assert!((sum - 1.0).abs() < 0.01 && result["samples_seconds"].as_array().unwrap().len() == 2);
+    }
+    let csv = stdout(&[&common[..], &["--csv"]].concat());
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines.len(), 1 + 2 * (1 + results[0]["parts"].as_array().unwrap().len()));
+    assert!(
+        lines[0].starts_with("threads,sequences,context,part,") && lines[1].starts_with("1,2,24,step,1,")
+    );
+    let table = stdout(&common);
+    for word in ["2 sequences of 24 tokens, 1 thread:", "of memory", "lm_head + loss", "adamw"] {
+        assert!(table.contains(word), "{word} is not in {table}");
+    }
+    let line = error_line(hornbook(&["bench", "train", "--context", "5000"]));
+    assert!(line.contains("--context") && line.contains("512"), "{line}");
 }
 
 #[test]

@@ -15,6 +15,8 @@ fn size_beyond_memory_is_one_line_error() {
             "--repeat: found 18446744073709551615, which takes",
         ),
         ("bench roofline --repeat 99999999999", "--repeat: found 99999999999, which takes"),
+        ("bench train --repeat 99999999999", "--repeat: found 99999999999, which takes"),
+        ("bench train --batch 99999999", "--batch: found 99999999, which takes"),
         ("bench --batch 99999999 --repeat 1 --prompt 1", "--batch: found 99999999, which takes"),
         ("generate x --beams 2000000", "--beams: found 2000000, which takes"),
         ("generate x --beams 18446744073709551615", "--beams: found 18446744073709551615, which takes"),

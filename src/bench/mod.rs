@@ -11,6 +11,7 @@
 //! - `measure`: prefill, decode and batched decode
 //! - `attention`: attention kernels alone, compared with the reference
 //! - `roofline`: a per-operation profile of a step
+//! - `train`: a training step and its parts
 
 mod attention;
 mod bandwidth;
@@ -19,6 +20,7 @@ mod measure;
 mod peak;
 mod roofline;
 mod statistics;
+mod train;
 
 pub use crate::checkpoint::{GPT2_SHAPES, ModelShape};
 pub use attention::{
@@ -30,3 +32,4 @@ pub use measure::{DECODE_STEPS, LimitSamples, Measurement, Phase, measure};
 pub use peak::fma_peak;
 pub use roofline::{OperationTime, Roofline, Step, roofline};
 pub use statistics::Summary;
+pub use train::{StepPart, TrainMeasurement, TrainShape, measure_training};

@@ -13,7 +13,9 @@
 
 use super::exp::exp;
 use super::isa::Isa;
+use super::rows::{Rows, RowsMut};
 use super::simd::{Kernel, LANES, Simd};
+use super::thread_pool::ThreadPool;
 
 /// An activation function, documented with its names in `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +96,34 @@ impl Kernel for Apply<'_> {
     }
 }
 
+/// Writes the activation of every element of `x` to `y`. Panics if the shapes do not match.
+pub fn activation(pool: &ThreadPool, activation: Activation, x: Rows, mut y: RowsMut) {
+    assert_eq!((x.len(), x.width()), (y.len(), y.width()), "y has the shape of x");
+    let y = y.as_disjoint();
+    pool.run(x.len(), |t| {
+        // SAFETY: only this chunk of work writes row `t`.
+        let y = unsafe { y.row_slice(t, 0, x.width()) };
+        pool.isa().run(ApplyRow { activation, x: x.row(t), y });
+    });
+}
+
+struct ApplyRow<'a> {
+    activation: Activation,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Kernel for ApplyRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (x, y) in self.x.chunks(LANES).zip(self.y.chunks_mut(LANES)) {
+            simd.store_partial(self.activation.apply_lanes(simd, simd.load_partial(x)), y);
+        }
+    }
+}
+
 /// Returns erfc(z) · e^(z²) for z ≥ 0: a₁ t + … + a₅ t⁵ with t = 1 / (1 + p z).
 #[inline(always)]
 pub(super) fn erfc_factor<S: Simd>(simd: S, z: S::F32s) -> S::F32s {
@@ -126,6 +156,10 @@ mod tests {
                 let mut ys = xs.clone();
                 f.apply(isa, &mut ys);
                 assert_eq!(ys, portable, "{f:?} on {isa}");
+                let (pool, width) = (ThreadPool::new(3, isa), xs.len() / 3);
+                let mut rows = vec![0.0; 3 * width];
+                activation(&pool, f, Rows::dense(&xs[..3 * width], width), RowsMut::dense(&mut rows, width));
+                assert_eq!(rows, portable[..3 * width], "{f:?} on {isa}");
             }
             for (&x, &y) in xs.iter().zip(&portable) {
                 let expected = f.reference(x);

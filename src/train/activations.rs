@@ -5,6 +5,7 @@
 use crate::checkpoint::Config;
 use crate::kernels::aligned_vec::AlignedVec;
 use crate::kernels::rows::{Rows, RowsMut, row_stride};
+use crate::kernels::thread_pool::ThreadPool;
 
 /// A matrix with one row per token of the micro-batch.
 #[derive(Clone, Debug)]
@@ -35,10 +36,16 @@ impl Buffer {
         &mut self.data[..self.n * row_stride(self.width)]
     }
 
+    /// Calls `job` with the index of each row and the row, on all threads.
+    pub fn for_each_row(&mut self, pool: &ThreadPool, job: impl Fn(usize, &mut [f32]) + Sync) {
+        let (width, stride) = (self.width, row_stride(self.width));
+        pool.for_each_chunk(self.as_mut_slice(), stride, |t, row| job(t, &mut row[..width]));
+    }
+
     /// Copies another buffer of the same shape.
-    pub fn copy_from(&mut self, other: &Buffer) {
-        let len = self.n * row_stride(self.width);
-        self.data[..len].copy_from_slice(&other.data[..len]);
+    pub fn copy_from(&mut self, pool: &ThreadPool, other: &Buffer) {
+        let other = other.rows();
+        self.for_each_row(pool, |t, row| row.copy_from_slice(other.row(t)));
     }
 
     /// The bytes of a token's row.

@@ -1,9 +1,10 @@
 //! The backward pass: the forward pass read from its last line to its first. Where the forward pass adds to
 //! the residual stream, the gradient goes both ways: `dx` stays, and flows into what was added.
 
-use super::activations::{Activations, Buffer};
+use super::activations::Activations;
 use super::layout::WeightAndBias;
 use super::pass::Pass;
+use super::profile::{Operation, finished};
 use super::trained::TrainedGradients;
 use crate::kernels::backward;
 use crate::kernels::backward::attention::Batch as AttentionBatch;
@@ -72,6 +73,7 @@ impl Backward<'_> {
             dhead,
             workspace,
         );
+        finished(Operation::CrossEntropy);
         dx.as_mut_slice().fill(0.0);
         self.layer_norm(resid_final.rows(), &layout.ln_f, dy.rows(), dx.rows_mut());
         loss
@@ -84,9 +86,9 @@ impl Backward<'_> {
         let block = &blocks[layer];
 
         // x += mlp(layer_norm(x))
-        pass.activate(&block.pre, hidden); // as in the forward pass
-        self.linear(hidden.rows(), &w.mlp_proj, dx.rows(), dhidden.rows_mut()); // [n_tokens, n_inner]
-        self.activation(&block.pre, dhidden); // [n_tokens, n_inner]
+        self.linear_input(&w.mlp_proj, dx.rows(), dhidden.rows_mut()); // [n_tokens, n_inner]
+        self.activation(block.pre.rows(), hidden.rows_mut(), dhidden.rows_mut()); // [n_tokens, n_inner]
+        self.linear_weights(hidden.rows(), &w.mlp_proj, dx.rows());
         pass.layer_norm(block.resid_mid.rows(), &w.ln_2, normed.rows_mut()); // as in the forward pass
         self.linear(normed.rows(), &w.c_fc, dhidden.rows(), dy.rows_mut()); // [n_tokens, n_embd]
         self.layer_norm(block.resid_mid.rows(), &w.ln_2, dy.rows(), dx.rows_mut()); // dx += ...
@@ -109,23 +111,35 @@ impl Backward<'_> {
         if let Some(dwpe) = layout.wpe.as_ref().and_then(|wpe| self.gradients.of(wpe)) {
             backward::embedding::embedding(pool, &batch.positions, dx, dwpe);
         }
+        finished(Operation::EmbeddingGradient);
     }
 
     /// `y = x · W + b`: writes dx, and adds to the gradients of W and b, or of what is added to W.
     fn linear(&mut self, x: Rows, w: &WeightAndBias, dy: Rows, dx: RowsMut) {
-        let (pool, weight) = (self.pass.pool, &self.pass.weights[w.weight.clone()]);
-        backward::linear::input_gradient(pool, dy, weight, dx);
-        let gradients = &mut self.gradients;
+        self.linear_input(w, dy, dx);
+        self.linear_weights(x, w, dy);
+    }
+
+    fn linear_input(&self, w: &WeightAndBias, dy: Rows, dx: RowsMut) {
+        backward::linear::input_gradient(self.pass.pool, dy, &self.pass.weights[w.weight.clone()], dx);
+        finished(Operation::LinearInputGradient);
+    }
+
+    fn linear_weights(&mut self, x: Rows, w: &WeightAndBias, dy: Rows) {
+        let (pool, gradients) = (self.pass.pool, &mut self.gradients);
         if let Some(dw) = gradients.of(&w.weight) {
             backward::linear::weight_gradient(pool, x, dy, dw);
+            finished(Operation::LinearWeightGradient);
         }
         if let Some(db) = gradients.of(&w.bias) {
             backward::linear::bias_gradient(pool, dy, db);
+            finished(Operation::LinearBiasGradient);
         }
         if let Some((change, [a, b])) = gradients.trained.change(w) {
             let (before_b, from_b) = gradients.values.split_at_mut(b.start);
             let gradients = [&mut before_b[a], &mut from_b[..b.len()]];
             low_rank::gradients(pool, x, dy, change, gradients, &mut self.workspace.low_rank);
+            finished(Operation::LinearWeightGradient);
         }
     }
 
@@ -141,11 +155,14 @@ impl Backward<'_> {
             let dweight = &mut dweight[..w.weight.len()];
             backward::layer_norm::weight_gradients(pool, x, dy, statistics, dweight, rest);
         }
+        finished(Operation::LayerNormGradient);
     }
 
-    fn activation(&self, x: &Buffer, dy: &mut Buffer) {
+    /// Writes the neurons as in the forward pass, and multiplies their gradient with the derivative.
+    fn activation(&self, pre: Rows, hidden: RowsMut, dhidden: RowsMut) {
         let activation = self.pass.config.activation_function;
-        backward::activation::activation(self.pass.pool, activation, x.rows(), dy.rows_mut());
+        backward::activation::activation(self.pass.pool, activation, pre, hidden, dhidden);
+        finished(Operation::ActivationGradient);
     }
 
     fn attention(&self, layer: usize, qkv: Rows, z: Rows, dz: Rows, dqkv: RowsMut) {
@@ -153,5 +170,6 @@ impl Backward<'_> {
         let (sequences, n_head) = (&self.pass.batch.sequences[..], config.n_head);
         let batch = AttentionBatch { sequences, n_head, scale: config.attention_scale(layer) };
         backward::attention::attention(self.pass.pool, batch, qkv, z, dz, dqkv);
+        finished(Operation::AttentionGradient);
     }
 }

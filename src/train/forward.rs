@@ -4,7 +4,9 @@
 use super::activations::{Activations, BlockActivations};
 use super::layout::WeightAndBias;
 use super::pass::Pass;
+use super::profile::{Operation, finished};
 use crate::checkpoint::Config;
+use crate::kernels::activation::activation;
 use crate::kernels::attention::{Flash, KeyValues, KvPrecision, Segment, Segments, attention};
 use crate::kernels::elements::Elements;
 use crate::kernels::layer_norm::layer_norm;
@@ -38,15 +40,17 @@ impl Pass<'_> {
     fn embed(&self, a: &mut Activations) {
         let (n_embd, wte) = (self.config.n_embd, &self.weights[self.layout.wte.clone()]);
         let wpe = self.position_embeddings();
-        let mut x = match a.blocks.first_mut() {
-            Some(block) => block.resid_pre.rows_mut(),
-            None => a.resid_final.rows_mut(),
+        let x = match a.blocks.first_mut() {
+            Some(block) => &mut block.resid_pre,
+            None => &mut a.resid_final,
         };
-        for (t, (&id, &position)) in self.batch.ids.iter().zip(&self.batch.positions).enumerate() {
-            let token = &wte[id as usize * n_embd..][..n_embd];
-            let position = &wpe[position as usize * n_embd..][..n_embd];
-            x.row_mut(t).iter_mut().zip(token).zip(position).for_each(|((x, t), p)| *x = t + p);
-        }
+        let (ids, positions) = (&self.batch.ids, &self.batch.positions);
+        x.for_each_row(self.pool, |t, x| {
+            let token = &wte[ids[t] as usize * n_embd..][..n_embd];
+            let position = &wpe[positions[t] as usize * n_embd..][..n_embd];
+            x.iter_mut().zip(token).zip(position).for_each(|((x, t), p)| *x = t + p);
+        });
+        finished(Operation::Embedding);
     }
 
     /// One block: attention, then MLP; each adds its output to the residual stream.
@@ -61,26 +65,33 @@ impl Pass<'_> {
         self.layer_norm(resid_pre.rows(), &w.ln_1, normed.rows_mut()); // [n_tokens, n_embd]
         self.linear(normed.rows(), &w.c_attn, Store, qkv.rows_mut()); // [n_tokens, 3 * n_embd]
         self.attention(layer, qkv.rows(), cache, z.rows_mut()); // [n_tokens, n_embd]
-        resid_mid.copy_from(resid_pre);
+        resid_mid.copy_from(self.pool, resid_pre);
         self.linear(z.rows(), &w.attn_proj, Add, resid_mid.rows_mut()); // [n_tokens, n_embd]
 
         // x += mlp(layer_norm(x))
         self.layer_norm(resid_mid.rows(), &w.ln_2, normed.rows_mut()); // [n_tokens, n_embd]
         self.linear(normed.rows(), &w.c_fc, Store, pre.rows_mut()); // [n_tokens, n_inner]
-        self.activate(pre, hidden); // [n_tokens, n_inner]
-        resid_post.copy_from(resid_mid);
+        self.activation(pre.rows(), hidden.rows_mut()); // [n_tokens, n_inner]
+        resid_post.copy_from(self.pool, resid_mid);
         self.linear(hidden.rows(), &w.mlp_proj, Add, resid_post.rows_mut()); // [n_tokens, n_embd]
     }
 
     pub(super) fn layer_norm(&self, x: Rows, w: &WeightAndBias, y: RowsMut) {
         let (weight, bias) = (&self.weights[w.weight.clone()], &self.weights[w.bias.clone()]);
         layer_norm(self.pool, x, weight, bias, self.config.layer_norm_epsilon, y);
+        finished(Operation::LayerNorm);
     }
 
     fn linear(&self, x: Rows, w: &WeightAndBias, epilogue: Epilogue, y: RowsMut) {
         let (weight, bias) = (&self.weights[w.weight.clone()], &self.weights[w.bias.clone()]);
         let weight = Matrix::new(Elements::F32(weight), x.width(), y.as_rows().width());
         linear(self.pool, x, weight, bias, epilogue, y);
+        finished(Operation::Linear);
+    }
+
+    fn activation(&self, x: Rows, y: RowsMut) {
+        activation(self.pool, self.config.activation_function, x, y);
+        finished(Operation::Activation);
     }
 
     /// Keys and values of one layer, for each sequence.
@@ -106,5 +117,6 @@ impl Pass<'_> {
         };
         let segments = Segments::new(sequences.len(), &segment);
         attention(&Flash, self.pool, q, segments, self.config.attention_scale(layer), z);
+        finished(Operation::Attention);
     }
 }

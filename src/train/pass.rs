@@ -1,6 +1,5 @@
 //! What the forward and the backward pass of a micro-batch share.
 
-use super::activations::Buffer;
 use super::layout::Layout;
 use crate::checkpoint::Config;
 use crate::kernels::thread_pool::ThreadPool;
@@ -69,14 +68,5 @@ impl<'a> Pass<'a> {
     /// `[n_positions, n_embd]`
     pub(super) fn position_embeddings(&self) -> &'a [f32] {
         self.layout.wpe.as_ref().map_or(self.sinusoidal, |wpe| &self.weights[wpe.clone()])
-    }
-
-    /// The neurons, from what precedes their activation function.
-    pub(super) fn activate(&self, pre: &Buffer, hidden: &mut Buffer) {
-        const ELEMENTS_PER_CHUNK: usize = 1 << 14;
-        hidden.copy_from(pre);
-        let activation = self.config.activation_function;
-        let isa = self.pool.isa();
-        self.pool.for_each_chunk(hidden.as_mut_slice(), ELEMENTS_PER_CHUNK, |_, x| activation.apply(isa, x));
     }
 }

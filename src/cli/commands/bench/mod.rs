@@ -5,6 +5,7 @@ mod chart;
 mod report;
 mod roofline;
 mod table;
+mod train;
 
 use crate::Result;
 use crate::bench::{Cost, DECODE_STEPS, LimitSamples, ModelShape, Phase, ReadBandwidth, Summary, measure};
@@ -42,7 +43,8 @@ use std::thread::available_parallelism;
   hornbook bench --shape gpt2 --precision f32,int8,int4 --threads 1,2,4
   hornbook bench --shape gpt2 --prompt 32,512 --depth 0,512 --batch 2,4,8 --csv > gpt2.csv
   hornbook bench attention --help                         compare attention kernels
-  hornbook bench roofline --help                          show where the time of a token is spent"
+  hornbook bench roofline --help                          show where the time of a token is spent
+  hornbook bench train --help                             measure training"
 )]
 pub struct Bench {
     #[command(subcommand)]
@@ -97,6 +99,7 @@ pub struct Bench {
 enum Command {
     Attention(attention::Attention),
     Roofline(roofline::Roofline),
+    Train(train::Train),
 }
 
 impl Bench {
@@ -104,6 +107,7 @@ impl Bench {
         match self.command {
             Some(Command::Attention(attention)) => return attention.run(),
             Some(Command::Roofline(roofline)) => return roofline.run(),
+            Some(Command::Train(train)) => return train.run(),
             None => {}
         }
         check_repetitions(self.repeat, size_of::<f64>())?;
