@@ -219,7 +219,6 @@ impl Error {
     }
 
     /// An [`Error::System`] of an error.
-    #[cfg(feature = "server")]
     pub(crate) fn system(action: impl Into<String>, error: impl ToString) -> Self {
         Self::System { action: action.into(), problem: error.to_string() }
     }
