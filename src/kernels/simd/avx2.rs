@@ -81,6 +81,33 @@ unsafe fn interleave(a: __m256, b: __m256) -> F32s {
     }
 }
 
+/// Transposes an 8 × 8 matrix: pairs of rows, then quadruples, then the halves of all eight.
+///
+/// # Safety
+/// The machine must have AVX.
+#[inline(always)]
+unsafe fn transpose_8(rows: [__m256; 8]) -> [__m256; 8] {
+    // SAFETY: the caller guarantees AVX.
+    unsafe {
+        let mut columns = rows;
+        for i in 0..2 {
+            let [a, b, c, d] = [rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]];
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (next_low, next_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            columns[4 * i] = _mm256_shuffle_ps::<0x44>(low, next_low);
+            columns[4 * i + 1] = _mm256_shuffle_ps::<0xee>(low, next_low);
+            columns[4 * i + 2] = _mm256_shuffle_ps::<0x44>(high, next_high);
+            columns[4 * i + 3] = _mm256_shuffle_ps::<0xee>(high, next_high);
+        }
+        for i in 0..4 {
+            let (upper, lower) = (columns[i], columns[i + 4]);
+            columns[i] = _mm256_permute2f128_ps::<0x20>(upper, lower);
+            columns[i + 4] = _mm256_permute2f128_ps::<0x31>(upper, lower);
+        }
+        columns
+    }
+}
+
 impl Simd for Avx2 {
     type F32s = F32s;
     type I32s = [__m256i; 2];
@@ -303,6 +330,22 @@ impl Simd for Avx2 {
     fn interleave(self, a: F32s, b: F32s) -> [F32s; 2] {
         // SAFETY: `Avx2` exists only where `detect` found the features.
         unsafe { [interleave(a[0], b[0]), interleave(a[1], b[1])] }
+    }
+    /// One 8 × 8 quadrant at a time: its rows and columns fit in sixteen registers, those of all do not.
+    #[inline(always)]
+    fn transpose(self, rows: [F32s; LANES]) -> [F32s; LANES] {
+        let mut columns = rows;
+        for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let mut quadrant = [rows[0][0]; 8];
+            for row in 0..8 {
+                quadrant[row] = rows[8 * i + row][j];
+            }
+            let quadrant = intrinsic!(transpose_8(quadrant));
+            for column in 0..8 {
+                columns[8 * j + column][i] = quadrant[column];
+            }
+        }
+        columns
     }
     #[inline(always)]
     fn reduce_max(self, v: F32s) -> f32 {
