@@ -10,17 +10,15 @@ mod cli_adapter;
 mod cli_bench;
 mod cli_bench_kernels;
 mod cli_chat;
-mod cli_finetune;
 mod cli_generate;
 mod cli_inspect;
 mod cli_lens;
 mod cli_long_text;
-mod cli_lora;
 mod cli_sizes;
 #[cfg(target_os = "linux")]
 mod cli_terminal;
 mod cli_text_input;
-mod cli_train;
+mod cli_training;
 mod cli_usage;
 mod context_shift;
 mod contributing;

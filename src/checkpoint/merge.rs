@@ -80,12 +80,8 @@ impl Checkpoint {
 
     fn linear(&mut self, layer: usize, target: Target) -> &mut LinearWeights {
         let block = &mut self.weights.h[layer];
-        match target {
-            Target::CAttn => &mut block.attn.c_attn,
-            Target::AttnProj => &mut block.attn.c_proj,
-            Target::CFc => &mut block.mlp.c_fc,
-            Target::MlpProj => &mut block.mlp.c_proj,
-        }
+        let (attn, mlp) = (&mut block.attn, &mut block.mlp);
+        target.of([&mut attn.c_attn, &mut attn.c_proj, &mut mlp.c_fc, &mut mlp.c_proj])
     }
 }
 

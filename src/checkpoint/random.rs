@@ -71,6 +71,11 @@ impl ModelShape {
         Ok(checkpoint)
     }
 
+    /// The number of parameters.
+    pub fn n_parameters(&self) -> usize {
+        self.tensors(Fill::Zero).iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum()
+    }
+
     /// Writes a model of this shape to a folder for training to begin with: random matrices, except that what
     /// adds to the residual stream is zero, so that every block begins as the identity (Zhang et al. 2019,
     /// "Fixup"). The configuration names the `end_of_text` token; the other files are the tokenizer's.
@@ -230,10 +235,7 @@ mod tests {
 
     #[test]
     fn gpt2_shapes_have_published_parameter_counts() {
-        let parameters = |shape: &ModelShape| -> usize {
-            shape.tensors(Fill::Random).iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum()
-        };
-        let counts: Vec<usize> = GPT2_SHAPES.iter().map(parameters).collect();
+        let counts: Vec<usize> = GPT2_SHAPES.iter().map(ModelShape::n_parameters).collect();
         assert_eq!(counts, [124_439_808, 354_823_168, 774_030_080, 1_557_611_200]);
     }
 }

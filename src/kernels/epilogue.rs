@@ -1,7 +1,7 @@
 //! Epilogues of linear layers: bias, activation and residual addition, fused with the store of the finished
 //! sums instead of taking another pass over the outputs.
 
-use super::activation::Activation;
+use super::activation::{Activation, activation};
 use super::rows::{Rows, RowsMut};
 use super::simd::{LANES, Simd};
 use super::thread_pool::ThreadPool;
@@ -47,6 +47,9 @@ pub(super) fn apply_epilogue<S: Simd>(
 /// # Panics
 /// If the shapes do not match.
 pub fn apply(pool: &ThreadPool, x: Rows, epilogue: Epilogue, mut y: RowsMut) {
+    if let Epilogue::Activate(function) = epilogue {
+        return activation(pool, function, x, y);
+    }
     let (n, width) = (x.len(), x.width());
     assert_eq!((n, width), (y.len(), y.width()), "x and y are [n_tokens, out]");
     let rows = (CHUNK / width.max(1)).max(1);
@@ -57,11 +60,7 @@ pub fn apply(pool: &ThreadPool, x: Rows, epilogue: Epilogue, mut y: RowsMut) {
             let (x, y) = (x.row(t), unsafe { out.row_slice(t, 0, width) });
             match epilogue {
                 Epilogue::Add => y.iter_mut().zip(x).for_each(|(y, x)| *y += x),
-                Epilogue::Store => y.copy_from_slice(x),
-                Epilogue::Activate(activation) => {
-                    y.copy_from_slice(x);
-                    activation.apply(pool.isa(), y);
-                }
+                _ => y.copy_from_slice(x),
             }
         }
     });

@@ -119,12 +119,7 @@ impl ModelWeights {
     /// A linear layer of a block.
     pub(super) fn linear(&self, layer: usize, target: Target) -> &Linear {
         let block = &self.blocks[layer];
-        match target {
-            Target::CAttn => &block.c_attn,
-            Target::AttnProj => &block.attn_proj,
-            Target::CFc => &block.c_fc,
-            Target::MlpProj => &block.mlp_proj,
-        }
+        target.of([&block.c_attn, &block.attn_proj, &block.c_fc, &block.mlp_proj])
     }
 
     /// Moves the converted matrices next to one another in memory, in the order of the pass.

@@ -137,7 +137,7 @@ impl Settings {
         for Stage { share, mixture } in &self.stages {
             check("stages", share.to_string(), is_share(share) && *share > 0.0, "positive numbers")?;
             let is_mixture = mixture.iter().all(is_share) && mixture.iter().sum::<f64>() > 0.0;
-            let expected = format!("{n_sources} numbers for each stage, not negative, and one above 0");
+            let expected = format!("a number for each of the {n_sources} sources, one of them above 0");
             let is_valid = mixture.len() == n_sources && is_mixture;
             check("mixture", format!("{mixture:?}"), is_valid, &expected)?;
         }

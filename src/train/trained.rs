@@ -248,10 +248,5 @@ impl TrainedGradients<'_> {
 
 fn linear(layout: &Layout, layer: usize, target: Target) -> &WeightAndBias {
     let block = &layout.blocks[layer];
-    match target {
-        Target::CAttn => &block.c_attn,
-        Target::AttnProj => &block.attn_proj,
-        Target::CFc => &block.c_fc,
-        Target::MlpProj => &block.mlp_proj,
-    }
+    target.of([&block.c_attn, &block.attn_proj, &block.c_fc, &block.mlp_proj])
 }

@@ -19,14 +19,19 @@ impl Target {
     /// All of a block, in the order of the forward pass.
     pub const ALL: [Target; 4] = [Target::CAttn, Target::AttnProj, Target::CFc, Target::MlpProj];
 
+    /// The layer of a block, whose layers are given in the order of [`Target::ALL`].
+    pub fn of<T>(self, [c_attn, attn_proj, c_fc, mlp_proj]: [T; 4]) -> T {
+        match self {
+            Target::CAttn => c_attn,
+            Target::AttnProj => attn_proj,
+            Target::CFc => c_fc,
+            Target::MlpProj => mlp_proj,
+        }
+    }
+
     /// The name in a block.
     pub fn name(self) -> &'static str {
-        match self {
-            Target::CAttn => "attn.c_attn",
-            Target::AttnProj => "attn.c_proj",
-            Target::CFc => "mlp.c_fc",
-            Target::MlpProj => "mlp.c_proj",
-        }
+        self.of(["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"])
     }
 
     /// The name in the model, as transformers and peft write it: `transformer.h.0.attn.c_attn`.
@@ -37,11 +42,6 @@ impl Target {
     /// The numbers of inputs and outputs.
     pub fn widths(self, config: &Config) -> (usize, usize) {
         let &Config { n_embd, n_inner, .. } = config;
-        match self {
-            Target::CAttn => (n_embd, 3 * n_embd),
-            Target::AttnProj => (n_embd, n_embd),
-            Target::CFc => (n_embd, n_inner),
-            Target::MlpProj => (n_inner, n_embd),
-        }
+        self.of([(n_embd, 3 * n_embd), (n_embd, n_embd), (n_embd, n_inner), (n_inner, n_embd)])
     }
 }

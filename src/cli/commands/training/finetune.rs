@@ -2,7 +2,7 @@
 
 use super::folder::Folder;
 use super::inputs::Inputs;
-use super::job::carry_out;
+use super::job::{carry_out, resume};
 use super::options::{Execution, Options};
 use crate::Result;
 use crate::checkpoint::adapter::{AdapterConfig, Modules};
@@ -56,23 +56,16 @@ pub struct Finetune {
 
 impl Finetune {
     pub fn run(self) -> Result<ExitCode> {
-        let (folder, plan, inputs) = match &self.execution.resume {
-            Some(resume) => {
-                let (folder, plan) = Folder::open(resume)?;
-                let inputs = Inputs::open(&plan)?;
-                (folder, plan, inputs)
-            }
-            None => {
-                let (output, force) = self.options.output();
-                Folder::check(&output, force)?;
-                let plan = self.options.plan(self.model.clone(), self.defaults())?;
-                let inputs = Inputs::open(&plan)?;
-                // What is wrong leaves no folder behind.
-                plan.settings.scope.sizes(&inputs.checkpoint.config)?;
-                (Folder::create(&output)?, plan, inputs)
-            }
-        };
-        carry_out(folder, plan, inputs, &self.execution)
+        if let Some(folder) = &self.execution.resume {
+            return resume(folder, &self.execution);
+        }
+        let (output, force) = self.options.output();
+        Folder::check(&output, force)?;
+        let plan = self.options.plan(self.model.clone(), self.defaults())?;
+        let inputs = Inputs::open(&plan)?;
+        // What is wrong leaves no folder behind.
+        plan.settings.scope.sizes(&inputs.checkpoint.config)?;
+        carry_out(Folder::create(&output)?, plan, inputs, &self.execution)
     }
 
     fn defaults(&self) -> Settings {

@@ -2,7 +2,7 @@
 
 use super::folder::Plan;
 use crate::chat::ChatTemplate;
-use crate::checkpoint::{Checkpoint, Config};
+use crate::checkpoint::{Checkpoint, Config, Tensor};
 use crate::cli::args::open::open_checkpoint;
 use crate::tokenizer::Tokenizer;
 use crate::train::{Dataset, DocumentReader};
@@ -26,6 +26,7 @@ impl Inputs {
     /// [`Error::NoTokenizer`], and those of the files.
     pub fn open(plan: &Plan) -> Result<Self> {
         let checkpoint = open_checkpoint(&plan.model)?;
+        checkpoint.weights.tensors().try_for_each(Tensor::check_finite)?; // or no loss would be a number
         let tokenizer = Tokenizer::from_files(&checkpoint.tokenizer_files()?)?;
         let tokenizer = tokenizer.ok_or_else(|| Error::NoTokenizer {
             model: plan.model.clone(),

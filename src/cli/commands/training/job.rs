@@ -28,6 +28,13 @@ const INTERRUPTED: u8 = 130;
 const EVALUATIONS: u32 = 10;
 const MAX_STEPS_PER_EVALUATION: u32 = 250;
 
+/// Goes on with the run of a folder.
+pub fn resume(folder: &Path, execution: &Execution) -> Result<ExitCode> {
+    let (folder, plan) = Folder::open(folder)?;
+    let inputs = Inputs::open(&plan)?;
+    carry_out(folder, plan, inputs, execution)
+}
+
 /// Carries out a run, or what is left of it, until it is finished or interrupted.
 pub fn carry_out(folder: Folder, plan: Plan, inputs: Inputs, execution: &Execution) -> Result<ExitCode> {
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -49,7 +56,8 @@ pub fn carry_out(folder: Folder, plan: Plan, inputs: Inputs, execution: &Executi
         Some(_) => format!("--model {} --adapter {shown}", job.plan.model),
         None => format!("--model {shown}"),
     };
-    stderr_line!("hornbook: wrote {shown}; try hornbook generate {model} \"…\"");
+    let loss = job.run.best_loss().map_or_else(String::new, |loss| format!(", held out {loss:.3}"));
+    stderr_line!("hornbook: wrote {shown}{loss}; try hornbook generate {model} \"…\"");
     Ok(ExitCode::SUCCESS)
 }
 

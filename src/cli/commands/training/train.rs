@@ -2,10 +2,11 @@
 
 use super::folder::Folder;
 use super::inputs::{Inputs, Texts};
-use super::job::carry_out;
+use super::job::{carry_out, resume};
 use super::options::{Execution, Options};
 use crate::chat::ChatTemplate;
 use crate::checkpoint::ModelShape;
+use crate::cli::args::memory;
 use crate::cli::args::open::open_checkpoint;
 use crate::tokenizer::{self, Tokenizer};
 use crate::train::{DocumentReader, Length, Optimizer, Settings, read_texts};
@@ -66,41 +67,34 @@ fn defaults() -> Settings {
 
 impl Train {
     pub fn run(self) -> Result<ExitCode> {
-        let (folder, plan, inputs) = match &self.execution.resume {
-            Some(resume) => {
-                let (folder, plan) = Folder::open(resume)?;
-                let inputs = Inputs::open(&plan)?;
-                (folder, plan, inputs)
-            }
-            None => {
-                let (output, force) = self.options.output();
-                Folder::check(&output, force)?;
-                let plan = self.options.plan(output.display().to_string(), defaults())?;
-                let files = self.tokenizer_files(&plan.data)?;
-                let tokenizer =
-                    Tokenizer::from_files(&files)?.ok_or_else(|| no_tokenizer(&self.tokenizer))?;
-                let eos = tokenizer.special_tokens().eos.as_ref();
-                let end_of_text = tokenizer.token_to_id(eos.map_or("<|endoftext|>", |eos| &eos.text));
-                let reader = DocumentReader {
-                    tokenizer: &tokenizer,
-                    vocab_size: tokenizer.vocab_size(),
-                    end_of_text,
-                    prompt_loss_weight: plan.prompt_loss_weight,
-                    chat_template: &ChatTemplate::transcript,
-                };
-                let texts = Texts::read(&plan, &reader, self.context.get())?;
-                let shape = ModelShape {
-                    n_positions: self.context.get(),
-                    vocab_size: tokenizer.vocab_size(),
-                    ..self.shape.0
-                };
-                let folder = Folder::create(&output)?;
-                shape.write_initial(&output, plan.settings.seed, end_of_text, &files)?;
-                let checkpoint = open_checkpoint(&plan.model)?;
-                (folder, plan, Inputs { checkpoint, texts })
-            }
+        if let Some(folder) = &self.execution.resume {
+            return resume(folder, &self.execution);
+        }
+        let (output, force) = self.options.output();
+        Folder::check(&output, force)?;
+        let plan = self.options.plan(output.display().to_string(), defaults())?;
+        let files = self.tokenizer_files(&plan.data)?;
+        let tokenizer = Tokenizer::from_files(&files)?.ok_or_else(|| no_tokenizer(&self.tokenizer))?;
+        let (context, vocab_size) = (self.context.get(), tokenizer.vocab_size());
+        let shape = ModelShape { n_positions: context, vocab_size, ..self.shape.0 };
+        // The weights, their gradients and moments, before a folder is there.
+        let found = format!("{} blocks of width {}, context {context}", shape.n_layer, shape.n_embd);
+        memory::check("--shape", &found, &[shape.n_parameters(), 4, size_of::<f32>()])?;
+
+        let eos = tokenizer.special_tokens().eos.as_ref();
+        let end_of_text = tokenizer.token_to_id(eos.map_or("<|endoftext|>", |eos| &eos.text));
+        let reader = DocumentReader {
+            tokenizer: &tokenizer,
+            vocab_size,
+            end_of_text,
+            prompt_loss_weight: plan.prompt_loss_weight,
+            chat_template: &ChatTemplate::transcript,
         };
-        carry_out(folder, plan, inputs, &self.execution)
+        let texts = Texts::read(&plan, &reader, context)?;
+        let folder = Folder::create(&output)?;
+        shape.write_initial(&output, plan.settings.seed, end_of_text, &files)?;
+        let checkpoint = open_checkpoint(&plan.model)?;
+        carry_out(folder, plan, Inputs { checkpoint, texts }, &self.execution)
     }
 
     fn tokenizer_files(&self, data: &[PathBuf]) -> Result<Vec<(PathBuf, Cow<'static, [u8]>)>> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 /// The lines of the curve.
 const CHART_HEIGHT: usize = 8;
+
 /// The last step's part of the running mean of the loss: about ten steps count, of the first steps fewer.
 fn smoothing(steps: usize) -> f64 {
     (4.0 / (4.0 + steps as f64)).max(0.1)

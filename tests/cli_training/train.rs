@@ -1,24 +1,8 @@
 //! `train`: a model learns from nothing, goes on after `kill -9` to the same bytes, and refuses what it must.
 
+use super::{command, run, stderr};
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_hornbook");
-
-fn command(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.args(args).current_dir(folder).env_remove("HORNBOOK_ISA");
-    command
-}
-
-fn run(folder: &Path, args: &[&str]) -> Output {
-    command(folder, args).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
+use std::process::Stdio;
 
 /// A folder with two texts.
 fn folder_with_data() -> tempfile::TempDir {
@@ -106,12 +90,13 @@ fn what_cannot_be_trained_is_one_line_error_and_leaves_nothing() {
     let path = folder.path();
     for (args, expected) in [
         (&["--shape", "2x33x2"][..], "33 numbers for 2 heads, expected a multiple"),
+        (&["--shape", "6x256", "--context", "999999999"], "of free memory"),
         (&["--shape", "big"], "expected LAYERSxWIDTH"),
         (&["--tokenizer", "new:many"], "expected new:N with a number of tokens"),
         (&["--tokenizer", "new:100"], "expected at least 257"),
         (&["--tokenizer", "nowhere"], "nowhere"),
         (&["--learning-rate", "nan"], "expected a positive number"),
-        (&["--stage", "1:1,1"], "expected 1 numbers for each stage"),
+        (&["--stage", "1:1,1"], "expected a number for each of the 1 sources"),
         (&["--stage", "1:x"], "expected SHARE:MIXTURE"),
         (&["--tokens", "0"], "expected a number of tokens"),
         (&["--resume", "out"], "cannot be used with"),

@@ -1,19 +1,15 @@
 //! `finetune --lora` and `--last-layers`: they train what they say, go on to the same bytes, and are used.
 
+use super::{command, run, stderr};
 use hornbook::checkpoint::Checkpoint;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
-
-fn run(folder: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hornbook"));
-    command.args(args).current_dir(folder).env_remove("HORNBOOK_ISA").output().unwrap()
-}
+use std::process::Stdio;
 
 fn run_to_end(folder: &Path, args: &[&str]) -> String {
     let output = run(folder, args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr)
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
 }
 
 fn folder_with_data() -> tempfile::TempDir {
@@ -44,12 +40,8 @@ fn adapter_learns_and_is_used() {
 
     // Stopped and resumed with other numbers of threads: the same bytes.
     let args = [&RUN[..], &["stopped", "--threads", "3"], &lora].concat();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_hornbook"))
-        .args([&args[..], &["--save-every", "0"]].concat())
-        .current_dir(path)
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let args = [&args[..], &["--save-every", "0"]].concat();
+    let mut child = command(path, &args).stderr(Stdio::null()).spawn().unwrap();
     let steps = || fs::read_to_string(path.join("stopped/log.jsonl")).map_or(0, |log| log.lines().count());
     while steps() < 4 && child.try_wait().unwrap().is_none() {
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -91,7 +83,7 @@ fn what_cannot_be_trained_is_one_line_error_and_leaves_nothing() {
         (&["--last-layers", "7"], "expected a number of blocks from 1 to 6"),
     ] {
         let output = run(folder.path(), &[&RUN[..], &["out"], args].concat());
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        let message = stderr(&output);
         assert!(!output.status.success() && message.contains(expected), "{args:?}: {message}");
         assert_eq!(message.lines().count(), 1, "{message}");
         assert!(!folder.path().join("out").exists(), "{args:?} left a folder behind");

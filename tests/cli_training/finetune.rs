@@ -1,26 +1,11 @@
 //! `finetune`: a run learns, goes on after `kill -9` to the same bytes, and refuses what it cannot do.
 
+use super::{PROGRAM, command, run, stderr};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_hornbook");
-
-fn command(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.args(args).current_dir(folder).env_remove("HORNBOOK_ISA");
-    command
-}
-
-fn run(folder: &Path, args: &[&str]) -> Output {
-    command(folder, args).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// A folder with a text in a style of its own.
 fn folder_with_data() -> tempfile::TempDir {
@@ -35,6 +20,15 @@ fn folder_with_data() -> tempfile::TempDir {
     let letters: Vec<String> = (0..60).map(letter).collect();
     fs::write(folder.path().join("letters.txt"), letters.join("<|endoftext|>")).unwrap();
     folder
+}
+
+/// Copies the built-in model to a folder.
+fn copy_fable(to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fable").read_dir().unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
 }
 
 const RUN: [&str; 8] = ["finetune", "--data", "letters.txt", "--batch", "256", "--epochs", "2", "-o"];
@@ -216,6 +210,22 @@ fn loss_that_is_no_number_ends_the_run_with_its_last_state() {
     assert!(path.join("out/training.safetensors").exists(), "{said}");
     let again = run(path, &["finetune", "--resume", "out"]);
     assert_eq!(stderr(&again).lines().last(), Some(last));
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_named_before_anything_is_written() {
+    let folder = folder_with_data();
+    let model = folder.path().join("model");
+    copy_fable(&model);
+    let file = model.join("model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let end = bytes.len();
+    bytes[end - 2..].fill(0xff); // the last element, NaN in f16
+    fs::write(&file, bytes).unwrap();
+    let output = run(folder.path(), &[&RUN[..], &["out", "--model", "./model"]].concat());
+    let message = stderr(&output);
+    assert!(message.contains("found NaN") && message.contains("model.safetensors"), "{message}");
+    assert!(message.lines().count() == 1 && !folder.path().join("out").exists(), "{message}");
 }
 
 #[test]
