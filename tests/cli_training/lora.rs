@@ -77,7 +77,11 @@ fn what_cannot_be_trained_is_one_line_error_and_leaves_nothing() {
     let folder = folder_with_data();
     for (args, expected) in [
         (&["--lora", "0"][..], "expected a rank"),
-        (&["--lora", "4", "--lora-targets", "wte"], "target_modules"),
+        (
+            &["--lora", "4", "--lora-targets", "wte"],
+            "--lora-targets: found wte, expected all-linear, or some",
+        ),
+        (&["--lora", "4", "--lora-targets", "c_attn,c_porj"], "--lora-targets: found c_porj"),
         (&["--lora", "4", "--last-layers", "1"], "cannot be used with"),
         (&["--lora-targets", "c_fc"], "--lora"),
         (&["--last-layers", "7"], "expected a number of blocks from 1 to 6"),

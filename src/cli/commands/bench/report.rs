@@ -7,7 +7,6 @@ use super::table::{
 use crate::Result;
 use crate::bench::{Measurement, Phase};
 use crate::checkpoint::Checkpoint;
-use crate::cli::output::stdout::write_json;
 use crate::kernels::attention::KvPrecision;
 use crate::kernels::isa::Isa;
 use crate::model::Precision;
@@ -55,11 +54,7 @@ impl Report {
 
     /// Prints the report on standard output.
     pub fn print(&self, json: bool, csv: bool) -> Result<()> {
-        match (json, csv) {
-            (true, _) => write_json(&self.json()),
-            (_, true) => table::print(&self.csv()),
-            _ => table::print(&self.table()),
-        }
+        table::print_as(json, csv, || self.json(), || self.csv(), || self.table())
     }
 
     fn json(&self) -> Value {

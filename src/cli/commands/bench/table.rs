@@ -1,7 +1,7 @@
 //! Formatting shared by the reports: aligned columns, rounded values, the processor's name.
 
 use crate::Result;
-use crate::cli::output::stdout::write_line;
+use crate::cli::output::stdout::{write_json, write_line};
 use serde_json::Value;
 
 /// Pads columns to their widest cell; those in `left` are left-aligned, the others right-aligned.
@@ -35,6 +35,21 @@ pub fn csv_line(values: impl IntoIterator<Item = Value>) -> String {
 /// Prints a report on standard output.
 pub fn print(text: &str) -> Result<()> {
     write_line(text.trim_end())
+}
+
+/// Prints a report in the form that was asked for: JSON, comma-separated values, or else a table.
+pub fn print_as(
+    is_json: bool,
+    is_csv: bool,
+    json: impl FnOnce() -> Value,
+    csv: impl FnOnce() -> String,
+    table: impl FnOnce() -> String,
+) -> Result<()> {
+    match (is_json, is_csv) {
+        (true, _) => write_json(&json()),
+        (_, true) => print(&csv()),
+        _ => print(&table()),
+    }
 }
 
 /// Rounds to `digits` decimals.

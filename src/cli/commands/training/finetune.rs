@@ -4,9 +4,9 @@ use super::folder::Folder;
 use super::inputs::Inputs;
 use super::job::{carry_out, resume};
 use super::options::{Execution, Options};
-use crate::Result;
-use crate::checkpoint::adapter::{AdapterConfig, Modules};
+use crate::checkpoint::adapter::{AdapterConfig, Modules, Target};
 use crate::train::{Scope, Settings};
+use crate::{Error, Result};
 use clap::Args;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -61,21 +61,24 @@ impl Finetune {
         }
         let (output, force) = self.options.output();
         Folder::check(&output, force)?;
-        let plan = self.options.plan(self.model.clone(), self.defaults())?;
+        let plan = self.options.plan(self.model.clone(), self.defaults()?)?;
         let inputs = Inputs::open(&plan)?;
         // What is wrong leaves no folder behind.
         plan.settings.scope.sizes(&inputs.checkpoint.config)?;
         carry_out(Folder::create(&output)?, plan, inputs, &self.execution)
     }
 
-    fn defaults(&self) -> Settings {
+    fn defaults(&self) -> Result<Settings> {
         let defaults = Settings::default();
-        match (self.lora, self.last_layers) {
+        Ok(match (self.lora, self.last_layers) {
             (Some(Rank { r, alpha }), _) => {
                 let target_modules = match &self.lora_targets[..] {
                     [] => Modules::gpt2_default(),
                     [all] if all == "all-linear" => Modules::Expression(all.clone()),
-                    names => Modules::Names(names.to_vec()),
+                    names => {
+                        names.iter().try_for_each(|name| check_target(name))?;
+                        Modules::Names(names.to_vec())
+                    }
                 };
                 let lora = AdapterConfig {
                     base_model_name_or_path: Some(self.model.clone()),
@@ -89,7 +92,21 @@ impl Finetune {
             }
             (None, Some(n)) => Settings { scope: Scope::LastLayers(n.get()), ..defaults },
             (None, None) => defaults,
-        }
+        })
+    }
+}
+
+/// Checks that a name is that of a linear layer, for no layer with a wrong name would be trained.
+fn check_target(name: &str) -> Result<()> {
+    let names = Some(Modules::Names(vec![name.into()]));
+    let named = AdapterConfig { target_modules: names, ..AdapterConfig::default() };
+    match Target::ALL.into_iter().any(|target| named.is_target(0, target)) {
+        true => Ok(()),
+        false => Err(Error::Parameter {
+            name: "--lora-targets".into(),
+            found: name.into(),
+            expected: format!("all-linear, or some of {}", Target::ALL.map(Target::name).join(", ")),
+        }),
     }
 }
 

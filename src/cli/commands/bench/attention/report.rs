@@ -6,7 +6,6 @@ use crate::cli::commands::bench::table::{
     self, align_columns, cpu_name, csv_line, disturbance_note, format_bytes, format_percent,
     format_share_of_peak, format_time, is_disturbed, round, round_significant,
 };
-use crate::cli::output::stdout::write_json;
 use crate::kernels::attention::{AttentionKernel, Mask};
 use crate::kernels::isa::Isa;
 use serde_json::{Map, Value, json};
@@ -102,11 +101,7 @@ impl Report {
 
     /// Prints the report on standard output.
     pub fn print(&self, json: bool, csv: bool) -> Result<()> {
-        match (json, csv) {
-            (true, _) => write_json(&self.json()),
-            (_, true) => table::print(&self.csv()),
-            _ => table::print(&self.table()),
-        }
+        table::print_as(json, csv, || self.json(), || self.csv(), || self.table())
     }
 
     fn json(&self) -> Value {
