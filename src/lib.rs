@@ -47,6 +47,9 @@ pub mod generate;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod lens;
+#[cfg(any(feature = "cli", feature = "server"))]
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
+mod memory;
 pub mod model;
 pub mod sampling;
 #[cfg(feature = "server")]

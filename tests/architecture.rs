@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 
 /// The modules each lower module may depend on. Top-level modules may depend on all of these and on the
 /// engine, but not on one another.
-const LOWER_MODULES: [(&str, &[&str]); 11] = [
+const LOWER_MODULES: [(&str, &[&str]); 12] = [
     ("error", &["kernels"]),
     ("text_file", &["error"]),
     ("atomic_file", &["error"]),
+    ("memory", &["error"]),
     ("kernels", &[]), // a crate of its own
     ("checkpoint", &["error", "text_file", "atomic_file", "kernels", "sampling"]),
     ("tokenizer", &["error", "text_file"]),
     ("sampling", &["error", "kernels"]),
     ("model", &["error", "kernels", "checkpoint"]),
-    ("train", &["error", "text_file", "kernels", "checkpoint", "tokenizer", "chat"]),
+    ("train", &["error", "text_file", "memory", "kernels", "checkpoint", "tokenizer", "sampling", "chat"]),
     ("generate", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model"]),
     ("chat", &["error", "text_file", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
 ];

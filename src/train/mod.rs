@@ -6,7 +6,8 @@
 //! [`kernels::backward`](crate::kernels::backward), a formula each.
 //!
 //! A [`Run`] takes the steps: [`Dataset`] cuts documents into sequences, [`Order`] says which of them a step
-//! reads, [`Schedule`] is the learning rate, and `state.rs` writes what a run needs to go on.
+//! reads, [`Schedule`] is the learning rate, and `state.rs` writes what a run needs to go on. `job` carries
+//! out a run in a folder, from opening its files to the finished model.
 //!
 //! The result has the same bits for any number of threads: outputs are split between them, never sums.
 
@@ -15,6 +16,8 @@ mod backward;
 mod dataset;
 mod documents;
 mod forward;
+#[cfg(any(feature = "cli", feature = "server"))]
+pub mod job;
 mod layout;
 mod order;
 mod pass;

@@ -2,7 +2,6 @@
 
 pub mod engine;
 pub mod interventions;
-pub mod memory;
 pub mod model;
 pub mod open;
 pub mod output_folder;

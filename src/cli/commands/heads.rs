@@ -2,13 +2,13 @@
 
 use crate::Result;
 use crate::atomic_file::AtomicFile;
-use crate::cli::args::memory;
 use crate::cli::args::model::ModelArgs;
 use crate::cli::output::progress;
 use crate::cli::output::screen::Screen;
 use crate::cli::output::stdout::write_json;
 use crate::cli::output::stdout::write_line;
 use crate::lens::heads::{self, HeadKind, HeadScores};
+use crate::memory;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::num::NonZeroUsize;

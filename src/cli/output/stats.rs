@@ -1,7 +1,7 @@
 //! `--stats`: timings, tokens per second and memory.
 
-use crate::cli::args::memory::Memory;
 use crate::generate::DraftStats;
+use crate::memory::Memory;
 use std::fmt;
 use std::time::{Duration, Instant};
 

@@ -2,9 +2,9 @@
 
 use super::output::Output;
 use super::{Generate, Stats, decode_prompt};
-use crate::cli::args::memory;
 use crate::generate::beam_search;
 use crate::generate::completion::{Choice, Completion};
+use crate::memory;
 use crate::model::KvCache;
 use crate::{Error, Hornbook, Result};
 use std::process::ExitCode;

@@ -1,10 +1,9 @@
 //! `hornbook finetune`: trains a model further on texts of one's own.
 
-use super::folder::Folder;
-use super::inputs::Inputs;
-use super::job::{carry_out, resume};
 use super::options::{Execution, Options};
+use super::{carry_out, resume};
 use crate::checkpoint::adapter::{AdapterConfig, Modules, Target};
+use crate::train::job::{Folder, Inputs};
 use crate::train::{Scope, Settings};
 use crate::{Error, Result};
 use clap::Args;

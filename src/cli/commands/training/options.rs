@@ -1,6 +1,6 @@
 //! The options that `finetune` and `train` share.
 
-use super::folder::{Plan, StoredPrecision};
+use crate::train::job::{Plan, StoredPrecision};
 use crate::train::{Decay, Length, Optimizer, Settings, Stage};
 use crate::{Error, Result};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -160,7 +160,7 @@ pub struct Execution {
     pub save_every: u64,
 
     /// Precision of the result's weights in their file [default: f32]
-    #[arg(long, value_name = "NAME", help_heading = "Execution")]
+    #[arg(long, value_name = "NAME", value_parser = precision_parser(), help_heading = "Execution")]
     pub precision: Option<StoredPrecision>,
 
     /// A table of all steps: losses, learning rate, gradient norm, tokens per second
@@ -183,6 +183,14 @@ fn decay_parser() -> impl TypedValueParser<Value = Decay> {
     PossibleValuesParser::new(["wsd", "cosine"]).map(|name| match name.as_str() {
         "cosine" => Decay::Cosine,
         _ => Decay::Wsd,
+    })
+}
+
+fn precision_parser() -> impl TypedValueParser<Value = StoredPrecision> {
+    PossibleValuesParser::new(["f32", "f16", "bf16"]).map(|name| match name.as_str() {
+        "f16" => StoredPrecision::F16,
+        "bf16" => StoredPrecision::Bf16,
+        _ => StoredPrecision::F32,
     })
 }
 

@@ -1,14 +1,13 @@
 //! `hornbook train`: trains a model from nothing.
 
-use super::folder::Folder;
-use super::inputs::{Inputs, Texts};
-use super::job::{carry_out, resume};
 use super::options::{Execution, Options};
+use super::{carry_out, resume};
 use crate::chat::ChatTemplate;
 use crate::checkpoint::ModelShape;
-use crate::cli::args::memory;
 use crate::cli::args::open::open_checkpoint;
+use crate::memory;
 use crate::tokenizer::{self, Tokenizer};
+use crate::train::job::{Folder, Inputs, Texts};
 use crate::train::{DocumentReader, Length, Optimizer, Settings, read_texts};
 use crate::{Error, Result};
 use clap::Args;

@@ -4,10 +4,10 @@ mod report;
 
 use super::check_repetitions;
 use crate::bench::{ModelShape, TrainShape, measure_training};
-use crate::cli::args::memory::{self, Memory};
 use crate::cli::args::open::{check_threads, open_checkpoint, thread_pool};
 use crate::cli::output::progress;
 use crate::kernels::isa::Isa;
+use crate::memory::{self, Memory};
 use crate::train::{Activations, Trainer};
 use crate::{Error, Result};
 use clap::Args;

@@ -3,7 +3,6 @@
 use super::folder::Plan;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::{Checkpoint, Config, Tensor};
-use crate::cli::args::open::open_checkpoint;
 use crate::tokenizer::Tokenizer;
 use crate::train::{Dataset, DocumentReader};
 use crate::{Error, Result};
@@ -15,7 +14,9 @@ const HELD_OUT_SHARE: f64 = 0.05;
 
 /// What a run reads: its model and texts.
 pub struct Inputs {
+    /// The model.
     pub checkpoint: Checkpoint,
+    /// The texts.
     pub texts: Texts,
 }
 
@@ -25,7 +26,7 @@ impl Inputs {
     /// # Errors
     /// [`Error::NoTokenizer`], and those of the files.
     pub fn open(plan: &Plan) -> Result<Self> {
-        let checkpoint = open_checkpoint(&plan.model)?;
+        let checkpoint = Checkpoint::open(&plan.model)?;
         checkpoint.weights.tensors().try_for_each(Tensor::check_finite)?; // or no loss would be a number
         let tokenizer = Tokenizer::from_files(&checkpoint.tokenizer_files()?)?;
         let tokenizer = tokenizer.ok_or_else(|| Error::NoTokenizer {
@@ -51,8 +52,8 @@ impl Inputs {
 
 /// What a model is trained on, and what it is measured on.
 pub struct Texts {
-    pub training: Dataset,
-    pub validation: Dataset,
+    pub(super) training: Dataset,
+    pub(super) validation: Dataset,
 }
 
 impl Texts {
@@ -77,7 +78,7 @@ impl Texts {
     }
 
     /// A hash of all tokens and how much they count.
-    pub fn sha256(&self) -> String {
+    pub(super) fn sha256(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(bytemuck::cast_slice(self.training.ids()));
         hash.update(bytemuck::cast_slice(self.training.weights()));
@@ -86,13 +87,13 @@ impl Texts {
 }
 
 /// The token that ends a text, if the model has one.
-pub fn end_of_text(tokenizer: &Tokenizer, config: &Config) -> Option<u32> {
+pub(super) fn end_of_text(tokenizer: &Tokenizer, config: &Config) -> Option<u32> {
     let named = tokenizer.special_tokens().eos.as_ref().and_then(|eos| tokenizer.token_to_id(&eos.text));
     let id = named.or(config.eos_token_ids.first().copied());
     id.filter(|&id| (id as usize) < config.vocab_size)
 }
 
 /// The number of predictions in all sequences.
-pub fn n_tokens(dataset: &Dataset) -> usize {
+pub(super) fn n_tokens(dataset: &Dataset) -> usize {
     (0..dataset.n_sources()).map(|source| dataset.n_tokens(source)).sum()
 }

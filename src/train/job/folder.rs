@@ -4,7 +4,6 @@
 use crate::kernels::elements::Dtype;
 use crate::train::Settings;
 use crate::{Error, Result};
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, Write};
@@ -15,17 +14,20 @@ const STATE: &str = "training.safetensors";
 const LOG: &str = "log.jsonl";
 
 /// The precision in which trained weights are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoredPrecision {
+    /// 32 bits.
     #[default]
     F32,
+    /// 16 bits, of which 5 are the exponent.
     F16,
+    /// 16 bits, of which 8 are the exponent.
     Bf16,
 }
 
 impl StoredPrecision {
-    pub fn dtype(self) -> Dtype {
+    pub(super) fn dtype(self) -> Dtype {
         match self {
             Self::F32 => Dtype::F32,
             Self::F16 => Dtype::F16,
@@ -37,10 +39,15 @@ impl StoredPrecision {
 /// What a run does: its model, data and settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
+    /// The model that it begins with.
     pub model: String,
+    /// The texts that it is trained on.
     pub data: Vec<PathBuf>,
+    /// The texts that it is measured on; none for a part of the data.
     pub valid: Vec<PathBuf>,
+    /// How much predicting a token of a prompt counts, beside one of a completion.
     pub prompt_loss_weight: f32,
+    /// The settings.
     pub settings: Settings,
     /// How the result is stored.
     #[serde(default)]

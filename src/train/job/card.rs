@@ -117,7 +117,7 @@ fn name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::commands::training::folder::StoredPrecision;
+    use crate::train::job::StoredPrecision;
 
     #[test]
     fn card_names_base_data_and_losses() {

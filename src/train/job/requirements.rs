@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::checkpoint::Checkpoint;
-use crate::cli::args::memory;
+use crate::memory;
 use crate::train::{Activations, Scope, Settings};
 
 /// The numbers that training keeps beside each number that is trained: its gradient and two moments.
