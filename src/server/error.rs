@@ -154,6 +154,20 @@ impl ApiError {
         error
     }
 
+    /// 404: the route needs a store, in which it keeps these objects.
+    pub fn no_store(objects: &str) -> Self {
+        let message = format!(
+            "This server keeps no {objects}: it has no store. Start it with hornbook serve --store DIR."
+        );
+        Self::new(StatusCode::NOT_FOUND, INVALID, message).code("no_store")
+    }
+
+    /// 404: no such object in the store, or it is another key's.
+    pub fn no_such_object(object: &str, id: &str) -> Self {
+        let id = shorten(id, MAX_PARAM_CHARS);
+        Self::new(StatusCode::NOT_FOUND, INVALID, format!("No such {object}: {id}")).code("not_found")
+    }
+
     /// 405: the path exists, but not for this method.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let message = format!("Not allowed to {method} on {path}");
@@ -232,6 +246,21 @@ impl ApiError {
     pub fn failed(error: &Error) -> Self {
         tracing::error!("{error}");
         Self::internal(error.without_path())
+    }
+
+    /// 507: the disk or the store's quota is full; 500: another error of the store.
+    pub fn from_store_error(error: &Error) -> Self {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match error {
+            Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded) => {
+                tracing::error!("{error}");
+                let message = format!("The server has no room for this: {source}");
+                let mut error = Self::new(StatusCode::INSUFFICIENT_STORAGE, "server_error", message);
+                error.should_not_retry = true;
+                error.code("insufficient_storage")
+            }
+            error => Self::failed(error),
+        }
     }
 
     /// 500: an error that is not the client's fault.
@@ -313,6 +342,22 @@ mod tests {
         let value: Value = serde_json::from_str(&ApiError::unsupported_param("suffix", None).json()).unwrap();
         assert_eq!(value["error"]["param"], "suffix");
         assert_eq!(value["error"]["code"], "unsupported_parameter");
+    }
+
+    #[test]
+    fn full_store_says_so_without_its_path() {
+        use std::io::{Error as IoError, ErrorKind};
+        let error = |kind| {
+            let source = IoError::new(kind, "no space left on device");
+            ApiError::from_store_error(&Error::Io { path: "/secret".into(), action: "write", source })
+        };
+        for (kind, status) in
+            [(ErrorKind::StorageFull, 507), (ErrorKind::QuotaExceeded, 507), (ErrorKind::NotFound, 500)]
+        {
+            let error = error(kind);
+            assert_eq!(error.status().as_u16(), status);
+            assert!(error.json().contains("no space left") && !error.json().contains("secret"));
+        }
     }
 
     #[test]

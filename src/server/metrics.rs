@@ -2,6 +2,7 @@
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use super::AppState;
+use super::store::Store;
 use crate::engine::Statistics;
 use axum::extract::State;
 use axum::http::header;
@@ -130,7 +131,7 @@ impl Metrics {
     }
 
     /// Renders all metrics, with the engines' statistics labeled by model name.
-    fn render(&self, engines: &[(&str, Statistics)]) -> String {
+    fn render(&self, engines: &[(&str, Statistics)], store: Option<&Store>) -> String {
         let (mut exposition, mut counts) = (Exposition::default(), self.counts());
         exposition.family(
             "hornbook_requests_total",
@@ -172,6 +173,10 @@ impl Metrics {
             }
             exposition.sample(name, &[("model", model)], *rate);
         }
+        if let Some(store) = store {
+            exposition.family("hornbook_store_bytes", "gauge", "Size of all files in the store in bytes.");
+            exposition.sample("hornbook_store_bytes", &[], store.used_bytes() as f64);
+        }
         exposition.0
     }
 }
@@ -183,7 +188,10 @@ impl Metrics {
 pub async fn export(State(app): State<Arc<AppState>>) -> impl IntoResponse {
     let models = app.models.base_models();
     let engines: Vec<_> = models.map(|served| (served.name.as_str(), served.engine.statistics())).collect();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render(&engines))
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        app.metrics.render(&engines, app.store.as_deref()),
+    )
 }
 
 #[cfg(test)]
@@ -198,7 +206,7 @@ mod tests {
         metrics.observe_request("POST /completions", Some(200), true, Duration::from_secs(2));
         let statistics =
             Statistics { running: 3, steps: 5, batch_sizes: vec![0, 2, 3], ..Statistics::default() };
-        let exposition = metrics.render(&[("my \"own\"", statistics)]);
+        let exposition = metrics.render(&[("my \"own\"", statistics)], None);
         for line in [
             "hornbook_requests_total{route=\"POST /completions\",status=\"200\"} 1",
             "hornbook_requests_total{route=\"POST /completions\",status=\"cancelled\"} 1",

@@ -36,11 +36,13 @@ mod openapi;
 pub mod parameters;
 pub mod path;
 pub mod prompts;
+pub mod query;
 mod ranges;
 pub mod rate_limit;
 pub mod request_context;
 pub mod response;
 pub mod routes;
+pub mod store;
 pub mod submission;
 mod text;
 pub mod tokenize;
@@ -62,6 +64,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use store::Store;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -90,6 +93,10 @@ pub struct ServerOptions {
     pub chat_template: Option<PathBuf>,
     /// Whether to write prompts to the log.
     pub log_prompts: bool,
+    /// Folder of the [store]; without one, the routes of files and the like are not there.
+    pub store: Option<PathBuf>,
+    /// Maximum size of the store in bytes.
+    pub store_max_bytes: Option<u64>,
     /// Engine options, the same for all models.
     pub engine: EngineOptions,
     /// HTTP limits.
@@ -143,6 +150,8 @@ impl Default for ServerOptions {
             allowed_hosts: vec![],
             chat_template: None,
             log_prompts: false,
+            store: None,
+            store_max_bytes: None,
             engine: EngineOptions::default(),
             http: HttpLimits::default(),
             grace_period: Duration::from_secs(30),
@@ -163,6 +172,7 @@ pub struct AppState {
     max_concurrency: usize,
     http: HttpLimits,
     memory: RequestMemory,
+    store: Option<Arc<Store>>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -199,18 +209,20 @@ struct LoadedOptions {
     options: ServerOptions,
     keyring: Option<Keyring>,
     template: Option<ChatTemplate>,
+    store: Option<Arc<Store>>,
 }
 
 impl LoadedOptions {
     fn new(options: ServerOptions) -> Result<Self> {
         let keyring = options.key_file.as_deref().map(Keyring::open).transpose()?;
         let template = options.chat_template.as_deref().map(ChatTemplate::open).transpose()?;
-        Ok(Self { options, keyring, template })
+        let store = options.store.as_deref().map(|folder| Store::open(folder, options.store_max_bytes));
+        Ok(Self { keyring, template, store: store.transpose()?, options })
     }
 
     /// Starts an engine for each model and builds the shared state.
     fn into_app_state(self, models: Vec<Hornbook>, phase: watch::Receiver<Phase>) -> Result<Arc<AppState>> {
-        let Self { options, keyring, template } = self;
+        let Self { options, keyring, template, store } = self;
         let start_engine = |hornbook| Engine::start(hornbook, options.engine.clone());
         let engines = models.into_iter().map(start_engine).collect::<Result<_>>()?;
         Ok(Arc::new(AppState {
@@ -224,6 +236,7 @@ impl LoadedOptions {
             max_concurrency: options.engine.max_concurrency,
             http: options.http,
             memory: RequestMemory::new(options.http.max_body_bytes),
+            store,
             phase,
         }))
     }

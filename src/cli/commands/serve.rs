@@ -78,6 +78,15 @@ pub struct Serve {
         help_heading = "Scheduling")]
     queue: usize,
 
+    /// Keep what clients upload in this folder, e.g. ~/.hornbook/store; without it, the server has no files
+    #[arg(long, value_name = "DIR", help_heading = "Store")]
+    store: Option<PathBuf>,
+
+    /// Maximum size of the store, e.g. 10GiB [default: as much as the disk holds]
+    #[arg(long, value_name = "BYTES", value_parser = values::byte_size, requires = "store",
+        help_heading = "Store")]
+    store_max_bytes: Option<usize>,
+
     /// Log prompts
     #[arg(long, help_heading = "Log")]
     log_prompts: bool,
@@ -120,6 +129,8 @@ impl Serve {
             cors_origins: self.cors.clone(),
             allowed_hosts: [self.allowed_host.as_slice(), std::slice::from_ref(&self.host)].concat(),
             log_prompts: self.log_prompts,
+            store: self.store.clone(),
+            store_max_bytes: self.store_max_bytes.map(|bytes| bytes as u64),
             http: HttpLimits { max_body_bytes: self.max_body, ..HttpLimits::default() },
             grace_period: Duration::from_secs(self.grace),
             ..self.engines.options(self.queue)
