@@ -2,7 +2,9 @@
 
 use crate::reference::data;
 use hornbook::checkpoint::Checkpoint;
-use hornbook::engine::{CompletionParams, Engine, EngineOptions, Event, Request, RequestKind, SubmitError};
+use hornbook::engine::{
+    CompletionParams, Engine, EngineOptions, Event, Priority, Request, RequestKind, SubmitError,
+};
 use hornbook::generate::{ContextPolicy, beam_search};
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
@@ -186,6 +188,7 @@ fn batched_sequences_shift_independently() {
             };
             engine.submit(Request {
                 adapter: None,
+                priority: Priority::Live,
                 prompt: prompt(len),
                 kind: RequestKind::Complete(completion),
             })

@@ -3,8 +3,8 @@
 use crate::reference::data;
 use hornbook::checkpoint::Checkpoint;
 use hornbook::engine::{
-    CompletionParams, Engine, EngineOptions, Event, EventStream, FairLock, Request, RequestKind, ScoredToken,
-    Statistics, SubmitError,
+    CompletionParams, Engine, EngineOptions, Event, EventStream, FairLock, Priority, Request, RequestKind,
+    ScoredToken, Statistics, SubmitError,
 };
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
@@ -108,11 +108,16 @@ fn fable(options: EngineOptions) -> Engine {
 }
 
 fn submit(engine: &Engine, prompt: &[u32], params: &CompletionParams) -> Result<EventStream, SubmitError> {
-    engine.submit(Request {
-        adapter: None,
-        prompt: prompt.to_vec(),
-        kind: RequestKind::Complete(params.clone()),
-    })
+    submit_with(engine, Priority::Live, prompt, RequestKind::Complete(params.clone()))
+}
+
+fn submit_with(
+    engine: &Engine,
+    priority: Priority,
+    prompt: &[u32],
+    kind: RequestKind,
+) -> Result<EventStream, SubmitError> {
+    engine.submit(Request { prompt: prompt.to_vec(), kind, adapter: None, priority })
 }
 
 fn tokens(n: usize, salt: usize, vocab_size: usize) -> Vec<u32> {
@@ -271,8 +276,7 @@ fn embedding_is_mean_of_final_hidden_states() {
         for n in [1, 2, 30, 200, 512] {
             let prompt = tokens(n, n, 4096);
             let expected = embedding(engine.hornbook().model(), &prompt);
-            let mut stream =
-                engine.submit(Request { adapter: None, prompt, kind: RequestKind::Embed }).unwrap();
+            let mut stream = submit_with(&engine, Priority::Live, &prompt, RequestKind::Embed).unwrap();
             let Some(Event::Embedding(actual)) = stream.blocking_next() else { panic!("no embedding") };
             assert_eq!(actual, expected, "{n} tokens by {prefill_chunk}");
             assert!(stream.blocking_next().is_none());
@@ -363,9 +367,8 @@ fn invalid_request_is_rejected_before_queueing() {
     let mut stop = greedy(1);
     stop.options.stop = vec![String::new()];
     assert!(error_of(&[1], stop).starts_with("stop: found an empty string"));
-    let embed = Request { adapter: None, prompt: vec![0; 513], kind: RequestKind::Embed };
     assert!(matches!(
-        engine.submit(embed),
+        submit_with(&engine, Priority::Live, &[0; 513], RequestKind::Embed),
         Err(SubmitError::Invalid(hornbook::Error::ContextOverflow { .. }))
     ));
     assert_eq!(engine.statistics(), fable(EngineOptions::default()).statistics());

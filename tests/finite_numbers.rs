@@ -2,7 +2,9 @@
 
 use crate::reference::data;
 use hornbook::checkpoint::Checkpoint;
-use hornbook::engine::{CompletionParams, Engine, EngineOptions, Event, EventStream, Request, RequestKind};
+use hornbook::engine::{
+    CompletionParams, Engine, EngineOptions, Event, EventStream, Priority, Request, RequestKind,
+};
 use hornbook::generate::perplexity::{SlidingWindows, score};
 use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
@@ -148,7 +150,8 @@ fn activations_beyond_f32_are_an_error() {
 }
 
 fn submit(engine: &Engine, prompt: &[u32], kind: RequestKind) -> EventStream {
-    engine.submit(Request { adapter: None, prompt: prompt.to_vec(), kind }).unwrap()
+    let request = Request { prompt: prompt.to_vec(), kind, adapter: None, priority: Priority::Live };
+    engine.submit(request).unwrap()
 }
 
 fn greedy(max_tokens: usize) -> RequestKind {

@@ -5,6 +5,12 @@
 //! more than a waiting one is preempted: it loses a slot, and the sequence in that slot resumes later from
 //! its computed tokens. So a request for a hundred completions fills every slot while it is alone, but does
 //! not delay the next request.
+//!
+//! Between priorities there is no fairness: a live request goes first, and takes the slot of one of low
+//! priority.
+
+use super::Priority;
+use std::cmp::Ordering;
 
 /// A change of the slots' allotment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +24,7 @@ pub(super) enum SlotChange {
 /// A request's slots and demand for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SlotDemand {
+    pub(super) priority: Priority,
     /// Running sequences, one slot each.
     pub(super) running: usize,
     /// Whether a sequence of the request is ready to run.
@@ -27,12 +34,18 @@ pub(super) struct SlotDemand {
 /// Returns the next change; none once the allotment is fair. `demands` are in order of arrival.
 pub(super) fn next_slot_change(demands: &[SlotDemand], slots: usize) -> Option<SlotChange> {
     let waiting = demands.iter().enumerate().filter(|(_, demand)| demand.has_waiting);
-    let (to_admit, fewest) = waiting.min_by_key(|(_, demand)| demand.running)?;
+    let (to_admit, next) = waiting.min_by_key(|(_, demand)| (demand.priority, demand.running))?;
     if demands.iter().map(|demand| demand.running).sum::<usize>() < slots {
         return Some(SlotChange::Admit(to_admit));
     }
-    let (to_preempt, max) = demands.iter().enumerate().max_by_key(|(_, demand)| demand.running)?;
-    (max.running >= fewest.running + 2).then_some(SlotChange::Preempt(to_preempt))
+    let running = demands.iter().enumerate().filter(|(_, demand)| demand.running > 0);
+    let (to_preempt, last) = running.max_by_key(|(_, demand)| (demand.priority, demand.running))?;
+    let makes_way = match last.priority.cmp(&next.priority) {
+        Ordering::Less => false,
+        Ordering::Equal => last.running >= next.running + 2,
+        Ordering::Greater => true,
+    };
+    makes_way.then_some(SlotChange::Preempt(to_preempt))
 }
 
 /// Maximum tokens of a step that are scored: the logits of a token take far more memory than its activations.
@@ -41,6 +54,7 @@ const MAX_SCORED_TOKENS: usize = 32;
 /// A running sequence's demand for tokens of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TokenDemand {
+    pub(super) priority: Priority,
     /// Tokens not yet computed, at least one.
     pub(super) uncomputed: usize,
     /// Whether they are to be scored.
@@ -49,22 +63,26 @@ pub(super) struct TokenDemand {
 
 /// Returns the number of tokens each sequence is scheduled for in `step`. A sequence with a single uncomputed
 /// token (decode) always gets it; the others (chunked prefill) share `token_budget`, round-robin token by
-/// token, starting with a different sequence each step.
+/// token, starting with a different sequence each step. Those of low priority share what the live ones leave.
 pub(super) fn schedule_tokens(demands: &[TokenDemand], token_budget: usize, step: usize) -> Vec<usize> {
     let mut scheduled: Vec<usize> =
         demands.iter().map(|demand| usize::from(demand.uncomputed == 1)).collect();
-    let prefilling: Vec<usize> = (0..demands.len()).filter(|&i| demands[i].uncomputed > 1).collect();
     let (mut budget, mut scored_tokens) = (token_budget, 0);
-    let mut progress = true;
-    while progress {
-        progress = false;
-        for i in (0..prefilling.len()).map(|i| prefilling[(i + step) % prefilling.len()]) {
-            let TokenDemand { uncomputed, scored } = demands[i];
-            if budget > 0 && scheduled[i] < uncomputed && !(scored && scored_tokens == MAX_SCORED_TOKENS) {
-                scheduled[i] += 1;
-                budget -= 1;
-                scored_tokens += usize::from(scored);
-                progress = true;
+    for priority in [Priority::Live, Priority::Low] {
+        let is_prefilling = |demand: &TokenDemand| demand.uncomputed > 1 && demand.priority == priority;
+        let prefilling: Vec<usize> = (0..demands.len()).filter(|&i| is_prefilling(&demands[i])).collect();
+        let mut progress = true;
+        while progress {
+            progress = false;
+            for i in (0..prefilling.len()).map(|i| prefilling[(i + step) % prefilling.len()]) {
+                let TokenDemand { uncomputed, scored, .. } = demands[i];
+                if budget > 0 && scheduled[i] < uncomputed && !(scored && scored_tokens == MAX_SCORED_TOKENS)
+                {
+                    scheduled[i] += 1;
+                    budget -= 1;
+                    scored_tokens += usize::from(scored);
+                    progress = true;
+                }
             }
         }
     }
@@ -77,10 +95,25 @@ mod tests {
 
     /// Applies changes until there are none; `waiting` counts each request's waiting sequences.
     fn apply_all(running: &mut [usize], waiting: &mut [usize], slots: usize) -> Vec<SlotChange> {
+        apply_with(&vec![Priority::Live; running.len()], running, waiting, slots)
+    }
+
+    /// The same with requests of these priorities.
+    fn apply_with(
+        priorities: &[Priority],
+        running: &mut [usize],
+        waiting: &mut [usize],
+        slots: usize,
+    ) -> Vec<SlotChange> {
         let mut changes = vec![];
         loop {
-            let demand = |(&running, &waiting)| SlotDemand { running, has_waiting: waiting > 0 };
-            let demands: Vec<SlotDemand> = running.iter().zip(&*waiting).map(demand).collect();
+            let demands: Vec<SlotDemand> = (0..running.len())
+                .map(|i| SlotDemand {
+                    priority: priorities[i],
+                    running: running[i],
+                    has_waiting: waiting[i] > 0,
+                })
+                .collect();
             let Some(change) = next_slot_change(&demands, slots) else { return changes };
             match change {
                 SlotChange::Admit(i) => (running[i], waiting[i]) = (running[i] + 1, waiting[i] - 1),
@@ -115,8 +148,29 @@ mod tests {
         assert_eq!(apply_all(&mut running, &mut waiting, 2), []);
     }
 
+    #[test]
+    fn live_requests_take_the_slots_of_low_ones_and_are_never_preempted_for_them() {
+        use Priority::{Live, Low};
+        let (mut running, mut waiting) = ([1, 2, 0], [0, 5, 1]);
+        let changes = apply_with(&[Low, Low, Live], &mut running, &mut waiting, 3);
+        assert_eq!(changes, [SlotChange::Preempt(1), SlotChange::Admit(2)]);
+        // It takes all of them, and the low ones come back when it has no more sequences.
+        let (mut running, mut waiting) = ([1, 1, 1], [0, 5, 9]);
+        apply_with(&[Low, Low, Live], &mut running, &mut waiting, 3);
+        assert_eq!((running, waiting), ([0, 0, 3], [1, 6, 7]));
+        let (mut running, mut waiting) = ([0, 0, 3], [1, 6, 0]);
+        assert_eq!(apply_with(&[Low, Low, Live], &mut running, &mut waiting, 3), []);
+        running[2] = 1;
+        apply_with(&[Low, Low, Live], &mut running, &mut waiting, 3);
+        assert_eq!((running, waiting), ([1, 1, 1], [0, 5, 0]));
+        // Free slots go to live requests first, whatever their order of arrival.
+        let (mut running, mut waiting) = ([0, 0], [1, 1]);
+        let changes = apply_with(&[Low, Live], &mut running, &mut waiting, 2);
+        assert_eq!(changes, [SlotChange::Admit(1), SlotChange::Admit(0)]);
+    }
+
     fn unscored(uncomputed: usize) -> TokenDemand {
-        TokenDemand { uncomputed, scored: false }
+        TokenDemand { priority: Priority::Live, uncomputed, scored: false }
     }
 
     #[test]
@@ -126,6 +180,13 @@ mod tests {
         assert_eq!(schedule_tokens(&[unscored(500), unscored(500)], 64, 3), [32, 32]);
         assert_eq!(schedule_tokens(&[unscored(3), unscored(2)], 64, 0), [3, 2]);
         assert_eq!(schedule_tokens(&[unscored(1); 5], 1, 7), [1; 5]);
+    }
+
+    #[test]
+    fn prompts_of_low_priority_get_the_budget_that_live_ones_leave() {
+        let low = |uncomputed| TokenDemand { priority: Priority::Low, ..unscored(uncomputed) };
+        assert_eq!(schedule_tokens(&[low(500), unscored(40), low(1)], 64, 0), [24, 40, 1]);
+        assert_eq!(schedule_tokens(&[low(500), unscored(400)], 64, 1), [0, 64]);
     }
 
     #[test]
@@ -141,7 +202,7 @@ mod tests {
 
     #[test]
     fn scored_tokens_are_limited_and_leave_budget_to_others() {
-        let scored = |uncomputed| TokenDemand { uncomputed, scored: true };
+        let scored = |uncomputed| TokenDemand { scored: true, ..unscored(uncomputed) };
         assert_eq!(schedule_tokens(&[scored(500)], 64, 0), [32]);
         assert_eq!(schedule_tokens(&[scored(500), unscored(500), scored(500)], 64, 0), [16, 32, 16]);
         assert_eq!(schedule_tokens(&[scored(500)], 7, 0), [7]);

@@ -41,12 +41,14 @@ impl<'a> LogitJobs<'a> {
         let n_top_logprobs = *n_top_logprobs;
         if let Some(scored) = scored {
             let (prompt, n_scored) = (state.prompt(), scored.len());
-            // Each token is scored by the logits of the one before it.
-            let scorable = computed.start + 1..prompt.len().min(computed.end + 1);
+            // Each token is scored by the logits of the one before it. After a preemption, tokens may be
+            // computed again that are scored already.
+            let scorable = n_scored..prompt.len().min(computed.end + 1).max(n_scored);
             let token = |&id: &u32| ScoredToken { id, logprob: None, top_logprobs: vec![] };
             scored.extend(prompt[scorable].iter().map(token));
-            for (row, token) in scored[n_scored..].iter_mut().enumerate() {
-                self.0.push(LogitJob::Score { logits: logits.row(row), token, n_top_logprobs });
+            for (i, token) in scored.iter_mut().enumerate().skip(n_scored) {
+                let logits = logits.row(i - 1 - computed.start);
+                self.0.push(LogitJob::Score { logits, token, n_top_logprobs });
             }
         }
         if computed.end == state.window().len() && state.finish_reason().is_none() {

@@ -8,7 +8,8 @@
 //! Reading GPT-2's weights costs the same for one token as for sixteen, so every step computes one token of
 //! each sequence in decode, plus a bounded number of prompt tokens of the sequences in prefill (chunked
 //! prefill), so that prompts do not stall the others. The batch is reassembled before every step: requests
-//! are admitted, finish and are cancelled in between (`batch_slots.rs`). The keys and values of a prefix that
+//! are admitted, finish and are cancelled in between (`batch_slots.rs`), live ones before those of low
+//! [priority](Priority). The keys and values of a prefix that
 //! a sequence has in common with another one, running or finished, are copied instead of computed
 //! (`prefix_cache.rs`).
 //!
@@ -17,14 +18,15 @@
 //! the model's own weights, but never keys and values.
 //!
 //! ```
-//! use hornbook::engine::{CompletionParams, Engine, EngineOptions, Event, Request, RequestKind};
+//! use hornbook::engine::{CompletionParams, Engine, EngineOptions, Event, Priority, Request, RequestKind};
 //! use hornbook::{Hornbook, Options};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Engine::start(Hornbook::open("fable")?, EngineOptions::default())?;
 //! let prompt = engine.hornbook().encode("Once upon a time")?;
 //! let options = Options { max_tokens: Some(20), ..Options::default() };
 //! let params = CompletionParams { options, choices: 2, ..CompletionParams::default() };
-//! let mut stream = engine.submit(Request { prompt, kind: RequestKind::Complete(params), adapter: None })?;
+//! let kind = RequestKind::Complete(params);
+//! let mut stream = engine.submit(Request { prompt, kind, adapter: None, priority: Priority::Live })?;
 //! while let Some(event) = stream.blocking_next() {
 //!     if let Event::Token { choice, token } = event {
 //!         println!("{choice}: {}", token.text);
@@ -46,7 +48,7 @@ mod stream;
 mod submission_queue;
 
 pub use fair_lock::FairLock;
-pub use request::{CompletionParams, MAX_CHOICES, Request, RequestKind, SubmitError};
+pub use request::{CompletionParams, MAX_CHOICES, Priority, Request, RequestKind, SubmitError};
 pub use statistics::Statistics;
 pub use stream::{Event, EventStream, ScoredToken};
 
@@ -66,8 +68,8 @@ pub const MAX_CONCURRENCY: usize = 1 << 16;
 pub struct EngineOptions {
     /// Maximum running sequences, at least one: the number of batch slots.
     pub max_concurrency: usize,
-    /// Maximum waiting sequences while all slots are taken. A request that could start at once is never
-    /// rejected, however many sequences it has.
+    /// Maximum waiting sequences while all slots are taken, not counting those of lower priority. A request
+    /// that could start at once is never rejected, however many sequences it has.
     pub queue: usize,
     /// Maximum bytes of the prefix cache, which holds keys and values of finished sequences; 0 disables it.
     pub prefix_cache_bytes: usize,
@@ -143,7 +145,7 @@ impl Engine {
     pub fn submit(&self, request: Request) -> std::result::Result<EventStream, SubmitError> {
         let tasks = request.tasks(&self.hornbook)?;
         let adapter = request.adapter.or_else(|| self.hornbook.model().default_adapter().cloned());
-        self.queue.submit(tasks, adapter)
+        self.queue.submit(tasks, adapter, request.priority)
     }
 
     /// Returns the delay after which a request that was rejected by the full queue should find room. Each

@@ -19,6 +19,19 @@ pub struct Request {
     /// The adapter to compute with, made by [`Model::adapter`](crate::model::Model::adapter) of the engine's
     /// model; none for the model's own, if it has one.
     pub adapter: Option<Arc<AdapterWeights>>,
+    /// Which requests it makes way for.
+    pub priority: Priority,
+}
+
+/// The order in which requests get batch slots and prompt tokens of a step. No bit of a result depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Somebody waits for the response.
+    #[default]
+    Live,
+    /// Uses what live requests leave: it starts while none of them waits for a slot, gives its slot to one
+    /// that arrives, and never fills the queue in front of one.
+    Low,
 }
 
 /// The kind of result requested.

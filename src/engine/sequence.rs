@@ -16,13 +16,6 @@ pub(super) struct RunningSequence {
     pub(super) cache: KvCache,
 }
 
-impl RunningSequence {
-    /// Number of known tokens that are not yet computed.
-    pub(super) fn uncomputed(&self) -> usize {
-        self.task.tokens().len() - self.cache.len()
-    }
-}
-
 /// The computation requested for a sequence.
 pub(super) enum Task {
     Complete(Box<CompletionTask>),
@@ -131,8 +124,10 @@ impl EmbeddingTask {
         Self { tokens, sum: vec![0.0; n_embd], n_summed: 0 }
     }
 
-    /// Returns the tokens and a pooler for the given `rows` of a pass.
-    pub(super) fn pooler(&mut self, rows: Range<usize>) -> (&[u32], MeanPooler<'_>) {
+    /// Returns the tokens and a pooler for the given `rows` of a pass, which are those of the tokens from
+    /// `first`. After a preemption, tokens may be computed again that are summed already.
+    pub(super) fn pooler(&mut self, rows: Range<usize>, first: usize) -> (&[u32], MeanPooler<'_>) {
+        let rows = (rows.start + self.n_summed - first).min(rows.end)..rows.end;
         (&self.tokens, MeanPooler { rows, sum: &mut self.sum, n_summed: &mut self.n_summed })
     }
 

@@ -2,7 +2,7 @@
 
 use super::sequence::Task;
 use super::stream::{EventSender, channel};
-use super::{EventStream, Statistics, SubmitError};
+use super::{EventStream, Priority, Statistics, SubmitError};
 use crate::model::AdapterWeights;
 use std::mem::take;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ pub(super) struct Submission {
     pub(super) tasks: Vec<Task>,
     /// The adapter of all of them.
     pub(super) adapter: Option<Arc<AdapterWeights>>,
+    pub(super) priority: Priority,
     pub(super) events: EventSender,
     pub(super) permit: Permit,
 }
@@ -31,10 +32,8 @@ pub(super) struct SubmissionQueue {
 struct State {
     closed: bool,
     stopped: bool,
-    /// Requests that hold a permit.
-    active_requests: usize,
-    /// Sequences of those requests that cannot start yet.
-    queued_sequences: usize,
+    /// The requests of each priority.
+    loads: [Load; 2],
     submissions: Vec<Submission>,
     statistics: Statistics,
     /// While all slots are taken: the start of a period, and the number of requests finished since then.
@@ -43,6 +42,15 @@ struct State {
     previous_spacing: Option<Duration>,
     /// The latest time that [`SubmissionQueue::retry_delay`] has given.
     last_retry: Option<Instant>,
+}
+
+/// The accepted requests of one priority.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    /// Requests that hold a permit.
+    active_requests: usize,
+    /// Sequences of those requests that cannot start yet.
+    queued_sequences: usize,
 }
 
 /// Maximum delay: clients ignore longer ones.
@@ -59,6 +67,19 @@ const PERIOD: u32 = 64;
 const RETRY_SPACING: f64 = 1.5;
 
 impl State {
+    /// Returns the requests that one of this priority does not overtake.
+    fn load_ahead(&self, priority: Priority) -> Load {
+        self.loads[..=priority as usize].iter().fold(Load::default(), |sum, load| Load {
+            active_requests: sum.active_requests + load.active_requests,
+            queued_sequences: sum.queued_sequences + load.queued_sequences,
+        })
+    }
+
+    /// Returns whether there are at least as many requests as slots.
+    fn is_busy(&self, batch_slots: usize) -> bool {
+        self.loads.iter().map(|load| load.active_requests).sum::<usize>() >= batch_slots
+    }
+
     /// Returns the mean time between two finished requests, of which `batch_slots` may finish at once.
     fn spacing(&self, now: Instant, batch_slots: usize) -> Duration {
         let previous = self.previous_spacing.unwrap_or(DEFAULT_SPACING);
@@ -75,6 +96,7 @@ impl State {
 /// Counts an accepted request against the queue's limits until it is dropped.
 pub(super) struct Permit {
     queue: Arc<SubmissionQueue>,
+    priority: Priority,
     /// The request's sequences in the queue, until it starts; 0 if it did not have to wait.
     queued_sequences: usize,
 }
@@ -90,6 +112,7 @@ impl SubmissionQueue {
         self: &Arc<Self>,
         tasks: Vec<Task>,
         adapter: Option<Arc<AdapterWeights>>,
+        priority: Priority,
     ) -> Result<EventStream, SubmitError> {
         let mut state = self.state();
         if state.closed {
@@ -97,18 +120,20 @@ impl SubmissionQueue {
         }
         // While there are fewer requests than slots, each gets a slot in the next step, however many
         // sequences it has: see `batch_slots`. Only requests beyond that wait for others to end.
-        let queued_sequences = if state.active_requests < self.batch_slots { 0 } else { tasks.len() };
-        if queued_sequences > 0 && state.queued_sequences + queued_sequences > self.capacity {
+        let ahead = state.load_ahead(priority);
+        let queued_sequences = if ahead.active_requests < self.batch_slots { 0 } else { tasks.len() };
+        if queued_sequences > 0 && ahead.queued_sequences + queued_sequences > self.capacity {
             return Err(SubmitError::QueueFull);
         }
-        state.active_requests += 1;
-        if state.active_requests >= self.batch_slots {
+        let load = &mut state.loads[priority as usize];
+        load.active_requests += 1;
+        load.queued_sequences += queued_sequences;
+        if state.is_busy(self.batch_slots) {
             state.busy.get_or_insert((Instant::now(), 0));
         }
-        state.queued_sequences += queued_sequences;
-        let permit = Permit { queue: Arc::clone(self), queued_sequences };
+        let permit = Permit { queue: Arc::clone(self), priority, queued_sequences };
         let (events, stream) = channel();
-        state.submissions.push(Submission { tasks, adapter, events, permit });
+        state.submissions.push(Submission { tasks, adapter, priority, events, permit });
         self.changed.notify_one();
         Ok(stream)
     }
@@ -184,16 +209,18 @@ impl SubmissionQueue {
 impl Permit {
     /// Frees the request's place in the queue: it has its first batch slot.
     pub(super) fn leave_queue(&mut self) {
-        self.queue.state().queued_sequences -= take(&mut self.queued_sequences);
+        let load = &mut self.queue.state().loads[self.priority as usize];
+        load.queued_sequences -= take(&mut self.queued_sequences);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.queue.state();
-        state.active_requests -= 1;
-        state.queued_sequences -= self.queued_sequences;
-        let is_busy = state.active_requests >= self.queue.batch_slots;
+        let load = &mut state.loads[self.priority as usize];
+        load.active_requests -= 1;
+        load.queued_sequences -= self.queued_sequences;
+        let is_busy = state.is_busy(self.queue.batch_slots);
         let Some((since, finished)) = state.busy else { return };
         state.busy = Some((since, finished + 1));
         if !is_busy || finished + 1 == PERIOD {
@@ -212,7 +239,8 @@ mod tests {
     fn retries_are_planned_one_after_the_other_at_the_rate_of_finished_requests() {
         let queue = Arc::new(SubmissionQueue::new(2, 0));
         assert_eq!(queue.retry_delay(), DEFAULT_RETRY_DELAY); // a slot is free
-        let _streams: Vec<EventStream> = (0..212).map(|_| queue.submit(vec![], None).unwrap()).collect();
+        let _streams: Vec<EventStream> =
+            (0..212).map(|_| queue.submit(vec![], None, Priority::Live).unwrap()).collect();
         // Nothing is known of the rate yet.
         let delays: Vec<Duration> = (0..20).map(|_| queue.retry_delay()).collect();
         assert!(delays[19] >= 20 * DEFAULT_SPACING, "{delays:?}");
@@ -232,7 +260,8 @@ mod tests {
     #[test]
     fn delays_beyond_what_clients_wait_are_spread() {
         let queue = Arc::new(SubmissionQueue::new(1, 0));
-        let _streams: Vec<EventStream> = (0..2).map(|_| queue.submit(vec![], None).unwrap()).collect();
+        let _streams: Vec<EventStream> =
+            (0..2).map(|_| queue.submit(vec![], None, Priority::Live).unwrap()).collect();
         queue.state().previous_spacing = Some(Duration::from_secs(7));
         let delays: Vec<Duration> = (0..40).map(|_| queue.retry_delay()).skip(8).collect();
         assert!(delays.iter().all(|delay| (30..=60).contains(&delay.as_secs())), "{delays:?}");

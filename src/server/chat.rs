@@ -187,8 +187,8 @@ pub async fn create(
         top_logprobs: top_logprobs.unwrap_or(0),
         ..CompletionParams::default()
     };
-    let requests =
-        vec![Request { prompt, kind: RequestKind::Complete(completion), adapter: served.adapter.clone() }];
+    let (kind, adapter) = (RequestKind::Complete(completion), served.adapter.clone());
+    let requests = vec![Request { prompt, kind, adapter, priority: context.priority }];
     let submission = Submission::start(&app, &served, requests, "messages")?;
     context.set_prompt_tokens(prompt_tokens);
     let object = if mode == ResponseMode::Complete { "chat.completion" } else { "chat.completion.chunk" };

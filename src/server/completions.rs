@@ -152,6 +152,7 @@ pub async fn create(
     let engine_request = |(i, prompt): (usize, &Prompt)| Request {
         prompt: prompt.ids.clone(),
         adapter: served.adapter.clone(),
+        priority: context.priority,
         kind: RequestKind::Complete(CompletionParams {
             options: options.clone(),
             choices: fields.best_of,

@@ -126,6 +126,7 @@ pub async fn create(
         prompt: prompt.ids,
         kind: RequestKind::Embed,
         adapter: served.adapter.clone(),
+        priority: context.priority,
     };
     let requests = prompts.into_iter().map(request).collect();
     let mut submission = Submission::start(&app, &served, requests, "input")?;

@@ -6,6 +6,7 @@ use super::error::{ApiError, RefusedTokens};
 use super::path::written_path;
 use super::request_context::RequestContext;
 use super::text::format_duration;
+use crate::engine::Priority;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
@@ -24,8 +25,9 @@ const OPENAI_VERSION: &str = "2020-10-01";
 pub async fn request_context(State(app): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("(unknown)", |path| path.as_str());
     let route = format!("{} {path}", method_name(request.method()));
-    let context =
-        Arc::new(RequestContext::new(format!("req_{}", random_id()), route, Arc::clone(&app.metrics)));
+    let priority = request.extensions().get::<Priority>().copied().unwrap_or_default();
+    let id = format!("req_{}", random_id());
+    let context = Arc::new(RequestContext::new(id, route, priority, Arc::clone(&app.metrics)));
     if let Some(connection) = request.extensions().get::<Arc<Connection>>() {
         context.set_connection(Arc::clone(connection));
     }

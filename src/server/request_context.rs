@@ -4,7 +4,7 @@ use super::connection_table::Connection;
 use super::keys::Key;
 use super::metrics::Metrics;
 use super::rate_limit::Reservation;
-use crate::engine::Event;
+use crate::engine::{Event, Priority};
 use crate::generate::FinishReason;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ pub struct RequestContext {
     pub id: String,
     /// Method and route, such as `POST /completions`.
     route: String,
+    /// Priority of the computation: that of the request's extensions, if it has one.
+    pub priority: Priority,
     started: Instant,
     metrics: Arc<Metrics>,
     record: Mutex<RequestRecord>,
@@ -42,8 +44,8 @@ struct RequestRecord {
 
 impl RequestContext {
     /// Context of a request that has just arrived.
-    pub fn new(id: String, route: String, metrics: Arc<Metrics>) -> Self {
-        Self { id, route, started: Instant::now(), metrics, record: Mutex::default() }
+    pub fn new(id: String, route: String, priority: Priority, metrics: Arc<Metrics>) -> Self {
+        Self { id, route, priority, started: Instant::now(), metrics, record: Mutex::default() }
     }
 
     fn record(&self) -> MutexGuard<'_, RequestRecord> {

@@ -1,13 +1,13 @@
 //! Submission of one request's prompts to the engine.
 //!
-//! The first prompt is accepted or rejected immediately. The others follow as the queue has room, so that a
-//! request with many prompts neither fills the queue nor fails halfway. Dropping a submission cancels all its
-//! prompts.
+//! The first prompt is accepted or rejected immediately, except that one of low priority waits for room in
+//! the queue. The others follow as the queue has room, so that a request with many prompts neither fills the
+//! queue nor fails halfway. Dropping a submission cancels all its prompts.
 
 use super::error::ApiError;
 use super::models::ServedModel;
 use super::{AppState, Phase};
-use crate::engine::{Event, Request, SubmitError};
+use crate::engine::{Event, Priority, Request, SubmitError};
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll, unfold};
 use std::collections::VecDeque;
@@ -49,11 +49,16 @@ impl Submission {
             phase: app.phase.clone(),
             param,
         };
-        submission.submit_waiting().map_err(|error| match error {
-            SubmitError::QueueFull => ApiError::queue_full(served.engine.retry_delay()),
-            error => ApiError::from_submit_error(error, param),
-        })?;
-        Ok(submission)
+        let can_wait = submission.waiting.front().is_some_and(|(_, first)| first.priority == Priority::Low);
+        match submission.submit_waiting() {
+            Err(SubmitError::QueueFull) if !can_wait => {
+                Err(ApiError::queue_full(served.engine.retry_delay()))
+            }
+            Err(error) if !matches!(error, SubmitError::QueueFull) => {
+                Err(ApiError::from_submit_error(error, param))
+            }
+            _ => Ok(submission),
+        }
     }
 
     /// Submits waiting prompts while there is room.

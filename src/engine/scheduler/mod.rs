@@ -7,7 +7,7 @@ use super::prefix_cache::PrefixCache;
 use super::sequence::{MeanPoolers, RunningSequence, Task};
 use super::stream::{Event, EventSender};
 use super::submission_queue::{Permit, Submission, SubmissionQueue};
-use super::{EngineOptions, Statistics};
+use super::{EngineOptions, Priority, Statistics};
 use crate::model::{AdapterWeights, KvCache, LogitsWanted, Segment, Workspace, common_prefix_len};
 use crate::{Error, FinishReason, Hornbook, Result};
 use std::cell::Cell;
@@ -37,6 +37,7 @@ struct RequestState {
     events: EventSender,
     /// The adapter of all its sequences.
     adapter: Option<Arc<AdapterWeights>>,
+    priority: Priority,
     waiting: VecDeque<Task>,
     running: Vec<RunningSequence>,
     /// Whether the prompt is computed; until then the other sequences wait for the first, to start from a
@@ -83,10 +84,12 @@ impl Scheduler {
     }
 
     fn admit(&mut self, submissions: Vec<Submission>) {
-        self.requests.extend(submissions.into_iter().map(|Submission { tasks, adapter, events, permit }| {
-            let (waiting, running) = (tasks.into(), vec![]);
-            RequestState { permit, events, adapter, waiting, running, prompt_computed: false, failure: None }
-        }));
+        let state = |Submission { tasks, adapter, priority, events, permit }| {
+            let (waiting, running, prompt_computed) = (VecDeque::from(tasks), vec![], false);
+            let failure = None;
+            RequestState { permit, events, adapter, priority, waiting, running, prompt_computed, failure }
+        };
+        self.requests.extend(submissions.into_iter().map(state));
     }
 
     /// One forward pass, with the scheduling before and the results after it.
@@ -96,10 +99,7 @@ impl Scheduler {
         let fair_lock = self.options.fair_lock.clone();
         let guard = fair_lock.lock();
         self.assign_slots(&mut outbox);
-        let demands: Vec<TokenDemand> = self
-            .running()
-            .map(|s| TokenDemand { uncomputed: s.uncomputed(), scored: s.task.is_scoring() })
-            .collect();
+        let demands: Vec<TokenDemand> = self.requests.iter().flat_map(RequestState::token_demands).collect();
         if !demands.is_empty() {
             let step = self.statistics.steps as usize;
             let scheduled = schedule_tokens(&demands, self.options.prefill_chunk, step);
@@ -189,7 +189,7 @@ impl Scheduler {
             let tokens = match task {
                 Task::Complete(completion) => completion.state.window(),
                 Task::Embed(embedding) => {
-                    let (tokens, pooler) = embedding.pooler(row..row + n);
+                    let (tokens, pooler) = embedding.pooler(row..row + n, new.start);
                     poolers.push(pooler);
                     tokens
                 }
@@ -313,7 +313,16 @@ impl Scheduler {
 impl RequestState {
     fn slot_demand(&self) -> SlotDemand {
         let has_waiting = !self.waiting.is_empty() && (self.prompt_computed || self.running.is_empty());
-        SlotDemand { running: self.running.len(), has_waiting }
+        SlotDemand { priority: self.priority, running: self.running.len(), has_waiting }
+    }
+
+    /// The demand of each running sequence.
+    fn token_demands(&self) -> impl Iterator<Item = TokenDemand> {
+        self.running.iter().map(|RunningSequence { task, cache }| TokenDemand {
+            priority: self.priority,
+            uncomputed: task.tokens().len() - cache.len(),
+            scored: task.is_scoring(),
+        })
     }
 
     fn is_finished(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::stream::EventStream;
-use crate::engine::{CompletionParams, Request, RequestKind, SubmitError};
+use crate::engine::{CompletionParams, Priority, Request, RequestKind, SubmitError};
 use crate::kernels::attention::KvPrecision;
 use crate::model::Session;
 use crate::sampling::SamplingParams;
@@ -32,9 +32,17 @@ impl ManualScheduler {
         prompt: &[u32],
         params: &CompletionParams,
     ) -> std::result::Result<EventStream, SubmitError> {
-        let kind = RequestKind::Complete(params.clone());
-        let request = Request { adapter: None, prompt: prompt.to_vec(), kind };
-        self.queue.submit(request.tasks(&self.scheduler.hornbook).unwrap(), None)
+        self.submit_with(Priority::Live, prompt, RequestKind::Complete(params.clone()))
+    }
+
+    fn submit_with(
+        &self,
+        priority: Priority,
+        prompt: &[u32],
+        kind: RequestKind,
+    ) -> std::result::Result<EventStream, SubmitError> {
+        let request = Request { prompt: prompt.to_vec(), kind, adapter: None, priority };
+        self.queue.submit(request.tasks(&self.scheduler.hornbook).unwrap(), None, priority)
     }
 
     fn step(&mut self) {
@@ -194,6 +202,49 @@ fn request_of_a_hundred_choices_does_not_block_others() {
 }
 
 #[test]
+fn requests_of_low_priority_make_way_for_live_ones_and_have_the_same_bits() {
+    for prefix_cache_bytes in [0, 256 << 20] {
+        let limits = EngineOptions { prefix_cache_bytes, queue: 3, ..options(3, 64) };
+        let mut manual = ManualScheduler::new(limits);
+        // Preempted while it generates, while its prompt is scored, and while it is embedded.
+        let (sampled, scored) = (params(30, 1), CompletionParams { score_prompt: true, ..params(4, 1) });
+        let kinds = || [RequestKind::Complete(sampled.clone()), RequestKind::Complete(scored.clone())];
+        let kinds = || kinds().into_iter().chain([RequestKind::Embed]).zip([20, 300, 400]);
+        let collect = |mut streams: Vec<EventStream>| -> Vec<String> {
+            streams.iter_mut().map(|stream| format!("{:?}", pending_events(stream))).collect()
+        };
+        let submit = |manual: &ManualScheduler, priority| -> Vec<EventStream> {
+            let submit = |(kind, n)| manual.submit_with(priority, &prompt(n, 3), kind).unwrap();
+            kinds().map(submit).collect()
+        };
+        let alone = submit(&manual, Priority::Live);
+        manual.run_until_idle();
+        let alone = collect(alone);
+        manual.scheduler.prefix_cache = PrefixCache::new(prefix_cache_bytes);
+
+        let low = submit(&manual, Priority::Low);
+        (0..5).for_each(|_| manual.step());
+        assert_eq!(manual.statistics().running, 3);
+        // The queue of low requests is full, which no live one notices.
+        let low_queue: Vec<EventStream> = (0..3)
+            .map(|i| manual.submit_with(Priority::Low, &prompt(4, i), RequestKind::Embed).unwrap())
+            .collect();
+        let rejected = manual.submit_with(Priority::Low, &[1], RequestKind::Embed);
+        assert!(rejected.is_err_and(|error| matches!(error, SubmitError::QueueFull)));
+        let mut live: Vec<EventStream> =
+            (0..6).map(|i| manual.submit(&prompt(5, 10 + i), &params(9, 1))).collect();
+        assert!(manual.try_submit(&[1], &params(1, 1)).is_err_and(|e| matches!(e, SubmitError::QueueFull)));
+        manual.step();
+        let first: Vec<usize> = live.iter_mut().map(|stream| pending_events(stream).len()).collect();
+        assert_eq!(first, [1, 1, 1, 0, 0, 0], "live requests get all slots in the next step");
+        manual.run_until_idle();
+        assert_eq!(collect(low), alone, "{prefix_cache_bytes} bytes");
+        assert_eq!(tokens(pending_events(&mut live[5])).len(), 1);
+        assert!(collect(low_queue).iter().all(|events| events.contains("Embedding")));
+    }
+}
+
+#[test]
 fn choices_share_the_prompt_and_requests_share_prefixes() {
     let mut manual = ManualScheduler::new(options(16, 64));
     let text = prompt(100, 1);
@@ -259,9 +310,9 @@ fn panic_fails_open_requests_and_the_engine_recovers() {
     scheduler.prefix_cache.insert(&[1, 2, 3], session.cache().fork(3, 8));
 
     let submit = |hornbook: &Arc<Hornbook>, prompt: &[u32]| {
-        let request =
-            Request { adapter: None, prompt: prompt.to_vec(), kind: RequestKind::Complete(params(5, 2)) };
-        queue.submit(request.tasks(hornbook).unwrap(), None).unwrap()
+        let (kind, priority) = (RequestKind::Complete(params(5, 2)), Priority::Live);
+        let request = Request { prompt: prompt.to_vec(), kind, adapter: None, priority };
+        queue.submit(request.tasks(hornbook).unwrap(), None, priority).unwrap()
     };
     let hornbook = Arc::clone(&scheduler.hornbook);
     let mut streams = [submit(&hornbook, &[9, 9]), submit(&hornbook, &[1, 2, 3, 4])];

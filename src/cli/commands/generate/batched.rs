@@ -2,7 +2,7 @@
 
 use super::completion_source::CompletionSource;
 use crate::engine::{
-    CompletionParams, Engine, EngineOptions, Event, EventStream, Request, RequestKind, SubmitError,
+    CompletionParams, Engine, EngineOptions, Event, EventStream, Priority, Request, RequestKind, SubmitError,
 };
 use crate::generate::{FinishReason, Token};
 use crate::kernels::attention::KvPrecision;
@@ -45,8 +45,8 @@ impl<'e, I: Iterator<Item = CompletionParams>> BatchedCompletions<'e, I> {
     /// Submits the next request, if there is one.
     fn submit_next(&mut self) -> Result<Option<EventStream>> {
         let Some(params) = self.params.next() else { return Ok(None) };
-        let request =
-            Request { adapter: None, prompt: self.prompt.clone(), kind: RequestKind::Complete(params) };
+        let (prompt, kind) = (self.prompt.clone(), RequestKind::Complete(params));
+        let request = Request { prompt, kind, adapter: None, priority: Priority::Live };
         self.engine.submit(request).map(Some).map_err(|error| match error {
             SubmitError::Invalid(error) => error,
             other => Error::Message(other.to_string()),
