@@ -77,7 +77,7 @@ pub async fn serve(
         _ = phase_changes.wait_for(|phase| *phase != Phase::Serving) => {}
     }
     if let Some(app) = acceptor.dispatcher.app.get() {
-        app.models.base_models().for_each(|served| served.engine.close());
+        app.models.current().base_models().for_each(|served| served.engine.close());
     }
     let drained = async {
         sleep(DRAIN_DELAY).await;

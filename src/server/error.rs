@@ -146,6 +146,12 @@ impl ApiError {
             .code("unknown_url")
     }
 
+    /// 404: what the request asks for is off unless the server is started with a flag.
+    pub fn off(what: &str, flag: &str) -> Self {
+        let message = format!("This server does not do this: {what} only if it was started with {flag}.");
+        Self::new(StatusCode::NOT_FOUND, INVALID, message).code("not_enabled")
+    }
+
     /// 404: no such model, or the key may not use it.
     pub fn model_not_found(name: &str) -> Self {
         let message = format!("The model `{name}` does not exist or you do not have access to it.");

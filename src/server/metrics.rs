@@ -186,8 +186,9 @@ impl Metrics {
     (status = 200, body = String, content_type = "text/plain",
         description = "Metrics in the Prometheus text format")))]
 pub async fn export(State(app): State<Arc<AppState>>) -> impl IntoResponse {
-    let models = app.models.base_models();
-    let engines: Vec<_> = models.map(|served| (served.name.as_str(), served.engine.statistics())).collect();
+    let models = app.models.current();
+    let engines: Vec<_> =
+        models.base_models().map(|served| (served.name.as_str(), served.engine.statistics())).collect();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
         app.metrics.render(&engines, app.store.as_deref()),

@@ -79,6 +79,8 @@ pub struct ServerOptions {
     pub address: SocketAddr,
     /// LoRA adapters of the model, served beside it: pairs of a name and a folder.
     pub adapters: Vec<(String, PathBuf)>,
+    /// Whether requests may load adapters, from any folder of this machine.
+    pub runtime_adapters: bool,
     /// Aliases: pairs of an alias and the name of a served model.
     pub aliases: Vec<(String, String)>,
     /// Key file; without one, requests need no API key.
@@ -143,6 +145,7 @@ impl Default for ServerOptions {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
             adapters: vec![],
+            runtime_adapters: false,
             aliases: vec![],
             key_file: None,
             no_auth: false,
@@ -162,6 +165,7 @@ impl Default for ServerOptions {
 /// State shared by all request handlers.
 pub struct AppState {
     models: ModelRegistry,
+    runtime_adapters: bool,
     keyring: Option<Keyring>,
     rate_limiter: Arc<RateLimiter>,
     metrics: Arc<Metrics>,
@@ -225,8 +229,12 @@ impl LoadedOptions {
         let Self { options, keyring, template, store } = self;
         let start_engine = |hornbook| Engine::start(hornbook, options.engine.clone());
         let engines = models.into_iter().map(start_engine).collect::<Result<_>>()?;
+        let ServerOptions { adapters, aliases, runtime_adapters, .. } = &options;
+        let template = template.map(Arc::new);
+        let models = ModelRegistry::new(engines, adapters, aliases, template.as_ref(), *runtime_adapters)?;
         Ok(Arc::new(AppState {
-            models: ModelRegistry::new(engines, &options.adapters, &options.aliases, template)?,
+            models,
+            runtime_adapters: options.runtime_adapters,
             keyring,
             rate_limiter: Arc::default(),
             metrics: Arc::default(),
@@ -321,7 +329,7 @@ impl Server {
     pub fn model_names(&self) -> Vec<(String, String)> {
         let pair =
             |(name, served): (&str, &Arc<models::ServedModel>)| (name.to_string(), served.name.clone());
-        self.app.models.names().map(pair).collect()
+        self.app.models.current().names().map(pair).collect()
     }
 
     /// Returns a function that starts the graceful shutdown, from any thread: new requests are rejected, and

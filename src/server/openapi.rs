@@ -149,7 +149,7 @@ pub fn description<'a>(routes: &OpenApi, configs: impl Iterator<Item = &'a Confi
         let content = &mut description["paths"][path]["post"]["responses"]["200"]["content"];
         content["text/event-stream"] = json!({"schema": event_schema(chunk)});
     }
-    add_deletion_and_engines(&mut description);
+    add_engines(&mut description);
     let Some(paths) = description["paths"].as_object_mut() else { return description };
     for (path, operations) in paths {
         for operation in operations.as_object_mut().into_iter().flat_map(Map::values_mut) {
@@ -222,7 +222,7 @@ fn merge(schemas: &mut Value, path: &str, constraints: &Value) {
 }
 
 /// Adds the routes that have no handler of their own.
-fn add_deletion_and_engines(description: &mut Value) {
+fn add_engines(description: &mut Value) {
     let parameter = |name: &str| {
         json!([{"name": name, "in": "path", "required": true, "description": "The model name",
             "schema": {"type": "string", "minLength": 1, "maxLength": 256}}])
@@ -236,9 +236,6 @@ fn add_deletion_and_engines(description: &mut Value) {
         operation["parameters"] = parameter("engine");
         paths[format!("/v1/engines/{{engine}}/{path}")] = json!({"post": operation});
     }
-    paths["/v1/models/{model}"]["delete"] = json!({"tags": ["models"], "operationId": "deleteModel",
-        "summary": "Not supported: models cannot be deleted.", "parameters": parameter("model"),
-        "responses": {"404": error_response("Models cannot be deleted")}});
 }
 
 /// Returns the names of all fields, of requests and others.

@@ -5,10 +5,9 @@ use super::access::origin_is_allowed;
 use super::chat_response::{ChatChoice, ChunkChoice};
 use super::error::ErrorBody;
 use super::json::json_object;
+use super::models::{routes as models, runtime_adapters};
 use super::response::CompletionResponse;
-use super::{
-    AppState, chat, completions, embeddings, health, metrics, middleware, models, openapi, tokenize,
-};
+use super::{AppState, chat, completions, embeddings, health, metrics, middleware, openapi, tokenize};
 use crate::generate::completion::Choice;
 use axum::Router;
 use axum::extract::State;
@@ -27,10 +26,11 @@ pub fn router(app: Arc<AppState>) -> Router {
         .route("/chat/completions", post(chat::create))
         .route("/embeddings", post(embeddings::create))
         .route("/models", get(models::list))
-        // Model names may contain slashes. Deletion is a route of OpenAI's that is not there.
-        .route("/models/{*model}", get(models::retrieve).delete(middleware::not_found))
+        .route("/models/{*model}", get(models::retrieve).delete(models::delete)) // names may have slashes
         .route("/engines", get(models::list_engines))
         .route("/engines/{engine}", get(models::retrieve_engine))
+        .route("/load_lora_adapter", post(runtime_adapters::load))
+        .route("/unload_lora_adapter", post(runtime_adapters::unload))
         .route("/engines/{engine}/completions", post(completions::create))
         .route("/engines/{engine}/chat/completions", post(chat::create))
         .route("/engines/{engine}/embeddings", post(embeddings::create))
@@ -63,6 +63,9 @@ pub fn router(app: Arc<AppState>) -> Router {
         models::retrieve,
         models::list_engines,
         models::retrieve_engine,
+        models::delete,
+        runtime_adapters::load,
+        runtime_adapters::unload,
         tokenize::tokenize,
         tokenize::detokenize,
         metrics::export,
@@ -82,7 +85,8 @@ pub fn description() -> utoipa::openapi::OpenApi {
 #[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "server", responses(
     (status = 200, body = serde_json::Value, description = "The description, in OpenAPI 3.1")))]
 async fn document(State(app): State<Arc<AppState>>) -> Response {
-    let configs = app.models.base_models().map(|served| served.config());
+    let models = app.models.current();
+    let configs = models.base_models().map(|served| served.config());
     json_object(&openapi::description(&description(), configs))
 }
 
@@ -99,7 +103,7 @@ fn cors_layer(allowed: Vec<String>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(is_allowed.clone()))
         .allow_private_network(AllowPrivateNetwork::predicate(is_allowed))
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers(AllowHeaders::mirror_request()) // Authorization and the clients' x-stainless-*
         .expose_headers(ExposeHeaders::list(exposed.filter_map(|name| name.try_into().ok())))
         .max_age(std::time::Duration::from_secs(3600))

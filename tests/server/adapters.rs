@@ -130,3 +130,83 @@ fn adapter_that_cannot_be_served_is_refused() {
         "{none}"
     );
 }
+
+#[test]
+fn adapters_come_and_go_while_requests_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = [1, 2].map(|seed| write_adapter(&folder.path().join(seed.to_string()), seed));
+    let server = serve(&["fable"], |options| options.runtime_adapters = true);
+    let load = |seed: usize, in_place: bool| {
+        let path = folder.path().join(seed.to_string());
+        let body = json!({"lora_name": "letters", "lora_path": path, "load_inplace": in_place});
+        server.post("/v1/load_lora_adapter", body)
+    };
+    let text = |model: &str| {
+        let response = server.post("/v1/completions", request(model, "Once upon a time"));
+        response.ok()["choices"][0]["text"].as_str().unwrap().to_string()
+    };
+    let expected = |adapter| completion(&open("fable").with_adapter(adapter).unwrap(), "Once upon a time");
+
+    assert_eq!(load(1, false).text, "Success: LoRA adapter 'letters' added successfully.");
+    assert_eq!(text("letters"), expected(&first));
+    assert_eq!(server.get("/v1/models/letters").ok()["parent"], "fable");
+    assert_eq!(load(2, false).error(), (400, "invalid_request_error".into(), Some("lora_name".into()), None));
+
+    // A request that runs keeps its adapter, also when another takes its place.
+    let mut body = request("letters", "Once upon a time");
+    (body["max_tokens"], body["stream"]) = (json!(200), json!(true));
+    let mut running = server.start_post("/v1/completions", &body);
+    server.wait_for("hornbook_sequences_running", |n| n == 1.0);
+    assert_eq!(load(2, true).status, 200);
+    assert_eq!(text("letters"), expected(&second));
+    let unload = || server.post("/v1/unload_lora_adapter", json!({"lora_name": "letters"}));
+    assert_eq!(unload().text, "Success: LoRA adapter 'letters' removed successfully.");
+    assert_eq!((unload().status, server.get("/v1/models/letters").status), (404, 404));
+    let mut events = String::new();
+    let mut buffer = [0; 4096];
+    while !events.contains("[DONE]") {
+        let n = std::io::Read::read(&mut running, &mut buffer).unwrap();
+        events += std::str::from_utf8(&buffer[..n]).unwrap();
+    }
+    let chunks = events.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok());
+    let streamed: String =
+        chunks.map(|chunk: Value| chunk["choices"][0]["text"].as_str().unwrap().to_string()).collect();
+    assert!(streamed.starts_with(&expected(&first)), "{streamed}");
+
+    // No name stands for another here.
+    assert_eq!(server.post("/v1/completions", request("letters", "A")).status, 404);
+    assert_eq!(server.post("/v1/completions", request("fable", "A")).status, 200);
+}
+
+#[test]
+fn adapter_that_cannot_be_loaded_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write_adapter(folder.path(), 1);
+    let body = |name: &str, path: &Path| json!({"lora_name": name, "lora_path": path});
+    let server = serve(&["fable"], |options| options.runtime_adapters = true);
+    for (body, param) in [
+        (body("fable", folder.path()), "lora_name"),
+        (body("", folder.path()), "lora_name"),
+        (body("a", &folder.path().join("none")), "lora_path"),
+        (json!({"lora_name": "a"}), "lora_path"),
+        (json!({"lora_name": 1, "lora_path": "a"}), "lora_name"),
+    ] {
+        let (status, _, found, _) = server.post("/v1/load_lora_adapter", body.clone()).error();
+        assert_eq!(status, 400, "{body}");
+        assert!(found.is_none_or(|found| found == param), "{body}");
+    }
+    let unload = server.post("/v1/unload_lora_adapter", json!({"lora_name": "fable"}));
+    assert_eq!(unload.error().0, 404);
+    let in_place = json!({"lora_name": "fable", "lora_path": folder.path(), "load_inplace": true});
+    assert_eq!(server.post("/v1/load_lora_adapter", in_place).error().0, 400);
+
+    let server = serve(&["fable"], |_| {});
+    for path in ["/v1/load_lora_adapter", "/v1/unload_lora_adapter"] {
+        let response = server.post(path, json!({}));
+        assert_eq!(response.error().3.as_deref(), Some("not_enabled"));
+        assert!(response.text.contains("--allow-runtime-adapters"), "{}", response.text);
+    }
+    let deletion = server.raw("DELETE /v1/models/fable", "", "");
+    assert_eq!((deletion.error().0, deletion.text.contains("fine-tuning")), (403, true));
+    assert_eq!(server.raw("DELETE /v1/models/none", "", "").error().0, 404);
+}

@@ -46,6 +46,10 @@ pub struct Serve {
     #[arg(long, default_value_t = 8080, help_heading = "Network")]
     port: u16,
 
+    /// Let requests load LoRA adapters, from any folder of this machine (POST /v1/load_lora_adapter)
+    #[arg(long)]
+    allow_runtime_adapters: bool,
+
     /// Require an API key from this file (see hornbook keys)
     #[arg(long, value_name = "FILE", help_heading = "Network")]
     keys: Option<PathBuf>,
@@ -124,6 +128,7 @@ impl Serve {
     fn options(&self) -> Result<ServerOptions> {
         Ok(ServerOptions {
             address: self.address()?,
+            runtime_adapters: self.allow_runtime_adapters,
             key_file: self.keys.clone(),
             no_auth: self.no_auth,
             cors_origins: self.cors.clone(),
