@@ -50,13 +50,13 @@ pub fn read_bytes(file: &Path) -> Result<(&Path, Vec<u8>)> {
 fn read_to_end(from: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = vec![];
     if from.take(MAX_BYTES + 1).read_to_end(&mut bytes)? as u64 > MAX_BYTES {
-        return Err(too_long());
+        return Err(too_long(MAX_BYTES));
     }
     Ok(bytes)
 }
 
-fn too_long() -> io::Error {
-    io::Error::other(format!("found more than {MAX_BYTES} bytes, the maximum for a text"))
+fn too_long(max: u64) -> io::Error {
+    io::Error::other(format!("found more than {max} bytes, the maximum for a text"))
 }
 
 /// A text that is read piece by piece, so that it is never in memory as a whole: the lines of a file, or what
@@ -67,6 +67,7 @@ pub struct Pieces {
     separator: &'static str,
     /// Pieces read.
     n: usize,
+    max_bytes: u64,
 }
 
 impl Pieces {
@@ -80,20 +81,25 @@ impl Pieces {
             true => (Path::new("standard input"), Box::new(stdin().lock())),
             false => (file, Box::new(BufReader::new(File::open(file).map_err(error)?))),
         };
-        Ok(Self { name: name.into(), from, separator, n: 0 })
+        Ok(Self { name: name.into(), from, separator, n: 0, max_bytes: MAX_BYTES })
+    }
+
+    /// Sets the maximum size of a piece, which is that of a text otherwise.
+    pub fn with_max_bytes(self, max_bytes: u64) -> Self {
+        Self { max_bytes, ..self }
     }
 
     /// Reads up to the next separator, or to the end.
     fn read(&mut self) -> io::Result<Vec<u8>> {
         let (mut piece, last) = (vec![], self.separator.as_bytes()[self.separator.len() - 1]);
         while !piece.ends_with(self.separator.as_bytes()) {
-            let room = (MAX_BYTES + 1).saturating_sub(piece.len() as u64);
+            let room = (self.max_bytes + 1).saturating_sub(piece.len() as u64);
             if self.from.by_ref().take(room).read_until(last, &mut piece)? == 0 {
                 break;
             }
         }
-        match piece.len() as u64 > MAX_BYTES {
-            true => Err(too_long()),
+        match piece.len() as u64 > self.max_bytes {
+            true => Err(too_long(self.max_bytes)),
             false => Ok(piece),
         }
     }

@@ -10,7 +10,7 @@ use super::text::shorten;
 use super::unsupported;
 use axum::body::{HttpBody, to_bytes};
 use axum::extract::{FromRequest, Request};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -138,22 +138,31 @@ pub fn parse<T: RequestBody>(bytes: &[u8], known: &HashSet<String>) -> Result<T,
     from_value(&value)
 }
 
+/// Checks that a body is sent as it is, in one piece or in chunks.
+///
+/// # Errors
+/// 415 for a compressed body, 501 for an unknown transfer coding.
+pub fn check_codings(headers: &HeaderMap) -> Result<(), ApiError> {
+    let encodings = headers.get_all(header::CONTENT_ENCODING);
+    let encoding = encodings.iter().find(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if let Some(encoding) = encoding {
+        return Err(ApiError::unsupported_encoding(&String::from_utf8_lossy(encoding.as_bytes())));
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match codings.find(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        Some(coding) => {
+            Err(ApiError::unsupported_transfer_coding(&String::from_utf8_lossy(coding.as_bytes())))
+        }
+        None => Ok(()),
+    }
+}
+
 impl<T: RequestBody + Send + 'static> FromRequest<Arc<AppState>> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<AppState>) -> Result<Self, ApiError> {
         let limits = &app.http;
-        let encodings = request.headers().get_all(header::CONTENT_ENCODING);
-        let encoding =
-            encodings.iter().find(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
-        if let Some(encoding) = encoding {
-            return Err(ApiError::unsupported_encoding(&String::from_utf8_lossy(encoding.as_bytes())));
-        }
-        let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
-        if let Some(coding) = codings.find(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-            let coding = String::from_utf8_lossy(coding.as_bytes());
-            return Err(ApiError::unsupported_transfer_coding(&coding));
-        }
+        check_codings(request.headers())?;
         let declared = request.body().size_hint().upper();
         if declared.is_some_and(|bytes| bytes > limits.max_body_bytes as u64) {
             return Err(ApiError::body_too_large(limits.max_body_bytes));

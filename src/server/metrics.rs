@@ -2,7 +2,7 @@
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use super::AppState;
-use super::store::Store;
+use super::collections::Collections;
 use crate::engine::Statistics;
 use axum::extract::State;
 use axum::http::header;
@@ -131,7 +131,7 @@ impl Metrics {
     }
 
     /// Renders all metrics, with the engines' statistics labeled by model name.
-    fn render(&self, engines: &[(&str, Statistics)], store: Option<&Store>) -> String {
+    fn render(&self, engines: &[(&str, Statistics)], collections: Option<&Collections>) -> String {
         let (mut exposition, mut counts) = (Exposition::default(), self.counts());
         exposition.family(
             "hornbook_requests_total",
@@ -173,9 +173,15 @@ impl Metrics {
             }
             exposition.sample(name, &[("model", model)], *rate);
         }
-        if let Some(store) = store {
-            exposition.family("hornbook_store_bytes", "gauge", "Size of all files in the store in bytes.");
-            exposition.sample("hornbook_store_bytes", &[], store.used_bytes() as f64);
+        if let Some(collections) = collections {
+            let name = "hornbook_store_bytes";
+            exposition.family(name, "gauge", "Size of everything in the store in bytes.");
+            exposition.sample(name, &[], collections.store.used_bytes() as f64);
+            let name = "hornbook_store_objects";
+            exposition.family(name, "gauge", "Number of objects in the store by kind.");
+            for (kind, count) in collections.counts() {
+                exposition.sample(name, &[("kind", kind)], count as f64);
+            }
         }
         exposition.0
     }
@@ -191,7 +197,7 @@ pub async fn export(State(app): State<Arc<AppState>>) -> impl IntoResponse {
         models.base_models().map(|served| (served.name.as_str(), served.engine.statistics())).collect();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        app.metrics.render(&engines, app.store.as_deref()),
+        app.metrics.render(&engines, app.collections.as_deref()),
     )
 }
 

@@ -16,12 +16,14 @@ mod bounded_json;
 pub mod chat;
 pub mod chat_response;
 pub mod choice_buffer;
+pub mod collections;
 pub mod completions;
 pub mod completions_response;
 mod connection_table;
 mod connections;
 pub mod embeddings;
 pub mod error;
+pub mod files;
 pub mod health;
 mod http_stream;
 pub mod in_process;
@@ -52,6 +54,7 @@ use crate::chat::ChatTemplate;
 use crate::engine::{Engine, EngineOptions};
 use crate::{Error, Hornbook, Result};
 use access::AccessPolicy;
+use collections::Collections;
 use error::ApiError;
 use keys::Keyring;
 use memory::RequestMemory;
@@ -112,10 +115,12 @@ pub struct ServerOptions {
 pub struct HttpLimits {
     /// Maximum size of a request body in bytes.
     pub max_body_bytes: usize,
+    /// Maximum size of an uploaded file in bytes.
+    pub max_file_bytes: u64,
     /// Maximum time to receive a request's headers, counted from the start of the connection or the previous
     /// response; also the idle timeout of keep-alive connections.
     pub header_timeout: Duration,
-    /// Maximum time to receive a request's body.
+    /// Maximum time to receive a request's body; of an upload, which may take longer, each piece of it.
     pub body_timeout: Duration,
     /// Maximum time a write to a client that does not read may block.
     pub write_timeout: Duration,
@@ -130,6 +135,7 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             max_body_bytes: 8 << 20,
+            max_file_bytes: 512 << 20,
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(60),
@@ -176,7 +182,7 @@ pub struct AppState {
     max_concurrency: usize,
     http: HttpLimits,
     memory: RequestMemory,
-    store: Option<Arc<Store>>,
+    collections: Option<Arc<Collections>>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -213,7 +219,7 @@ struct LoadedOptions {
     options: ServerOptions,
     keyring: Option<Keyring>,
     template: Option<ChatTemplate>,
-    store: Option<Arc<Store>>,
+    collections: Option<Arc<Collections>>,
 }
 
 impl LoadedOptions {
@@ -221,12 +227,13 @@ impl LoadedOptions {
         let keyring = options.key_file.as_deref().map(Keyring::open).transpose()?;
         let template = options.chat_template.as_deref().map(ChatTemplate::open).transpose()?;
         let store = options.store.as_deref().map(|folder| Store::open(folder, options.store_max_bytes));
-        Ok(Self { keyring, template, store: store.transpose()?, options })
+        let collections = store.transpose()?.map(Collections::open).transpose()?.map(Arc::new);
+        Ok(Self { options, keyring, template, collections })
     }
 
     /// Starts an engine for each model and builds the shared state.
     fn into_app_state(self, models: Vec<Hornbook>, phase: watch::Receiver<Phase>) -> Result<Arc<AppState>> {
-        let Self { options, keyring, template, store } = self;
+        let Self { options, keyring, template, collections } = self;
         let start_engine = |hornbook| Engine::start(hornbook, options.engine.clone());
         let engines = models.into_iter().map(start_engine).collect::<Result<_>>()?;
         let ServerOptions { adapters, aliases, runtime_adapters, .. } = &options;
@@ -244,7 +251,7 @@ impl LoadedOptions {
             max_concurrency: options.engine.max_concurrency,
             http: options.http,
             memory: RequestMemory::new(options.http.max_body_bytes),
-            store,
+            collections,
             phase,
         }))
     }
@@ -306,6 +313,9 @@ impl BoundServer {
         let Self { address, loaded, app: app_cell, phase, connections, runtime } = self;
         let app = loaded.into_app_state(models, phase.subscribe())?;
         let app = Arc::clone(app_cell.get_or_init(|| app));
+        if let Some(collections) = &app.collections {
+            runtime.spawn(collections::remove_expired(Arc::clone(collections)));
+        }
         Ok(Server { address, app, phase, connections, runtime })
     }
 }

@@ -57,6 +57,21 @@ const CONSTRAINTS: &[(&str, &str)] = &[
     ("DetokenizeRequest", r#"{"required": ["tokens"]}"#),
     ("DetokenizeRequest/properties/model", r#"{"maxLength": 256}"#),
     ("DetokenizeRequest/properties/tokens", r#"{"type": "array"}"#),
+    ("FileUpload/properties/file", r#"{"minLength": 1}"#),
+    (
+        "FileUpload/properties/purpose",
+        r#"{"enum": ["fine-tune", "batch", "assistants", "vision", "user_data", "evals"]}"#,
+    ),
+    ("FileUpload/properties/expires_after[anchor]", r#"{"type": "string", "enum": ["created_at"]}"#),
+    (
+        "FileUpload/properties/expires_after[seconds]",
+        r#"{"type": "integer", "minimum": 3600, "maximum": 2592000}"#,
+    ),
+    (
+        "FileUpload",
+        r#"{"dependentRequired": {"expires_after[anchor]": ["expires_after[seconds]"],
+            "expires_after[seconds]": ["expires_after[anchor]"]}}"#,
+    ),
     ("Prompts/oneOf/1", r#"{"minItems": 1, "maxItems": 2048}"#),
     ("Prompts/oneOf/2", r#"{"minItems": 1}"#),
     ("Prompts/oneOf/3", r#"{"minItems": 1, "maxItems": 2048}"#),
@@ -158,7 +173,16 @@ pub fn description<'a>(routes: &OpenApi, configs: impl Iterator<Item = &'a Confi
             let body_errors = if operation.get("requestBody").is_some() { &BODY_ERRORS[..] } else { &[] };
             let key_errors = if public { &[] } else { &KEY_ERRORS[..] };
             for (status, meaning) in body_errors.iter().chain(key_errors).chain(&COMMON_ERRORS) {
-                operation["responses"][status] = error_response(meaning);
+                let response = &mut operation["responses"][status];
+                if response.is_null() {
+                    *response = error_response(meaning);
+                }
+            }
+            // A parameter of a query is absent, never null.
+            for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+                if let Some(kind) = parameter["schema"]["type"].get(0).cloned() {
+                    parameter["schema"]["type"] = kind;
+                }
             }
         }
     }
@@ -333,7 +357,9 @@ mod tests {
                     assert!(!response["content"].is_null(), "{method} {path}: {status}");
                 }
                 let in_path = path.matches('{').count();
-                assert_eq!(operation["parameters"].as_array().map_or(0, Vec::len), in_path, "{path}");
+                let parameters = operation["parameters"].as_array().into_iter().flatten();
+                let described = parameters.filter(|parameter| parameter["in"] == "path").count();
+                assert_eq!(described, in_path, "{path}");
             }
         }
         for path in ["/v1/completions", "/v1/chat/completions"] {

@@ -1,5 +1,8 @@
 //! The path of a request: as the client wrote it, and as the routes have it.
 
+use super::error::ApiError;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
 use axum::http::{Request, Uri};
 
 /// The path as the client wrote it, before normalization.
@@ -33,6 +36,20 @@ pub fn normalize_path(uri: &Uri) -> Option<Uri> {
         path = format!("{path}?{query}");
     }
     path.parse().ok()
+}
+
+/// Extractor of an object's id in the path, whatever a client writes there: openai 0.28 asks for the file
+/// whose id is the path of the user's file.
+pub struct PathId(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let id = Path::<String>::from_request_parts(parts, state).await;
+        id.map(|Path(id)| Self(id))
+            .map_err(|_| ApiError::invalid("found a path that is not UTF-8, expected an id"))
+    }
 }
 
 #[cfg(test)]

@@ -57,6 +57,11 @@ impl RequestContext {
         self.record().key.clone()
     }
 
+    /// Returns the owner of what the request creates: the key's name, or nothing if none is required.
+    pub fn owner(&self) -> String {
+        self.key().map_or_else(String::new, |key| key.name.clone())
+    }
+
     /// Returns the time since the request arrived.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()

@@ -7,7 +7,7 @@ use super::error::ErrorBody;
 use super::json::json_object;
 use super::models::{routes as models, runtime_adapters};
 use super::response::CompletionResponse;
-use super::{AppState, chat, completions, embeddings, health, metrics, middleware, openapi, tokenize};
+use super::{AppState, chat, completions, embeddings, files, health, metrics, middleware, openapi, tokenize};
 use crate::generate::completion::Choice;
 use axum::Router;
 use axum::extract::State;
@@ -34,6 +34,9 @@ pub fn router(app: Arc<AppState>) -> Router {
         .route("/engines/{engine}/completions", post(completions::create))
         .route("/engines/{engine}/chat/completions", post(chat::create))
         .route("/engines/{engine}/embeddings", post(embeddings::create))
+        .route("/files", get(files::routes::list).post(files::upload::create))
+        .route("/files/{file_id}", get(files::routes::retrieve).delete(files::routes::delete))
+        .route("/files/{file_id}/content", get(files::routes::content))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
         .route("/metrics", get(metrics::export))
@@ -66,6 +69,11 @@ pub fn router(app: Arc<AppState>) -> Router {
         models::delete,
         runtime_adapters::load,
         runtime_adapters::unload,
+        files::upload::create,
+        files::routes::list,
+        files::routes::retrieve,
+        files::routes::content,
+        files::routes::delete,
         tokenize::tokenize,
         tokenize::detokenize,
         metrics::export,

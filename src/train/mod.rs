@@ -31,7 +31,7 @@ mod trainer;
 
 pub use activations::Activations;
 pub use dataset::Dataset;
-pub use documents::{Document, DocumentReader, read_texts};
+pub use documents::{Document, DocumentReader, check_json_lines, read_texts};
 pub use layout::{Block, Layout, TensorPlace, WeightAndBias};
 pub use order::{Order, Stage};
 pub use pass::Batch;

@@ -173,6 +173,33 @@ impl Client {
         Self::read_response(request.call())
     }
 
+    /// Uploads a file with these fields beside it.
+    pub fn upload(&self, fields: &[(&str, &str)], filename: &str, content: &[u8]) -> Response {
+        let mut body = vec![];
+        for (name, value) in fields {
+            let part = "--XX\r\nContent-Disposition: form-data; name=";
+            body.extend(format!("{part}\"{name}\"\r\n\r\n{value}\r\n").as_bytes());
+        }
+        let head = "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=";
+        body.extend(format!("{head}\"{filename}\"\r\n\r\n").as_bytes());
+        body.extend(content);
+        body.extend(b"\r\n--XX--\r\n");
+        let mut request =
+            self.agent.post(self.url("/v1/files")).header("content-type", "multipart/form-data; boundary=XX");
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        Self::read_response(request.send(&body[..]))
+    }
+
+    pub fn delete(&self, path: &str) -> Response {
+        let mut request = self.agent.delete(self.url(path));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        Self::read_response(request.call())
+    }
+
     /// Sends a request as raw bytes: method and path, extra headers, and a body.
     pub fn raw(&self, method_and_path: &str, headers: &str, body: &str) -> Response {
         let length =

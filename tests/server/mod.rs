@@ -8,6 +8,7 @@ mod connections;
 mod embeddings;
 mod errors;
 mod fields;
+mod files;
 mod generation;
 mod keys;
 mod logprobs;

@@ -91,6 +91,11 @@ pub struct Serve {
         help_heading = "Store")]
     store_max_bytes: Option<usize>,
 
+    /// Maximum size of an uploaded file, e.g. 512MiB
+    #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = values::byte_size,
+        help_heading = "Store")]
+    max_file: usize,
+
     /// Log prompts
     #[arg(long, help_heading = "Log")]
     log_prompts: bool,
@@ -136,7 +141,11 @@ impl Serve {
             log_prompts: self.log_prompts,
             store: self.store.clone(),
             store_max_bytes: self.store_max_bytes.map(|bytes| bytes as u64),
-            http: HttpLimits { max_body_bytes: self.max_body, ..HttpLimits::default() },
+            http: HttpLimits {
+                max_body_bytes: self.max_body,
+                max_file_bytes: self.max_file as u64,
+                ..HttpLimits::default()
+            },
             grace_period: Duration::from_secs(self.grace),
             ..self.engines.options(self.queue)
         })

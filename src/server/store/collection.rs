@@ -148,6 +148,16 @@ impl<T: Object> Collection<T> {
         all.filter(|entry| entry.exists_at(now)).cloned().collect()
     }
 
+    /// Returns the number of everyone's objects.
+    pub fn len(&self) -> usize {
+        lock(&self.0.entries).len()
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Changes an object, and returns what `change` returns; `None` if it does not exist. Its other files are
     /// measured, too, for the quota.
     ///

@@ -1,6 +1,7 @@
 use super::*;
 use crate::server::query::Query;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::fs;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -222,7 +223,7 @@ fn pages_cover_the_list_in_both_orders_while_items_are_deleted() {
     let empty = query.page(vec![], |id: &String| id);
     assert_eq!(
         serde_json::to_value(empty).unwrap(),
-        serde_json::json!({"object": "list", "data": [], "first_id": null, "last_id": null, "has_more": false})
+        json!({"object": "list", "data": [], "first_id": null, "last_id": null, "has_more": false})
     );
     for (query, param) in
         [("limit=0", "limit"), ("limit=101", "limit"), ("order=up", "order"), ("after=x", "after")]

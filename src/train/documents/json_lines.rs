@@ -6,6 +6,7 @@ use crate::text_file::Pieces;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::cell::OnceCell;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// A line. Other fields are ignored, as data sets often have some; of these, the first in this order counts.
@@ -114,6 +115,32 @@ pub(super) fn texts(path: &Path) -> Result<Vec<String>> {
         })
     };
     Pieces::open(path, "\n")?.enumerate().map(text).collect()
+}
+
+/// Checks every line of a file as [`DocumentReader`] reads it, without a model. A line has at most
+/// `max_line_bytes`, the most that is in memory.
+///
+/// # Errors
+/// [`Error::InvalidFile`] that names the first line that is not valid, [`Error::Io`].
+pub fn check(path: &Path, max_line_bytes: u64) -> Result<()> {
+    let mut found_some = false;
+    for (i, line) in Pieces::open(path, "\n")?.with_max_bytes(max_line_bytes).enumerate() {
+        let line = line.map_err(|error| match error {
+            Error::Io { source, .. } if source.kind() == ErrorKind::Other => {
+                Error::InvalidFile { file: path.into(), line: Some(i + 1), problem: source.to_string() }
+            }
+            error => error,
+        })?;
+        if !line.trim().is_empty() {
+            let invalid = |problem| Error::InvalidFile { file: path.into(), line: Some(i + 1), problem };
+            parse(&line).map_err(invalid)?;
+            found_some = true;
+        }
+    }
+    match found_some {
+        true => Ok(()),
+        false => Err(Error::invalid_file(path, "found no text, expected at least one document")),
+    }
 }
 
 /// Parses a line, which has a text in one of the forms.

@@ -3,6 +3,8 @@
 mod json_lines;
 mod token_file;
 
+pub use json_lines::check as check_json_lines;
+
 use crate::chat::ChatTemplate;
 use crate::text_file::Pieces;
 use crate::tokenizer::Tokenizer;
