@@ -20,12 +20,13 @@
 //! 6. [`generate`]: text generation, as an iterator of tokens.
 //! 7. [`chat`]: conversations and chat templates.
 //! 8. [`engine`]: continuous batching of concurrent requests.
-//! 9. [`server`]: the OpenAI-compatible HTTP API on top of the engine.
-//! 10. [`mod@bench`]: performance measurements and the machine's limits.
-//! 11. [`hub`]: downloads from the Hugging Face Hub.
-//! 12. [`lens`]: interpretability: attention maps, logit lens, ablation.
-//! 13. [`train`]: the backward pass, the optimizer, and runs that go on where they stopped.
-//! 14. [`cli`]: the command-line program `hornbook`.
+//! 9. [`batch`]: files of requests and files of responses.
+//! 10. [`server`]: the OpenAI-compatible HTTP API on top of the engine.
+//! 11. [`mod@bench`]: performance measurements and the machine's limits.
+//! 12. [`hub`]: downloads from the Hugging Face Hub.
+//! 13. [`lens`]: interpretability: attention maps, logit lens, ablation.
+//! 14. [`train`]: the backward pass, the optimizer, and runs that go on where they stopped.
+//! 15. [`cli`]: the command-line program `hornbook`.
 //!
 //! [`error`] defines the crate's error type, whose messages are one line each.
 
@@ -34,6 +35,8 @@
 
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // what only the program and the server write
 mod atomic_file;
+#[cfg(feature = "server")]
+pub mod batch;
 #[cfg(feature = "cli")]
 pub mod bench;
 pub mod chat;

@@ -38,12 +38,18 @@ pub fn read_file(file: &Path) -> Result<String> {
 /// # Errors
 /// [`Error::Io`] if it cannot be read.
 pub fn read_bytes(file: &Path) -> Result<(&Path, Vec<u8>)> {
-    let (name, bytes) = match file == Path::new(STDIN) {
-        true => (Path::new("standard input"), read_to_end(stdin())),
-        false => (file, File::open(file).and_then(read_to_end)),
+    let name = name(file);
+    let bytes = match file == Path::new(STDIN) {
+        true => read_to_end(stdin()),
+        false => File::open(file).and_then(read_to_end),
     };
     let bytes = bytes.map_err(|source| Error::Io { path: name.into(), action: "read", source })?;
     Ok((name, bytes))
+}
+
+/// Returns the name of a file in messages; `-` is standard input.
+pub fn name(file: &Path) -> &Path {
+    if file == Path::new(STDIN) { Path::new("standard input") } else { file }
 }
 
 /// Reads all bytes, at most [`MAX_BYTES`].
@@ -77,11 +83,11 @@ impl Pieces {
     /// [`Error::Io`] if it cannot be opened.
     pub fn open(file: &Path, separator: &'static str) -> Result<Self> {
         let error = |source| Error::Io { path: file.into(), action: "read", source };
-        let (name, from): (&Path, Box<dyn BufRead>) = match file == Path::new(STDIN) {
-            true => (Path::new("standard input"), Box::new(stdin().lock())),
-            false => (file, Box::new(BufReader::new(File::open(file).map_err(error)?))),
+        let from: Box<dyn BufRead> = match file == Path::new(STDIN) {
+            true => Box::new(stdin().lock()),
+            false => Box::new(BufReader::new(File::open(file).map_err(error)?)),
         };
-        Ok(Self { name: name.into(), from, separator, n: 0, max_bytes: MAX_BYTES })
+        Ok(Self { name: name(file).into(), from, separator, n: 0, max_bytes: MAX_BYTES })
     }
 
     /// Sets the maximum size of a piece, which is that of a text otherwise.

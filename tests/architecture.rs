@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 /// The modules each lower module may depend on. Top-level modules may depend on all of these and on the
 /// engine, but not on one another.
-const LOWER_MODULES: [(&str, &[&str]); 12] = [
+const LOWER_MODULES: [(&str, &[&str]); 13] = [
     ("error", &["kernels"]),
     ("text_file", &["error"]),
     ("atomic_file", &["error"]),
+    ("batch", &["error", "text_file"]),
     ("memory", &["error"]),
     ("kernels", &[]), // a crate of its own
     ("checkpoint", &["error", "text_file", "atomic_file", "kernels", "sampling"]),

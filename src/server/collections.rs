@@ -1,6 +1,7 @@
 //! The collections of the store: everything that clients create and the server keeps.
 
 use super::AppState;
+use super::batches::Batches;
 use super::error::ApiError;
 use super::files::Files;
 use super::store::Store;
@@ -17,6 +18,8 @@ pub struct Collections {
     pub store: Arc<Store>,
     /// Files.
     pub files: Files,
+    /// Batches.
+    pub batches: Batches,
 }
 
 impl Collections {
@@ -25,12 +28,12 @@ impl Collections {
     /// # Errors
     /// Those of [`Collection::open`](super::store::Collection::open).
     pub fn open(store: Arc<Store>) -> Result<Self> {
-        Ok(Self { files: Files::open(&store)?, store })
+        Ok(Self { files: Files::open(&store)?, batches: Batches::open(&store)?, store })
     }
 
     /// Returns the number of objects of each kind.
-    pub fn counts(&self) -> [(&'static str, usize); 1] {
-        [("files", self.files.collection().len())]
+    pub fn counts(&self) -> [(&'static str, usize); 2] {
+        [("files", self.files.collection().len()), ("batches", self.batches.collection().len())]
     }
 
     fn remove_expired(&self) {

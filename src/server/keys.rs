@@ -161,6 +161,16 @@ impl Keyring {
         Arc::clone(&cache.keys)
     }
 
+    /// Returns the key of a name, for a request that is made on its behalf.
+    ///
+    /// # Errors
+    /// 401 if it has been removed.
+    pub fn find(&self, name: &str) -> std::result::Result<Arc<Key>, ApiError> {
+        let keys = self.keys();
+        let key = keys.iter().find(|key| key.name == name).cloned();
+        key.ok_or_else(|| ApiError::unauthorized(format!("There is no API key named {name:?} any more.")))
+    }
+
     /// Authenticates a request by its bearer token.
     ///
     /// # Errors

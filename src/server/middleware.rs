@@ -21,6 +21,11 @@ const METRICS_PATH: &str = "/metrics";
 /// Version of OpenAI's API, for the `openai-version` header.
 const OPENAI_VERSION: &str = "2020-10-01";
 
+/// Extension of a request that the server makes by itself, with the name of the key that it makes it for: no
+/// key is presented, and it does not count against the limit of requests.
+#[derive(Clone)]
+pub struct OnBehalf(pub String);
+
 /// Attaches a [`RequestContext`] with a new id to the request, and adds the common headers to the response.
 pub async fn request_context(State(app): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("(unknown)", |path| path.as_str());
@@ -47,17 +52,21 @@ pub async fn authorize(State(app): State<Arc<AppState>>, request: Request, next:
     let (Some(keys), false) = (&app.keyring, PUBLIC_PATHS.contains(&path)) else {
         return next.run(request).await;
     };
-    let key = match keys.authenticate(request.headers()) {
+    let on_behalf = request.extensions().get::<OnBehalf>();
+    let key = match on_behalf {
+        Some(OnBehalf(name)) => keys.find(name),
+        None => keys.authenticate(request.headers()),
+    };
+    let key = match key {
         Ok(key) => key,
         Err(error) => return error.into_response(),
     };
+    let is_counted = on_behalf.is_none() && request.method() == Method::POST;
     if let Some(context) = request.extensions().get::<Arc<RequestContext>>() {
         context.set_key(Arc::clone(&key));
     }
     // Only POST requests compute anything; GET is free.
-    if request.method() == Method::POST
-        && let Err(error) = app.rate_limiter.take_request(&key)
-    {
+    if is_counted && let Err(error) = app.rate_limiter.take_request(&key) {
         return error.into_response();
     }
     let response = next.run(request).await;

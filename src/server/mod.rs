@@ -12,6 +12,7 @@
 //! two threads only do I/O.
 
 mod access;
+pub mod batches;
 mod bounded_json;
 pub mod chat;
 pub mod chat_response;
@@ -21,6 +22,7 @@ pub mod completions;
 pub mod completions_response;
 mod connection_table;
 mod connections;
+mod deleted;
 pub mod embeddings;
 pub mod error;
 pub mod files;
@@ -54,6 +56,7 @@ use crate::chat::ChatTemplate;
 use crate::engine::{Engine, EngineOptions};
 use crate::{Error, Hornbook, Result};
 use access::AccessPolicy;
+use batches::worker::BatchWorker;
 use collections::Collections;
 use error::ApiError;
 use keys::Keyring;
@@ -313,15 +316,19 @@ impl BoundServer {
         let Self { address, loaded, app: app_cell, phase, connections, runtime } = self;
         let app = loaded.into_app_state(models, phase.subscribe())?;
         let app = Arc::clone(app_cell.get_or_init(|| app));
-        if let Some(collections) = &app.collections {
+        let start_batches = |collections| {
             runtime.spawn(collections::remove_expired(Arc::clone(collections)));
-        }
-        Ok(Server { address, app, phase, connections, runtime })
+            BatchWorker::start(&app, collections, routes::router(Arc::clone(&app)))
+        };
+        let batches = app.collections.as_ref().map(start_batches).transpose()?;
+        Ok(Server { _batches: batches, address, app, phase, connections, runtime })
     }
 }
 
 /// A running server. Dropping it stops it immediately.
 pub struct Server {
+    /// Dropped first: it computes with the rest.
+    _batches: Option<BatchWorker>,
     address: SocketAddr,
     app: Arc<AppState>,
     phase: watch::Sender<Phase>,

@@ -7,7 +7,9 @@ use super::error::ErrorBody;
 use super::json::json_object;
 use super::models::{routes as models, runtime_adapters};
 use super::response::CompletionResponse;
-use super::{AppState, chat, completions, embeddings, files, health, metrics, middleware, openapi, tokenize};
+use super::{
+    AppState, batches, chat, completions, embeddings, files, health, metrics, middleware, openapi, tokenize,
+};
 use crate::generate::completion::Choice;
 use axum::Router;
 use axum::extract::State;
@@ -37,6 +39,9 @@ pub fn router(app: Arc<AppState>) -> Router {
         .route("/files", get(files::routes::list).post(files::upload::create))
         .route("/files/{file_id}", get(files::routes::retrieve).delete(files::routes::delete))
         .route("/files/{file_id}/content", get(files::routes::content))
+        .route("/batches", get(batches::routes::list).post(batches::routes::create))
+        .route("/batches/{batch_id}", get(batches::routes::retrieve))
+        .route("/batches/{batch_id}/cancel", post(batches::routes::cancel))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
         .route("/metrics", get(metrics::export))
@@ -74,6 +79,10 @@ pub fn router(app: Arc<AppState>) -> Router {
         files::routes::retrieve,
         files::routes::content,
         files::routes::delete,
+        batches::routes::create,
+        batches::routes::list,
+        batches::routes::retrieve,
+        batches::routes::cancel,
         tokenize::tokenize,
         tokenize::detokenize,
         metrics::export,

@@ -2,6 +2,7 @@
 //! OpenAI's clients rely on.
 
 mod adapters;
+mod batches;
 pub mod client;
 mod commands;
 mod connections;

@@ -2,6 +2,7 @@
 
 use super::{FileObject, Files, StoredFile};
 use crate::server::AppState;
+use crate::server::deleted::Deleted;
 use crate::server::error::{ApiError, ErrorBody};
 use crate::server::json::{json_response, to_json};
 use crate::server::path::PathId;
@@ -15,33 +16,14 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
-use serde::Serialize;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
-use utoipa::ToSchema;
 
 /// Maximum number of files in a page, and their number without `limit`.
 const MAX_LIMIT: usize = 10_000;
 /// Size of the pieces in which a file is read.
 const PIECE_BYTES: usize = 256 << 10;
-
-/// The deletion of an object.
-#[derive(Serialize, ToSchema)]
-pub struct Deleted {
-    id: String,
-    /// Type of the object, such as `file`.
-    object: &'static str,
-    /// Always true.
-    deleted: bool,
-}
-
-impl Deleted {
-    /// Deletion of the object with this id.
-    pub fn new(object: &'static str, id: String) -> Self {
-        Self { id, object, deleted: true }
-    }
-}
 
 fn find(files: &Files, context: &RequestContext, id: &str) -> Result<Arc<Entry<StoredFile>>, ApiError> {
     files.get(&context.owner(), id).ok_or_else(|| ApiError::no_such_object("File object", id))

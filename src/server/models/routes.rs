@@ -2,6 +2,7 @@
 
 use super::{Models, Origin, PathName, ServedModel};
 use crate::server::AppState;
+use crate::server::deleted::Deleted;
 use crate::server::error::{ApiError, ErrorBody};
 use crate::server::json::{json_response, to_json};
 use crate::server::request_context::RequestContext;
@@ -121,16 +122,6 @@ pub async fn retrieve(
     retrieve_response(&app, &context, &name, model_object)
 }
 
-/// The answer to the deletion of an object.
-#[derive(Serialize, ToSchema)]
-pub struct Deleted {
-    id: String,
-    /// `model`
-    object: &'static str,
-    /// Always true.
-    deleted: bool,
-}
-
 /// Delete a fine-tuned model.
 #[utoipa::path(delete, path = "/v1/models/{model}", operation_id = "deleteModel", tag = "models",
     params(("model" = String, Path, description = "The model name", min_length = 1, max_length = 256)),
@@ -150,7 +141,7 @@ pub async fn delete(
         return Err(ApiError::forbidden(message));
     }
     app.models.change(|models| Ok::<_, ApiError>(models.remove(&name)))?;
-    Ok(json_response(to_json(&Deleted { id: name, object: "model", deleted: true })).into_response())
+    Ok(json_response(to_json(&Deleted::new("model", name))).into_response())
 }
 
 /// List the models in the format of the deprecated engines API.

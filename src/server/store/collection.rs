@@ -125,7 +125,8 @@ impl<T: Object> Collection<T> {
         Ok(entry)
     }
 
-    fn find(&self, id: &str) -> Option<Arc<Entry<T>>> {
+    /// Returns an object, whoever owns it, and also after its expiry.
+    pub fn find(&self, id: &str) -> Option<Arc<Entry<T>>> {
         lock(&self.0.entries).get(id).map(|slot| Arc::clone(&slot.entry))
     }
 

@@ -1,9 +1,10 @@
 //! `hornbook batch`: a file of requests in, a file of responses out.
 
-mod fingerprint;
 mod input;
 mod output;
+mod settings;
 
+use crate::batch::BatchRequest;
 use crate::cli::INTERRUPTED;
 use crate::cli::args::engine::EngineArgs;
 use crate::cli::output::progress;
@@ -13,8 +14,8 @@ use crate::server::ServerOptions;
 use crate::server::in_process::InProcessServer;
 use crate::{Error, Result};
 use clap::Args;
-use input::BatchRequest;
 use output::Output;
+use settings::settings_fingerprint;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -79,13 +80,13 @@ impl Batch {
             models => Some(models?),
         };
         if let Some(models) = models {
-            let settings = fingerprint::of_settings(&models, &options)?;
+            let settings = settings_fingerprint(&models, &options)?;
             output.start(&progress, &settings)?;
             // The next run removes a line that is incomplete at the interruption.
             let _ = ctrlc::set_handler(|| std::process::exit(INTERRUPTED.into()));
             let server = InProcessServer::start(models, options)?;
             let bar = progress::bar(remaining.len());
-            let posts = remaining.iter().map(|request| (request.url.clone(), request.body.clone()));
+            let posts = remaining.iter().map(|request| (request.endpoint, request.body.clone()));
             let result = server.post_all(posts, self.engines.max_concurrency, |i, response| {
                 bar.suspend(|| output.append(&settings, remaining[i], &response))?;
                 progress.record(&remaining[i].custom_id, response.status, &response.body);
