@@ -41,6 +41,7 @@ mod sampling_draws;
 mod sampling_reference;
 mod server;
 mod settings;
+mod store_faults;
 mod tokenizer_files;
 mod tokenizer_gpt2;
 mod train_reference;

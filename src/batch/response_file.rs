@@ -43,7 +43,8 @@ pub fn response_line(settings: &str, request: &BatchRequest, response: &BatchRes
 /// Returns the output line of a request that was not executed.
 pub fn refusal_line(settings: &str, request: &BatchRequest, code: &str, message: &str) -> String {
     format!(
-        "{LINE_PREFIX}{settings}{}\",\"custom_id\":{},\"response\":null,\"error\":{{\"code\":{},\"message\":{}}}}}\n",
+        "{LINE_PREFIX}{settings}{}\",\"custom_id\":{},\"response\":null,\
+         \"error\":{{\"code\":{},\"message\":{}}}}}\n",
         fingerprint::of_request(request),
         Value::from(request.custom_id.as_str()),
         Value::from(code),

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import os
 import struct
 import time
@@ -180,6 +181,98 @@ def test_keys():
     # The key is limited to a model, whatever name a request has for it.
     assert restricted.completions.create(**params).choices
     assert "text-davinci-003" in [model.id for model in restricted.models.list()]
+
+
+def test_files():
+    data = b'{"prompt": "A fox", "completion": " ran."}\n' * 3
+    file = valid(client.files.create(file=("data.jsonl", data), purpose="fine-tune"))
+    assert file.status == "processed" and file.bytes == len(data) and file.filename == "data.jsonl"
+    assert client.files.wait_for_processing(file.id, max_wait_seconds=1).id == file.id
+    expiring = client.files.create(
+        file=("in.jsonl", data), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert expiring.expires_at == expiring.created_at + 3600
+    assert client.files.content(file.id).read() == data
+    assert valid(client.files.retrieve(file.id)) == file
+    others = [client.files.create(file=(f"{i}.txt", b"x"), purpose="user_data").id for i in range(5)]
+    listed = [file.id for file in client.files.list(limit=2, purpose="user_data")]  # page by page
+    assert listed == others[::-1]
+    for each in client.files.list(limit=2, order="asc"):  # while they disappear
+        assert client.files.delete(each.id).deleted
+    assert list(client.files.list()) == []
+    missing = check.raises(openai.NotFoundError, client.files.retrieve, file.id)
+    assert file.id in missing.message
+    wrong = check.raises(
+        openai.BadRequestError, client.files.create, file=("a.jsonl", data + b"{"), purpose="fine-tune"
+    )
+    assert wrong.param == "file" and "line 4" in wrong.message
+
+
+def batch_input(n, **body):
+    lines = [
+        {"custom_id": f"r{i}", "method": "POST", "url": "/v1/completions", "body": GREEDY | {"seed": i} | body}
+        for i in range(n)
+    ]
+    return ("in.jsonl", "\n".join(map(json.dumps, lines)).encode())
+
+
+def ended(batch, of=client):
+    """Returns a batch once it is at its end."""
+    while valid(of.batches.retrieve(batch.id)).status not in ("completed", "failed", "expired", "cancelled"):
+        time.sleep(0.05)
+    return of.batches.retrieve(batch.id)
+
+
+def new_batch(input, of=client):
+    file = of.files.create(file=input, purpose="batch")
+    return valid(
+        of.batches.create(
+            input_file_id=file.id,
+            endpoint="/v1/completions",
+            completion_window="24h",
+            metadata={"of": "the tests"},
+        )
+    )
+
+
+def test_batches():
+    created = new_batch(batch_input(4, max_tokens=9, logprobs=1))
+    assert created.object == "batch" and created.metadata == {"of": "the tests"}
+    batch = ended(created)
+    assert batch.status == "completed" and batch.error_file_id is None and batch.errors is None
+    assert batch.request_counts.total == batch.request_counts.completed == 4
+    lines = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
+    live = client.completions.create(**GREEDY, max_tokens=9, logprobs=1, seed=2)
+    (line,) = [line for line in lines if line["custom_id"] == "r2"]
+    assert line["response"]["status_code"] == 200 and line["error"] is None
+    choices = [choice.model_dump() for choice in live.choices]
+    assert line["response"]["body"]["choices"] == choices
+    more = [new_batch(batch_input(1, max_tokens=1)).id for _ in range(3)]
+    assert [batch.id for batch in client.batches.list(limit=2)] == more[::-1] + [batch.id]
+    failed = ended(new_batch(("in.jsonl", b"nonsense")))
+    assert failed.status == "failed" and failed.errors.data[0].line == 1
+    wrong = check.raises(
+        openai.BadRequestError,
+        client.batches.create,
+        input_file_id="file-none",
+        endpoint="/v1/completions",
+        completion_window="24h",
+    )
+    assert wrong.param == "input_file_id"
+
+
+def test_cancelled_batch():
+    batch = client.batches.cancel(new_batch(batch_input(500, max_tokens=200)).id)
+    assert batch.status in ("cancelling", "cancelled")
+    assert ended(batch).status == "cancelled"
+
+
+def test_files_and_batches_of_another_key():
+    one, other = keyed(os.environ["KEY"]), keyed(os.environ["RESTRICTED_KEY"])
+    batch = ended(new_batch(batch_input(1, max_tokens=1), of=one), of=one)
+    check.raises(openai.NotFoundError, other.files.retrieve, batch.output_file_id)
+    check.raises(openai.NotFoundError, other.batches.retrieve, batch.id)
+    assert list(other.files.list()) == [] and list(other.batches.list()) == []
 
 
 async def test_retries_when_limited():

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import os
 import struct
 import time
@@ -200,6 +201,29 @@ def test_rate_limit():
     assert limited.headers["x-ratelimit-remaining-requests"] == "0"
     time.sleep(wait)
     assert openai.Completion.create(**params).choices
+
+
+def test_files():
+    data = b'{"prompt": "A fox", "completion": " ran."}\n'
+    file = openai.File.create(file=io.BytesIO(data), purpose="fine-tune")
+    assert file.object == "file" and file.filename == "file" and file.bytes == len(data)
+    assert file.status == "processed"
+    named = openai.File.create(
+        file=io.BytesIO(data), purpose="fine-tune", model="fable", user_provided_filename="data.jsonl"
+    )
+    assert named.filename == "data.jsonl"
+    assert [each.id for each in openai.File.list().data] == [named.id, file.id]
+    assert openai.File.find_matching_files(name="data.jsonl", bytes=len(data), purpose="fine-tune")
+    assert openai.File.download(file.id) == data
+    # The command line asks for the file whose id is a path, and goes on if there is none.
+    check.raises(error.InvalidRequestError, openai.File.retrieve, "/home/me/data.jsonl")
+    for each in (file, named):
+        assert openai.File.delete(each.id).deleted
+    check.raises(error.InvalidRequestError, openai.File.retrieve, file.id)
+    wrong = check.raises(
+        error.InvalidRequestError, openai.File.create, file=io.BytesIO(b"{"), purpose="fine-tune"
+    )
+    assert "line 1" in str(wrong)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def main():
         model = temporary / "small"
         model.mkdir()
         write_small_model(model)
-        with server(binary, folder / "openapi-server.log", "--model", model) as url:
+        with server(binary, folder / "openapi-server.log", "--model", model, "--store", temporary / "store") as url:
             base_url = url.removesuffix("/v1")
             document = temporary / "openapi.json"
             document.write_bytes(urlopen(f"{base_url}/openapi.json").read())

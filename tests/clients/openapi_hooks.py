@@ -16,6 +16,10 @@ MESSAGES = (
     "completions over all prompts",  # best_of or n times the number of prompts
     "expected at most max_tokens",  # min_tokens
     "expected at most max_completion_tokens",
+    "No such File object",  # input_file_id: that of a file
+    "file: line ",  # data to fine-tune with: JSON Lines
+    "file: found no text",
+    "file: found UTF-",
 )
 
 

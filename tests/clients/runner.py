@@ -45,6 +45,11 @@ def base_url(process, log):
     sys.exit(f"the server did not start; its output:\n{log.read_text()}")
 
 
+def store(folder, name):
+    """Returns the options of a server with a store."""
+    return ["--store", Path(folder) / f"{name}-store"]
+
+
 def create_key(binary, file, name, *options):
     """Creates an API key with `hornbook keys add` and returns it."""
     command = [binary, "keys", "add", name, *options, "--keys", file]
@@ -75,8 +80,10 @@ def main():
         }
         limited = [create_key(binary, keys, name, "--rpm", LOW_LIMIT) for name in ("old", "new")]
         with (
-            server(binary, folder / "open.log", *ALIASES) as open_url,
-            server(binary, folder / "keyed.log", *ALIASES, "--keys", keys) as keyed_url,
+            server(binary, folder / "open.log", *ALIASES, *store(temporary, "open")) as open_url,
+            server(
+                binary, folder / "keyed.log", *ALIASES, *store(temporary, "keyed"), "--keys", keys
+            ) as keyed_url,
         ):
             shared = os.environ | key_variables | {
                 "OPENAI_API_BASE": open_url,

@@ -38,7 +38,7 @@ fn files_are_uploaded_listed_read_and_deleted_also_after_a_restart() {
     let old = server.upload(&[("purpose", "fine-tune"), ("model", "x")], "file", EXAMPLE.as_bytes()).ok();
     let fields =
         [("purpose", "batch"), ("expires_after[anchor]", "created_at"), ("expires_after[seconds]", "3600")];
-    let binary: Vec<u8> = (0..300_000).map(|i: u32| (i * i >> 7) as u8).collect();
+    let binary: Vec<u8> = (0..300_000_u64).map(|i| ((i * i) >> 7) as u8).collect();
     let new = server.upload(&fields, "r\u{e9}sum\u{e9}.jsonl", &binary).ok();
     let by_default = server.upload(&[("purpose", "batch")], "b.jsonl", b"x").ok();
     let (old_id, new_id) = (old["id"].as_str().unwrap(), new["id"].as_str().unwrap());

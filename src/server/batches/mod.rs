@@ -10,7 +10,8 @@
 //! - [`StoredBatch`], [`BatchObject`]: a batch in the [store](super::store), and as clients see it.
 //! - [`routes`]: create, list, retrieve and cancel.
 //! - `validation`: every line is checked before the first is answered.
-//! - `worker`, `context`: the thread that all batches are computed on. It goes on where the one before it stopped.
+//! - `worker`, `context`: the thread that all batches are computed on. It goes on where the one before it
+//!   stopped.
 //! - `answers`: the responses of a batch, each appended to `responses.jsonl` in its folder.
 //! - `results`: the output file and the error file.
 

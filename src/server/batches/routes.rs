@@ -166,7 +166,8 @@ pub async fn create(
     params(
         ("limit" = Option<usize>, Query, description = "Maximum number of batches; default 20",
             minimum = 1, maximum = 100),
-        ("after" = Option<String>, Query, description = "Id of the last batch of the page before")),
+        ("after" = Option<String>, Query, description = "Id of the last batch of the page before",
+            pattern = "^batch_")),
     responses(
         (status = 200, body = Page<BatchObject>, description = "A page of the batches"),
         (status = 400, body = ErrorBody, description = "A parameter is not valid"),

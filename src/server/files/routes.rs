@@ -35,8 +35,10 @@ fn find(files: &Files, context: &RequestContext, id: &str) -> Result<Arc<Entry<S
         ("purpose" = Option<String>, Query, description = "Only files with this purpose"),
         ("limit" = Option<usize>, Query, description = "Maximum number of files; default 10000",
             minimum = 1, maximum = 10000),
-        ("after" = Option<String>, Query, description = "Id of the last file of the page before"),
-        ("order" = Option<String>, Query, description = "`desc`, the default: the newest first; or `asc`")),
+        ("after" = Option<String>, Query, description = "Id of the last file of the page before",
+            pattern = "^file-"),
+        ("order" = Option<String>, Query, description = "`desc`, the default: the newest first; or `asc`",
+            pattern = "^(asc|desc)$")),
     responses(
         (status = 200, body = Page<FileObject>, description = "A page of the files"),
         (status = 400, body = ErrorBody, description = "A parameter is not valid"),

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 /// Number of tokens whose last logits stand for a model.
 const PROBE_LEN: usize = 8;
 
-/// Returns the fingerprint of all but the request that a response depends on: the models with their precision, the
-/// adapters, and the chat template.
+/// Returns the fingerprint of all but the request that a response depends on: the models with their
+/// precision, the adapters, and the chat template.
 ///
 /// # Errors
 /// [`Error::Io`] if a file cannot be read.
