@@ -21,6 +21,13 @@ pub struct Workspace {
     low_rank: low_rank::Workspace,
 }
 
+impl Workspace {
+    /// The weighted sum of right predictions of the last pass.
+    pub(super) fn accuracy(&self) -> f64 {
+        self.cross_entropy.accuracy()
+    }
+}
+
 impl Pass<'_> {
     /// Returns the loss of a forward pass.
     pub(super) fn loss(&self, a: &Activations, workspace: &mut Workspace) -> f64 {

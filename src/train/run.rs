@@ -8,6 +8,7 @@ use super::trainer::Trainer;
 use crate::{Error, Result};
 use serde::Serialize;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The most tokens of a source that an evaluation reads: it takes a small part of the run.
 const MAX_EVALUATION_TOKENS: usize = 1 << 15;
@@ -19,6 +20,8 @@ pub struct StepReport {
     pub step: u32,
     /// The mean cross-entropy of the batch before the step, in nats per token.
     pub loss: f64,
+    /// The share of the batch's tokens, weighted as in the loss, that were the most likely ones.
+    pub accuracy: f64,
     /// The learning rate.
     pub learning_rate: f32,
     /// The norm of the gradient, before it was shortened.
@@ -34,6 +37,8 @@ pub struct Evaluation {
     pub losses: Vec<(usize, f64)>,
     /// The mean of these.
     pub loss: f64,
+    /// The share of their tokens, weighted as in the loss, that were the most likely ones.
+    pub accuracy: f64,
     /// Whether no earlier one was lower.
     pub is_best: bool,
 }
@@ -97,20 +102,23 @@ impl Run {
         self.trainer.step() >= self.steps()
     }
 
-    /// Takes one step.
+    /// Takes one step, and calls `pause` after each micro-batch with the time that it took.
     ///
     /// # Errors
     /// [`Error::NotFinite`] for a loss or gradient that is not a finite number; the weights are those before
     /// the step.
-    pub fn step(&mut self) -> Result<StepReport> {
+    pub fn step(&mut self, pause: &mut dyn FnMut(Duration)) -> Result<StepReport> {
         let step = self.trainer.step() + 1;
         let sequences = self.order.sequences(&self.training, step);
         let total = self.training.weight(&sequences).max(f64::MIN_POSITIVE);
-        let (mut loss, mut tokens) = (0.0, 0);
+        let (mut loss, mut accuracy, mut tokens) = (0.0, 0.0, 0);
         for micro_batch in self.training.batches(&sequences, self.settings.micro_batch_tokens) {
+            let start = Instant::now();
             let batch = self.training.gather(&micro_batch, total);
             loss += self.trainer.accumulate(&batch)?;
+            accuracy += self.trainer.accuracy();
             tokens += batch.len();
+            pause(start.elapsed());
         }
         let factor = self.schedule.factor(step);
         let gradient_norm = self.trainer.gradient_norm();
@@ -126,31 +134,38 @@ impl Run {
             self.trainer.average();
         }
         let learning_rate = factor * self.settings.learning_rate;
-        Ok(StepReport { step, loss, learning_rate, gradient_norm, tokens })
+        Ok(StepReport { step, loss, accuracy, learning_rate, gradient_norm, tokens })
     }
 
-    /// Measures the held-out sequences, a part of those of a large source; none if none is held out.
+    /// Measures the held-out sequences, a part of those of a large source; none if none is held out. Calls
+    /// `pause` as [`Run::step`] does.
     ///
     /// # Errors
     /// As [`Trainer::loss`].
-    pub fn evaluate(&mut self) -> Result<Option<Evaluation>> {
-        let mut losses = vec![];
+    pub fn evaluate(&mut self, pause: &mut dyn FnMut(Duration)) -> Result<Option<Evaluation>> {
+        let (mut losses, mut accuracies) = (vec![], vec![]);
         for source in 0..self.validation.n_sources() {
-            losses.extend(self.held_out_loss(source)?.map(|loss| (source, loss)));
+            if let Some([loss, accuracy]) = self.held_out_loss(source, pause)? {
+                losses.push((source, loss));
+                accuracies.push(accuracy);
+            }
         }
         if losses.is_empty() {
             return Ok(None);
         }
-        let loss = losses.iter().map(|(_, loss)| loss).sum::<f64>() / losses.len() as f64;
+        let n = losses.len() as f64;
+        let loss = losses.iter().map(|(_, loss)| loss).sum::<f64>() / n;
+        let accuracy = accuracies.iter().sum::<f64>() / n;
         // The model that a run begins with is not one of its results.
         let is_best = self.trainer.step() > 0 && self.best_loss.is_none_or(|best| loss <= best);
         if is_best {
             self.best_loss = Some(loss);
         }
-        Ok(Some(Evaluation { losses, loss, is_best }))
+        Ok(Some(Evaluation { losses, loss, accuracy, is_best }))
     }
 
-    fn held_out_loss(&mut self, source: usize) -> Result<Option<f64>> {
+    /// The mean loss and accuracy of a source.
+    fn held_out_loss(&mut self, source: usize, pause: &mut dyn FnMut(Duration)) -> Result<Option<[f64; 2]>> {
         let Self { trainer, validation, settings, .. } = self;
         let sequences = validation.sample(source, MAX_EVALUATION_TOKENS);
         let total = validation.weight(&sequences);
@@ -158,11 +173,14 @@ impl Run {
             return Ok(None);
         }
         let batches = validation.batches(&sequences, settings.micro_batch_tokens);
-        batches
-            .iter()
-            .map(|batch| trainer.loss(&validation.gather(batch, total)))
-            .sum::<Result<f64>>()
-            .map(Some)
+        let [mut loss, mut accuracy] = [0.0; 2];
+        for batch in batches {
+            let start = Instant::now();
+            loss += trainer.loss(&validation.gather(&batch, total))?;
+            accuracy += trainer.accuracy();
+            pause(start.elapsed());
+        }
+        Ok(Some([loss, accuracy]))
     }
 
     /// The lowest held-out loss so far.

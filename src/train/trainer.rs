@@ -162,6 +162,12 @@ impl Trainer {
         self.run(batch, |pass, a, trained, workspace| pass.backward(a, trained, workspace))
     }
 
+    /// Returns the weighted sum of the predictions of the last batch that were right: the most likely token
+    /// was the next one.
+    pub fn accuracy(&self) -> f64 {
+        self.workspace.accuracy()
+    }
+
     /// Returns the logits of the token that follows `ids`, `[vocab_size]`.
     ///
     /// # Errors

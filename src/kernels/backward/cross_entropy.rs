@@ -80,8 +80,17 @@ pub struct Workspace {
     dx: Vec<f32>,
     /// Logits, then their gradients, `[TOKENS_PER_BLOCK, row_stride(vocab_size)]`.
     logits: Vec<f32>,
-    /// `[TOKENS_PER_BLOCK]`
-    losses: Vec<f64>,
+    /// The weighted loss of each token, and its weight if its prediction is right, `[TOKENS_PER_BLOCK]`.
+    losses: Vec<[f64; 2]>,
+    accuracy: f64,
+}
+
+impl Workspace {
+    /// The weighted sum of the tokens of the last call that had the highest logit: the share of right
+    /// predictions, where the weights are those of a mean.
+    pub fn accuracy(&self) -> f64 {
+        self.accuracy
+    }
 }
 
 /// Returns the loss of the tokens' final vectors `x`, `[n_tokens, n_embd]`, for the table `wte`,
@@ -91,6 +100,7 @@ pub struct Workspace {
 /// If the shapes do not match, or a target is not in the vocabulary.
 pub fn loss(pool: &ThreadPool, x: Rows, wte: &[f32], targets: Targets, workspace: &mut Workspace) -> f64 {
     let wte = Rows::dense(wte, x.width());
+    workspace.accuracy = 0.0;
     let counted = counted_tokens(x, wte, targets);
     let blocks = counted.chunks(TOKENS_PER_BLOCK);
     blocks.map(|tokens| workspace.logits_to_gradients(pool, x, wte, targets, tokens)).sum()
@@ -114,6 +124,7 @@ pub fn loss_and_gradients(
     let (bias, dwte) = (vec![0.0; n_embd], dwte.map(DisjointSlice::new));
     (0..dx.len()).for_each(|t| dx.row_mut(t).fill(0.0));
     let mut loss = 0.0;
+    workspace.accuracy = 0.0;
     for tokens in counted_tokens(x, table, targets).chunks(TOKENS_PER_BLOCK) {
         let n = tokens.len();
         loss += workspace.logits_to_gradients(pool, x, table, targets, tokens);
@@ -146,7 +157,8 @@ fn counted_tokens(x: Rows, wte: Rows, targets: Targets) -> Vec<usize> {
 }
 
 impl Workspace {
-    /// Computes the gradients of the logits of a block of tokens, and returns the loss of the block.
+    /// Computes the gradients of the logits of a block of tokens, counts its right predictions, and returns
+    /// its loss.
     fn logits_to_gradients(
         &mut self,
         pool: &ThreadPool,
@@ -160,7 +172,7 @@ impl Workspace {
             buffer.resize(TOKENS_PER_BLOCK * n_embd, 0.0);
         }
         self.logits.resize(TOKENS_PER_BLOCK * stride, 0.0);
-        self.losses.resize(TOKENS_PER_BLOCK, 0.0);
+        self.losses.resize(TOKENS_PER_BLOCK, [0.0; 2]);
         for (&t, row) in tokens.iter().zip(self.x.chunks_mut(n_embd)) {
             row.copy_from_slice(x.row(t));
         }
@@ -171,29 +183,32 @@ impl Workspace {
             let (target, weight) = (targets.ids[tokens[i]] as usize, targets.weights[tokens[i]]);
             let logits = &mut logits[..vocab_size.next_multiple_of(LANES)];
             logits[vocab_size..].fill(f32::NEG_INFINITY);
-            let target_logit = f64::from(logits[target]);
-            let log_sum_exp = pool.isa().run(WeightedSoftmax { logits, weight });
+            let target_logit = logits[target];
+            let [max, log_sum_exp] = pool.isa().run(WeightedSoftmax { logits, weight });
             logits[target] -= weight;
+            let (target_logit, weight) = (f64::from(target_logit), f64::from(weight));
+            let is_right = if target_logit == max { 1.0 } else { 0.0 };
             // SAFETY: only this chunk of work writes the loss of its token.
             let loss = unsafe { losses.slice(i..i + 1) };
-            loss[0] = f64::from(weight) * (log_sum_exp - target_logit);
+            loss[0] = [weight * (log_sum_exp - target_logit), weight * is_right];
         });
-        self.losses[..n].iter().sum()
+        self.accuracy += self.losses[..n].iter().map(|[_, right]| right).sum::<f64>();
+        self.losses[..n].iter().map(|[loss, _]| loss).sum()
     }
 }
 
-/// Replaces the logits of a token by their softmax, multiplied with the token's weight; returns log Σ
-/// e^logit.
+/// Replaces the logits of a token by their softmax, multiplied with the token's weight; returns their maximum
+/// and log Σ e^logit.
 struct WeightedSoftmax<'a> {
     logits: &'a mut [f32],
     weight: f32,
 }
 
 impl Kernel for WeightedSoftmax<'_> {
-    type Output = f64;
+    type Output = [f64; 2];
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> f64 {
+    fn run<S: Simd>(self, simd: S) -> [f64; 2] {
         let logits = self.logits.as_chunks_mut::<LANES>().0;
         let max = simd.reduce_max(max_of(simd, simd.splat(f32::NEG_INFINITY), logits));
         let sum = simd.reduce_add(exp_and_add(simd, logits, simd.splat(max), simd.splat(0.0)));
@@ -201,7 +216,8 @@ impl Kernel for WeightedSoftmax<'_> {
         for e in logits {
             simd.store(simd.mul(simd.load(e), factor), e);
         }
-        f64::from(max) + libm::log(f64::from(sum))
+        let max = f64::from(max);
+        [max, max + libm::log(f64::from(sum))]
     }
 }
 
@@ -256,6 +272,21 @@ mod tests {
             vec![loss(pool, x, &wte, targets, &mut Workspace::default()) as f32]
         });
         assert_relative(&found, &[expected], 1e-6);
+    }
+
+    #[test]
+    fn accuracy_is_the_weight_of_right_predictions() {
+        // Token 0 predicts 1, token 1 predicts 0, token 2 does not count.
+        let (x, wte) = ([1.0, 2.0, 5.0], [-1.0, 1.0]);
+        let targets = Targets { ids: &[1, 0, 1], weights: &[0.25, 0.5, 0.0] };
+        assert_same_bits(|pool| {
+            let mut workspace = Workspace::default();
+            for _ in 0..2 {
+                loss(pool, Rows::dense(&x, 1), &wte, targets, &mut workspace);
+                assert_eq!(workspace.accuracy(), 0.25);
+            }
+            vec![]
+        });
     }
 
     #[test]

@@ -77,6 +77,11 @@ impl Texts {
         Ok(Self { training, validation })
     }
 
+    /// What is trained on.
+    pub fn training(&self) -> &Dataset {
+        &self.training
+    }
+
     /// A hash of all tokens and how much they count.
     pub(super) fn sha256(&self) -> String {
         let mut hash = Sha256::new();

@@ -47,6 +47,9 @@ pub trait Observer {
         false
     }
 
+    /// Called after each part of the work with the time that it took: a run that others wait for may pause.
+    fn pause(&self, _work: Duration) {}
+
     /// Whether the model is to write a text after each evaluation.
     fn wants_samples(&self) -> bool {
         false
@@ -157,20 +160,20 @@ impl Job {
         let steps_per_evaluation = steps.div_ceil(EVALUATIONS).min(MAX_STEPS_PER_EVALUATION);
         let sample = if observer.wants_samples() { Sample::new(&self.checkpoint)? } else { None };
         if self.run.trainer().step() == 0 {
-            let evaluation = self.run.evaluate()?;
+            let evaluation = self.run.evaluate(&mut |work| observer.pause(work))?;
             self.report(evaluation, observer)?;
         }
         let mut saved = Instant::now();
         while !self.run.is_finished() && !observer.is_interrupted() {
             let start = Instant::now();
-            let report = self.run.step()?;
+            let report = self.run.step(&mut |work| observer.pause(work))?;
             let time = start.elapsed();
             observer.hear(Event::Step(&report, time))?;
             let mut line = json!(report);
             line["tokens_per_second"] = (report.tokens as f64 / time.as_secs_f64()).round().into();
             self.write_log(line, observer)?;
             if report.step.is_multiple_of(steps_per_evaluation) || report.step == steps {
-                let evaluation = self.run.evaluate()?;
+                let evaluation = self.run.evaluate(&mut |work| observer.pause(work))?;
                 if evaluation.as_ref().is_some_and(|evaluation| evaluation.is_best) {
                     self.write_model(self.folder.path())?;
                 }
@@ -191,9 +194,9 @@ impl Job {
     fn report(&mut self, evaluation: Option<Evaluation>, observer: &mut dyn Observer) -> Result<()> {
         let Some(evaluation) = evaluation else { return Ok(()) };
         observer.hear(Event::Evaluated(&evaluation))?;
-        let Evaluation { losses, loss, .. } = evaluation;
+        let Evaluation { losses, loss, accuracy, .. } = evaluation;
         let step = self.run.trainer().step();
-        let mut line = json!({"step": step, "held_out_loss": loss});
+        let mut line = json!({"step": step, "held_out_loss": loss, "held_out_accuracy": accuracy});
         if let [_, _, ..] = losses[..] {
             line["held_out_losses"] =
                 losses.iter().map(|&(source, loss)| (self.held_out[source].clone(), loss)).collect();
@@ -222,14 +225,14 @@ impl Job {
     /// Those of the files.
     pub fn finish(&mut self) -> Result<()> {
         let root = self.folder.path().to_path_buf();
-        let last = self.run.evaluate()?; // again, for a run that was killed after its last step
+        let last = self.run.evaluate(&mut |_| ())?; // again, for a run that was killed after its last step
         let last_is_best = last.as_ref().is_none_or(|evaluation| evaluation.is_best);
         if last_is_best {
             self.write_model(&root)?;
         }
         let mut average_is_best = false;
         if self.run.swap_average() {
-            average_is_best = self.run.evaluate()?.is_none_or(|evaluation| evaluation.is_best);
+            average_is_best = self.run.evaluate(&mut |_| ())?.is_none_or(|evaluation| evaluation.is_best);
             if average_is_best {
                 self.write_model(&root)?;
             }
