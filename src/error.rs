@@ -231,18 +231,23 @@ impl Error {
         best.filter(|best| similarity(best) > MIN_SIMILARITY)
     }
 
-    /// Returns the message without the path of a file, for those who are not to learn where files are.
-    pub fn without_path(&self) -> String {
-        let message = self.to_string();
-        let file = match self {
-            Self::Io { path, .. } => path,
+    /// Returns the file that the error is about.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Io { path, .. } => Some(path),
             Self::Config { file, .. }
             | Self::Checkpoint { file, .. }
             | Self::Tensor { file, .. }
             | Self::Tokenizer { file, .. }
-            | Self::InvalidFile { file, .. } => file,
-            _ => return message,
-        };
+            | Self::InvalidFile { file, .. } => Some(file),
+            _ => None,
+        }
+    }
+
+    /// Returns the message without the path of a file, for those who are not to learn where files are.
+    pub fn without_path(&self) -> String {
+        let message = self.to_string();
+        let Some(file) = self.file() else { return message };
         message.strip_prefix(&format!("{}: ", file.display())).unwrap_or(&message).to_string()
     }
 

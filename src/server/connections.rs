@@ -78,6 +78,7 @@ pub async fn serve(
     }
     if let Some(app) = acceptor.dispatcher.app.get() {
         app.models.current().base_models().for_each(|served| served.engine.close());
+        app.stop_fine_tuning();
     }
     let drained = async {
         sleep(DRAIN_DELAY).await;

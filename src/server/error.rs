@@ -207,6 +207,16 @@ impl ApiError {
         error
     }
 
+    /// 429: a key has as many unfinished jobs as it may have.
+    pub fn too_many_jobs(max: usize) -> Self {
+        let message =
+            format!("There are unfinished jobs, of which a key has at most {max}; wait for one to end.");
+        let mut error =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", message).code("rate_limit_exceeded");
+        error.should_not_retry = true;
+        error
+    }
+
     fn unavailable(message: &str, retry_after: Duration) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message);
         error.retry_after = Some(retry_after);

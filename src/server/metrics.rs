@@ -3,6 +3,7 @@
 
 use super::AppState;
 use super::collections::Collections;
+use super::fine_tuning::{Jobs, Status};
 use crate::engine::Statistics;
 use axum::extract::State;
 use axum::http::header;
@@ -76,6 +77,26 @@ impl Exposition {
     }
 }
 
+impl Exposition {
+    /// Fine-tuning jobs by status, and the work of the one that runs.
+    fn jobs(&mut self, jobs: &Jobs) {
+        let name = "hornbook_fine_tuning_jobs";
+        self.family(name, "gauge", "Number of fine-tuning jobs by status.");
+        let all = jobs.collection.all();
+        for status in Status::ALL {
+            let count = all.iter().filter(|entry| entry.value.status == status).count();
+            self.sample(name, &[("status", status.as_str())], count as f64);
+        }
+        for (name, help, value) in [
+            ("hornbook_fine_tuning_steps_total", "Number of training steps.", jobs.progress.steps()),
+            ("hornbook_fine_tuning_tokens_total", "Number of tokens trained on.", jobs.progress.tokens()),
+        ] {
+            self.family(name, "counter", help);
+            self.sample(name, &[], value as f64);
+        }
+    }
+}
+
 type StatisticsValue = fn(&Statistics) -> f64;
 
 /// Metrics of each engine: name, type, help and value.
@@ -131,7 +152,12 @@ impl Metrics {
     }
 
     /// Renders all metrics, with the engines' statistics labeled by model name.
-    fn render(&self, engines: &[(&str, Statistics)], collections: Option<&Collections>) -> String {
+    fn render(
+        &self,
+        engines: &[(&str, Statistics)],
+        collections: Option<&Collections>,
+        fine_tuning: Option<&Jobs>,
+    ) -> String {
         let (mut exposition, mut counts) = (Exposition::default(), self.counts());
         exposition.family(
             "hornbook_requests_total",
@@ -183,6 +209,9 @@ impl Metrics {
                 exposition.sample(name, &[("kind", kind)], count as f64);
             }
         }
+        if let Some(jobs) = fine_tuning {
+            exposition.jobs(jobs);
+        }
         exposition.0
     }
 }
@@ -197,7 +226,7 @@ pub async fn export(State(app): State<Arc<AppState>>) -> impl IntoResponse {
         models.base_models().map(|served| (served.name.as_str(), served.engine.statistics())).collect();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        app.metrics.render(&engines, app.collections.as_deref()),
+        app.metrics.render(&engines, app.collections.as_deref(), app.fine_tuning().ok().map(|jobs| &**jobs)),
     )
 }
 
@@ -213,7 +242,7 @@ mod tests {
         metrics.observe_request("POST /completions", Some(200), true, Duration::from_secs(2));
         let statistics =
             Statistics { running: 3, steps: 5, batch_sizes: vec![0, 2, 3], ..Statistics::default() };
-        let exposition = metrics.render(&[("my \"own\"", statistics)], None);
+        let exposition = metrics.render(&[("my \"own\"", statistics)], None, None);
         for line in [
             "hornbook_requests_total{route=\"POST /completions\",status=\"200\"} 1",
             "hornbook_requests_total{route=\"POST /completions\",status=\"cancelled\"} 1",

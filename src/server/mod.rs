@@ -26,6 +26,7 @@ mod deleted;
 pub mod embeddings;
 pub mod error;
 pub mod files;
+pub mod fine_tuning;
 pub mod health;
 mod http_stream;
 pub mod in_process;
@@ -33,6 +34,7 @@ pub mod json;
 pub mod key_file;
 pub mod keys;
 mod memory;
+pub mod metadata;
 pub mod metrics;
 pub mod middleware;
 pub mod models;
@@ -59,6 +61,7 @@ use access::AccessPolicy;
 use batches::worker::BatchWorker;
 use collections::Collections;
 use error::ApiError;
+use fine_tuning::{FineTuning, TrainingOptions};
 use keys::Keyring;
 use memory::RequestMemory;
 use metrics::Metrics;
@@ -105,6 +108,10 @@ pub struct ServerOptions {
     pub store: Option<PathBuf>,
     /// Maximum size of the store in bytes.
     pub store_max_bytes: Option<u64>,
+    /// The share of the time that fine-tuning takes at most while requests run, from 0 to 1.
+    pub train_share: f64,
+    /// The fine-tuning jobs that a key, or a server without keys, may have that have not ended.
+    pub max_jobs_per_key: usize,
     /// Engine options, the same for all models.
     pub engine: EngineOptions,
     /// HTTP limits.
@@ -164,6 +171,8 @@ impl Default for ServerOptions {
             log_prompts: false,
             store: None,
             store_max_bytes: None,
+            train_share: 0.5,
+            max_jobs_per_key: 16,
             engine: EngineOptions::default(),
             http: HttpLimits::default(),
             grace_period: Duration::from_secs(30),
@@ -173,7 +182,7 @@ impl Default for ServerOptions {
 
 /// State shared by all request handlers.
 pub struct AppState {
-    models: ModelRegistry,
+    models: Arc<ModelRegistry>,
     runtime_adapters: bool,
     keyring: Option<Keyring>,
     rate_limiter: Arc<RateLimiter>,
@@ -186,6 +195,7 @@ pub struct AppState {
     http: HttpLimits,
     memory: RequestMemory,
     collections: Option<Arc<Collections>>,
+    fine_tuning: Option<FineTuning>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -242,6 +252,16 @@ impl LoadedOptions {
         let ServerOptions { adapters, aliases, runtime_adapters, .. } = &options;
         let template = template.map(Arc::new);
         let models = ModelRegistry::new(engines, adapters, aliases, template.as_ref(), *runtime_adapters)?;
+        let models = Arc::new(models);
+        let training = TrainingOptions {
+            train_share: options.train_share,
+            max_jobs_per_key: options.max_jobs_per_key,
+            engine: options.engine.clone(),
+            template,
+        };
+        let start_fine_tuning =
+            |collections: &Arc<Collections>| FineTuning::start(collections, Arc::clone(&models), training);
+        let fine_tuning = collections.as_ref().map(start_fine_tuning).transpose()?;
         Ok(Arc::new(AppState {
             models,
             runtime_adapters: options.runtime_adapters,
@@ -255,6 +275,7 @@ impl LoadedOptions {
             http: options.http,
             memory: RequestMemory::new(options.http.max_body_bytes),
             collections,
+            fine_tuning,
             phase,
         }))
     }

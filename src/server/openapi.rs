@@ -9,6 +9,17 @@ use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use utoipa::openapi::OpenApi;
 
+/// A client's own notes.
+const METADATA: &str = r#"{"maxProperties": 16, "propertyNames": {"maxLength": 64},
+    "additionalProperties": {"type": "string", "maxLength": 512}}"#;
+/// Hyperparameters of fine-tuning.
+const N_EPOCHS: &str =
+    r#"{"oneOf": [{"enum": ["auto", null]}, {"type": "integer", "minimum": 1, "maximum": 50}]}"#;
+const BATCH_SIZE: &str =
+    r#"{"oneOf": [{"enum": ["auto", null]}, {"type": "integer", "minimum": 1, "maximum": 256}]}"#;
+const MULTIPLIER: &str =
+    r#"{"oneOf": [{"enum": ["auto", null]}, {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}]}"#;
+
 /// Constraints of schemas, by their path below `/components/schemas/`, which are merged into them.
 const CONSTRAINTS: &[(&str, &str)] = &[
     // Its maximum does not matter where `max_completion_tokens` takes precedence.
@@ -79,14 +90,30 @@ const CONSTRAINTS: &[(&str, &str)] = &[
         r#"{"type": "string", "enum": ["/v1/completions", "/v1/chat/completions", "/v1/embeddings"]}"#,
     ),
     ("BatchCreation/properties/completion_window", r#"{"type": "string", "enum": ["24h"]}"#),
-    (
-        "BatchCreation/properties/metadata",
-        r#"{"maxProperties": 16, "propertyNames": {"maxLength": 64},
-            "additionalProperties": {"type": "string", "maxLength": 512}}"#,
-    ),
+    ("BatchCreation/properties/metadata", METADATA),
     ("ExpiresAfter", r#"{"required": ["anchor", "seconds"]}"#),
     ("ExpiresAfter/properties/anchor", r#"{"type": "string", "enum": ["created_at"]}"#),
     ("ExpiresAfter/properties/seconds", r#"{"type": "integer", "minimum": 3600, "maximum": 2592000}"#),
+    ("CreateJob", r#"{"required": ["training_file"]}"#),
+    ("CreateJob/properties/model", r#"{"maxLength": 256}"#),
+    ("CreateJob/properties/training_file", r#"{"type": "string"}"#),
+    ("CreateJob/properties/suffix", r#"{"pattern": "^[A-Za-z0-9._-]{1,64}$"}"#),
+    ("CreateJob/properties/seed", r#"{"minimum": 0, "maximum": 4294967295}"#),
+    ("CreateJob/properties/integrations", r#"{"enum": [null, []]}"#),
+    ("CreateJob/properties/metadata", METADATA),
+    ("MethodFields/properties/type", r#"{"enum": ["supervised", null]}"#),
+    ("CreateFineTune", r#"{"required": ["training_file"]}"#),
+    ("CreateFineTune/properties/model", r#"{"maxLength": 256}"#),
+    ("CreateFineTune/properties/training_file", r#"{"type": "string"}"#),
+    ("CreateFineTune/properties/suffix", r#"{"pattern": "^[A-Za-z0-9._-]{1,64}$"}"#),
+    ("CreateFineTune/properties/compute_classification_metrics", r#"{"enum": [false, null]}"#),
+    ("CreateFineTune/properties/prompt_loss_weight", r#"{"minimum": 0, "maximum": 1}"#),
+    ("CreateFineTune/properties/n_epochs", N_EPOCHS),
+    ("CreateFineTune/properties/batch_size", BATCH_SIZE),
+    ("CreateFineTune/properties/learning_rate_multiplier", MULTIPLIER),
+    ("HyperparameterFields/properties/n_epochs", N_EPOCHS),
+    ("HyperparameterFields/properties/batch_size", BATCH_SIZE),
+    ("HyperparameterFields/properties/learning_rate_multiplier", MULTIPLIER),
     ("Prompts/oneOf/1", r#"{"minItems": 1, "maxItems": 2048}"#),
     ("Prompts/oneOf/2", r#"{"minItems": 1}"#),
     ("Prompts/oneOf/3", r#"{"minItems": 1, "maxItems": 2048}"#),

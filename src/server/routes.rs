@@ -4,6 +4,7 @@
 use super::access::origin_is_allowed;
 use super::chat_response::{ChatChoice, ChunkChoice};
 use super::error::ErrorBody;
+use super::fine_tuning::{jobs, legacy};
 use super::json::json_object;
 use super::models::{routes as models, runtime_adapters};
 use super::response::CompletionResponse;
@@ -42,6 +43,17 @@ pub fn router(app: Arc<AppState>) -> Router {
         .route("/batches", get(batches::routes::list).post(batches::routes::create))
         .route("/batches/{batch_id}", get(batches::routes::retrieve))
         .route("/batches/{batch_id}/cancel", post(batches::routes::cancel))
+        .route("/fine_tuning/jobs", get(jobs::list).post(jobs::create))
+        .route("/fine_tuning/jobs/{job_id}", get(jobs::retrieve))
+        .route("/fine_tuning/jobs/{job_id}/cancel", post(jobs::cancel))
+        .route("/fine_tuning/jobs/{job_id}/pause", post(jobs::pause))
+        .route("/fine_tuning/jobs/{job_id}/resume", post(jobs::resume))
+        .route("/fine_tuning/jobs/{job_id}/events", get(jobs::events))
+        .route("/fine_tuning/jobs/{job_id}/checkpoints", get(jobs::list_checkpoints))
+        .route("/fine-tunes", get(legacy::list).post(legacy::create))
+        .route("/fine-tunes/{job_id}", get(legacy::retrieve).delete(legacy::delete))
+        .route("/fine-tunes/{job_id}/cancel", post(legacy::cancel))
+        .route("/fine-tunes/{job_id}/events", get(legacy::list_events))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
         .route("/metrics", get(metrics::export))
@@ -83,6 +95,20 @@ pub fn router(app: Arc<AppState>) -> Router {
         batches::routes::list,
         batches::routes::retrieve,
         batches::routes::cancel,
+        jobs::list,
+        jobs::create,
+        jobs::retrieve,
+        jobs::cancel,
+        jobs::pause,
+        jobs::resume,
+        jobs::events,
+        jobs::list_checkpoints,
+        legacy::list,
+        legacy::create,
+        legacy::retrieve,
+        legacy::delete,
+        legacy::cancel,
+        legacy::list_events,
         tokenize::tokenize,
         tokenize::detokenize,
         metrics::export,

@@ -306,5 +306,69 @@ async def test_burst_of_calls_with_default_retries():
     assert sum(reply.retries_taken > 0 for reply in replies) > 100
 
 
+EXAMPLES = b"".join(
+    json.dumps({"prompt": f"To {name}:", "completion": " the garden is green."}).encode() + b"\n"
+    for name in ["Anna", "Tom", "Mary"] * 5
+)
+
+
+def test_fine_tuning():
+    file = client.files.create(file=("letters.jsonl", EXAMPLES), purpose="fine-tune")
+    job = valid(
+        client.fine_tuning.jobs.create(
+            model="fable",
+            training_file=file.id,
+            suffix="letters",
+            seed=3,
+            method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+            metadata={"for": "a test"},
+        )
+    )
+    assert job.object == "fine_tuning.job" and job.seed == 3 and job.metadata == {"for": "a test"}
+    deadline = time.monotonic() + 120
+    while job.status not in ("succeeded", "failed", "cancelled") and time.monotonic() < deadline:
+        time.sleep(0.2)
+        job = client.fine_tuning.jobs.retrieve(job.id)
+    assert job.status == "succeeded" and job.hyperparameters.n_epochs == 2, job
+    assert valid(job).fine_tuned_model.startswith("ft:fable::letters:")
+    events = list(client.fine_tuning.jobs.list_events(job.id, limit=2))  # page by page
+    assert events[0].message == "Fine-tune succeeded" and events[-1].message == f"Created fine-tune: {job.id}"
+    assert len({event.id for event in events}) == len(events) and valid(events[0])
+    assert any(event.type == "metrics" and event.data["train_loss"] > 0 for event in events)
+    *_, checkpoint = client.fine_tuning.jobs.checkpoints.list(job.id)
+    assert valid(checkpoint).fine_tuned_model_checkpoint == job.fine_tuned_model
+    rows = client.files.content(job.result_files[0]).text.splitlines()
+    assert all(float(cell) >= 0 for row in rows[1:] for cell in row.split(","))
+    assert client.completions.create(model=job.fine_tuned_model, prompt="To Tom:", max_tokens=2).choices
+    assert job.fine_tuned_model in [model.id for model in client.models.list()]
+    assert job.id == next(iter(client.fine_tuning.jobs.list(limit=1))).id
+    assert client.models.delete(job.fine_tuned_model).deleted
+    check.raises(
+        openai.NotFoundError, client.completions.create, model=job.fine_tuned_model, prompt="To", max_tokens=2
+    )
+    client.files.delete(file.id)
+    wrong = check.raises(
+        openai.BadRequestError, client.fine_tuning.jobs.create, model="fable", training_file=file.id
+    )
+    assert wrong.param == "training_file"
+
+
+async def test_fine_tuning_async():
+    async with AsyncOpenAI() as patient:
+        file = await patient.files.create(file=("letters.jsonl", EXAMPLES), purpose="fine-tune")
+        job = await patient.fine_tuning.jobs.create(
+            model="fable", training_file=file.id, hyperparameters={"n_epochs": 50, "batch_size": 1}
+        )
+        paused = await patient.fine_tuning.jobs.pause(job.id)
+        assert paused.status == "paused"
+        resumed = await patient.fine_tuning.jobs.resume(job.id)
+        assert resumed.status in ("queued", "running")
+        cancelled = await patient.fine_tuning.jobs.cancel(job.id)
+        assert cancelled.status == "cancelled" and cancelled.fine_tuned_model is None
+        listed = [each.id async for each in patient.fine_tuning.jobs.list()]
+        assert job.id in listed
+        await patient.files.delete(file.id)
+
+
 if __name__ == "__main__":
     check.run(globals())

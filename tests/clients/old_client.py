@@ -3,9 +3,15 @@
 import asyncio
 import base64
 import io
+import json
 import os
+import re
 import struct
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import check
 import openai
@@ -224,6 +230,55 @@ def test_files():
         error.InvalidRequestError, openai.File.create, file=io.BytesIO(b"{"), purpose="fine-tune"
     )
     assert "line 1" in str(wrong)
+
+
+EXAMPLES = "".join(
+    json.dumps({"prompt": f"To {name}:", "completion": " the garden is green."}) + "\n"
+    for name in ["Anna", "Tom", "Mary"] * 5
+)
+
+
+def test_fine_tunes():
+    file = openai.File.create(file=io.StringIO(EXAMPLES), purpose="fine-tune")
+    job = openai.FineTune.create(training_file=file.id, model="fable", n_epochs=2, suffix="letters")
+    assert job.object == "fine-tune" and job.id.startswith("ft-") and job.training_files[0].id == file.id
+    messages = [event.message for event in openai.FineTune.stream_events(job.id)]
+    assert messages[0] == f"Created fine-tune: {job.id}" and "Completed epoch 2/2" in messages
+    assert messages[-1] == "Fine-tune succeeded"
+    job = openai.FineTune.retrieve(job.id)
+    assert job.status == "succeeded" and job.fine_tuned_model.startswith("ft:fable::letters:")
+    assert [event.message for event in openai.FineTune.list_events(job.id).data] == messages
+    assert openai.File.download(job.result_files[0].id).startswith(b"step,train_loss,")
+    assert openai.Completion.create(model=job.fine_tuned_model, prompt="To Tom:", max_tokens=2).choices
+    assert job.id in [each.id for each in openai.FineTune.list().data]
+    again = openai.FineTuningJob.retrieve(job.id.replace("ft-", "ftjob-"))
+    assert again.fine_tuned_model == job.fine_tuned_model
+    assert openai.Model.delete(job.fine_tuned_model).deleted
+    openai.File.delete(file.id)
+
+
+def test_fine_tunes_of_the_command_line():
+    # Follows the job to its end, without questions.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "letters.jsonl"
+        path.write_text(EXAMPLES)
+
+        def command(*arguments):
+            environment = os.environ | {"OPENAI_API_BASE": openai.api_base}
+            line = [Path(sys.executable).parent / "openai", "api"]
+            return subprocess.run([*line, *arguments], env=environment, capture_output=True, text=True)
+
+        created = command("fine_tunes.create", "-t", path, "-m", "fable", "--n_epochs", "1")
+        assert created.returncode == 0, created.stderr
+        job_id = re.search(r"ft-[0-9a-f]+", created.stdout).group()
+        assert "Fine-tune succeeded" in created.stdout and "Status: succeeded" in created.stdout, created.stdout
+        for action in ("fine_tunes.follow", "fine_tunes.get", "fine_tunes.results"):
+            shown = command(action, "-i", job_id)
+            assert shown.returncode == 0 and shown.stdout, (action, shown.stderr)
+        assert shown.stdout.startswith("step,train_loss,"), shown.stdout
+        assert job_id in command("fine_tunes.list").stdout
+        ended = command("fine_tunes.cancel", "-i", job_id)
+        assert ended.returncode != 0 and "succeeded" in ended.stderr, ended.stderr
 
 
 if __name__ == "__main__":

@@ -16,6 +16,10 @@ MESSAGES = (
     "completions over all prompts",  # best_of or n times the number of prompts
     "expected at most max_tokens",  # min_tokens
     "expected at most max_completion_tokens",
+    '_file: missing, expected the id of a file',  # training_file: not empty
+    "metadata.hornbook",  # lora or full
+    "found a file for ",  # training_file: for fine-tuning
+    "The job is ",  # cancel and the like: only jobs that have not ended
     "No such File object",  # input_file_id: that of a file
     "file: line ",  # data to fine-tune with: JSON Lines
     "file: found no text",

@@ -10,6 +10,7 @@ mod embeddings;
 mod errors;
 mod fields;
 mod files;
+mod fine_tuning;
 mod generation;
 mod keys;
 mod logprobs;

@@ -77,6 +77,17 @@ pub struct Serve {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Network")]
     grace: u64,
 
+    /// Share of the time that fine-tuning takes at most while requests run, from 0 to 1; an idle server
+    /// trains all the time
+    #[arg(long, value_name = "SHARE", default_value_t = ServerOptions::default().train_share,
+        value_parser = parse_share, help_heading = "Fine-tuning")]
+    train_share: f64,
+
+    /// Maximum number of unfinished fine-tuning jobs of a key; further ones get status 429
+    #[arg(long, value_name = "N", default_value_t = ServerOptions::default().max_jobs_per_key,
+        help_heading = "Fine-tuning")]
+    max_jobs_per_key: usize,
+
     /// Maximum number of waiting sequences; further requests get status 429
     #[arg(long, value_name = "N", default_value_t = EngineOptions::default().queue,
         help_heading = "Scheduling")]
@@ -134,6 +145,8 @@ impl Serve {
         Ok(ServerOptions {
             address: self.address()?,
             runtime_adapters: self.allow_runtime_adapters,
+            train_share: self.train_share,
+            max_jobs_per_key: self.max_jobs_per_key,
             key_file: self.keys.clone(),
             no_auth: self.no_auth,
             cors_origins: self.cors.clone(),
@@ -164,6 +177,11 @@ impl Serve {
             expected: "an IP address such as 127.0.0.1, or a resolvable host name".into(),
         })
     }
+}
+
+fn parse_share(text: &str) -> std::result::Result<f64, &'static str> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or("expected a number from 0 to 1")
 }
 
 /// Prints the address, the models, and an example request.

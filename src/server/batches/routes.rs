@@ -8,6 +8,7 @@ use crate::server::collections::Collections;
 use crate::server::error::{ApiError, ErrorBody};
 use crate::server::files::purpose;
 use crate::server::json::{Json, RequestBody, json_response, to_json};
+use crate::server::metadata::{self, Metadata};
 use crate::server::path::PathId;
 use crate::server::query::Query;
 use crate::server::request_context::RequestContext;
@@ -16,7 +17,6 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
@@ -25,8 +25,6 @@ const WINDOW: (&str, u64) = ("24h", 24 * 3600);
 /// Number of batches in a page without `limit`, and the maximum.
 const LIMIT: usize = 20;
 const MAX_LIMIT: usize = 100;
-/// Maximum number of notes, and of characters in the name and the value of one.
-const MAX_METADATA: (usize, usize, usize) = (16, 64, 512);
 /// Range of `output_expires_after.seconds`: an hour to 30 days.
 const EXPIRY_SECONDS: std::ops::RangeInclusive<u64> = 3600..=2_592_000;
 
@@ -40,7 +38,7 @@ pub struct BatchCreation {
     /// `24h`: the time until which requests are answered.
     completion_window: Option<String>,
     /// The client's own notes.
-    metadata: Option<BTreeMap<String, String>>,
+    metadata: Option<Metadata>,
     /// When the result files are deleted. Default: never.
     output_expires_after: Option<ExpiresAfter>,
 }
@@ -92,7 +90,7 @@ impl BatchCreation {
             ));
         }
         let output_expires_after = self.output_expires_after.map(ExpiresAfter::seconds).transpose()?;
-        check_metadata(self.metadata.as_ref())?;
+        metadata::check(self.metadata.as_ref())?;
         Ok(StoredBatch {
             endpoint,
             input_file_id,
@@ -117,24 +115,6 @@ impl ExpiresAfter {
         self.seconds.filter(|seconds| EXPIRY_SECONDS.contains(seconds)).ok_or_else(|| {
             ApiError::invalid_param(&format!("{param}.seconds"), "expected seconds from 3600 to 2592000")
         })
-    }
-}
-
-fn check_metadata(metadata: Option<&BTreeMap<String, String>>) -> Result<(), ApiError> {
-    let (max, max_name, max_value) = MAX_METADATA;
-    let metadata = metadata.into_iter().flatten();
-    let too_long = |(name, value): (&String, &String)| {
-        name.chars().count() > max_name || value.chars().count() > max_value
-    };
-    match metadata.clone().count() > max || metadata.clone().any(too_long) {
-        true => {
-            let expected = format!(
-                "expected at most {max} pairs, of names of at most {max_name} characters and values of at \
-                 most {max_value}"
-            );
-            Err(ApiError::invalid_param("metadata", expected))
-        }
-        false => Ok(()),
     }
 }
 

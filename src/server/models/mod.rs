@@ -97,6 +97,12 @@ impl ServedModel {
         })
     }
 
+    /// The model as a result of fine-tuning another one.
+    pub fn fine_tuned(self, parent: &str, owner: &str, created: u64) -> Self {
+        let (parent, owner) = (Some(parent.into()), Some(owner.into()));
+        Self { parent, owner, created, origin: Origin::FineTuned, ..self }
+    }
+
     /// Returns the model.
     pub fn hornbook(&self) -> &Hornbook {
         self.engine.hornbook()

@@ -97,6 +97,14 @@ impl ModelRegistry {
         Ok(result)
     }
 
+    /// Serves some models no more; requests that have them go on.
+    pub fn remove_where(&self, is_removed: impl Fn(&ServedModel) -> bool) {
+        let mut current = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        let mut models = Models::clone(&current);
+        models.served.retain(|served| !is_removed(served));
+        *current = Arc::new(models);
+    }
+
     /// Returns the requested model and the name the request uses for it. A name in the path takes precedence
     /// over one in the body. If only one model was named at the start, any name or none selects it.
     ///

@@ -49,6 +49,13 @@ pub struct List<T> {
     data: Vec<T>,
 }
 
+impl<T> List<T> {
+    /// A list of these.
+    pub fn new(data: Vec<T>) -> Self {
+        Self { object: "list", data }
+    }
+}
+
 fn model_object(name: &str, served: &ServedModel) -> ModelObject {
     let root = served.parent.as_ref().unwrap_or(&served.name).clone();
     let (created, parent) = (served.created, served.parent.clone());
@@ -70,7 +77,7 @@ fn list_response<T: Serialize>(
     let models = app.models.current();
     let names = models.names().filter(|(_, served)| models.may_use(key.as_deref(), served));
     let data = names.map(|(name, served)| to_object(name, served)).collect();
-    json_response(to_json(&List { object: "list", data })).into_response()
+    json_response(to_json(&List::new(data))).into_response()
 }
 
 fn retrieve_response<T: Serialize>(
@@ -140,7 +147,7 @@ pub async fn delete(
         let message = format!("The model `{name}` cannot be deleted: it is not the result of fine-tuning.");
         return Err(ApiError::forbidden(message));
     }
-    app.models.change(|models| Ok::<_, ApiError>(models.remove(&name)))?;
+    app.delete_model(&name).await?;
     Ok(json_response(to_json(&Deleted::new("model", name))).into_response())
 }
 

@@ -1,0 +1,75 @@
+//! Servers that stop or are killed during a job: the next one goes on to the same bytes.
+
+use super::*;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+fn long_job() -> Value {
+    json!({"hyperparameters": {"n_epochs": 3, "batch_size": 2}})
+}
+
+/// The bytes that a job without interruption gives.
+fn expected(examples: &str) -> Vec<u8> {
+    let store = tempfile::tempdir().unwrap();
+    let server = serve_store(store.path(), |_| {});
+    let id = create(&server, long_job(), examples);
+    wait_for_status(&server, &id, &["succeeded"]);
+    std::fs::read(result(store.path(), &id, ADAPTER)).unwrap()
+}
+
+#[test]
+fn server_that_stops_goes_on_with_its_job_when_it_starts_again() {
+    let examples = examples(60);
+    let store = tempfile::tempdir().unwrap();
+    let server = serve_store(store.path(), |_| {});
+    let id = create(&server, long_job(), &examples);
+    let steps =
+        |server: &Client| messages(server, &id).iter().filter(|text| text.starts_with("Step ")).count();
+    wait("a step", || steps(&server) > 0);
+    drop(server);
+    let server = serve_store(store.path(), |_| {});
+    wait_for_status(&server, &id, &["succeeded"]);
+    let told = messages(&server, &id);
+    let once: std::collections::BTreeSet<_> = told.iter().collect();
+    assert_eq!(once.len(), told.len(), "told twice: {told:?}");
+    assert!(std::fs::read(result(store.path(), &id, ADAPTER)).unwrap() == expected(&examples));
+}
+
+/// Starts `hornbook serve` with a store.
+fn start(store: &Path) -> (Child, Client) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hornbook"));
+    command.args(["serve", "--port", "0", "--threads", "1", "--store"]).arg(store);
+    let mut server = command.env_remove("HORNBOOK_ISA").stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("http://") {
+        line.clear();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "the server has ended");
+    }
+    std::thread::spawn(move || lines.lines().for_each(drop));
+    let address = line.split("http://").nth(1).unwrap().split("/v1").next().unwrap();
+    (server, Client::new(address.parse().unwrap()))
+}
+
+#[test]
+fn server_that_is_killed_goes_on_to_the_same_bytes() {
+    let examples = examples(60);
+    let store = tempfile::tempdir().unwrap();
+    let (mut server, client) = start(store.path());
+    let id = create(&client, long_job(), &examples);
+    // At moments that differ from run to run.
+    for pause in [40, 700, 1500] {
+        std::thread::sleep(Duration::from_millis(pause));
+        server.kill().unwrap();
+        server.wait().unwrap();
+        server = start(store.path()).0;
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let (mut server, client) = start(store.path());
+    wait_for_status(&client, &id, &["succeeded"]);
+    assert!(std::fs::read(result(store.path(), &id, ADAPTER)).unwrap() == expected(&examples));
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
