@@ -56,13 +56,13 @@ pub fn name(file: &Path) -> &Path {
 fn read_to_end(from: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = vec![];
     if from.take(MAX_BYTES + 1).read_to_end(&mut bytes)? as u64 > MAX_BYTES {
-        return Err(too_long(MAX_BYTES));
+        return Err(io::Error::other(too_long(MAX_BYTES)));
     }
     Ok(bytes)
 }
 
-fn too_long(max: u64) -> io::Error {
-    io::Error::other(format!("found more than {max} bytes, the maximum for a text"))
+fn too_long(max: u64) -> String {
+    format!("found more than {max} bytes, the maximum for a text")
 }
 
 /// A text that is read piece by piece, so that it is never in memory as a whole: the lines of a file, or what
@@ -104,10 +104,7 @@ impl Pieces {
                 break;
             }
         }
-        match piece.len() as u64 > self.max_bytes {
-            true => Err(too_long(self.max_bytes)),
-            false => Ok(piece),
-        }
+        Ok(piece)
     }
 }
 
@@ -123,11 +120,16 @@ impl Iterator for Pieces {
             Err(source) => return Some(Err(Error::Io { path: self.name.clone(), action: "read", source })),
         };
         self.n += 1;
+        let line = (self.separator == "\n").then_some(self.n);
+        let invalid = |problem| Error::InvalidFile { file: self.name.clone(), line, problem };
+        if piece.len() as u64 > self.max_bytes {
+            self.from = Box::new(io::empty()); // the rest of the piece is none
+            return Some(Err(invalid(too_long(self.max_bytes))));
+        }
         if piece.ends_with(self.separator.as_bytes()) {
             piece.truncate(piece.len() - self.separator.len());
         }
-        let line = (self.separator == "\n").then_some(self.n);
-        Some(decode(piece).map_err(|problem| Error::InvalidFile { file: self.name.clone(), line, problem }))
+        Some(decode(piece).map_err(invalid))
     }
 }
 

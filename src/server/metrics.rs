@@ -208,6 +208,11 @@ impl Metrics {
             for (kind, count) in collections.counts() {
                 exposition.sample(name, &[("kind", kind)], count as f64);
             }
+            let name = "hornbook_batches";
+            exposition.family(name, "gauge", "Number of batches by status.");
+            for (status, count) in collections.batches.counts() {
+                exposition.sample(name, &[("status", status.as_str())], count as f64);
+            }
         }
         if let Some(jobs) = fine_tuning {
             exposition.jobs(jobs);

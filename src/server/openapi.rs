@@ -221,8 +221,9 @@ pub fn description<'a>(routes: &OpenApi, configs: impl Iterator<Item = &'a Confi
                 }
             }
             // A parameter of a query is absent, never null.
-            for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
-                if let Some(kind) = parameter["schema"]["type"].get(0).cloned() {
+            let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+            for parameter in parameters.into_iter().flatten() {
+                if let Some(kind) = parameter.pointer("/schema/type/0").cloned() {
                     parameter["schema"]["type"] = kind;
                 }
             }

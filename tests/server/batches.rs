@@ -94,7 +94,8 @@ fn batch_is_answered_as_live_requests_are() {
     let list = server.get("/v1/batches").ok();
     assert_eq!((&list["data"][0], &list["has_more"]), (&done, &json!(false)));
     let cancel = server.post(&format!("/v1/batches/{}/cancel", done["id"].as_str().unwrap()), json!({}));
-    assert!(cancel.error().0 == 400 && cancel.text.contains("status \\\"completed\\\""), "{}", cancel.text);
+    assert!(cancel.error().0 == 400 && cancel.text.contains("with status 'completed'"), "{}", cancel.text);
+    assert_eq!(server.metric("hornbook_batches{status=\"completed\"}"), 1.0);
     let folder = store.path().join("batches").join(done["id"].as_str().unwrap());
     assert_eq!(folder.read_dir().unwrap().count(), 1);
     drop(server);

@@ -27,7 +27,7 @@ pub use object::{BatchObject, Status, StoredBatch};
 
 use super::store::{Collection, Entry, Store};
 use crate::Result;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -54,6 +54,15 @@ impl Batches {
     /// Returns all batches as objects of the store.
     pub fn collection(&self) -> &Collection<StoredBatch> {
         &self.collection
+    }
+
+    /// Returns the number of batches by status.
+    pub fn counts(&self) -> BTreeMap<Status, usize> {
+        let mut counts = BTreeMap::new();
+        for batch in self.collection.all() {
+            *counts.entry(batch.value.status).or_default() += 1;
+        }
+        counts
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<String, (usize, usize)>> {

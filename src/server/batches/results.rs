@@ -62,7 +62,7 @@ pub(super) fn write(context: &BatchContext, id: &str, end: End) -> Result<()> {
     output.finish("output", |batch, id| batch.output_file_id = Some(id))?;
     errors.finish("error", |batch, id| batch.error_file_id = Some(id))?;
 
-    batches.update(id, |batch| {
+    let status = batches.update(id, |batch| {
         let (status, time) = match end {
             End::Cancelled => (Status::Cancelled, &mut batch.times.cancelled_at),
             End::Expired => (Status::Expired, &mut batch.times.expired_at),
@@ -72,23 +72,16 @@ pub(super) fn write(context: &BatchContext, id: &str, end: End) -> Result<()> {
         *time = Some(unix_time());
         batch.request_counts.completed = done.len() - failed;
         batch.request_counts.failed = failed;
+        status
     })?;
-    tracing::info!(batch = id, completed = done.len() - failed, failed, "batch {}", end.name());
+    let status = status.map(Status::as_str);
+    tracing::info!(batch = id, status, completed = done.len() - failed, failed, "the batch is at its end");
     let _ = remove_file(batches.responses_path(id)); // may not exist
     batches.collection().update(id, |_| ())?; // measures what is left
     Ok(())
 }
 
 impl End {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-            Self::Failed => "failed",
-        }
-    }
-
     /// Returns code and message of the error in place of a response that there is not.
     fn refusal(self) -> Option<(&'static str, &'static str)> {
         match self {

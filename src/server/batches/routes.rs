@@ -201,8 +201,8 @@ pub async fn cancel(
         return Err(unknown);
     };
     if matches!(batch.value.status, Status::Completed | Status::Failed | Status::Expired) {
-        let status = to_json(&batch.value.status);
-        return Err(ApiError::invalid(format!("Cannot cancel a batch with status {status}.")));
+        let status = batch.value.status.as_str();
+        return Err(ApiError::invalid(format!("Cannot cancel a batch with status '{status}'.")));
     }
     let work = move || {
         collections.batches.update(&id, StoredBatch::cancel)?;

@@ -19,14 +19,14 @@ impl PageQuery {
     /// # Errors
     /// 400 that names the parameter.
     pub fn new(query: &Query, prefix: &str, limit: usize, max_limit: usize) -> Result<Self, ApiError> {
-        let after = query.text("after").filter(|after| !after.is_empty());
+        let after = query.text("after");
         if let Some(after) = after.filter(|after| !after.starts_with(prefix)) {
             let message =
                 format!("found {after:?}, expected the id of an item of the list, such as {prefix}…");
             return Err(ApiError::invalid_param("after", message));
         }
         let ascending = match query.text("order") {
-            None | Some("desc" | "") => false,
+            None | Some("desc") => false,
             Some("asc") => true,
             Some(other) => {
                 return Err(ApiError::invalid_param(

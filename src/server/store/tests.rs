@@ -199,7 +199,7 @@ fn expired_object_does_not_exist_and_is_removed() {
 fn pages_cover_the_list_in_both_orders_while_items_are_deleted() {
     let ids: Vec<String> = (0..10).rev().map(|i| format!("note-{i}")).collect();
     for order in ["asc", "desc"] {
-        let (mut all, mut after) = (ids.clone(), String::new());
+        let (mut all, mut after) = (ids.clone(), "note-".to_string() + if order == "asc" { "" } else { "z" });
         let mut seen = vec![];
         loop {
             let query = format!("limit=3&order={order}&after={after}");

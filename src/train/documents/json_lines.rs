@@ -6,7 +6,6 @@ use crate::text_file::Pieces;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::cell::OnceCell;
-use std::io::ErrorKind;
 use std::path::Path;
 
 /// A line. Other fields are ignored, as data sets often have some; of these, the first in this order counts.
@@ -125,12 +124,7 @@ pub(super) fn texts(path: &Path) -> Result<Vec<String>> {
 pub fn check(path: &Path, max_line_bytes: u64) -> Result<()> {
     let mut found_some = false;
     for (i, line) in Pieces::open(path, "\n")?.with_max_bytes(max_line_bytes).enumerate() {
-        let line = line.map_err(|error| match error {
-            Error::Io { source, .. } if source.kind() == ErrorKind::Other => {
-                Error::InvalidFile { file: path.into(), line: Some(i + 1), problem: source.to_string() }
-            }
-            error => error,
-        })?;
+        let line = line?;
         if !line.trim().is_empty() {
             let invalid = |problem| Error::InvalidFile { file: path.into(), line: Some(i + 1), problem };
             parse(&line).map_err(invalid)?;
