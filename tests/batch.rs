@@ -153,6 +153,7 @@ fn all_endpoints_get_responses_and_errors_are_responses() {
     let lines = [
         request("words", "/v1/completions", json!({"prompt": "The", "max_tokens": 3})),
         request("talk", "/v1/chat/completions", chat),
+        request("answer", "/v1/responses", json!({"input": "Hi", "max_output_tokens": 4})),
         request("vector", "/v1/embeddings", json!({"input": "The king", "encoding_format": "float"})),
         request("long", "/v1/completions", json!({"prompt": "The", "max_tokens": 512})),
         request("wrong", "/v1/completions", json!({"prompt": "The", "temperature": "hot"})),
@@ -161,28 +162,29 @@ fn all_endpoints_get_responses_and_errors_are_responses() {
     write(&input, lines.concat()).unwrap();
     let line = run_failing(&[], &input, &output);
     let name = output.display().to_string();
-    assert!(line.starts_with(&format!("hornbook: {name}: 2 of 6 requests failed, the first: \"")), "{line}");
+    assert!(line.starts_with(&format!("hornbook: {name}: 2 of 7 requests failed, the first: \"")), "{line}");
     let contents = responses(&read_to_string(&output).unwrap());
     let status = |id: &str| contents[id]["status_code"].as_u64().unwrap();
     assert_eq!(
-        ["words", "talk", "vector", "long", "wrong", "many"].map(status),
-        [200, 200, 200, 400, 400, 200]
+        ["words", "talk", "answer", "vector", "long", "wrong", "many"].map(status),
+        [200, 200, 200, 200, 400, 400, 200]
     );
     assert_eq!(contents["talk"]["body"]["object"], "chat.completion");
+    assert_eq!(contents["answer"]["body"]["object"], "response");
     assert_eq!(contents["vector"]["body"]["data"][0]["embedding"].as_array().unwrap().len(), 256);
     assert_eq!(contents["long"]["body"]["error"]["code"], "context_length_exceeded");
     assert_eq!(contents["wrong"]["body"]["error"]["param"], "temperature");
     assert_eq!(contents["many"]["body"]["choices"].as_array().unwrap().len(), 200);
     // A failed request is not repeated; a request whose line was removed is.
     let text = read_to_string(&output).unwrap();
-    assert!(run_failing(&[], &input, &output).contains("2 of 6 requests failed"));
+    assert!(run_failing(&[], &input, &output).contains("2 of 7 requests failed"));
     assert_eq!(read_to_string(&output).unwrap(), text);
     let remaining: String =
         text.lines().filter(|line| !line.contains("\"long\"")).map(|l| l.to_string() + "\n").collect();
     write(&output, &remaining).unwrap();
     run_failing(&[], &input, &output);
     let again = read_to_string(&output).unwrap();
-    assert!(again.starts_with(&remaining) && again.lines().count() == 6, "{again}");
+    assert!(again.starts_with(&remaining) && again.lines().count() == 7, "{again}");
 }
 
 #[test]

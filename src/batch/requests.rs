@@ -10,7 +10,7 @@ use std::path::Path;
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Supported endpoints, without `/v1`.
-pub const ENDPOINTS: [&str; 3] = ["/completions", "/chat/completions", "/embeddings"];
+pub const ENDPOINTS: [&str; 4] = ["/completions", "/chat/completions", "/responses", "/embeddings"];
 /// Maximum length of a custom id.
 const MAX_ID_CHARS: usize = 256;
 
@@ -212,8 +212,8 @@ mod tests {
         assert_eq!(error(&replace("POST", "GET")), "line 2: method: found \"GET\", expected \"POST\"");
         assert_eq!(
             error(&replace("/v1/completions", "/v1/models")),
-            "line 2: url: found \"/v1/models\", expected /v1/completions, /v1/chat/completions or \
-             /v1/embeddings"
+            "line 2: url: found \"/v1/models\", expected /v1/completions, /v1/chat/completions, \
+             /v1/responses or /v1/embeddings"
         );
         assert_eq!(error(&replace("{\"n\": 1}", "[]")), "line 2: body: found [], expected an object");
         assert!(

@@ -1,14 +1,14 @@
-//! Chat completion responses: messages or deltas, with logprobs in the chat API's own shape.
+//! Chat completion responses: messages or deltas, with the logprobs of their tokens.
 
-use super::choice_buffer::{ChoiceBuffer, ChoiceDelta};
 use super::json::to_json;
+use super::message::{MessageBuffer, MessageLogprob, message_logprobs};
 use super::models::ServedModel;
-use super::response::{CompletionResponse, ResponseBuilder};
+use super::response::{CompletionResponse, ResponseBuilder, closing_events, data_event};
 use crate::Token;
 use crate::engine::Event;
 use crate::generate::FinishReason;
-use crate::generate::completion::{Usage, finite_logprob};
-use crate::tokenizer::Tokenizer;
+use crate::generate::completion::Usage;
+use axum::response::sse;
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -54,32 +54,8 @@ pub struct Delta {
 /// The logprobs of a message's tokens.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ChatLogprobs {
-    content: Vec<ChatTokenLogprob>,
-    refusal: Option<Vec<ChatTokenLogprob>>,
-}
-
-/// A token with its logprob and those of its alternatives.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ChatTokenLogprob {
-    #[serde(flatten)]
-    token: TokenLogprob,
-    top_logprobs: Vec<TokenLogprob>,
-}
-
-/// A token with its logprob.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct TokenLogprob {
-    token: String,
-    logprob: f32,
-    /// The token's bytes, which may be part of a UTF-8 character.
-    bytes: Vec<u8>,
-}
-
-impl TokenLogprob {
-    fn new(tokenizer: &Tokenizer, id: u32, logprob: f32) -> Self {
-        let bytes = tokenizer.token_bytes(id).to_vec();
-        Self { token: String::from_utf8_lossy(&bytes).into_owned(), logprob: finite_logprob(logprob), bytes }
-    }
+    content: Vec<MessageLogprob>,
+    refusal: Option<Vec<MessageLogprob>>,
 }
 
 /// Builder of a chat completion response.
@@ -96,104 +72,83 @@ pub struct ChatResponseBuilder {
     pub choices: Vec<ChoiceState>,
     /// Whether logprobs were requested.
     pub include_logprobs: bool,
-    /// Whether leading whitespace of a message is trimmed.
-    pub trim_start: bool,
     /// Whether usage was requested for the stream.
     pub include_usage: bool,
 }
 
 /// State of a choice in progress.
-#[derive(Default)]
 pub struct ChoiceState {
-    buffer: ChoiceBuffer,
+    message: MessageBuffer,
     /// The chunk with the role has been sent.
     role_sent: bool,
-    /// Text other than leading whitespace has been sent.
-    content_started: bool,
+}
+
+impl ChoiceState {
+    /// A choice of which nothing is generated yet; `trim_start` as in [`MessageBuffer`].
+    pub fn new(trim_start: bool) -> Self {
+        Self { message: MessageBuffer::new(trim_start), role_sent: false }
+    }
 }
 
 impl ChatResponseBuilder {
-    /// Takes the new part of a choice, trimming the message's leading whitespace.
-    fn take_delta(&mut self, index: usize) -> ChoiceDelta {
-        let choice = &mut self.choices[index];
-        let mut delta = choice.buffer.take();
-        if self.trim_start && !choice.content_started {
-            delta.text = delta.text.trim_start().to_string();
-        }
-        choice.content_started |= !delta.text.is_empty();
-        delta
-    }
-
-    /// Returns the tokens' logprobs if requested. End-of-text tokens are not part of the message.
+    /// Returns the tokens' logprobs if requested.
     fn logprobs(&self, tokens: &[Token]) -> Option<ChatLogprobs> {
-        let tokenizer = self.served.hornbook().try_tokenizer().filter(|_| self.include_logprobs)?;
-        let stop_ids = self.served.hornbook().stop_ids();
-        let message_tokens = tokens.iter().filter(|token| !stop_ids.contains(&token.id));
-        let content = message_tokens.map(|token| ChatTokenLogprob {
-            token: TokenLogprob::new(tokenizer, token.id, token.logprob),
-            top_logprobs: token
-                .top_logprobs
-                .iter()
-                .map(|&(id, logprob)| TokenLogprob::new(tokenizer, id, logprob))
-                .collect(),
-        });
-        Some(ChatLogprobs { content: content.collect(), refusal: None })
+        let content = || message_logprobs(self.served.hornbook(), tokens);
+        self.include_logprobs.then(|| ChatLogprobs { content: content(), refusal: None })
     }
 
     fn usage(&self) -> Usage {
-        let completion_tokens = self.choices.iter().map(|choice| choice.buffer.token_count()).sum();
+        let completion_tokens = self.choices.iter().map(|choice| choice.message.token_count()).sum();
         let prompt_tokens = self.prompt_tokens;
         Usage { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
     }
 
-    fn chunk_json(&self, choice: ChunkChoice) -> String {
-        self.chunk.chunk_json(vec![choice], self.include_usage.then_some(None))
+    fn chunk_event(&self, choice: ChunkChoice) -> sse::Event {
+        data_event(self.chunk.chunk_json(vec![choice], self.include_usage.then_some(None)))
     }
 }
 
 impl ResponseBuilder for ChatResponseBuilder {
     fn push_event(&mut self, _: usize, event: Event) {
-        let keep = self.include_logprobs;
-        match event {
-            Event::Token { choice, token } => self.choices[choice].buffer.push(token, keep),
-            Event::Finished { choice, reason } => self.choices[choice].buffer.finish(reason),
-            Event::Prompt(_) | Event::Embedding(_) | Event::Failed(_) => {}
+        if let Event::Token { choice, .. } | Event::Finished { choice, .. } = event {
+            self.choices[choice].message.push_event(event, self.include_logprobs);
         }
     }
 
-    fn chunks(&mut self, _: usize) -> Vec<String> {
+    fn chunks(&mut self, _: usize) -> Vec<sse::Event> {
         let mut chunks = vec![];
         for index in 0..self.choices.len() {
             let empty = ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason: None };
             if !std::mem::replace(&mut self.choices[index].role_sent, true) {
                 let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
-                chunks.push(self.chunk_json(ChunkChoice { delta, ..empty.clone() }));
+                chunks.push(self.chunk_event(ChunkChoice { delta, ..empty.clone() }));
             }
-            if !self.choices[index].buffer.is_ready() {
+            if !self.choices[index].message.is_ready() {
                 continue;
             }
-            let new = self.take_delta(index);
+            let new = self.choices[index].message.take();
             let logprobs = self.logprobs(&new.tokens);
             let has_logprobs = logprobs.as_ref().is_some_and(|logprobs| !logprobs.content.is_empty());
             if !new.text.is_empty() || has_logprobs {
                 let delta = Delta { role: None, content: Some(new.text) };
-                chunks.push(self.chunk_json(ChunkChoice { delta, logprobs, ..empty.clone() }));
+                chunks.push(self.chunk_event(ChunkChoice { delta, logprobs, ..empty.clone() }));
             }
             if new.finish_reason.is_some() {
-                chunks.push(self.chunk_json(ChunkChoice { finish_reason: new.finish_reason, ..empty }));
+                chunks.push(self.chunk_event(ChunkChoice { finish_reason: new.finish_reason, ..empty }));
             }
         }
         chunks
     }
 
-    fn usage_chunk(&self) -> String {
-        self.chunk.chunk_json(vec![], Some(Some(self.usage())))
+    fn closing(&mut self) -> Vec<sse::Event> {
+        let usage_chunk = || self.chunk.chunk_json(vec![], Some(Some(self.usage())));
+        closing_events(self.include_usage.then(usage_chunk))
     }
 
     fn into_body(mut self) -> String {
         self.response.usage = Some(Some(self.usage()));
         for index in 0..self.choices.len() {
-            let delta = self.take_delta(index);
+            let delta = self.choices[index].message.take();
             let message = AssistantMessage { role: "assistant", content: delta.text, refusal: None };
             let logprobs = self.logprobs(&delta.tokens);
             self.response.choices.push(ChatChoice {

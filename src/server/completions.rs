@@ -3,9 +3,10 @@
 //! [`completions_response`]: super::completions_response
 
 use super::AppState;
+use super::completion_limits::{CompletionLimits, MaxTokens};
 use super::completions_response::CompletionsResponseBuilder;
 use super::error::ApiError;
-use super::json::{Json, RequestBody};
+use super::json::{Json, RequestBody, from_value};
 use super::models::PathName;
 use super::parameters::{self, Parameters, ResponseMode};
 use super::prompts::{MAX_PROMPTS, Prompt, Prompts};
@@ -49,6 +50,8 @@ pub struct CompletionRequest {
     /// Hornbook extension: return each choice's token ids.
     return_token_ids: Option<bool>,
     #[serde(flatten)]
+    limits: CompletionLimits,
+    #[serde(flatten)]
     parameters: Parameters,
     #[serde(flatten)]
     #[schema(ignore)]
@@ -59,6 +62,7 @@ impl RequestBody for CompletionRequest {
     const FIELDS: &'static [&'static str] = &["echo", "best_of", "return_token_ids"];
 
     fn validate(value: &Value) -> Result<(), ApiError> {
+        from_value::<CompletionLimits>(value)?;
         parameters::validate(value)
     }
 }
@@ -67,7 +71,7 @@ impl RequestBody for CompletionRequest {
 struct ValidatedFields {
     n: usize,
     best_of: usize,
-    max_tokens: Option<usize>,
+    max_tokens: MaxTokens,
     logprobs: Option<usize>,
     mode: ResponseMode,
 }
@@ -75,7 +79,7 @@ struct ValidatedFields {
 impl CompletionRequest {
     fn validated(&self) -> Result<ValidatedFields, ApiError> {
         let mode = self.parameters.response_mode()?;
-        let n = self.parameters.n()?;
+        let n = self.limits.n()?;
         let best_of = integer_in_range("best_of", self.best_of, 1..=MAX_BEST_OF)?.unwrap_or(n);
         if best_of < n {
             return Err(ApiError::invalid_param(
@@ -87,7 +91,7 @@ impl CompletionRequest {
             let message = "found more than n, expected n with stream: the best are known only at the end";
             return Err(ApiError::invalid_param("best_of", message));
         }
-        let max_tokens = self.parameters.max_tokens()?.0;
+        let max_tokens = self.limits.max_tokens()?;
         let logprobs = integer_in_range("logprobs", self.logprobs, 0..=MAX_LOGPROBS)?;
         Ok(ValidatedFields { n, best_of, max_tokens, logprobs, mode })
     }
@@ -113,8 +117,8 @@ pub async fn create(
     context.set_model(&name);
     let fields = request.validated()?;
     request.parameters.check_copies(request.prompt.as_ref().map_or(1, Prompts::count) * fields.best_of)?;
-    let mut options =
-        request.parameters.options(&request.sampling, served.default_sampling(), served.hornbook(), 0)?;
+    let (defaults, hornbook) = (served.default_sampling(), served.hornbook());
+    let mut options = request.parameters.options(&request.sampling, defaults, hornbook, fields.max_tokens)?;
     let echo = request.echo.unwrap_or(false);
     let prompts = match request.prompt {
         Some(prompts) => prompts.encode(&app, &served, "prompt").await?,
@@ -130,9 +134,8 @@ pub async fn create(
     }
     let n_positions = served.config().n_positions;
     let longest_prompt = prompts.iter().map(Prompt::token_count).max().unwrap_or(0);
-    let max_tokens =
-        fields.max_tokens.unwrap_or_else(|| served.default_max_tokens(longest_prompt, DEFAULT_MAX_TOKENS));
-    options.max_tokens = Some(max_tokens);
+    let default_max_tokens = || served.default_max_tokens(longest_prompt, DEFAULT_MAX_TOKENS);
+    let max_tokens = *options.max_tokens.get_or_insert_with(default_max_tokens);
     if let Some(prompt) =
         prompts.iter().find(|prompt| prompt.token_count().saturating_add(max_tokens) > n_positions)
     {

@@ -4,9 +4,10 @@ use super::choice_buffer::ChoiceBuffer;
 use super::json::to_json;
 use super::models::ServedModel;
 use super::prompts::Prompt;
-use super::response::{CompletionResponse, ResponseBuilder};
+use super::response::{CompletionResponse, ResponseBuilder, closing_events, data_event};
 use crate::engine::{Event, ScoredToken};
 use crate::generate::completion::{Choice, Logprobs, TextOffsets, Usage};
+use axum::response::sse;
 use std::sync::Arc;
 
 /// Builder of a completion response.
@@ -111,7 +112,7 @@ impl ResponseBuilder for CompletionsResponseBuilder {
         }
     }
 
-    fn chunks(&mut self, prompt: usize) -> Vec<String> {
+    fn chunks(&mut self, prompt: usize) -> Vec<sse::Event> {
         let (echo, token_ids) = (self.echo, self.include_token_ids);
         let ready = |(_, ChoiceState { buffer, started, .. }): &(usize, &ChoiceState)| {
             buffer.is_ready() || (echo && !started) || (token_ids && buffer.has_tokens())
@@ -121,13 +122,14 @@ impl ResponseBuilder for CompletionsResponseBuilder {
         let usage = self.include_usage.then_some(None);
         let chunk = |choice| {
             let choice = self.take_choice(prompt, choice, prompt * self.n + choice);
-            self.response.chunk_json(vec![choice], usage)
+            data_event(self.response.chunk_json(vec![choice], usage))
         };
         ready.into_iter().map(chunk).collect()
     }
 
-    fn usage_chunk(&self) -> String {
-        self.response.chunk_json(vec![], Some(Some(self.usage())))
+    fn closing(&mut self) -> Vec<sse::Event> {
+        let usage_chunk = || self.response.chunk_json(vec![], Some(Some(self.usage())));
+        closing_events(self.include_usage.then(usage_chunk))
     }
 
     fn into_body(mut self) -> String {

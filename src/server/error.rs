@@ -152,6 +152,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, INVALID, message).code("not_enabled")
     }
 
+    /// Adds a sentence to the message.
+    pub fn because(mut self, sentence: &str) -> Self {
+        self.body.message = format!("{}. {sentence}", self.body.message);
+        self
+    }
+
     /// 404: no such model, or the key may not use it.
     pub fn model_not_found(name: &str) -> Self {
         let message = format!("The model `{name}` does not exist or you do not have access to it.");
@@ -306,6 +312,11 @@ impl ApiError {
     /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// Returns the message for a person.
+    pub fn message(&self) -> &str {
+        &self.body.message
     }
 
     /// Returns the error object as JSON, as an SSE event of a started stream carries it.

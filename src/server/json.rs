@@ -7,7 +7,7 @@ use super::connection_table::Connection;
 use super::error::ApiError;
 use super::request_context::RequestContext;
 use super::text::shorten;
-use super::unsupported;
+use super::unsupported::{self, Unsupported};
 use axum::body::{HttpBody, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
@@ -32,6 +32,9 @@ pub struct Json<T>(pub T);
 pub trait RequestBody: DeserializeOwned {
     /// Fields of this type that are unsupported on other routes.
     const FIELDS: &'static [&'static str] = &[];
+
+    /// Fields that this route alone does not support.
+    const UNSUPPORTED: &'static [Unsupported] = &[];
 
     /// Validates flattened parts of the object, whose errors would otherwise not name the field.
     ///
@@ -133,7 +136,7 @@ pub fn parse<T: RequestBody>(bytes: &[u8], known: &HashSet<String>) -> Result<T,
             return Err(ApiError::invalid_param(name, message));
         }
     }
-    unsupported::check(fields, T::FIELDS)?;
+    unsupported::check(fields, T::FIELDS, T::UNSUPPORTED)?;
     T::validate(&value)?;
     from_value(&value)
 }

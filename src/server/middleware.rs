@@ -1,6 +1,7 @@
 //! Middleware: request context and response headers, authorization, and the fallback handlers.
 
 use super::AppState;
+use super::absent::absent_part;
 use super::connection_table::Connection;
 use super::error::{ApiError, RefusedTokens};
 use super::path::written_path;
@@ -135,7 +136,11 @@ pub fn random_u64() -> u64 {
 
 /// Handles unknown paths.
 pub async fn not_found(request: Request) -> ApiError {
-    ApiError::not_found(request.method().as_str(), written_path(&request))
+    let error = ApiError::not_found(request.method().as_str(), written_path(&request));
+    match absent_part(request.uri().path()) {
+        Some(what) => error.because(&format!("This server has {what}.")),
+        None => error,
+    }
 }
 
 /// Handles known paths with an unsupported method.

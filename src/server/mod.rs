@@ -11,6 +11,7 @@
 //! server-sent events ([`response`]). The [engines](crate::engine) compute on their own threads; the server's
 //! two threads only do I/O.
 
+mod absent;
 mod access;
 pub mod batches;
 mod bounded_json;
@@ -18,10 +19,12 @@ pub mod chat;
 pub mod chat_response;
 pub mod choice_buffer;
 pub mod collections;
+pub mod completion_limits;
 pub mod completions;
 pub mod completions_response;
 mod connection_table;
 mod connections;
+pub mod conversation;
 mod deleted;
 pub mod embeddings;
 pub mod error;
@@ -34,6 +37,7 @@ pub mod json;
 pub mod key_file;
 pub mod keys;
 mod memory;
+pub mod message;
 pub mod metadata;
 pub mod metrics;
 pub mod middleware;
@@ -47,12 +51,13 @@ mod ranges;
 pub mod rate_limit;
 pub mod request_context;
 pub mod response;
+pub mod responses;
 pub mod routes;
 pub mod store;
 pub mod submission;
 mod text;
 pub mod tokenize;
-mod unsupported;
+pub mod unsupported;
 
 use crate::chat::ChatTemplate;
 use crate::engine::{Engine, EngineOptions};

@@ -23,9 +23,9 @@ const MULTIPLIER: &str =
 /// Constraints of schemas, by their path below `/components/schemas/`, which are merged into them.
 const CONSTRAINTS: &[(&str, &str)] = &[
     // Its maximum does not matter where `max_completion_tokens` takes precedence.
-    ("Parameters/properties/max_tokens", r#"{"minimum": 0, "maximum": 9223372036854775807}"#),
-    ("Parameters/properties/max_completion_tokens", r#"{"minimum": 0}"#),
-    ("Parameters/properties/n", r#"{"minimum": 1, "maximum": 128}"#),
+    ("CompletionLimits/properties/max_tokens", r#"{"minimum": 0, "maximum": 9223372036854775807}"#),
+    ("CompletionLimits/properties/max_completion_tokens", r#"{"minimum": 0}"#),
+    ("CompletionLimits/properties/n", r#"{"minimum": 1, "maximum": 128}"#),
     (
         "Parameters/properties/logit_bias",
         r#"{"additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}"#,
@@ -39,10 +39,10 @@ const CONSTRAINTS: &[(&str, &str)] = &[
     ("Stop/oneOf/0", r#"{"minLength": 1, "maxLength": 4096}"#),
     ("Stop/oneOf/1", r#"{"maxItems": 4}"#),
     ("Stop/oneOf/1/items", r#"{"minLength": 1, "maxLength": 4096}"#),
-    ("CompletionRequest/allOf/1/properties/model", r#"{"maxLength": 256}"#),
-    ("CompletionRequest/allOf/1/properties/best_of", r#"{"minimum": 1, "maximum": 20}"#),
-    ("CompletionRequest/allOf/1/properties/logprobs", r#"{"minimum": 0, "maximum": 5}"#),
-    ("ChatRequest/allOf/1", r#"{"required": ["messages"]}"#),
+    ("CompletionRequest/allOf/2/properties/model", r#"{"maxLength": 256}"#),
+    ("CompletionRequest/allOf/2/properties/best_of", r#"{"minimum": 1, "maximum": 20}"#),
+    ("CompletionRequest/allOf/2/properties/logprobs", r#"{"minimum": 0, "maximum": 5}"#),
+    ("ChatRequest/allOf/2", r#"{"required": ["messages"]}"#),
     // Fields that need another one.
     (
         "Parameters",
@@ -50,14 +50,47 @@ const CONSTRAINTS: &[(&str, &str)] = &[
             {"properties": {"stream": {"const": true}}, "required": ["stream"]}]}"#,
     ),
     (
-        "ChatRequest/allOf/1",
+        "ChatRequest/allOf/2",
         r#"{"anyOf": [{"properties": {"top_logprobs": {"enum": [0, null]}}},
             {"properties": {"logprobs": {"const": true}}, "required": ["logprobs"]}]}"#,
     ),
-    ("ChatRequest/allOf/1/properties/model", r#"{"maxLength": 256}"#),
-    ("ChatRequest/allOf/1/properties/messages", r#"{"type": "array", "minItems": 1, "maxItems": 2048}"#),
-    ("ChatRequest/allOf/1/properties/top_logprobs", r#"{"minimum": 0, "maximum": 20}"#),
+    ("ChatRequest/allOf/2/properties/model", r#"{"maxLength": 256}"#),
+    ("ChatRequest/allOf/2/properties/messages", r#"{"type": "array", "minItems": 1, "maxItems": 2048}"#),
+    ("ChatRequest/allOf/2/properties/top_logprobs", r#"{"minimum": 0, "maximum": 20}"#),
     ("Part/properties/type", r#"{"enum": ["text"]}"#),
+    ("ResponsesRequest/allOf/1", r#"{"required": ["input"]}"#),
+    ("ResponsesRequest/allOf/1/properties/model", r#"{"maxLength": 256}"#),
+    (
+        "ResponsesRequest/allOf/1/properties/input",
+        r##"{"type": null, "items": null, "oneOf": [{"type": "string"}, {"type": "array", "minItems": 1,
+            "maxItems": 2048, "items": {"$ref": "#/components/schemas/InputItem"}}]}"##,
+    ),
+    ("ResponsesRequest/allOf/1/properties/max_output_tokens", r#"{"minimum": 0}"#),
+    ("ResponsesRequest/allOf/1/properties/top_logprobs", r#"{"minimum": 0, "maximum": 20}"#),
+    (
+        "ResponsesRequest/allOf/1/properties/include/items",
+        r#"{"enum": ["message.output_text.logprobs", "reasoning.encrypted_content"]}"#,
+    ),
+    ("ResponsesRequest/allOf/1/properties/truncation", r#"{"enum": ["auto", "disabled", null]}"#),
+    ("ResponsesRequest/allOf/1/properties/tool_choice", r#"{"enum": ["auto", "none", null]}"#),
+    (
+        "ResponsesRequest/allOf/1/properties/metadata",
+        r#"{"maxProperties": 16, "propertyNames": {"maxLength": 64},
+            "additionalProperties": {"type": "string", "maxLength": 512}}"#,
+    ),
+    (
+        "ResponsesRequest/allOf/1",
+        r#"{"anyOf": [{"properties": {"top_logprobs": {"enum": [0, null]}}},
+            {"properties": {"include": {"type": "array", "contains":
+                {"const": "message.output_text.logprobs"}}}, "required": ["include"]}]}"#,
+    ),
+    ("InputItem", r#"{"required": ["role", "content"]}"#),
+    ("InputItem/properties/type", r#"{"enum": ["message", null]}"#),
+    (
+        "InputItem/properties/role",
+        r#"{"type": "string", "enum": ["system", "developer", "user", "assistant"]}"#,
+    ),
+    ("InputItem/properties/content", r##"{"$ref": "#/components/schemas/InputContent", "oneOf": null}"##),
     ("EmbeddingRequest", r#"{"required": ["input"]}"#),
     ("EmbeddingRequest/properties/model", r#"{"maxLength": 256}"#),
     ("EmbeddingRequest/properties/input", r##"{"$ref": "#/components/schemas/Inputs", "oneOf": null}"##),
@@ -127,6 +160,13 @@ const CONSTRAINTS: &[(&str, &str)] = &[
     ("Choice", r#"{"required": ["text", "index", "logprobs", "finish_reason"]}"#),
     ("ChatChoice", r#"{"required": ["index", "message", "logprobs", "finish_reason"]}"#),
     ("ChunkChoice", r#"{"required": ["index", "delta", "logprobs", "finish_reason"]}"#),
+    (
+        "ResponseObject",
+        r#"{"required": ["id", "object", "created_at", "completed_at", "status", "error",
+            "incomplete_details", "instructions", "max_output_tokens", "metadata", "model", "output",
+            "temperature", "top_p", "top_logprobs", "truncation", "text", "tool_choice", "tools",
+            "parallel_tool_calls", "previous_response_id", "store", "background", "usage"]}"#,
+    ),
     ("AssistantMessage", r#"{"required": ["role", "content", "refusal"]}"#),
     ("ChatLogprobs", r#"{"required": ["content", "refusal"]}"#),
     ("Choice/properties/finish_reason", r#"{"enum": ["stop", "length", null]}"#),
@@ -180,11 +220,19 @@ pub fn description<'a>(routes: &OpenApi, configs: impl Iterator<Item = &'a Confi
     schemas["Inputs"] = schemas["Prompts"].clone();
     merge(schemas, "Inputs/oneOf/0", &json!({"minLength": 1}));
     merge(schemas, "Inputs/oneOf/1/items", &json!({"minLength": 1}));
+    // The parts of a message have other types in a response's input.
+    schemas["InputPart"] = schemas["Part"].clone();
+    merge(schemas, "InputPart/properties/type", &json!({"enum": ["input_text", "output_text"]}));
+    schemas["InputContent"] = schemas["Content"].clone();
+    merge(schemas, "InputContent/oneOf/1/items", &json!({"$ref": "#/components/schemas/InputPart"}));
     let n_positions = configs.map(|config| config.n_positions).min().unwrap_or_default();
     // A prompt has at least one token.
-    for field in ["max_completion_tokens", "min_tokens"] {
-        let maximum = n_positions.saturating_sub(1);
-        merge(schemas, &format!("Parameters/properties/{field}"), &json!({"maximum": maximum}));
+    for field in [
+        "CompletionLimits/properties/max_completion_tokens",
+        "ResponsesRequest/allOf/1/properties/max_output_tokens",
+        "Parameters/properties/min_tokens",
+    ] {
+        merge(schemas, field, &json!({"maximum": n_positions.saturating_sub(1)}));
     }
     let id_names = json!({"propertyNames": {"pattern": format!("^0*({})$", decimals_up_to(max_id))}});
     merge(schemas, "Parameters/properties/logit_bias", &id_names);
@@ -202,6 +250,7 @@ pub fn description<'a>(routes: &OpenApi, configs: impl Iterator<Item = &'a Confi
     for (path, chunk) in [
         ("/v1/completions", "CompletionResponse_Choice"),
         ("/v1/chat/completions", "CompletionResponse_ChunkChoice"),
+        ("/v1/responses", "StreamEvent"),
     ] {
         let content = &mut description["paths"][path]["post"]["responses"]["200"]["content"];
         content["text/event-stream"] = json!({"schema": event_schema(chunk)});
@@ -405,7 +454,7 @@ mod tests {
                 assert_eq!(described, in_path, "{path}");
             }
         }
-        for path in ["/v1/completions", "/v1/chat/completions"] {
+        for path in ["/v1/completions", "/v1/chat/completions", "/v1/responses"] {
             let content = &description["paths"][path]["post"]["responses"]["200"]["content"];
             assert!(!content["text/event-stream"].is_null(), "{path}");
         }

@@ -1,5 +1,6 @@
-//! Request parameters shared by completions and chat: sampling, stopping and streaming.
+//! Request parameters shared by all routes that generate text: sampling, stopping and streaming.
 
+use super::completion_limits::MaxTokens;
 use super::error::ApiError;
 use super::json::from_value;
 use super::middleware::random_u64;
@@ -11,8 +12,6 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// Maximum number of choices per prompt.
-const MAX_N: usize = 128;
 /// Maximum number of stop strings.
 const MAX_STOP: usize = 4;
 /// Maximum size of a stop string.
@@ -29,12 +28,6 @@ const MAX_BAD_WORD_BYTES: usize = 128;
 // Those of the table of sampling parameters are `Overrides`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct Parameters {
-    /// Maximum number of tokens to generate.
-    max_tokens: Option<i64>,
-    /// The newer name of `max_tokens`; takes precedence over it.
-    max_completion_tokens: Option<i64>,
-    /// Number of choices per prompt, 1 to 128. Default 1.
-    n: Option<i64>,
     /// Stream the response as server-sent events.
     stream: Option<bool>,
     /// Options of the stream.
@@ -97,21 +90,6 @@ pub fn validate(request: &serde_json::Value) -> Result<(), ApiError> {
 }
 
 impl Parameters {
-    /// Returns the maximum number of tokens, and the name of the field that sets it.
-    pub fn max_tokens(&self) -> Result<(Option<usize>, &'static str), ApiError> {
-        let max_tokens = integer_in_range("max_tokens", self.max_tokens, 0..=usize::MAX)?;
-        let newer = integer_in_range("max_completion_tokens", self.max_completion_tokens, 0..=usize::MAX)?;
-        match newer {
-            Some(_) => Ok((newer, "max_completion_tokens")),
-            None => Ok((max_tokens, "max_tokens")),
-        }
-    }
-
-    /// Returns the number of choices per prompt.
-    pub fn n(&self) -> Result<usize, ApiError> {
-        Ok(integer_in_range("n", self.n, 1..=MAX_N)?.unwrap_or(1))
-    }
-
     /// Checks that the lists of token ids are not too long for so many completions.
     ///
     /// # Errors
@@ -147,8 +125,8 @@ impl Parameters {
         }
     }
 
-    /// Returns the generation options, with `max_tokens` already resolved, the fields `given` that are
-    /// numbers, and those of `sampling` in place of absent ones.
+    /// Returns the generation options with the fields `given` that are numbers, and those of `sampling` in
+    /// place of absent ones. Their `max_tokens` are those requested.
     ///
     /// # Errors
     /// 400 for a field that is out of range, and for `bad_words` without a tokenizer.
@@ -157,7 +135,7 @@ impl Parameters {
         given: &Overrides<i64>,
         mut sampling: SamplingParams,
         hornbook: &Hornbook,
-        max_tokens: usize,
+        max_tokens: MaxTokens,
     ) -> Result<Options, ApiError> {
         let vocab_size = hornbook.config().vocab_size;
         for (parameter, value) in given.iter() {
@@ -179,21 +157,21 @@ impl Parameters {
             logit_bias: self.logit_bias(hornbook)?,
             // Without a seed, a random one; a negative seed is reinterpreted as unsigned.
             seed: self.seed.map_or_else(random_u64, |seed| seed as u64),
-            min_tokens: self.min_tokens(hornbook.config().n_positions - 1)?,
+            min_tokens: self.min_tokens(hornbook.config().n_positions - 1, max_tokens)?,
             stop_ids: token_ids("stop_token_ids", self.stop_token_ids.as_deref(), vocab_size)?,
             bad_words_ids: self.bad_words_ids(hornbook)?,
             allowed_ids: self.allowed_ids(vocab_size)?,
             ..sampling
         };
-        Ok(Options { sampling, max_tokens: Some(max_tokens), stop: self.stop()?, ..Options::default() })
+        Ok(Options { sampling, max_tokens: max_tokens.requested, stop: self.stop()?, ..Options::default() })
     }
 
     /// Returns the minimum number of tokens; `most` may follow a prompt of one token.
-    fn min_tokens(&self, most: usize) -> Result<usize, ApiError> {
+    fn min_tokens(&self, most: usize, max_tokens: MaxTokens) -> Result<usize, ApiError> {
         let min_tokens = integer_in_range("min_tokens", self.min_tokens, 0..=most)?.unwrap_or(0);
-        match self.max_tokens()? {
-            (Some(max_tokens), name) if min_tokens > max_tokens => {
-                Err(out_of_range("min_tokens", min_tokens, format!("at most {name}, which is {max_tokens}")))
+        match max_tokens {
+            MaxTokens { requested: Some(max), field } if min_tokens > max => {
+                Err(out_of_range("min_tokens", min_tokens, format!("at most {field}, which is {max}")))
             }
             _ => Ok(min_tokens),
         }
@@ -312,18 +290,14 @@ mod tests {
     /// A model with token ids from 0 to 96 and without a tokenizer.
     fn options(request: &TestRequest, max_tokens: usize) -> Result<Options, ApiError> {
         let hornbook = Hornbook::open("tests/data/tiny-gelu-new").unwrap();
+        let max_tokens = MaxTokens { requested: Some(max_tokens), field: "max_tokens" };
         request.parameters.options(&request.sampling, SamplingParams::default(), &hornbook, max_tokens)
     }
 
     fn error_message(value: Value) -> String {
         let request = request(value);
         let parameters = &request.parameters;
-        let error = parameters
-            .max_tokens()
-            .and_then(|_| parameters.n())
-            .and_then(|_| parameters.response_mode())
-            .and_then(|_| options(&request, 1))
-            .unwrap_err();
+        let error = parameters.response_mode().and_then(|_| options(&request, 3)).unwrap_err();
         let error: Value = serde_json::from_str(&error.json()).unwrap();
         let (message, param) =
             (error["error"]["message"].as_str().unwrap(), error["error"]["param"].as_str());
@@ -333,11 +307,10 @@ mod tests {
 
     #[test]
     fn null_and_absent_fields_have_the_defaults() {
-        let nulls = json!({"temperature": null, "n": null, "stop": null, "logit_bias": null, "seed": null,
-            "stream": null, "stream_options": null, "max_tokens": null, "top_k": null});
+        let nulls = json!({"temperature": null, "stop": null, "logit_bias": null, "seed": null,
+            "stream": null, "stream_options": null, "top_k": null});
         for request in [nulls, json!({}), json!({"logit_bias": {}, "stop": [], "top_k": -1})].map(request) {
             let parameters = &request.parameters;
-            assert_eq!((parameters.n().unwrap(), parameters.max_tokens().unwrap().0), (1, None));
             assert_eq!(parameters.response_mode().unwrap(), ResponseMode::Complete);
             let options = options(&request, 7).unwrap();
             let seed = options.sampling.seed;
@@ -351,9 +324,8 @@ mod tests {
         let request =
             request(json!({"temperature": 0, "top_p": 0.5, "seed": -1, "stop": "x", "stream": true,
             "stream_options": {"include_usage": true, "include_obfuscation": true},
-            "max_tokens": 3, "max_completion_tokens": 5, "logit_bias": {"9": -100}, "top_k": 4}));
+            "logit_bias": {"9": -100}, "top_k": 4}));
         let parameters = &request.parameters;
-        assert_eq!(parameters.max_tokens().unwrap(), (Some(5), "max_completion_tokens"));
         assert_eq!(parameters.response_mode().unwrap(), ResponseMode::Stream { include_usage: true });
         let options = options(&request, 7).unwrap();
         assert_eq!((options.sampling.temperature, options.sampling.seed), (0.0, u64::MAX));
@@ -363,12 +335,6 @@ mod tests {
 
     #[test]
     fn out_of_range_field_error_names_the_field() {
-        assert_eq!(error_message(json!({"n": 129})), "n: found 129, expected an integer from 1 to 128");
-        assert_eq!(error_message(json!({"n": 0})), "n: found 0, expected an integer from 1 to 128");
-        assert_eq!(
-            error_message(json!({"max_tokens": -1})),
-            "max_tokens: found -1, expected an integer of at least 0"
-        );
         assert!(
             error_message(json!({"temperature": 2.5})).contains("found 2.5, expected a number from 0 to 2")
         );
@@ -402,10 +368,7 @@ mod tests {
             ),
             (json!({"bad_words": ["x"]}), "bad_words: the model has no tokenizer"),
             (json!({"bad_words": vec!["x"; 257]}), "bad_words: found 257 words, expected at most 256"),
-            (
-                json!({"min_tokens": 4, "max_tokens": 3}),
-                "min_tokens: found 4, expected at most max_tokens, which",
-            ),
+            (json!({"min_tokens": 4}), "min_tokens: found 4, expected at most max_tokens, which is 3"),
         ] {
             assert!(error_message(body.clone()).starts_with(message), "{}", error_message(body));
         }
@@ -414,7 +377,7 @@ mod tests {
     #[test]
     fn extensions_reach_the_options() {
         let body = json!({"stop_token_ids": [4.0, 2], "ignore_eos": true, "allowed_token_ids": [1],
-            "min_tokens": 3, "max_tokens": 3, "min_p": 0.25, "typical_p": 0.5, "repetition_penalty": 2,
+            "min_tokens": 3, "min_p": 0.25, "typical_p": 0.5, "repetition_penalty": 2,
             "logit_bias": {"1": 2}, "bad_words": []});
         let known = body.as_object().unwrap().keys().cloned().collect();
         let parsed = super::super::json::parse::<TestRequest>(body.to_string().as_bytes(), &known).unwrap();

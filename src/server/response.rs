@@ -73,14 +73,35 @@ pub trait ResponseBuilder: Sized + Send + 'static {
     /// Adds an engine event of a prompt.
     fn push_event(&mut self, prompt: usize, event: Event);
 
-    /// Returns the new content of the prompt's choices as chunks.
-    fn chunks(&mut self, prompt: usize) -> Vec<String>;
+    /// Returns the events of a stream before anything is generated.
+    fn opening(&mut self) -> Vec<sse::Event> {
+        vec![]
+    }
 
-    /// Returns the final chunk, with usage and no choices.
-    fn usage_chunk(&self) -> String;
+    /// Returns the new content of the prompt's choices.
+    fn chunks(&mut self, prompt: usize) -> Vec<sse::Event>;
+
+    /// Returns the events after everything is generated.
+    fn closing(&mut self) -> Vec<sse::Event>;
+
+    /// Returns the events that end a stream with an error. OpenAI's clients raise an exception for data with
+    /// the key `error`.
+    fn failure(&mut self, error: &ApiError) -> Vec<sse::Event> {
+        vec![data_event(error.json())]
+    }
 
     /// Returns the complete response body.
     fn into_body(self) -> String;
+}
+
+/// Returns an event with this data.
+pub fn data_event(data: String) -> sse::Event {
+    sse::Event::default().data(data)
+}
+
+/// Returns the events that close a stream of chunks: one with the usage, if it was requested, and `[DONE]`.
+pub fn closing_events(usage_chunk: Option<String>) -> Vec<sse::Event> {
+    usage_chunk.into_iter().chain(["[DONE]".into()]).map(data_event).collect()
 }
 
 /// Runs a submission and responds in the requested mode.
@@ -93,7 +114,7 @@ pub async fn respond(
     mut submission: Submission,
     mode: ResponseMode,
 ) -> Result<Response, ApiError> {
-    let ResponseMode::Stream { include_usage } = mode else {
+    if mode == ResponseMode::Complete {
         let recorded = Arc::clone(&context);
         let body = async move {
             while let Some((prompt, event)) = submission.next().await? {
@@ -106,17 +127,10 @@ pub async fn respond(
             Ok(builder.into_body())
         };
         return respond_json(context, body).await;
-    };
+    }
     context.stream_started();
-    let stream = EventStream {
-        context,
-        builder,
-        submission,
-        include_usage,
-        ready: VecDeque::new(),
-        half_closed: false,
-        finished: false,
-    };
+    let ready = builder.opening().into();
+    let stream = EventStream { context, builder, submission, ready, half_closed: false, finished: false };
     let events =
         unfold(stream, |mut stream| async { Some((Ok::<_, Infallible>(stream.next().await?), stream)) });
     let mut response = Sse::new(events).keep_alive(KeepAlive::new()).into_response();
@@ -164,8 +178,7 @@ struct EventStream<B> {
     context: Arc<RequestContext>,
     builder: B,
     submission: Submission,
-    include_usage: bool,
-    ready: VecDeque<String>,
+    ready: VecDeque<sse::Event>,
     /// The client has closed its side.
     half_closed: bool,
     finished: bool,
@@ -175,8 +188,8 @@ impl<B: ResponseBuilder> EventStream<B> {
     /// Returns the next event, or `None` after the last.
     async fn next(&mut self) -> Option<sse::Event> {
         loop {
-            if let Some(data) = self.ready.pop_front() {
-                return Some(sse::Event::default().data(data));
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
             }
             if self.finished {
                 return None;
@@ -193,8 +206,7 @@ impl<B: ResponseBuilder> EventStream<B> {
                 }
                 Ok(None) => {
                     self.finish();
-                    let usage = self.include_usage.then(|| self.builder.usage_chunk());
-                    self.ready.extend(usage.into_iter().chain(["[DONE]".to_string()]));
+                    self.ready.extend(self.builder.closing());
                 }
                 Err(error) => self.fail(&error),
             }
@@ -220,10 +232,9 @@ impl<B: ResponseBuilder> EventStream<B> {
         self.context.stream_finished();
     }
 
-    /// Ends the stream with an error event; OpenAI's clients raise an exception for data with the key
-    /// `error`.
+    /// Ends the stream with an error.
     fn fail(&mut self, error: &ApiError) {
         self.finish();
-        self.ready.push_back(error.json());
+        self.ready.extend(self.builder.failure(error));
     }
 }

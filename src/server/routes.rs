@@ -8,8 +8,10 @@ use super::fine_tuning::{jobs, legacy};
 use super::json::json_object;
 use super::models::{routes as models, runtime_adapters};
 use super::response::CompletionResponse;
+use super::responses::StreamEvent;
 use super::{
-    AppState, batches, chat, completions, embeddings, files, health, metrics, middleware, openapi, tokenize,
+    AppState, batches, chat, completions, embeddings, files, health, metrics, middleware, openapi, responses,
+    tokenize,
 };
 use crate::generate::completion::Choice;
 use axum::Router;
@@ -27,6 +29,7 @@ pub fn router(app: Arc<AppState>) -> Router {
     Router::new()
         .route("/completions", post(completions::create))
         .route("/chat/completions", post(chat::create))
+        .route("/responses", post(responses::create))
         .route("/embeddings", post(embeddings::create))
         .route("/models", get(models::list))
         .route("/models/{*model}", get(models::retrieve).delete(models::delete)) // names may have slashes
@@ -78,6 +81,7 @@ pub fn router(app: Arc<AppState>) -> Router {
     paths(
         completions::create,
         chat::create,
+        responses::create,
         embeddings::create,
         models::list,
         models::retrieve,
@@ -115,7 +119,14 @@ pub fn router(app: Arc<AppState>) -> Router {
         health::health,
         document
     ),
-    components(schemas(ErrorBody, ChatChoice, Choice, ChunkChoice, CompletionResponse<ChunkChoice>))
+    components(schemas(
+        ErrorBody,
+        ChatChoice,
+        Choice,
+        ChunkChoice,
+        CompletionResponse<ChunkChoice>,
+        StreamEvent
+    ))
 )]
 struct Described;
 

@@ -6,7 +6,7 @@ use crate::sampling::PARAMETERS;
 use serde_json::{Map, Value};
 
 /// A parameter that is refused unless its value changes nothing.
-struct Unsupported {
+pub struct Unsupported {
     name: &'static str,
     /// Values that change nothing, as JSON; null always does not.
     neutral: &'static [&'static str],
@@ -17,17 +17,18 @@ struct Unsupported {
 }
 
 /// A parameter that is off at false and at an empty string, list or object.
-const fn off(name: &'static str) -> Unsupported {
+pub const fn off(name: &'static str) -> Unsupported {
     neutral(name, &["false", "\"\"", "[]", "{}"])
 }
 
 /// A parameter that changes nothing at these values, its defaults.
-const fn neutral(name: &'static str, neutral: &'static [&'static str]) -> Unsupported {
+pub const fn neutral(name: &'static str, neutral: &'static [&'static str]) -> Unsupported {
     Unsupported { name, neutral, instead: None, unless: None }
 }
 
 impl Unsupported {
-    const fn instead(self, name: &'static str) -> Self {
+    /// The same with the supported parameter to use in its place.
+    pub const fn instead(self, name: &'static str) -> Self {
         Self { instead: Some(name), ..self }
     }
 
@@ -113,13 +114,15 @@ const TABLE: &[Unsupported] = &[
     off("ban_eos_token").instead("ignore_eos"), off("custom_token_bans").instead("logit_bias"),
 ];
 
-/// Refuses the first field that is unsupported by a route whose own fields are `supported`.
+/// Refuses the first field that is unsupported: by the table, except for the `supported` fields of a route,
+/// or by the route's own table `more`.
 ///
 /// # Errors
 /// 400 that names the field.
-pub fn check(fields: &Map<String, Value>, supported: &[&str]) -> Result<(), ApiError> {
+pub fn check(fields: &Map<String, Value>, supported: &[&str], more: &[Unsupported]) -> Result<(), ApiError> {
     let is_supported = |name| supported.contains(&name) || PARAMETERS.iter().any(|own| own.name == name);
-    for parameter in TABLE.iter().filter(|parameter| !is_supported(parameter.name)) {
+    let table = TABLE.iter().filter(|parameter| !is_supported(parameter.name));
+    for parameter in table.chain(more) {
         let Some(value) = find(fields, parameter.name) else { continue };
         let waived = parameter
             .unless
@@ -149,7 +152,7 @@ mod tests {
     use serde_json::json;
 
     fn refused(body: Value) -> Option<String> {
-        let error = check(body.as_object().unwrap(), &["echo"]).err()?;
+        let error = check(body.as_object().unwrap(), &["echo"], &[]).err()?;
         let body: Value = serde_json::from_str(&error.json()).unwrap();
         assert_eq!(body["error"]["code"], "unsupported_parameter");
         Some(body["error"]["message"].as_str().unwrap().to_string())

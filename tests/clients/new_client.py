@@ -137,6 +137,66 @@ def test_chat_stream():
         assert stream.get_final_completion().choices[0].message.content == complete.choices[0].message.content
 
 
+def test_response():
+    params = {"model": "fable", "input": "Tell me one.", "max_output_tokens": 16}
+    extra = {"seed": 2}  # every server's but OpenAI's
+    logprobs = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    reply = valid(client.responses.create(**params, **logprobs, store=False, extra_body=extra))
+    assert reply.object == "response" and reply.model == "fable" and reply._request_id
+    assert reply.status in ("completed", "incomplete") and reply.output_text
+    (message,) = reply.output
+    (part,) = message.content
+    assert part.text == reply.output_text and all(len(token.top_logprobs) == 2 for token in part.logprobs)
+    chat = {"model": "fable", "messages": [{"role": "user", "content": "Tell me one."}], "max_tokens": 16}
+    (choice,) = client.chat.completions.create(**chat, seed=2).choices
+    assert choice.message.content == reply.output_text
+    # The whole conversation with each turn: nothing is stored.
+    turns = [{"role": "user", "content": "Tell me one."}, message.model_dump(), {"role": "user", "content": "Go on."}]
+    assert client.responses.create(**params | {"input": turns}).usage.input_tokens > reply.usage.input_tokens
+    tools = [{"type": "web_search"}]
+    assert client.responses.create(**params, tools=tools, extra_body=extra).output_text == reply.output_text
+    for refused in ({"previous_response_id": reply.id}, {"store": True}, {"tools": tools, "tool_choice": "required"}):
+        error = check.raises(openai.BadRequestError, client.responses.create, **params, **refused)
+        assert error.param in refused and error.code == "unsupported_parameter"
+    missing = check.raises(openai.NotFoundError, client.responses.retrieve, reply.id)
+    assert "no stored responses" in missing.message
+    check.raises(openai.NotFoundError, client.moderations.create, input="A")
+
+
+def test_response_stream():
+    params = {"model": "fable", "input": "Tell me one.", "max_output_tokens": 16, "extra_body": {"seed": 2}}
+    complete = client.responses.create(**params)
+    events = [valid(event) for event in client.responses.create(**params, stream=True)]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[0].type == "response.created" and events[0].response.status == "in_progress"
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas) == complete.output_text and len(deltas) > 5
+    assert events[-1].type == f"response.{complete.status}"
+    assert events[-1].response.output_text == complete.output_text and events[-1].response.usage == complete.usage
+    stop = complete.output_text[-4:]  # the helper's final response is one that is completed
+    params["extra_body"] = {"seed": 2, "stop": stop}
+    with client.responses.stream(**params) as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        final = stream.get_final_response()
+    assert final.status == "completed" and final.output_text == text
+
+
+async def test_async_responses():
+    params = {"model": "fable", "input": "Tell me one.", "max_output_tokens": 8, "extra_body": {"seed": 2}}
+    complete = client.responses.create(**params)
+    async with AsyncOpenAI() as async_client:
+        reply = await async_client.responses.create(**params)
+        assert reply.output_text == complete.output_text
+        stream = await async_client.responses.create(**params, stream=True)
+        events = [event async for event in stream]
+        assert events[-1].response.output_text == complete.output_text
+        params["extra_body"] = {"seed": 2, "stop": complete.output_text[-4:]}
+        async with async_client.responses.stream(**params) as stream:
+            kinds = [event.type async for event in stream]
+            final = await stream.get_final_response()
+        assert kinds[-1] == "response.completed" and final.status == "completed"
+
+
 def test_embeddings():
     texts = ["a fox", "a crow"]
     floats = valid(client.embeddings.create(model="fable", input=texts, encoding_format="float"))

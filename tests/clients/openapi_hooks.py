@@ -16,6 +16,7 @@ MESSAGES = (
     "completions over all prompts",  # best_of or n times the number of prompts
     "expected at most max_tokens",  # min_tokens
     "expected at most max_completion_tokens",
+    "expected at most max_output_tokens",
     '_file: missing, expected the id of a file',  # training_file: not empty
     "metadata.hornbook",  # lora or full
     "found a file for ",  # training_file: for fine-tuning

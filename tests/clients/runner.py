@@ -1,4 +1,5 @@
-"""Starts two servers, one of which requires API keys, and runs the tests of both clients against them.
+"""Starts two servers, one of which requires API keys, and runs the tests of both clients, and those by schemas,
+against them.
 
 Called by `run`, which creates the clients' environments. Needs only the standard library.
 """
@@ -58,7 +59,7 @@ def create_key(binary, file, name, *options):
 
 def run_tests(python, script, environment):
     """Runs the tests of a script; returns the numbers of passed and failed ones."""
-    print(f"\n{script}, openai {environment['CLIENT_VERSION']}", flush=True)
+    print(f"\n{script}, {environment['CLIENT_VERSION']}", flush=True)
     process = subprocess.Popen([python, HERE / script], env=environment, stdout=subprocess.PIPE, text=True)
     counts = {"ok": 0, "FAILED": 0}
     for line in process.stdout:
@@ -95,12 +96,13 @@ def main():
                 "PYTHONDONTWRITEBYTECODE": "1",
             }
             passed = failed = 0
-            for script, version, limited_key in [
-                ("old_client.py", old, limited[0]),
-                ("documents.py", old, ""),
-                ("new_client.py", new, limited[1]),
+            for script, client, version, limited_key in [
+                ("old_client.py", f"openai-{old}", old, limited[0]),
+                ("documents.py", f"openai-{old}", old, ""),
+                ("new_client.py", f"openai-{new}", new, limited[1]),
+                ("schema_check.py", "openapi", "JSON Schema", ""),
             ]:
-                python = folder / f"openai-{version}" / "bin" / "python"
+                python = folder / client / "bin" / "python"
                 environment = shared | {"CLIENT_VERSION": version, "LIMITED_KEY": limited_key}
                 counts = run_tests(python, script, environment)
                 passed, failed = passed + counts[0], failed + counts[1]

@@ -278,8 +278,14 @@ const FIELDS: [&str; 24] = [
     "tokens",
 ];
 
-const PATHS: [&str; 5] =
-    ["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize"];
+const PATHS: [&str; 6] = [
+    "/v1/completions",
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/tokenize",
+    "/detokenize",
+];
 
 #[test]
 fn random_bodies_get_a_result_or_an_error_object() {
@@ -302,9 +308,14 @@ fn random_bodies_get_a_result_or_an_error_object() {
         if fields.get("max_completion_tokens").is_some_and(|n| n.as_i64().is_some_and(|n| n > 4)) {
             fields.remove("max_completion_tokens");
         }
+        if path == "/v1/responses" {
+            fields.remove("max_tokens");
+            fields.insert("max_output_tokens".into(), json!(2));
+        }
         // Required fields are present in most cases.
         for (required_by, field, valid) in [
             ("/v1/chat/completions", "messages", json!([{"role": "user", "content": "A"}])),
+            ("/v1/responses", "input", json!([{"role": "user", "content": "A"}])),
             ("/v1/embeddings", "input", json!("A")),
             ("/tokenize", "prompt", json!("A")),
             ("/detokenize", "tokens", json!([1])),

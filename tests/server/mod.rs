@@ -15,6 +15,7 @@ mod generation;
 mod keys;
 mod logprobs;
 mod memory;
+mod responses;
 mod routes;
 mod streams;
 mod untrusted_clients;

@@ -16,6 +16,7 @@ fn routes_work_with_and_without_v1_and_under_engines() {
         for (path, body) in [
             ("/completions", &text),
             ("/chat/completions", &chat),
+            ("/responses", &json!({"input": "The", "max_output_tokens": 1})),
             ("/embeddings", &input),
             ("/engines/fable/completions", &text),
             ("/engines/fable/chat/completions", &chat),
@@ -127,18 +128,28 @@ fn openapi_json_describes_the_routes() {
 #[test]
 fn missing_route_is_404_that_names_the_path_as_written() {
     let server = fable();
-    for (method, path) in [
-        ("GET", "/v1/nothing"),
-        ("GET", "//v1//nothing"),
-        ("POST", "/v1/responses"),
-        ("POST", "/responses"),
-        ("PATCH", "/v1/nothing"),
-    ] {
+    for (method, path) in [("GET", "/v1/nothing"), ("GET", "//v1//nothing"), ("PATCH", "/v1/nothing")] {
         let response = server.raw(&format!("{method} {path}"), "", "");
         let (status, _, _, code) = response.error();
         assert_eq!((status, code.as_deref()), (404, Some("unknown_url")), "{method} {path}");
         let message = response.json()["error"]["message"].clone();
         assert_eq!(message, format!("Unknown request URL: {method} {path}"));
+    }
+    for (path, what) in [
+        ("POST /v1/moderations", "no moderation model"),
+        ("POST /v1/images/generations", "no image model"),
+        ("POST /audio/speech", "no audio model"),
+        ("GET /v1/assistants", "no assistants"),
+        ("GET /v1/threads/thread_1/messages", "no threads"),
+        ("DELETE /v1/vector_stores/vs_1", "no search"),
+        ("GET /v1/responses/resp_1", "no stored responses"),
+        ("POST /v1/engines/ada/search", "no search"),
+    ] {
+        let response = server.raw(path, "", "");
+        assert_eq!((response.error().0, response.error().3.as_deref()), (404, Some("unknown_url")));
+        let message = response.json()["error"]["message"].as_str().unwrap().to_string();
+        let expected = format!("Unknown request URL: {path}. This server has {what}");
+        assert!(message.starts_with(&expected), "{message}");
     }
     let response = server.get("/v1/completions");
     assert_eq!(response.json()["error"]["message"], "Not allowed to GET on /v1/completions");

@@ -21,12 +21,12 @@ use std::process::ExitCode;
 
 /// Process a file of requests in the format of OpenAI's Batch API
 ///
-/// Each line of the input is a request to /v1/completions, /v1/chat/completions or /v1/embeddings, with a
-/// custom_id that is repeated in its response. Requests are batched, and each response is appended to the
-/// output as soon as it is complete, in any order. To resume an interrupted run, repeat the command: requests
-/// that already have a response are skipped, and an incomplete last line is redone. If a request, the model
-/// or its precision has changed since, the output is refused. The output is synchronized with the disk every
-/// second.
+/// Each line of the input is a request to /v1/completions, /v1/chat/completions, /v1/responses or
+/// /v1/embeddings, with a custom_id that is repeated in its response. Requests are batched, and each response
+/// is appended to the output as soon as it is complete, in any order. To resume an interrupted run, repeat
+/// the command: requests that already have a response are skipped, and an incomplete last line is redone. If
+/// a request, the model or its precision has changed since, the output is refused. The output is synchronized
+/// with the disk every second.
 ///
 /// Every line of the input is validated before anything runs. A request that fails, for example because its
 /// prompt is too long, gets an error as its response; the number of failures is reported at the end, and the
