@@ -53,6 +53,7 @@ pub mod request_context;
 pub mod response;
 pub mod responses;
 pub mod routes;
+mod schema_constraints;
 pub mod store;
 pub mod submission;
 mod text;
