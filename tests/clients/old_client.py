@@ -279,6 +279,8 @@ def test_fine_tunes_of_the_command_line():
         assert job_id in command("fine_tunes.list").stdout
         ended = command("fine_tunes.cancel", "-i", job_id)
         assert ended.returncode != 0 and "succeeded" in ended.stderr, ended.stderr
+        deleted = command("fine_tunes.delete", "-i", job_id)
+        assert deleted.returncode == 0 and '"deleted": true' in deleted.stdout, deleted.stderr
 
 
 if __name__ == "__main__":

@@ -32,8 +32,11 @@ const MAX_METRICS: u32 = 100;
 /// Why the job has failed.
 pub fn run(jobs: &Jobs, entry: &Entry<FineTuningJob>, stop: &AtomicBool) -> Result<(), JobError> {
     let folder = jobs.folder(&entry.id);
-    let base = serve::base(&jobs.models, &entry.value.model)
-        .ok_or_else(|| JobError::of_server(format!("the model {} is served no more", entry.value.model)))?;
+    let Some(base) = serve::base(&jobs.models, &entry.value.model) else {
+        tracing::warn!("{}: waits for a server of {}", entry.id, entry.value.model);
+        jobs.give_up(&entry.id);
+        return Ok(());
+    };
     begin(jobs, entry)?;
     let mut job = open(jobs, entry, &base, &folder)?;
     let mut heard = Heard::new(jobs, entry, stop, &job, &folder);
@@ -80,41 +83,48 @@ fn open(
     // Started by this thread, whose low priority its threads have, too.
     let pool = base.hornbook().model().pool();
     let pool = ThreadPool::new(pool.threads(), pool.isa());
-    if let Ok((run, plan)) = Folder::open(&run_folder) {
-        let inputs = read(&plan, folder)?;
-        return Ok(Job::new(run, plan, inputs, pool)?);
-    }
     let (model, job) = (base.hornbook().name(), &entry.value);
-    let validation = folder.join(VALIDATION);
-    let mut plan = Plan {
-        model: model.into(),
-        data: vec![folder.join(TRAINING)],
-        valid: if validation.exists() { vec![validation] } else { vec![] },
-        prompt_loss_weight: job.hyperparameters.prompt_loss_weight,
-        settings: job.hyperparameters.settings(job.method, model, job.seed, 1.0),
-        precision: StoredPrecision::default(),
-        data_sha256: None,
+    let (run, hyperparameters) = match Folder::open(&run_folder) {
+        Ok((run, plan)) => {
+            let inputs = read(&plan, folder)?;
+            let hyperparameters = job.hyperparameters.resolved(inputs.texts.training().len());
+            (Job::new(run, plan, inputs, pool)?, hyperparameters)
+        }
+        // There is none yet, or a kill has cut its plan off.
+        Err(_) => {
+            let validation = folder.join(VALIDATION);
+            let mut plan = Plan {
+                model: model.into(),
+                data: vec![folder.join(TRAINING)],
+                valid: if validation.exists() { vec![validation] } else { vec![] },
+                prompt_loss_weight: job.hyperparameters.prompt_loss_weight,
+                settings: job.hyperparameters.settings(job.method, model, job.seed, 1.0),
+                precision: StoredPrecision::default(),
+                data_sha256: None,
+            };
+            let inputs = read(&plan, folder)?;
+            let training = inputs.texts.training();
+            let tokens_per_example = training.n_tokens(0) as f64 / training.len().max(1) as f64;
+            let hyperparameters = job.hyperparameters.resolved(training.len());
+            plan.settings = hyperparameters.settings(job.method, model, job.seed, tokens_per_example);
+            (Job::new(Folder::create(&run_folder)?, plan, inputs, pool)?, hyperparameters)
+        }
     };
-    let inputs = read(&plan, folder)?;
-    let training = inputs.texts.training();
-    let tokens_per_example = training.n_tokens(0) as f64 / training.len().max(1) as f64;
-    let hyperparameters = job.hyperparameters.resolved(training.len());
-    plan.settings = hyperparameters.settings(job.method, model, job.seed, tokens_per_example);
-    let command = Hyperparameters::command(&plan.settings, model);
-    let run = Folder::create(&run_folder)?;
-    let training = Job::new(run, plan, inputs, pool)?;
-    let steps = training.run().steps();
-    let started = jobs.change(&entry.id, |job| {
+    let steps = run.run().steps();
+    let is_new = jobs.change(&entry.id, |job| {
         if job.status == Status::ValidatingFiles {
             job.status = Status::Running;
         }
-        (job.hyperparameters, job.steps) = (hyperparameters, Some(steps));
+        job.hyperparameters = hyperparameters;
+        job.steps.replace(steps).is_none()
     });
-    started?;
-    jobs.tell(&entry.id, JobEvent::message(Level::Info, "Fine-tune started"));
-    let same = format!("{steps} steps; the same model comes from {command}");
-    jobs.tell(&entry.id, JobEvent::message(Level::Info, same));
-    Ok(training)
+    if is_new? {
+        let command = Hyperparameters::command(&run.plan().settings, model);
+        let same = format!("{steps} steps; the same model comes from {command}");
+        jobs.tell(&entry.id, JobEvent::message(Level::Info, "Fine-tune started"));
+        jobs.tell(&entry.id, JobEvent::message(Level::Info, same));
+    }
+    Ok(run)
 }
 
 /// Reads the data; what is wrong with it is an error of the job's files.

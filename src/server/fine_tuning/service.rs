@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What the worker and the requests share.
@@ -100,10 +101,18 @@ impl Jobs {
     pub fn end(&self, id: &str) {
         self.progress.end();
         self.lock().current.take_if(|(current, _)| current == id);
+        self.wake.notify_all();
         self.notify();
     }
 
-    /// Leaves a job to the next server: what became of it cannot be written.
+    /// Waits for the end of the step that the worker takes. Returns whether it came in time.
+    pub fn wait_for_worker(&self, max: Duration) -> bool {
+        let has_job = |work: &mut Work| work.current.is_some();
+        let waited = self.wake.wait_timeout_while(self.lock(), max, has_job);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Leaves a job to the next server: this one does not serve its model, or cannot write what became of it.
     pub fn give_up(&self, id: &str) {
         self.lock().given_up.insert(id.into());
     }

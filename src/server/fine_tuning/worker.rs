@@ -12,6 +12,10 @@ use crate::server::models::ModelRegistry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How long a server that stops waits for the end of a step. One that takes longer is taken again by the next.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// The jobs of a server. Dropping it stops the worker after the step that it takes; the next server with the
 /// same store goes on.
@@ -54,7 +58,7 @@ impl FineTuning {
 impl Drop for FineTuning {
     fn drop(&mut self) {
         self.stop();
-        if let Some(worker) = self.worker.take() {
+        if let Some(worker) = self.worker.take().filter(|_| self.jobs.wait_for_worker(MAX_WAIT)) {
             let _ = worker.join(); // panics were caught
         }
     }

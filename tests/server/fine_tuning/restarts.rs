@@ -28,6 +28,11 @@ fn server_that_stops_goes_on_with_its_job_when_it_starts_again() {
         |server: &Client| messages(server, &id).iter().filter(|text| text.starts_with("Step ")).count();
     wait("a step", || steps(&server) > 0);
     drop(server);
+    // A server of another model leaves it as it is.
+    let other = serve(&["tiny-gelu-new"], |options| options.store = Some(store.path().into()));
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(job(&other, &id)["status"], "running");
+    drop(other);
     let server = serve_store(store.path(), |_| {});
     wait_for_status(&server, &id, &["succeeded"]);
     let told = messages(&server, &id);
