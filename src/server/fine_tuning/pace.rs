@@ -1,20 +1,26 @@
-//! How training gives way to requests: its threads have the lowest priority of the system's, and while
-//! requests run it pauses, so that it takes at most a share of the time.
+//! How training gives way to requests: its threads have a low priority, and while requests run it pauses, so
+//! that it takes at most a share of the time.
 
 use crate::server::models::ModelRegistry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use thread_priority::{ThreadPriority, set_current_thread_priority};
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
 /// How often a pause looks whether it is still needed.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Lets this thread, and those that it starts, run when others do not need the cores. Where the system does
-/// not allow that, training has the priority of everything else.
+/// The priority of training, of 99: on Linux it is the nice value 15, 1/28 of the weight of requests. The
+/// lowest would let other programs keep a job from ever ending.
+const PRIORITY: u8 = 10;
+
+/// Lets this thread, and those that it starts, make way for others. Where the system does not allow that,
+/// training has the priority of everything else.
 pub fn give_way() {
-    if let Err(error) = set_current_thread_priority(ThreadPriority::Min) {
+    let priority =
+        ThreadPriorityValue::try_from(PRIORITY).map_or(ThreadPriority::Min, ThreadPriority::Crossplatform);
+    if let Err(error) = set_current_thread_priority(priority) {
         tracing::warn!("training has the priority of requests: {error:?}");
     }
 }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How long a server that stops waits for the end of a step. One that takes longer is taken again by the next.
+/// How long a server that stops waits for the end of a step. One that takes longer is taken again by the next
+/// server.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// The jobs of a server. Dropping it stops the worker after the step that it takes; the next server with the
