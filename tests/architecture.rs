@@ -20,10 +20,11 @@ const LOWER_MODULES: [(&str, &[&str]); 13] = [
     ("model", &["error", "kernels", "checkpoint"]),
     ("train", &["error", "text_file", "memory", "kernels", "checkpoint", "tokenizer", "sampling", "chat"]),
     ("generate", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model"]),
+    ("lens", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
     ("chat", &["error", "text_file", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
 ];
 const ENGINE: &str = "engine";
-const TOP_MODULES: [&str; 4] = ["server", "lens", "bench", "hub"];
+const TOP_MODULES: [&str; 3] = ["server", "bench", "hub"];
 const CLI: &str = "cli";
 
 const MAX_FILE_LINES: usize = 450;

@@ -102,6 +102,7 @@ impl Default for EngineOptions {
 pub struct Engine {
     hornbook: Arc<Hornbook>,
     queue: Arc<SubmissionQueue>,
+    fair_lock: FairLock,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -125,17 +126,24 @@ impl Engine {
         }
         let hornbook = Arc::new(hornbook);
         let queue = Arc::new(SubmissionQueue::new(options.max_concurrency, options.queue));
+        let fair_lock = options.fair_lock.clone();
         let scheduler = Scheduler::new(Arc::clone(&hornbook), options, Arc::clone(&queue));
         let thread = thread::Builder::new()
             .name("hornbook-engine".into())
             .spawn(|| scheduler.run())
             .map_err(|e| Error::system("start the engine thread", e))?;
-        Ok(Self { hornbook, queue, thread: Some(thread) })
+        Ok(Self { hornbook, queue, fair_lock, thread: Some(thread) })
     }
 
     /// The model.
     pub fn hornbook(&self) -> &Hornbook {
         &self.hornbook
+    }
+
+    /// Computes something of one's own with the model, between two steps of the engine.
+    pub fn between_steps<T>(&self, compute: impl FnOnce(&Hornbook) -> T) -> T {
+        let _guard = self.fair_lock.lock();
+        compute(&self.hornbook)
     }
 
     /// Submits all sequences of a request, or none.

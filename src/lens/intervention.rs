@@ -31,7 +31,9 @@
 //! # }
 //! ```
 
+use super::ActivationCache;
 use crate::generate::perplexity::kl_divergence;
+use crate::kernels::attention::KvPrecision;
 use crate::model::{Model, Observer, Session, Site};
 use crate::sampling::{LogSoftmax, top_logprobs};
 use crate::{Error, Result};
@@ -40,6 +42,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+
+/// The number of most likely tokens of each prediction to compare.
+pub const COMPARED_TOKENS: usize = 5;
 
 /// A component whose output can be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -313,6 +318,26 @@ pub struct Outcome {
     pub interventions: Vec<Intervention>,
     /// Their joint effect.
     pub effect: Effect,
+}
+
+impl Outcome {
+    /// The effect of interventions on the prediction after the last token of a text, whose `activations` are
+    /// those with them.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub fn measure(
+        model: &Model,
+        interventions: Vec<Intervention>,
+        activations: &ActivationCache,
+        kv_precision: Option<KvPrecision>,
+    ) -> Result<Self> {
+        let mut session = Session::new(model, activations.len(), kv_precision);
+        let after = activations.logits.row(activations.len() - 1);
+        let before = session.feed(&activations.tokens)?;
+        let effect = Effect::measure(before, after.to_slice().unwrap_or_default(), COMPARED_TOKENS);
+        Ok(Self { interventions, effect })
+    }
 }
 
 /// Formats as `interventions: L5H2 zero, mlp3 × 2`.

@@ -48,3 +48,22 @@ pub fn logit_lens(
     }
     lens
 }
+
+/// Returns the predictions at every depth after one token, `[n_layer + 1]`; `next` is the token to rank.
+///
+/// # Panics
+/// Panics if there is no such token.
+pub fn logit_lens_of(
+    model: &Model,
+    cache: &ActivationCache,
+    token: usize,
+    top: usize,
+    next: u32,
+) -> Vec<Prediction> {
+    let at_depth = |layer: ndarray::ArrayView2<f32>| {
+        let row = layer.row(token);
+        let row = Rows::dense(row.to_slice().unwrap_or_default(), model.config().n_embd);
+        Prediction::from_logits(&model.unembed_residual(row), top, Some(next))
+    };
+    cache.residuals.outer_iter().map(at_depth).collect()
+}

@@ -14,11 +14,13 @@ pub mod inspection;
 pub mod intervention;
 pub mod label;
 pub mod logit_lens;
+pub mod packed_patterns;
 pub mod positions;
 pub mod report;
 pub mod saliency;
 pub mod source_doc;
 pub mod surprisal;
+pub mod values;
 pub mod walkthrough;
 
 pub use activation_cache::ActivationCache;

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 
 /// Paths that need no API key.
-pub const PUBLIC_PATHS: [&str; 2] = ["/health", "/openapi.json"];
+pub const PUBLIC_PATHS: [&str; 4] = ["/health", "/openapi.json", "/", "/page/{file}"];
 /// Path that is still served during shutdown.
 const METRICS_PATH: &str = "/metrics";
 

@@ -36,6 +36,7 @@ pub mod in_process;
 pub mod json;
 pub mod key_file;
 pub mod keys;
+pub mod lens;
 mod memory;
 pub mod message;
 pub mod metadata;
@@ -43,6 +44,7 @@ pub mod metrics;
 pub mod middleware;
 pub mod models;
 mod openapi;
+pub mod page;
 pub mod parameters;
 pub mod path;
 pub mod prompts;
@@ -202,6 +204,7 @@ pub struct AppState {
     memory: RequestMemory,
     collections: Option<Arc<Collections>>,
     fine_tuning: Option<FineTuning>,
+    analyses: Arc<lens::RecentAnalyses>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -282,6 +285,7 @@ impl LoadedOptions {
             memory: RequestMemory::new(options.http.max_body_bytes),
             collections,
             fine_tuning,
+            analyses: Arc::default(),
             phase,
         }))
     }

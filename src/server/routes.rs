@@ -12,6 +12,7 @@ use super::responses::StreamEvent;
 use super::{
     AppState, batches, chat, completions, embeddings, files, health, metrics, middleware, openapi, responses,
     tokenize,
+    AppState, batches, chat, completions, embeddings, files, health, lens, metrics, middleware, openapi, page, tokenize,
 };
 use crate::generate::completion::Choice;
 use axum::Router;
@@ -57,6 +58,11 @@ pub fn router(app: Arc<AppState>) -> Router {
         .route("/fine-tunes/{job_id}", get(legacy::retrieve).delete(legacy::delete))
         .route("/fine-tunes/{job_id}/cancel", post(legacy::cancel))
         .route("/fine-tunes/{job_id}/events", get(legacy::list_events))
+        .route("/lens", post(lens::create))
+        .route("/lens/{id}/attention/{layer}/{head}", get(lens::attention))
+        .route("/lens/{id}/tokens/{token}", get(lens::token))
+        .route("/", get(page::index))
+        .route("/page/{file}", get(page::asset))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
         .route("/metrics", get(metrics::export))
@@ -113,6 +119,9 @@ pub fn router(app: Arc<AppState>) -> Router {
         legacy::delete,
         legacy::cancel,
         legacy::list_events,
+        lens::create,
+        lens::attention,
+        lens::token,
         tokenize::tokenize,
         tokenize::detokenize,
         metrics::export,

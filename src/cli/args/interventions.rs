@@ -1,14 +1,8 @@
 //! `--ablate`, `--ablate-with` and `--scale`: interventions on heads and MLPs.
 
-use crate::lens::intervention::{
-    Edit, Intervention, InterventionTarget, Interventions, Outcome, ProbabilityShift,
-};
+use crate::lens::intervention::{Edit, Intervention, InterventionTarget, Interventions};
 use crate::{Hornbook, Result};
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
-
-/// The number of most likely tokens of each prediction to compare.
-pub const COMPARED_TOKENS: usize = 5;
 
 /// The options for interventions.
 #[derive(Args, Clone, Debug)]
@@ -72,19 +66,6 @@ impl InterventionArgs {
             list => Interventions::new(hornbook.model(), &hornbook.validate_prompt(prompt)?, list).map(Some),
         }
     }
-}
-
-/// The interventions and their effect as JSON.
-pub fn to_json(outcome: &Outcome, hornbook: &Hornbook) -> Value {
-    let shift = |&ProbabilityShift { id, before, after }: &ProbabilityShift| {
-        let token = hornbook.try_tokenizer().map(|tokenizer| tokenizer.decode(&[id]));
-        json!({"id": id, "token": token, "before": before, "after": after})
-    };
-    json!({
-        "edits": outcome.interventions.iter().map(Intervention::to_string).collect::<Vec<_>>(),
-        "next_token": outcome.effect.next.iter().map(shift).collect::<Vec<_>>(),
-        "kl_divergence": outcome.effect.kl_divergence,
-    })
 }
 
 fn parse_scale(text: &str) -> std::result::Result<(InterventionTarget, f32), String> {

@@ -2,8 +2,9 @@
 
 use crate::Hornbook;
 use crate::lens::intervention::{Intervention, Outcome};
+use crate::lens::packed_patterns::PackedPatterns;
 use crate::lens::surprisal::NATS_PER_BIT;
-use crate::lens::{ActivationCache, Inspection, Prediction, label, saliency};
+use crate::lens::{Inspection, Prediction, label, saliency};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -46,7 +47,7 @@ pub(super) fn to_json(hornbook: &Hornbook, inspection: &Inspection, outcome: Opt
         "mean_logits": attributions.iter().map(|target| rounded(target.mean_logit, 3)).collect::<Vec<_>>(),
         "contributions": attributions.iter().map(|target| logits(&target.contributions)).collect::<Vec<_>>(),
         "centered": attributions.iter().map(|target| logits(&target.centered)).collect::<Vec<_>>(),
-        "attention": STANDARD.encode(packed_patterns(&inspection.activations)),
+        "attention": STANDARD.encode(PackedPatterns::new(&inspection.activations).bytes()),
     })
 }
 
@@ -80,17 +81,6 @@ fn labels(hornbook: &Hornbook, inspection: &Inspection, outcome: Option<&Outcome
     let shifted = outcome.iter().flat_map(|outcome| outcome.effect.next.iter().map(|shift| shift.id));
     let ids = inspection.activations.tokens.iter().copied().chain(predicted).chain(targets).chain(shifted);
     ids.map(|id| (id, label(hornbook, id))).collect()
-}
-
-/// The attention patterns, one byte per weight: for each head the rows, each up to the diagonal. A byte is
-/// 255 times the square root of the weight, which resolves small weights; 1 is a weight of 0.000015.
-fn packed_patterns(activations: &ActivationCache) -> Vec<u8> {
-    let mut bytes = vec![];
-    for (row, weights) in activations.patterns.rows().into_iter().enumerate() {
-        let len = row % activations.len() + 1;
-        bytes.extend(weights.iter().take(len).map(|weight| (255.0 * weight.max(0.0).sqrt()).round() as u8));
-    }
-    bytes
 }
 
 /// Rounds to a number of decimals.

@@ -12,15 +12,21 @@ use super::intervention::Outcome;
 use crate::Hornbook;
 
 const PAGE: &str = include_str!("page.html");
-const STYLE: &str = include_str!("style.css");
-/// In order of execution.
-const SCRIPTS: [&str; 3] = [include_str!("page.js"), include_str!("attention.js"), include_str!("panels.js")];
+const STYLE: &str = concat!(include_str!("drawing.css"), include_str!("style.css"));
+/// In order of execution; the first two are modules, which the server's page imports.
+const SCRIPTS: [&str; 5] = [
+    include_str!("drawing.js"),
+    include_str!("attention_map.js"),
+    include_str!("page.js"),
+    include_str!("attention.js"),
+    include_str!("panels.js"),
+];
 
 /// Returns the report. The effect of interventions, if any, is at its top.
 pub fn html(hornbook: &Hornbook, inspection: &Inspection, outcome: Option<&Outcome>) -> String {
     let title = format!("{} – {}", escape_html(&excerpt(hornbook, inspection)), escape_html(hornbook.name()));
-    let (data, script) =
-        (escape_script_json(&data::to_json(hornbook, inspection, outcome).to_string()), SCRIPTS.concat());
+    let data = escape_script_json(&data::to_json(hornbook, inspection, outcome).to_string());
+    let script = single_script();
     let value = |placeholder: &str| match placeholder {
         "title" => title.as_str(),
         "style" => STYLE,
@@ -37,6 +43,21 @@ pub fn html(hornbook: &Hornbook, inspection: &Inspection, outcome: Option<&Outco
         html += rest;
     }
     html
+}
+
+/// The scripts as one: modules without their imports and the word `export`.
+fn single_script() -> String {
+    let mut script = "\"use strict\";\n".to_string();
+    let mut in_import = false;
+    for line in SCRIPTS.iter().flat_map(|script| script.lines()) {
+        in_import |= line.starts_with("import ");
+        if !in_import {
+            script += line.strip_prefix("export ").unwrap_or(line);
+            script.push('\n');
+        }
+        in_import &= !line.ends_with(".js\";");
+    }
+    script
 }
 
 /// The beginning of the text.

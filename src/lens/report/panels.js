@@ -8,14 +8,8 @@ if (data.intervention) {
     `Interventions: ${edits.join(", ")}. The rest of this page shows the model with interventions; ` +
     "this section compares its prediction with that of the unmodified model. " +
     `KL divergence: ${kl === null ? "∞" : kl.toFixed(4)} nats.`;
-  const largest = Math.max(...next.flatMap(([, before, after]) => [before, after]), 1e-9);
   $("shifts").append(
-    bars(
-      next.flatMap(([id, before, after]) => [
-        { name: label(id), fraction: before / largest, value: `before ${percent(before)}`, kind: "before" },
-        { name: "", fraction: after / largest, value: `after ${percent(after)}`, kind: "after" },
-      ]),
-    ),
+    beforeAndAfter(next.map(([id, before, after]) => ({ name: label(id), before, after }))),
   );
 }
 

@@ -2,10 +2,10 @@
 
 use super::Generate;
 use super::output::OutputFormat;
-use crate::cli::args::interventions::{self, COMPARED_TOKENS};
 use crate::generate::{FinishReason, Generation};
-use crate::lens::intervention::{Effect, Interventions, Outcome};
+use crate::lens::intervention::{COMPARED_TOKENS, Effect, Interventions, Outcome};
 use crate::lens::label::label;
+use crate::lens::values;
 use crate::{Hornbook, Result};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,7 +84,7 @@ impl BeforeAfter {
             let Completion { ids, text, finish_reason } = completion;
             json!({"text": text, "token_ids": ids, "finish_reason": finish_reason})
         });
-        let mut json = interventions::to_json(&self.outcome, hornbook);
+        let mut json = values::outcome(hornbook, &self.outcome);
         json["before"] = before.collect();
         json
     }

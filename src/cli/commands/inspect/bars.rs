@@ -1,11 +1,10 @@
 //! Bar charts of the next-token prediction and of the logit attribution.
 
-use super::values;
 use crate::Hornbook;
 use crate::cli::output::screen::{Screen, display_width, fit_to_width};
-use crate::lens::Inspection;
 use crate::lens::surprisal::NATS_PER_BIT;
-use serde_json::{Value, json};
+use crate::lens::{Inspection, values};
+use serde_json::Value;
 
 /// The number of components to show.
 const MAX_COMPONENTS: usize = 10;
@@ -68,14 +67,5 @@ pub fn logit_attribution(inspection: &Inspection, screen: Screen, label: impl Fn
 
 /// The contributions of all components after each token, in nats.
 pub fn logit_attribution_json(hornbook: &Hornbook, inspection: &Inspection) -> Vec<Value> {
-    let attributions = inspection.logit_attributions.iter().map(|attribution| {
-        json!({
-            "target": values::token(hornbook, attribution.target),
-            "logit": attribution.logit,
-            "mean_logit": attribution.mean_logit,
-            "contributions": attribution.contributions,
-            "centered": attribution.centered,
-        })
-    });
-    attributions.collect()
+    inspection.logit_attributions.iter().map(|one| values::attribution(hornbook, one)).collect()
 }

@@ -2,9 +2,8 @@
 //! the end of its row: to the left are the weights with which it attends to other tokens, below are those
 //! with which others attend to it.
 
-use super::values;
 use crate::cli::output::screen::{Screen, display_width, fit_to_width, shade};
-use crate::lens::Inspection;
+use crate::lens::{Inspection, values};
 use serde_json::{Value, json};
 
 /// Possible widths of a cell: a percentage, a square block, or half a block.

@@ -1,9 +1,8 @@
 //! The logit lens as a table with a row per depth and a column per token.
 
-use super::values;
 use crate::Hornbook;
 use crate::cli::output::screen::{Screen, display_width, fit_to_width};
-use crate::lens::Inspection;
+use crate::lens::{Inspection, values};
 use serde_json::Value;
 
 /// Width of the row label.

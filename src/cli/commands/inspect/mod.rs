@@ -5,10 +5,9 @@ mod effect;
 mod heat_map;
 mod lens_table;
 mod token_strip;
-mod values;
 
 use crate::atomic_file::AtomicFile;
-use crate::cli::args::interventions::{self, COMPARED_TOKENS, InterventionArgs};
+use crate::cli::args::interventions::InterventionArgs;
 use crate::cli::args::model::ModelArgs;
 use crate::cli::args::prompt::{self, PromptArgs};
 use crate::cli::output::progress;
@@ -16,9 +15,8 @@ use crate::cli::output::screen::{Screen, display_width, fit_to_width};
 use crate::cli::output::stdout::write_json;
 use crate::cli::output::stdout::write_line;
 use crate::lens::inspection::InspectionOptions;
-use crate::lens::intervention::{Effect, Intervention, Outcome};
-use crate::lens::{Inspection, report};
-use crate::model::Session;
+use crate::lens::intervention::{Intervention, Outcome};
+use crate::lens::{Inspection, report, values};
 use crate::{Error, Hornbook, Result};
 use clap::Args;
 use serde_json::{Value, json};
@@ -171,12 +169,7 @@ fn measure_outcome(
     if interventions.is_empty() {
         return Ok(None);
     }
-    let tokens = &inspection.activations.tokens;
-    let mut session = Session::new(hornbook.model(), tokens.len(), options.kv_precision);
-    let after = inspection.activations.logits.row(tokens.len() - 1);
-    let effect =
-        Effect::measure(session.feed(tokens)?, after.to_slice().unwrap_or_default(), COMPARED_TOKENS);
-    Ok(Some(Outcome { interventions, effect }))
+    Outcome::measure(hornbook.model(), interventions, &inspection.activations, options.kv_precision).map(Some)
 }
 
 /// All sections for the terminal.
@@ -212,6 +205,6 @@ fn report_json(hornbook: &Hornbook, inspection: &Inspection, outcome: Option<&Ou
         "components": inspection.components.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "direct_logit_attribution": bars::logit_attribution_json(hornbook, inspection),
         "residual_norms": values::rows(inspection.residual_norms.view()),
-        "intervention": outcome.map(|outcome| interventions::to_json(outcome, hornbook)),
+        "intervention": outcome.map(|outcome| values::outcome(hornbook, outcome)),
     })
 }

@@ -1,10 +1,9 @@
 //! The tokens with their surprisals.
 
-use super::values;
 use crate::Hornbook;
 use crate::cli::output::screen::{Screen, display_width, fit_to_width};
-use crate::lens::Inspection;
 use crate::lens::surprisal::NATS_PER_BIT;
+use crate::lens::{Inspection, values};
 use serde_json::{Value, json};
 
 /// The maximum number of rows; earlier rows are only in the report.

@@ -1,0 +1,151 @@
+//! `/lens`: the model seen from inside, for the page. A text is run through the model once and kept for a
+//! while; then the page asks for the heads and tokens that its reader looks at.
+
+mod analysis;
+mod recent;
+
+pub use recent::RecentAnalyses;
+
+use super::AppState;
+use super::error::ApiError;
+use super::json::{Json, RequestBody, json_response};
+use super::models::ServedModel;
+use super::query::Query;
+use super::request_context::RequestContext;
+use crate::lens::intervention::InterventionTarget;
+use analysis::{Ablation, Analysis};
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// A request to look at a text.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub struct LensRequest {
+    /// The model; required if several are served.
+    model: Option<String>,
+    /// The text.
+    prompt: Option<String>,
+    /// Its token ids, instead.
+    tokens: Option<Vec<u32>>,
+    /// Attention heads and MLPs whose output is replaced, such as `L5H1` and `mlp3`.
+    ablate: Option<Vec<String>>,
+    /// What replaces it: `zero`, or `mean`, the mean over the text.
+    ablate_with: Option<String>,
+    /// Whether to return the tokens and their predictions alone, and to keep nothing.
+    predictions_only: Option<bool>,
+}
+
+impl RequestBody for LensRequest {}
+
+/// Look at a text: its tokens, predictions and attention.
+#[utoipa::path(post, path = "/lens", operation_id = "createLens", tag = "lens",
+    request_body = LensRequest, responses((status = 200, body = serde_json::Value,
+        description = "Tokens, predictions, head saliency, residual norms and thumbnails of all attention \
+                       patterns, with the values and names of `hornbook inspect --json`; `id` is for the \
+                       other routes")))]
+pub async fn create(
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
+    Json(request): Json<LensRequest>,
+) -> Result<Response, ApiError> {
+    let (served, name) = app.models.resolve(None, request.model.as_deref(), context.key().as_deref())?;
+    context.set_model(&name);
+    if served.adapter.is_some() {
+        let message = format!("found the adapter {name}, expected its base model");
+        return Err(ApiError::invalid_param("model", message));
+    }
+    let ablated = targets(&request.ablate.unwrap_or_default())?;
+    let ablation = match request.ablate_with.as_deref() {
+        None | Some("zero") => Ablation::Zero,
+        Some("mean") => Ablation::Mean,
+        Some(other) => {
+            let message = format!("found {other:?}, expected \"zero\" or \"mean\"");
+            return Err(ApiError::invalid_param("ablate_with", message));
+        }
+    };
+    let ids = ids(&served, request.prompt.as_deref(), request.tokens)?;
+    app.reserve(&context, ids.len())?;
+    context.set_prompt_tokens(ids.len());
+    let only_predictions = request.predictions_only.unwrap_or(false);
+    let recent = Arc::clone(&app.analyses);
+    let owner = context.owner();
+    let done = app.memory.run(0, move || {
+        let analysis = Analysis::new(served, &ids, &ablated, ablation)
+            .map_err(|error| ApiError::invalid_param("prompt", error.without_path()))?;
+        if only_predictions {
+            return Ok(analysis.predictions_json().to_string());
+        }
+        let id = recent.new_id();
+        let json = analysis.to_json(&id).to_string();
+        recent.insert(id, owner, analysis);
+        Ok(json)
+    });
+    Ok(json_response(done.await?).into_response())
+}
+
+/// Retrieve the attention pattern of a head, a byte per weight.
+#[utoipa::path(get, path = "/lens/{id}/attention/{layer}/{head}", operation_id = "retrieveAttention", tag = "lens",
+    params(("id" = String, Path), ("layer" = usize, Path), ("head" = usize, Path)),
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>,
+        description = "255 times the square root of each weight: row by row, each up to the diagonal")))]
+pub async fn attention(
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
+    Path((id, layer, head)): Path<(String, usize, usize)>,
+) -> Result<Response, ApiError> {
+    let analysis = app.analyses.get(&context.owner(), &id)?;
+    let Some(pattern) = analysis.pattern(layer, head) else {
+        return Err(ApiError::no_such_object("attention head", &format!("L{layer}H{head}")));
+    };
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], pattern.to_vec()).into_response())
+}
+
+/// Retrieve the logit lens and direct logit attribution after a token.
+#[utoipa::path(get, path = "/lens/{id}/tokens/{token}", operation_id = "retrieveLensToken", tag = "lens",
+    params(("id" = String, Path), ("token" = usize, Path), ("target" = Option<u32>, Query,
+        description = "The token whose logit is attributed; by default the one that follows, or the most likely \
+                       after the last")),
+    responses((status = 200, body = serde_json::Value,
+        description = "The predictions at every depth, and each component's contribution to the logit")))]
+pub async fn token(
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
+    Path((id, token)): Path<(String, usize)>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let analysis = app.analyses.get(&context.owner(), &id)?;
+    let target = query.integer("target", 0..=u32::MAX as usize)?.map(|id| id as u32);
+    let done = app.memory.run(0, move || {
+        let json = analysis.token_json(token, target);
+        json.map_err(|error| ApiError::invalid_param("token", error.to_string()))
+    });
+    Ok(json_response(done.await?.to_string()).into_response())
+}
+
+/// The token ids of a request.
+fn ids(served: &ServedModel, text: Option<&str>, ids: Option<Vec<u32>>) -> Result<Vec<u32>, ApiError> {
+    let ids = match (text, ids) {
+        (Some(text), None) => {
+            let encoded = served.tokenizer("prompt")?.encode(text, true);
+            encoded.map_err(|error| ApiError::invalid_param("prompt", error.to_string()))?
+        }
+        (None, Some(ids)) => ids,
+        _ => return Err(ApiError::invalid_param("prompt", "expected a text, or token ids in `tokens`")),
+    };
+    let n_positions = served.config().n_positions;
+    if ids.len() > n_positions {
+        return Err(ApiError::context_length_exceeded("prompt", n_positions, ids.len(), 0));
+    }
+    let valid = served.hornbook().validate_prompt(&ids);
+    valid.map_err(|error| ApiError::invalid_param("prompt", error.to_string()))
+}
+
+fn targets(names: &[String]) -> Result<Vec<InterventionTarget>, ApiError> {
+    let parse =
+        |name: &String| name.parse().map_err(|error: String| ApiError::invalid_param("ablate", error));
+    names.iter().map(parse).collect()
+}

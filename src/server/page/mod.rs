@@ -1,0 +1,77 @@
+//! The page at `/`: write, look, learn and measure in a browser. Its files are part of the program and load
+//! nothing from elsewhere, which the content security policy also forbids; all it shows comes from the routes
+//! that any other client uses.
+
+use super::error::ApiError;
+use axum::extract::Path;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+/// What the page may load: its own files and this server's answers.
+const POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; \
+                      form-action 'none'";
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// The page's files, by name: those of this folder, and the drawing code that reports have too.
+const FILES: &[(&str, &str, &str)] = &[
+    ("style.css", CSS, include_str!("style.css")),
+    ("page.js", SCRIPT, include_str!("page.js")),
+    ("api.js", SCRIPT, include_str!("api.js")),
+    ("write.js", SCRIPT, include_str!("write.js")),
+    ("settings.js", SCRIPT, include_str!("settings.js")),
+    ("editor.js", SCRIPT, include_str!("editor.js")),
+    ("history.js", SCRIPT, include_str!("history.js")),
+    ("code.js", SCRIPT, include_str!("code.js")),
+    ("look.js", SCRIPT, include_str!("look.js")),
+    ("look_panel.js", SCRIPT, include_str!("look_panel.js")),
+    ("drawing.css", CSS, include_str!("../../lens/report/drawing.css")),
+    ("drawing.js", SCRIPT, include_str!("../../lens/report/drawing.js")),
+    ("attention_map.js", SCRIPT, include_str!("../../lens/report/attention_map.js")),
+];
+
+/// Returns the page.
+pub async fn index() -> Response {
+    file(HTML, include_str!("index.html"))
+}
+
+/// Returns a file of the page.
+pub async fn asset(Path(name): Path<String>) -> Response {
+    match FILES.iter().find(|(file, ..)| *file == name) {
+        Some((_, content_type, text)) => file(content_type, text),
+        None => ApiError::not_found("GET", &format!("/page/{name}")).into_response(),
+    }
+}
+
+fn file(content_type: &'static str, text: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        // A newer program has other files under the same names.
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_is_small_and_has_no_inline_script() {
+        let index = include_str!("index.html");
+        let bytes: usize = FILES.iter().map(|(.., text)| text.len()).sum::<usize>() + index.len();
+        assert!(bytes < 150_000, "{bytes} bytes");
+        assert!(!index.contains("<script>") && !index.contains(" style=") && !index.contains(" onclick"));
+        for (name, ..) in FILES.iter().filter(|(name, ..)| name.ends_with(".js")) {
+            let (.., text) = FILES.iter().find(|(file, ..)| file == name).unwrap();
+            for import in text.lines().filter_map(|line| line.strip_prefix("import ")) {
+                let from = import.rsplit('"').nth(1).unwrap().trim_start_matches("./");
+                assert!(FILES.iter().any(|(file, ..)| *file == from), "{name} imports {from}");
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+// The page: its views, the model, the theme, and the key if the server wants one.
+import { getJson, onKeyNeeded, setKey } from "./api.js";
+import { addScale, createElement, enableThemes } from "./drawing.js";
+import { enableLook } from "./look.js";
+import { enableWrite } from "./write.js";
+
+const $ = (id) => document.getElementById(id);
+const VIEWS = ["write", "look"];
+
+onKeyNeeded((problem) => {
+  $("key-problem").textContent = problem;
+  $("key-dialog").showModal();
+  return new Promise((resolve, reject) => {
+    $("key-dialog").onclose = () => {
+      if ($("key-dialog").returnValue !== "use") return reject(new Error("The server needs an API key."));
+      setKey($("key").value.trim());
+      resolve();
+    };
+  });
+});
+
+const model = () => $("model").value;
+let look = null;
+const write = enableWrite({ model, textChanged: (text) => look?.textChanged(text) });
+look = enableLook({ model, text: () => write.text, setText: (text) => (write.text = text) });
+enableThemes($("theme"), () => look.recolor(), localStorage);
+document.querySelectorAll(".legend").forEach(addScale);
+
+function showView() {
+  const named = location.hash.slice(1).split(":")[0];
+  const view = VIEWS.includes(named) ? named : "write";
+  for (const name of VIEWS) {
+    $(name).hidden = name !== view;
+    if (name === view) $(`to-${name}`).setAttribute("aria-current", "page");
+    else $(`to-${name}`).removeAttribute("aria-current");
+  }
+  look.setVisible(view === "look");
+}
+addEventListener("hashchange", showView);
+
+$("model").addEventListener("change", () => {
+  write.modelChanged();
+  look.modelChanged();
+});
+
+try {
+  const { data } = await getJson("/v1/models");
+  const option = ({ id, parent }) => createElement("option", "", parent ? `${id} (adapter)` : id, { value: id });
+  $("model").replaceChildren(...data.map(option));
+} catch (error) {
+  $("status").textContent = error.message;
+}
+showView();
+write.modelChanged();

@@ -1,0 +1,327 @@
+// Write: a page of text that the model continues in place.
+import { getJson, getKey, stream } from "./api.js";
+import { CODE } from "./code.js";
+import { bars, createElement, percent } from "./drawing.js";
+import { Editor, SHADINGS } from "./editor.js";
+import { History } from "./history.js";
+import {
+  PRESETS,
+  readLink,
+  readSettings,
+  requestBody,
+  shareLink,
+  showDefaults,
+  storePresets,
+  storedPresets,
+  writeSettings,
+} from "./settings.js";
+
+const $ = (id) => document.getElementById(id);
+const SCORE_DELAY = 350; // milliseconds without a change
+const EDIT_DELAY = 800;
+
+// `model` returns the chosen model; `textChanged` is called with the text when it is another.
+export function enableWrite({ model, textChanged }) {
+  const editor = new Editor($("text"), $("shade"));
+  const linked = readLink(location.hash);
+  const first = linked ?? PRESETS["A story"];
+  editor.text = first.text;
+  writeSettings(first.settings);
+  const history = new History(editor.text);
+  let running = null; // the controller of the request that is under way
+  let [scoring, scoreTimer, editTimer] = [null, 0, 0];
+
+  // What the model makes of the text, for the shades and the alternatives.
+  async function score() {
+    const text = editor.text;
+    scoring?.abort();
+    scoring = new AbortController();
+    if (!text) return showCount(0);
+    try {
+      const body = { model: model(), prompt: text, predictions_only: true };
+      const scored = await getJson("/lens", { body, signal: scoring.signal });
+      if (text !== editor.text) return;
+      editor.score(text, scored);
+      showDefaults(scored.default_sampling);
+      showCount(scored.tokens.length, scored.n_positions);
+    } catch (error) {
+      if (error.name !== "AbortError") $("count").textContent = error.message;
+    }
+  }
+  const showCount = (n, most) => {
+    $("count").textContent = n ? `${n} of ${most} tokens` : "";
+  };
+  function scoreSoon() {
+    clearTimeout(scoreTimer);
+    if (!running) scoreTimer = setTimeout(score, SCORE_DELAY);
+  }
+  function changed(title) {
+    if (title) history.add(editor.text, title);
+    $("undo").disabled = !history.canUndo;
+    $("redo").disabled = !history.canRedo;
+    drawHistory();
+    scoreSoon();
+    textChanged(editor.text);
+  }
+  function show(text) {
+    hideAlternatives();
+    if (text === null) return;
+    editor.text = text;
+    changed();
+  }
+
+  // Sends the text. With one completion it goes on in place; several are shown side by side.
+  async function send() {
+    if (running) return;
+    hideAlternatives();
+    commitEdit();
+    const settings = readSettings();
+    const n = settings.n ?? 1;
+    if (settings.start_text) editor.append(settings.start_text);
+    const prompt = editor.text;
+    const body = { ...requestBody(model(), prompt, settings), stream: true };
+    body.stream_options = { include_usage: true };
+    running = new AbortController();
+    setBusy(true);
+    const outputs = n > 1 ? sideBySide(n, prompt) : null;
+    const started = performance.now();
+    let [pieces, spoken, usage, reason] = [0, "", null, null];
+    try {
+      for await (const chunk of stream("/v1/completions", body, running.signal)) {
+        usage = chunk.usage ?? usage;
+        for (const choice of chunk.choices) {
+          if (choice.text && n === 1) editor.append(choice.text);
+          if (choice.text && n > 1) outputs[choice.index].append(choice.text);
+          if (n === 1) spoken = speak(spoken + choice.text);
+          pieces += choice.text ? 1 : 0;
+          reason = choice.finish_reason ?? reason;
+        }
+        showSpeed(pieces, started);
+      }
+      if (usage) showSpeed(usage.completion_tokens, started, reason);
+      if (settings.restart_text && n === 1) editor.append(settings.restart_text);
+    } catch (error) {
+      say(error.name === "AbortError" ? `Stopped after ${pieces} tokens.` : error.message);
+    }
+    speak(spoken, true);
+    running = null;
+    setBusy(false);
+    changed(n === 1 ? "the model wrote" : null);
+    if (n === 1) $("text").focus({ preventScroll: true });
+  }
+  function stop() {
+    running?.abort();
+  }
+  function setBusy(busy) {
+    $("send").hidden = busy;
+    $("stop").hidden = !busy;
+    $("text").readOnly = busy;
+    if (busy) say("");
+  }
+  const say = (text) => ($("status").textContent = text);
+  function showSpeed(tokens, started, reason) {
+    const seconds = (performance.now() - started) / 1000;
+    const why = { length: " (the most there may be)", stop: " (the text ended)" }[reason] ?? "";
+    $("speed").textContent = `${tokens} tokens${why}, ${(tokens / seconds).toFixed(0)} a second`;
+  }
+  // A live region hears the text by sentences; it returns what is left of one.
+  function speak(text, all = false) {
+    const end = all ? text.length : text.search(/[.!?…]["”’]?\s[^]*$/) + 1;
+    if (end > 0 && text.slice(0, end).trim()) $("spoken").textContent = text.slice(0, end);
+    return text.slice(Math.max(0, end));
+  }
+  function sideBySide(n, prompt) {
+    $("choices").hidden = false;
+    const cards = Array.from({ length: n }, (_, i) => {
+      const output = createElement("p", "choice-text", "", { dir: "auto" });
+      const use = createElement("button", "", "Go on with this one");
+      use.addEventListener("click", () => {
+        editor.text = prompt + output.textContent;
+        $("choices").hidden = true;
+        changed(`completion ${i + 1} of ${n}`);
+      });
+      const card = createElement("section", "choice", "", { "aria-label": `Completion ${i + 1}` });
+      card.append(output, use);
+      return { card, output };
+    });
+    $("choices").replaceChildren(...cards.map(({ card }) => card));
+    return cards.map(({ output }) => output);
+  }
+
+  // What else a token could have been.
+  function showAlternatives() {
+    const caret = $("text").selectionStart;
+    if (running || caret !== $("text").selectionEnd) return hideAlternatives();
+    const found = editor.tokenAt(caret);
+    if (!found) return hideAlternatives();
+    const { prediction, start, token } = found;
+    const box = $("alternatives");
+    box.replaceChildren();
+    const title = createElement("h3", "", "");
+    title.append("What else “", createElement("b", "", found.text), "” could have been");
+    box.append(title);
+    if (!prediction) {
+      box.append(createElement("p", "note", "It is the first token, which the model does not predict."));
+    } else {
+      const p = Math.exp(prediction.target.logprob);
+      const bits = (-prediction.target.logprob / Math.LN2).toFixed(1);
+      const rank = (prediction.target.rank + 1).toLocaleString("en");
+      box.append(createElement("p", "note", `Probability ${percent(p)}, rank ${rank}, ${bits} bits.`));
+      const largest = Math.exp(prediction.top_logprobs[0].logprob);
+      for (const other of prediction.top_logprobs) {
+        const button = createElement("button", "alternative");
+        const probability = Math.exp(other.logprob);
+        const name = visible(other.text);
+        const row = { name, fraction: probability / largest, value: percent(probability) };
+        button.append(bars([{ ...row, actual: other.id === token.id }]));
+        button.setAttribute("aria-label", `${name}, ${percent(probability)}: go on with it`);
+        button.addEventListener("click", () => {
+          editor.text = editor.text.slice(0, start) + other.text;
+          changed(`“${other.text.trim()}” instead of “${found.text.trim()}”`);
+          hideAlternatives();
+          send();
+        });
+        box.append(button);
+      }
+    }
+    const place = editor.placeOf(found);
+    box.hidden = false;
+    if (place) {
+      const room = $("shade").offsetWidth - box.offsetWidth;
+      box.style.left = `${Math.max(0, Math.min(place.left, room))}px`;
+      box.style.top = `${place.bottom + 4}px`;
+    }
+  }
+  function hideAlternatives() {
+    $("alternatives").hidden = true;
+  }
+  const visible = (text) => text.replaceAll(" ", "·").replaceAll("\n", "↵");
+
+  function drawHistory() {
+    $("history").replaceChildren(
+      ...history.outline().map(({ id, depth, title, text }) => {
+        const item = createElement("li");
+        const button = createElement("button", "", `${title}: …${text.slice(-40)}`);
+        button.style.marginInlineStart = `${depth}em`;
+        if (id === history.current) button.setAttribute("aria-current", "true");
+        button.addEventListener("click", () => show(history.goTo(id)));
+        item.append(button);
+        return item;
+      }),
+    );
+  }
+  function commitEdit() {
+    clearTimeout(editTimer);
+    changed("you wrote");
+  }
+
+  $("text").addEventListener("input", () => {
+    hideAlternatives();
+    clearTimeout(editTimer);
+    editTimer = setTimeout(commitEdit, EDIT_DELAY);
+    scoreSoon();
+  });
+  $("text").addEventListener("click", showAlternatives);
+  $("send").addEventListener("click", send);
+  $("stop").addEventListener("click", stop);
+  $("undo").addEventListener("click", () => show(history.undo()));
+  $("redo").addEventListener("click", () => show(history.redo()));
+  $("look-up").addEventListener("click", () => {
+    showAlternatives();
+    $("alternatives").querySelector("button")?.focus();
+  });
+  $("write").addEventListener("keydown", (event) => {
+    const command = event.ctrlKey || event.metaKey;
+    if (command && event.key === "Enter") send();
+    else if (event.key === "Escape" && !$("alternatives").hidden) {
+      hideAlternatives();
+      $("text").focus();
+    } else if (event.key === "Escape") stop();
+    else if (command && event.key === " ") $("look-up").click();
+    else if (event.target === $("text") && command && /^[zy]$/i.test(event.key)) {
+      if (history.nodes[history.current].text !== editor.text) commitEdit();
+      show(event.shiftKey || /y/i.test(event.key) ? history.redo() : history.undo());
+    } else return;
+    event.preventDefault();
+  });
+  for (const input of document.querySelectorAll('input[name="shading"]')) {
+    input.addEventListener("change", () => {
+      editor.setMode(input.value);
+      $("shading-note").textContent = SHADINGS[input.value].note;
+      scoreSoon();
+    });
+  }
+
+  // Presets, code, links and files.
+  function drawPresets() {
+    const option = (name) => createElement("option", "", name, { value: name });
+    $("preset").replaceChildren(
+      createElement("option", "", "Choose…", { value: "" }),
+      ...Object.keys({ ...PRESETS, ...storedPresets() }).map(option),
+    );
+  }
+  $("preset").addEventListener("change", () => {
+    const preset = { ...PRESETS, ...storedPresets() }[$("preset").value];
+    if (!preset) return;
+    writeSettings(preset.settings);
+    editor.text = preset.text;
+    changed(`preset ${$("preset").value}`);
+  });
+  $("save-preset").addEventListener("click", () => {
+    const name = $("preset-name").value.trim();
+    if (!name) return $("preset-name").focus();
+    storePresets({ ...storedPresets(), [name]: { text: editor.text, settings: readSettings() } });
+    $("preset-name").value = "";
+    drawPresets();
+    $("preset").value = name;
+  });
+  const state = () => ({ text: editor.text, settings: readSettings() });
+  $("share").addEventListener("click", async () => {
+    const link = shareLink(state());
+    window.history.replaceState(null, "", link);
+    await navigator.clipboard?.writeText(link).catch(() => {});
+    say("The link is in the address bar" + (navigator.clipboard ? " and copied." : "."));
+  });
+  $("save").addEventListener("click", () => {
+    const link = createElement("a", "", "", { download: "hornbook.txt" });
+    link.href = URL.createObjectURL(new Blob([editor.text], { type: "text/plain" }));
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+  const drawCode = () => {
+    const settings = readSettings();
+    const body = requestBody(model(), editor.text + settings.start_text, settings);
+    $("code").textContent = CODE[$("code-kind").value]({ origin: location.origin, key: getKey(), body });
+  };
+  $("code-kind").replaceChildren(...Object.keys(CODE).map((kind) => createElement("option", "", kind)));
+  $("code-kind").addEventListener("change", drawCode);
+  $("show-code").addEventListener("click", () => {
+    drawCode();
+    $("code-dialog").showModal();
+  });
+  $("copy-code").addEventListener("click", async () => {
+    await navigator.clipboard?.writeText($("code").textContent).catch(() => {});
+    $("copy-code").textContent = "Copied";
+    setTimeout(() => ($("copy-code").textContent = "Copy"), 1500);
+  });
+  // A range and a number beside it are one setting.
+  for (const range of document.querySelectorAll("input[type=range][data-for]")) {
+    const input = $(range.dataset.for);
+    range.addEventListener("input", () => (input.value = range.value));
+    input.addEventListener("input", () => (range.value = input.value || input.placeholder || 1));
+  }
+
+  drawPresets();
+  changed();
+  return {
+    get text() {
+      return editor.text;
+    },
+    set text(text) {
+      editor.text = text;
+      clearTimeout(editTimer);
+      editTimer = setTimeout(commitEdit, EDIT_DELAY);
+    },
+    modelChanged: scoreSoon,
+  };
+}
