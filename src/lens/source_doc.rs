@@ -37,6 +37,22 @@ pub(super) const SOFTMAX: Source = source!("kernels/softmax.rs");
 /// The whole model as plain formulas.
 pub const WHOLE_MODEL: Source = source!("model/reference.rs");
 
+/// The files that explanations quote.
+pub const SOURCES: [Source; 12] = [
+    TOKENS,
+    MERGES,
+    EMBEDDING,
+    POSITIONS,
+    LAYER_NORM,
+    LINEAR,
+    ATTENTION,
+    MLP,
+    ACTIVATION,
+    LOGITS,
+    SOFTMAX,
+    WHOLE_MODEL,
+];
+
 impl SourceDoc {
     /// Parses the module comment of a source file.
     pub(super) fn parse((file, source): Source) -> Self {

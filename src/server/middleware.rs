@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 
 /// Paths that need no API key.
-pub const PUBLIC_PATHS: [&str; 4] = ["/health", "/openapi.json", "/", "/page/{file}"];
+pub const PUBLIC_PATHS: [&str; 5] = ["/health", "/openapi.json", "/", "/page/{file}", "/page/source/{*file}"];
 /// Path that is still served during shutdown.
 const METRICS_PATH: &str = "/metrics";
 

@@ -61,8 +61,10 @@ pub fn router(app: Arc<AppState>) -> Router {
         .route("/lens", post(lens::create))
         .route("/lens/{id}/attention/{layer}/{head}", get(lens::attention))
         .route("/lens/{id}/tokens/{token}", get(lens::token))
+        .route("/lens/{id}/sites/{site}", get(lens::site))
         .route("/", get(page::index))
         .route("/page/{file}", get(page::asset))
+        .route("/page/source/{*file}", get(page::source))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
         .route("/metrics", get(metrics::export))
@@ -122,6 +124,7 @@ pub fn router(app: Arc<AppState>) -> Router {
         lens::create,
         lens::attention,
         lens::token,
+        lens::site,
         tokenize::tokenize,
         tokenize::detokenize,
         metrics::export,

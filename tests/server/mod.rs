@@ -13,6 +13,7 @@ mod files;
 mod fine_tuning;
 mod generation;
 mod keys;
+mod lens;
 mod logprobs;
 mod memory;
 mod responses;

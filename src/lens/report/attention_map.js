@@ -34,18 +34,18 @@ export class AttentionMap {
 
   // Shows a head's pattern; `labels` are those of the tokens.
   show(layer, head, pattern, labels) {
-    Object.assign(this, { layer, head, pattern, labels, n: labels.length, image: null });
+    Object.assign(this, { layer, head, pattern, labels, n: labels.length, image: null, colors: null });
     this.token = Math.min(this.token, this.n - 1);
     this.#unpair();
   }
-  // Another token is selected.
+  // Another token is selected, maybe one of a text whose pattern is yet to come.
   selectToken(token) {
     this.token = token;
-    this.#unpair();
+    if (token < this.n) this.#unpair();
   }
   // The colors have changed.
   recolor() {
-    this.image = null;
+    this.image = this.colors = null;
     this.draw();
   }
 
@@ -84,7 +84,11 @@ export class AttentionMap {
     const context = canvas.getContext("2d");
     const width = canvas.clientWidth || 600;
     const scale = devicePixelRatio || 1;
-    const mono = getComputedStyle(document.documentElement).getPropertyValue("--mono");
+    this.colors ??= {
+      mono: getComputedStyle(document.documentElement).getPropertyValue("--mono"),
+      names: ["accent", "dim"].map((name) => css(rgb(name))),
+    };
+    const { mono } = this.colors;
     const font = (size, bold) => `${bold ? "700 " : ""}${size}px ${mono}`;
     const size = Math.max(8, Math.min(13, (0.9 * (width - 70)) / n));
     const names = this.labels.map(shortLabel);
@@ -105,7 +109,7 @@ export class AttentionMap {
     context.drawImage(this.image, margin, margin, n * cell, n * cell);
 
     const row = pair?.[0] ?? this.token;
-    const [line, accent, text] = ["line", "accent", "dim"].map((name) => css(rgb(name)));
+    const [accent, text] = this.colors.names;
     context.strokeStyle = accent;
     context.lineWidth = 1.5;
     // What the token attends to.
@@ -144,7 +148,6 @@ export class AttentionMap {
         context.restore();
       }
     }
-    context.strokeStyle = line;
     canvas.setAttribute(
       "aria-label",
       `Attention pattern of layer ${layer}, head ${head}: ${n} by ${n} tokens. Arrow keys select a pair.`,

@@ -111,8 +111,10 @@ export function updateColors() {
 }
 export const css = (color) => `rgb(${color.map(Math.round).join(" ")})`;
 export const heat = (weight) => ramp[Math.round(255 * Math.sqrt(Math.min(1, Math.max(0, weight))))];
-// A text color that is readable on a color.
-export const textOn = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#16121f" : "#ffffff");
+// A text color that is readable on a color: that with more contrast, as WCAG 2 measures it.
+const linear = (x) => (x <= 10 ? x / 3294.6 : ((x / 255 + 0.055) / 1.055) ** 2.4);
+const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+export const textOn = (color) => (luminance(color) > 0.179 ? "#000000" : "#ffffff");
 export function paint(element, color) {
   element.style.background = css(color);
   element.style.color = textOn(color);

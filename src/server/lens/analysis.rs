@@ -6,11 +6,12 @@ use crate::lens::packed_patterns::PackedPatterns;
 use crate::lens::saliency::head_saliency;
 use crate::lens::surprisal::predictions;
 use crate::lens::{ActivationCache, DirectLogitAttribution, Prediction, values};
+use crate::model::{Observer, Site};
 use crate::server::models::ServedModel;
 use crate::{Error, Hornbook, Result, memory};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ndarray::Array4;
+use ndarray::{Array4, ArrayViewMutD, Axis};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -153,6 +154,47 @@ impl Analysis {
         let config = self.served.config();
         (layer < config.n_layer && head < config.n_head)
             .then(|| self.patterns.head(layer * config.n_head + head))?
+    }
+
+    /// The activations at a site, as the model computes them again, with their shape; with `token`, that
+    /// token's alone.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for a site that the model does not have or a token that the text does not have,
+    /// and those of [`ActivationCache::capture`].
+    pub fn site(&self, site: &str, token: Option<usize>) -> Result<(Vec<usize>, Vec<f32>)> {
+        let invalid = |name: &str, found: &str, expected: String| {
+            Err(Error::Parameter { name: name.into(), found: found.into(), expected })
+        };
+        let n_layer = self.served.config().n_layer;
+        let Some(site) = Site::all(n_layer).find(|known| known.to_string() == site) else {
+            return invalid("site", site, "a name such as blocks.0.attn.hook_q, in TransformerLens".into());
+        };
+        if let Some(token) = token.filter(|&token| token >= self.activations.len()) {
+            return invalid("token", &token.to_string(), format!("0 to {}", self.activations.len() - 1));
+        }
+        let tokens = &self.activations.tokens;
+        self.served.engine.between_steps(|hornbook| {
+            let model = hornbook.model();
+            let interventions = self.outcome.as_ref().map(|outcome| &outcome.interventions[..]);
+            let mut edits = Interventions::new(model, tokens, interventions.unwrap_or_default())?;
+            let mut found = (vec![], vec![]);
+            let observer = |at: Site, mut values: ArrayViewMutD<f32>| {
+                if edits.is_interested(at) {
+                    edits.observe(at, values.view_mut());
+                }
+                if at == site {
+                    let rows = Axis(values.ndim() - 2);
+                    let values = match token {
+                        Some(token) => values.index_axis(rows, token),
+                        None => values.view(),
+                    };
+                    found = (values.shape().to_vec(), values.iter().copied().collect());
+                }
+            };
+            ActivationCache::capture(model, tokens, None, &mut { observer })?;
+            Ok(found)
+        })
     }
 
     /// The logit lens after a token, and the contributions to the logit of `target`, or of the token that

@@ -16,11 +16,14 @@ use crate::lens::intervention::InterventionTarget;
 use analysis::{Ablation, Analysis};
 use axum::Extension;
 use axum::extract::{Path, State};
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
+
+/// Header with the shape of activations: `4,256`.
+const SHAPE: HeaderName = HeaderName::from_static("x-shape");
 
 /// A request to look at a text.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -102,6 +105,30 @@ pub async fn attention(
         return Err(ApiError::no_such_object("attention head", &format!("L{layer}H{head}")));
     };
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], pattern.to_vec()).into_response())
+}
+
+/// Retrieve the activations at a site, such as `blocks.0.attn.hook_q`.
+#[utoipa::path(get, path = "/lens/{id}/sites/{site}", operation_id = "retrieveLensSite", tag = "lens",
+    params(("id" = String, Path), ("site" = String, Path), ("token" = Option<usize>, Query,
+        description = "The token whose activations are returned; by default all")),
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>,
+        description = "Little-endian 32-bit floats, with their shape in the header `x-shape`")))]
+pub async fn site(
+    State(app): State<Arc<AppState>>,
+    Extension(context): Extension<Arc<RequestContext>>,
+    Path((id, site)): Path<(String, String)>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let analysis = app.analyses.get(&context.owner(), &id)?;
+    let token = query.integer("token", 0..=usize::MAX)?;
+    let done = app.memory.run(0, move || {
+        analysis.site(&site, token).map_err(|error| ApiError::invalid_param("site", error.to_string()))
+    });
+    let (shape, values) = done.await?;
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let shape = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let headers = [(header::CONTENT_TYPE, "application/octet-stream".into()), (SHAPE, shape)];
+    Ok((headers, bytes).into_response())
 }
 
 /// Retrieve the logit lens and direct logit attribution after a token.

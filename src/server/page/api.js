@@ -19,7 +19,8 @@ let askForKey = () => Promise.reject(new Error("The server needs an API key."));
 export const onKeyNeeded = (ask) => (askForKey = ask);
 
 export async function request(path, { body, signal } = {}) {
-  const headers = getKey() ? { Authorization: `Bearer ${getKey()}` } : {};
+  const key = getKey();
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
   const options = { headers, signal };
   if (body) {
     options.method = "POST";
@@ -34,7 +35,8 @@ export async function request(path, { body, signal } = {}) {
     throw new Error("The server cannot be reached. Is hornbook serve still running?");
   }
   if (response.status === 401) {
-    await askForKey(getKey() ? "The server does not accept this key." : "");
+    // Another request may have asked meanwhile.
+    if (getKey() === key) await askForKey(key ? "The server does not accept this key." : "");
     return request(path, { body, signal });
   }
   if (!response.ok) {

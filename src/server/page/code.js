@@ -38,8 +38,9 @@ export const CODE = {
     `request = Request("${origin}/v1/completions", json.dumps(body).encode(), headers)\n` +
     `for choice in json.load(urlopen(request))["choices"]:\n    print(choice["text"])`,
 
-  "command line": ({ body }) => {
-    const { model, prompt, stop = [], n, ...numbers } = body;
+  // The command line has other defaults, so all values are written.
+  "command line": ({ body, defaults }) => {
+    const { model, prompt, stop = [], n, ...numbers } = { ...defaults, ...body };
     const options = Object.entries(numbers).map(([field, value]) => `--${field.replaceAll("_", "-")} ${value}`);
     if (n) options.push(`-n ${n}`);
     options.push(...stop.map((text) => `--stop ${shell(text)}`));

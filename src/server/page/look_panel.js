@@ -133,13 +133,10 @@ export class LookPanel {
       const bits = target ? -target.logprob / Math.LN2 : null;
       if (bits > most[0]) most = [bits, t];
       const said = bits === null ? "the first" : `surprisal ${bits.toFixed(1)} bits`;
-      const button = createElement("button", "token", "", {
-        role: "option",
-        "aria-label": `${this.labels[t]}, token ${t}, ${said}`,
-      });
+      const button = createElement("button", "token", "", { role: "option", title: `token ${t}, ${said}` });
       setLabel(button, this.labels[t]);
       button.append(createElement("small", "", bits === null ? "–" : bits.toFixed(1)));
-      button.style.setProperty("--tint", `${Math.min(70, 4.5 * (bits ?? 0))}%`);
+      button.style.setProperty("--tint", `${Math.min(55, 4 * (bits ?? 0))}%`);
       button.addEventListener("click", () => this.selectToken(t));
       return button;
     });
@@ -240,6 +237,7 @@ export class LookPanel {
   }
   // The most likely tokens after a token, and the one that follows.
   #showNext(token) {
+    if (token >= this.labels.length) return; // of a longer text that has been replaced
     const { top_logprobs: top, entropy, target } = this.#analysis.predictions[token];
     const largest = Math.exp(top[0].logprob);
     const row = (name, logprob, actual) => ({
@@ -286,7 +284,7 @@ export class LookPanel {
     const table = createElement("table");
     const columns = Array.from({ length: n_head }, (_, head) => `H${head}`).concat("MLP");
     const first = table.createTHead().insertRow();
-    first.append(createElement("th"), ...columns.map((name) => createElement("th", "", name, { scope: "col" })));
+    first.append(createElement("td"), ...columns.map((name) => createElement("th", "", name, { scope: "col" })));
     const body = table.createTBody();
     for (let layer = 0; layer < n_layer; layer++) {
       const row = body.insertRow();
@@ -295,9 +293,10 @@ export class LookPanel {
         const name = head < n_head ? headName(layer, head) : `mlp${layer}`;
         const isOff = this.#ablated.has(name);
         const does = head < n_head ? "look at it" : isOff ? "switch it on again" : "switch it off";
-        const cell = createElement("button", "cell", isOff ? "off" : signed(of[name], 1), {
+        const shown = isOff ? "off" : signed(of[name], 1);
+        const cell = createElement("button", "cell", shown, {
           title: `${name}: ${signed(of[name], 3)}; ${does}`,
-          "aria-label": `${name}: ${signed(of[name])}; ${does}`,
+          "aria-label": `${name}: ${shown}; ${does}`,
         });
         if (head < n_head) cell.addEventListener("click", () => this.thumbs[layer * n_head + head].click());
         else cell.dataset.mlp = name;

@@ -3,6 +3,7 @@
 //! that any other client uses.
 
 use super::error::ApiError;
+use crate::lens::source_doc::SOURCES;
 use axum::extract::Path;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -24,6 +25,9 @@ const FILES: &[(&str, &str, &str)] = &[
     ("editor.js", SCRIPT, include_str!("editor.js")),
     ("history.js", SCRIPT, include_str!("history.js")),
     ("code.js", SCRIPT, include_str!("code.js")),
+    ("learn.html", HTML, include_str!("learn.html")),
+    ("learn.js", SCRIPT, include_str!("learn.js")),
+    ("figures.js", SCRIPT, include_str!("figures.js")),
     ("look.js", SCRIPT, include_str!("look.js")),
     ("look_panel.js", SCRIPT, include_str!("look_panel.js")),
     ("drawing.css", CSS, include_str!("../../lens/report/drawing.css")),
@@ -39,12 +43,31 @@ pub async fn index() -> Response {
 /// Returns a file of the page.
 pub async fn asset(Path(name): Path<String>) -> Response {
     match FILES.iter().find(|(file, ..)| *file == name) {
-        Some((_, content_type, text)) => file(content_type, text),
+        Some((_, content_type, text)) => file(content_type, *text),
         None => ApiError::not_found("GET", &format!("/page/{name}")).into_response(),
     }
 }
 
-fn file(content_type: &'static str, text: &'static str) -> Response {
+/// Returns a source file that a lesson links, with the line of its `reference` marked.
+pub async fn source(Path(name): Path<String>) -> Response {
+    let Some((name, text)) = SOURCES.iter().find(|(file, _)| *file == name) else {
+        return ApiError::not_found("GET", &format!("/page/source/{name}")).into_response();
+    };
+    let mut html = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>src/{name}</title>\
+         <link rel=stylesheet href=/page/drawing.css><h1>src/{name}</h1><pre>"
+    );
+    for line in text.lines() {
+        let line = line.replace('&', "&amp;").replace('<', "&lt;");
+        html += &match line.trim_start().starts_with("pub fn reference") {
+            true => format!("<mark id=reference>{line}</mark>\n"),
+            false => line + "\n",
+        };
+    }
+    file(HTML, html + "</pre></html>")
+}
+
+fn file(content_type: &'static str, text: impl IntoResponse) -> Response {
     let headers = [
         (header::CONTENT_TYPE, content_type),
         (header::CONTENT_SECURITY_POLICY, POLICY),

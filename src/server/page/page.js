@@ -1,29 +1,39 @@
 // The page: its views, the model, the theme, and the key if the server wants one.
 import { getJson, onKeyNeeded, setKey } from "./api.js";
 import { addScale, createElement, enableThemes } from "./drawing.js";
+import { enableLearn } from "./learn.js";
 import { enableLook } from "./look.js";
 import { enableWrite } from "./write.js";
 
 const $ = (id) => document.getElementById(id);
-const VIEWS = ["write", "look"];
+const VIEWS = ["write", "look", "learn"];
 
+// All requests that need a key wait for the same one.
+let asked = null;
 onKeyNeeded((problem) => {
-  $("key-problem").textContent = problem;
-  $("key-dialog").showModal();
-  return new Promise((resolve, reject) => {
+  asked ??= new Promise((resolve, reject) => {
+    $("key-problem").textContent = problem;
+    $("key-dialog").showModal();
     $("key-dialog").onclose = () => {
+      asked = null;
       if ($("key-dialog").returnValue !== "use") return reject(new Error("The server needs an API key."));
       setKey($("key").value.trim());
       resolve();
     };
   });
+  return asked;
 });
 
 const model = () => $("model").value;
 let look = null;
 const write = enableWrite({ model, textChanged: (text) => look?.textChanged(text) });
 look = enableLook({ model, text: () => write.text, setText: (text) => (write.text = text) });
-enableThemes($("theme"), () => look.recolor(), localStorage);
+const learn = enableLearn({ model });
+enableThemes(
+  $("theme"),
+  () => [look, learn].forEach((view) => view.recolor()),
+  localStorage,
+);
 document.querySelectorAll(".legend").forEach(addScale);
 
 function showView() {
@@ -35,12 +45,14 @@ function showView() {
     else $(`to-${name}`).removeAttribute("aria-current");
   }
   look.setVisible(view === "look");
+  learn.setVisible(view === "learn");
 }
 addEventListener("hashchange", showView);
 
 $("model").addEventListener("change", () => {
   write.modelChanged();
   look.modelChanged();
+  learn.modelChanged();
 });
 
 try {

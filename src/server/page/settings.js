@@ -57,7 +57,10 @@ export function writeSettings(settings) {
 }
 
 // Shows the model's own values where nothing is written.
+let defaults = { temperature: 1, top_p: 1 };
+export const readDefaults = () => defaults;
 export function showDefaults(sampling) {
+  defaults = sampling;
   for (const [field, value] of Object.entries(sampling)) {
     const input = $(idOf(field));
     input.placeholder = Number(value.toFixed(3));

@@ -6,6 +6,7 @@ import { Editor, SHADINGS } from "./editor.js";
 import { History } from "./history.js";
 import {
   PRESETS,
+  readDefaults,
   readLink,
   readSettings,
   requestBody,
@@ -114,7 +115,7 @@ export function enableWrite({ model, textChanged }) {
   }
   function setBusy(busy) {
     $("send").hidden = busy;
-    $("stop").hidden = !busy;
+    $("stop-writing").hidden = !busy;
     $("text").readOnly = busy;
     if (busy) say("");
   }
@@ -158,7 +159,7 @@ export function enableWrite({ model, textChanged }) {
     const box = $("alternatives");
     box.replaceChildren();
     const title = createElement("h3", "", "");
-    title.append("What else “", createElement("b", "", found.text), "” could have been");
+    title.append("What else “", createElement("b", "", found.text.trim() || visible(found.text)), "” could have been");
     box.append(title);
     if (!prediction) {
       box.append(createElement("p", "note", "It is the first token, which the model does not predict."));
@@ -223,7 +224,7 @@ export function enableWrite({ model, textChanged }) {
   });
   $("text").addEventListener("click", showAlternatives);
   $("send").addEventListener("click", send);
-  $("stop").addEventListener("click", stop);
+  $("stop-writing").addEventListener("click", stop);
   $("undo").addEventListener("click", () => show(history.undo()));
   $("redo").addEventListener("click", () => show(history.redo()));
   $("look-up").addEventListener("click", () => {
@@ -289,9 +290,10 @@ export function enableWrite({ model, textChanged }) {
     URL.revokeObjectURL(link.href);
   });
   const drawCode = () => {
+    const { origin } = location;
     const settings = readSettings();
     const body = requestBody(model(), editor.text + settings.start_text, settings);
-    $("code").textContent = CODE[$("code-kind").value]({ origin: location.origin, key: getKey(), body });
+    $("code").textContent = CODE[$("code-kind").value]({ origin, key: getKey(), body, defaults: readDefaults() });
   };
   $("code-kind").replaceChildren(...Object.keys(CODE).map((kind) => createElement("option", "", kind)));
   $("code-kind").addEventListener("change", drawCode);

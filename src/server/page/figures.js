@@ -1,0 +1,404 @@
+// The figures of Learn, each from the activations of the reader's sentence. A figure returns elements; what a
+// reader selects in one stays selected in the next.
+import { getJson } from "./api.js";
+import {
+  bars,
+  createElement,
+  css,
+  diverging,
+  enableRovingFocus,
+  heat,
+  paint,
+  percent,
+  setLabel,
+  signed,
+} from "./drawing.js";
+
+const SHOWN_VALUES = 8;
+const LN2 = Math.LN2;
+const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
+const norm = (a) => Math.sqrt(dot(a, a));
+const mean = (a) => a.reduce((sum, x) => sum + x, 0) / a.length;
+const note = (text) => createElement("p", "note", text);
+
+// Buttons of which one is chosen.
+function choice(labels, chosen, select, what) {
+  const group = createElement("div", "tokens", "", { role: "group", "aria-label": what });
+  const buttons = labels.map((label, i) => {
+    const button = setLabel(createElement("button", "token"), label);
+    button.setAttribute("aria-pressed", i === chosen);
+    button.dataset.focus = `${what} ${i}`;
+    button.addEventListener("click", () => select(i));
+    return button;
+  });
+  group.append(...buttons);
+  enableRovingFocus(buttons, buttons.length, chosen);
+  return group;
+}
+function chooseToken(sentence, selection, redraw) {
+  return choice(sentence.labels, selection.token, (token) => {
+    Object.assign(selection, { token, key: null });
+    redraw();
+  }, "Token");
+}
+function chooseHead(sentence, selection, redraw, fields = ["layer", "head"]) {
+  const box = createElement("p", "actions");
+  for (const name of fields) {
+    const count = sentence[`n_${name}`];
+    const select = createElement("select");
+    select.dataset.focus = name;
+    select.append(...Array.from({ length: count }, (_, i) => createElement("option", "", i, { value: i })));
+    select.value = selection[name];
+    select.addEventListener("change", () => {
+      Object.assign(selection, { [name]: Number(select.value), key: null });
+      redraw();
+    });
+    const label = createElement("label", "", `${name[0].toUpperCase()}${name.slice(1)} `);
+    label.append(select);
+    box.append(label);
+  }
+  return box;
+}
+
+// Rows of numbers as colors, a row per token.
+function strips(rows, labels, scale = Math.max(...rows.flatMap((row) => [...row].map(Math.abs)))) {
+  const canvas = createElement("canvas", "strips", "", { role: "img" });
+  canvas.setAttribute("aria-label", `${rows.length} rows of ${rows[0].length} numbers, for ${labels.join(", ")}`);
+  canvas.width = rows[0].length;
+  canvas.height = rows.length;
+  const context = canvas.getContext("2d");
+  rows.forEach((row, i) =>
+    row.forEach((x, j) => {
+      context.fillStyle = css(diverging(x / scale));
+      context.fillRect(j, i, 1, 1);
+    }),
+  );
+  canvas.style.height = `${rows.length * 22}px`;
+  const box = createElement("div", "strip-rows");
+  const names = createElement("div", "strip-labels");
+  names.append(...labels.map((label) => setLabel(createElement("span"), label)));
+  box.append(names, canvas);
+  return box;
+}
+// A table with a header column; cells are numbers or elements.
+function table(columns, rows) {
+  const element = createElement("table", "numbers");
+  const head = element.createTHead().insertRow();
+  head.append(createElement("td"));
+  head.append(...columns.map((name) => setLabel(createElement("th", "", "", { scope: "col" }), name)));
+  const body = element.createTBody();
+  for (const [name, cells] of rows) {
+    const row = body.insertRow();
+    row.append(setLabel(createElement("th", "", "", { scope: "row" }), name));
+    cells.forEach((cell) => row.insertCell().append(cell));
+  }
+  const box = createElement("div", "scroll", "", { tabindex: "0", role: "region", "aria-label": "Numbers" });
+  box.append(element);
+  return box;
+}
+const some = (values, digits = 2) => [...values.slice(0, SHOWN_VALUES)].map((x) => signed(x, digits, ""));
+
+export const FIGURES = {
+  tokens(sentence) {
+    const ids = sentence.tokens.map(({ id }) => String(id));
+    const bytes = sentence.tokens.map(({ bytes }) => bytes.join(" "));
+    const rows = [["id", ids], ["bytes", bytes]];
+    const letters = sentence.tokens.map(({ text }) => text).join("").length;
+    return [table(sentence.labels, rows), note(`${letters} characters in ${sentence.n} tokens.`)];
+  },
+
+  async embedding(sentence, selection, { redraw }) {
+    const rows = (await sentence.site("hook_embed")).slice(0, sentence.n);
+    const cosine = (a, b) => dot(a, b) / norm(a) / norm(b);
+    const own = rows[selection.token];
+    const alike = rows.map((row, i) => [`${sentence.labels[i]}`, cosine(own, row)]);
+    return [
+      strips(rows, sentence.labels),
+      chooseToken(sentence, selection, redraw),
+      bars(
+        alike.map(([name, value]) => ({
+          name,
+          fraction: Math.abs(value),
+          value: signed(value),
+          kind: value < 0 ? "negative" : "positive",
+        })),
+      ),
+    ];
+  },
+
+  async positions(sentence, selection, { redraw }) {
+    const [embed, position, sum] = await Promise.all(
+      ["hook_embed", "hook_pos_embed", "blocks.0.hook_resid_pre"].map((site) => sentence.site(site)),
+    );
+    const t = selection.token;
+    const columns = Array.from({ length: SHOWN_VALUES }, (_, i) => `${i}`);
+    return [
+      chooseToken(sentence, selection, redraw),
+      table(columns, [
+        [`wte[${sentence.tokens[t].id}]`, some(embed[t], 3)],
+        [`+ wpe[${t}]`, some(position[t], 3)],
+        ["= x", some(sum[t], 3)],
+      ]),
+      note(`The first ${SHOWN_VALUES} of ${sum[t].length} numbers.`),
+      strips(position.slice(0, sentence.n), sentence.labels),
+      note("The rows that are added: neighbors are alike."),
+    ];
+  },
+
+  async norm(sentence, selection, { redraw }) {
+    const [before, after] = await Promise.all(
+      ["blocks.0.hook_resid_pre", "blocks.0.ln1.hook_normalized"].map((site) => sentence.site(site)),
+    );
+    const t = selection.token;
+    const variance = (row) => mean(row.map((x) => (x - mean(row)) ** 2));
+    const columns = [...Array.from({ length: SHOWN_VALUES }, (_, i) => `${i}`), "mean", "variance"];
+    const line = (row) => [...some(row), signed(mean(row), 3, ""), variance(row).toFixed(3)];
+    const standard = before[t].map((x) => (x - mean(before[t])) / Math.sqrt(variance(before[t]) + 1e-5));
+    return [
+      chooseToken(sentence, selection, redraw),
+      table(columns, [
+        ["x", line(before[t])],
+        ["mean 0, variance 1", line(standard)],
+        ["· weight + bias", line(after[t])],
+      ]),
+    ];
+  },
+
+  async scores(sentence, selection, { redraw }) {
+    const { layer, head } = selection;
+    const [q, k] = await Promise.all(["q", "k"].map((name) => sentence.ofHead(name, layer, head)));
+    const root = Math.sqrt(q[0].length);
+    const i = selection.token;
+    const j = Math.min(selection.key ?? i, i);
+    const largest = Math.max(...q.flatMap((query, i) => k.slice(0, i + 1).map((key) => Math.abs(dot(query, key) / root))));
+    const cells = [];
+    const rows = q.map((query, row) => [
+      sentence.labels[row],
+      k.map((key, column) => {
+        if (column > row) return createElement("span", "masked", "−∞");
+        const score = dot(query, key) / root;
+        const name = `${sentence.labels[row]} looks at ${sentence.labels[column]}: `;
+        const cell = createElement("button", "cell", signed(score, 1), { "aria-label": name + signed(score, 1) });
+        cell.dataset.focus = `score ${row} ${column}`;
+        if (row === i && column === j) cell.setAttribute("aria-pressed", "true");
+        paint(cell, diverging(score / largest));
+        cell.addEventListener("click", () => {
+          Object.assign(selection, { token: row, key: column });
+          redraw();
+        });
+        cells.push(cell);
+        return cell;
+      }),
+    ]);
+    cells.forEach((cell) => (cell.tabIndex = cell.ariaPressed === "true" ? 0 : -1));
+    moveInTriangle(cells);
+    const products = [...q[i]].map((x, d) => [x * k[j][d], d]).sort((a, b) => Math.abs(b[0]) - Math.abs(a[0]));
+    const rest = products.slice(SHOWN_VALUES).reduce((sum, [x]) => sum + x, 0);
+    const told = createElement("p", "readout", "", { "aria-live": "polite" });
+    told.append(sentence.bold(i), " looks at ", sentence.bold(j), ": ");
+    products.slice(0, SHOWN_VALUES).forEach(([, d], at) => {
+      const [a, b] = [q[i][d], k[j][d]].map((x) => signed(x, 2, ""));
+      told.append(`${at ? " + " : ""}${a} · ${b}`);
+    });
+    told.append(
+      ` + … (${products.length - SHOWN_VALUES} more: ${signed(rest, 2, "")}) = ${signed(dot(q[i], k[j]), 2, "")}; ` +
+        `divided by √${q[0].length}: ${signed(dot(q[i], k[j]) / root, 2, "")}`,
+    );
+    return [chooseHead(sentence, selection, redraw), table(sentence.labels, rows), told];
+  },
+
+  async values(sentence, selection, { redraw }) {
+    const { layer, head, token: i } = selection;
+    const [q, k, v] = await Promise.all(["q", "k", "v"].map((name) => sentence.ofHead(name, layer, head)));
+    const z = (await sentence.ofHead("z", layer, head))[i];
+    const scores = k.slice(0, i + 1).map((key) => dot(q[i], key) / Math.sqrt(key.length));
+    const powers = scores.map((score) => Math.exp(score - Math.max(...scores)));
+    const total = powers.reduce((sum, x) => sum + x, 0);
+    const weights = powers.map((x) => x / total);
+    const rows = weights.map((weight, j) => {
+      const cell = createElement("span", "cell", percent(weight));
+      paint(cell, heat(weight));
+      return [sentence.labels[j], [signed(scores[j], 2, ""), cell, ...some(v[j])]];
+    });
+    const columns = ["score", "weight", ...Array.from({ length: SHOWN_VALUES }, (_, d) => `v ${d}`)];
+    rows.push(["= z", ["", "100 %", ...some(z)]]);
+    const told = createElement("p", "readout", "");
+    const most = weights.indexOf(Math.max(...weights));
+    told.append(sentence.bold(i), " takes most from ", sentence.bold(most), `: ${percent(weights[most])}.`);
+    return [
+      chooseHead(sentence, selection, redraw),
+      chooseToken(sentence, selection, redraw),
+      table(columns, rows),
+      told,
+      note(`The first ${SHOWN_VALUES} of ${z.length} numbers of every value; the last line is their weighted sum.`),
+    ];
+  },
+
+  async mlp(sentence, selection, { redraw }) {
+    const { layer, token: t } = selection;
+    const at = (name) => sentence.site(`blocks.${layer}.mlp.hook_${name}`);
+    const [[pre], [post]] = (await Promise.all([at("pre"), at("post")])).map((rows) => [rows[t]]);
+    const order = [...post].map((x, i) => [x, i]).sort((a, b) => b[0] - a[0]);
+    const active = post.filter((x) => x > 0.1).length;
+    const largest = Math.max(order[0][0], 1e-9);
+    return [
+      chooseHead(sentence, selection, redraw, ["layer"]),
+      chooseToken(sentence, selection, redraw),
+      curve(pre, post),
+      note(`Every point is one of ${post.length} neurons: before the curve and after it. ${active} are above 0.1.`),
+      bars(
+        order.slice(0, SHOWN_VALUES).map(([x, i]) => ({
+          name: `neuron ${i}`,
+          fraction: x / largest,
+          value: signed(x),
+          kind: "positive",
+        })),
+      ),
+    ];
+  },
+
+  async stream(sentence, selection, { redraw }) {
+    const t = selection.token;
+    const sites = ["hook_embed", "hook_pos_embed"];
+    const names = ["wte", "wpe"];
+    for (let layer = 0; layer < sentence.n_layer; layer++) {
+      sites.push(`blocks.${layer}.hook_attn_out`, `blocks.${layer}.hook_mlp_out`);
+      names.push(`attention ${layer}`, `MLP ${layer}`);
+    }
+    const added = await Promise.all(sites.map(async (site) => (await sentence.site(site))[t]));
+    let x = added[0].map(() => 0);
+    const rows = added.map((vector, i) => {
+      x = x.map((value, d) => value + vector[d]);
+      return [`${i ? "+= " : ""}${names[i]}`, [norm(vector).toFixed(1), norm(x).toFixed(1), ...some(x)]];
+    });
+    const columns = ["adds", "length", ...Array.from({ length: SHOWN_VALUES }, (_, d) => `x ${d}`)];
+    return [
+      chooseToken(sentence, selection, redraw),
+      table(columns, rows),
+      note("“Adds” is the length of the vector that is added, “length” that of the sum so far."),
+    ];
+  },
+
+  logits(sentence, selection, { redraw }) {
+    const prediction = sentence.predictions[selection.token];
+    const rows = prediction.top_logprobs.map(({ text, id, logprob }) => ({
+      name: (text ?? `#${id}`).replaceAll(" ", "·").replaceAll("\n", "↵"),
+      fraction: Math.exp(logprob - prediction.top_logprobs[0].logprob),
+      value: percent(Math.exp(logprob)),
+      actual: id === prediction.target?.id,
+    }));
+    return [
+      chooseToken(sentence, selection, redraw),
+      bars(rows),
+      note(
+        `The ten likeliest after this token, as probabilities. Entropy ${(prediction.entropy / LN2).toFixed(2)} bits.` +
+          (prediction.target ? " What follows in your sentence is emphasized, if it is among them." : ""),
+      ),
+    ];
+  },
+
+  async sampling(sentence, selection, { redraw, append }) {
+    const last = sentence.predictions.length - 1;
+    const [logits] = await sentence.site("logits", last);
+    selection.temperature ??= 1;
+    selection.topP ??= 1;
+    const { temperature, topP } = selection;
+    const { kept, candidates } = distribution(logits, temperature, topP);
+    const texts = new Map(sentence.predictions[last].top_logprobs.map(({ id, text }) => [id, text]));
+    const shown = candidates.slice(0, 10);
+    const slider = (name, field, min, max, step) => {
+      const label = createElement("label", "", `${name}: ${selection[field].toFixed(2)} `);
+      const input = createElement("input", "", "", { type: "range", min, max, step, "aria-label": name });
+      input.value = selection[field];
+      input.dataset.focus = name;
+      input.addEventListener("input", () => {
+        selection[field] = Number(input.value);
+        redraw();
+      });
+      label.append(input);
+      return label;
+    };
+    const sliders = createElement("div", "actions");
+    sliders.append(slider("Temperature", "temperature", 0.1, 2, 0.05), slider("Top p", "topP", 0.05, 1, 0.05));
+    const draw = createElement("button", "primary", "Draw a token and add it");
+    draw.dataset.focus = "draw";
+    draw.addEventListener("click", async () => {
+      let at = Math.random();
+      const drawn = candidates.find(([, p]) => (at -= p) < 0) ?? candidates[0];
+      append(await textOf(drawn[0], texts));
+    });
+    const rows = await Promise.all(
+      shown.map(async ([id, p]) => ({
+        name: (await textOf(id, texts)).replaceAll(" ", "·").replaceAll("\n", "↵"),
+        fraction: p / shown[0][1],
+        value: percent(p),
+      })),
+    );
+    const words = kept === 1 ? "1 token is left" : `${kept.toLocaleString("en")} tokens are left`;
+    return [sliders, bars(rows), note(`${words} to draw from.`), draw];
+  },
+};
+
+// The probabilities at a temperature of the likeliest tokens that together have `topP`, in order.
+export function distribution(logits, temperature, topP) {
+  const order = [...logits].map((logit, id) => [id, logit / temperature]).sort((a, b) => b[1] - a[1]);
+  const largest = order[0][1];
+  const powers = order.map(([id, logit]) => [id, Math.exp(logit - largest)]);
+  const total = powers.reduce((sum, [, x]) => sum + x, 0);
+  let [kept, sum] = [0, 0];
+  while (kept < powers.length && sum < topP * total) sum += powers[kept++][1];
+  return { kept, candidates: powers.slice(0, kept).map(([id, x]) => [id, x / sum]) };
+}
+
+// The text of a token: of those that are known, or from the server.
+async function textOf(id, texts) {
+  if (!texts.has(id)) {
+    const model = document.getElementById("model").value;
+    const { content } = await getJson("/detokenize", { body: { model, tokens: [id] } });
+    texts.set(id, content);
+  }
+  return texts.get(id);
+}
+
+// The points (x, y) with axes.
+function curve(x, y) {
+  const [width, height] = [640, 220];
+  const canvas = createElement("canvas", "curve", "", { role: "img", "aria-label": "Neurons before and after the curve" });
+  [canvas.width, canvas.height] = [width, height];
+  const context = canvas.getContext("2d");
+  const style = getComputedStyle(document.documentElement);
+  const [low, high] = [Math.min(-3, ...x), Math.max(3, ...x)];
+  const toX = (value) => ((value - low) / (high - low)) * width;
+  const toY = (value) => height - 20 - (value / high) * (height - 30);
+  context.strokeStyle = style.getPropertyValue("color") || "#888";
+  context.globalAlpha = 0.5;
+  context.beginPath();
+  context.moveTo(0, toY(0));
+  context.lineTo(width, toY(0));
+  context.moveTo(toX(0), 0);
+  context.lineTo(toX(0), height);
+  context.stroke();
+  context.fillStyle = css(diverging(0.9));
+  context.globalAlpha = 0.7;
+  x.forEach((value, i) => {
+    context.beginPath();
+    context.arc(toX(value), toY(y[i]), 2.5, 0, 7);
+    context.fill();
+  });
+  return canvas;
+}
+
+// Arrow keys in the lower triangle of cells, in the order of rows.
+function moveInTriangle(cells) {
+  const index = (row, column) => (row * (row + 1)) / 2 + column;
+  cells.forEach((cell) =>
+    cell.addEventListener("keydown", (event) => {
+      const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const [row, column] = cell.dataset.focus.split(" ").slice(1).map(Number);
+      const to = [row + step[0], column + step[1]];
+      if (to[1] >= 0 && to[1] <= to[0]) cells[index(...to)]?.focus();
+    }),
+  );
+}
