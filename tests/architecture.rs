@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules each lower module may depend on. Top-level modules may depend on all of these and on the
 /// engine, but not on one another.
-const LOWER_MODULES: [(&str, &[&str]); 13] = [
+const LOWER_MODULES: [(&str, &[&str]); 14] = [
     ("error", &["kernels"]),
     ("text_file", &["error"]),
     ("atomic_file", &["error"]),

@@ -13,6 +13,8 @@ use super::{
     AppState, batches, chat, completions, embeddings, files, health, metrics, middleware, openapi, responses,
     tokenize,
     AppState, batches, chat, completions, embeddings, files, health, lens, metrics, middleware, openapi, page, tokenize,
+    AppState, batches, chat, completions, embeddings, files, health, lens, metrics, middleware, openapi,
+    page, tokenize,
 };
 use crate::generate::completion::Choice;
 use axum::Router;

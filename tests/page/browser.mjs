@@ -6,6 +6,14 @@ import { createRequire } from "node:module";
 import { mkdirSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { after } from "node:test";
+
+// What a test that fails leaves open.
+const [servers, browsers] = [[], []];
+after(async () => {
+  servers.forEach((server) => server.kill("SIGKILL"));
+  await Promise.all(browsers.map((browser) => browser.close().catch(() => {})));
+});
 
 const require = createRequire(process.env.PACKAGES + "/");
 const { chromium } = require("playwright-core");
@@ -17,6 +25,7 @@ export async function serve(options = [], port = 0) {
   const env = { ...process.env, HORNBOOK_CONFIG: "", NO_COLOR: "1" };
   const args = ["serve", "--port", String(port), ...options];
   const server = spawn(process.env.HORNBOOK, args, { cwd: folder, env });
+  servers.push(server);
   let log = "";
   const url = await new Promise((resolve, reject) => {
     const listen = (data) => {
@@ -41,6 +50,7 @@ export async function open(url, { width = 1360, height = 900, theme = "light", .
   const args = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"];
   args.push("--disable-background-networking", "--disable-component-update", "--disable-sync");
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args });
+  browsers.push(browser);
   const viewport = { width, height };
   const context = await browser.newContext({ viewport, colorScheme: theme, reducedMotion: "reduce", ...options });
   const page = await context.newPage();

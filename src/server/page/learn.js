@@ -65,6 +65,11 @@ export function enableLearn({ model }) {
       link.href = `/page/source/${link.dataset.source}#reference`;
       link.target = "_blank";
     }
+    for (const formula of lesson.querySelectorAll("math")) {
+      const box = createElement("div", "scroll", "", { tabindex: "0", role: "region", "aria-label": "Formula" });
+      formula.replaceWith(box);
+      box.append(formula);
+    }
     $("lesson").replaceChildren(lesson);
     [...$("lesson-list").querySelectorAll("button")].forEach((button, j) => {
       if (i === j) button.setAttribute("aria-current", "page");
