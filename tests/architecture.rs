@@ -351,7 +351,7 @@ fn use_paths_are_resolved_from_crate_root() {
             && may_depend_on("engine", "generate")
     );
     assert!(
-        !may_depend_on("server", "lens")
+        !may_depend_on("server", "hub")
             && !may_depend_on("generate", "engine")
             && !may_depend_on("kernels", "model")
     );

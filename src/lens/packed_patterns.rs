@@ -1,7 +1,8 @@
 //! Attention patterns as bytes, for pages: a weight has one byte, and only those that the causal mask leaves
 //! are kept.
 //!
-//! A byte is 255 times the square root of the weight, which resolves small weights; 1 is a weight of 0.000015.
+//! A byte is 255 times the square root of the weight, which resolves small weights; 1 is a weight of
+//! 0.000015.
 
 use super::ActivationCache;
 

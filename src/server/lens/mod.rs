@@ -91,7 +91,8 @@ pub async fn create(
 }
 
 /// Retrieve the attention pattern of a head, a byte per weight.
-#[utoipa::path(get, path = "/lens/{id}/attention/{layer}/{head}", operation_id = "retrieveAttention", tag = "lens",
+#[utoipa::path(get, path = "/lens/{id}/attention/{layer}/{head}", tag = "lens",
+    operation_id = "retrieveAttention",
     params(("id" = String, Path), ("layer" = usize, Path), ("head" = usize, Path)),
     responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>,
         description = "255 times the square root of each weight: row by row, each up to the diagonal")))]
@@ -134,8 +135,8 @@ pub async fn site(
 /// Retrieve the logit lens and direct logit attribution after a token.
 #[utoipa::path(get, path = "/lens/{id}/tokens/{token}", operation_id = "retrieveLensToken", tag = "lens",
     params(("id" = String, Path), ("token" = usize, Path), ("target" = Option<u32>, Query,
-        description = "The token whose logit is attributed; by default the one that follows, or the most likely \
-                       after the last")),
+        description = "The token whose logit is attributed; by default the one that follows, or the most \
+                       likely after the last")),
     responses((status = 200, body = serde_json::Value,
         description = "The predictions at every depth, and each component's contribution to the logit")))]
 pub async fn token(

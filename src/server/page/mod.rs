@@ -9,8 +9,8 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 /// What the page may load: its own files and this server's answers.
-const POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; \
-                      form-action 'none'";
+const POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; \
+                      base-uri 'none'; form-action 'none'";
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
