@@ -10,11 +10,8 @@ use super::models::{routes as models, runtime_adapters};
 use super::response::CompletionResponse;
 use super::responses::StreamEvent;
 use super::{
-    AppState, batches, chat, completions, embeddings, files, health, metrics, middleware, openapi, responses,
-    tokenize,
-    AppState, batches, chat, completions, embeddings, files, health, lens, metrics, middleware, openapi, page, tokenize,
     AppState, batches, chat, completions, embeddings, files, health, lens, metrics, middleware, openapi,
-    page, tokenize,
+    page, responses, tokenize,
 };
 use crate::generate::completion::Choice;
 use axum::Router;
