@@ -70,7 +70,7 @@ test("shows alternatives of a token, goes on from another, and undoes it", async
     document.querySelector("#look-up").click();
   });
   await page.waitForSelector("#alternatives button");
-  assert.match(await page.textContent("#alternatives h3"), /“ time”/);
+  assert.match(await page.textContent("#alternatives h3"), /“time”/);
   const labels = await page.locator("#alternatives button").evaluateAll((all) => all.map((e) => e.ariaLabel));
   assert.equal(labels.length, 10);
   const probabilities = labels.map((label) => parseFloat(label.match(/, ([\d.]+) %/)[1]));
