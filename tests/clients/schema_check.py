@@ -63,7 +63,7 @@ def answer(route, body=None, content_type="application/json"):
     method, path = route.split(" ", 1)
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Content-Type": content_type, "Authorization": "Bearer any"}
-    request = Request(os.environ["OPENAI_BASE_URL"] + quote(path), data, headers, method=method)
+    request = Request(os.environ["OPENAI_BASE_URL"] + quote(path, safe="/?=&"), data, headers, method=method)
     try:
         return urlopen(request).read().decode()
     except HTTPError as error:
@@ -120,6 +120,37 @@ def test_batches():
     validate(answer(f"POST /batches/{batch['id']}/cancel"), "error")
     validate(answer("POST /batches", create | {"endpoint": "/v1/models"}), "error")
     for id in (file, batch["output_file_id"]):
+        validate(answer(f"DELETE /files/{id}"), "deleted")
+
+
+def test_fine_tuning():
+    examples = "".join(
+        json.dumps({"prompt": f"A tale of {name} ->", "completion": f" {name} was glad. END"}) + "\n"
+        for name in ("Tom", "Anna", "Ben", "Eva", "Max", "Ida")
+    )
+    file = upload("fine-tune", examples)
+    create = {"model": "fable", "training_file": file, "suffix": "tales", "hyperparameters": {"n_epochs": 1}}
+    job = validate(answer("POST /fine_tuning/jobs", create), "fine_tuning_job")
+    path, legacy = f"/fine_tuning/jobs/{job['id']}", f"/fine-tunes/{job['id'].replace('ftjob-', 'ft-')}"
+    validate(answer(f"GET {legacy}"), "fine_tune")
+    stream = validate(answer(f"GET {legacy}/events?stream=true"), "stream of fine_tune_event")  # until the job ends
+    assert "succeeded" in stream[-1]["message"], stream
+    job = validate(answer(f"GET {path}"), "fine_tuning_job")
+    assert job["status"] == "succeeded", job
+    assert validate(answer(f"GET {legacy}"), "fine_tune")["status"] == "succeeded"
+    validate(answer(f"GET {legacy}/events"), "list of fine_tune_event")
+    validate(answer("GET /fine-tunes"), "list of fine_tune")
+    validate(answer("GET /fine_tuning/jobs"), "list of fine_tuning_job")
+    validate(answer(f"GET {path}/events"), "list of fine_tuning_job_event")
+    validate(answer(f"GET {path}/checkpoints"), "list of fine_tuning_job_checkpoint")
+    validate(answer(f"GET /models/{job['fine_tuned_model']}"), "model")
+    validate(answer("POST /completions", PROMPT | {"model": job["fine_tuned_model"]}), "completion")
+    validate(answer(f"POST {path}/cancel"), "error")
+    wrong = upload("user_data", "A text.")
+    validate(answer("POST /fine_tuning/jobs", create | {"training_file": wrong}), "error")
+    validate(answer("POST /fine_tuning/jobs", create | {"method": {"type": "dpo"}}), "error")
+    validate(answer(f"DELETE /models/{job['fine_tuned_model']}"), "deleted")
+    for id in (file, wrong, *job["result_files"]):
         validate(answer(f"DELETE /files/{id}"), "deleted")
 
 
