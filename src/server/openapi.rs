@@ -11,10 +11,11 @@ use std::collections::HashSet;
 use utoipa::openapi::OpenApi;
 
 /// Schemas whose numbers are token ids.
-const TOKEN_IDS: [&str; 5] = [
+const TOKEN_IDS: [&str; 6] = [
     "Parameters/properties/stop_token_ids/items",
     "Parameters/properties/allowed_token_ids/items",
     "DetokenizeRequest/properties/tokens/items",
+    "LensRequest/properties/tokens/items",
     "Prompts/oneOf/2/items",
     "Prompts/oneOf/3/items/items",
 ];

@@ -35,6 +35,10 @@ pub const CONSTRAINTS: &[(&str, &str)] = &[
     ("CompletionRequest/allOf/2/properties/best_of", r#"{"minimum": 1, "maximum": 20}"#),
     ("CompletionRequest/allOf/2/properties/logprobs", r#"{"minimum": 0, "maximum": 5}"#),
     ("ChatRequest/allOf/2", r#"{"required": ["messages"]}"#),
+    ("LensRequest/properties/model", r#"{"maxLength": 256}"#),
+    ("LensRequest/properties/ablate/items", r#"{"pattern": "^(L[0-9]{1,4}H[0-9]{1,4}|mlp[0-9]{1,4})$"}"#),
+    ("LensRequest/properties/tokens", r#"{"minItems": 1}"#),
+    ("LensRequest/properties/ablate_with", r#"{"enum": ["zero", "mean", null]}"#),
     // Fields that need another one.
     (
         "Parameters",

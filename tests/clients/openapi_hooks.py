@@ -22,6 +22,9 @@ MESSAGES = (
     "found a file for ",  # training_file: for fine-tuning
     "The job is ",  # cancel and the like: only jobs that have not ended
     "No such File object",  # input_file_id: that of a file
+    "token ids in `tokens`",  # prompt: or tokens, not both
+    "expected a layer from 0",  # ablate: components of the model
+    "expected a head from 0",
     "file: line ",  # data to fine-tune with: JSON Lines
     "file: found no text",
     "file: found UTF-",

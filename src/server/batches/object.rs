@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 /// Where a batch is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = BatchStatus)]
 pub enum Status {
     /// The input file is about to be checked.
     Validating,

@@ -7,7 +7,7 @@ mod recent;
 pub use recent::RecentAnalyses;
 
 use super::AppState;
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::json::{Json, RequestBody, json_response};
 use super::models::ServedModel;
 use super::query::Query;
@@ -95,14 +95,16 @@ pub async fn create(
     operation_id = "retrieveAttention",
     params(("id" = String, Path), ("layer" = usize, Path), ("head" = usize, Path)),
     responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>,
-        description = "255 times the square root of each weight: row by row, each up to the diagonal")))]
+        description = "255 times the square root of each weight: row by row, each up to the diagonal"),
+        (status = 404, body = ErrorBody, description = "No such analysis or head, or it is no longer kept")))]
 pub async fn attention(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
-    Path((id, layer, head)): Path<(String, usize, usize)>,
+    Path((id, layer, head)): Path<(String, String, String)>,
 ) -> Result<Response, ApiError> {
     let analysis = app.analyses.get(&context.owner(), &id)?;
-    let Some(pattern) = analysis.pattern(layer, head) else {
+    let pattern = || analysis.pattern(layer.parse().ok()?, head.parse().ok()?);
+    let Some(pattern) = pattern() else {
         return Err(ApiError::no_such_object("attention head", &format!("L{layer}H{head}")));
     };
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], pattern.to_vec()).into_response())
@@ -113,7 +115,9 @@ pub async fn attention(
     params(("id" = String, Path), ("site" = String, Path), ("token" = Option<usize>, Query,
         description = "The token whose activations are returned; by default all")),
     responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>,
-        description = "Little-endian 32-bit floats, with their shape in the header `x-shape`")))]
+        description = "Little-endian 32-bit floats, with their shape in the header `x-shape`"),
+        (status = 400, body = ErrorBody, description = "No such site or token"),
+        (status = 404, body = ErrorBody, description = "No such analysis, or it is no longer kept")))]
 pub async fn site(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
@@ -138,14 +142,17 @@ pub async fn site(
         description = "The token whose logit is attributed; by default the one that follows, or the most \
                        likely after the last")),
     responses((status = 200, body = serde_json::Value,
-        description = "The predictions at every depth, and each component's contribution to the logit")))]
+        description = "The predictions at every depth, and each component's contribution to the logit"),
+        (status = 400, body = ErrorBody, description = "No such token or target"),
+        (status = 404, body = ErrorBody, description = "No such analysis, or it is no longer kept")))]
 pub async fn token(
     State(app): State<Arc<AppState>>,
     Extension(context): Extension<Arc<RequestContext>>,
-    Path((id, token)): Path<(String, usize)>,
+    Path((id, token)): Path<(String, String)>,
     query: Query,
 ) -> Result<Response, ApiError> {
     let analysis = app.analyses.get(&context.owner(), &id)?;
+    let Ok(token) = token.parse() else { return Err(ApiError::no_such_object("token", &token)) };
     let target = query.integer("target", 0..=u32::MAX as usize)?.map(|id| id as u32);
     let done = app.memory.run(0, move || {
         let json = analysis.token_json(token, target);

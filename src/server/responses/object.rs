@@ -51,6 +51,7 @@ pub struct ResponseObject {
 /// The status of a response or of its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ResponseStatus)]
 pub enum Status {
     /// Text is being generated.
     InProgress,
