@@ -25,6 +25,9 @@ MESSAGES = (
     "token ids in `tokens`",  # prompt: or tokens, not both
     "expected a layer from 0",  # ablate: components of the model
     "expected a head from 0",
+    "expected a name such as blocks.0",  # site: of the model
+    "token: found ",  # token: of the text
+    "is outside the vocabulary",  # target: a token id
     "file: line ",  # data to fine-tune with: JSON Lines
     "file: found no text",
     "file: found UTF-",
