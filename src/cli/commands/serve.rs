@@ -80,12 +80,12 @@ pub struct Serve {
     /// Share of the time that fine-tuning takes at most while requests run, from 0 to 1; an idle server
     /// trains all the time
     #[arg(long, value_name = "SHARE", default_value_t = ServerOptions::default().train_share,
-        value_parser = parse_share, help_heading = "Fine-tuning")]
+        value_parser = parse_share, requires = "store", help_heading = "Fine-tuning")]
     train_share: f64,
 
     /// Maximum number of unfinished fine-tuning jobs of a key; further ones get status 429
     #[arg(long, value_name = "N", default_value_t = ServerOptions::default().max_jobs_per_key,
-        help_heading = "Fine-tuning")]
+        requires = "store", help_heading = "Fine-tuning")]
     max_jobs_per_key: usize,
 
     /// Maximum number of waiting sequences; further requests get status 429
@@ -104,7 +104,7 @@ pub struct Serve {
 
     /// Maximum size of an uploaded file, e.g. 512MiB
     #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = values::byte_size,
-        help_heading = "Store")]
+        requires = "store", help_heading = "Store")]
     max_file: usize,
 
     /// Log prompts
