@@ -2,6 +2,7 @@
 //! or option), the value found and the value expected.
 
 use crate::kernels::isa::UnsupportedIsa;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -229,6 +230,12 @@ impl Error {
         let similarity = |choice: &&str| strsim::jaro_winkler(&given, &choice.to_lowercase());
         let best = choices.into_iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
         best.filter(|best| similarity(best) > MIN_SIMILARITY)
+    }
+
+    /// Whether it says that the disk, or what may be used of it, is full.
+    pub fn is_disk_full(&self) -> bool {
+        let is_full = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        matches!(self, Self::Io { source, .. } if is_full(source.kind()))
     }
 
     /// Returns the file that the error is about.

@@ -214,7 +214,7 @@ impl ApiError {
     }
 
     /// 429: a key has as many unfinished jobs as it may have.
-    pub fn too_many_jobs(max: usize) -> Self {
+    pub fn too_many_jobs(max: u64) -> Self {
         let message =
             format!("There are unfinished jobs, of which a key has at most {max}; wait for one to end.");
         let mut error =
@@ -272,9 +272,8 @@ impl ApiError {
 
     /// 507: the disk or the store's quota is full; 500: another error of the store.
     pub fn from_store_error(error: &Error) -> Self {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match error {
-            Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded) => {
+            Error::Io { source, .. } if error.is_disk_full() => {
                 tracing::error!("{error}");
                 let message = format!("The server has no room for this: {source}");
                 let mut error = Self::new(StatusCode::INSUFFICIENT_STORAGE, "server_error", message);

@@ -26,9 +26,11 @@ pub fn add(path: &Path, entry: &Key) -> Result<String> {
     let mut table = Table::new();
     table["name"] = value(&entry.name);
     table["sha256"] = value(hash(&key));
-    for (field, limit) in
-        [("requests_per_minute", entry.requests_per_minute), ("tokens_per_minute", entry.tokens_per_minute)]
-    {
+    for (field, limit) in [
+        ("requests_per_minute", entry.requests_per_minute),
+        ("tokens_per_minute", entry.tokens_per_minute),
+        ("max_jobs", entry.max_jobs),
+    ] {
         if let Some(limit) = limit {
             table[field] = value(i64::try_from(limit).unwrap_or(i64::MAX));
         }
@@ -90,7 +92,7 @@ mod tests {
     fn adding_and_removing_keys_preserves_comments() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.toml");
-        let alice = Key { requests_per_minute: Some(100), ..Key::named("alice") };
+        let alice = Key { requests_per_minute: Some(100), max_jobs: Some(2), ..Key::named("alice") };
         let bob = Key {
             tokens_per_minute: Some(5),
             models: Some(vec!["gpt2".into(), "fable".into()]),

@@ -6,11 +6,12 @@
 //! sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 //! requests_per_minute = 100
 //! tokens_per_minute = 20000
+//! max_jobs = 2
 //! models = ["gpt2"]
 //! ```
 //!
-//! The file contains hashes, not keys. A missing limit means unlimited, and without `models` a key may use
-//! all models.
+//! The file contains hashes, not keys. A missing limit means unlimited (of jobs, that of the server), and
+//! without `models` a key may use all models.
 
 use super::error::ApiError;
 use crate::{Error, Result, text_file};
@@ -35,6 +36,8 @@ pub struct Key {
     pub requests_per_minute: Option<u64>,
     /// Limit of prompt and completion tokens per minute.
     pub tokens_per_minute: Option<u64>,
+    /// Limit of fine-tuning jobs that have not ended.
+    pub max_jobs: Option<u64>,
     /// Models the key may use, by name or alias.
     pub models: Option<Vec<String>>,
 }

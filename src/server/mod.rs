@@ -119,7 +119,7 @@ pub struct ServerOptions {
     /// The share of the time that fine-tuning takes at most while requests run, from 0 to 1.
     pub train_share: f64,
     /// The fine-tuning jobs that a key, or a server without keys, may have that have not ended.
-    pub max_jobs_per_key: usize,
+    pub max_jobs_per_key: u64,
     /// Engine options, the same for all models.
     pub engine: EngineOptions,
     /// HTTP limits.

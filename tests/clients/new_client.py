@@ -321,6 +321,27 @@ def test_batches():
     assert wrong.param == "input_file_id"
 
 
+async def test_files_and_batches_async():
+    async with AsyncOpenAI() as patient:
+        file = await patient.files.create(file=batch_input(2, max_tokens=3), purpose="batch")
+        assert file.id in [each.id async for each in patient.files.list(purpose="batch", limit=1)]
+        batch = await patient.batches.create(
+            input_file_id=file.id, endpoint="/v1/completions", completion_window="24h"
+        )
+        while batch.status not in ("completed", "failed"):
+            await asyncio.sleep(0.05)
+            batch = await patient.batches.retrieve(batch.id)
+        assert batch.request_counts.completed == 2, batch
+        answers = await patient.files.content(batch.output_file_id)
+        assert len(answers.text.splitlines()) == 2
+        assert batch.id in [each.id async for each in patient.batches.list(limit=1)]
+        other = await patient.batches.create(
+            input_file_id=file.id, endpoint="/v1/completions", completion_window="24h"
+        )
+        assert (await patient.batches.cancel(other.id)).status in ("cancelling", "cancelled", "completed")
+        assert (await patient.files.delete(file.id)).deleted
+
+
 def test_cancelled_batch():
     batch = client.batches.cancel(new_batch(batch_input(500, max_tokens=200)).id)
     assert batch.status in ("cancelling", "cancelled")

@@ -232,9 +232,10 @@ def test_files():
     assert "line 1" in str(wrong)
 
 
+NAMES = ["Anna", "Tom", "Mary", "Jack", "Kate", "Will", "Rose", "Hans", "Nell", "Finn", "Ada", "Lily"]
 EXAMPLES = "".join(
     json.dumps({"prompt": f"To {name}:", "completion": " the garden is green."}) + "\n"
-    for name in ["Anna", "Tom", "Mary"] * 5
+    for name in NAMES
 )
 
 
@@ -257,17 +258,18 @@ def test_fine_tunes():
     openai.File.delete(file.id)
 
 
+def command(*arguments, tool="api"):
+    """Runs the client's command line."""
+    environment = os.environ | {"OPENAI_API_BASE": openai.api_base}
+    line = [Path(sys.executable).parent / "openai", tool]
+    return subprocess.run([*line, *arguments], env=environment, capture_output=True, text=True)
+
+
 def test_fine_tunes_of_the_command_line():
     # Follows the job to its end, without questions.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "letters.jsonl"
         path.write_text(EXAMPLES)
-
-        def command(*arguments):
-            environment = os.environ | {"OPENAI_API_BASE": openai.api_base}
-            line = [Path(sys.executable).parent / "openai", "api"]
-            return subprocess.run([*line, *arguments], env=environment, capture_output=True, text=True)
-
         created = command("fine_tunes.create", "-t", path, "-m", "fable", "--n_epochs", "1")
         assert created.returncode == 0, created.stderr
         job_id = re.search(r"ft-[0-9a-f]+", created.stdout).group()
@@ -281,6 +283,22 @@ def test_fine_tunes_of_the_command_line():
         assert ended.returncode != 0 and "succeeded" in ended.stderr, ended.stderr
         deleted = command("fine_tunes.delete", "-i", job_id)
         assert deleted.returncode == 0 and '"deleted": true' in deleted.stdout, deleted.stderr
+
+
+def test_prepared_data_of_the_command_line():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "letters.csv"
+        rows = [f"Write a letter to {name},the garden of {name} is green\n" for name in NAMES]
+        path.write_text("prompt,completion\n" + "".join(rows))
+        prepared = command("fine_tunes.prepare_data", "-f", path, "-q", tool="tools")
+        assert prepared.returncode == 0, prepared.stderr
+        path = path.with_name("letters_prepared.jsonl")
+        prompts = [json.loads(line)["prompt"] for line in path.read_text().splitlines()]
+        assert prompts[0].endswith("Anna ->"), "no separator"
+        created = command("fine_tunes.create", "-t", path, "-m", "fable", "--n_epochs", "1")
+        assert created.returncode == 0 and "Status: succeeded" in created.stdout, created
+        job_id = re.search(r"ft-[0-9a-f]+", created.stdout).group()
+        assert openai.Model.delete(openai.FineTune.retrieve(job_id).fine_tuned_model).deleted
 
 
 if __name__ == "__main__":

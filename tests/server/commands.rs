@@ -158,6 +158,7 @@ fn invalid_option_is_one_line_error() {
         (&["serve", "--max-concurrency", "0"], "expected an integer from 1 to 65536"),
         (&["serve", "--prefix-cache", "lots"], "expected a size such as 256MiB"),
         (&["serve", "--keys", "k", "--no-auth"], "cannot be used with"),
+        (&["serve", "--train-share", "0.2"], "--store <DIR>"),
         (&["keys", "list", "--keys", "/no/such.toml"], "/no/such.toml: cannot read"),
         (
             &["keys", "add", "a", "--rpm", "0", "--keys", "/tmp/none.toml"],
@@ -180,11 +181,12 @@ fn added_key_is_printed_and_authenticates_until_removed() {
         String::from_utf8(output.stdout).unwrap()
     };
     let key = run(&["keys", "add", "alice", "--rpm", "100", "--tpm", "5000", "--model", "fable"]);
-    run(&["keys", "add", "bob", "--rpm", "1000"]);
+    run(&["keys", "add", "bob", "--rpm", "1000", "--max-jobs", "3"]);
     let listed = run(&["keys", "list"]);
     assert_eq!(listed.lines().count(), 2);
     assert!(
         listed.contains("100 requests per minute  5000 tokens per minute  models: fable")
+            && listed.contains("1000 requests per minute  3 fine-tuning jobs")
             && !listed.contains(key.trim()),
         "{listed}"
     );

@@ -55,6 +55,10 @@ struct Add {
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     tpm: Option<u64>,
 
+    /// Limit of fine-tuning jobs that have not ended [default: the server's --max-jobs-per-key]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    max_jobs: Option<u64>,
+
     /// Model that the key may use (repeatable) [default: all]
     #[arg(long, value_name = "MODEL")]
     model: Vec<String>,
@@ -93,9 +97,10 @@ impl Keys {
 
 impl Add {
     fn run(self) -> Result<()> {
-        let Self { name, rpm, tpm, model, file } = self;
+        let Self { name, rpm, tpm, max_jobs, model, file } = self;
         let models = Some(model).filter(|models| !models.is_empty());
-        let entry = Key { requests_per_minute: rpm, tokens_per_minute: tpm, models, ..Key::named(&name) };
+        let entry =
+            Key { requests_per_minute: rpm, tokens_per_minute: tpm, max_jobs, models, ..Key::named(&name) };
         let key = key_file::add(&file.keys, &entry)?;
         write_line(&key)?;
         stderr_line!("hornbook: created key '{name}'; it is not stored and will not be shown again");
@@ -104,12 +109,13 @@ impl Add {
 }
 
 fn list(file: &KeysFile) -> Result<()> {
-    let limit =
-        |limit: Option<u64>, unit: &str| limit.map_or(String::new(), |n| format!("  {n} {unit} per minute"));
+    let limit = |limit: Option<u64>, unit: &str| limit.map_or(String::new(), |n| format!("  {n} {unit}"));
     for key in keys::read(&file.keys)? {
         let models = key.models.map_or(String::new(), |models| format!("  models: {}", models.join(", ")));
-        let requests = limit(key.requests_per_minute, "requests");
-        write_line(&format!("{:16}{requests}{}{models}", key.name, limit(key.tokens_per_minute, "tokens")))?;
+        let requests = limit(key.requests_per_minute, "requests per minute");
+        let tokens = limit(key.tokens_per_minute, "tokens per minute");
+        let jobs = limit(key.max_jobs, "fine-tuning jobs");
+        write_line(&format!("{:16}{requests}{tokens}{jobs}{models}", key.name))?;
     }
     Ok(())
 }

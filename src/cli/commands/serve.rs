@@ -26,6 +26,7 @@ use std::time::Duration;
   hornbook serve --model fable --model gpt2        two models
   hornbook serve --adapter letters=./letters --adapter tales=./tales    two LoRA adapters beside it
   curl http://127.0.0.1:8080/v1/models             its models, from another terminal
+  hornbook serve --store ~/.hornbook/store         with uploaded files, fine-tuning jobs and batches
 
 On a network, with two keys limited to 100 and 1000 requests per minute:
   hornbook keys add alice --rpm 100 --keys keys.toml
@@ -83,10 +84,11 @@ pub struct Serve {
         value_parser = parse_share, requires = "store", help_heading = "Fine-tuning")]
     train_share: f64,
 
-    /// Maximum number of unfinished fine-tuning jobs of a key; further ones get status 429
+    /// Maximum number of unfinished fine-tuning jobs of a key without a limit of its own; further ones get
+    /// status 429
     #[arg(long, value_name = "N", default_value_t = ServerOptions::default().max_jobs_per_key,
         requires = "store", help_heading = "Fine-tuning")]
-    max_jobs_per_key: usize,
+    max_jobs_per_key: u64,
 
     /// Maximum number of waiting sequences; further requests get status 429
     #[arg(long, value_name = "N", default_value_t = EngineOptions::default().queue,

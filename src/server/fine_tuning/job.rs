@@ -107,6 +107,9 @@ impl Status {
     }
 }
 
+const SERVER_ERROR: &str = "server_error";
+const DISK_FULL: &str = "insufficient_storage";
+
 /// Why a job failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobError {
@@ -119,16 +122,22 @@ pub struct JobError {
 }
 
 impl JobError {
+    /// Whether the job can go on as soon as there is room on the disk.
+    pub fn is_disk_full(&self) -> bool {
+        self.code == DISK_FULL
+    }
+
     /// An error that is not the client's.
     pub fn of_server(message: String) -> Self {
-        Self { code: "server_error".into(), message, param: None }
+        Self { code: SERVER_ERROR.into(), message, param: None }
     }
 }
 
 impl From<Error> for JobError {
     /// An error that is not the client's, without the names of the server's files.
     fn from(error: Error) -> Self {
-        Self::of_server(error.without_path())
+        let code = if error.is_disk_full() { DISK_FULL } else { SERVER_ERROR };
+        Self { code: code.into(), message: error.without_path(), param: None }
     }
 }
 

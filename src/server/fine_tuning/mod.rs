@@ -46,7 +46,7 @@ pub struct TrainingOptions {
     /// The share of the time that training takes at most while requests run, from 0 to 1.
     pub train_share: f64,
     /// The unfinished jobs that a key may have.
-    pub max_jobs_per_key: usize,
+    pub max_jobs_per_key: u64,
     /// How the results are run.
     pub engine: EngineOptions,
     /// A chat template in place of the models' own.

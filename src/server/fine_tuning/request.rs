@@ -228,9 +228,9 @@ impl NewJob {
         let validation_file = self.validation_file.filter(|id| !id.is_empty());
         let validation = validation_file.as_deref();
         let validation = validation.map(|id| content(jobs, &owner, "validation_file", id)).transpose()?;
-        let max = jobs.options.max_jobs_per_key;
+        let max = context.key().and_then(|key| key.max_jobs).unwrap_or(jobs.options.max_jobs_per_key);
         let unfinished = jobs.collection.list(&owner).into_iter().filter(|job| !job.value.status.is_final());
-        if unfinished.count() >= max {
+        if unfinished.count() as u64 >= max {
             return Err(ApiError::too_many_jobs(max));
         }
         let job = FineTuningJob {

@@ -112,6 +112,11 @@ impl Jobs {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
+    /// Waits so long, or until the server stops.
+    pub fn wait(&self, delay: Duration) {
+        drop(self.wake.wait_timeout_while(self.lock(), delay, |work| !work.shutdown));
+    }
+
     /// Leaves a job to the next server: this one does not serve its model, or cannot write what became of it.
     pub fn give_up(&self, id: &str) {
         self.lock().given_up.insert(id.into());

@@ -1,6 +1,6 @@
 //! The thread that carries out the jobs of a server, one at a time.
 
-use super::event_log::{JobEvent, Level};
+use super::event_log::{self, JobEvent, Level};
 use super::folder::{remove_data, remove_run};
 use super::job::{FineTuningJob, JobError, Status};
 use super::pace::give_way;
@@ -17,6 +17,8 @@ use std::time::Duration;
 /// How long a server that stops waits for the end of a step. One that takes longer is taken again by the next
 /// server.
 const MAX_WAIT: Duration = Duration::from_secs(5);
+/// How long a job waits before it looks again whether the disk has room.
+const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// The jobs of a server. Dropping it stops the worker after the step that it takes; the next server with the
 /// same store goes on.
@@ -70,8 +72,15 @@ fn work(jobs: &Jobs) {
     while let Some((entry, stop)) = jobs.next() {
         let result = catch_unwind(AssertUnwindSafe(|| run::run(jobs, &entry, &stop)));
         let panicked = |_| Err(JobError::of_server("the training panicked (this is a bug)".into()));
-        if let Err(error) = result.unwrap_or_else(panicked) {
-            fail(jobs, &entry.id, error);
+        match result.unwrap_or_else(panicked) {
+            Err(error) if error.is_disk_full() => {
+                tell_waiting(jobs, &entry.id, &error);
+                jobs.end(&entry.id);
+                jobs.wait(RETRY_DELAY);
+                continue;
+            }
+            Err(error) => fail(jobs, &entry.id, error),
+            Ok(()) => {}
         }
         let is_in_vain = |job: FineTuningJob| matches!(job.status, Status::Cancelled | Status::Failed);
         if jobs.find(&entry.id).is_some_and(is_in_vain) {
@@ -79,6 +88,16 @@ fn work(jobs: &Jobs) {
             remove_data(&jobs.folder(&entry.id));
         }
         jobs.end(&entry.id);
+    }
+}
+
+/// Says, once, that a job waits for room on the disk. It goes on from its last checkpoint.
+fn tell_waiting(jobs: &Jobs, id: &str, error: &JobError) {
+    const WAITING: &str = "Waiting for room on the disk: ";
+    let events = event_log::read(&jobs.folder(id));
+    if !events.last().is_some_and(|last| last.message.starts_with(WAITING)) {
+        tracing::warn!("{id}: waits for room on the disk: {}", error.message);
+        jobs.tell(id, JobEvent::message(Level::Warn, format!("{WAITING}{}", error.message)));
     }
 }
 

@@ -199,10 +199,16 @@ fn job_with_data_that_cannot_be_read_fails_and_says_why() {
 fn jobs_and_models_are_their_keys_own() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
-    let limited = Key { models: Some(vec!["fable".into()]), ..Key::named("alice") };
+    let limited = Key { models: Some(vec!["fable".into()]), max_jobs: Some(1), ..Key::named("alice") };
     let [alice, bob] = [limited, Key::named("bob")].map(|key| add(&path, &key).unwrap());
     let store = folder.path().join("store");
     let server = serve_store(&store, |options| options.key_file = Some(path)).with_key(&alice);
+    let long = json!({"hyperparameters": {"n_epochs": 50, "batch_size": 1}});
+    let id = create(&server, long, &examples(60));
+    let file = upload(&server, &examples(10));
+    let refused = server.post("/v1/fine_tuning/jobs", json!({"training_file": file}));
+    assert_eq!((refused.error().0, refused.text.contains("at most 1;")), (429, true), "{}", refused.text);
+    server.post(&format!("/v1/fine_tuning/jobs/{id}/cancel"), json!({})).ok();
     let id = create(&server, json!({"hyperparameters": {"n_epochs": 1}}), &examples(10));
     let name = wait_for_status(&server, &id, &["succeeded"])["fine_tuned_model"].clone();
     let name = name.as_str().unwrap();

@@ -78,3 +78,28 @@ fn server_that_is_killed_goes_on_to_the_same_bytes() {
     server.kill().unwrap();
     server.wait().unwrap();
 }
+
+#[test]
+fn full_disk_makes_a_job_wait() {
+    let store = tempfile::tempdir().unwrap();
+    let server = serve_store(store.path(), |options| options.store_max_bytes = Some(4_000_000));
+    let id = create(&server, json!({"hyperparameters": {"n_epochs": 6, "batch_size": 2}}), &examples(40));
+    // Leaves no room for the table of losses.
+    let mut fillers = vec![];
+    for bytes in [1_000_000, 200_000, 40_000, 8_000, 2_000, 500, 100] {
+        loop {
+            let uploaded = server.upload(&[("purpose", "batch")], "filler", &vec![b'x'; bytes]);
+            if uploaded.status != 200 {
+                assert_eq!(uploaded.error().0, 507);
+                break;
+            }
+            fillers.push(uploaded.ok()["id"].as_str().unwrap().to_string());
+        }
+    }
+    let is_waiting = |message: &String| message.starts_with("Waiting for room on the disk: ");
+    wait("the job to wait", || messages(&server, &id).iter().any(is_waiting));
+    assert_eq!(job(&server, &id)["status"], "running");
+    fillers.iter().for_each(|file| drop(server.delete(&format!("/v1/files/{file}")).ok()));
+    wait_for_status(&server, &id, &["succeeded"]);
+    assert_eq!(messages(&server, &id).iter().filter(|message| is_waiting(message)).count(), 1);
+}
