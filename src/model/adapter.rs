@@ -57,9 +57,14 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::adapter`].
-    pub fn with_adapter(mut self, adapter: &Adapter) -> Result<Self> {
-        self.adapter = Some(self.adapter(adapter)?);
-        Ok(self)
+    pub fn with_adapter(self, adapter: &Adapter) -> Result<Self> {
+        let adapter = self.adapter(adapter)?;
+        Ok(self.with_adapter_weights(adapter))
+    }
+
+    /// Makes an adapter that [`Model::adapter`] has prepared that of all new sequences.
+    pub fn with_adapter_weights(self, adapter: Arc<AdapterWeights>) -> Self {
+        Self { adapter: Some(adapter), ..self }
     }
 }
 

@@ -52,18 +52,19 @@ use crate::{Error, Result};
 use std::sync::{Arc, OnceLock};
 use weights::{Linear, LmHead, ModelWeights, matrix};
 
-/// A GPT-2 model: its weights, and the threads that compute with them.
+/// A GPT-2 model: its weights, and the threads that compute with them. A clone shares both.
+#[derive(Clone)]
 pub struct Model {
     config: Config,
-    weights: ModelWeights,
+    weights: Arc<ModelWeights>,
     /// Sinusoidal position embeddings, `[n_positions, n_embd]`, if the checkpoint has no learned ones.
-    sinusoidal: Option<Vec<f32>>,
+    sinusoidal: Option<Arc<[f32]>>,
     /// The adapter of new sequences.
     adapter: Option<Arc<AdapterWeights>>,
     attention: &'static dyn AttentionKernel,
-    pool: ThreadPool,
+    pool: Arc<ThreadPool>,
     /// The first tensor with a value that is not a finite number; searched for only when a result is not.
-    not_finite: OnceLock<Option<Tensor>>,
+    not_finite: Arc<OnceLock<Option<Tensor>>>,
 }
 
 impl Model {
@@ -94,9 +95,9 @@ impl Model {
 
     fn build(checkpoint: Checkpoint, pool: ThreadPool, precision: Option<Precision>) -> Result<Self> {
         let Checkpoint { config, weights, .. } = checkpoint;
-        let sinusoidal = weights.wpe.is_none().then(|| sinusoidal(config.n_positions, config.n_embd));
-        let weights = ModelWeights::new(weights, precision)?;
-        let not_finite = OnceLock::new();
+        let sinusoidal = weights.wpe.is_none().then(|| sinusoidal(config.n_positions, config.n_embd).into());
+        let weights = Arc::new(ModelWeights::new(weights, precision)?);
+        let (pool, not_finite) = (Arc::new(pool), Arc::default());
         Ok(Self { config, weights, sinusoidal, adapter: None, attention: &Flash, pool, not_finite })
     }
 

@@ -8,11 +8,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after } from "node:test";
 
-// What a test that fails leaves open.
-const [servers, browsers] = [[], []];
+const servers = [];
+let browser = null; // of all tests of a file, each with a context of its own
+// What a test that fails leaves open, too.
 after(async () => {
   servers.forEach((server) => server.kill("SIGKILL"));
-  await Promise.all(browsers.map((browser) => browser.close().catch(() => {})));
+  await browser?.close();
 });
 
 const require = createRequire(process.env.PACKAGES + "/");
@@ -49,8 +50,7 @@ export async function serve(options = [], port = 0) {
 export async function open(url, { width = 1360, height = 900, theme = "light", ...options } = {}) {
   const args = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"];
   args.push("--disable-background-networking", "--disable-component-update", "--disable-sync");
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args });
-  browsers.push(browser);
+  if (!browser?.isConnected()) browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args });
   const viewport = { width, height };
   const context = await browser.newContext({ viewport, colorScheme: theme, reducedMotion: "reduce", ...options });
   const page = await context.newPage();
@@ -60,7 +60,7 @@ export async function open(url, { width = 1360, height = 900, theme = "light", .
   page.on("pageerror", (error) => errors.push(error.stack));
   await page.goto(url);
   const close = async () => {
-    await browser.close();
+    await context.close();
     assert.deepEqual(errors, []);
   };
   return { page, errors, close };

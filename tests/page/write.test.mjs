@@ -158,7 +158,7 @@ test("says what is wrong with a setting, and where the text is too long", async 
   await write(page, "word ".repeat(600), { temperature: "1" });
   assert.match(await page.textContent("#status"), /512/);
   assert.ok(errors.every((error) => /status of 400/.test(error)), errors.join("\n"));
-  await page.context().browser().close();
+  await page.context().close();
 });
 
 test("keeps what has arrived when the server goes, and goes on when it is back", async () => {
@@ -179,7 +179,7 @@ test("keeps what has arrived when the server goes, and goes on when it is back",
   await done(page);
   assert.ok((await textOf(page)).length > kept.length);
   await again.stop();
-  await page.context().browser().close();
+  await page.context().close();
 });
 
 test("asks for a key, and keeps it in the tab", async () => {
@@ -202,5 +202,5 @@ test("asks for a key, and keeps it in the tab", async () => {
   await page.reload();
   await page.waitForSelector("#model option", { state: "attached" });
   await own.stop();
-  await page.context().browser().close();
+  await page.context().close();
 });

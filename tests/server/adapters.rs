@@ -2,6 +2,7 @@
 
 use super::client::{TestServer, open, serve};
 use hornbook::checkpoint::adapter::{Adapter, AdapterConfig, Modules};
+use hornbook::lens::ActivationCache;
 use hornbook::sampling::SamplingParams;
 use hornbook::server::{BoundServer, ServerOptions};
 use hornbook::{Hornbook, Options};
@@ -86,6 +87,30 @@ fn requests_of_different_adapters_have_the_texts_of_each_alone() {
     assert_ne!(chat("letters").ok()["choices"][0]["message"], chat("fable").ok()["choices"][0]["message"]);
     let embed = |model: &str| server.post("/v1/embeddings", json!({"model": model, "input": "A king"})).ok();
     assert_ne!(embed("tales")["data"][0], embed("fable")["data"][0]);
+}
+
+#[test]
+fn analysis_shows_the_model_with_the_adapter() {
+    let (adapters, _folder, server) = server();
+    let letters = open("fable").with_adapter(&adapters[0]).unwrap();
+    let ids = letters.encode("Once upon a time").unwrap();
+    let expected = ActivationCache::capture(letters.model(), &ids, None, &mut ()).unwrap();
+    let look = |model: &str| server.post("/lens", json!({"model": model, "tokens": ids})).ok();
+    let norms = |found: &Value| -> Vec<f32> {
+        let rows = found["residual_norms"].as_array().unwrap().iter();
+        rows.flat_map(|row| row.as_array().unwrap()).map(|x| x.as_f64().unwrap() as f32).collect()
+    };
+    let (found, base) = (look("letters"), look("fable"));
+    assert_eq!(found["model"], "letters");
+    assert_eq!(norms(&found), expected.residual_norms().iter().copied().collect::<Vec<_>>());
+    assert_ne!(norms(&found), norms(&base));
+
+    // What is computed later is of the same model.
+    let id = found["id"].as_str().unwrap();
+    let last = ids.len() - 1;
+    let token = server.get(&format!("/lens/{id}/tokens/{last}")).ok();
+    let depths = token["logit_lens"].as_array().unwrap();
+    assert_eq!(depths[depths.len() - 1]["top_logprobs"], found["predictions"][last]["top_logprobs"]);
 }
 
 #[test]

@@ -46,23 +46,33 @@ fn analysis_belongs_to_a_key() {
 fn analysis_refuses_what_it_cannot_show() {
     let server = fable();
     let id = look(&server, json!({"prompt": "A", "ablate": ["mlp0"]}))["id"].as_str().unwrap().to_string();
-    for (path, param) in
-        [("tokens/1", "token"), ("tokens/0?target=4096", "token"), ("tokens/0?target=x", "target")]
-    {
-        let error = server.get(&format!("/lens/{id}/{path}")).error();
+    for (path, param) in [
+        ("tokens/1", "token"),
+        ("sites/blocks.9.hook_z", "site"),
+        ("sites/hook_embed?token=1", "token"),
+        ("tokens/0?target=4096", "target"),
+        ("tokens/0?target=x", "target"),
+    ] {
+        let response = server.get(&format!("/lens/{id}/{path}"));
+        let error = response.error();
         assert_eq!((error.0, error.2.as_deref()), (400, Some(param)), "{path}");
+        assert_eq!(response.text.matches(&format!("{param}: ")).count(), 1, "{}", response.text);
     }
     for (body, param) in [
         (json!({}), "prompt"),
         (json!({"prompt": "a", "tokens": [1]}), "prompt"),
         (json!({"tokens": [4096]}), "prompt"),
         (json!({"tokens": vec![1; 513]}), "prompt"),
-        (json!({"prompt": "a", "ablate": ["L9H0"]}), "prompt"),
+        (json!({"prompt": "a", "ablate": ["L9H0"]}), "ablate"),
+        (json!({"prompt": "a", "ablate": ["mlp0", "L0H9"]}), "ablate"),
         (json!({"prompt": "a", "ablate": ["head 3"]}), "ablate"),
         (json!({"prompt": "a", "ablate": ["mlp0"], "ablate_with": "ones"}), "ablate_with"),
     ] {
-        let error = server.post("/lens", body.clone()).error();
+        let response = server.post("/lens", body.clone());
+        let error = response.error();
         assert_eq!((error.0, error.2.as_deref()), (400, Some(param)), "{body}");
+        assert!(!response.text.contains(&format!("{param}: {param}:")), "{}", response.text);
+        assert!(!response.text.contains("component: "), "{}", response.text);
     }
 }
 

@@ -73,9 +73,10 @@ export function enableRovingFocus(items, columns, start = 0) {
     );
     item.addEventListener("keydown", (event) => {
       const row = Math.floor(i / columns) * columns;
+      const right = getComputedStyle(item).direction === "rtl" ? -1 : 1;
       const to = {
-        ArrowLeft: i - 1,
-        ArrowRight: i + 1,
+        ArrowLeft: i - right,
+        ArrowRight: i + right,
         ArrowUp: i - columns,
         ArrowDown: i + columns,
         Home: row,

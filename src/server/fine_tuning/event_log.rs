@@ -3,7 +3,7 @@
 use crate::server::store::unix_time;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -22,7 +22,7 @@ pub struct JobEvent {
     /// Whether it is a message or a measurement.
     #[serde(rename = "type")]
     pub kind: Kind,
-    /// The measurement.
+    /// The measurement, or the sample.
     #[serde(default)]
     pub data: Option<Value>,
 }
@@ -59,6 +59,13 @@ impl JobEvent {
     pub fn metrics(message: String, data: Value) -> Self {
         let (level, kind) = (Level::Info, Kind::Metrics);
         Self { created_at: unix_time(), level, message, kind, data: Some(data) }
+    }
+
+    /// What the model writes after a step.
+    pub fn sample(step: u32, text: String) -> Self {
+        let message = format!("Sample after step {step}: {text}");
+        let data = Some(json!({"step": step, "sample": text}));
+        Self { data, ..Self::message(Level::Info, message) }
     }
 
     /// The step of a measurement.

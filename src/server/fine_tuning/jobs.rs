@@ -79,7 +79,7 @@ pub struct EventObject {
     /// `message` or `metrics`
     #[serde(rename = "type")]
     kind: Value,
-    /// The losses of a step.
+    /// The losses of a step, or a text that the model has written after it.
     data: Option<Value>,
 }
 

@@ -237,6 +237,10 @@ impl Observer for Heard<'_> {
         self.jobs.pace.pause(work, self.stop);
     }
 
+    fn wants_samples(&self) -> bool {
+        true
+    }
+
     fn hear(&mut self, event: Event) -> Result<()> {
         match event {
             Event::Step(report, _) => {
@@ -253,7 +257,11 @@ impl Observer for Heard<'_> {
                 }
             }
             Event::Evaluated(evaluation) => self.tell_losses(Some(evaluation)),
-            Event::Sample(_) | Event::Logged(_) => {}
+            Event::Sample(text) => {
+                let step = self.step.map_or(0, |report| report.step);
+                self.tell(JobEvent::sample(step, text));
+            }
+            Event::Logged(_) => {}
         }
         Ok(())
     }

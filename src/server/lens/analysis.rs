@@ -8,7 +8,7 @@ use crate::lens::surprisal::predictions;
 use crate::lens::{ActivationCache, DirectLogitAttribution, Prediction, values};
 use crate::model::{Observer, Site};
 use crate::server::models::ServedModel;
-use crate::{Error, Hornbook, Result, memory};
+use crate::{Error, Result, memory};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ndarray::{Array4, ArrayViewMutD, Axis};
@@ -59,16 +59,11 @@ impl Analysis {
         };
         let interventions: Vec<_> = ablated.iter().map(|&target| Intervention { target, edit }).collect();
         let engine = Arc::clone(&served.engine);
-        engine.between_steps(|hornbook| Self::run(hornbook, served, tokens, interventions))
+        engine.between_steps(|_| Self::run(served, tokens, interventions))
     }
 
-    fn run(
-        hornbook: &Hornbook,
-        served: Arc<ServedModel>,
-        tokens: &[u32],
-        interventions: Vec<Intervention>,
-    ) -> Result<Self> {
-        let (model, config) = (hornbook.model(), hornbook.config());
+    fn run(served: Arc<ServedModel>, tokens: &[u32], interventions: Vec<Intervention>) -> Result<Self> {
+        let (model, config) = (&served.model(), served.config());
         let numbers = Self::numbers(&served, tokens.len());
         memory::check("prompt", &format!("{} tokens", tokens.len()), &[numbers, size_of::<f32>()])?;
         let mut activations = match interventions.is_empty() {
@@ -114,7 +109,8 @@ impl Analysis {
     pub fn to_json(&self, id: &str) -> Value {
         let (hornbook, config) = (self.served.hornbook(), self.served.config());
         let (thumbnails, thumbnail_size) = self.patterns.thumbnails(THUMBNAIL_SIZE);
-        let attribution = DirectLogitAttribution::new(hornbook.model());
+        let model = self.served.model();
+        let attribution = DirectLogitAttribution::new(&model);
         json!({
             "id": id,
             "model": self.served.name,
@@ -174,8 +170,8 @@ impl Analysis {
             return invalid("token", &token.to_string(), format!("0 to {}", self.activations.len() - 1));
         }
         let tokens = &self.activations.tokens;
-        self.served.engine.between_steps(|hornbook| {
-            let model = hornbook.model();
+        self.served.engine.between_steps(|_| {
+            let model = &self.served.model();
             let interventions = self.outcome.as_ref().map(|outcome| &outcome.interventions[..]);
             let mut edits = Interventions::new(model, tokens, interventions.unwrap_or_default())?;
             let mut found = (vec![], vec![]);
@@ -217,7 +213,7 @@ impl Analysis {
         let likeliest = prediction.top.first().map(|&(id, _)| id);
         let target = target.or(next).or(likeliest).unwrap_or(0);
         Ok(self.served.engine.between_steps(|hornbook| {
-            let model = hornbook.model();
+            let model = &self.served.model();
             let lens = logit_lens_of(model, &self.activations, token, TOP_TOKENS, target);
             let attribution = DirectLogitAttribution::new(model).attribute(&self.activations, token, target);
             json!({

@@ -12,6 +12,8 @@ use super::json::{Json, RequestBody, json_response};
 use super::models::ServedModel;
 use super::query::Query;
 use super::request_context::RequestContext;
+use crate::Error;
+use crate::engine::SubmitError;
 use crate::lens::intervention::InterventionTarget;
 use analysis::{Ablation, Analysis};
 use axum::Extension;
@@ -57,11 +59,7 @@ pub async fn create(
 ) -> Result<Response, ApiError> {
     let (served, name) = app.models.resolve(None, request.model.as_deref(), context.key().as_deref())?;
     context.set_model(&name);
-    if served.adapter.is_some() {
-        let message = format!("found the adapter {name}, expected its base model");
-        return Err(ApiError::invalid_param("model", message));
-    }
-    let ablated = targets(&request.ablate.unwrap_or_default())?;
+    let ablated = targets(&served, &request.ablate.unwrap_or_default())?;
     let ablation = match request.ablate_with.as_deref() {
         None | Some("zero") => Ablation::Zero,
         Some("mean") => Ablation::Mean,
@@ -77,8 +75,8 @@ pub async fn create(
     let recent = Arc::clone(&app.analyses);
     let owner = context.owner();
     let done = app.memory.run(0, move || {
-        let analysis = Analysis::new(served, &ids, &ablated, ablation)
-            .map_err(|error| ApiError::invalid_param("prompt", error.without_path()))?;
+        let analysis = Analysis::new(served, &ids, &ablated, ablation);
+        let analysis = analysis.map_err(|error| refused(error, "prompt"))?;
         if only_predictions {
             return Ok(analysis.predictions_json().to_string());
         }
@@ -126,9 +124,7 @@ pub async fn site(
 ) -> Result<Response, ApiError> {
     let analysis = app.analyses.get(&context.owner(), &id)?;
     let token = query.integer("token", 0..=usize::MAX)?;
-    let done = app.memory.run(0, move || {
-        analysis.site(&site, token).map_err(|error| ApiError::invalid_param("site", error.to_string()))
-    });
+    let done = app.memory.run(0, move || analysis.site(&site, token).map_err(|error| refused(error, "site")));
     let (shape, values) = done.await?;
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let shape = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -154,10 +150,9 @@ pub async fn token(
     let analysis = app.analyses.get(&context.owner(), &id)?;
     let Ok(token) = token.parse() else { return Err(ApiError::no_such_object("token", &token)) };
     let target = query.integer("target", 0..=u32::MAX as usize)?.map(|id| id as u32);
-    let done = app.memory.run(0, move || {
-        let json = analysis.token_json(token, target);
-        json.map_err(|error| ApiError::invalid_param("token", error.to_string()))
-    });
+    let done = app
+        .memory
+        .run(0, move || analysis.token_json(token, target).map_err(|error| refused(error, "target")));
     Ok(json_response(done.await?.to_string()).into_response())
 }
 
@@ -179,8 +174,23 @@ fn ids(served: &ServedModel, text: Option<&str>, ids: Option<Vec<u32>>) -> Resul
     valid.map_err(|error| ApiError::invalid_param("prompt", error.to_string()))
 }
 
-fn targets(names: &[String]) -> Result<Vec<InterventionTarget>, ApiError> {
-    let parse =
-        |name: &String| name.parse().map_err(|error: String| ApiError::invalid_param("ablate", error));
+/// The components of these names, which the model has.
+fn targets(served: &ServedModel, names: &[String]) -> Result<Vec<InterventionTarget>, ApiError> {
+    let parse = |name: &String| {
+        let target: InterventionTarget =
+            name.parse().map_err(|error: String| ApiError::invalid_param("ablate", error))?;
+        target.check(served.hornbook().model()).map_err(|error| match error {
+            Error::Parameter { found, expected, .. } => {
+                ApiError::invalid_param("ablate", format!("found {found}, expected {expected}"))
+            }
+            error => refused(error, "ablate"),
+        })?;
+        Ok(target)
+    };
     names.iter().map(parse).collect()
+}
+
+/// What the library refuses of a request, in the field that it names, or in this one.
+fn refused(error: Error, param: &str) -> ApiError {
+    ApiError::from_submit_error(SubmitError::Invalid(error), param)
 }

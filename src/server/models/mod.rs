@@ -15,7 +15,7 @@ use crate::chat::ChatTemplate;
 use crate::checkpoint::Config;
 use crate::checkpoint::adapter::Adapter;
 use crate::engine::Engine;
-use crate::model::AdapterWeights;
+use crate::model::{AdapterWeights, Model};
 use crate::sampling::SamplingParams;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Hornbook};
@@ -106,6 +106,15 @@ impl ServedModel {
     /// Returns the model.
     pub fn hornbook(&self) -> &Hornbook {
         self.engine.hornbook()
+    }
+
+    /// Returns the model, with the adapter if this is one.
+    pub fn model(&self) -> Model {
+        let model = self.hornbook().model().clone();
+        match &self.adapter {
+            Some(adapter) => model.with_adapter_weights(Arc::clone(adapter)),
+            None => model,
+        }
     }
 
     /// Returns the model's configuration.

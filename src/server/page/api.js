@@ -10,7 +10,7 @@ export const setKey = (key) => sessionStorage.setItem(KEY, key);
 export class ApiError extends Error {
   constructor(status, error) {
     super(error?.message ?? `The server answered with status ${status}.`);
-    this.status = status;
+    Object.assign(this, { status, code: error?.code });
   }
 }
 
@@ -18,10 +18,12 @@ export class ApiError extends Error {
 let askForKey = () => Promise.reject(new Error("The server needs an API key."));
 export const onKeyNeeded = (ask) => (askForKey = ask);
 
-export async function request(path, { body, signal } = {}) {
+export const UNREACHABLE = "The server cannot be reached. Is hornbook serve still running?";
+
+export async function request(path, { method, body, signal } = {}) {
   const key = getKey();
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
-  const options = { headers, signal };
+  const options = { headers, signal, method };
   if (body) {
     options.method = "POST";
     options.body = JSON.stringify(body);
@@ -32,12 +34,12 @@ export async function request(path, { body, signal } = {}) {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server cannot be reached. Is hornbook serve still running?");
+    throw new Error(UNREACHABLE);
   }
   if (response.status === 401) {
     // Another request may have asked meanwhile.
     if (getKey() === key) await askForKey(key ? "The server does not accept this key." : "");
-    return request(path, { body, signal });
+    return request(path, { method, body, signal });
   }
   if (!response.ok) {
     const answer = await response.json().catch(() => ({}));

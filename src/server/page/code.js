@@ -1,4 +1,24 @@
-// The request of the page as code that runs as it stands, for five ways of sending it.
+// A request of the page as code that runs as it stands, for five ways of sending it.
+import { getKey } from "./api.js";
+import { createElement } from "./drawing.js";
+import { readDefaults } from "./settings.js";
+
+const $ = (id) => document.getElementById(id);
+
+// The names of the two kinds of requests in OpenAI's clients, today's and the one before 1.0, and where the text
+// of a choice is.
+export const COMPLETION = {
+  path: "/v1/completions",
+  create: "completions.create",
+  legacy: "Completion.create",
+  text: ["text"],
+};
+export const CHAT = {
+  path: "/v1/chat/completions",
+  create: "chat.completions.create",
+  legacy: "ChatCompletion.create",
+  text: ["message", "content"],
+};
 
 // A text in single quotes may have line breaks.
 const shell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
@@ -8,35 +28,36 @@ const python = (value) => {
   // JSON's strings are Python's, where surrogates are not written as pairs of \u.
   return JSON.stringify(value);
 };
-const keywords = (body, names = {}) =>
-  Object.entries(body).map(([field, value]) => `    ${names[field] ?? field}=${python(value)},`).join("\n");
+const keywords = (body) => Object.entries(body).map(([field, value]) => `    ${field}=${python(value)},`).join("\n");
+const attributes = ({ text }) => ["choice", ...text].join(".");
 
-export const CODE = {
-  curl: ({ origin, key, body }) =>
-    `curl ${origin}/v1/completions \\\n` +
+const WAYS = {
+  curl: ({ kind, origin, key, body }) =>
+    `curl ${origin}${kind.path} \\\n` +
     (key ? `  -H "Authorization: Bearer $OPENAI_API_KEY" \\\n` : "") +
     `  -H 'Content-Type: application/json' \\\n  -d ${shell(JSON.stringify(body, null, 2))}`,
 
-  "openai (Python)": ({ origin, key, body }) =>
+  "openai (Python)": ({ kind, origin, key, body }) =>
     `from openai import OpenAI\n\n` +
     `client = OpenAI(base_url="${origin}/v1"${key ? "" : ', api_key="none"'})\n` +
-    `completion = client.completions.create(\n${keywords(body)}\n)\n` +
-    `for choice in completion.choices:\n    print(choice.text)`,
+    `completion = client.${kind.create}(\n${keywords(body)}\n)\n` +
+    `for choice in completion.choices:\n    print(${attributes(kind)})`,
 
-  "openai 0.28": ({ origin, key, body }) =>
+  "openai 0.28": ({ kind, origin, key, body }) =>
     `import openai\n\nopenai.api_base = "${origin}/v1"\n` +
     (key ? "" : `openai.api_key = "none"\n`) +
-    `completion = openai.Completion.create(\n${keywords(body)}\n)\n` +
-    `for choice in completion.choices:\n    print(choice.text)`,
+    `completion = openai.${kind.legacy}(\n${keywords(body)}\n)\n` +
+    `for choice in completion.choices:\n    print(${attributes(kind)})`,
 
-  "Python alone": ({ origin, key, body }) =>
+  "Python alone": ({ kind, origin, key, body }) =>
     `import json${key ? ", os" : ""}\nfrom urllib.request import Request, urlopen\n\n` +
     `body = {\n${Object.entries(body).map(([field, value]) => `    "${field}": ${python(value)},`).join("\n")}\n}\n` +
     `headers = {"Content-Type": "application/json"${
       key ? `, "Authorization": "Bearer " + os.environ["OPENAI_API_KEY"]` : ""
     }}\n` +
-    `request = Request("${origin}/v1/completions", json.dumps(body).encode(), headers)\n` +
-    `for choice in json.load(urlopen(request))["choices"]:\n    print(choice["text"])`,
+    `request = Request("${origin}${kind.path}", json.dumps(body).encode(), headers)\n` +
+    `for choice in json.load(urlopen(request))["choices"]:\n` +
+    `    print(choice${kind.text.map((name) => `["${name}"]`).join("")})`,
 
   // The command line has other defaults, so all values are written.
   "command line": ({ body, defaults }) => {
@@ -47,3 +68,26 @@ export const CODE = {
     return [`hornbook generate --model ${shell(model)} ${shell(prompt)}`, ...options].join(" \\\n  ");
   },
 };
+// `hornbook chat` has no request to begin with.
+const waysOf = (kind) => Object.keys(WAYS).filter((way) => kind === COMPLETION || way !== "command line");
+
+let shown = null;
+function draw() {
+  const request = { origin: location.origin, key: getKey(), defaults: readDefaults(), ...shown };
+  $("code").textContent = WAYS[$("code-kind").value](request);
+}
+// Shows a request as code.
+export function showCode(kind, body) {
+  shown = { kind, body };
+  const [ways, chosen] = [waysOf(kind), $("code-kind").value];
+  $("code-kind").replaceChildren(...ways.map((way) => createElement("option", "", way)));
+  if (ways.includes(chosen)) $("code-kind").value = chosen;
+  draw();
+  $("code-dialog").showModal();
+}
+$("code-kind").addEventListener("change", draw);
+$("copy-code").addEventListener("click", async () => {
+  await navigator.clipboard?.writeText($("code").textContent).catch(() => {});
+  $("copy-code").textContent = "Copied";
+  setTimeout(() => ($("copy-code").textContent = "Copy"), 1500);
+});

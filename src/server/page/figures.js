@@ -13,6 +13,7 @@ import {
   setLabel,
   signed,
 } from "./drawing.js";
+import { labelOf, visible } from "./label.js";
 
 const SHOWN_VALUES = 8;
 const LN2 = Math.LN2;
@@ -281,11 +282,11 @@ export const FIGURES = {
 
   logits(sentence, selection, { redraw }) {
     const prediction = sentence.predictions[selection.token];
-    const rows = prediction.top_logprobs.map(({ text, id, logprob }) => ({
-      name: (text ?? `#${id}`).replaceAll(" ", "·").replaceAll("\n", "↵"),
+    const rows = prediction.top_logprobs.map(({ logprob, ...token }) => ({
+      name: labelOf(token),
       fraction: Math.exp(logprob - prediction.top_logprobs[0].logprob),
       value: percent(Math.exp(logprob)),
-      actual: id === prediction.target?.id,
+      actual: token.id === prediction.target?.id,
     }));
     return [
       chooseToken(sentence, selection, redraw),
@@ -329,7 +330,7 @@ export const FIGURES = {
     });
     const rows = await Promise.all(
       shown.map(async ([id, p]) => ({
-        name: (await textOf(id, texts)).replaceAll(" ", "·").replaceAll("\n", "↵"),
+        name: visible(await textOf(id, texts)),
         fraction: p / shown[0][1],
         value: percent(p),
       })),

@@ -2,6 +2,7 @@
 import { getJson, request } from "./api.js";
 import { createElement, setLabel } from "./drawing.js";
 import { FIGURES } from "./figures.js";
+import { labelOf } from "./label.js";
 
 const $ = (id) => document.getElementById(id);
 const TYPING_DELAY = 300; // milliseconds without a change
@@ -130,7 +131,7 @@ class Sentence {
     Object.assign(this, found);
     this.tokens = found.tokens.slice(0, MAX_TOKENS);
     this.n = this.tokens.length;
-    this.labels = this.tokens.map(({ id, text }) => text?.replaceAll(" ", "·").replaceAll("\n", "↵") || `#${id}`);
+    this.labels = this.tokens.map(labelOf);
   }
   // The activations at a site as rows, one per token; those of one token with `token`.
   async site(name, token = null) {

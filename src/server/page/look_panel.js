@@ -17,6 +17,7 @@ import {
   signed,
   unsigned,
 } from "./drawing.js";
+import { labelOf, visible } from "./label.js";
 
 const TYPING_DELAY = 300; // milliseconds without a change
 const LARGEST_CONTRIBUTIONS = 14;
@@ -94,7 +95,9 @@ export class LookPanel {
       content.hidden = false;
       this.#show(found);
     } catch (error) {
-      if (error.name !== "AbortError") problem.textContent = error.message;
+      if (error.name === "AbortError") return;
+      problem.textContent = error.message;
+      content.hidden = true; // it is that of another text or model
     }
   }
   #toggle(component) {
@@ -354,7 +357,3 @@ export class LookPanel {
     }
   }
 }
-
-const visible = (text) => text.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "→");
-// A token's text with what is invisible shown, or its id.
-const labelOf = ({ id, text }) => (text ? visible(text) : `#${id}`);

@@ -1,12 +1,14 @@
 // The page: its views, the model, the theme, and the key if the server wants one.
 import { getJson, onKeyNeeded, setKey } from "./api.js";
+import { enableChat } from "./chat.js";
 import { addScale, createElement, enableThemes } from "./drawing.js";
 import { enableLearn } from "./learn.js";
 import { enableLook } from "./look.js";
+import { enableTrain } from "./train.js";
 import { enableWrite } from "./write.js";
 
 const $ = (id) => document.getElementById(id);
-const VIEWS = ["write", "look", "learn"];
+const VIEWS = ["write", "look", "learn", "train"];
 
 // All requests that need a key wait for the same one.
 let asked = null;
@@ -27,11 +29,13 @@ onKeyNeeded((problem) => {
 const model = () => $("model").value;
 let look = null;
 const write = enableWrite({ model, textChanged: (text) => look?.textChanged(text) });
+enableChat({ model });
 look = enableLook({ model, text: () => write.text, setText: (text) => (write.text = text) });
 const learn = enableLearn({ model });
+const train = enableTrain({ loadModels, useModel });
 enableThemes(
   $("theme"),
-  () => [look, learn].forEach((view) => view.recolor()),
+  () => [look, learn, train].forEach((view) => view.recolor()),
   localStorage,
 );
 document.querySelectorAll(".legend").forEach(addScale);
@@ -46,19 +50,32 @@ function showView() {
   }
   look.setVisible(view === "look");
   learn.setVisible(view === "learn");
+  train.setVisible(view === "train");
 }
 addEventListener("hashchange", showView);
 
-$("model").addEventListener("change", () => {
-  write.modelChanged();
-  look.modelChanged();
-  learn.modelChanged();
-});
+const modelChanged = () => [write, look, learn].forEach((view) => view.modelChanged());
+$("model").addEventListener("change", modelChanged);
+
+// Lists the models, keeps the chosen one if it is still there, and returns all.
+async function loadModels() {
+  const { data } = await getJson("/v1/models");
+  const chosen = model();
+  const name = ({ id, parent }) => (parent && !id.startsWith("ft:") ? `${id} (adapter)` : id);
+  $("model").replaceChildren(...data.map((one) => createElement("option", "", name(one), { value: one.id })));
+  if (data.some(({ id }) => id === chosen)) $("model").value = chosen;
+  else if (chosen) modelChanged();
+  return data;
+}
+// Writes with a model.
+function useModel(id) {
+  $("model").value = id;
+  modelChanged();
+  location.hash = "#write";
+}
 
 try {
-  const { data } = await getJson("/v1/models");
-  const option = ({ id, parent }) => createElement("option", "", parent ? `${id} (adapter)` : id, { value: id });
-  $("model").replaceChildren(...data.map(option));
+  await loadModels();
 } catch (error) {
   $("status").textContent = error.message;
 }

@@ -68,10 +68,9 @@ export function showDefaults(sampling) {
   }
 }
 
-// The body of a completion request.
-export function requestBody(model, prompt, settings) {
+// The body of a request: `body` is its model, and its prompt or messages.
+export function requestBody(body, settings) {
   const { start_text, restart_text, stop, ...numbers } = settings;
-  const body = { model, prompt };
   for (const [field, value] of Object.entries(numbers)) {
     if (value !== null && value !== ({ n: 1, frequency_penalty: 0, presence_penalty: 0 })[field]) {
       body[field] = value;

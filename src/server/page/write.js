@@ -1,12 +1,14 @@
 // Write: a page of text that the model continues in place.
-import { getJson, getKey, stream } from "./api.js";
-import { CODE } from "./code.js";
+import { getJson } from "./api.js";
+import { COMPLETION, showCode } from "./code.js";
 import { bars, createElement, percent } from "./drawing.js";
 import { Editor, SHADINGS } from "./editor.js";
+import { download } from "./files.js";
+import { Speaker, generate } from "./generation.js";
 import { History } from "./history.js";
+import { labelOf, visible } from "./label.js";
 import {
   PRESETS,
-  readDefaults,
   readLink,
   readSettings,
   requestBody,
@@ -30,6 +32,7 @@ export function enableWrite({ model, textChanged }) {
   writeSettings(first.settings);
   const history = new History(editor.text);
   let running = null; // the controller of the request that is under way
+  const speaker = new Speaker($("spoken"));
   let [scoring, scoreTimer, editTimer] = [null, 0, 0];
 
   // What the model makes of the text, for the shades and the alternatives.
@@ -80,31 +83,24 @@ export function enableWrite({ model, textChanged }) {
     const n = settings.n ?? 1;
     if (settings.start_text) editor.append(settings.start_text);
     const prompt = editor.text;
-    const body = { ...requestBody(model(), prompt, settings), stream: true };
-    body.stream_options = { include_usage: true };
+    const body = requestBody({ model: model(), prompt }, settings);
     running = new AbortController();
     setBusy(true);
     const outputs = n > 1 ? sideBySide(n, prompt) : null;
-    const started = performance.now();
-    let [pieces, spoken, usage, reason] = [0, "", null, null];
+    let pieces = 0;
+    const write = (piece, index) => {
+      pieces++;
+      if (n > 1) return outputs[index].append(piece);
+      editor.append(piece);
+      speaker.hear(piece);
+    };
     try {
-      for await (const chunk of stream("/v1/completions", body, running.signal)) {
-        usage = chunk.usage ?? usage;
-        for (const choice of chunk.choices) {
-          if (choice.text && n === 1) editor.append(choice.text);
-          if (choice.text && n > 1) outputs[choice.index].append(choice.text);
-          if (n === 1) spoken = speak(spoken + choice.text);
-          pieces += choice.text ? 1 : 0;
-          reason = choice.finish_reason ?? reason;
-        }
-        showSpeed(pieces, started);
-      }
-      if (usage) showSpeed(usage.completion_tokens, started, reason);
+      await generate(COMPLETION.path, body, running.signal, write, (text) => ($("speed").textContent = text));
       if (settings.restart_text && n === 1) editor.append(settings.restart_text);
     } catch (error) {
       say(error.name === "AbortError" ? `Stopped after ${pieces} tokens.` : error.message);
     }
-    speak(spoken, true);
+    speaker.end();
     running = null;
     setBusy(false);
     changed(n === 1 ? "the model wrote" : null);
@@ -120,17 +116,6 @@ export function enableWrite({ model, textChanged }) {
     if (busy) say("");
   }
   const say = (text) => ($("status").textContent = text);
-  function showSpeed(tokens, started, reason) {
-    const seconds = (performance.now() - started) / 1000;
-    const why = { length: " (the most there may be)", stop: " (the text ended)" }[reason] ?? "";
-    $("speed").textContent = `${tokens} tokens${why}, ${(tokens / seconds).toFixed(0)} a second`;
-  }
-  // A live region hears the text by sentences; it returns what is left of one.
-  function speak(text, all = false) {
-    const end = all ? text.length : text.search(/[.!?…]["”’]?\s[^]*$/) + 1;
-    if (end > 0 && text.slice(0, end).trim()) $("spoken").textContent = text.slice(0, end);
-    return text.slice(Math.max(0, end));
-  }
   function sideBySide(n, prompt) {
     $("choices").hidden = false;
     const cards = Array.from({ length: n }, (_, i) => {
@@ -172,10 +157,11 @@ export function enableWrite({ model, textChanged }) {
       for (const other of prediction.top_logprobs) {
         const button = createElement("button", "alternative");
         const probability = Math.exp(other.logprob);
-        const name = visible(other.text);
+        const name = labelOf(other);
         const row = { name, fraction: probability / largest, value: percent(probability) };
         button.append(bars([{ ...row, actual: other.id === token.id }]));
         button.setAttribute("aria-label", `${name}, ${percent(probability)}: go on with it`);
+        button.disabled = other.text.includes("\ufffd"); // a part of a character, which a text cannot end with
         button.addEventListener("click", () => {
           editor.text = editor.text.slice(0, start) + other.text;
           changed(`“${other.text.trim()}” instead of “${found.text.trim()}”`);
@@ -196,7 +182,6 @@ export function enableWrite({ model, textChanged }) {
   function hideAlternatives() {
     $("alternatives").hidden = true;
   }
-  const visible = (text) => text.replaceAll(" ", "·").replaceAll("\n", "↵");
 
   function drawHistory() {
     $("history").replaceChildren(
@@ -232,6 +217,7 @@ export function enableWrite({ model, textChanged }) {
     $("alternatives").querySelector("button")?.focus();
   });
   $("write").addEventListener("keydown", (event) => {
+    if ($("complete").hidden) return;
     const command = event.ctrlKey || event.metaKey;
     if (command && event.key === "Enter") send();
     else if (event.key === "Escape" && !$("alternatives").hidden) {
@@ -283,28 +269,10 @@ export function enableWrite({ model, textChanged }) {
     await navigator.clipboard?.writeText(link).catch(() => {});
     say("The link is in the address bar" + (navigator.clipboard ? " and copied." : "."));
   });
-  $("save").addEventListener("click", () => {
-    const link = createElement("a", "", "", { download: "hornbook.txt" });
-    link.href = URL.createObjectURL(new Blob([editor.text], { type: "text/plain" }));
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
-  const drawCode = () => {
-    const { origin } = location;
-    const settings = readSettings();
-    const body = requestBody(model(), editor.text + settings.start_text, settings);
-    $("code").textContent = CODE[$("code-kind").value]({ origin, key: getKey(), body, defaults: readDefaults() });
-  };
-  $("code-kind").replaceChildren(...Object.keys(CODE).map((kind) => createElement("option", "", kind)));
-  $("code-kind").addEventListener("change", drawCode);
+  $("save").addEventListener("click", () => download("hornbook.txt", editor.text));
   $("show-code").addEventListener("click", () => {
-    drawCode();
-    $("code-dialog").showModal();
-  });
-  $("copy-code").addEventListener("click", async () => {
-    await navigator.clipboard?.writeText($("code").textContent).catch(() => {});
-    $("copy-code").textContent = "Copied";
-    setTimeout(() => ($("copy-code").textContent = "Copy"), 1500);
+    const settings = readSettings();
+    showCode(COMPLETION, requestBody({ model: model(), prompt: editor.text + settings.start_text }, settings));
   });
   // A range and a number beside it are one setting.
   for (const range of document.querySelectorAll("input[type=range][data-for]")) {

@@ -179,7 +179,8 @@ impl Job {
                 }
                 self.report(evaluation, observer)?;
                 if let Some(sample) = &sample {
-                    observer.hear(Event::Sample(sample.write(&mut self.run)?))?;
+                    let text = sample.write(&mut self.run, &mut |work| observer.pause(work))?;
+                    observer.hear(Event::Sample(text))?;
                 }
             }
             if saved.elapsed() >= save_interval {

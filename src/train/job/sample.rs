@@ -6,6 +6,7 @@ use crate::checkpoint::Checkpoint;
 use crate::sampling::{Sampler, SamplingParams};
 use crate::tokenizer::Tokenizer;
 use crate::train::Run;
+use std::time::{Duration, Instant};
 
 /// The tokens of a sample.
 const TOKENS: usize = 40;
@@ -31,17 +32,20 @@ impl Sample {
         }))
     }
 
-    /// Writes a text with the weights that a run has now.
+    /// Writes a text with the weights that a run has now. `pause` is called after each token with the time
+    /// that it took.
     ///
     /// # Errors
     /// As [`Run::next_logits`].
-    pub fn write(&self, run: &mut Run) -> Result<String> {
+    pub fn write(&self, run: &mut Run, pause: &mut dyn FnMut(Duration)) -> Result<String> {
         let params = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
         let mut sampler = Sampler::new(params, 0);
         let mut ids = vec![self.end_of_text];
         while ids.len() <= TOKENS && ids.len() < self.n_positions {
             let (prompt, generated) = ids.split_at(1);
+            let start = Instant::now();
             let id = sampler.sample(&run.next_logits(&ids)?, prompt, generated).id;
+            pause(start.elapsed());
             if id == self.end_of_text {
                 break;
             }
