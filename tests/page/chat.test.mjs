@@ -61,7 +61,8 @@ test("answers in the model's template, the same for the same seed, and counts th
   await page.waitForFunction(() => document.querySelector("#chat-count").textContent);
   const used = `${prompt_tokens + completion_tokens} of 512 tokens of the context used`;
   assert.equal(await page.textContent("#chat-count"), used);
-  assert.equal((await page.textContent("#chat-spoken")).trim(), answer.trim().match(/[^.!?…]*[.!?…]?["”’]?$/)[0].trim());
+  const spoken = (await page.textContent("#chat-spoken")).trim();
+  assert.ok(spoken && answer.trim().endsWith(spoken), spoken);
 
   // A conversation goes on, and its messages can be changed and removed.
   await say(page, "And then?");
@@ -85,22 +86,20 @@ test("answers in the model's template, the same for the same seed, and counts th
 
 test("streams, stops at Escape, and keeps what has arrived; Shift+Enter begins a line", async () => {
   const { page, close } = await openChat();
-  await page.fill("#max-tokens", "400");
-  await page.click("#write summary >> text=More");
-  await page.fill("#stop", "");
-  await page.fill("#temperature", "1.9");
+  for (const [id, value] of [["max-tokens", "400"], ["temperature", "1.9"], ["seed", "9"]]) { // a long answer
+    await page.fill(`#${id}`, value);
+  }
   await page.fill("#say", "Tell me");
   await page.press("#say", "Shift+Enter");
   await page.locator("#say").pressSequentially("a story");
   await page.press("#say", "Enter");
   await page.waitForFunction(() => document.querySelectorAll(".message textarea")[1]?.value.length > 20);
-  const isRunning = await page.isVisible("#chat-stop");
   await page.keyboard.press("Escape");
   await written(page, 2);
   const [question, answer] = await messages(page);
   assert.equal(question, "Tell me\na story");
   assert.ok(answer.length > 20);
-  if (isRunning) assert.match(await page.textContent("#chat-status"), /^(Stopped after \d+ tokens\.)?$/);
+  assert.match(await page.textContent("#chat-status"), /^Stopped after \d+ tokens\.$/);
   await close();
 });
 
