@@ -62,7 +62,7 @@ export class LossCurve {
     const { canvas } = this;
     const rows = this.#rows;
     canvas.hidden = !rows.length;
-    if (!rows.length) this.readout.textContent = "Nothing is measured yet.";
+    if (!rows.length) this.readout.textContent = "Nothing has been measured.";
     const width = canvas.clientWidth;
     if (!rows.length || !width) return; // not visible
     const scale = devicePixelRatio || 1;

@@ -66,9 +66,13 @@ export function enableTrain({ loadModels, useModel }) {
     if (names.join() === shown.join()) return;
     $("base-model").replaceChildren(...names.map((id) => createElement("option", "", id, { value: id })));
   }
+  let drawn = "";
   function drawJobs(jobs) {
     $("no-jobs").hidden = jobs.length > 0;
     chosen ??= jobs[0]?.id;
+    const now = JSON.stringify([chosen, ...jobs.map(({ id, status }) => [id, status])]);
+    if (now === drawn) return;
+    drawn = now;
     const focused = document.activeElement?.dataset?.job;
     $("jobs").replaceChildren(
       ...jobs.map((job) => {
