@@ -21,8 +21,8 @@
 //! 7. [`chat`]: conversations and chat templates.
 //! 8. [`engine`]: continuous batching of concurrent requests.
 //! 9. [`batch`]: files of requests and files of responses.
-//! 10. [`server`]: the OpenAI-compatible HTTP API on top of the engine.
-//! 11. [`mod@bench`]: performance measurements and the machine's limits.
+//! 10. [`mod@bench`]: performance measurements and the machine's limits.
+//! 11. [`server`]: the OpenAI-compatible HTTP API on top of the engine.
 //! 12. [`hub`]: downloads from the Hugging Face Hub.
 //! 13. [`lens`]: interpretability: attention maps, logit lens, ablation.
 //! 14. [`train`]: the backward pass, the optimizer, and runs that go on where they stopped.
@@ -37,7 +37,7 @@
 mod atomic_file;
 #[cfg(feature = "server")]
 pub mod batch;
-#[cfg(feature = "cli")]
+#[cfg(feature = "server")]
 pub mod bench;
 pub mod chat;
 pub mod checkpoint;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules each lower module may depend on. Top-level modules may depend on all of these and on the
 /// engine, but not on one another.
-const LOWER_MODULES: [(&str, &[&str]); 14] = [
+const LOWER_MODULES: [(&str, &[&str]); 15] = [
     ("error", &["kernels"]),
     ("text_file", &["error"]),
     ("atomic_file", &["error"]),
@@ -21,10 +21,11 @@ const LOWER_MODULES: [(&str, &[&str]); 14] = [
     ("train", &["error", "text_file", "memory", "kernels", "checkpoint", "tokenizer", "sampling", "chat"]),
     ("generate", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model"]),
     ("lens", &["error", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
+    ("bench", &["error", "kernels", "checkpoint", "sampling", "model", "train"]),
     ("chat", &["error", "text_file", "kernels", "checkpoint", "tokenizer", "sampling", "model", "generate"]),
 ];
 const ENGINE: &str = "engine";
-const TOP_MODULES: [&str; 3] = ["server", "bench", "hub"];
+const TOP_MODULES: [&str; 2] = ["server", "hub"];
 const CLI: &str = "cli";
 
 const MAX_FILE_LINES: usize = 450;

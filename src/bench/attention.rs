@@ -168,23 +168,39 @@ impl AttentionBenchmark {
         repeat: usize,
         mut on_repetition: impl FnMut(),
     ) -> AttentionMeasurement {
-        let workspace_bytes = self.sweep(kernel, pool);
+        let workspace_bytes = self.warm_up(kernel, pool);
         let (max_absolute_error, max_relative_error) = self.max_errors(kernel, pool);
-        let start = Instant::now();
-        self.sweep(kernel, pool);
-        let sweeps = (MIN_SAMPLE_SECONDS / start.elapsed().as_secs_f64()).ceil().max(1.0) as usize;
+        let sweeps = self.sweeps_per_sample(kernel, pool);
         let mut sample = || {
-            let start = Instant::now();
-            for _ in 0..sweeps {
-                self.sweep(kernel, pool);
-            }
-            let seconds = start.elapsed().as_secs_f64() / (sweeps * self.shape.layers()) as f64;
+            let seconds = self.sample(kernel, pool, sweeps);
             on_repetition();
             seconds
         };
         let seconds: Vec<f64> = (0..repeat.max(1)).map(|_| sample()).collect();
         let seconds = Summary::new(&seconds);
         AttentionMeasurement { seconds, workspace_bytes, max_absolute_error, max_relative_error }
+    }
+
+    /// Calls the kernel once per layer. Returns the bytes of workspace that it used.
+    pub fn warm_up(&mut self, kernel: &dyn AttentionKernel, pool: &ThreadPool) -> usize {
+        self.sweep(kernel, pool)
+    }
+
+    /// Calls the kernel once per layer. Returns how often that is to be done for a sample that is long
+    /// enough.
+    pub fn sweeps_per_sample(&mut self, kernel: &dyn AttentionKernel, pool: &ThreadPool) -> usize {
+        let start = Instant::now();
+        self.sweep(kernel, pool);
+        (MIN_SAMPLE_SECONDS / start.elapsed().as_secs_f64()).ceil().max(1.0) as usize
+    }
+
+    /// Calls the kernel once per layer, so many times. Returns the seconds of a call.
+    pub fn sample(&mut self, kernel: &dyn AttentionKernel, pool: &ThreadPool, sweeps: usize) -> f64 {
+        let start = Instant::now();
+        for _ in 0..sweeps {
+            self.sweep(kernel, pool);
+        }
+        start.elapsed().as_secs_f64() / (sweeps * self.shape.layers()) as f64
     }
 
     /// Calls the kernel once per layer; returns the workspace of the last call in bytes.
@@ -207,7 +223,7 @@ impl AttentionBenchmark {
 
     /// Returns the maximum absolute and relative error over some queries of the first sequence, the first and
     /// the last included.
-    fn max_errors(&mut self, kernel: &dyn AttentionKernel, pool: &ThreadPool) -> (f64, f64) {
+    pub fn max_errors(&mut self, kernel: &dyn AttentionKernel, pool: &ThreadPool) -> (f64, f64) {
         self.call(kernel, pool, 0);
         let AttentionShape { seq, heads, head_dim, .. } = self.shape;
         let (n, n_embd) = (self.shape.queries(), self.shape.n_embd());

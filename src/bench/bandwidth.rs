@@ -33,7 +33,7 @@ impl ReadBandwidth {
     /// # Errors
     /// [`Error::System`] if there is not enough memory.
     pub fn new() -> Result<Self> {
-        let bytes = MIN_BYTES.max(CACHE_MULTIPLE * last_level_cache().unwrap_or(0)).next_multiple_of(CHUNK);
+        let bytes = Self::buffer_bytes();
         let mut buffer = AlignedBuffer::zeroed(bytes).map_err(|error| {
             Error::system(format!("allocate {bytes} bytes to measure the memory bandwidth"), error)
         })?;
@@ -43,10 +43,20 @@ impl ReadBandwidth {
         Ok(Self { buffer, isa: Isa::available()[0] })
     }
 
+    /// The bytes of the buffer.
+    pub fn buffer_bytes() -> usize {
+        MIN_BYTES.max(CACHE_MULTIPLE * last_level_cache().unwrap_or(0)).next_multiple_of(CHUNK)
+    }
+
     /// Reads the buffer four times on all threads. Returns bytes per second.
     pub fn measure(&self, pool: &ThreadPool) -> f64 {
+        self.measure_passes(pool, PASSES)
+    }
+
+    /// Reads the buffer so many times on all threads. Returns bytes per second.
+    pub fn measure_passes(&self, pool: &ThreadPool, passes: usize) -> f64 {
         let start = Instant::now();
-        for _ in 0..PASSES {
+        for _ in 0..passes {
             // Passes do not overlap: a thread one pass behind would hit the cache lines that another has just
             // read.
             pool.run(self.buffer.len() / CHUNK, |i| {
@@ -54,7 +64,7 @@ impl ReadBandwidth {
                 black_box(self.isa.run(Sum(chunk)));
             });
         }
-        (PASSES * self.buffer.len()) as f64 / start.elapsed().as_secs_f64()
+        (passes * self.buffer.len()) as f64 / start.elapsed().as_secs_f64()
     }
 }
 

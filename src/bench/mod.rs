@@ -6,7 +6,7 @@
 //! machine, or one that changes its clock, the limit of a minute ago is out of date.
 //!
 //! - `statistics`: median, interquartile range, outliers
-//! - `bandwidth`, `peak`: the machine's limits
+//! - `bandwidth`, `peak`, `limits`: the machine's limits
 //! - `cost`: the minimum bytes and FLOPs of a forward pass
 //! - `measure`: prefill, decode and batched decode
 //! - `attention`: attention kernels alone, compared with the reference
@@ -16,6 +16,7 @@
 mod attention;
 mod bandwidth;
 mod cost;
+mod limits;
 mod measure;
 mod peak;
 mod roofline;
@@ -23,13 +24,15 @@ mod statistics;
 mod train;
 
 pub use crate::checkpoint::{GPT2_SHAPES, ModelShape};
+pub use crate::model::OperationTime;
 pub use attention::{
     AttentionBenchmark, AttentionMeasurement, AttentionPhase, AttentionShape, scaling_exponent,
 };
 pub use bandwidth::ReadBandwidth;
 pub use cost::Cost;
+pub use limits::Limits;
 pub use measure::{DECODE_STEPS, LimitSamples, Measurement, Phase, measure};
 pub use peak::fma_peak;
-pub use roofline::{OperationTime, Roofline, Step, roofline};
+pub use roofline::{Roofline, Step, roofline};
 pub use statistics::Summary;
 pub use train::{StepPart, TrainMeasurement, TrainShape, measure_training};

@@ -6,12 +6,14 @@
 //! activations rarely leave the cache between operations: an operation with little other traffic can beat its
 //! roofline.
 
-use super::{ReadBandwidth, fma_peak};
+use super::{Limits, ReadBandwidth};
 use crate::Result;
 use crate::kernels::attention::KvPrecision;
-use crate::model::{KvCache, LogitsWanted, Model, Observer, Operation, Segment, Site, Workspace};
+use crate::model::{
+    KvCache, LogitsWanted, Model, Observer, OperationTime, OperationTimer, PassWork, Segment, SegmentShape,
+    Workspace,
+};
 use crate::sampling::{Sampler, SamplingParams};
-use ndarray::ArrayViewMutD;
 use std::time::Instant;
 
 /// The step to profile: a forward pass over `tokens` tokens, and sampling from the logits of the last one.
@@ -23,21 +25,6 @@ pub struct Step {
     pub depth: usize,
 }
 
-/// The time and cost of an operation, summed over all layers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OperationTime {
-    /// The name as in checkpoints; the last operation is `sampling`.
-    pub name: String,
-    /// Calls per step.
-    pub calls: usize,
-    /// Seconds per step.
-    pub seconds: f64,
-    /// Bytes read and written per step.
-    pub bytes: f64,
-    /// FLOPs per step (a multiply-add is two).
-    pub flops: f64,
-}
-
 /// The profile of a step.
 #[derive(Clone, Debug)]
 pub struct Roofline {
@@ -47,17 +34,14 @@ pub struct Roofline {
     pub operations: Vec<OperationTime>,
     /// Seconds of the whole step without per-operation timing.
     pub seconds: f64,
-    /// The read bandwidth of the threads in bytes per second.
-    pub bandwidth: f64,
-    /// The peak of the threads in f32 FLOP/s.
-    pub peak: f64,
+    /// The limits of the threads.
+    pub limits: Limits,
 }
 
 impl Roofline {
     /// Returns the shortest possible time of an operation in seconds, and whether it is memory-bound.
     pub fn bound(&self, operation: &OperationTime) -> (f64, bool) {
-        let (memory, compute) = (operation.bytes / self.bandwidth, operation.flops / self.peak);
-        (memory.max(compute), memory > compute)
+        self.limits.bound(operation.bytes, operation.flops)
     }
 
     /// Returns the sum of the operations' times in seconds.
@@ -94,53 +78,53 @@ pub fn roofline(
     let params = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
     let sampler = Sampler::new(params, 0);
     let mut runner = StepRunner { model, cache, workspace, sampler, tokens, depth: step.depth };
-    let limits = || (memory.measure(model.pool()), fma_peak(model.pool()));
-
-    let before = limits();
+    let before = Limits::measure(memory, model.pool());
     let (mut step_seconds, mut profiles) = (vec![], vec![]);
     for repetition in 0..=repeat.max(1) {
         let start = Instant::now();
         runner.run(&mut ())?;
         let seconds = start.elapsed().as_secs_f64();
-        let mut profiler =
-            Profiler { last: Instant::now(), times: Vec::with_capacity(16 + 8 * model.config().n_layer) };
-        runner.run(&mut profiler)?;
-        profiler.record(TimedOperation::Sampling);
+        let mut timer = OperationTimer::new(model.config().n_layer);
+        timer.start();
+        runner.run(&mut timer)?;
+        let sampling = timer.lap();
         if repetition == 0 {
             model.check_finite(runner.workspace.logits(), &runner.cache)?;
         } else {
             step_seconds.push(seconds);
-            profiles.push(profiler);
+            profiles.push((timer, sampling));
             on_repetition();
         }
     }
-    let after = limits();
+    let after = Limits::measure(memory, model.pool());
     step_seconds.sort_by(f64::total_cmp);
     let seconds = step_seconds[step_seconds.len() / 2];
-    profiles.sort_by(|a, b| a.seconds().total_cmp(&b.seconds()));
-    let median = profiles.swap_remove(profiles.len() / 2);
+    let sum = |(timer, sampling): &(OperationTimer, f64)| {
+        timer.times().iter().map(|(_, seconds)| seconds).sum::<f64>() + sampling
+    };
+    profiles.sort_by(|a, b| sum(a).total_cmp(&sum(b)));
+    let (median, sampling) = profiles.swap_remove(profiles.len() / 2);
 
-    let mut operations: Vec<OperationTime> = vec![];
-    for (timed, seconds) in median.times {
-        let (name, (bytes, flops)) = match timed {
-            TimedOperation::Model(operation) => {
-                (operation.to_string(), operation_cost(model, kv_precision, step, operation))
-            }
-            // Every logit is read.
-            TimedOperation::Sampling => ("sampling".to_string(), (4.0 * vocab_size as f64, 0.0)),
-        };
-        match operations.iter_mut().find(|operation| operation.name == name) {
-            Some(total) => {
-                total.calls += 1;
-                total.seconds += seconds;
-                total.bytes += bytes;
-                total.flops += flops;
-            }
-            None => operations.push(OperationTime { name, calls: 1, seconds, bytes, flops }),
-        }
+    let mut operations = vec![];
+    let work = work(model, step);
+    for &(operation, seconds) in median.times() {
+        let cost = model.operation_cost(operation, &work, kv_precision);
+        OperationTime::add(&mut operations, operation.name(), 1, seconds, cost);
     }
-    let (bandwidth, peak) = ((before.0 + after.0) / 2.0, (before.1 + after.1) / 2.0);
-    Ok(Roofline { step, operations, seconds, bandwidth, peak })
+    let cost = work.sampling_cost(model.config().vocab_size);
+    OperationTime::add(&mut operations, "sampling", 1, sampling, cost);
+    let mean = |a: f64, b: f64| (a + b) / 2.0;
+    let bandwidth = mean(before.bandwidth, after.bandwidth);
+    let limits = Limits { bandwidth, peak: mean(before.peak, after.peak) };
+    Ok(Roofline { step, operations, seconds, limits })
+}
+
+/// The work of a step.
+fn work(model: &Model, step: Step) -> PassWork {
+    let mut work = PassWork::default();
+    let segment = SegmentShape { tokens: step.tokens, depth: step.depth, logits: 1 };
+    work.add(model.attention().mask(), &[segment]);
+    work
 }
 
 /// Runs the same step repeatedly.
@@ -163,73 +147,6 @@ impl StepRunner<'_> {
     }
 }
 
-/// An operation of the model, or sampling.
-#[derive(Clone, Copy)]
-enum TimedOperation {
-    Model(Operation),
-    Sampling,
-}
-
-/// Records the time of each operation. It observes no activations, so the forward pass takes its usual path.
-struct Profiler {
-    last: Instant,
-    times: Vec<(TimedOperation, f64)>,
-}
-
-impl Profiler {
-    fn record(&mut self, operation: TimedOperation) {
-        let now = Instant::now();
-        self.times.push((operation, (now - self.last).as_secs_f64()));
-        self.last = now;
-    }
-
-    fn seconds(&self) -> f64 {
-        self.times.iter().map(|(_, seconds)| seconds).sum()
-    }
-}
-
-impl Observer for Profiler {
-    const ENABLED: bool = false;
-
-    fn observe(&mut self, _site: Site, _values: ArrayViewMutD<'_, f32>) {}
-
-    fn operation_finished(&mut self, operation: Operation) {
-        self.record(TimedOperation::Model(operation));
-    }
-}
-
-/// Returns the bytes that an operation reads and writes, and its FLOPs.
-fn operation_cost(model: &Model, kv_precision: KvPrecision, step: Step, operation: Operation) -> (f64, f64) {
-    let config = model.config();
-    let (e, inner, vocab_size) = (config.n_embd, config.n_inner, config.vocab_size);
-    let kv = config.n_head * kv_precision.bytes_per_head(e / config.n_head);
-    // In the last block, only the last token is computed beyond its key and value.
-    let rows = |layer: usize| if layer + 1 == config.n_layer { 1 } else { step.tokens };
-    let n = step.tokens;
-    let weights = model.weight_bytes(operation);
-    // Elements in and out, FLOPs, and bytes of weights or cache. A layer norm takes about eight FLOPs per
-    // element.
-    let (elements, flops, bytes) = match operation {
-        Operation::Embed => (n * e, n * e, n * weights),
-        Operation::Ln1(_) => (2 * n * e, 8 * n * e, weights),
-        Operation::CAttn(_) => (4 * n * e, 2 * n * e * 3 * e, weights),
-        Operation::KvAppend(_) => (2 * n * e, 0, n * kv),
-        Operation::Attention(layer) => {
-            let (q_rows, end) = (rows(layer), step.depth + n);
-            let mask = model.attention().mask();
-            let pairs: usize = (end - q_rows..end).map(|position| mask.visible(position).len()).sum();
-            (2 * q_rows * e, 4 * pairs * e, (end - mask.visible(end - q_rows).start) * kv)
-        }
-        Operation::AttnProj(layer) => (3 * rows(layer) * e, 2 * rows(layer) * e * e, weights),
-        Operation::Ln2(layer) => (2 * rows(layer) * e, 8 * rows(layer) * e, weights),
-        Operation::CFc(layer) => (rows(layer) * (e + inner), 2 * rows(layer) * e * inner, weights),
-        Operation::MlpProj(layer) => (rows(layer) * (inner + 2 * e), 2 * rows(layer) * inner * e, weights),
-        Operation::LnF => (2 * e, 8 * e, weights),
-        Operation::LmHead => (e + vocab_size, 2 * e * vocab_size, weights),
-    };
-    ((size_of::<f32>() * elements + bytes) as f64, flops as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,6 +154,7 @@ mod tests {
     use crate::checkpoint::Checkpoint;
     use crate::kernels::isa::Isa;
     use crate::kernels::thread_pool::ThreadPool;
+    use crate::model::Operation;
 
     fn fable() -> Model {
         Model::new(Checkpoint::embedded().unwrap(), ThreadPool::new(2, Isa::available()[0]))
@@ -251,14 +169,13 @@ mod tests {
             let kv = KvPrecision::F32;
             let profile = roofline(&model, kv, step, 3, &memory, || repetitions += 1).unwrap();
             assert_eq!(repetitions, 3);
-            let names: Vec<&str> =
-                profile.operations.iter().map(|operation| operation.name.as_str()).collect();
+            let names: Vec<&str> = profile.operations.iter().map(|operation| operation.name).collect();
             let block = ["ln_1", "attn.c_attn", "kv cache", "attention", "attn.c_proj", "ln_2", "mlp.c_fc"];
             let expected =
                 [&["wte + wpe"], &block[..], &["mlp.c_proj", "ln_f", "lm_head", "sampling"]].concat();
             assert_eq!(names, expected);
             assert!(profile.operations.iter().all(|operation| {
-                let once = ["wte + wpe", "ln_f", "lm_head", "sampling"].contains(&operation.name.as_str());
+                let once = ["wte + wpe", "ln_f", "lm_head", "sampling"].contains(&operation.name);
                 operation.calls == if once { 1 } else { 6 }
             }));
             assert!(profile.operations.iter().all(|operation| operation.seconds > 0.0));
@@ -278,8 +195,9 @@ mod tests {
                     Operation::Embed | Operation::Ln1(_) | Operation::Ln2(_) | Operation::LnF
                 )
             });
-            let flops: f64 =
-                matrices.map(|operation| operation_cost(&model, KvPrecision::F16, step, operation).1).sum();
+            let work = work(&model, step);
+            let cost = |operation| model.operation_cost(operation, &work, KvPrecision::F16);
+            let flops: f64 = matrices.map(|operation| cost(operation).flops).sum();
             // A pass over several tokens computes every query of the last block, although one is used.
             let unused = 2 * (step.tokens - 1) * 256 * 256;
             assert_eq!(flops - unused as f64, whole.flops(step.tokens, step.depth));

@@ -40,6 +40,7 @@ mod batch_slots;
 mod fair_lock;
 mod logit_jobs;
 mod prefix_cache;
+mod profile;
 mod request;
 mod scheduler;
 mod sequence;
@@ -48,6 +49,7 @@ mod stream;
 mod submission_queue;
 
 pub use fair_lock::FairLock;
+pub use profile::{PhaseProfile, RequestProfile};
 pub use request::{CompletionParams, MAX_CHOICES, Priority, Request, RequestKind, SubmitError};
 pub use statistics::Statistics;
 pub use stream::{Event, EventStream, ScoredToken};
@@ -103,6 +105,7 @@ pub struct Engine {
     hornbook: Arc<Hornbook>,
     queue: Arc<SubmissionQueue>,
     fair_lock: FairLock,
+    kv_precision: KvPrecision,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -127,17 +130,23 @@ impl Engine {
         let hornbook = Arc::new(hornbook);
         let queue = Arc::new(SubmissionQueue::new(options.max_concurrency, options.queue));
         let fair_lock = options.fair_lock.clone();
+        let kv_precision = options.kv_precision.unwrap_or(hornbook.model().kv_precision());
         let scheduler = Scheduler::new(Arc::clone(&hornbook), options, Arc::clone(&queue));
         let thread = thread::Builder::new()
             .name("hornbook-engine".into())
             .spawn(|| scheduler.run())
             .map_err(|e| Error::system("start the engine thread", e))?;
-        Ok(Self { hornbook, queue, fair_lock, thread: Some(thread) })
+        Ok(Self { hornbook, queue, fair_lock, kv_precision, thread: Some(thread) })
     }
 
     /// The model.
     pub fn hornbook(&self) -> &Hornbook {
         &self.hornbook
+    }
+
+    /// The precision of the KV caches.
+    pub fn kv_precision(&self) -> KvPrecision {
+        self.kv_precision
     }
 
     /// Computes something of one's own with the model, between two steps of the engine.
@@ -165,6 +174,12 @@ impl Engine {
     /// Returns the engine's counters and gauges.
     pub fn statistics(&self) -> Statistics {
         self.queue.statistics()
+    }
+
+    /// Returns the times of the operations of the completion that started last; none before the first.
+    pub fn profile(&self) -> Option<RequestProfile> {
+        let recording = self.queue.recording().clone();
+        recording.map(|recording| recording.profile(self.hornbook.model(), self.kv_precision))
     }
 
     /// Rejects new requests from now on; accepted ones are completed.

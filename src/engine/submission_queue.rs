@@ -1,5 +1,7 @@
-//! The submission queue: a bounded number of requests, from any thread, for the engine thread.
+//! The submission queue: a bounded number of requests, from any thread, for the engine thread; and what the
+//! engine thread tells of its work.
 
+use super::profile::Recording;
 use super::sequence::Task;
 use super::stream::{EventSender, channel};
 use super::{EventStream, Priority, Statistics, SubmitError};
@@ -18,7 +20,7 @@ pub(super) struct Submission {
     pub(super) permit: Permit,
 }
 
-/// The queue, its limits, and the statistics published last.
+/// The queue, its limits, the statistics published last, and what is recorded of the latest completion.
 pub(super) struct SubmissionQueue {
     batch_slots: usize,
     /// Sequences that may wait.
@@ -26,6 +28,7 @@ pub(super) struct SubmissionQueue {
     state: Mutex<State>,
     /// Notified of a submission and of a stop.
     changed: Condvar,
+    recording: Mutex<Option<Recording>>,
 }
 
 #[derive(Default)]
@@ -104,7 +107,13 @@ pub(super) struct Permit {
 impl SubmissionQueue {
     /// An empty queue of `capacity` waiting sequences in front of `batch_slots` slots.
     pub(super) fn new(batch_slots: usize, capacity: usize) -> Self {
-        Self { batch_slots, capacity, state: Mutex::default(), changed: Condvar::new() }
+        Self {
+            batch_slots,
+            capacity,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            recording: Mutex::default(),
+        }
     }
 
     /// Submits all sequences of a request, or none.
@@ -199,6 +208,11 @@ impl SubmissionQueue {
     /// Publishes statistics.
     pub(super) fn publish(&self, statistics: &Statistics) {
         self.state().statistics.clone_from(statistics);
+    }
+
+    /// What is recorded of the completion that started last.
+    pub(super) fn recording(&self) -> MutexGuard<'_, Option<Recording>> {
+        self.recording.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -17,11 +17,13 @@
 mod adapter;
 mod batch;
 mod cache;
+mod cost;
 mod finite;
 mod forward;
 mod interpretability;
 mod observer;
 mod operation;
+mod operation_timer;
 mod pass;
 pub mod reference;
 mod session;
@@ -31,8 +33,10 @@ mod workspace;
 pub use adapter::AdapterWeights;
 pub use batch::{LogitsWanted, Segment};
 pub use cache::{KvCache, common_prefix_len};
+pub use cost::{OperationCost, PassWork, SegmentShape};
 pub use observer::{Observer, Site};
 pub use operation::Operation;
+pub use operation_timer::{OperationTime, OperationTimer};
 pub use session::Session;
 pub use workspace::Workspace;
 

@@ -51,6 +51,24 @@ impl Operation {
         [Operation::Embed].into_iter().chain(blocks).chain([Operation::LnF, Operation::LmHead])
     }
 
+    /// The name in reports, without the layer: that of the weights in the checkpoint, if the operation has
+    /// any.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Embed => "wte + wpe",
+            Operation::Ln1(_) => "ln_1",
+            Operation::CAttn(_) => "attn.c_attn",
+            Operation::KvAppend(_) => "kv cache",
+            Operation::Attention(_) => "attention",
+            Operation::AttnProj(_) => "attn.c_proj",
+            Operation::Ln2(_) => "ln_2",
+            Operation::CFc(_) => "mlp.c_fc",
+            Operation::MlpProj(_) => "mlp.c_proj",
+            Operation::LnF => "ln_f",
+            Operation::LmHead => "lm_head",
+        }
+    }
+
     /// The site of the values that a linear layer computes before its epilogue: those before the activation,
     /// or those to be added to the residual stream.
     pub(super) fn site_before_epilogue(self) -> Option<Site> {
@@ -63,21 +81,9 @@ impl Operation {
     }
 }
 
-/// The name in reports, without the layer: that of the weights in the checkpoint, if the operation has any.
 impl fmt::Display for Operation {
+    /// Writes the name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Operation::Embed => "wte + wpe",
-            Operation::Ln1(_) => "ln_1",
-            Operation::CAttn(_) => "attn.c_attn",
-            Operation::KvAppend(_) => "kv cache",
-            Operation::Attention(_) => "attention",
-            Operation::AttnProj(_) => "attn.c_proj",
-            Operation::Ln2(_) => "ln_2",
-            Operation::CFc(_) => "mlp.c_fc",
-            Operation::MlpProj(_) => "mlp.c_proj",
-            Operation::LnF => "ln_f",
-            Operation::LmHead => "lm_head",
-        })
+        f.write_str(self.name())
     }
 }

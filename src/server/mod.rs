@@ -37,6 +37,7 @@ pub mod json;
 pub mod key_file;
 pub mod keys;
 pub mod lens;
+pub mod measure;
 mod memory;
 pub mod message;
 pub mod metadata;
@@ -205,6 +206,7 @@ pub struct AppState {
     collections: Option<Arc<Collections>>,
     fine_tuning: Option<FineTuning>,
     analyses: Arc<lens::RecentAnalyses>,
+    measurements: measure::Measurements,
     phase: watch::Receiver<Phase>,
 }
 
@@ -286,6 +288,7 @@ impl LoadedOptions {
             collections,
             fine_tuning,
             analyses: Arc::default(),
+            measurements: measure::Measurements::default(),
             phase,
         }))
     }

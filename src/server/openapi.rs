@@ -5,6 +5,7 @@ use super::json::make_whole_numbers_integers;
 use super::middleware::PUBLIC_PATHS;
 use super::schema_constraints::CONSTRAINTS;
 use crate::checkpoint::Config;
+use crate::kernels::attention::KERNELS;
 use crate::sampling::{PARAMETERS, Range};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
@@ -53,6 +54,10 @@ pub fn description<'a>(routes: &OpenApi, configs: impl Iterator<Item = &'a Confi
     n_embd.dedup();
     let dimensions: Vec<Value> = n_embd.into_iter().map(Value::from).chain([Value::Null]).collect();
     merge(schemas, "EmbeddingRequest/properties/dimensions", &json!({"enum": dimensions}));
+    let kernels: Vec<&str> = KERNELS.iter().map(|kernel| kernel.name()).collect();
+    let field = "AttentionRequest/properties/kernels";
+    merge(schemas, field, &json!({"maxItems": kernels.len()}));
+    merge(schemas, &format!("{field}/items"), &json!({"enum": kernels}));
     // An embedding needs a token.
     schemas["Inputs"] = schemas["Prompts"].clone();
     merge(schemas, "Inputs/oneOf/0", &json!({"minLength": 1}));

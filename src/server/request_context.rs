@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
+/// What the page asks every second while somebody looks: the log has no line of it.
+const LIVE_ROUTE: &str = "GET /measure";
+
 /// Context of a request, shared by middleware, handler and event stream. Dropping the last reference ends the
 /// request: its unused tokens are refunded, its metrics recorded and its log line written.
 #[derive(Debug)]
@@ -165,6 +168,9 @@ impl Drop for RequestContext {
         let cancelled = record.stream_open || record.status.is_none();
         let finish = if cancelled { Some("cancelled") } else { record.reason.map(FinishReason::as_str) };
         self.metrics.observe_request(&self.route, record.status, cancelled, elapsed);
+        if self.route == LIVE_ROUTE && record.status == Some(200) {
+            return;
+        }
         let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e4).round() / 10.0;
         tracing::info!(
             target: "hornbook::request",

@@ -10,8 +10,8 @@ use super::models::{routes as models, runtime_adapters};
 use super::response::CompletionResponse;
 use super::responses::StreamEvent;
 use super::{
-    AppState, batches, chat, completions, embeddings, files, health, lens, metrics, middleware, openapi,
-    page, responses, tokenize,
+    AppState, batches, chat, completions, embeddings, files, health, lens, measure, metrics, middleware,
+    openapi, page, responses, tokenize,
 };
 use crate::generate::completion::Choice;
 use axum::Router;
@@ -61,6 +61,9 @@ pub fn router(app: Arc<AppState>) -> Router {
         .route("/lens/{id}/attention/{layer}/{head}", get(lens::attention))
         .route("/lens/{id}/tokens/{token}", get(lens::token))
         .route("/lens/{id}/sites/{site}", get(lens::site))
+        .route("/measure", get(measure::retrieve))
+        .route("/measure/limits", post(measure::limits::measure))
+        .route("/measure/attention", post(measure::attention::measure))
         .route("/", get(page::index))
         .route("/page/{file}", get(page::asset))
         .route("/page/source/{*file}", get(page::source))
@@ -124,6 +127,9 @@ pub fn router(app: Arc<AppState>) -> Router {
         lens::attention,
         lens::token,
         lens::site,
+        measure::retrieve,
+        measure::limits::measure,
+        measure::attention::measure,
         tokenize::tokenize,
         tokenize::detokenize,
         metrics::export,

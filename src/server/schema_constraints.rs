@@ -39,6 +39,10 @@ pub const CONSTRAINTS: &[(&str, &str)] = &[
     ("LensRequest/properties/ablate/items", r#"{"pattern": "^(L[0-9]{1,4}H[0-9]{1,4}|mlp[0-9]{1,4})$"}"#),
     ("LensRequest/properties/tokens", r#"{"minItems": 1}"#),
     ("LensRequest/properties/ablate_with", r#"{"enum": ["zero", "mean", null]}"#),
+    ("LimitsRequest/properties/model", r#"{"maxLength": 256}"#),
+    ("AttentionRequest/properties/model", r#"{"maxLength": 256}"#),
+    ("AttentionRequest/properties/phase", r#"{"enum": ["prefill", "decode", null]}"#),
+    ("AttentionRequest/properties/seq", r#"{"minimum": 1, "maximum": 1024}"#),
     // Fields that need another one.
     (
         "Parameters",

@@ -15,6 +15,7 @@ mod generation;
 mod keys;
 mod lens;
 mod logprobs;
+mod measure;
 mod memory;
 mod responses;
 mod routes;

@@ -4,6 +4,7 @@
 use super::batch_slots::{SlotChange, SlotDemand, TokenDemand, next_slot_change, schedule_tokens};
 use super::logit_jobs::LogitJobs;
 use super::prefix_cache::PrefixCache;
+use super::profile::{Profiler, Recording};
 use super::sequence::{MeanPoolers, RunningSequence, Task};
 use super::stream::{Event, EventSender};
 use super::submission_queue::{Permit, Submission, SubmissionQueue};
@@ -29,6 +30,7 @@ pub(super) struct Scheduler {
     prefix_cache: PrefixCache,
     workspace: Workspace,
     statistics: Statistics,
+    profiler: Profiler,
 }
 
 /// An unfinished request.
@@ -45,6 +47,8 @@ struct RequestState {
     prompt_computed: bool,
     /// An error that ends this request alone.
     failure: Option<Error>,
+    /// Whether it is the completion that started last, whose passes are profiled.
+    is_latest: bool,
 }
 
 /// Events to send at the end of a step. Statistics are published and permits released first, so that a client
@@ -58,7 +62,8 @@ impl Scheduler {
         let statistics = Statistics { batch_sizes, ..Statistics::default() };
         queue.publish(&statistics);
         let (requests, workspace) = (vec![], Workspace::new());
-        Self { hornbook, options, queue, requests, prefix_cache, workspace, statistics }
+        let profiler = Profiler::new(hornbook.model());
+        Self { hornbook, options, queue, requests, prefix_cache, workspace, statistics, profiler }
     }
 
     /// Runs until the engine is dropped.
@@ -86,8 +91,18 @@ impl Scheduler {
     fn admit(&mut self, submissions: Vec<Submission>) {
         let state = |Submission { tasks, adapter, priority, events, permit }| {
             let (waiting, running, prompt_computed) = (VecDeque::from(tasks), vec![], false);
-            let failure = None;
-            RequestState { permit, events, adapter, priority, waiting, running, prompt_computed, failure }
+            let (failure, is_latest) = (None, false);
+            RequestState {
+                permit,
+                events,
+                adapter,
+                priority,
+                waiting,
+                running,
+                prompt_computed,
+                failure,
+                is_latest,
+            }
         };
         self.requests.extend(submissions.into_iter().map(state));
     }
@@ -105,6 +120,7 @@ impl Scheduler {
             let scheduled = schedule_tokens(&demands, self.options.prefill_chunk, step);
             self.forward(&scheduled)?;
             self.process_logits(&scheduled);
+            self.profiler.finish_pass(self.hornbook.model(), &mut self.queue.recording());
             self.remove_failed(&mut outbox);
             self.collect_outputs(&mut outbox);
         }
@@ -133,6 +149,13 @@ impl Scheduler {
                     let Some(task) = self.requests[i].waiting.pop_front() else { break };
                     let cache = self.cache_for(&task, i);
                     copied += cache.len();
+                    if matches!(task, Task::Complete(_)) && !self.requests[i].has_started() {
+                        self.requests.iter_mut().for_each(|request| request.is_latest = false);
+                        self.requests[i].is_latest = true;
+                        let tokens = task.tokens().len();
+                        let recording = Recording::new(self.hornbook.model(), tokens, cache.len());
+                        *self.queue.recording() = Some(recording);
+                    }
                     self.requests[i].permit.leave_queue();
                     self.requests[i].running.push(RunningSequence { task, cache });
                 }
@@ -179,10 +202,17 @@ impl Scheduler {
     /// Computes the scheduled number of tokens of each running sequence, in one forward pass.
     fn forward(&mut self, scheduled: &[usize]) -> Result<()> {
         let (mut batch, mut poolers, mut row) = (vec![], vec![], 0);
-        let running = self.requests.iter_mut().flat_map(|request| &mut request.running);
-        for (RunningSequence { task, cache }, n) in running.zip(scheduled) {
+        self.profiler.start_pass();
+        let running = self.requests.iter_mut().flat_map(|request| {
+            let is_latest = request.is_latest;
+            request.running.iter_mut().map(move |sequence| (sequence, is_latest))
+        });
+        for ((RunningSequence { task, cache }, is_latest), n) in running.zip(scheduled) {
             if *n == 0 {
                 continue;
+            }
+            if is_latest {
+                self.profiler.add_tokens(*n, task.in_prompt());
             }
             let new = cache.len()..cache.len() + n;
             let logits = task.logits_wanted(new.end);
@@ -201,7 +231,10 @@ impl Scheduler {
         self.statistics.batch_sizes[batch.len()] += 1;
         let model = self.hornbook.model();
         match poolers.is_empty() {
-            true => model.forward(&mut batch, &mut self.workspace, &mut ()),
+            true => {
+                let timer = self.profiler.timer(&batch);
+                model.forward(&mut batch, &mut self.workspace, timer)
+            }
             false => model.forward(&mut batch, &mut self.workspace, &mut MeanPoolers(poolers)),
         }
     }

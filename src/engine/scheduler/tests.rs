@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::stream::EventStream;
-use crate::engine::{CompletionParams, Priority, Request, RequestKind, SubmitError};
+use crate::engine::{CompletionParams, Priority, Request, RequestKind, RequestProfile, SubmitError};
 use crate::kernels::attention::KvPrecision;
 use crate::model::Session;
 use crate::sampling::SamplingParams;
@@ -53,6 +53,11 @@ impl ManualScheduler {
 
     fn statistics(&self) -> Statistics {
         self.queue.statistics()
+    }
+
+    fn profile(&self) -> RequestProfile {
+        let recording = self.queue.recording().clone().unwrap();
+        recording.profile(self.scheduler.hornbook.model(), KvPrecision::F32)
     }
 
     fn run_until_idle(&mut self) {
@@ -329,4 +334,39 @@ fn panic_fails_open_requests_and_the_engine_recovers() {
     assert_eq!(queue.statistics().running, 0);
     queue.stop();
     thread.join().unwrap();
+}
+
+#[test]
+fn passes_of_the_latest_completion_are_profiled() {
+    let mut manual = ManualScheduler::new(options(16, 64));
+    assert!(manual.queue.recording().is_none());
+    let first = manual.submit(&prompt(100, 1), &params(10, 1));
+    manual.run_until_idle();
+    let profile = manual.profile();
+    assert_eq!((profile.prompt_tokens, profile.cached_tokens), (100, 0));
+    let (prefill, decode) = (&profile.prefill, &profile.decode);
+    assert_eq!((prefill.tokens, prefill.passes, prefill.max_batch_size), (100, 2, 1));
+    assert_eq!((decode.tokens, decode.passes, decode.max_batch_size), (9, 9, 1));
+    for (phase, calls) in [(prefill, 2), (decode, 9)] {
+        assert_eq!(phase.operations.len(), 12);
+        for operation in &phase.operations {
+            let once = ["wte + wpe", "ln_f", "lm_head", "sampling"].contains(&operation.name);
+            assert_eq!(operation.calls, if once { calls } else { 6 * calls }, "{}", operation.name);
+            assert!(operation.seconds > 0.0 && operation.bytes >= 0.0, "{}", operation.name);
+        }
+    }
+    drop(first);
+    // Of two that run together, the one that started last is profiled, in passes of both.
+    let long = manual.submit(&prompt(5, 2), &params(40, 1));
+    manual.step();
+    let short = manual.submit(&prompt(7, 3), &params(4, 1));
+    manual.run_until_idle();
+    let profile = manual.profile();
+    assert_eq!((profile.prefill.tokens, profile.prefill.passes), (7, 1));
+    assert_eq!((profile.decode.tokens, profile.decode.max_batch_size), (3, 2));
+    // Embeddings are not completions.
+    let embedding = manual.submit_with(Priority::Live, &prompt(9, 4), RequestKind::Embed).unwrap();
+    manual.run_until_idle();
+    assert_eq!(manual.profile(), profile);
+    drop((long, short, embedding));
 }

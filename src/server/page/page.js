@@ -4,11 +4,12 @@ import { enableChat } from "./chat.js";
 import { addScale, createElement, enableThemes } from "./drawing.js";
 import { enableLearn } from "./learn.js";
 import { enableLook } from "./look.js";
+import { enableMeasure } from "./measure.js";
 import { enableTrain } from "./train.js";
 import { enableWrite } from "./write.js";
 
 const $ = (id) => document.getElementById(id);
-const VIEWS = ["write", "look", "learn", "train"];
+const VIEWS = ["write", "look", "learn", "train", "measure"];
 
 // All requests that need a key wait for the same one.
 let asked = null;
@@ -33,6 +34,7 @@ enableChat({ model });
 look = enableLook({ model, text: () => write.text, setText: (text) => (write.text = text) });
 const learn = enableLearn({ model });
 const train = enableTrain({ loadModels, useModel });
+const measure = enableMeasure({ model });
 enableThemes(
   $("theme"),
   () => [look, learn, train].forEach((view) => view.recolor()),
@@ -51,10 +53,11 @@ function showView() {
   look.setVisible(view === "look");
   learn.setVisible(view === "learn");
   train.setVisible(view === "train");
+  measure.setVisible(view === "measure");
 }
 addEventListener("hashchange", showView);
 
-const modelChanged = () => [write, look, learn].forEach((view) => view.modelChanged());
+const modelChanged = () => [write, look, learn, measure].forEach((view) => view.modelChanged());
 $("model").addEventListener("change", modelChanged);
 
 // Lists the models, keeps the chosen one if it is still there, and returns all.

@@ -48,7 +48,7 @@ pub fn draw(svg: &mut String, step: &Roofline, title: &str, x: usize, y: usize) 
         .iter()
         .map(|operation| (operation.flops / operation.bytes, operation.flops / operation.seconds / 1e9))
         .collect();
-    let (bandwidth, peak) = (step.bandwidth / 1e9, step.peak / 1e9);
+    let (bandwidth, peak) = (step.limits.bandwidth / 1e9, step.limits.peak / 1e9);
     let ridge = peak / bandwidth; // the intensity from which the peak is the lower limit
     let x_axis = Axis::around(points.iter().map(|point| point.0).chain([ridge * 2.0]), PLOT.0);
     let y_axis = Axis::around(points.iter().map(|point| point.1).chain([peak]), PLOT.1);
@@ -111,7 +111,7 @@ pub fn draw(svg: &mut String, step: &Roofline, title: &str, x: usize, y: usize) 
             svg,
             "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4\" class=\"{class}\"/>\
              <text x=\"{label_x:.1}\" y=\"{label_y:.1}\" text-anchor=\"{anchor}\" class=\"tick\">{}</text>",
-            escape(&operation.name)
+            escape(operation.name)
         );
     }
     *svg += "</g>\n";

@@ -69,8 +69,8 @@ impl Report {
                 "depth": step.step.depth,
                 "seconds": round_significant(step.seconds),
                 "fraction_accounted_for": round(step.operation_seconds() / step.seconds, 4),
-                "bandwidth_gb_per_s": round(step.bandwidth / 1e9, 2),
-                "peak_gflops": round(step.peak / 1e9, 2),
+                "bandwidth_gb_per_s": round(step.limits.bandwidth / 1e9, 2),
+                "peak_gflops": round(step.limits.peak / 1e9, 2),
                 "operations": step.operations.iter().map(operation).collect::<Vec<_>>(),
             })
         };
@@ -100,7 +100,7 @@ impl Report {
             for operation in &step.operations {
                 let (bound, memory_bound) = step.bound(operation);
                 cells.push([
-                    operation.name.clone(),
+                    operation.name.to_string(),
                     operation.calls.to_string(),
                     format_time(operation.seconds),
                     format_percent(operation.seconds / step.seconds),
@@ -165,7 +165,7 @@ impl Report {
                      <text x=\"{:.1}\" y=\"{}\" class=\"tick\">{}, {:.1} %, {:.0} % of roofline</text>",
                     LEFT - 8,
                     y + 12,
-                    escape(&operation.name),
+                    escape(operation.name),
                     LEFT as f64 + mark,
                     y - 2,
                     LEFT as f64 + length.max(mark) + 8.0,
@@ -206,7 +206,7 @@ fn title(step: &Roofline) -> String {
         "prefill" => format!("prefill of {} tokens", step.step.tokens),
         _ => format!("decode after {} tokens", step.step.depth),
     };
-    let (bandwidth, peak) = (step.bandwidth / 1e9, step.peak / 1e9);
+    let (bandwidth, peak) = (step.limits.bandwidth / 1e9, step.limits.peak / 1e9);
     let seconds = format_time(step.seconds);
     format!("{phase}: {seconds}; memory bandwidth {bandwidth:.1} GB/s, FMA peak {peak:.0} GFLOPS")
 }
