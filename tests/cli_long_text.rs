@@ -150,16 +150,16 @@ fn repeat_until_writes_the_first_match_in_seed_order() {
     let hornbook = Hornbook::open("fable").unwrap();
     let prompt = "The king";
     let text = |seed| library_completions(&hornbook, prompt, &seeded(seed, 24), 1).remove(0);
-    let args = [prompt, "--seed", "10", "--max-tokens", "24", "--logprobs", "0"];
+    let args = [prompt, "--seed", "12", "--max-tokens", "24", "--logprobs", "0"];
     for (pattern, word) in [("(?i)QUEEN", "queen"), ("( old )+", " old "), ("", "")] {
-        let first = (10..110).find(|&seed| text(seed).1.contains(word)).expect(word);
-        assert!(first > 12 || word.is_empty(), "{word}: {first}");
+        let first = (12..112).find(|&seed| text(seed).1.contains(word)).expect(word);
+        assert!(first > 14 || word.is_empty(), "{word}: {first}");
         let (answer, stderr) = json_and_stderr(&[&args[..], &["--repeat-until", pattern]].concat());
         assert_eq!(choices(&answer), [text(first)], "{pattern}");
         assert_eq!(answer["seed"].as_u64(), Some(first));
         let line = format!(
             "hornbook: attempt {} of 100 matches; use --seed {first} to reproduce it directly\n",
-            first - 9
+            first - 11
         );
         assert_eq!(stderr, line);
     }

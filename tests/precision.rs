@@ -7,6 +7,7 @@ use hornbook::kernels::attention::KvPrecision;
 use hornbook::kernels::isa::Isa;
 use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::{Model, Precision, Session};
+use hornbook::sampling::{Sampler, SamplingParams};
 
 /// Returns the logits of a sequence as bits, computed `chunk` tokens at a time.
 fn logits(model: &Model, ids: &[u32], chunk: usize, kv: Option<KvPrecision>) -> Vec<u32> {
@@ -81,6 +82,33 @@ fn quantization_error_of_fable_is_bounded() {
         );
         assert!(kl <= kl_bound, "{precision}: KL divergence {kl}");
         assert_eq!(kl > 0.0, precision != Precision::F16, "{precision}: not in use?");
+    }
+}
+
+/// The noise of a draw does not depend on the model, so a seed writes nearly the same text in every precision.
+#[test]
+fn precisions_of_a_model_mostly_draw_the_same_tokens() {
+    let text = std::fs::read_to_string(data("fable/text.txt")).unwrap();
+    let ids = hornbook::Hornbook::open("fable").unwrap().encode(&text).unwrap();
+    let ids = &ids[..ids.len().min(500)];
+    let draws = |precision, params: &SamplingParams| {
+        let pool = ThreadPool::new(2, Isa::available()[0]);
+        let model = Model::with_precision(Checkpoint::embedded().unwrap(), pool, Some(precision)).unwrap();
+        let (mut sampler, mut drawn) = (Sampler::new(params.clone(), 0), vec![]);
+        let mut session = Session::new(&model, ids.len(), None);
+        session.score(ids, |_, logits| drawn.push(sampler.sample(logits, &[], &[]).id)).unwrap();
+        drawn
+    };
+    for (temperature, top_p) in [(1.0, 1.0), (0.8, 0.95)] {
+        let params = SamplingParams { temperature, top_p, seed: 1, ..SamplingParams::default() };
+        let exact = draws(Precision::F32, &params);
+        for (precision, bound) in [(Precision::Int8, 0.97), (Precision::Int4, 0.88)] {
+            let drawn = draws(precision, &params);
+            let equal = drawn.iter().zip(&exact).filter(|(a, b)| a == b).count();
+            let agreement = equal as f64 / ids.len() as f64;
+            assert!(agreement >= bound, "{precision}, temperature {temperature}: {agreement}");
+            assert!(agreement < 1.0, "{precision}: not in use?");
+        }
     }
 }
 

@@ -185,7 +185,7 @@ fn drafted_output_stops_at_the_same_token() {
 fn drafting_turns_itself_off_without_repetition() {
     let hornbook = fable(None);
     let prompt = hornbook.encode("Once upon a time").unwrap();
-    let sampling = SamplingParams { seed: 3, ..Options::default().sampling };
+    let sampling = SamplingParams { seed: 2, ..Options::default().sampling };
     let options = Options { max_tokens: Some(400), ..options(sampling) };
     let (_, drafted) = check_against_undrafted(&hornbook, &prompt, &options, 16, "text without repetition");
     assert!(drafted < 80, "{drafted} tokens were drafted for 800");

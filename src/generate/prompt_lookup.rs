@@ -12,7 +12,7 @@
 //! output                                                    Spain had no
 //! ```
 //!
-//! Drafts never change the output. Each token is sampled from its own logits, with the same random number as
+//! Drafts never change the output. Each token is sampled from its own logits, with the same noise as
 //! without drafts, and draft tokens are accepted as long as they equal the sampled ones. After the first
 //! mismatch the rest of the draft is rejected and its keys and values are truncated. As the model's logits
 //! are the same bits in a pass of one token and of many, tokens and logprobs are bit-identical to decoding

@@ -6,6 +6,7 @@
 //! over the candidates that the filters before it kept, as in transformers. Nothing here sorts the
 //! vocabulary: a filter that needs a cumulative probability finds its cutoff by quickselect.
 
+use super::gumbel::{self, Noise};
 use super::top_n::TopN;
 use super::{SamplingParams, softmax};
 
@@ -124,27 +125,10 @@ impl Candidates {
         ((self.total - target) / self.ids.len() as f64 * 0.5).clamp(f64::MIN_POSITIVE, 0.5)
     }
 
-    /// Inverse-CDF sampling: the first candidate, in id order, whose cumulative probability exceeds `u`,
-    /// which is in `[0, 1)`.
-    pub fn sample(&self, u: f64) -> u32 {
-        let target = u * self.total;
-        let mut cumulative = 0.0;
-        for (block, weights) in self.weights.chunks(BLOCK).enumerate() {
-            let block_sum = softmax::sum(weights);
-            if cumulative + block_sum <= target {
-                cumulative += block_sum;
-                continue;
-            }
-            for (i, &weight) in weights.iter().enumerate() {
-                cumulative += f64::from(weight);
-                if cumulative > target {
-                    return self.ids[block * BLOCK + i];
-                }
-            }
-        }
-        // `u * total` was rounded up to `total`: return the last candidate with a weight above 0.
-        let last = self.weights.iter().rposition(|&w| w > 0.0);
-        self.ids[last.unwrap_or(0)]
+    /// Draws a candidate.
+    pub fn draw(&self, noise: Noise) -> u32 {
+        // The filters keep at least one candidate with a weight above 0.
+        gumbel::draw(noise, &self.ids, &self.weights).unwrap_or(self.ids[0])
     }
 
     /// The remaining candidates, in id order, with their normalized probabilities.
@@ -231,6 +215,7 @@ impl Candidates {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     fn kept(candidates: &Candidates) -> Vec<u32> {
         candidates.probabilities().map(|(id, _)| id).collect()
@@ -259,15 +244,10 @@ mod tests {
     }
 
     #[test]
-    fn sample_inverts_the_cdf_and_skips_impossible_tokens() {
-        let ln = |p: f64| libm::log(p) as f32;
-        let scores = [f32::NEG_INFINITY, ln(0.5), ln(0.25), f32::NEG_INFINITY, ln(0.25), f32::NAN];
-        let candidates = candidates(&scores, 0);
-        for (u, id) in [(0.0, 1), (0.4999, 1), (0.5001, 2), (0.7499, 2), (0.7501, 4)] {
-            assert_eq!(candidates.sample(u), id, "{u}");
-        }
-        assert_eq!(candidates.sample(1.0 - f64::EPSILON / 2.0), 4);
-        assert_eq!(candidates.sample(1.0), 4);
+    fn impossible_tokens_are_never_drawn() {
+        let candidates = candidates(&[f32::NEG_INFINITY, -1.0, f32::NAN, 0.0], 0);
+        let drawn: BTreeSet<u32> = (0..200).map(|key| candidates.draw(Noise::new(key))).collect();
+        assert_eq!(Vec::from_iter(drawn), [1, 3]);
     }
 
     proptest! {

@@ -5,8 +5,8 @@
 //!
 //! 1. The logits processors, in the order of [`processors`].
 //! 2. The logits warpers, in the order of [`candidates`].
-//! 3. A random draw among the remaining candidates by inverse-CDF sampling ([`sampler`]). At temperature 0
-//!    the sampler returns the best token after step 1 (greedy decoding).
+//! 3. A random draw among the remaining candidates by the Gumbel-max trick ([`gumbel`]). At temperature 0 the
+//!    sampler returns the best token after step 1 (greedy decoding).
 //!
 //! The steps follow transformers' `LogitsProcessor`s, except for the presence and frequency penalties, which
 //! follow the OpenAI API. The logprobs reported with a token ([`logprobs`]) are those of the model's own
@@ -16,12 +16,14 @@
 //! The parameters of the steps, with their ranges and their texts for users, are one table, [`PARAMETERS`].
 //!
 //! A seed gives the same tokens on every machine: exponentials are IEEE 754 arithmetic (`softmax.rs`),
-//! logarithms and powers come from the `libm` crate, sums do not depend on their order, and the random number
-//! generator is ChaCha8.
+//! logarithms and powers come from the `libm` crate, sums do not depend on their order, and the noise of a
+//! draw is a function of a number from ChaCha8 and the token's id. Models that differ little, such as two
+//! precisions of one, mostly draw the same tokens.
 
 pub mod beam;
 pub mod candidates;
 pub mod constraints;
+pub mod gumbel;
 pub mod logprobs;
 pub mod ngram;
 mod overrides;

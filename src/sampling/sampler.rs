@@ -4,6 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::candidates::Candidates;
+use super::gumbel::Noise;
 use super::logprobs::LogSoftmax;
 use super::processors::LogitsProcessors;
 use super::{SamplingParams, constraints, softmax};
@@ -49,15 +50,16 @@ impl Sampler {
     /// Chooses the token after `prompt` and `generated` from that position's logits, `[vocab_size]`, at least
     /// one.
     ///
-    /// Uses one random number, or none at temperature 0. If the processors ban every token, the raw logits of
-    /// the allowed tokens are used; if those are all negative infinity or NaN, each is equally probable.
+    /// Uses one number of the stream, or none at temperature 0. If the processors ban every token, the raw
+    /// logits of the allowed tokens are used; if those are all negative infinity or NaN, each is equally
+    /// probable.
     pub fn sample(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> SampledToken {
         let id = if self.params().temperature == 0.0 {
             self.process(logits, prompt, generated);
             argmax(&self.scores)
         } else {
-            let u = (self.rng.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64);
-            self.distribution(logits, prompt, generated).sample(u)
+            let noise = Noise::new(self.rng.next_u64());
+            self.distribution(logits, prompt, generated).draw(noise)
         };
         let logprob = LogSoftmax::new(logits).logprob(logits[id as usize]);
         SampledToken { id, logprob }

@@ -51,7 +51,7 @@ fn without_ids(response: &Value) -> Value {
 #[test]
 fn response_is_the_answer_of_chat_whatever_the_form_of_the_input() {
     let server = fable();
-    let sampling = json!({"seed": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 20});
+    let sampling = json!({"seed": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 20});
     let chat = json!({"messages": MESSAGES.map(message), "max_tokens": 6});
     let mut chat_body = chat;
     chat_body.as_object_mut().unwrap().extend(sampling.as_object().unwrap().clone());
