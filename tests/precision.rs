@@ -85,7 +85,7 @@ fn quantization_error_of_fable_is_bounded() {
     }
 }
 
-/// The noise of a draw does not depend on the model, so a seed mostly draws the same tokens in every precision.
+/// The noise of a draw does not depend on the model: a seed mostly draws the same tokens in every precision.
 #[test]
 fn precisions_of_a_model_mostly_draw_the_same_tokens() {
     let text = std::fs::read_to_string(data("fable/text.txt")).unwrap();
