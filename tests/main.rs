@@ -39,6 +39,7 @@ mod real_gpt2;
 mod reference;
 mod sampling_draws;
 mod sampling_reference;
+mod self_draft;
 mod server;
 mod settings;
 mod store_faults;

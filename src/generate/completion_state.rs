@@ -131,6 +131,11 @@ impl CompletionState {
         &self.tokens[self.prompt_len..]
     }
 
+    /// What chooses its tokens.
+    pub(super) fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
     /// The finish reason; none while the completion is in progress.
     pub fn finish_reason(&self) -> Option<FinishReason> {
         self.finish_reason

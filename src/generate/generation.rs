@@ -1,8 +1,9 @@
 //! The generation loop: the model computes logits, the completion state turns them into a token, which goes
 //! back to the model.
 
-use super::prompt_lookup::{DraftStats, PromptLookup};
-use super::{CompletionState, FinishReason, Hornbook, Options, Plan, Token};
+use super::prompt_lookup::PromptLookup;
+use super::speculation::Speculation;
+use super::{CompletionState, DraftStats, FinishReason, Hornbook, Options, Plan, Token};
 use crate::Result;
 use crate::model::{Observer, Session};
 
@@ -18,7 +19,7 @@ pub struct Generation<'h, O = ()> {
     state: CompletionState,
     /// Number of the completion's tokens that are before the first of the session.
     session_start: usize,
-    prompt_lookup: Option<PromptLookup>,
+    speculation: Speculation<'h>,
 }
 
 impl<'h, O: Observer> Generation<'h, O> {
@@ -42,7 +43,7 @@ impl<'h, O: Observer> Generation<'h, O> {
             choice: 0,
             session_start: state.discarded(),
             state,
-            prompt_lookup: None,
+            speculation: Speculation::new(hornbook.draft_model.as_ref()),
         })
     }
 
@@ -55,13 +56,20 @@ impl<'h, O: Observer> Generation<'h, O> {
     /// Enables prompt-lookup decoding with drafts of up to `max_draft_len` tokens: faster for repetitive
     /// text, with bit-identical tokens and logprobs. An observer also sees rejected draft tokens.
     pub fn with_prompt_lookup(mut self, max_draft_len: usize) -> Self {
-        self.prompt_lookup = (max_draft_len > 0).then(|| PromptLookup::new(max_draft_len));
+        self.speculation.prompt_lookup = (max_draft_len > 0).then(|| PromptLookup::new(max_draft_len));
+        self
+    }
+
+    /// Makes a draft model ([`Hornbook::with_draft`]) draft `len` tokens each time, in place of as many as pay:
+    /// to measure what it is worth.
+    pub fn with_draft_len(mut self, len: usize) -> Self {
+        self.speculation.fix_draft_len(len);
         self
     }
 
     /// Draft statistics of all completions.
     pub fn draft_stats(&self) -> DraftStats {
-        self.prompt_lookup.as_ref().map_or_else(DraftStats::default, PromptLookup::stats)
+        self.speculation.stats()
     }
 
     /// Starts another completion of the same prompt, which is not computed again unless a context shift
@@ -77,7 +85,7 @@ impl<'h, O: Observer> Generation<'h, O> {
         if self.session.is_empty() {
             self.session.feed(self.state.window())?;
         }
-        self.prompt_lookup.iter_mut().for_each(PromptLookup::restart);
+        self.speculation.restart();
         Ok(())
     }
 
@@ -116,11 +124,10 @@ impl<'h, O: Observer> Generation<'h, O> {
 
     fn step(&mut self) -> Result<Token> {
         self.apply_context_shift();
-        let Self { session, state, .. } = self;
-        let logits = match &mut self.prompt_lookup {
-            _ if state.generated().is_empty() => &self.prompt_logits,
-            None => session.feed(&state.window()[session.len()..])?,
-            Some(prompt_lookup) => prompt_lookup.logits(session, state)?,
+        let Self { session, state, speculation, .. } = self;
+        let logits = match state.generated().is_empty() {
+            true => &self.prompt_logits,
+            false => speculation.logits(session, state)?,
         };
         Ok(state.step(logits, self.hornbook.try_tokenizer(), self.top_logprobs))
     }

@@ -105,6 +105,23 @@ impl Model {
         Ok(Self { config, weights, sinusoidal, adapter: None, attention: &Flash, pool, not_finite })
     }
 
+    /// A copy whose matrices are quantized to `precision`, to draft for this model. It shares all else.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] if the matrices are quantized already or `precision` is not a quantized one, else
+    /// as [`Model::with_precision`].
+    pub fn draft_model(&self, precision: Precision) -> Result<Self> {
+        let stored = self.weights.precision();
+        if stored.is_quantized() || !precision.is_quantized() {
+            return Err(Error::Parameter {
+                name: "draft".into(),
+                found: format!("{precision} for a model in {stored}"),
+                expected: "a quantized precision for a model that is not quantized".into(),
+            });
+        }
+        Ok(Self { weights: Arc::new(self.weights.converted(precision)?), ..self.clone() })
+    }
+
     /// Replaces the attention kernel; the default is [`Flash`].
     pub fn with_attention(self, attention: &'static dyn AttentionKernel) -> Self {
         Self { attention, ..self }
@@ -128,7 +145,7 @@ impl Model {
 
     /// Whether the blocks' linear layers quantize their input activations (bf16-dot, int8, int4).
     pub(super) fn quantizes_activations(&self) -> bool {
-        self.weights.blocks.first().is_some_and(|block| block.c_attn.precision().is_quantized())
+        self.weights.precision().is_quantized()
     }
 
     /// Bytes of weights that every pass reads, regardless of the number of tokens.

@@ -58,6 +58,7 @@ pub(super) struct Linear {
     bias: Bias,
 }
 
+#[derive(Clone)]
 enum Bias {
     Tensor(Tensor),
     Zero(Vec<f32>),
@@ -68,14 +69,7 @@ impl ModelWeights {
     /// the errors of [`Tensor::into_precision`].
     pub(super) fn new(weights: Weights, precision: Option<Precision>) -> Result<Self> {
         let table = weights.lm_head.unwrap_or_else(|| weights.wte.clone());
-        let lm_head = match precision.map(Precision::lm_head) {
-            _ if table.precision().is_quantized() => LmHead::Quantized(Linear::lm_head(table)),
-            Some(precision) if precision.is_quantized() => {
-                LmHead::Quantized(Linear::lm_head(table.quantized_lm_head(precision)?))
-            }
-            Some(precision) => LmHead::Embedding(table.into_precision(precision)?),
-            None => LmHead::Embedding(table),
-        };
+        let lm_head = LmHead::new(table, precision)?;
         let block = |block: BlockWeights| {
             Ok(Block {
                 ln_1: block.ln_1,
@@ -92,6 +86,34 @@ impl ModelWeights {
             blocks: weights.h.into_iter().map(block).collect::<Result<_>>()?,
             ln_f: weights.ln_f,
             lm_head,
+        };
+        all.make_contiguous();
+        Ok(all)
+    }
+
+    /// These weights with the matrices in another precision, with the errors of [`Tensor::into_precision`].
+    ///
+    /// # Panics
+    /// If they are quantized.
+    pub(super) fn converted(&self, precision: Precision) -> Result<Self> {
+        let linear = |linear: &Linear| linear.converted(precision);
+        let block = |block: &Block| {
+            Ok(Block {
+                ln_1: block.ln_1.clone(),
+                c_attn: linear(&block.c_attn)?,
+                attn_proj: linear(&block.attn_proj)?,
+                ln_2: block.ln_2.clone(),
+                c_fc: linear(&block.c_fc)?,
+                mlp_proj: linear(&block.mlp_proj)?,
+            })
+        };
+        let LmHead::Embedding(table) = &self.lm_head else { panic!("a quantized LM head") };
+        let mut all = Self {
+            wte: self.wte.clone(),
+            wpe: self.wpe.clone(),
+            blocks: self.blocks.iter().map(block).collect::<Result<_>>()?,
+            ln_f: self.ln_f.clone(),
+            lm_head: LmHead::new(table.clone(), Some(precision))?,
         };
         all.make_contiguous();
         Ok(all)
@@ -120,6 +142,11 @@ impl ModelWeights {
     pub(super) fn linear(&self, layer: usize, target: Target) -> &Linear {
         let block = &self.blocks[layer];
         target.of([&block.c_attn, &block.attn_proj, &block.c_fc, &block.mlp_proj])
+    }
+
+    /// The precision of the blocks' matrices.
+    pub(super) fn precision(&self) -> Precision {
+        self.blocks.first().map_or(Precision::F32, |block| block.c_attn.precision())
     }
 
     /// Moves the converted matrices next to one another in memory, in the order of the pass.
@@ -167,6 +194,17 @@ impl ModelWeights {
 }
 
 impl LmHead {
+    fn new(table: Tensor, precision: Option<Precision>) -> Result<Self> {
+        Ok(match precision.map(Precision::lm_head) {
+            _ if table.precision().is_quantized() => Self::Quantized(Linear::lm_head(table)),
+            Some(precision) if precision.is_quantized() => {
+                Self::Quantized(Linear::lm_head(table.quantized_lm_head(precision)?))
+            }
+            Some(precision) => Self::Embedding(table.into_precision(precision)?),
+            None => Self::Embedding(table),
+        })
+    }
+
     /// The row of a token, `[n_embd]`, with the values that the LM head multiplies by.
     pub(super) fn row(&self, id: usize, row: &mut [f32]) {
         match self {
@@ -186,6 +224,10 @@ impl Linear {
             None => layer.weight,
         };
         Ok(Self { weight, bias: Bias::Tensor(layer.bias) })
+    }
+
+    fn converted(&self, precision: Precision) -> Result<Self> {
+        Ok(Self { weight: self.weight.clone().into_precision(precision)?, bias: self.bias.clone() })
     }
 
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {

@@ -54,15 +54,25 @@ impl Sampler {
     /// logits of the allowed tokens are used; if those are all negative infinity or NaN, each is equally
     /// probable.
     pub fn sample(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> SampledToken {
-        let id = if self.params().temperature == 0.0 {
+        let id = self.choose(logits, prompt, generated);
+        let logprob = LogSoftmax::new(logits).logprob(logits[id as usize]);
+        SampledToken { id, logprob }
+    }
+
+    /// As [`Sampler::sample`], without the logprob.
+    pub fn choose(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> u32 {
+        if self.params().temperature == 0.0 {
             self.process(logits, prompt, generated);
             argmax(&self.scores)
         } else {
             let noise = Noise::new(self.rng.next_u64());
             self.distribution(logits, prompt, generated).draw(noise)
-        };
-        let logprob = LogSoftmax::new(logits).logprob(logits[id as usize]);
-        SampledToken { id, logprob }
+        }
+    }
+
+    /// Goes on with the noise of the completion's token `n`, counted from 0.
+    pub fn seek(&mut self, n: usize) {
+        self.rng.set_word_pos(2 * n as u128); // a draw takes two words of 32 bits
     }
 
     /// The candidate tokens of this position with their probabilities. The temperature must be above 0.

@@ -44,7 +44,10 @@ impl Generate {
                 n = self.n
             );
         }
-        let hornbook = self.model.open()?;
+        let mut hornbook = self.model.open()?;
+        if let Some(precision) = self.draft {
+            hornbook = hornbook.with_draft(precision)?;
+        }
         stats.model_loaded();
         let prompt = prompt.ids(&hornbook)?;
         if self.output.is_text() {
