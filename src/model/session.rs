@@ -72,8 +72,8 @@ impl<'m, O: Observer> Session<'m, O> {
         &self.cache
     }
 
-    /// Appends a token as another model of the same shape computes it, which leaves its logits in `workspace`. A
-    /// draft model reads the keys and values of this one, and adds its own, which are to be dropped again.
+    /// Appends a token as another model of the same shape computes it, which leaves its logits in `workspace`.
+    /// A draft model reads the keys and values of this one, and adds its own, which are to be dropped again.
     ///
     /// # Errors
     /// As [`Model::forward`].

@@ -142,9 +142,9 @@ pub struct Generate {
 
     /// Speculative decoding: draft by a copy of the model, quantized to P
     ///
-    /// The output is the same, bit for bit. Models that are larger than the caches are generated with up to
-    /// about twice as fast in f32; where drafts do not pay, they are left out. The copy takes memory. With -n,
-    /// the texts are computed together, without drafts.
+    /// The output is the same, bit for bit. A model that is larger than the caches writes up to about twice as
+    /// fast in f32; where drafts do not pay, they are left out. The copy takes memory, and time when the model
+    /// is loaded. With -n, the texts are computed together, without drafts.
     #[arg(
         long,
         value_name = "P",
