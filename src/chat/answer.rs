@@ -100,19 +100,24 @@ impl<'c, 'h> Answer<'c, 'h> {
             return Ok(String::new());
         }
         let start = Instant::now();
-        let Conversation { session, cached_tokens, hornbook, .. } = &mut *self.conversation;
+        let Conversation { session, cached_tokens, speculation, hornbook, .. } = &mut *self.conversation;
         let uncomputed = &self.state.tokens()[cached_tokens.len()..];
-        let (chunk, rest) = uncomputed.split_at(uncomputed.len().min(PREFILL_CHUNK));
-        let logits = session.feed(chunk)?;
-        cached_tokens.extend_from_slice(chunk);
         let in_prompt = self.state.generated().is_empty();
-        if in_prompt {
+        let logits = if in_prompt {
+            let (chunk, rest) = uncomputed.split_at(uncomputed.len().min(PREFILL_CHUNK));
+            let logits = session.feed(chunk)?;
+            cached_tokens.extend_from_slice(chunk);
             self.stats.prefilled_tokens += chunk.len();
             self.stats.prefill += start.elapsed();
             if !rest.is_empty() {
                 return Ok(String::new());
             }
-        }
+            logits
+        } else {
+            let logits = speculation.logits(session, &self.state)?;
+            cached_tokens.extend_from_slice(uncomputed);
+            logits
+        };
         let token = self.state.step(logits, hornbook.try_tokenizer(), 0);
         if !in_prompt {
             self.stats.decode += start.elapsed();

@@ -43,7 +43,7 @@ impl<'h, O: Observer> Generation<'h, O> {
             choice: 0,
             session_start: state.discarded(),
             state,
-            speculation: Speculation::new(hornbook.draft_model.as_ref()),
+            speculation: Speculation::new(hornbook),
         })
     }
 
@@ -60,8 +60,8 @@ impl<'h, O: Observer> Generation<'h, O> {
         self
     }
 
-    /// Makes a draft model ([`Hornbook::with_draft`]) draft `len` tokens each time, in place of as many as pay:
-    /// to measure what it is worth.
+    /// Makes a draft model ([`Hornbook::with_draft`]) draft `len` tokens each time, in place of as many as
+    /// pay: to measure what it is worth.
     pub fn with_draft_len(mut self, len: usize) -> Self {
         self.speculation.fix_draft_len(len);
         self

@@ -28,6 +28,7 @@ pub use completion_state::{CompletionState, FinishReason, Plan, Token};
 pub use context::ContextPolicy;
 pub use generation::Generation;
 pub use speculation::DraftStats;
+pub(crate) use speculation::Speculation;
 
 use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::{ChatTemplateFiles, Checkpoint, Config, GENERATION_CONFIG, GenerationConfig};

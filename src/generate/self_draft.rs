@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn draft_is_as_long_as_it_pays() {
         let worth = Worth { acceptance: 0.9, plain: 16.2, row: 0.35, draft: 2.8 };
-        assert_eq!(worth.draft_len(8), 5);
+        assert_eq!(worth.draft_len(8), 7);
         assert_eq!(worth.draft_len(3), 3);
         assert_eq!(Worth { acceptance: 0.1, ..worth }.draft_len(8), 0, "seldom right");
         assert_eq!(Worth { draft: 16.0, ..worth }.draft_len(8), 0, "as slow as the model");

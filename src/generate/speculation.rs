@@ -18,16 +18,16 @@
 //! Drafts come from the text itself ([`PromptLookup`]), and where nothing in it is repeated, from a quantized
 //! copy of the model ([`SelfDraft`]).
 
-use super::CompletionState;
 use super::prompt_lookup::PromptLookup;
 use super::self_draft::SelfDraft;
+use super::{CompletionState, Hornbook};
 use crate::Result;
-use crate::model::{Model, Observer, Session};
+use crate::model::{Observer, Session};
 use std::time::Instant;
 
 /// The drafts of one completion after the other.
 #[derive(Default)]
-pub(super) struct Speculation<'h> {
+pub struct Speculation<'h> {
     pub(super) prompt_lookup: Option<PromptLookup>,
     self_draft: Option<SelfDraft<'h>>,
     draft: Draft,
@@ -57,25 +57,25 @@ pub struct DraftStats {
 }
 
 impl<'h> Speculation<'h> {
-    /// Drafts by a copy of the model, if there is one.
-    pub(super) fn new(draft_model: Option<&'h Model>) -> Self {
-        Self { self_draft: draft_model.map(SelfDraft::new), ..Self::default() }
+    /// Drafts by the copy of the model, if there is one ([`Hornbook::with_draft`]).
+    pub fn new(hornbook: &'h Hornbook) -> Self {
+        Self { self_draft: hornbook.draft_model.as_ref().map(SelfDraft::new), ..Self::default() }
     }
 
     /// Drafts `len` tokens by the copy of the model each time.
-    pub(super) fn fix_draft_len(&mut self, len: usize) {
+    pub fn fix_draft_len(&mut self, len: usize) {
         self.self_draft.iter_mut().for_each(|self_draft| self_draft.fix_len(len));
     }
 
     /// Resets all but the statistics, for another completion.
-    pub(super) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.prompt_lookup.iter_mut().for_each(PromptLookup::restart);
         self.self_draft.iter_mut().for_each(SelfDraft::restart);
         self.draft = Draft::default();
     }
 
     /// The statistics so far.
-    pub(super) fn stats(&self) -> DraftStats {
+    pub fn stats(&self) -> DraftStats {
         self.stats
     }
 
@@ -85,7 +85,7 @@ impl<'h> Speculation<'h> {
     ///
     /// # Errors
     /// As [`Model::forward`](crate::model::Model::forward).
-    pub(super) fn logits<'s, O: Observer>(
+    pub fn logits<'s, O: Observer>(
         &mut self,
         session: &'s mut Session<O>,
         state: &CompletionState,

@@ -1,7 +1,7 @@
 //! A conversation: its messages, and the KV cache of the prompt computed last.
 
 use super::{Answer, AnswerStats, ChatMessage, ChatTemplate};
-use crate::generate::ContextPolicy;
+use crate::generate::{ContextPolicy, Speculation};
 use crate::model::{Session, common_prefix_len};
 use crate::{Error, Hornbook, Options, Result};
 
@@ -23,8 +23,9 @@ pub struct Conversation<'h> {
     pub options: Options,
     messages: Vec<ChatMessage>,
     pub(super) session: Session<'h>,
-    /// The tokens whose keys and values the session holds.
+    /// The tokens whose keys and values the session holds, before those of a draft.
     pub(super) cached_tokens: Vec<u32>,
+    pub(super) speculation: Speculation<'h>,
     last_stats: Option<AnswerStats>,
 }
 
@@ -37,8 +38,16 @@ impl<'h> Conversation<'h> {
         hornbook.tokenizer_or("chat requires one")?;
         hornbook.plan(&[0], &options)?;
         let session = Session::new(hornbook.model(), hornbook.config().n_positions, options.kv_precision);
-        let (messages, cached_tokens) = (vec![], vec![]);
-        Ok(Self { hornbook, template, options, messages, session, cached_tokens, last_stats: None })
+        Ok(Self {
+            hornbook,
+            template,
+            options,
+            messages: vec![],
+            session,
+            cached_tokens: vec![],
+            speculation: Speculation::new(hornbook),
+            last_stats: None,
+        })
     }
 
     /// The chat template.
@@ -144,6 +153,7 @@ impl<'h> Conversation<'h> {
         let stats = AnswerStats::new(prompt.len(), reused, dropped_messages);
         self.session.truncate(reused);
         self.cached_tokens.truncate(reused);
+        self.speculation.restart();
         (self.messages, self.options.sampling.seed) = (messages, seed);
         Ok(Answer::new(self, state, stats))
     }

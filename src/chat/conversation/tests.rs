@@ -1,6 +1,7 @@
 use super::*;
 use crate::generate::FinishReason;
 use crate::kernels::attention::KvPrecision;
+use crate::model::Precision;
 use crate::sampling::SamplingParams;
 
 const MESSAGES: [&str; 4] =
@@ -219,6 +220,21 @@ fn stopped_answer_is_kept_and_dropped_answer_is_discarded() {
     drop(chat.send("Who?").unwrap());
     assert_eq!(chat.messages().last(), Some(&ChatMessage::new("user", "Who?")));
     assert!(!full_text(chat.retry()).is_empty());
+}
+
+#[test]
+fn drafted_answers_are_the_same() {
+    let (plain, drafting) = (fable(), fable().with_draft(Precision::Int4).unwrap());
+    let mut chats = [&plain, &drafting].map(|hornbook| conversation(hornbook, options(24, 3)));
+    chats[1].speculation.fix_draft_len(4);
+    for message in MESSAGES {
+        let [plain, drafted] = chats.each_mut().map(|chat| (full_text(chat.send(message)), tokens(chat)));
+        assert_eq!(plain, drafted);
+    }
+    let [plain, drafted] = chats.each_mut().map(|chat| full_text(chat.retry()));
+    assert_eq!(plain, drafted);
+    let stats = chats[1].speculation.stats();
+    assert!(stats.accepted_tokens > 20 && stats.drafted_tokens > stats.accepted_tokens, "{stats:?}");
 }
 
 #[test]

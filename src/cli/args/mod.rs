@@ -1,5 +1,6 @@
 //! Options that several subcommands share, and the settings that are their defaults.
 
+pub mod draft;
 pub mod engine;
 pub mod interventions;
 pub mod model;

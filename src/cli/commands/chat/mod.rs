@@ -8,6 +8,7 @@ mod input;
 
 use crate::chat::{ChatTemplate, Conversation};
 use crate::cli::INTERRUPTED;
+use crate::cli::args::draft::DraftArgs;
 use crate::cli::args::model::ModelArgs;
 use crate::cli::args::sampling::SamplingArgs;
 use crate::cli::output::screen::Screen;
@@ -46,6 +47,9 @@ pub struct Chat {
     #[command(flatten)]
     model: ModelArgs,
 
+    #[command(flatten)]
+    draft: DraftArgs,
+
     /// System prompt
     #[arg(long, value_name = "TEXT", help_heading = "Conversation")]
     system: Option<String>,
@@ -80,7 +84,7 @@ impl Chat {
         // Files are read first, so that errors come before the model is loaded.
         let template = self.template.as_deref().map(ChatTemplate::open).transpose()?;
         let messages = self.load.as_deref().map(file::load).transpose()?;
-        let hornbook = self.model.open()?;
+        let hornbook = self.draft.open(&self.model)?;
         let template = template.map_or_else(|| ChatTemplate::for_model(&hornbook), Ok)?;
         let options = self.sampling.options(&hornbook, self.model.execution.kv_precision);
         let mut conversation = Conversation::new(&hornbook, template, options)?;

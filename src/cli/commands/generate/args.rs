@@ -3,13 +3,12 @@
 use super::output::OutputFormat;
 use super::repeat_until::parse_pattern;
 use crate::Hornbook;
+use crate::cli::args::draft::DraftArgs;
 use crate::cli::args::interventions::InterventionArgs;
 use crate::cli::args::model::ModelArgs;
 use crate::cli::args::prompt::PromptArgs;
 use crate::cli::args::sampling::SamplingArgs;
-use crate::cli::args::values;
 use crate::generate::{ContextPolicy, Options};
-use crate::model::Precision;
 use crate::sampling::{BeamParams, EarlyStopping, PARAMETERS};
 use clap::{Args, ValueEnum, value_parser};
 use regex::Regex;
@@ -57,7 +56,7 @@ pub struct Generate {
     #[command(flatten)]
     pub sampling: SamplingArgs,
 
-    /// Number of completions, generated as a batch and separated by --- in text output
+    /// Number of completions, generated as a batch (without --draft) and separated by --- in text output
     #[arg(short, value_name = "N", default_value = "1", help_heading = "Length")]
     pub n: NonZeroUsize,
 
@@ -66,7 +65,7 @@ pub struct Generate {
         long,
         value_name = "B",
         help_heading = "Beam search",
-        conflicts_with_all = ["logprobs", "stop", "seed", "ablate", "scale"],
+        conflicts_with_all = ["logprobs", "stop", "seed", "ablate", "scale", "draft"],
         conflicts_with_all = warper_names(),
     )]
     pub beams: Option<NonZeroUsize>,
@@ -110,7 +109,7 @@ pub struct Generate {
         value_name = "PATTERN",
         value_parser = parse_pattern,
         help_heading = "Retries",
-        conflicts_with_all = ["n", "beams", "ablate", "scale", "prompt_lookup"],
+        conflicts_with_all = ["n", "beams", "ablate", "scale", "prompt_lookup", "draft"],
     )]
     pub repeat_until: Option<Regex>,
 
@@ -140,19 +139,8 @@ pub struct Generate {
     )]
     pub prompt_lookup: Option<u16>,
 
-    /// Speculative decoding: draft by a copy of the model, quantized to P
-    ///
-    /// The output is the same, bit for bit. A model that is larger than the caches writes up to about twice as
-    /// fast in f32; where drafts do not pay, they are left out. The copy takes memory, and time when the model
-    /// is loaded. With -n, the texts are computed together, without drafts.
-    #[arg(
-        long,
-        value_name = "P",
-        value_parser = values::quantized_precision(),
-        help_heading = "Speculative decoding",
-        conflicts_with_all = ["beams", "repeat_until", "ablate", "scale"],
-    )]
-    pub draft: Option<Precision>,
+    #[command(flatten)]
+    pub draft: DraftArgs,
 
     /// Interventions on the model
     #[command(flatten)]

@@ -44,10 +44,7 @@ impl Generate {
                 n = self.n
             );
         }
-        let mut hornbook = self.model.open()?;
-        if let Some(precision) = self.draft {
-            hornbook = hornbook.with_draft(precision)?;
-        }
+        let hornbook = self.draft.open(&self.model)?;
         stats.model_loaded();
         let prompt = prompt.ids(&hornbook)?;
         if self.output.is_text() {
