@@ -20,7 +20,8 @@ fn fable(precision: Precision) -> Hornbook {
     open(Checkpoint::embedded().unwrap(), precision)
 }
 
-/// Two completions with drafts of `draft_len` tokens from the copy, if there is one, and `lookup` from the text.
+/// Two completions with drafts of `draft_len` tokens from the copy, if there is one, and `lookup` from the
+/// text.
 fn generate(
     hornbook: &Hornbook,
     prompt: &[u32],

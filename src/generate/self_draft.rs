@@ -6,9 +6,10 @@
 //! have the same winner ([`gumbel`](crate::sampling::gumbel)).
 //!
 //! A draft of k tokens pays if what it yields takes less time than without it. With a share α of accepted
-//! tokens, a pass yields `1 + α + … + α^k` tokens (Leviathan et al. 2023, equation 1) and takes `plain + k · row`
-//! seconds after `k · draft` seconds of drafting. All four are measured as the text goes on, and k is the
-//! number with the most tokens a second: 0 if the model is as fast as its copy, or the copy seldom right.
+//! tokens, a pass yields `1 + α + … + α^k` tokens (Leviathan et al. 2023, equation 1) and takes
+//! `plain + k · row` seconds after `k · draft` seconds of drafting. All four are measured as the text goes on,
+//! and k is the number with the most tokens a second: 0 if the model is as fast as its copy, or the copy
+//! seldom right.
 
 use super::CompletionState;
 use crate::Result;
@@ -88,8 +89,8 @@ impl<'h> SelfDraft<'h> {
         self.sampler = None;
     }
 
-    /// Appends the next tokens to `draft`, at most `room`, as many as pay. The session holds the text up to its
-    /// last token.
+    /// Appends the next tokens to `draft`, at most `room`, as many as pay. The session holds the text up to
+    /// its last token.
     ///
     /// # Errors
     /// As [`Model::forward`].

@@ -73,7 +73,7 @@ impl<'m, O: Observer> Session<'m, O> {
     }
 
     /// Appends a token as another model of the same shape computes it, which leaves its logits in `workspace`.
-    /// A draft model reads the keys and values of this one and adds its own, which are to be dropped again.
+    /// A draft model reads the keys and values of this one and adds its own, to be dropped again.
     ///
     /// # Errors
     /// As [`Model::forward`].

@@ -12,8 +12,8 @@
 //! Suresh 2024). A point in the cumulative distribution, the usual way to draw, would shift with every
 //! probability before it.
 //!
-//! The same comparison without a logarithm per token is a race of exponential times: `−ln u[i]` is exponential,
-//! and the smallest `−ln(u[i]) / p[i]` has the largest sum. As `−ln(1 − v) ≥ v`, a token whose
+//! The same comparison without a logarithm per token is a race of exponential times: `−ln u[i]` is
+//! exponential, and the smallest `−ln(u[i]) / p[i]` has the largest sum. As `−ln(1 − v) ≥ v`, a token whose
 //! `v[i] = 1 − u[i]` is above `p[i]` times the best time so far has lost before its logarithm is taken. Only
 //! about as many logarithms are taken as the winner changes. The probabilities need not sum to 1.
 
