@@ -7,8 +7,8 @@
 //!
 //! A draft of k tokens pays if what it yields takes less time than without it. With a share α of accepted
 //! tokens, a pass yields `1 + α + … + α^k` tokens (Leviathan et al. 2023, equation 1) and takes
-//! `plain + k · row` seconds after `k · draft` seconds of drafting. All four are measured as the text goes on,
-//! and k is the number with the most tokens a second: 0 if the model is as fast as its copy, or the copy
+//! `plain + k · row` seconds after `k · draft` seconds of drafting. All four are measured as the text goes
+//! on, and k is the number with the most tokens a second: 0 if the model is as fast as its copy, or the copy
 //! seldom right.
 
 use super::CompletionState;

@@ -72,7 +72,7 @@ impl<'m, O: Observer> Session<'m, O> {
         &self.cache
     }
 
-    /// Appends a token as another model of the same shape computes it, which leaves its logits in `workspace`.
+    /// Appends a token as another model of the same shape computes it, and leaves its logits in `workspace`.
     /// A draft model reads the keys and values of this one and adds its own, to be dropped again.
     ///
     /// # Errors
