@@ -66,6 +66,15 @@ export async function open(url, { width = 1360, height = 900, theme = "light", .
   return { page, errors, close };
 }
 
+// The widths and themes that a view is looked at in. The colours of a theme do not depend on the width, so not
+// every width has both.
+export const LOOKS = [
+  { width: 360, theme: "light" },
+  { width: 360, theme: "dark" },
+  { width: 1360, theme: "light" },
+  { width: 2560, theme: "dark" },
+];
+
 // What axe finds wrong with what is visible now.
 export async function violations(page) {
   await page.evaluate(() => document.activeElement?.blur());

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { after, before, test } from "node:test";
-import { open, screenshot, serve, violations } from "./browser.mjs";
+import { LOOKS, open, screenshot, serve, violations } from "./browser.mjs";
 
 let server;
 before(async () => (server = await serve()));
@@ -157,24 +157,22 @@ test("follows the pointer over a map of 500 tokens, and tells the time of a fram
   await close();
 });
 
-for (const theme of ["light", "dark"]) {
-  for (const width of [360, 1360, 2560]) {
-    test(`is accessible and fits ${width} pixels, ${theme}`, async () => {
-      const { page, close } = await open(server.url, { width, theme });
-      await page.check("input[value=chosen]");
-      await page.click("#send");
-      await page.waitForSelector("#stop-writing", { state: "hidden" });
-      await page.waitForTimeout(800);
-      assert.deepEqual(await violations(page), []);
-      await screenshot(page, `write-${width}-${theme}`);
-      await page.click("#to-look");
-      await page.waitForSelector("#look-panels [data-part=attribution] .cell");
-      await page.waitForTimeout(500);
-      assert.deepEqual(await violations(page), []);
-      await screenshot(page, `look-${width}-${theme}`);
-      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      assert.ok(overflow <= 0, `scrolls sideways by ${overflow} pixels`);
-      await close();
-    });
-  }
+for (const { width, theme } of LOOKS) {
+  test(`is accessible and fits ${width} pixels, ${theme}`, async () => {
+    const { page, close } = await open(server.url, { width, theme });
+    await page.check("input[value=chosen]");
+    await page.click("#send");
+    await page.waitForSelector("#stop-writing", { state: "hidden" });
+    await page.waitForTimeout(800);
+    assert.deepEqual(await violations(page), []);
+    await screenshot(page, `write-${width}-${theme}`);
+    await page.click("#to-look");
+    await page.waitForSelector("#look-panels [data-part=attribution] .cell");
+    await page.waitForTimeout(500);
+    assert.deepEqual(await violations(page), []);
+    await screenshot(page, `look-${width}-${theme}`);
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(overflow <= 0, `scrolls sideways by ${overflow} pixels`);
+    await close();
+  });
 }

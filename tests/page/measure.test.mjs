@@ -1,7 +1,7 @@
 // Measure: the roofline of the latest completion, the engine as it is, attention kernels compared.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { open, screenshot, serve, violations } from "./browser.mjs";
+import { LOOKS, open, screenshot, serve, violations } from "./browser.mjs";
 
 let server;
 before(async () => (server = await serve()));
@@ -136,20 +136,18 @@ test("shows why something cannot be measured", async () => {
   await page.context().browser().close();
 });
 
-for (const theme of ["light", "dark"]) {
-  for (const width of [360, 1360, 2560]) {
-    test(`is accessible and fits ${width} pixels, ${theme}`, async () => {
-      const { page, close } = await measure({ width, theme });
-      await runCompletion(page);
-      await page.fill("#kernel-length", "32");
-      await page.click("#compare-kernels");
-      await page.waitForSelector("#kernel-table tbody tr:nth-child(7)");
-      await idle(page);
-      assert.deepEqual(await violations(page), []);
-      await screenshot(page, `measure-${width}-${theme}`);
-      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      assert.ok(overflow <= 0, `scrolls sideways by ${overflow} pixels`);
-      await close();
-    });
-  }
+for (const { width, theme } of LOOKS) {
+  test(`is accessible and fits ${width} pixels, ${theme}`, async () => {
+    const { page, close } = await measure({ width, theme });
+    await runCompletion(page);
+    await page.fill("#kernel-length", "32");
+    await page.click("#compare-kernels");
+    await page.waitForSelector("#kernel-table tbody tr:nth-child(7)");
+    await idle(page);
+    assert.deepEqual(await violations(page), []);
+    await screenshot(page, `measure-${width}-${theme}`);
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(overflow <= 0, `scrolls sideways by ${overflow} pixels`);
+    await close();
+  });
 }

@@ -1,7 +1,7 @@
 // Train: a file is uploaded, a model is trained on it, and writes; jobs are paused and cancelled.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { open, screenshot, serve, violations } from "./browser.mjs";
+import { LOOKS, open, screenshot, serve, violations } from "./browser.mjs";
 
 let server;
 before(async () => (server = await serve(["--store", "store"])));
@@ -162,27 +162,25 @@ test("says how to start the server where there is no store", async () => {
   await page.context().close();
 });
 
-for (const theme of ["light", "dark"]) {
-  for (const width of [360, 1360, 2560]) {
-    test(`is accessible and fits ${width} pixels, ${theme}`, async () => {
-      const { page, close } = await openTrain({ width, theme });
-      await page.locator("#jobs button").last().click(); // the model that was trained
-      await status(page, "^Succeeded");
-      for (const summary of await page.locator("#train summary").all()) await summary.click();
-      assert.deepEqual(await violations(page), []);
-      await screenshot(page, `train-${width}-${theme}`);
-      const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      assert.ok((await overflow()) <= 0, `scrolls sideways by ${await overflow()} pixels`);
-      // So does the chat.
-      await page.click("#to-write");
-      await page.check("input[value=chat]");
-      await page.fill("#say", "Who are you?");
-      await page.click("#chat-send");
-      await page.locator("#chat-count").filter({ hasText: "tokens of the context" }).waitFor();
-      assert.deepEqual(await violations(page), []);
-      await screenshot(page, `chat-${width}-${theme}`);
-      assert.ok((await overflow()) <= 0, `scrolls sideways by ${await overflow()} pixels`);
-      await close();
-    });
-  }
+for (const { width, theme } of LOOKS) {
+  test(`is accessible and fits ${width} pixels, ${theme}`, async () => {
+    const { page, close } = await openTrain({ width, theme });
+    await page.locator("#jobs button").last().click(); // the model that was trained
+    await status(page, "^Succeeded");
+    for (const summary of await page.locator("#train summary").all()) await summary.click();
+    assert.deepEqual(await violations(page), []);
+    await screenshot(page, `train-${width}-${theme}`);
+    const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok((await overflow()) <= 0, `scrolls sideways by ${await overflow()} pixels`);
+    // So does the chat.
+    await page.click("#to-write");
+    await page.check("input[value=chat]");
+    await page.fill("#say", "Who are you?");
+    await page.click("#chat-send");
+    await page.locator("#chat-count").filter({ hasText: "tokens of the context" }).waitFor();
+    assert.deepEqual(await violations(page), []);
+    await screenshot(page, `chat-${width}-${theme}`);
+    assert.ok((await overflow()) <= 0, `scrolls sideways by ${await overflow()} pixels`);
+    await close();
+  });
 }
