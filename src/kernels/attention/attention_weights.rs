@@ -3,6 +3,7 @@
 use super::kernel::{Mask, Segment};
 use crate::isa::Isa;
 use crate::rows::Rows;
+use crate::simd::mul_add;
 use crate::softmax::softmax;
 
 /// Returns the attention weights `[n_head, len, position + len]` of a segment: each row sums to 1, masked
@@ -18,7 +19,7 @@ pub fn attention_weights(isa: Isa, q: Rows, segment: Segment, scale: f32, mask: 
             let visible = mask.visible(segment.position + t);
             let row = &mut row[visible.clone()];
             for (score, key) in row.iter_mut().zip(keys.chunks(head_dim).skip(visible.start)) {
-                *score = q.iter().zip(key).fold(0.0f32, |sum, (q, k)| q.mul_add(*k, sum)) * scale;
+                *score = q.iter().zip(key).fold(0.0, |sum, (q, k)| mul_add(*q, *k, sum)) * scale;
             }
             softmax(isa, row);
         }

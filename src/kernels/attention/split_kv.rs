@@ -19,7 +19,7 @@ use super::kernel::{AttentionKernel, AttentionParams, OutputBlock, QueryBlock};
 use super::primitives::exp_and_sum;
 use crate::exp::exp_scalar;
 use crate::rows::{Rows, RowsMut, row_stride};
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Simd, mul_add};
 
 /// Positions in a split.
 const SPLIT: usize = 256;
@@ -112,9 +112,9 @@ impl Kernel for Merge<'_, '_> {
             let mut total = 0.0f32;
             for partial in partials() {
                 let rescale = exp_scalar(simd, partial[max] - global_max);
-                total = rescale.mul_add(partial[sum], total);
+                total = mul_add(rescale, partial[sum], total);
                 for (out, acc) in out.iter_mut().zip(&partial[m * width..]) {
-                    *out = rescale.mul_add(*acc, *out);
+                    *out = mul_add(rescale, *acc, *out);
                 }
             }
             out.iter_mut().for_each(|out| *out /= total);

@@ -26,8 +26,8 @@ pub use avx2::Avx2;
 pub use avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512_bf16::Avx512Bf16;
-pub use portable::Portable;
 pub(super) use portable::run as run_portable;
+pub use portable::{Portable, mul_add};
 
 use half::{bf16, f16};
 

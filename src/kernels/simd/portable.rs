@@ -10,6 +10,16 @@ pub struct Portable;
 
 type F32s = [f32; LANES];
 
+/// `a · b + c`, rounded once. MinGW's math library, which a Windows program may be linked with, rounds twice.
+#[inline(always)]
+pub fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(all(windows, target_env = "gnu", not(target_feature = "fma"))) {
+        libm::fmaf(a, b, c)
+    } else {
+        a.mul_add(b, c)
+    }
+}
+
 #[inline(always)]
 fn zip(a: F32s, b: F32s, f: impl Fn(f32, f32) -> f32) -> F32s {
     std::array::from_fn(|i| f(a[i], b[i]))
@@ -19,7 +29,7 @@ fn zip(a: F32s, b: F32s, f: impl Fn(f32, f32) -> f32) -> F32s {
 /// since every unrolled kernel would otherwise contain thousands of calls.
 #[inline(never)]
 fn call_mul_add(a: &F32s, b: &F32s, c: &F32s) -> F32s {
-    std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    std::array::from_fn(|i| mul_add(a[i], b[i], c[i]))
 }
 
 impl Simd for Portable {
@@ -80,7 +90,7 @@ impl Simd for Portable {
         if cfg!(all(target_arch = "x86_64", not(target_feature = "fma"))) {
             call_mul_add(&a, &b, &c)
         } else {
-            std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+            std::array::from_fn(|i| mul_add(a[i], b[i], c[i]))
         }
     }
     #[inline(always)]

@@ -73,6 +73,7 @@ pub use emulation::EmulatedTiles;
 #[cfg(test)]
 mod emulation {
     use super::*;
+    use crate::simd::mul_add;
     use half::bf16;
 
     /// Tiles in plain Rust: what AMX computes, for machines that lack it.
@@ -109,7 +110,7 @@ mod emulation {
                 for start in (0..64 * blocks).step_by(32) {
                     let mut chains = [0.0f32; 2];
                     for k in start..start + 32 {
-                        chains[k % 2] = x(m, k).to_f32().mul_add(w(k, j).to_f32(), chains[k % 2]);
+                        chains[k % 2] = mul_add(x(m, k).to_f32(), w(k, j).to_f32(), chains[k % 2]);
                     }
                     *acc += chains[0] + chains[1];
                 }

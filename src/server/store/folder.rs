@@ -1,7 +1,7 @@
 //! Folders: made private, measured, and synchronized with the disk.
 
 use crate::{Error, Result};
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::path::Path;
 
@@ -53,7 +53,9 @@ pub(super) fn size(folder: &Path) -> Result<u64> {
 /// [`Error::Io`]
 pub(super) fn sync_all(folder: &Path) -> Result<()> {
     for_each_file(folder, &mut |path| {
-        File::open(path).and_then(|file| file.sync_all()).map_err(error(path, "synchronize"))
+        // Windows synchronizes only what is open for writing.
+        let file = OpenOptions::new().write(true).open(path);
+        file.and_then(|file| file.sync_all()).map_err(error(path, "synchronize"))
     })?;
     sync_entries(folder);
     Ok(())
