@@ -34,8 +34,8 @@ impl PromptLookup {
         *self = Self::new(self.max_draft_len);
     }
 
-    /// Tells whether a draft token was the one that the model chose, which adapts the draft length.
-    pub(super) fn told(&mut self, is_accepted: bool) {
+    /// Adapts the draft length to whether a draft token was accepted.
+    pub(super) fn record_acceptance(&mut self, is_accepted: bool) {
         self.draft_len = match is_accepted {
             true => (self.draft_len + 1).min(self.max_draft_len.max(MIN_DRAFT_LEN)),
             false => self.draft_len / 2,
@@ -138,13 +138,13 @@ mod tests {
     #[test]
     fn draft_len_grows_by_one_and_is_halved() {
         let mut lookup = PromptLookup::new(8);
-        let mut told = |is_accepted| {
-            lookup.told(is_accepted);
+        let mut record = |is_accepted| {
+            lookup.record_acceptance(is_accepted);
             lookup.draft_len
         };
-        assert_eq!([true; 6].map(&mut told), [5, 6, 7, 8, 8, 8]);
-        assert_eq!([false; 5].map(&mut told), [4, 2, 1, 0, 0]);
-        assert_eq!([true; MIN_DRAFT_LEN].map(&mut told), [1, 2, 3]);
+        assert_eq!([true; 6].map(&mut record), [5, 6, 7, 8, 8, 8]);
+        assert_eq!([false; 5].map(&mut record), [4, 2, 1, 0, 0]);
+        assert_eq!([true; MIN_DRAFT_LEN].map(&mut record), [1, 2, 3]);
     }
 
     proptest! {

@@ -26,7 +26,7 @@ const RETRY_INTERVAL: usize = 64;
 /// Weight of a new measurement in its moving average.
 const SMOOTHING: f64 = 0.1;
 
-/// The draft model, and what it has been worth.
+/// The draft model, and what its drafts cost and save.
 pub(super) struct SelfDraft<'h> {
     model: &'h Model,
     workspace: Workspace,
@@ -34,7 +34,7 @@ pub(super) struct SelfDraft<'h> {
     sampler: Option<Sampler>,
     /// The text and the draft.
     tokens: Vec<u32>,
-    worth: Worth,
+    cost_model: CostModel,
     /// Passes since the last draft.
     idle: usize,
     fixed_len: Option<usize>,
@@ -42,9 +42,9 @@ pub(super) struct SelfDraft<'h> {
 
 /// The moving averages that the length of a draft follows from.
 #[derive(Clone, Copy, Debug, Default)]
-struct Worth {
+struct CostModel {
     /// The share of accepted tokens, α.
-    acceptance: f64,
+    acceptance_rate: f64,
     /// Seconds of a pass of the model over one token.
     plain: f64,
     /// Seconds that each further token adds to the pass.
@@ -53,14 +53,14 @@ struct Worth {
     draft: f64,
 }
 
-impl Worth {
+impl CostModel {
     /// A draft model whose drafts are not known yet.
-    const UNKNOWN: Self = Self { acceptance: 0.8, plain: 0.0, row: 0.0, draft: 0.0 };
+    const UNKNOWN: Self = Self { acceptance_rate: 0.8, plain: 0.0, row: 0.0, draft: 0.0 };
 
     /// The length of the draft with the most tokens a second, at most `max`.
     fn draft_len(&self, max: usize) -> usize {
         let rate = |k: usize| {
-            let tokens: f64 = (0..=k).map(|i| self.acceptance.powi(i as i32)).sum();
+            let tokens: f64 = (0..=k).map(|i| self.acceptance_rate.powi(i as i32)).sum();
             tokens / (self.plain + k as f64 * (self.row + self.draft))
         };
         let best = (1..=max).max_by(|&a, &b| rate(a).total_cmp(&rate(b)));
@@ -75,8 +75,8 @@ fn update(average: &mut f64, value: f64) {
 impl<'h> SelfDraft<'h> {
     /// Drafts by a copy of the completion's model.
     pub(super) fn new(model: &'h Model) -> Self {
-        let (workspace, worth) = (Workspace::new(), Worth::UNKNOWN);
-        Self { model, workspace, sampler: None, tokens: vec![], worth, idle: 0, fixed_len: None }
+        let (workspace, cost_model) = (Workspace::new(), CostModel::UNKNOWN);
+        Self { model, workspace, sampler: None, tokens: vec![], cost_model, idle: 0, fixed_len: None }
     }
 
     /// Drafts this many tokens each time, whether that pays or not.
@@ -102,11 +102,13 @@ impl<'h> SelfDraft<'h> {
         draft: &mut Vec<u32>,
     ) -> Result<()> {
         self.idle += 1;
-        let len = match self.worth {
-            _ if self.fixed_len.is_some() => self.fixed_len.unwrap_or(0).min(room),
-            Worth { plain: 0.0, .. } => 0, // the first pass tells how long one without a draft takes
-            Worth { draft: 0.0, .. } => 1,
-            worth => worth.draft_len(MAX_DRAFT_LEN.min(room)).max(usize::from(self.idle > RETRY_INTERVAL)),
+        let len = match (self.fixed_len, self.cost_model) {
+            (Some(len), _) => len.min(room),
+            (None, CostModel { plain: 0.0, .. }) => 0, // the first pass is without a draft, to time it
+            (None, CostModel { draft: 0.0, .. }) => 1,
+            (None, cost_model) => {
+                cost_model.draft_len(MAX_DRAFT_LEN.min(room)).max(usize::from(self.idle > RETRY_INTERVAL))
+            }
         };
         if len == 0 {
             return Ok(());
@@ -126,20 +128,20 @@ impl<'h> SelfDraft<'h> {
             draft.push(token);
         }
         session.truncate(position);
-        update(&mut self.worth.draft, start.elapsed().as_secs_f64() / len as f64);
+        update(&mut self.cost_model.draft, start.elapsed().as_secs_f64() / len as f64);
         Ok(())
     }
 
-    /// Tells whether a draft token was the one that the model chose.
-    pub(super) fn told(&mut self, is_accepted: bool) {
-        update(&mut self.worth.acceptance, f64::from(u8::from(is_accepted)));
+    /// Records whether a draft token was accepted.
+    pub(super) fn record_acceptance(&mut self, is_accepted: bool) {
+        update(&mut self.cost_model.acceptance_rate, f64::from(u8::from(is_accepted)));
     }
 
-    /// Tells how long the pass over the last token and a draft of `len` tokens took.
-    pub(super) fn verified(&mut self, len: usize, seconds: f64) {
+    /// Records the seconds of a pass over the last token and a draft of `len` tokens.
+    pub(super) fn record_pass(&mut self, len: usize, seconds: f64) {
         match len {
-            0 => update(&mut self.worth.plain, seconds),
-            len => update(&mut self.worth.row, (seconds - self.worth.plain).max(0.0) / len as f64),
+            0 => update(&mut self.cost_model.plain, seconds),
+            len => update(&mut self.cost_model.row, (seconds - self.cost_model.plain).max(0.0) / len as f64),
         }
     }
 }
@@ -150,12 +152,12 @@ mod tests {
 
     #[test]
     fn draft_is_as_long_as_it_pays() {
-        let worth = Worth { acceptance: 0.9, plain: 16.2, row: 0.35, draft: 2.8 };
-        assert_eq!(worth.draft_len(8), 7);
-        assert_eq!(worth.draft_len(3), 3);
-        assert_eq!(Worth { acceptance: 0.1, ..worth }.draft_len(8), 0, "seldom right");
-        assert_eq!(Worth { draft: 16.0, ..worth }.draft_len(8), 0, "as slow as the model");
-        assert_eq!(worth.draft_len(0), 0);
-        assert_eq!(Worth { acceptance: 1.0, draft: 0.1, row: 0.1, ..worth }.draft_len(8), 8);
+        let cost_model = CostModel { acceptance_rate: 0.9, plain: 16.2, row: 0.35, draft: 2.8 };
+        assert_eq!(cost_model.draft_len(8), 7);
+        assert_eq!(cost_model.draft_len(3), 3);
+        assert_eq!(CostModel { acceptance_rate: 0.1, ..cost_model }.draft_len(8), 0, "seldom right");
+        assert_eq!(CostModel { draft: 16.0, ..cost_model }.draft_len(8), 0, "as slow as the model");
+        assert_eq!(cost_model.draft_len(0), 0);
+        assert_eq!(CostModel { acceptance_rate: 1.0, draft: 0.1, row: 0.1, ..cost_model }.draft_len(8), 8);
     }
 }

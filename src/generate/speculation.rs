@@ -110,7 +110,7 @@ impl<'h> Speculation<'h> {
             draft => session.feed_all(&[new, draft].concat()).map(drop)?,
         }
         if let (Some(self_draft), Some(start), [_]) = (&mut self.self_draft, start, new) {
-            self_draft.verified(draft.len(), start.elapsed().as_secs_f64());
+            self_draft.record_pass(draft.len(), start.elapsed().as_secs_f64());
         }
         Ok(session.logits().row(0))
     }
@@ -122,8 +122,8 @@ impl<'h> Speculation<'h> {
         let is_accepted = drafted == token;
         *n_accepted += usize::from(is_accepted);
         match (is_of_model, &mut self.self_draft, &mut self.prompt_lookup) {
-            (true, Some(self_draft), _) => self_draft.told(is_accepted),
-            (false, _, Some(prompt_lookup)) => prompt_lookup.told(is_accepted),
+            (true, Some(self_draft), _) => self_draft.record_acceptance(is_accepted),
+            (false, _, Some(prompt_lookup)) => prompt_lookup.record_acceptance(is_accepted),
             _ => {}
         }
         is_accepted
@@ -148,7 +148,7 @@ impl<'h> Speculation<'h> {
             (draft.n_computed, draft.is_of_model) = (draft.tokens.len(), !draft.tokens.is_empty());
             match (looked_up, draft.tokens.first(), &mut self.prompt_lookup) {
                 (Some(looked_up), Some(&drafted), Some(prompt_lookup)) => {
-                    prompt_lookup.told(looked_up == drafted)
+                    prompt_lookup.record_acceptance(looked_up == drafted)
                 }
                 (Some(looked_up), None, _) => draft.tokens.push(looked_up),
                 _ => {}
