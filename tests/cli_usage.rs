@@ -53,6 +53,7 @@ fn unquoted_prompt_gets_quotes() {
         (&["Once", "upon", "-n", "2"], "to continue a text: hornbook generate \"Once upon\"."),
         (&["Hello"], "to continue a text: hornbook generate \"Hello\"."),
         (&["generate", "-p", "The king"], "the prompt needs no option: hornbook generate \"The king\"."),
+        (&["generate", "--", "-x", "--seed", "1"], "what follows -- is text: --seed comes before it."),
     ] {
         assert_usage_error(args, hint);
     }

@@ -87,6 +87,9 @@ impl CommandLine {
             let long = format!("--{}", name.trim_start_matches('-').to_lowercase().replace('_', "-"));
             let (short, names) = (!name.starts_with("--") && name.len() == 2, self.option_names());
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            if names.contains(&name) {
+                return Some(format!("what follows -- is text: {name} comes before it."));
+            }
             let found = match short {
                 true => synonyms::option(name, &names),
                 false => synonyms::option(&long, &names).or_else(|| closest(&long, &names)),
