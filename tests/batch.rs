@@ -77,6 +77,12 @@ fn responses_equal_the_servers_and_do_not_depend_on_batching() {
     write(&input, completions(24)).unwrap();
     assert_eq!(run(&[], &input, &batched), "");
     run(&["--max-concurrency", "1", "--prefix-cache", "0", "--threads", "1"], &input, &unbatched);
+    let drafted = folder.path().join("drafted");
+    run(&["--draft", "int4", "--max-concurrency", "2", "--precision", "f32"], &input, &drafted);
+    let float = folder.path().join("float");
+    run(&["--precision", "f32"], &input, &float);
+    let [drafted, float] = [drafted, float].map(|file| reproducible_content(&read_to_string(file).unwrap()));
+    assert_eq!(drafted, float);
     let contents = reproducible_content(&read_to_string(&batched).unwrap());
     assert_eq!(
         (contents.len(), &contents),

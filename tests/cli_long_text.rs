@@ -76,8 +76,8 @@ fn prompt_lookup_output_is_identical_and_stats_count_drafts() {
     let stderr = stats(&["--prompt-lookup", "8"]);
     let line = stderr.lines().find(|line| line.starts_with("drafted ")).unwrap_or_else(|| panic!("{stderr}"));
     let numbers: Vec<usize> = line.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
-    let [tokens, drafts, passes, accepted] = numbers[..] else { panic!("{line}") };
-    assert!(accepted > 30 && accepted <= tokens && drafts <= passes && passes + accepted == 59, "{line}");
+    let [tokens, drafts, accepted] = numbers[..] else { panic!("{line}") };
+    assert!(accepted > 30 && accepted <= tokens && drafts < 59 - accepted, "{line}");
     assert!(!stats(&[]).contains("drafted"));
 }
 

@@ -55,13 +55,13 @@ fn check_against_undrafted(
     options: &Options,
     max_draft_len: usize,
     context: &str,
-) -> (usize, usize) {
+) -> (u64, u64) {
     let (expected, none) = generate(hornbook, prompt, options, 2, 0);
     assert_eq!(none, DraftStats::default());
     let (actual, DraftStats { drafts, drafted_tokens: tokens, accepted_tokens: accepted }) =
         generate(hornbook, prompt, options, 2, max_draft_len);
     assert!(actual == expected, "{context}, drafts of {max_draft_len}:\n{actual:?}\n{expected:?}");
-    assert!(accepted <= tokens && drafts <= tokens && tokens <= drafts * max_draft_len, "{context}");
+    assert!(accepted <= tokens && drafts <= tokens && tokens <= drafts * max_draft_len as u64, "{context}");
     (accepted, tokens)
 }
 

@@ -1,6 +1,7 @@
 //! Drafts from a quantized copy of the model: output is bit-identical with and without them.
 
 use crate::reference::data;
+use crate::server::client::serve_models;
 use hornbook::checkpoint::Checkpoint;
 use hornbook::generate::{ContextPolicy, DraftStats};
 use hornbook::kernels::attention::{KERNELS, KvPrecision};
@@ -9,6 +10,8 @@ use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::Precision;
 use hornbook::sampling::SamplingParams;
 use hornbook::{Hornbook, Options};
+use serde_json::json;
+use std::process::{Command, Output};
 
 type CompletionBits = Vec<(u32, String, u32)>;
 
@@ -114,6 +117,39 @@ fn drafted_output_is_identical_with_every_attention_kernel_and_beyond_the_contex
             check(&plain, &drafted, &prompt, &options, kernel.name());
         }
     }
+}
+
+#[test]
+fn command_writes_the_same_completions_with_drafts_one_by_one_and_in_a_batch() {
+    let generate = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hornbook"));
+        command.args(["generate", "Once upon a time", "--seed", "7", "--max-tokens", "90", "--stats"]);
+        let Output { status, stdout, stderr } = command.args(options).output().unwrap();
+        assert!(status.success());
+        (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    };
+    for n in ["1", "3"] {
+        let (plain, stats) = generate(&["-n", n]);
+        assert!(!stats.contains("drafted"), "{stats}");
+        let (drafted, stats) = generate(&["-n", n, "--draft", "int4"]);
+        assert_eq!(drafted, plain);
+        assert!(stats.contains("drafted") && stats.contains(" accepted"), "{stats}");
+    }
+}
+
+#[test]
+fn server_writes_the_same_completions_with_drafts_and_counts_them() {
+    let body = json!({"prompt": "Once upon a time", "max_tokens": 90, "seed": 7, "n": 2, "logprobs": 2});
+    let answer = |hornbook: Hornbook| {
+        let server = serve_models(vec![hornbook], |_| {});
+        let choices = server.post("/v1/completions", body.clone()).ok()["choices"].clone();
+        (choices, server.metric("hornbook_spec_decode_draft_tokens_total"))
+    };
+    let (plain, drafted) =
+        (fable(Precision::F32), fable(Precision::F32).with_draft(Precision::Int4).unwrap());
+    let ((plain, none), (drafted, some)) = (answer(plain), answer(drafted));
+    assert_eq!(drafted, plain);
+    assert!(none == 0.0 && some > 0.0, "{none}, {some}");
 }
 
 #[test]

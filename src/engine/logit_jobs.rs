@@ -6,7 +6,7 @@
 use super::sequence::CompletionTask;
 use super::stream::ScoredToken;
 use crate::Token;
-use crate::generate::CompletionState;
+use crate::generate::{CompletionState, SequenceDraft};
 use crate::kernels::rows::Rows;
 use crate::kernels::thread_pool::ThreadPool;
 use crate::sampling::{LogSoftmax, top_logprobs};
@@ -18,11 +18,12 @@ use std::ops::Range;
 pub(super) struct LogitJobs<'a>(Vec<LogitJob<'a>>);
 
 enum LogitJob<'a> {
-    /// Sample the next token of a completion.
+    /// Sample the next token of a completion, and one more after each that its draft has foreseen.
     Sample {
-        logits: &'a [f32],
+        logits: Rows<'a>,
         state: &'a mut CompletionState,
-        new_token: &'a mut Option<Token>,
+        draft: &'a mut SequenceDraft,
+        new_tokens: &'a mut Vec<Token>,
         n_top_logprobs: usize,
     },
     /// Compute the logprob of a prompt token.
@@ -37,7 +38,7 @@ impl<'a> LogitJobs<'a> {
         computed: Range<usize>,
         logits: Rows<'a>,
     ) {
-        let CompletionTask { state, scored, new_token, n_top_logprobs, .. } = completion;
+        let CompletionTask { state, scored, draft, new_tokens, n_top_logprobs, .. } = completion;
         let n_top_logprobs = *n_top_logprobs;
         if let Some(scored) = scored {
             let (prompt, n_scored) = (state.prompt(), scored.len());
@@ -51,17 +52,25 @@ impl<'a> LogitJobs<'a> {
                 self.0.push(LogitJob::Score { logits, token, n_top_logprobs });
             }
         }
-        if computed.end == state.window().len() && state.finish_reason().is_none() {
-            let logits = logits.row(logits.len() - 1);
-            self.0.push(LogitJob::Sample { logits, state, new_token, n_top_logprobs });
+        let n_drafted = draft.to_compute().len();
+        if computed.end == state.window().len() + n_drafted && state.finish_reason().is_none() {
+            let logits = logits.row_range(logits.len() - 1 - n_drafted, n_drafted + 1);
+            self.0.push(LogitJob::Sample { logits, state, draft, new_tokens, n_top_logprobs });
         }
     }
 
     /// Runs all jobs.
     pub(super) fn run(mut self, pool: &ThreadPool, tokenizer: Option<&Tokenizer>) {
         pool.for_each_chunk(&mut self.0, 1, |_, job| match &mut job[0] {
-            LogitJob::Sample { logits, state, new_token, n_top_logprobs } => {
-                **new_token = Some(state.step(logits, tokenizer, *n_top_logprobs));
+            LogitJob::Sample { logits, state, draft, new_tokens, n_top_logprobs } => {
+                for row in 0..logits.len() {
+                    let token = state.step(logits.row(row), tokenizer, *n_top_logprobs);
+                    let id = token.id;
+                    new_tokens.push(token);
+                    if !draft.accept(id) || state.finish_reason().is_some() {
+                        break;
+                    }
+                }
             }
             LogitJob::Score { logits, token, n_top_logprobs } => {
                 token.logprob = Some(LogSoftmax::new(logits).logprob(logits[token.id as usize]));

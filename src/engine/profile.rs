@@ -111,9 +111,9 @@ impl Profiler {
     }
 
     /// Adds tokens of the completion to the pass. Those that a context shift computes again are prefill, too.
-    pub(super) fn add_tokens(&mut self, n: usize, in_prompt: bool) {
+    pub(super) fn add_tokens(&mut self, n: usize, is_prefill: bool) {
         self.tokens += n;
-        self.is_prefill |= in_prompt || n > 1;
+        self.is_prefill |= is_prefill;
     }
 
     /// The timer of a pass over a batch, which starts now.

@@ -3,7 +3,7 @@
 use super::stream::ScoredToken;
 use crate::Result;
 use crate::Token;
-use crate::generate::CompletionState;
+use crate::generate::{CompletionState, DEFAULT_MAX_DRAFT_LEN, SequenceDraft};
 use crate::kernels::rows::Rows;
 use crate::model::{KvCache, LogitsWanted, Model, Observer, Site};
 use ndarray::{ArrayViewMutD, Axis};
@@ -14,6 +14,16 @@ pub(super) struct RunningSequence {
     pub(super) task: Task,
     /// Keys and values of the tokens computed so far.
     pub(super) cache: KvCache,
+}
+
+impl RunningSequence {
+    /// Whether one token is to be computed, and the next one to be sampled from it.
+    pub(super) fn is_in_decode(&self) -> bool {
+        let Task::Complete(completion) = &self.task else { return false };
+        let state = &completion.state;
+        let uncomputed = state.window().len() - self.cache.len();
+        uncomputed == 1 && !self.task.in_prompt() && !self.task.is_scoring() && !self.task.is_finished()
+    }
 }
 
 /// The computation requested for a sequence.
@@ -32,8 +42,10 @@ pub(super) struct CompletionTask {
     /// The prompt's tokens scored so far, always with the first one, which has no logprob; none if scoring
     /// was not requested or the scores were sent.
     pub(super) scored: Option<Vec<ScoredToken>>,
-    /// The token sampled in the last step.
-    pub(super) new_token: Option<Token>,
+    /// The tokens expected to follow; always none if the engine's model has no draft model.
+    pub(super) draft: SequenceDraft,
+    /// The tokens sampled in the last step.
+    pub(super) new_tokens: Vec<Token>,
 }
 
 /// The mean of a prompt's final hidden states.
@@ -92,6 +104,14 @@ impl Task {
         }
     }
 
+    /// Tokens expected after the known ones, that the next pass computes with the last of these.
+    pub(super) fn draft(&self) -> &[u32] {
+        match self {
+            Task::Complete(completion) => completion.draft.to_compute(),
+            Task::Embed(_) => &[],
+        }
+    }
+
     /// Whether its next tokens are prompt tokens to be scored.
     pub(super) fn is_scoring(&self) -> bool {
         matches!(self, Task::Complete(completion) if completion.scored.is_some())
@@ -101,6 +121,7 @@ impl Task {
     pub(super) fn logits_wanted(&self, end: usize) -> LogitsWanted {
         match self {
             Task::Complete(completion) if completion.scored.is_some() => LogitsWanted::All,
+            Task::Complete(completion) if !completion.draft.to_compute().is_empty() => LogitsWanted::All,
             Task::Complete(completion) if end == completion.state.window().len() => LogitsWanted::Last,
             _ => LogitsWanted::None,
         }
@@ -115,7 +136,17 @@ impl CompletionTask {
         score_prompt: bool,
     ) -> Self {
         let first = ScoredToken { id: state.tokens()[0], logprob: None, top_logprobs: vec![] };
-        Self { index, state, n_top_logprobs, scored: score_prompt.then(|| vec![first]), new_token: None }
+        let scored = score_prompt.then(|| vec![first]);
+        let draft = SequenceDraft::with_prompt_lookup(DEFAULT_MAX_DRAFT_LEN);
+        Self { index, state, n_top_logprobs, scored, draft, new_tokens: vec![] }
+    }
+
+    /// The tokens of a pass that computes those with indices `new`, of the known ones and the draft.
+    pub(super) fn pass_tokens(&self, new: Range<usize>) -> &[u32] {
+        match self.draft.to_compute() {
+            [] => &self.state.window()[new],
+            _ => self.draft.pass_tokens(),
+        }
     }
 }
 

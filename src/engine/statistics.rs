@@ -1,5 +1,7 @@
 //! Counters and gauges of an engine.
 
+use crate::generate::DraftStats;
+
 /// Counters since the start, and gauges of the present state. Statistics are published before a step's events
 /// are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Statistics {
     pub prompt_tokens_cached: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
+    /// Speculative decoding; each sequence of a pass with a draft counts.
+    pub drafts: DraftStats,
     /// Requests with at least one cached prompt token.
     pub prefix_cache_hits: u64,
     /// Requests without a cached prompt token.

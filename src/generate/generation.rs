@@ -1,7 +1,6 @@
 //! The generation loop: the model computes logits, the completion state turns them into a token, which goes
 //! back to the model.
 
-use super::prompt_lookup::PromptLookup;
 use super::speculation::Speculation;
 use super::{CompletionState, DraftStats, FinishReason, Hornbook, Options, Plan, Token};
 use crate::Result;
@@ -56,7 +55,7 @@ impl<'h, O: Observer> Generation<'h, O> {
     /// Enables prompt-lookup decoding with drafts of up to `max_draft_len` tokens: faster for repetitive
     /// text, with bit-identical tokens and logprobs. An observer also sees rejected draft tokens.
     pub fn with_prompt_lookup(mut self, max_draft_len: usize) -> Self {
-        self.speculation.prompt_lookup = (max_draft_len > 0).then(|| PromptLookup::new(max_draft_len));
+        self.speculation.look_up(max_draft_len);
         self
     }
 

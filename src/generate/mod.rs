@@ -16,23 +16,32 @@ mod beams;
 pub mod completion;
 mod completion_state;
 mod context;
+mod draft_len;
 mod generation;
+mod options;
 pub mod perplexity;
 mod prompt_lookup;
 mod self_draft;
 mod sentence;
+mod sequence_draft;
 mod speculation;
 
 pub use beams::{Beam, beam_search};
 pub use completion_state::{CompletionState, FinishReason, Plan, Token};
 pub use context::ContextPolicy;
 pub use generation::Generation;
+pub use options::Options;
+pub use prompt_lookup::DEFAULT_MAX_DRAFT_LEN;
+#[cfg(feature = "server")]
+pub(crate) use self_draft::{DraftSequence, SelfDraft};
+#[cfg(feature = "server")]
+pub(crate) use sequence_draft::SequenceDraft;
 pub use speculation::DraftStats;
 pub(crate) use speculation::Speculation;
 
 use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::{ChatTemplateFiles, Checkpoint, Config, GENERATION_CONFIG, GenerationConfig};
-use crate::kernels::attention::{AttentionKernel, KvPrecision};
+use crate::kernels::attention::AttentionKernel;
 use crate::kernels::isa::Isa;
 use crate::kernels::thread_pool::ThreadPool;
 use crate::model::{Model, Observer, Precision, Session};
@@ -55,41 +64,6 @@ pub struct Hornbook {
     chat_template_files: ChatTemplateFiles,
     mapped_bytes: usize,
     owned_bytes: usize,
-}
-
-/// Parameters of text generation.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Sampling parameters. The model's end-of-text token ends the text in addition to their `stop_ids`.
-    pub sampling: SamplingParams,
-    /// Maximum tokens to generate; none for as many as fit into the context and the one after it, or with
-    /// context shift, no limit.
-    pub max_tokens: Option<usize>,
-    /// Number of tokens beyond `max_tokens` within which a text may end with a sentence; 0 ends it at
-    /// `max_tokens`. Ignored without a tokenizer.
-    pub sentence_margin: usize,
-    /// Policy at the end of the context.
-    pub context: ContextPolicy,
-    /// Stop strings, which end the completion and are not part of it.
-    pub stop: Vec<String>,
-    /// Precision of the KV cache; none for [`Model::kv_precision`].
-    pub kv_precision: Option<KvPrecision>,
-}
-
-impl Default for Options {
-    /// Temperature 0.8 and top-p 0.95, which suit stories: more varied than greedy decoding, which falls into
-    /// loops, and without the least likely tokens.
-    fn default() -> Self {
-        let sampling = SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() };
-        Self {
-            sampling,
-            max_tokens: Some(200),
-            sentence_margin: 0,
-            context: ContextPolicy::Stop,
-            stop: vec![],
-            kv_precision: None,
-        }
-    }
 }
 
 impl Hornbook {
@@ -176,6 +150,11 @@ impl Hornbook {
     /// As [`Model::draft_model`].
     pub fn with_draft(self, precision: Precision) -> Result<Self> {
         Ok(Self { draft_model: Some(self.model.draft_model(precision)?), ..self })
+    }
+
+    /// The copy that drafts; none without [`Hornbook::with_draft`].
+    pub fn draft_model(&self) -> Option<&Model> {
+        self.draft_model.as_ref()
     }
 
     /// Replaces the attention kernel, with one of [`KERNELS`](crate::kernels::attention::KERNELS) or your

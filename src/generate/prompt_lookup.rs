@@ -14,6 +14,9 @@ const INITIAL_DRAFT_LEN: usize = 4;
 /// Minimum draft length that is verified by the model; shorter drafts are only compared with the output.
 const MIN_DRAFT_LEN: usize = 3;
 
+/// The usual maximum of tokens in a draft.
+pub const DEFAULT_MAX_DRAFT_LEN: usize = 8;
+
 /// What has occurred in a text, and how long drafts from it are.
 pub(super) struct PromptLookup {
     /// Maximum tokens of a draft.
@@ -51,9 +54,10 @@ impl PromptLookup {
             false => self.draft_len.min(self.max_draft_len).min(room),
         };
         let Some(start) = self.ngrams.lookup(tokens) else { return 0 };
+        let first = draft.len();
         // The copied range may extend into the draft itself, so that a cycle is continued at any length.
         for i in start..start + len.max(1) {
-            let next = tokens.get(i).copied().unwrap_or_else(|| draft[i - tokens.len()]);
+            let next = tokens.get(i).copied().unwrap_or_else(|| draft[first + i - tokens.len()]);
             draft.push(next);
         }
         len

@@ -18,60 +18,56 @@
 //! Drafts come from the text itself ([`PromptLookup`]), and where nothing in it is repeated, from a quantized
 //! copy of the model ([`SelfDraft`]).
 
-use super::prompt_lookup::PromptLookup;
-use super::self_draft::SelfDraft;
+use super::prompt_lookup::DEFAULT_MAX_DRAFT_LEN;
+use super::self_draft::{DraftSequence, SelfDraft};
+use super::sequence_draft::SequenceDraft;
 use super::{CompletionState, Hornbook};
 use crate::Result;
-use crate::model::{Observer, Session};
+use crate::model::{Model, Observer, Session};
 use std::time::Instant;
 
 /// The drafts of one completion after the other.
 #[derive(Default)]
 pub struct Speculation<'h> {
-    pub(super) prompt_lookup: Option<PromptLookup>,
-    self_draft: Option<SelfDraft<'h>>,
-    draft: Draft,
+    draft_model: Option<&'h Model>,
+    self_draft: SelfDraft,
+    draft: SequenceDraft,
     stats: DraftStats,
-}
-
-/// The tokens predicted to follow.
-#[derive(Debug, Default)]
-struct Draft {
-    tokens: Vec<u32>,
-    /// Number of tokens in the last forward pass.
-    n_computed: usize,
-    /// Number of tokens accepted so far.
-    n_accepted: usize,
-    is_of_model: bool,
 }
 
 /// Statistics of speculative decoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DraftStats {
     /// Forward passes with a draft.
-    pub drafts: usize,
+    pub drafts: u64,
     /// Draft tokens.
-    pub drafted_tokens: usize,
+    pub drafted_tokens: u64,
     /// Accepted draft tokens.
-    pub accepted_tokens: usize,
+    pub accepted_tokens: u64,
 }
 
 impl<'h> Speculation<'h> {
-    /// Drafts by the copy of the model, if there is one ([`Hornbook::with_draft`]).
+    /// Drafts from the text and by the copy of the model, if there is one ([`Hornbook::with_draft`]).
     pub fn new(hornbook: &'h Hornbook) -> Self {
-        Self { self_draft: hornbook.draft_model.as_ref().map(SelfDraft::new), ..Self::default() }
+        let draft_model = hornbook.draft_model();
+        let max_lookup_len = if draft_model.is_some() { DEFAULT_MAX_DRAFT_LEN } else { 0 };
+        let draft = SequenceDraft::with_prompt_lookup(max_lookup_len);
+        Self { draft_model, draft, ..Self::default() }
+    }
+
+    /// Drafts up to `max_draft_len` tokens from the text itself first; none for 0.
+    pub fn look_up(&mut self, max_draft_len: usize) {
+        self.draft = SequenceDraft::with_prompt_lookup(max_draft_len);
     }
 
     /// Drafts `len` tokens by the copy of the model each time.
     pub fn fix_draft_len(&mut self, len: usize) {
-        self.self_draft.iter_mut().for_each(|self_draft| self_draft.fix_len(len));
+        self.self_draft.fix_len(len);
     }
 
     /// Resets all but the statistics, for another completion.
     pub fn restart(&mut self) {
-        self.prompt_lookup.iter_mut().for_each(PromptLookup::restart);
-        self.self_draft.iter_mut().for_each(SelfDraft::restart);
-        self.draft = Draft::default();
+        self.draft.restart();
     }
 
     /// The statistics so far.
@@ -84,76 +80,34 @@ impl<'h> Speculation<'h> {
     /// none.
     ///
     /// # Errors
-    /// As [`Model::forward`](crate::model::Model::forward).
+    /// As [`Model::forward`].
     pub fn logits<'s, O: Observer>(
         &mut self,
         session: &'s mut Session<O>,
         state: &CompletionState,
     ) -> Result<&'s [f32]> {
+        let Self { draft_model, self_draft, draft, stats } = self;
         let window = state.window();
         let last = window.len() - 1;
-        if self.accepts(window[last]) && self.draft.n_accepted <= self.draft.n_computed {
-            self.stats.accepted_tokens += 1;
-            return Ok(session.logits().row(self.draft.n_accepted));
+        if draft.accept(window[last]) && draft.n_accepted() <= draft.to_compute().len() {
+            stats.accepted_tokens += 1;
+            return Ok(session.logits().row(draft.n_accepted()));
         }
         session.truncate(last); // removes rejected draft tokens
         let new = &window[session.len()..];
-        // A pass after a context shift has no draft.
-        let room = if new.len() > 1 { 0 } else { session.cache().capacity() - window.len() };
-        self.make_draft(session, state, room)?;
-        let draft = &self.draft.tokens[..self.draft.n_computed];
-        self.stats.drafts += usize::from(!draft.is_empty());
-        self.stats.drafted_tokens += draft.len();
-        let start = self.self_draft.as_ref().map(|_| Instant::now());
-        match draft {
-            [] => session.feed(new).map(drop)?,
-            draft => session.feed_all(&[new, draft].concat()).map(drop)?,
+        if new.len() > 1 {
+            draft.clear(); // a pass after a context shift has no draft
+            return session.feed(new);
         }
-        if let (Some(self_draft), Some(start), [_]) = (&mut self.self_draft, start, new) {
-            self_draft.record_pass(draft.len(), start.elapsed().as_secs_f64());
+        self_draft.draft(*draft_model, &mut [DraftSequence { cache: session.cache_mut(), state, draft }])?;
+        let n_drafted = draft.to_compute().len();
+        stats.drafts += u64::from(n_drafted > 0);
+        stats.drafted_tokens += n_drafted as u64;
+        let start = draft_model.map(|_| Instant::now());
+        session.feed_all(draft.pass_tokens())?;
+        if let Some(start) = start {
+            self_draft.record_pass(1, n_drafted, start.elapsed().as_secs_f64());
         }
         Ok(session.logits().row(0))
-    }
-
-    /// Returns whether `token` equals the next draft token, and tells the source of the draft.
-    fn accepts(&mut self, token: u32) -> bool {
-        let Draft { tokens, n_accepted, is_of_model, .. } = &mut self.draft;
-        let Some(&drafted) = tokens.get(*n_accepted) else { return false };
-        let is_accepted = drafted == token;
-        *n_accepted += usize::from(is_accepted);
-        match (is_of_model, &mut self.self_draft, &mut self.prompt_lookup) {
-            (true, Some(self_draft), _) => self_draft.record_acceptance(is_accepted),
-            (false, _, Some(prompt_lookup)) => prompt_lookup.record_acceptance(is_accepted),
-            _ => {}
-        }
-        is_accepted
-    }
-
-    /// Drafts the next tokens, of which the model is to compute at most `room`.
-    fn make_draft<O: Observer>(
-        &mut self,
-        session: &mut Session<O>,
-        state: &CompletionState,
-        room: usize,
-    ) -> Result<()> {
-        let draft = &mut self.draft;
-        (draft.n_accepted, draft.n_computed, draft.is_of_model) = (0, 0, false);
-        draft.tokens.clear();
-        if let Some(prompt_lookup) = &mut self.prompt_lookup {
-            draft.n_computed = prompt_lookup.draft(state.tokens(), room, &mut draft.tokens);
-        }
-        if let Some(self_draft) = self.self_draft.as_mut().filter(|_| draft.n_computed == 0 && room > 0) {
-            let looked_up = draft.tokens.pop(); // to be compared only
-            self_draft.draft(session, state, room, &mut draft.tokens)?;
-            (draft.n_computed, draft.is_of_model) = (draft.tokens.len(), !draft.tokens.is_empty());
-            match (looked_up, draft.tokens.first(), &mut self.prompt_lookup) {
-                (Some(looked_up), Some(&drafted), Some(prompt_lookup)) => {
-                    prompt_lookup.record_acceptance(looked_up == drafted)
-                }
-                (Some(looked_up), None, _) => draft.tokens.push(looked_up),
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }

@@ -72,14 +72,10 @@ impl<'m, O: Observer> Session<'m, O> {
         &self.cache
     }
 
-    /// Appends a token as another model of the same shape computes it, and leaves its logits in `workspace`.
-    /// A draft model reads the keys and values of this one and adds its own, to be dropped again.
-    ///
-    /// # Errors
-    /// As [`Model::forward`].
-    pub fn feed_draft(&mut self, draft_model: &Model, token: u32, workspace: &mut Workspace) -> Result<()> {
-        let segment = Segment { tokens: &[token], cache: &mut self.cache, logits: LogitsWanted::Last };
-        draft_model.forward(&mut [segment], workspace, &mut ())
+    /// The KV cache, for a draft model that reads the keys and values of this one and adds its own, to be
+    /// dropped again.
+    pub(crate) fn cache_mut(&mut self) -> &mut KvCache {
+        &mut self.cache
     }
 
     /// Appends at least one token and returns the last one's logits, `[vocab_size]`.

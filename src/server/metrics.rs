@@ -100,7 +100,7 @@ impl Exposition {
 type StatisticsValue = fn(&Statistics) -> f64;
 
 /// Metrics of each engine: name, type, help and value.
-const ENGINE_METRICS: [(&str, &str, &str, StatisticsValue); 12] = [
+const ENGINE_METRICS: [(&str, &str, &str, StatisticsValue); 15] = [
     ("sequences_running", "gauge", "Number of sequences in the running batch.", |s| s.running as f64),
     ("sequences_waiting", "gauge", "Number of sequences waiting in the queue.", |s| s.waiting as f64),
     ("kv_bytes", "gauge", "KV cache size of the running sequences in bytes.", |s| s.kv_bytes as f64),
@@ -118,6 +118,15 @@ const ENGINE_METRICS: [(&str, &str, &str, StatisticsValue); 12] = [
         "Sum of the batch sizes of all forward passes; divide by steps_total for the mean.",
         |s| s.batch_sizes.iter().enumerate().map(|(size, steps)| size as f64 * *steps as f64).sum(),
     ),
+    ("spec_decode_drafts_total", "counter", "Number of drafts verified (speculative decoding).", |s| {
+        s.drafts.drafts as f64
+    }),
+    ("spec_decode_draft_tokens_total", "counter", "Number of draft tokens verified.", |s| {
+        s.drafts.drafted_tokens as f64
+    }),
+    ("spec_decode_accepted_tokens_total", "counter", "Number of draft tokens accepted.", |s| {
+        s.drafts.accepted_tokens as f64
+    }),
     ("prefix_cache_hits_total", "counter", "Number of requests that reused a cached prefix.", |s| {
         s.prefix_cache_hits as f64
     }),

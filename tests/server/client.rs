@@ -100,7 +100,11 @@ pub fn fable() -> TestServer {
 
 /// Starts a server on a free port.
 pub fn serve(models: &[&str], configure: impl FnOnce(&mut ServerOptions)) -> TestServer {
-    let models = models.iter().map(|model| open(model)).collect();
+    serve_models(models.iter().map(|model| open(model)).collect(), configure)
+}
+
+/// Starts a server of these models on a free port.
+pub fn serve_models(models: Vec<Hornbook>, configure: impl FnOnce(&mut ServerOptions)) -> TestServer {
     let mut options = ServerOptions { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..Default::default() };
     configure(&mut options);
     let server = BoundServer::bind(options).unwrap().serve(models).unwrap();

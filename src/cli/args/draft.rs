@@ -1,6 +1,5 @@
 //! The option for drafts by a quantized copy of the model.
 
-use super::model::ModelArgs;
 use super::values;
 use crate::model::Precision;
 use crate::{Hornbook, Result};
@@ -12,8 +11,8 @@ pub struct DraftArgs {
     /// Speculative decoding: draft by a copy of the model, quantized to P
     ///
     /// The output is the same, bit for bit. A model that is larger than the caches writes up to about twice
-    /// as fast in f32; where drafts do not pay, they are left out. The copy takes memory, and time when the
-    /// model is loaded.
+    /// as fast in f32; where drafts do not pay, as for many texts at once, they are left out. What the text
+    /// repeats is drafted without the copy, which takes memory, and time when the model is loaded.
     #[arg(
         long,
         value_name = "P",
@@ -24,12 +23,11 @@ pub struct DraftArgs {
 }
 
 impl DraftArgs {
-    /// Opens a model that drafts as the option says.
+    /// Makes a model draft as the option says.
     ///
     /// # Errors
-    /// As [`ModelArgs::open`] and [`Hornbook::with_draft`].
-    pub fn open(&self, model: &ModelArgs) -> Result<Hornbook> {
-        let hornbook = model.open()?;
+    /// As [`Hornbook::with_draft`].
+    pub fn apply(&self, hornbook: Hornbook) -> Result<Hornbook> {
         match self.draft {
             Some(precision) => hornbook.with_draft(precision),
             None => Ok(hornbook),

@@ -1,5 +1,6 @@
 //! Model and engine arguments shared by `serve` and `batch`.
 
+use crate::cli::args::draft::DraftArgs;
 use crate::cli::args::model::ExecutionArgs;
 use crate::cli::args::values;
 use crate::engine::{EngineOptions, FairLock, MAX_CONCURRENCY};
@@ -46,13 +47,17 @@ pub struct EngineArgs {
     chat_template: Option<PathBuf>,
 
     #[command(flatten)]
+    draft: DraftArgs,
+
+    #[command(flatten)]
     execution: ExecutionArgs,
 }
 
 impl EngineArgs {
     /// Loads the models.
     pub fn open(&self) -> Result<Vec<Hornbook>> {
-        self.model.iter().map(|model| self.execution.open(model)).collect()
+        let open = |model: &String| self.draft.apply(self.execution.open(model)?);
+        self.model.iter().map(open).collect()
     }
 
     /// Returns server options with these arguments and a queue of `queue` sequences; the rest are defaults.

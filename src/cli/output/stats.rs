@@ -100,9 +100,7 @@ impl fmt::Display for Stats {
         }
         let DraftStats { drafts, drafted_tokens, accepted_tokens: accepted } = self.draft_stats;
         if drafts > 0 {
-            let passes = self.tokens.saturating_sub(1 + accepted);
-            write!(f, "drafted       {drafted_tokens:8} tokens in {drafts} of {passes} forward passes")?;
-            writeln!(f, ", {accepted} accepted")?;
+            writeln!(f, "drafted       {drafted_tokens:8} tokens in {drafts} drafts, {accepted} accepted")?;
         }
         if let Some(Memory { anonymous, file }) = self.memory {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

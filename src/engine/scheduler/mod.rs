@@ -1,6 +1,8 @@
 //! The scheduler: continuous batching on the engine thread. Each step admits new requests, assigns batch
 //! slots, runs one forward pass over the running sequences and publishes the results.
 
+mod drafts;
+
 use super::batch_slots::{SlotChange, SlotDemand, TokenDemand, next_slot_change, schedule_tokens};
 use super::logit_jobs::LogitJobs;
 use super::prefix_cache::PrefixCache;
@@ -9,12 +11,14 @@ use super::sequence::{MeanPoolers, RunningSequence, Task};
 use super::stream::{Event, EventSender};
 use super::submission_queue::{Permit, Submission, SubmissionQueue};
 use super::{EngineOptions, Priority, Statistics};
+use crate::generate::SelfDraft;
 use crate::model::{AdapterWeights, KvCache, LogitsWanted, Segment, Workspace, common_prefix_len};
 use crate::{Error, FinishReason, Hornbook, Result};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Tokens that may be copied between KV caches before a pass, per token of the prefill budget: copying
 /// GPT-2's keys and values of a token takes about a twentieth of the time to compute them.
@@ -29,6 +33,7 @@ pub(super) struct Scheduler {
     requests: Vec<RequestState>,
     prefix_cache: PrefixCache,
     workspace: Workspace,
+    self_draft: SelfDraft,
     statistics: Statistics,
     profiler: Profiler,
 }
@@ -61,9 +66,9 @@ impl Scheduler {
         let batch_sizes = vec![0; options.max_concurrency + 1];
         let statistics = Statistics { batch_sizes, ..Statistics::default() };
         queue.publish(&statistics);
-        let (requests, workspace) = (vec![], Workspace::new());
+        let (requests, workspace, self_draft) = (vec![], Workspace::new(), SelfDraft::default());
         let profiler = Profiler::new(hornbook.model());
-        Self { hornbook, options, queue, requests, prefix_cache, workspace, statistics, profiler }
+        Self { hornbook, options, queue, requests, prefix_cache, workspace, self_draft, statistics, profiler }
     }
 
     /// Runs until the engine is dropped.
@@ -117,8 +122,17 @@ impl Scheduler {
         let demands: Vec<TokenDemand> = self.requests.iter().flat_map(RequestState::token_demands).collect();
         if !demands.is_empty() {
             let step = self.statistics.steps as usize;
-            let scheduled = schedule_tokens(&demands, self.options.prefill_chunk, step);
+            let mut scheduled = schedule_tokens(&demands, self.options.prefill_chunk, step);
+            let is_drafted = self.draft()?;
+            for (n, sequence) in scheduled.iter_mut().zip(self.running()) {
+                *n += sequence.task.draft().len();
+            }
+            let start = Instant::now();
             self.forward(&scheduled)?;
+            if is_drafted {
+                let n_drafted = scheduled.iter().sum::<usize>() - scheduled.len();
+                self.self_draft.record_pass(scheduled.len(), n_drafted, start.elapsed().as_secs_f64());
+            }
             self.process_logits(&scheduled);
             self.profiler.finish_pass(self.hornbook.model(), &mut self.queue.recording());
             self.remove_failed(&mut outbox);
@@ -212,19 +226,20 @@ impl Scheduler {
                 continue;
             }
             if is_latest {
-                self.profiler.add_tokens(*n, task.in_prompt());
+                let is_prefill = task.in_prompt() || n - task.draft().len() > 1;
+                self.profiler.add_tokens(*n, is_prefill);
             }
             let new = cache.len()..cache.len() + n;
             let logits = task.logits_wanted(new.end);
             let tokens = match task {
-                Task::Complete(completion) => completion.state.window(),
+                Task::Complete(completion) => completion.pass_tokens(new),
                 Task::Embed(embedding) => {
                     let (tokens, pooler) = embedding.pooler(row..row + n, new.start);
                     poolers.push(pooler);
-                    tokens
+                    &tokens[new]
                 }
             };
-            batch.push(Segment { tokens: &tokens[new], cache, logits });
+            batch.push(Segment { tokens, cache, logits });
             row += n;
         }
         self.statistics.steps += 1;
@@ -299,11 +314,17 @@ impl Scheduler {
                     if let Some(scored) = completion.scored.take_if(|_| cache.len() == prompt_len) {
                         outbox.push((events.clone(), Event::Prompt(scored)));
                     }
-                    if let Some(token) = completion.new_token.take() {
-                        self.statistics.generated_tokens += 1;
+                    let n_new = completion.new_tokens.len();
+                    if n_new > 0 {
+                        let n_rejected = completion.draft.to_compute().len() + 1 - n_new;
+                        cache.truncate(cache.len() - n_rejected);
+                        self.statistics.generated_tokens += n_new as u64;
+                        self.statistics.drafts.accepted_tokens += n_new as u64 - 1;
                         if completion.state.window().len() <= cache.len() {
                             cache.truncate(0); // context shift: the last half is computed again
                         }
+                    }
+                    for token in completion.new_tokens.drain(..) {
                         outbox.push((events.clone(), Event::Token { choice: completion.index, token }));
                     }
                 }

@@ -11,19 +11,22 @@ use futures_util::FutureExt;
 use std::collections::BTreeMap;
 
 /// A scheduler without a thread.
-struct ManualScheduler {
-    scheduler: Scheduler,
+pub(super) struct ManualScheduler {
+    pub(super) scheduler: Scheduler,
     queue: Arc<SubmissionQueue>,
 }
 
 impl ManualScheduler {
-    fn new(options: EngineOptions) -> Self {
-        let queue = Arc::new(SubmissionQueue::new(options.max_concurrency, options.queue));
-        let hornbook = Arc::new(Hornbook::open("fable").unwrap());
-        Self { scheduler: Scheduler::new(hornbook, options, Arc::clone(&queue)), queue }
+    pub(super) fn new(options: EngineOptions) -> Self {
+        Self::with_hornbook(Hornbook::open("fable").unwrap(), options)
     }
 
-    fn submit(&self, prompt: &[u32], params: &CompletionParams) -> EventStream {
+    pub(super) fn with_hornbook(hornbook: Hornbook, options: EngineOptions) -> Self {
+        let queue = Arc::new(SubmissionQueue::new(options.max_concurrency, options.queue));
+        Self { scheduler: Scheduler::new(Arc::new(hornbook), options, Arc::clone(&queue)), queue }
+    }
+
+    pub(super) fn submit(&self, prompt: &[u32], params: &CompletionParams) -> EventStream {
         self.try_submit(prompt, params).unwrap()
     }
 
@@ -45,13 +48,13 @@ impl ManualScheduler {
         self.queue.submit(request.tasks(&self.scheduler.hornbook).unwrap(), None, priority)
     }
 
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         let submissions = self.queue.drain(false).unwrap();
         self.scheduler.admit(submissions);
         self.scheduler.step().unwrap();
     }
 
-    fn statistics(&self) -> Statistics {
+    pub(super) fn statistics(&self) -> Statistics {
         self.queue.statistics()
     }
 
@@ -60,15 +63,16 @@ impl ManualScheduler {
         recording.profile(self.scheduler.hornbook.model(), KvPrecision::F32)
     }
 
-    fn run_until_idle(&mut self) {
+    pub(super) fn run_until_idle(&mut self) {
         while !self.scheduler.requests.is_empty() || self.statistics().waiting > 0 {
             self.step();
         }
     }
 
     /// The tokens of each choice as generated without an engine.
-    fn reference(&self, prompt: &[u32], params: &CompletionParams) -> BTreeMap<usize, Vec<Token>> {
-        let mut generation = self.scheduler.hornbook.generate(prompt, &params.options).unwrap();
+    pub(super) fn reference(&self, prompt: &[u32], params: &CompletionParams) -> BTreeMap<usize, Vec<Token>> {
+        let generation = self.scheduler.hornbook.generate(prompt, &params.options).unwrap();
+        let mut generation = generation.with_top_logprobs(params.top_logprobs);
         let mut choice = |i| {
             if i > 0 {
                 generation.restart().unwrap();
@@ -80,12 +84,12 @@ impl ManualScheduler {
 }
 
 /// The events that have arrived, without waiting for more.
-fn pending_events(stream: &mut EventStream) -> Vec<Event> {
+pub(super) fn pending_events(stream: &mut EventStream) -> Vec<Event> {
     std::iter::from_fn(|| stream.next().now_or_never().flatten()).collect()
 }
 
 /// The tokens among events, by choice.
-fn tokens(events: Vec<Event>) -> BTreeMap<usize, Vec<Token>> {
+pub(super) fn tokens(events: Vec<Event>) -> BTreeMap<usize, Vec<Token>> {
     let mut tokens: BTreeMap<usize, Vec<Token>> = BTreeMap::new();
     for event in events {
         if let Event::Token { choice, token } = event {
@@ -95,17 +99,17 @@ fn tokens(events: Vec<Event>) -> BTreeMap<usize, Vec<Token>> {
     tokens
 }
 
-fn params(max_tokens: usize, choices: usize) -> CompletionParams {
+pub(super) fn params(max_tokens: usize, choices: usize) -> CompletionParams {
     let sampling = SamplingParams { seed: 3, ..SamplingParams::default() };
     let options = Options { sampling, max_tokens: Some(max_tokens), ..Options::default() };
     CompletionParams { options, choices, ..CompletionParams::default() }
 }
 
-fn prompt(n: usize, salt: u32) -> Vec<u32> {
+pub(super) fn prompt(n: usize, salt: u32) -> Vec<u32> {
     (0..n as u32).map(|i| (i * i * 31 + salt * 101) % 4095).collect()
 }
 
-fn options(max_concurrency: usize, prefill_chunk: usize) -> EngineOptions {
+pub(super) fn options(max_concurrency: usize, prefill_chunk: usize) -> EngineOptions {
     EngineOptions { max_concurrency, prefill_chunk, ..EngineOptions::default() }
 }
 

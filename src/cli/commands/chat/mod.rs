@@ -84,7 +84,7 @@ impl Chat {
         // Files are read first, so that errors come before the model is loaded.
         let template = self.template.as_deref().map(ChatTemplate::open).transpose()?;
         let messages = self.load.as_deref().map(file::load).transpose()?;
-        let hornbook = self.draft.open(&self.model)?;
+        let hornbook = self.draft.apply(self.model.open()?)?;
         let template = template.map_or_else(|| ChatTemplate::for_model(&hornbook), Ok)?;
         let options = self.sampling.options(&hornbook, self.model.execution.kv_precision);
         let mut conversation = Conversation::new(&hornbook, template, options)?;

@@ -56,7 +56,7 @@ pub struct Generate {
     #[command(flatten)]
     pub sampling: SamplingArgs,
 
-    /// Number of completions, generated as a batch (without --draft) and separated by --- in text output
+    /// Number of completions, generated as a batch and separated by --- in text output
     #[arg(short, value_name = "N", default_value = "1", help_heading = "Length")]
     pub n: NonZeroUsize,
 

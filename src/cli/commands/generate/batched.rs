@@ -4,7 +4,7 @@ use super::completion_source::CompletionSource;
 use crate::engine::{
     CompletionParams, Engine, EngineOptions, Event, EventStream, Priority, Request, RequestKind, SubmitError,
 };
-use crate::generate::{FinishReason, Token};
+use crate::generate::{DraftStats, FinishReason, Token};
 use crate::kernels::attention::KvPrecision;
 use crate::{Error, Hornbook, Result};
 use std::collections::VecDeque;
@@ -85,5 +85,9 @@ impl<I: Iterator<Item = CompletionParams>> CompletionSource for BatchedCompletio
 
     fn finish_reason(&self) -> Option<FinishReason> {
         self.finish_reason
+    }
+
+    fn draft_stats(&self) -> DraftStats {
+        self.engine.statistics().drafts
     }
 }

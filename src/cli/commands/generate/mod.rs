@@ -44,7 +44,7 @@ impl Generate {
                 n = self.n
             );
         }
-        let hornbook = self.draft.open(&self.model)?;
+        let hornbook = self.draft.apply(self.model.open()?)?;
         stats.model_loaded();
         let prompt = prompt.ids(&hornbook)?;
         if self.output.is_text() {
@@ -116,9 +116,11 @@ impl Generate {
         hornbook: &Hornbook,
         generation: Generation<'h, O>,
     ) -> Generation<'h, O> {
-        generation
-            .with_top_logprobs(self.top_logprobs(hornbook))
-            .with_prompt_lookup(self.prompt_lookup.map_or(0, usize::from))
+        let generation = generation.with_top_logprobs(self.top_logprobs(hornbook));
+        match self.prompt_lookup {
+            Some(max_draft_len) => generation.with_prompt_lookup(max_draft_len.into()),
+            None => generation,
+        }
     }
 
     /// Number of alternatives to report for each token.

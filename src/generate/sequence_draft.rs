@@ -1,0 +1,116 @@
+//! The draft of one completion: the tokens that are expected next, and how many of them were right.
+
+use super::CompletionState;
+use super::prompt_lookup::PromptLookup;
+use crate::sampling::Sampler;
+
+/// The tokens that are expected after a completion's last one.
+#[derive(Default)]
+pub(crate) struct SequenceDraft {
+    prompt_lookup: Option<PromptLookup>,
+    /// The completion's last token, and the draft.
+    tokens: Vec<u32>,
+    /// The number of draft tokens that the model is to compute; another may follow, to be compared only.
+    n_computed: usize,
+    /// The number of tokens accepted so far.
+    n_accepted: usize,
+    is_rejected: bool,
+    is_of_model: bool,
+    /// A token from the text that is compared with the first one of the draft model.
+    looked_up: Option<u32>,
+    /// The completion's sampler at the draft's position; none before the first draft of a model.
+    sampler: Option<Sampler>,
+    /// The completion's text with the draft.
+    text: Vec<u32>,
+}
+
+impl SequenceDraft {
+    /// Drafts from the text, at most `max_draft_len` tokens, before a draft model is asked; 0 for none.
+    pub(crate) fn with_prompt_lookup(max_draft_len: usize) -> Self {
+        let prompt_lookup = (max_draft_len > 0).then(|| PromptLookup::new(max_draft_len));
+        Self { prompt_lookup, ..Self::default() }
+    }
+
+    /// Prepares for another completion.
+    pub(crate) fn restart(&mut self) {
+        *self = Self { prompt_lookup: self.prompt_lookup.take(), ..Self::default() };
+        self.prompt_lookup.iter_mut().for_each(PromptLookup::restart);
+    }
+
+    /// The draft tokens that the model is to compute with the completion's last one.
+    pub(crate) fn to_compute(&self) -> &[u32] {
+        self.pass_tokens().get(1..).unwrap_or_default()
+    }
+
+    /// The completion's last token and those to compute with it; none without a draft.
+    pub(crate) fn pass_tokens(&self) -> &[u32] {
+        self.tokens.get(..=self.n_computed).unwrap_or_default()
+    }
+
+    /// The number of tokens accepted so far, of those computed and the one that is compared only.
+    pub(crate) fn n_accepted(&self) -> usize {
+        self.n_accepted
+    }
+
+    /// Takes the completion's next token, and returns whether it was expected.
+    pub(crate) fn accept(&mut self, token: u32) -> bool {
+        let Some(&drafted) = self.tokens.get(1 + self.n_accepted).filter(|_| !self.is_rejected) else {
+            return false;
+        };
+        let is_accepted = drafted == token;
+        self.n_accepted += usize::from(is_accepted);
+        self.is_rejected = !is_accepted;
+        if let (false, Some(prompt_lookup)) = (self.is_of_model, &mut self.prompt_lookup) {
+            prompt_lookup.record_acceptance(is_accepted);
+        }
+        is_accepted
+    }
+
+    /// Expects nothing.
+    pub(crate) fn clear(&mut self) {
+        self.tokens.clear();
+        (self.n_computed, self.n_accepted, self.is_rejected, self.is_of_model) = (0, 0, false, false);
+    }
+
+    /// Replaces the draft by one from the text, of which the model is to compute at most `room` tokens.
+    pub(super) fn look_up(&mut self, state: &CompletionState, room: usize) {
+        self.clear();
+        self.tokens.extend(state.tokens().last());
+        if let Some(prompt_lookup) = &mut self.prompt_lookup {
+            self.n_computed = prompt_lookup.draft(state.tokens(), room, &mut self.tokens);
+        }
+    }
+
+    /// The outcome of a draft model's tokens: the number of accepted ones, and whether one was rejected.
+    pub(super) fn model_outcome(&self) -> Option<(usize, bool)> {
+        self.is_of_model.then_some((self.n_accepted, self.is_rejected))
+    }
+
+    /// Begins a draft of the draft model, in place of a token that is compared only.
+    pub(super) fn start_model_draft(&mut self, state: &CompletionState) {
+        self.looked_up = self.tokens.drain(1..).next();
+        self.is_of_model = true;
+        self.text.clear();
+        self.text.extend_from_slice(state.tokens());
+        self.sampler.get_or_insert_with(|| state.sampler().clone()).seek(state.generated().len());
+    }
+
+    /// The last token of the text and the draft.
+    pub(super) fn last(&self) -> &[u32] {
+        &self.text[self.text.len() - 1..]
+    }
+
+    /// Appends the token that the completion's sampler chooses from the draft model's logits,
+    /// `[vocab_size]`.
+    pub(super) fn push(&mut self, logits: &[f32], state: &CompletionState) {
+        let Some(sampler) = &mut self.sampler else { return };
+        let (prompt, generated) = self.text.split_at(state.prompt().len());
+        let token = sampler.choose(logits, prompt, generated);
+        if let (Some(looked_up), Some(prompt_lookup)) = (self.looked_up.take(), &mut self.prompt_lookup) {
+            prompt_lookup.record_acceptance(looked_up == token);
+        }
+        self.text.push(token);
+        self.tokens.push(token);
+        self.n_computed = self.tokens.len() - 1;
+    }
+}
