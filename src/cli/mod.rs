@@ -6,8 +6,8 @@ mod output;
 mod args;
 mod commands;
 
+use crate::Error;
 use crate::kernels::isa::Isa;
-use crate::{Error, Result};
 use args::settings::Settings;
 use args::usage_error;
 use clap::{CommandFactory, FromArgMatches, Parser};
@@ -34,16 +34,28 @@ use std::process::ExitCode;
   hornbook pull gpt2                     download a model from the Hugging Face hub
   hornbook quantize gpt2 -p int8 -o DIR  quantize a model to a quarter of its size
   hornbook merge gpt2 my-adapter -o DIR  merge a LoRA adapter into its model")]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+/// Runs a command line, the program's name first, and reports an error in one line.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match parse(arguments) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    cli.command.run().unwrap_or_else(|error| {
+        report_error(&error);
+        exit_code(&error)
+    })
 }
 
 /// Parses a command line, with the settings as default values.
 ///
 /// # Errors
 /// Returns the exit code after printing a one-line error, the help or the version.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, ExitCode> {
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, ExitCode> {
     // clap wants a `&'static str`: leaked once.
     let command = accept_negative_numbers(Cli::command().version(&*version().leak()));
     let settings = Settings::load();
@@ -66,7 +78,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> std::result::Resu
 }
 
 /// Reports an error in one line on standard error.
-pub fn report_error(error: &Error) {
+fn report_error(error: &Error) {
     stderr_line!("hornbook: {error}");
 }
 
@@ -80,19 +92,11 @@ fn accept_negative_numbers(command: clap::Command) -> clap::Command {
 }
 
 /// Returns the exit code of an error: 2 for a mistake in the command line, 1 for a failure.
-pub fn exit_code(error: &Error) -> ExitCode {
+fn exit_code(error: &Error) -> ExitCode {
     match error {
         Error::Parameter { .. } | Error::TokenId { .. } => ExitCode::from(usage_error::USAGE_ERROR),
         _ => ExitCode::FAILURE,
     }
-}
-
-/// Runs the subcommand.
-///
-/// # Errors
-/// Returns the subcommand's error, whose message is one line.
-pub fn run(cli: Cli) -> Result<ExitCode> {
-    cli.command.run()
 }
 
 /// The exit code of a program ended by Ctrl-C: 128 + SIGINT.

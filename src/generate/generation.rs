@@ -88,6 +88,11 @@ impl<'h, O: Observer> Generation<'h, O> {
         Ok(())
     }
 
+    /// The observer.
+    pub fn observer(&mut self) -> &mut O {
+        self.session.observer()
+    }
+
     /// The prompt's tokens.
     pub fn prompt(&self) -> &[u32] {
         self.plan.prompt()

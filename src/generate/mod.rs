@@ -200,7 +200,10 @@ impl Hornbook {
     }
 
     /// The tokenizer, or an error that ends with `hint`.
-    pub(crate) fn tokenizer_or(&self, hint: &'static str) -> Result<&Tokenizer> {
+    ///
+    /// # Errors
+    /// As [`Hornbook::tokenizer`].
+    pub fn tokenizer_or(&self, hint: &'static str) -> Result<&Tokenizer> {
         let tokenizer = self.tokenizer.as_ref();
         tokenizer.map_err(|problem| Error::NoTokenizer {
             model: self.name.clone(),

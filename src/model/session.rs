@@ -47,6 +47,11 @@ impl<'m, O: Observer> Session<'m, O> {
         &mut self.observer
     }
 
+    /// Ends the sequence and returns the observer.
+    pub fn into_observer(self) -> O {
+        self.observer
+    }
+
     /// The model.
     pub fn model(&self) -> &'m Model {
         self.model

@@ -40,5 +40,5 @@ pub use logprobs::{LogSoftmax, token_logprob, top_logprobs};
 pub use overrides::Overrides;
 pub use params::{Field, PARAMETERS, Parameter, Range, SamplingParams, Scalar};
 pub use processors::LogitsProcessors;
-pub use sampler::{SampledToken, Sampler};
+pub use sampler::{SampledToken, Sampler, random_seed};
 pub use stop::StopMatcher;

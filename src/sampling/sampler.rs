@@ -8,6 +8,12 @@ use super::gumbel::Noise;
 use super::logprobs::LogSoftmax;
 use super::processors::LogitsProcessors;
 use super::{SamplingParams, constraints, softmax};
+use std::hash::{BuildHasher, RandomState};
+
+/// Returns a random seed, short enough to type.
+pub fn random_seed() -> u64 {
+    RandomState::new().hash_one(0) % 1_000_000_000
+}
 
 /// A sampled token.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,15 +3,12 @@
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::adapter::Adapter;
 use crate::kernels::isa::Isa;
-use crate::kernels::thread_pool::ThreadPool;
+use crate::kernels::thread_pool::{MAX_THREADS, ThreadPool};
 use crate::model::Precision;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Hornbook, Result};
 use std::num::NonZeroUsize;
 use std::path::Path;
-
-/// Upper bound of `--threads`; a larger number is a typing error.
-pub const MAX_THREADS: usize = 1024;
 
 /// A pool of `threads`, or of one per core, with the instruction set in use.
 pub fn thread_pool(threads: Option<NonZeroUsize>) -> Result<ThreadPool> {

@@ -4,9 +4,8 @@ use crate::Hornbook;
 use crate::cli::args::prompt::parse_token_id;
 use crate::cli::args::values::KvPrecisionArg;
 use crate::generate::Options;
-use crate::sampling::{Field, Overrides, PARAMETERS, Parameter, SamplingParams, Scalar};
+use crate::sampling::{Field, Overrides, PARAMETERS, Parameter, SamplingParams, Scalar, random_seed};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
 /// Headings of `--help`. Penalties apply first, then the sampling options in the order listed.
@@ -89,7 +88,7 @@ impl SamplingArgs {
         self.processors.0.apply(&mut sampling);
         let sampling = SamplingParams {
             logit_bias: self.logit_bias.clone(),
-            seed: self.seed.unwrap_or_else(random_seed),
+            seed: self.seed.unwrap_or_else(seed_of_run),
             min_tokens: self.min_tokens,
             stop_ids: self.stop_token_ids.clone(),
             bad_words_ids: self.bad_words_ids.iter().map(|TokenIds(ids)| ids.clone()).collect(),
@@ -158,10 +157,10 @@ fn option(parameter: &'static Parameter) -> Arg {
     }
 }
 
-/// A random seed, the same for the whole run and short enough to type.
-fn random_seed() -> u64 {
+/// A random seed, the same for the whole run.
+fn seed_of_run() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
-    *SEED.get_or_init(|| RandomState::new().hash_one(0) % 1_000_000_000)
+    *SEED.get_or_init(random_seed)
 }
 
 fn parse_ids(text: &str) -> std::result::Result<TokenIds, String> {

@@ -33,6 +33,9 @@ const YIELD_STEPS: u32 = if cfg!(loom) { 1 } else { 1 << 8 };
 /// Backoff steps between an idle thread's attempts to steal.
 const STEAL_INTERVAL: u32 = if cfg!(loom) { 1 } else { 32 };
 
+/// The most threads that a user may ask for; a larger number is a typing error.
+pub const MAX_THREADS: usize = 1024;
+
 /// The threads and the instruction set that kernels run on.
 pub struct ThreadPool {
     isa: Isa,

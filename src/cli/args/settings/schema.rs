@@ -2,7 +2,7 @@
 
 use super::PREFIX;
 use crate::Options;
-use crate::cli::args::open::MAX_THREADS;
+use crate::kernels::thread_pool::MAX_THREADS;
 use crate::model::Precision;
 use crate::sampling::{PARAMETERS, Parameter};
 use std::sync::LazyLock;

@@ -1,0 +1,184 @@
+"""Types of the extension module. T is the number of tokens of a text."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
+from typing import Any, Literal, Optional, Union, final, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+Ids = Union[Sequence[int], NDArray[np.integer[Any]]]
+Prompt = Union[str, Ids]
+Hook = Callable[[FloatArray], Optional[FloatArray]]
+Precision = Literal["f32", "f16", "bf16", "bf16-dot", "int8", "int4"]
+
+@final
+class Config:
+    """A model's configuration, with the names of ``config.json``."""
+
+    n_layer: int
+    n_head: int
+    n_embd: int
+    n_inner: int
+    n_positions: int
+    vocab_size: int
+    layer_norm_epsilon: float
+    tie_word_embeddings: bool
+
+@final
+class Tokenizer:
+    """A model's tokenizer: text to token ids and back."""
+
+    vocab_size: int
+    eos_token: str
+    eos_token_ids: list[int]
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """A text's token ids. With ``special``, names of special tokens in the text become those tokens."""
+    def decode(self, ids: Ids) -> str:
+        """The text of token ids; invalid UTF-8 becomes U+FFFD."""
+    def labels(self, prompt: Prompt) -> list[str]:
+        """The text of each token, with ``·`` for a space and ``↵`` for a line feed: labels for plots."""
+    def __len__(self) -> int: ...
+
+@final
+class Completion:
+    """A generated text. ``str()`` of it is the text."""
+
+    text: str
+    ids: list[int]
+    """Its token ids, including an end-of-text token."""
+    logprobs: Optional[FloatArray]
+    """The logprob of each token in the model's own distribution, ``[len(ids)]``; None with beams."""
+    top_logprobs: list[list[tuple[int, float]]]
+    """For each token the ``logprobs=N`` most likely ids with their logprobs, best first."""
+    finish_reason: Literal["stop", "length"]
+    score: Optional[float]
+    """With beams, the sum of the logprobs divided by ``len(ids) ** length_penalty``."""
+    seed: int
+    """The seed that writes this text again."""
+
+@final
+class Token:
+    """A generated token. ``str()`` of it is its text."""
+
+    id: int
+    text: str
+    """The text that is final with it: whole characters, so that it may be empty."""
+    logprob: float
+    top_logprobs: list[tuple[int, float]]
+
+@final
+class Stream(Iterator[Token]):
+    """A text that is being generated, token by token. Dropping it ends the computation."""
+
+    finish_reason: Optional[Literal["stop", "length"]]
+    seed: int
+
+    def __iter__(self) -> "Stream": ...
+    def __next__(self) -> Token: ...
+
+@final
+class Score:
+    """How well a model predicts a text."""
+
+    ids: list[int]
+    logprobs: FloatArray
+    """The logprob of each token but the first, given those before it, ``[T - 1]``."""
+    loss: float
+    """The mean of ``-logprobs``, in nats."""
+    perplexity: float
+    """``exp(loss)``"""
+
+@final
+class Model:
+    """A GPT-2 model. Several threads may use it at the same time; a fork of the process may not."""
+
+    name: str
+    config: Config
+    tokenizer: Tokenizer
+    threads: int
+    hook_names: list[str]
+    """The names of all sites of a pass, in its order."""
+
+    @staticmethod
+    def from_pretrained(
+        model: Union[str, PathLike[str]] = "fable",
+        *,
+        precision: Optional[Precision] = None,
+        threads: Optional[int] = None,
+        adapter: Union[str, PathLike[str], None] = None,
+    ) -> "Model":
+        """Opens ``"fable"``, which is part of the package, a folder, or a name in the Hugging Face cache.
+
+        ``precision`` converts the weights; by default they are as stored. ``threads`` is one per core by
+        default. ``adapter`` is the folder of a LoRA adapter.
+        """
+    def generate(
+        self,
+        prompt: Union[Prompt, Sequence[Prompt]],
+        *,
+        max_new_tokens: Optional[int] = None,
+        temperature: Optional[float] = None,
+        top_p: Optional[float] = None,
+        top_k: Optional[int] = None,
+        min_p: Optional[float] = None,
+        typical_p: Optional[float] = None,
+        seed: Optional[int] = None,
+        stop: Union[str, Sequence[str], None] = None,
+        n: Optional[int] = None,
+        logprobs: Optional[int] = None,
+        num_beams: Optional[int] = None,
+        length_penalty: Optional[float] = None,
+        early_stopping: Union[bool, Literal["never"], None] = None,
+        repetition_penalty: Optional[float] = None,
+        presence_penalty: Optional[float] = None,
+        frequency_penalty: Optional[float] = None,
+        no_repeat_ngram_size: Optional[int] = None,
+        min_new_tokens: Optional[int] = None,
+        do_sample: Optional[bool] = None,
+        stop_token_ids: Optional[Sequence[int]] = None,
+        logit_bias: Optional[Mapping[int, float]] = None,
+        bad_words_ids: Optional[Sequence[Sequence[int]]] = None,
+        allowed_token_ids: Optional[Sequence[int]] = None,
+        context: Optional[Literal["stop", "shift"]] = None,
+        hooks: Optional[Mapping[str, Hook]] = None,
+    ) -> Any:
+        """Writes what follows a prompt.
+
+        Returns a ``Completion``; with ``n``, a list of as many; for a list of prompts, a list of such results,
+        computed together. What is not given is the model's default: temperature 0.8, top_p 0.95, at most 200
+        tokens, a new seed.
+        """
+    def stream(self, prompt: Prompt, **arguments: Any) -> Stream:
+        """Writes what follows a prompt, token by token, with the arguments of ``generate``."""
+    def logits(self, ids: Prompt) -> FloatArray:
+        """The logits after each token, ``[T, vocab_size]``."""
+    @overload
+    def score(self, text: Prompt) -> Score: ...
+    @overload
+    def score(self, text: Sequence[Prompt]) -> list[Score]:
+        """How well the model predicts a text, or each of a list."""
+    def embed(self, texts: Union[Prompt, Sequence[Prompt]]) -> FloatArray:
+        """The mean of a text's final hidden states, ``[n_embd]``; of a list, ``[len(texts), n_embd]``."""
+    def attention(self, ids: Prompt) -> FloatArray:
+        """The attention weights, ``[n_layer, n_head, T, T]``: row i of a head is what token i attends to."""
+    def run_with_cache(
+        self, ids: Prompt, names: Union[str, Sequence[str], None] = None
+    ) -> tuple[FloatArray, dict[str, FloatArray]]:
+        """The logits, ``[T, vocab_size]``, and activations by TransformerLens's names: ``names``, or all.
+
+        Shapes: ``[T, n_head, head_dim]`` (``hook_q``, ``hook_k``, ``hook_v``, ``hook_z``), ``[n_head, T, T]``
+        (``hook_pattern``), ``[T, n_inner]`` (``mlp.hook_pre``, ``mlp.hook_post``), ``[T, vocab_size]``
+        (``logits``), else ``[T, n_embd]``.
+        """
+    def run_with_hooks(self, ids: Prompt, hooks: Mapping[str, Hook]) -> FloatArray:
+        """The logits, ``[T, vocab_size]``, of a pass that functions change.
+
+        A function gets the activations of its name, of the shapes of ``run_with_cache``, and changes them in
+        place or returns others. ``hook_pattern`` can be read only.
+        """
+
+def run_command_line(arguments: Sequence[str]) -> int:
+    """Runs a command line of the program, its name first, and returns the exit code."""

@@ -1,0 +1,266 @@
+//! What is generated: completions, at once or token by token.
+
+use crate::errors::{exception, parameter};
+use crate::options::Arguments;
+use crate::shared::Shared;
+use hornbook::engine::{CompletionParams, Event, EventStream, Priority, Request, RequestKind, SubmitError};
+use hornbook::generate::{Beam, beam_search};
+use hornbook::sampling::BeamParams;
+use hornbook::{FinishReason, Result};
+use numpy::PyArray1;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+/// The most likely token ids at a position and their logprobs, best first.
+type TopLogprobs = Vec<(u32, f32)>;
+
+/// A generated text.
+#[pyclass(frozen, get_all, module = "hornbook")]
+pub struct Completion {
+    /// The text after the prompt.
+    text: String,
+    /// Its token ids, including an end-of-text token.
+    ids: Vec<u32>,
+    /// The logprob of each token in the model's own distribution, float32 ``[len(ids)]``; None with beams.
+    logprobs: Option<Py<PyArray1<f32>>>,
+    /// For each token the ``logprobs=N`` most likely ones: pairs of an id and its logprob.
+    top_logprobs: Vec<TopLogprobs>,
+    /// ``"stop"`` or ``"length"``; None if it was not ended.
+    finish_reason: Option<&'static str>,
+    /// The sum of the logprobs divided by ``len(ids) ** length_penalty``, with beams; else None.
+    score: Option<f64>,
+    /// The seed that writes this text again.
+    seed: u64,
+}
+
+#[pymethods]
+impl Completion {
+    fn __str__(&self) -> &str {
+        &self.text
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let text = self.text.as_str().into_pyobject(py)?.repr()?;
+        Ok(format!("<hornbook.Completion {text}>"))
+    }
+}
+
+/// A generated token.
+#[pyclass(frozen, get_all, module = "hornbook")]
+pub struct Token {
+    /// Its id.
+    id: u32,
+    /// The text that is final with it: whole characters, so that it may be empty.
+    text: String,
+    /// Its logprob in the model's own distribution.
+    logprob: f32,
+    /// The ``logprobs=N`` most likely tokens: pairs of an id and its logprob.
+    top_logprobs: TopLogprobs,
+}
+
+#[pymethods]
+impl Token {
+    fn __str__(&self) -> &str {
+        &self.text
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let text = self.text.as_str().into_pyobject(py)?.repr()?;
+        Ok(format!("<hornbook.Token {} {text}>", self.id))
+    }
+}
+
+impl From<hornbook::Token> for Token {
+    fn from(token: hornbook::Token) -> Self {
+        let hornbook::Token { id, text, logprob, top_logprobs } = token;
+        Self { id, text, logprob, top_logprobs }
+    }
+}
+
+/// A text that is being generated: an iterator of its tokens. Dropping it ends the computation.
+#[pyclass(module = "hornbook")]
+pub struct Stream {
+    events: EventStream,
+    /// ``"stop"`` or ``"length"`` at the end; None before.
+    #[pyo3(get)]
+    finish_reason: Option<&'static str>,
+    /// The seed that writes this text again.
+    #[pyo3(get)]
+    seed: u64,
+}
+
+#[pymethods]
+impl Stream {
+    fn __iter__(stream: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        stream
+    }
+
+    fn __next__(&mut self, py: Python<'_>) -> PyResult<Option<Token>> {
+        while let Some(event) = next_event(py, &mut self.events)? {
+            match event {
+                Event::Token { token, .. } => return Ok(Some(token.into())),
+                Event::Finished { reason, .. } => self.finish_reason = Some(reason.as_str()),
+                _ => {} // not requested
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Stream {
+    /// Starts the one completion of a prompt.
+    pub fn new(model: &Shared, prompt: Vec<u32>, arguments: &Arguments) -> PyResult<Self> {
+        let refused = [("n", arguments.n.is_some()), ("num_beams", arguments.beams.is_some())];
+        let refused = refused.into_iter().chain([("hooks", arguments.hooks.is_some())]);
+        if let Some((name, _)) = refused.into_iter().find(|(_, is_given)| *is_given) {
+            return Err(parameter(
+                name,
+                "a value",
+                "None: a stream is one text, which generate() does not change",
+            ));
+        }
+        let events = submit(model, prompt, RequestKind::Complete(arguments.params()))?;
+        Ok(Self { events, finish_reason: None, seed: arguments.options.sampling.seed })
+    }
+}
+
+/// Submits a request to the model's engine.
+pub fn submit(model: &Shared, prompt: Vec<u32>, kind: RequestKind) -> PyResult<EventStream> {
+    let request = Request { prompt, kind, adapter: None, priority: Priority::Live };
+    model.engine()?.submit(request).map_err(|error| match error {
+        SubmitError::Invalid(error) => exception(error),
+        other => PyRuntimeError::new_err(other.to_string()),
+    })
+}
+
+/// Waits for the next event, without the GIL; then for Ctrl-C.
+pub fn next_event(py: Python<'_>, events: &mut EventStream) -> PyResult<Option<Event>> {
+    let event = py.detach(|| events.blocking_next());
+    py.check_signals()?;
+    match event {
+        Some(Event::Failed(error)) => Err(exception(error)),
+        event => Ok(event),
+    }
+}
+
+/// Generates the completions of each prompt.
+pub fn generate(
+    py: Python<'_>,
+    model: &Shared,
+    prompts: Vec<Vec<u32>>,
+    arguments: &Arguments,
+) -> PyResult<Vec<Vec<Completion>>> {
+    let seed = arguments.options.sampling.seed;
+    if arguments.hooks.is_some() || arguments.beams.is_some() {
+        model.engine()?; // refused in a fork
+        let each = |prompt: Vec<u32>| match arguments.beams {
+            Some(params) => beams(py, model, &prompt, params, arguments),
+            None => hooked(py, model, &prompt, arguments),
+        };
+        return prompts.into_iter().map(each).collect();
+    }
+    // All are submitted before the first is awaited, so that they are computed together.
+    let submitted = prompts
+        .into_iter()
+        .map(|prompt| submit(model, prompt, RequestKind::Complete(arguments.params())))
+        .collect::<PyResult<Vec<_>>>()?;
+    let finished = submitted.into_iter().map(|mut events| {
+        let CompletionParams { choices, .. } = arguments.params();
+        let mut drafts: Vec<Draft> = (0..choices).map(|_| Draft::default()).collect();
+        while let Some(event) = next_event(py, &mut events)? {
+            match event {
+                Event::Token { choice, token } => drafts[choice].push(token),
+                Event::Finished { choice, reason } => drafts[choice].finish_reason = Some(reason),
+                _ => {} // not requested
+            }
+        }
+        Ok(drafts.into_iter().map(|draft| draft.finish(py, seed)).collect())
+    });
+    finished.collect()
+}
+
+/// Generates the completions of a prompt one after the other, in passes that functions change.
+fn hooked(
+    py: Python<'_>,
+    model: &Shared,
+    prompt: &[u32],
+    arguments: &Arguments,
+) -> PyResult<Vec<Completion>> {
+    let Arguments { options, n, top_logprobs, hooks, .. } = arguments;
+    let hooks = hooks.as_ref().expect("hooks").clone_ref(py);
+    let started = py.detach(|| model.generate_observed(prompt, options, hooks));
+    let mut generation = started.map_err(exception)?.with_top_logprobs(*top_logprobs);
+    let mut completions = vec![];
+    for choice in 0..n.unwrap_or(1) {
+        if choice > 0 {
+            py.detach(|| generation.restart()).map_err(exception)?;
+        }
+        let mut draft = Draft::default();
+        loop {
+            generation.observer().take_error()?;
+            let Some(token) = py.detach(|| generation.next()) else { break };
+            py.check_signals()?;
+            draft.push(token.map_err(exception)?);
+        }
+        draft.finish_reason = generation.finish_reason();
+        completions.push(draft.finish(py, options.sampling.seed));
+    }
+    Ok(completions)
+}
+
+/// The best completions of a prompt by beam search.
+fn beams(
+    py: Python<'_>,
+    model: &Shared,
+    prompt: &[u32],
+    params: BeamParams,
+    arguments: &Arguments,
+) -> PyResult<Vec<Completion>> {
+    let Arguments { options, n, hooks, .. } = arguments;
+    if hooks.is_some() {
+        return Err(parameter("hooks", "a dict", "None with num_beams"));
+    }
+    let search = |hornbook: &hornbook::Hornbook| beam_search(hornbook, prompt, params, options);
+    let found: Result<Vec<Beam>> = py.detach(|| search(model));
+    let completion = |beam: Beam| Completion {
+        text: beam.text,
+        ids: beam.ids,
+        logprobs: None,
+        top_logprobs: vec![],
+        finish_reason: Some(beam.finish_reason.as_str()),
+        score: Some(beam.score),
+        seed: options.sampling.seed,
+    };
+    Ok(found.map_err(exception)?.into_iter().take(n.unwrap_or(1)).map(completion).collect())
+}
+
+/// A completion of which there are some tokens.
+#[derive(Default)]
+struct Draft {
+    text: String,
+    ids: Vec<u32>,
+    logprobs: Vec<f32>,
+    top_logprobs: Vec<TopLogprobs>,
+    finish_reason: Option<FinishReason>,
+}
+
+impl Draft {
+    fn push(&mut self, token: hornbook::Token) {
+        self.text += &token.text;
+        self.ids.push(token.id);
+        self.logprobs.push(token.logprob);
+        self.top_logprobs.push(token.top_logprobs);
+    }
+
+    fn finish(self, py: Python<'_>, seed: u64) -> Completion {
+        Completion {
+            text: self.text,
+            ids: self.ids,
+            logprobs: Some(PyArray1::from_vec(py, self.logprobs).unbind()),
+            top_logprobs: self.top_logprobs,
+            finish_reason: self.finish_reason.map(FinishReason::as_str),
+            score: None,
+            seed,
+        }
+    }
+}
