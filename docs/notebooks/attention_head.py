@@ -1,10 +1,10 @@
 # %% [markdown]
 # # A head under the microscope
 #
-# A transformer reads a text token by token. Whatever one token learns from another passes through an
-# *attention head*: each head decides, for every token, which earlier tokens to look at, and copies something
-# from there. The model `fable` has 6 layers of 4 heads. We look for a head with a simple habit, check that it
-# has it, and then take it away to see what the model loses.
+# A transformer reads a text token by token. Whatever one token learns from another passes through
+# an *attention head*: each head decides, for every token, which earlier tokens to look at, and
+# copies something from there. The model `fable` has 6 layers of 4 heads. We look for a head with a
+# simple habit, check that it has it, and then take it away to see what the model loses.
 
 # %%
 import matplotlib.pyplot as plt
@@ -20,11 +20,12 @@ n_layer, n_head, T, _ = attention.shape
 print(f"{T} tokens: {' '.join(tokens)}")
 
 # %% [markdown]
-# `attention[layer, head]` is a square table: row *i* is how token *i* divides its attention among the tokens up
-# to itself, so every row sums to 1 and nothing is right of the diagonal, for the future is hidden.
+# `attention[layer, head]` is a square table: row *i* is how token *i* divides its attention among
+# the tokens up to itself, so every row sums to 1 and nothing is right of the diagonal, for the
+# future is hidden.
 #
-# The simplest habit is to look at the token just before. In the table, that is the line below the diagonal. Its
-# mean is the head's *previous-token score*: 1 would be a head that does nothing else.
+# The simplest habit is to look at the token just before. In the table, that is the line below the
+# diagonal. Its mean is the head's *previous-token score*: 1 would be a head that does nothing else.
 
 # %%
 previous = np.diagonal(attention, offset=-1, axis1=2, axis2=3).mean(axis=-1)  # [n_layer, n_head]
@@ -41,9 +42,10 @@ layer, head = (int(i) for i in np.unravel_index(previous.argmax(), previous.shap
 print(f"L{layer}H{head} looks at the previous token with {previous[layer, head]:.0%} of its attention")
 
 # %% [markdown]
-# A token somewhere in the middle has a dozen tokens to choose from, so spreading attention evenly would give each
-# of them less than a tenth. This head prefers one place by far. Beside it is a head that prefers another: the
-# first token, where heads look that have nothing to do for the moment (an *attention sink*).
+# A token somewhere in the middle has a dozen tokens to choose from, so spreading attention evenly
+# would give each of them less than a tenth. This head prefers one place by far. Beside it is a head
+# that prefers another: the first token, where heads look that have nothing to do for the moment (an
+# *attention sink*).
 
 # %%
 sink = tuple(int(i) for i in np.unravel_index(first.argmax(), first.shape))
@@ -58,9 +60,9 @@ plt.show()
 # %% [markdown]
 # ## What is it good for?
 #
-# A pattern shows where a head looks, not whether it matters. To learn that, we take the head away: its output,
-# `hook_z`, of shape `[T, n_head, head_dim]`, becomes zero in the pass (*zero ablation*). A hook is a function of
-# the array, which it may change.
+# A pattern shows where a head looks, not whether it matters. To learn that, we take the head away:
+# its output, `hook_z`, of shape `[T, n_head, head_dim]`, becomes zero in the pass (*zero
+# ablation*). A hook is a function of the array, which it may change.
 
 
 # %%
@@ -95,8 +97,8 @@ plt.show()
 print(f"loss {whole:.2f}; without L{layer}H{head} {whole + harm[layer, head]:.2f}")
 
 # %% [markdown]
-# Red heads help with this text, blue ones get in its way; on a single sentence both happen. Which tokens does our
-# head help with? The next plot compares the surprise of each.
+# Red heads help with this text, blue ones get in its way; on a single sentence both happen. Which
+# tokens does our head help with? The next plot compares the surprise of each.
 
 # %%
 before = -model.score(ids).logprobs
@@ -109,13 +111,14 @@ plt.figure(figsize=(10, 3))
 plt.bar(range(1, T), after - before)
 plt.xticks(range(1, T), tokens[1:], rotation=90)
 plt.ylabel("more surprise\nwithout the head")
+plt.tight_layout()
 plt.show()
 
 # %% [markdown]
 # ## The same story without the head
 #
-# Hooks work while a text is written, too. The seed is the same, so the two stories differ by the head alone: they
-# begin alike and part where it made a difference.
+# Hooks work while a text is written, too. The seed is the same, so the two stories differ by the
+# head alone: they begin alike and part where it made a difference.
 
 # %%
 prompt = "The king called his three sons and said"
@@ -123,6 +126,6 @@ print("with it:   ", model.generate(prompt, max_new_tokens=40, seed=3))
 print("without it:", model.generate(prompt, max_new_tokens=40, seed=3, hooks=without(layer, head)))
 
 # %% [markdown]
-# Things to try: a text of your own; two heads at once (a dict with two names); the mean instead of zero,
-# `z[:, head] = z[:, head].mean(axis=0)`, which keeps what the head always says and removes what it says about this
-# text.
+# Things to try: a text of your own; two heads at once (a dict with two names); the mean instead of
+# zero, `z[:, head] = z[:, head].mean(axis=0)`, which keeps what the head always says and removes
+# what it says about this text.

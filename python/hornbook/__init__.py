@@ -6,6 +6,17 @@
 """
 
 from ._hornbook import Completion, Config, Model, Score, Stream, Token, Tokenizer
-from .server import Server, serve
+from .program import Server, finetune, serve
 
-__all__ = ["Completion", "Config", "Model", "Score", "Server", "Stream", "Token", "Tokenizer", "serve"]
+__all__ = [
+    "Completion",
+    "Config",
+    "Model",
+    "Score",
+    "Server",
+    "Stream",
+    "Token",
+    "Tokenizer",
+    "finetune",
+    "serve",
+]

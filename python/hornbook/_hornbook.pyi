@@ -36,10 +36,13 @@ class Tokenizer:
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """A text's token ids. With ``special``, names of special tokens in the text become those tokens."""
+
     def decode(self, ids: Ids) -> str:
         """The text of token ids; invalid UTF-8 becomes U+FFFD."""
+
     def labels(self, prompt: Prompt) -> list[str]:
         """The text of each token, with ``·`` for a space and ``↵`` for a line feed: labels for plots."""
+
     def __len__(self) -> int: ...
 
 @final
@@ -109,12 +112,15 @@ class Model:
         precision: Optional[Precision] = None,
         threads: Optional[int] = None,
         adapter: Union[str, PathLike[str], None] = None,
+        draft: Optional[Literal["int8", "int4"]] = None,
     ) -> "Model":
         """Opens ``"fable"``, which is part of the package, a folder, or a name in the Hugging Face cache.
 
         ``precision`` converts the weights; by default they are as stored. ``threads`` is one per core by
-        default. ``adapter`` is the folder of a LoRA adapter.
+        default. ``adapter`` is the folder of a LoRA adapter. ``draft`` drafts texts with a
+        quantized copy of the model: the same bits, mostly faster.
         """
+
     def generate(
         self,
         prompt: Union[Prompt, Sequence[Prompt]],
@@ -147,23 +153,29 @@ class Model:
     ) -> Any:
         """Writes what follows a prompt.
 
-        Returns a ``Completion``; with ``n``, a list of as many; for a list of prompts, a list of such results,
-        computed together. What is not given is the model's default: temperature 0.8, top_p 0.95, at most 200
+        Returns a ``Completion``; with ``n``, a list of as many; for a list of prompts, a list of such
+        results, computed together. What is not given is the model's default: temperature 0.8, top_p 0.95, at most 200
         tokens, a new seed.
         """
+
     def stream(self, prompt: Prompt, **arguments: Any) -> Stream:
         """Writes what follows a prompt, token by token, with the arguments of ``generate``."""
+
     def logits(self, ids: Prompt) -> FloatArray:
         """The logits after each token, ``[T, vocab_size]``."""
+
     @overload
     def score(self, text: Prompt) -> Score: ...
     @overload
     def score(self, text: Sequence[Prompt]) -> list[Score]:
         """How well the model predicts a text, or each of a list."""
+
     def embed(self, texts: Union[Prompt, Sequence[Prompt]]) -> FloatArray:
         """The mean of a text's final hidden states, ``[n_embd]``; of a list, ``[len(texts), n_embd]``."""
+
     def attention(self, ids: Prompt) -> FloatArray:
         """The attention weights, ``[n_layer, n_head, T, T]``: row i of a head is what token i attends to."""
+
     def run_with_cache(
         self, ids: Prompt, names: Union[str, Sequence[str], None] = None
     ) -> tuple[FloatArray, dict[str, FloatArray]]:
@@ -173,6 +185,7 @@ class Model:
         (``hook_pattern``), ``[T, n_inner]`` (``mlp.hook_pre``, ``mlp.hook_post``), ``[T, vocab_size]``
         (``logits``), else ``[T, n_embd]``.
         """
+
     def run_with_hooks(self, ids: Prompt, hooks: Mapping[str, Hook]) -> FloatArray:
         """The logits, ``[T, vocab_size]``, of a pass that functions change.
 

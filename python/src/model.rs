@@ -33,22 +33,21 @@ impl Model {
     ///
     /// ``precision`` converts the weights: f32, f16, bf16, bf16-dot, int8 or int4; the default keeps them as
     /// stored. ``threads`` is one per core by default. ``adapter`` is the folder of a LoRA adapter.
+    /// ``draft``, int8 or int4, drafts texts with a quantized copy of the model: the same bits, mostly faster.
     #[staticmethod]
-    #[pyo3(signature = (model="fable".into(), *, precision=None, threads=None, adapter=None))]
+    #[pyo3(signature = (model="fable".into(), *, precision=None, threads=None, adapter=None, draft=None))]
     fn from_pretrained(
         py: Python<'_>,
         model: PathBuf,
         precision: Option<&Bound<'_, PyAny>>,
         threads: Option<i64>,
         adapter: Option<PathBuf>,
+        draft: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let precision = precision.map(|name| {
-            let parsed = name.str()?.to_string().parse::<Precision>();
-            parsed.map_err(|expected| parameter("precision", name, expected.trim_start_matches("expected ")))
-        });
-        let (precision, threads) = (precision.transpose()?, n_threads(threads)?);
-        let name = model.to_string_lossy().into_owned();
-        let (hornbook, notes) = py.detach(|| open(&name, precision, threads, adapter)).map_err(exception)?;
+        let (precision, draft) = (to_precision("precision", precision)?, to_precision("draft", draft)?);
+        let (name, threads) = (model.to_string_lossy().into_owned(), n_threads(threads)?);
+        let opened = py.detach(|| open(&name, precision, threads, adapter, draft));
+        let (hornbook, notes) = opened.map_err(exception)?;
         for note in notes {
             let note = CString::new(note)?;
             PyErr::warn(py, &py.get_type::<PyUserWarning>(), &note, 1)?;
@@ -199,6 +198,13 @@ impl Model {
     }
 }
 
+/// The precision of a name.
+fn to_precision(argument: &str, name: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Precision>> {
+    let Some(name) = name else { return Ok(None) };
+    let parsed = name.str()?.to_string().parse::<Precision>();
+    parsed.map(Some).map_err(|expected| parameter(argument, name, expected.trim_start_matches("expected ")))
+}
+
 /// The size of a thread pool; 0 stands for one per core.
 fn n_threads(threads: Option<i64>) -> PyResult<usize> {
     match threads {
@@ -216,6 +222,7 @@ fn open(
     precision: Option<Precision>,
     threads: usize,
     adapter: Option<PathBuf>,
+    draft: Option<Precision>,
 ) -> hornbook::Result<(Hornbook, Vec<String>)> {
     let checkpoint = Checkpoint::open(name)?;
     let mut notes = checkpoint.notes.clone();
@@ -224,6 +231,9 @@ fn open(
     if let Some(folder) = adapter {
         let adapter = Adapter::open(&folder, hornbook.config())?;
         hornbook = hornbook.with_adapter(&adapter)?;
+    }
+    if let Some(precision) = draft {
+        hornbook = hornbook.with_draft(precision)?;
     }
     let problems = hornbook.try_tokenizer().map_or(&[][..], |it| &it.special_tokens().problems);
     notes.extend(problems.iter().map(|problem| format!("{problem}; not used")));

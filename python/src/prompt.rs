@@ -38,7 +38,7 @@ fn token_id(id: i64) -> PyResult<u32> {
     u32::try_from(id).map_err(|_| parameter("token id", id, "a non-negative integer"))
 }
 
-/// The ids of a text that is not empty: an empty one stands for the end-of-text token, as on the command line.
+/// The ids of a text to read, at least one: an empty text stands for the end-of-text token.
 pub fn validated(model: &Shared, prompt: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     model.validate_prompt(&ids(model, prompt)?).map_err(exception)
 }

@@ -38,8 +38,10 @@ def test_program_is_the_same(arguments):
     assert found.stderr == expected.stderr
 
 
-@pytest.mark.parametrize("command", [["bench", "--repeat", "1000"], ["generate", "A", "--max-tokens", "100000",
-                                                                    "--min-tokens", "100000", "--context", "shift"]])
+ENDLESS = ["--max-tokens", "100000", "--min-tokens", "100000", "--context", "shift"]
+
+
+@pytest.mark.parametrize("command", [["bench", "--repeat", "1000"], ["generate", "A", *ENDLESS]])
 def test_program_hears_ctrl_c(command):
     process = subprocess.Popen([*PYTHON, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(1.5)
@@ -57,6 +59,11 @@ def test_server_runs_for_a_block():
         hornbook.serve("no-such-model")
 
 
+def test_mistake_in_finetune_is_value_error(tmp_path):
+    with pytest.raises(ValueError, match="no-such-file.*cannot"):
+        hornbook.finetune(tmp_path / "no-such-file.txt", tmp_path / "model")
+
+
 @pytest.mark.parametrize("notebook", sorted((ROOT / "docs/notebooks").glob("*.py")), ids=lambda it: it.stem)
 def test_notebook_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -67,8 +74,11 @@ def test_types_name_what_there_is():
     stub = ast.parse((Path(hornbook.__file__).parent / "_hornbook.pyi").read_text())
     for described in (node for node in stub.body if isinstance(node, ast.ClassDef)):
         actual = {name for name in vars(getattr(hornbook, described.name)) if not name.startswith("_")}
-        names = [getattr(node, "name", None) or node.target.id for node in described.body
-                 if isinstance(node, (ast.FunctionDef, ast.AnnAssign))]
+        names = [
+            getattr(node, "name", None) or node.target.id
+            for node in described.body
+            if isinstance(node, (ast.FunctionDef, ast.AnnAssign))
+        ]
         assert {name for name in names if not name.startswith("_")} == actual, described.name
         for name in actual:
             assert getattr(hornbook, described.name).__dict__[name].__doc__, f"{described.name}.{name}"

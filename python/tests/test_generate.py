@@ -50,6 +50,12 @@ def test_several_completions_and_prompts_equal_single_ones(model, program):
     ]
 
 
+def test_drafts_change_no_bit(model):
+    drafting = hornbook.Model.from_pretrained("fable", draft="int4")
+    found, expected = (each.generate(PROMPT, max_new_tokens=25, seed=2) for each in (drafting, model))
+    assert (found.ids, found.logprobs.tolist()) == (expected.ids, expected.logprobs.tolist())
+
+
 def test_stream_equals_completion(model):
     completion = model.generate(PROMPT, max_new_tokens=20, seed=9, stop=["!"])
     stream = model.stream(PROMPT, max_new_tokens=20, seed=9, stop="!")

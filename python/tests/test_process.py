@@ -46,8 +46,15 @@ def test_signal_is_heard_between_tokens(model, hooks):
     start = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
-            model.generate(PROMPT, max_new_tokens=10**6, context="shift", stop_token_ids=[], seed=1,
-                           min_new_tokens=10**6, hooks=hooks)
+            model.generate(
+                PROMPT,
+                max_new_tokens=10**6,
+                context="shift",
+                stop_token_ids=[],
+                seed=1,
+                min_new_tokens=10**6,
+                hooks=hooks,
+            )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
