@@ -118,7 +118,7 @@ class Model:
 
         ``precision`` converts the weights; by default they are as stored. ``threads`` is one per core by
         default. ``adapter`` is the folder of a LoRA adapter. ``draft`` drafts texts with a
-        quantized copy of the model: the same bits, mostly faster.
+        quantized copy of the model: the same bits, faster.
         """
 
     def generate(
@@ -154,8 +154,8 @@ class Model:
         """Writes what follows a prompt.
 
         Returns a ``Completion``; with ``n``, a list of as many; for a list of prompts, a list of such
-        results, computed together. What is not given is the model's default: temperature 0.8, top_p 0.95, at most 200
-        tokens, a new seed.
+        results, computed together. What is not given is the model's default: temperature 0.8, top_p 0.95,
+        at most 200 tokens, a new seed.
         """
 
     def stream(self, prompt: Prompt, **arguments: Any) -> Stream:

@@ -33,7 +33,7 @@ impl Model {
     ///
     /// ``precision`` converts the weights: f32, f16, bf16, bf16-dot, int8 or int4; the default keeps them as
     /// stored. ``threads`` is one per core by default. ``adapter`` is the folder of a LoRA adapter.
-    /// ``draft``, int8 or int4, drafts texts with a quantized copy of the model: the same bits, mostly faster.
+    /// ``draft``, int8 or int4, drafts texts with a quantized copy of the model: the same bits, faster.
     #[staticmethod]
     #[pyo3(signature = (model="fable".into(), *, precision=None, threads=None, adapter=None, draft=None))]
     fn from_pretrained(
