@@ -5,7 +5,7 @@
 >>> print(model.generate("Once upon a time", max_new_tokens=40))
 """
 
-from ._hornbook import Completion, Config, Model, Score, Stream, Token, Tokenizer
+from ._hornbook import Completion, Config, Model, Score, Stream, Token, Tokenizer, __version__
 from .program import Server, finetune, serve
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Stream",
     "Token",
     "Tokenizer",
+    "__version__",
     "finetune",
     "serve",
 ]

@@ -13,6 +13,8 @@ Prompt = Union[str, Ids]
 Hook = Callable[[FloatArray], Optional[FloatArray]]
 Precision = Literal["f32", "f16", "bf16", "bf16-dot", "int8", "int4"]
 
+__version__: str
+
 @final
 class Config:
     """A model's configuration, with the names of ``config.json``."""

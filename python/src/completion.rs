@@ -3,10 +3,10 @@
 use crate::errors::{exception, parameter};
 use crate::options::Arguments;
 use crate::shared::Shared;
+use hornbook::FinishReason;
 use hornbook::engine::{CompletionParams, Event, EventStream, Priority, Request, RequestKind, SubmitError};
-use hornbook::generate::{Beam, beam_search};
+use hornbook::generate::{Beam, beam_search_unless};
 use hornbook::sampling::BeamParams;
-use hornbook::{FinishReason, Result};
 use numpy::PyArray1;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -220,8 +220,15 @@ fn beams(
     if hooks.is_some() {
         return Err(parameter("hooks", "a dict", "None with num_beams"));
     }
-    let search = |hornbook: &hornbook::Hornbook| beam_search(hornbook, prompt, params, options);
-    let found: Result<Vec<Beam>> = py.detach(|| search(model));
+    let mut heard = Ok(());
+    let found = py.detach(|| {
+        let is_interrupted = || {
+            heard = Python::attach(|py| py.check_signals());
+            heard.is_err()
+        };
+        beam_search_unless(is_interrupted, model, prompt, params, options)
+    });
+    heard?;
     let completion = |beam: Beam| Completion {
         text: beam.text,
         ids: beam.ids,

@@ -30,6 +30,9 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _hornbook {
     #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+    #[pymodule_export]
     use super::command_line::run_command_line;
     #[pymodule_export]
     use super::completion::{Completion, Stream, Token};

@@ -7,7 +7,7 @@ use numpy::PyReadonlyArray1;
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyList, PyString};
 
 /// The token ids of a text, or token ids as they are: a list, a tuple or an array.
 ///
@@ -23,15 +23,20 @@ pub fn ids(hornbook: &Hornbook, prompt: &Bound<'_, PyAny>) -> PyResult<Vec<u32>>
 
 /// Token ids: a list, a tuple or an array of integers.
 pub fn token_ids(ids: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
-    if let Ok(array) = ids.extract::<PyReadonlyArray1<i64>>() {
-        return array.as_array().iter().map(|&id| token_id(id)).collect();
+    match ids.extract::<PyReadonlyArray1<i64>>() {
+        Ok(array) => array.as_array().iter().map(|&id| token_id(id)).collect(),
+        Err(_) => items(ids)?.iter().map(|id| token_id(id.extract().map_err(|_| wrong_type(id))?)).collect(),
     }
-    let expected = || {
-        let class = ids.get_type();
-        PyTypeError::new_err(format!("found {class}, expected a text or a sequence of token ids"))
-    };
-    let iterator = ids.try_iter().map_err(|_| expected())?;
-    iterator.map(|id| token_id(id?.extract().map_err(|_| expected())?)).collect()
+}
+
+/// The items of a list, an array or an iterator.
+fn items<'py>(all: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    all.try_iter().map_err(|_| wrong_type(all))?.collect()
+}
+
+fn wrong_type(found: &Bound<'_, PyAny>) -> PyErr {
+    let class = found.get_type();
+    PyTypeError::new_err(format!("found {class}, expected a text or a sequence of token ids"))
 }
 
 fn token_id(id: i64) -> PyResult<u32> {
@@ -52,14 +57,14 @@ pub enum Prompts {
 impl Prompts {
     /// A text or token ids are one prompt; a list of texts, or of lists of token ids, is several.
     pub fn new(hornbook: &Hornbook, prompts: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let is_text = prompts.is_instance_of::<PyString>();
-        let first = if is_text { None } else { prompts.try_iter().ok().and_then(|mut all| all.next()) };
-        let is_many = first.is_some_and(|first| first.is_ok_and(|first| first.extract::<i64>().is_err()));
-        if !is_many {
+        if prompts.is_instance_of::<PyString>() {
             return ids(hornbook, prompts).map(Self::One);
         }
-        let each = prompts.try_iter()?.map(|prompt| ids(hornbook, &prompt?));
-        each.collect::<PyResult<_>>().map(Self::Many)
+        let items = items(prompts)?;
+        match items.first().is_some_and(|first| first.extract::<i64>().is_err()) {
+            true => items.iter().map(|prompt| ids(hornbook, prompt)).collect::<PyResult<_>>().map(Self::Many),
+            false => token_ids(PyList::new(prompts.py(), items)?.as_any()).map(Self::One),
+        }
     }
 
     /// Calls `each` with all prompts at once, and returns its result for the one prompt, or the list of all.

@@ -43,6 +43,9 @@ def test_several_completions_and_prompts_equal_single_ones(model, program):
         assert_equal(completion, choice)
     prompts = [PROMPT, "The king", "A fox"]
     together = model.generate(prompts, max_new_tokens=12, seed=1)
+    assert [each.ids for each in together] == [
+        each.ids for each in model.generate(iter(prompts), max_new_tokens=12, seed=1)
+    ]
     alone = [model.generate(prompt, max_new_tokens=12, seed=1) for prompt in prompts]
     assert [each.ids for each in together] == [each.ids for each in alone]
     assert [each.ids for each in model.generate(prompts[:1], max_new_tokens=12, n=3, seed=1)[0]] == [

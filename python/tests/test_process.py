@@ -36,8 +36,8 @@ def test_other_threads_run_while_the_model_computes(model):
     assert turns > 10
 
 
-@pytest.mark.parametrize("hooks", [None, {}])
-def test_signal_is_heard_between_tokens(model, hooks):
+@pytest.mark.parametrize("options", [{}, {"hooks": {}}, {"num_beams": 8}])
+def test_signal_is_heard_between_tokens(model, options):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -46,15 +46,7 @@ def test_signal_is_heard_between_tokens(model, hooks):
     start = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
-            model.generate(
-                PROMPT,
-                max_new_tokens=10**6,
-                context="shift",
-                stop_token_ids=[],
-                seed=1,
-                min_new_tokens=10**6,
-                hooks=hooks,
-            )
+            model.generate(PROMPT, max_new_tokens=10**6, min_new_tokens=10**6, context="shift", **options)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)

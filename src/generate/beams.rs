@@ -30,6 +30,20 @@ pub fn beam_search(
     params: BeamParams,
     options: &Options,
 ) -> Result<Vec<Beam>> {
+    beam_search_unless(|| false, hornbook, prompt, params, options)
+}
+
+/// As [`beam_search`], unless `is_interrupted` says so between two steps.
+///
+/// # Errors
+/// As [`beam_search`], and [`Error::Aborted`] if it is interrupted.
+pub fn beam_search_unless(
+    mut is_interrupted: impl FnMut() -> bool,
+    hornbook: &Hornbook,
+    prompt: &[u32],
+    params: BeamParams,
+    options: &Options,
+) -> Result<Vec<Beam>> {
     let Plan { prompt, sampling, max_tokens, .. } =
         hornbook.plan(prompt, &Options { context: ContextPolicy::Stop, ..options.clone() })?;
     let (stop_ids, num_beams) = (sampling.stop_ids.clone(), params.num_beams);
@@ -51,6 +65,9 @@ pub fn beam_search(
     caches[0].copy_from(session.cache());
     let mut workspace = Workspace::new();
     while let Some(next) = step {
+        if is_interrupted() {
+            return Err(Error::Aborted { reason: "the search was interrupted".into() });
+        }
         for (to, &parent) in next_caches.iter_mut().zip(&next.parents) {
             to.copy_from(&caches[parent]);
         }

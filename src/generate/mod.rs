@@ -26,7 +26,7 @@ mod sentence;
 mod sequence_draft;
 mod speculation;
 
-pub use beams::{Beam, beam_search};
+pub use beams::{Beam, beam_search, beam_search_unless};
 pub use completion_state::{CompletionState, FinishReason, Plan, Token};
 pub use context::ContextPolicy;
 pub use generation::Generation;
