@@ -2,18 +2,51 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, Optional, Union, final, overload
+from typing import Any, Literal, Optional, TypedDict, Union, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 FloatArray = NDArray[np.float32]
 Ids = Union[Sequence[int], NDArray[np.integer[Any]]]
 Prompt = Union[str, Ids]
+Prompts = Union[list[str], list[list[int]]]
 Hook = Callable[[FloatArray], Optional[FloatArray]]
 Precision = Literal["f32", "f16", "bf16", "bf16-dot", "int8", "int4"]
 
 __version__: str
+
+class Arguments(TypedDict, total=False):
+    """The keyword arguments of ``generate`` and ``stream``; None is the default."""
+
+    max_new_tokens: Optional[int]
+    min_new_tokens: Optional[int]
+    do_sample: Optional[bool]
+    temperature: Optional[float]
+    top_k: Optional[int]
+    top_p: Optional[float]
+    min_p: Optional[float]
+    typical_p: Optional[float]
+    seed: Optional[int]
+    stop: Union[str, Sequence[str], None]
+    stop_token_ids: Optional[Sequence[int]]
+    logprobs: Optional[int]
+    """The number of most likely tokens reported with every token, in ``top_logprobs``."""
+    repetition_penalty: Optional[float]
+    presence_penalty: Optional[float]
+    frequency_penalty: Optional[float]
+    no_repeat_ngram_size: Optional[int]
+    logit_bias: Optional[Mapping[int, float]]
+    bad_words_ids: Optional[Sequence[Sequence[int]]]
+    allowed_token_ids: Optional[Sequence[int]]
+    num_beams: Optional[int]
+    length_penalty: Optional[float]
+    early_stopping: Union[bool, Literal["never"], None]
+    context: Optional[Literal["stop", "shift"]]
+    """What happens at the end of the context: the text ends, or goes on from its last half."""
+    hooks: Optional[Mapping[str, Hook]]
+    """Functions that change the passes, as in ``run_with_hooks``."""
 
 @final
 class Config:
@@ -123,36 +156,16 @@ class Model:
         quantized copy of the model: the same bits, faster.
         """
 
+    @overload
+    def generate(self, prompt: Prompt, *, n: None = None, **arguments: Unpack[Arguments]) -> Completion: ...
+    @overload
+    def generate(self, prompt: Prompt, *, n: int, **arguments: Unpack[Arguments]) -> list[Completion]: ...
+    @overload
     def generate(
-        self,
-        prompt: Union[Prompt, Sequence[Prompt]],
-        *,
-        max_new_tokens: Optional[int] = None,
-        temperature: Optional[float] = None,
-        top_p: Optional[float] = None,
-        top_k: Optional[int] = None,
-        min_p: Optional[float] = None,
-        typical_p: Optional[float] = None,
-        seed: Optional[int] = None,
-        stop: Union[str, Sequence[str], None] = None,
-        n: Optional[int] = None,
-        logprobs: Optional[int] = None,
-        num_beams: Optional[int] = None,
-        length_penalty: Optional[float] = None,
-        early_stopping: Union[bool, Literal["never"], None] = None,
-        repetition_penalty: Optional[float] = None,
-        presence_penalty: Optional[float] = None,
-        frequency_penalty: Optional[float] = None,
-        no_repeat_ngram_size: Optional[int] = None,
-        min_new_tokens: Optional[int] = None,
-        do_sample: Optional[bool] = None,
-        stop_token_ids: Optional[Sequence[int]] = None,
-        logit_bias: Optional[Mapping[int, float]] = None,
-        bad_words_ids: Optional[Sequence[Sequence[int]]] = None,
-        allowed_token_ids: Optional[Sequence[int]] = None,
-        context: Optional[Literal["stop", "shift"]] = None,
-        hooks: Optional[Mapping[str, Hook]] = None,
-    ) -> Any:
+        self, prompt: Prompts, *, n: None = None, **arguments: Unpack[Arguments]
+    ) -> list[Completion]: ...
+    @overload
+    def generate(self, prompt: Prompts, *, n: int, **arguments: Unpack[Arguments]) -> list[list[Completion]]:
         """Writes what follows a prompt.
 
         Returns a ``Completion``; with ``n``, a list of as many; for a list of prompts, a list of such
@@ -160,7 +173,7 @@ class Model:
         at most 200 tokens, a new seed.
         """
 
-    def stream(self, prompt: Prompt, **arguments: Any) -> Stream:
+    def stream(self, prompt: Prompt, **arguments: Unpack[Arguments]) -> Stream:
         """Writes what follows a prompt, token by token, with the arguments of ``generate``."""
 
     def logits(self, ids: Prompt) -> FloatArray:
@@ -169,10 +182,10 @@ class Model:
     @overload
     def score(self, text: Prompt) -> Score: ...
     @overload
-    def score(self, text: Sequence[Prompt]) -> list[Score]:
+    def score(self, text: Prompts) -> list[Score]:
         """How well the model predicts a text, or each of a list."""
 
-    def embed(self, texts: Union[Prompt, Sequence[Prompt]]) -> FloatArray:
+    def embed(self, texts: Union[Prompt, Prompts]) -> FloatArray:
         """The mean of a text's final hidden states, ``[n_embd]``; of a list, ``[len(texts), n_embd]``."""
 
     def attention(self, ids: Prompt) -> FloatArray:

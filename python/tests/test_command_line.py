@@ -72,7 +72,11 @@ def test_notebook_runs(notebook, tmp_path, monkeypatch):
 
 def test_types_name_what_there_is():
     stub = ast.parse((Path(hornbook.__file__).parent / "_hornbook.pyi").read_text())
-    for described in (node for node in stub.body if isinstance(node, ast.ClassDef)):
+    classes = [node for node in stub.body if isinstance(node, ast.ClassDef)]
+    [arguments] = [node for node in classes if node.name == "Arguments"]
+    documented = hornbook.Model.generate.__text_signature__
+    assert all(node.target.id in documented for node in arguments.body if isinstance(node, ast.AnnAssign))
+    for described in (node for node in classes if node is not arguments):
         actual = {name for name in vars(getattr(hornbook, described.name)) if not name.startswith("_")}
         names = [
             getattr(node, "name", None) or node.target.id
