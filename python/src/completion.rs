@@ -1,18 +1,17 @@
-//! What is generated: completions, at once or token by token.
+//! Completions, of one prompt or of several at once.
 
 use crate::errors::{exception, parameter};
 use crate::options::Arguments;
-use crate::shared::Shared;
+use crate::shared::{Shared, next_event};
 use hornbook::FinishReason;
-use hornbook::engine::{CompletionParams, Event, EventStream, Priority, Request, RequestKind, SubmitError};
+use hornbook::engine::{CompletionParams, Event, RequestKind};
 use hornbook::generate::{Beam, beam_search_unless};
 use hornbook::sampling::BeamParams;
 use numpy::PyArray1;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 /// The most likely token ids at a position and their logprobs, best first.
-type TopLogprobs = Vec<(u32, f32)>;
+pub type TopLogprobs = Vec<(u32, f32)>;
 
 /// A generated text.
 #[pyclass(frozen, get_all, module = "hornbook")]
@@ -45,104 +44,6 @@ impl Completion {
     }
 }
 
-/// A generated token.
-#[pyclass(frozen, get_all, module = "hornbook")]
-pub struct Token {
-    /// Its id.
-    id: u32,
-    /// The text that is final with it: whole characters, so that it may be empty.
-    text: String,
-    /// Its logprob in the model's own distribution.
-    logprob: f32,
-    /// The ``logprobs=N`` most likely tokens: pairs of an id and its logprob.
-    top_logprobs: TopLogprobs,
-}
-
-#[pymethods]
-impl Token {
-    fn __str__(&self) -> &str {
-        &self.text
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let text = self.text.as_str().into_pyobject(py)?.repr()?;
-        Ok(format!("<hornbook.Token {} {text}>", self.id))
-    }
-}
-
-impl From<hornbook::Token> for Token {
-    fn from(token: hornbook::Token) -> Self {
-        let hornbook::Token { id, text, logprob, top_logprobs } = token;
-        Self { id, text, logprob, top_logprobs }
-    }
-}
-
-/// A text that is being generated: an iterator of its tokens. Dropping it ends the computation.
-#[pyclass(module = "hornbook")]
-pub struct Stream {
-    events: EventStream,
-    /// ``"stop"`` or ``"length"`` at the end; None before.
-    #[pyo3(get)]
-    finish_reason: Option<&'static str>,
-    /// The seed that writes this text again.
-    #[pyo3(get)]
-    seed: u64,
-}
-
-#[pymethods]
-impl Stream {
-    fn __iter__(stream: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        stream
-    }
-
-    fn __next__(&mut self, py: Python<'_>) -> PyResult<Option<Token>> {
-        while let Some(event) = next_event(py, &mut self.events)? {
-            match event {
-                Event::Token { token, .. } => return Ok(Some(token.into())),
-                Event::Finished { reason, .. } => self.finish_reason = Some(reason.as_str()),
-                _ => {} // not requested
-            }
-        }
-        Ok(None)
-    }
-}
-
-impl Stream {
-    /// Starts the one completion of a prompt.
-    pub fn new(model: &Shared, prompt: Vec<u32>, arguments: &Arguments) -> PyResult<Self> {
-        let refused = [("n", arguments.n.is_some()), ("num_beams", arguments.beams.is_some())];
-        let refused = refused.into_iter().chain([("hooks", arguments.hooks.is_some())]);
-        if let Some((name, _)) = refused.into_iter().find(|(_, is_given)| *is_given) {
-            return Err(parameter(
-                name,
-                "a value",
-                "None: a stream is one text, which generate() does not change",
-            ));
-        }
-        let events = submit(model, prompt, RequestKind::Complete(arguments.params()))?;
-        Ok(Self { events, finish_reason: None, seed: arguments.options.sampling.seed })
-    }
-}
-
-/// Submits a request to the model's engine.
-pub fn submit(model: &Shared, prompt: Vec<u32>, kind: RequestKind) -> PyResult<EventStream> {
-    let request = Request { prompt, kind, adapter: None, priority: Priority::Live };
-    model.engine()?.submit(request).map_err(|error| match error {
-        SubmitError::Invalid(error) => exception(error),
-        other => PyRuntimeError::new_err(other.to_string()),
-    })
-}
-
-/// Waits for the next event, without the GIL; then for Ctrl-C.
-pub fn next_event(py: Python<'_>, events: &mut EventStream) -> PyResult<Option<Event>> {
-    let event = py.detach(|| events.blocking_next());
-    py.check_signals()?;
-    match event {
-        Some(Event::Failed(error)) => Err(exception(error)),
-        event => Ok(event),
-    }
-}
-
 /// Generates the completions of each prompt.
 pub fn generate(
     py: Python<'_>,
@@ -162,19 +63,20 @@ pub fn generate(
     // All are submitted before the first is awaited, so that they are computed together.
     let submitted = prompts
         .into_iter()
-        .map(|prompt| submit(model, prompt, RequestKind::Complete(arguments.params())))
+        .map(|prompt| model.submit(prompt, RequestKind::Complete(arguments.params())))
         .collect::<PyResult<Vec<_>>>()?;
     let finished = submitted.into_iter().map(|mut events| {
         let CompletionParams { choices, .. } = arguments.params();
-        let mut drafts: Vec<Draft> = (0..choices).map(|_| Draft::default()).collect();
+        let mut partial: Vec<PartialCompletion> =
+            (0..choices).map(|_| PartialCompletion::default()).collect();
         while let Some(event) = next_event(py, &mut events)? {
             match event {
-                Event::Token { choice, token } => drafts[choice].push(token),
-                Event::Finished { choice, reason } => drafts[choice].finish_reason = Some(reason),
+                Event::Token { choice, token } => partial[choice].push(token),
+                Event::Finished { choice, reason } => partial[choice].finish_reason = Some(reason),
                 _ => {} // not requested
             }
         }
-        Ok(drafts.into_iter().map(|draft| draft.finish(py, seed)).collect())
+        Ok(partial.into_iter().map(|partial| partial.finish(py, seed)).collect())
     });
     finished.collect()
 }
@@ -195,15 +97,15 @@ fn hooked(
         if choice > 0 {
             py.detach(|| generation.restart()).map_err(exception)?;
         }
-        let mut draft = Draft::default();
+        let mut partial = PartialCompletion::default();
         loop {
             generation.observer().take_error()?;
             let Some(token) = py.detach(|| generation.next()) else { break };
             py.check_signals()?;
-            draft.push(token.map_err(exception)?);
+            partial.push(token.map_err(exception)?);
         }
-        draft.finish_reason = generation.finish_reason();
-        completions.push(draft.finish(py, options.sampling.seed));
+        partial.finish_reason = generation.finish_reason();
+        completions.push(partial.finish(py, options.sampling.seed));
     }
     Ok(completions)
 }
@@ -243,7 +145,7 @@ fn beams(
 
 /// A completion of which there are some tokens.
 #[derive(Default)]
-struct Draft {
+struct PartialCompletion {
     text: String,
     ids: Vec<u32>,
     logprobs: Vec<f32>,
@@ -251,7 +153,7 @@ struct Draft {
     finish_reason: Option<FinishReason>,
 }
 
-impl Draft {
+impl PartialCompletion {
     fn push(&mut self, token: hornbook::Token) {
         self.text += &token.text;
         self.ids.push(token.id);

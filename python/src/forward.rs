@@ -1,9 +1,8 @@
 //! One pass over a text: logits, logprobs, embeddings, activations, hooks.
 
-use crate::completion::{next_event, submit};
 use crate::errors::exception;
 use crate::hooks::{Hooks, Recorder};
-use crate::shared::Shared;
+use crate::shared::{Shared, next_event};
 use hornbook::engine::{CompletionParams, Event, RequestKind, ScoredToken};
 use hornbook::generate::perplexity;
 use hornbook::lens::ActivationCache;
@@ -38,7 +37,7 @@ impl Score {
 pub fn score(py: Python<'_>, model: &Shared, texts: Vec<Vec<u32>>) -> PyResult<Vec<Score>> {
     let options = Options { max_tokens: Some(0), ..Options::default() };
     let params = CompletionParams { options, score_prompt: true, ..CompletionParams::default() };
-    let request = |ids| submit(model, ids, RequestKind::Complete(params.clone()));
+    let request = |ids| model.submit(ids, RequestKind::Complete(params.clone()));
     let submitted = texts.into_iter().map(request).collect::<PyResult<Vec<_>>>()?;
     let scored = submitted.into_iter().map(|mut events| {
         let mut tokens: Vec<ScoredToken> = vec![];
@@ -63,7 +62,7 @@ pub fn score(py: Python<'_>, model: &Shared, texts: Vec<Vec<u32>>) -> PyResult<V
 /// The mean of each text's final hidden states, `[n, n_embd]`, computed together.
 pub fn embed(py: Python<'_>, model: &Shared, texts: Vec<Vec<u32>>) -> PyResult<Array2<f32>> {
     let (n, n_embd) = (texts.len(), model.config().n_embd);
-    let submitted = texts.into_iter().map(|ids| submit(model, ids, RequestKind::Embed));
+    let submitted = texts.into_iter().map(|ids| model.submit(ids, RequestKind::Embed));
     let submitted = submitted.collect::<PyResult<Vec<_>>>()?;
     let mut embeddings = Vec::with_capacity(n * n_embd);
     for mut events in submitted {

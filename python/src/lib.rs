@@ -4,7 +4,8 @@
 //! - `shared`: the model behind Python's objects, and its engine.
 //! - `prompt`: texts, or token ids, as arguments.
 //! - `options`: the keyword arguments of `generate` and `stream`.
-//! - `completion`: what is generated, at once or token by token.
+//! - `completion`: texts, of one prompt or of several at once.
+//! - `stream`: a text, token by token.
 //! - `forward`: one pass over a text: logits, activations, hooks.
 //! - `hooks`: observers of a pass that record, or that call Python functions.
 //! - `tokenizer`, `config`: what a model has beside its weights.
@@ -23,6 +24,7 @@ mod model;
 mod options;
 mod prompt;
 mod shared;
+mod stream;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -35,13 +37,15 @@ mod _hornbook {
     #[pymodule_export]
     use super::command_line::run_command_line;
     #[pymodule_export]
-    use super::completion::{Completion, Stream, Token};
+    use super::completion::Completion;
     #[pymodule_export]
     use super::config::Config;
     #[pymodule_export]
     use super::forward::Score;
     #[pymodule_export]
     use super::model::Model;
+    #[pymodule_export]
+    use super::stream::{Stream, Token};
     #[pymodule_export]
     use super::tokenizer::Tokenizer;
 }

@@ -1,6 +1,6 @@
 //! A model: opened, and everything that can be done with it.
 
-use crate::completion::{self, Stream};
+use crate::completion;
 use crate::config::Config;
 use crate::errors::{exception, not_picklable, parameter};
 use crate::forward;
@@ -8,6 +8,7 @@ use crate::hooks::Hooks;
 use crate::options::Arguments;
 use crate::prompt::{self, Prompts};
 use crate::shared::Shared;
+use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
 use hornbook::Hornbook;
 use hornbook::checkpoint::Checkpoint;

@@ -2,7 +2,9 @@
 
 use crate::errors::exception;
 use hornbook::Hornbook;
-use hornbook::engine::{Engine, EngineOptions};
+use hornbook::engine::{
+    Engine, EngineOptions, Event, EventStream, Priority, Request, RequestKind, SubmitError,
+};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use std::ops::Deref;
@@ -48,6 +50,15 @@ impl Shared {
         }
     }
 
+    /// Submits a request to the engine.
+    pub fn submit(&self, prompt: Vec<u32>, kind: RequestKind) -> PyResult<EventStream> {
+        let request = Request { prompt, kind, adapter: None, priority: Priority::Live };
+        self.engine()?.submit(request).map_err(|error| match error {
+            SubmitError::Invalid(error) => exception(error),
+            other => PyRuntimeError::new_err(other.to_string()),
+        })
+    }
+
     fn is_forked(&self) -> bool {
         process::id() != self.process
     }
@@ -68,5 +79,15 @@ impl Drop for Shared {
         if self.is_forked() {
             std::mem::forget(Arc::clone(&self.engine));
         }
+    }
+}
+
+/// Waits for the next event, without the GIL; then for Ctrl-C.
+pub fn next_event(py: Python<'_>, events: &mut EventStream) -> PyResult<Option<Event>> {
+    let event = py.detach(|| events.blocking_next());
+    py.check_signals()?;
+    match event {
+        Some(Event::Failed(error)) => Err(exception(error)),
+        event => Ok(event),
     }
 }

@@ -67,6 +67,8 @@ def test_stream_equals_completion(model):
     assert [token.id for token in tokens] == completion.ids
     assert [token.logprob for token in tokens] == completion.logprobs.tolist()
     assert stream.finish_reason == completion.finish_reason
+    alone = hornbook.Model.from_pretrained("fable").stream(PROMPT, max_new_tokens=20, seed=9, stop="!")
+    assert [token.id for token in alone] == completion.ids, "a stream keeps its model"
 
 
 def test_prompt_is_text_list_tuple_or_array(model):
@@ -137,6 +139,8 @@ def test_mistakes_are_named(model):
         model.generate(PROMPT, temprature=1)
     with pytest.raises(ValueError, match="the prompt is 600 tokens long, but the model's context is 512"):
         model.generate([1] * 600)
+    with pytest.raises(ValueError, match="n: found a value, expected None: a stream is one text"):
+        model.stream(PROMPT, n=2)
     with pytest.raises(TypeError, match="expected a text or a sequence of token ids"):
         model.generate(3)
     with pytest.raises(ValueError, match="token id: found -1"):

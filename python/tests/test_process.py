@@ -62,6 +62,7 @@ def test_pickling_is_refused(model):
 
 def test_fork_refuses_the_model_and_opens_its_own(model):
     expected = model.generate(PROMPT, max_new_tokens=5, seed=1).ids
+    stream = model.stream(PROMPT)
     child = os.fork()
     if child == 0:
         status = 1
@@ -70,6 +71,8 @@ def test_fork_refuses_the_model_and_opens_its_own(model):
                 model.generate(PROMPT)
             with pytest.raises(RuntimeError, match="before the process was forked"):
                 model.logits(PROMPT)
+            with pytest.raises(RuntimeError, match="before the process was forked"):
+                next(stream)
             own = hornbook.Model.from_pretrained("fable")
             assert own.generate(PROMPT, max_new_tokens=5, seed=1).ids == expected
             status = 0
