@@ -6,12 +6,18 @@ use crate::generate::DraftStats;
 /// are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
+    /// Maximum running sequences.
+    pub batch_slots: usize,
     /// Running sequences.
     pub running: usize,
     /// Waiting sequences.
     pub waiting: usize,
     /// Bytes of the running sequences' KV caches.
     pub kv_bytes: usize,
+    /// Tokens in the running sequences' KV caches.
+    pub kv_tokens: usize,
+    /// Tokens in the KV caches if the sequences of all batch slots fill their context.
+    pub max_kv_tokens: usize,
     /// Forward passes.
     pub steps: u64,
     /// `batch_sizes[n]` forward passes had a batch of `n` sequences.

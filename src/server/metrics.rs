@@ -11,7 +11,7 @@ use axum::response::IntoResponse;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Upper bounds of the histogram buckets, in seconds.
 const BUCKET_BOUNDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
@@ -78,6 +78,26 @@ impl Exposition {
 }
 
 impl Exposition {
+    /// The adapters of each engine, as in the model server protocol of the Gateway API Inference Extension:
+    /// lists in labels, and as the value the time, by which a reader finds the latest lists. All adapters are
+    /// ready to run, so none waits.
+    fn adapters(&mut self, engines: &[EngineState]) {
+        let name = "hornbook_lora_requests_info";
+        self.family(name, "gauge", "LoRA adapters that are ready to run; the value is the Unix time.");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        for EngineState { model, statistics, adapters } in engines {
+            // A batch may have another adapter in every slot.
+            let (slots, adapters) = (statistics.batch_slots.to_string(), adapters.join(","));
+            let labels = [
+                ("model", *model),
+                ("max_lora", slots.as_str()),
+                ("running_lora_adapters", adapters.as_str()),
+                ("waiting_lora_adapters", ""),
+            ];
+            self.sample(name, &labels, now.as_secs() as f64);
+        }
+    }
+
     /// Fine-tuning jobs by status, and the work of the one that runs.
     fn jobs(&mut self, jobs: &Jobs) {
         let name = "hornbook_fine_tuning_jobs";
@@ -97,13 +117,28 @@ impl Exposition {
     }
 }
 
+/// An engine as it is when the metrics are rendered.
+struct EngineState<'a> {
+    model: &'a str,
+    statistics: Statistics,
+    /// The model's adapters, all of them in memory.
+    adapters: Vec<&'a str>,
+}
+
 type StatisticsValue = fn(&Statistics) -> f64;
 
 /// Metrics of each engine: name, type, help and value.
-const ENGINE_METRICS: [(&str, &str, &str, StatisticsValue); 15] = [
+const ENGINE_METRICS: [(&str, &str, &str, StatisticsValue); 17] = [
+    ("batch_slots", "gauge", "Maximum number of sequences in a batch.", |s| s.batch_slots as f64),
     ("sequences_running", "gauge", "Number of sequences in the running batch.", |s| s.running as f64),
     ("sequences_waiting", "gauge", "Number of sequences waiting in the queue.", |s| s.waiting as f64),
     ("kv_bytes", "gauge", "KV cache size of the running sequences in bytes.", |s| s.kv_bytes as f64),
+    (
+        "kv_cache_usage_ratio",
+        "gauge",
+        "Tokens in the KV caches of the running sequences, as a share of what all batch slots can hold.",
+        |s| s.kv_tokens as f64 / s.max_kv_tokens.max(1) as f64,
+    ),
     ("prompt_tokens_total", "counter", "Number of prompt tokens computed.", |s| {
         s.prompt_tokens_computed as f64
     }),
@@ -163,7 +198,7 @@ impl Metrics {
     /// Renders all metrics, with the engines' statistics labeled by model name.
     fn render(
         &self,
-        engines: &[(&str, Statistics)],
+        engines: &[EngineState],
         collections: Option<&Collections>,
         fine_tuning: Option<&Jobs>,
     ) -> String {
@@ -184,20 +219,21 @@ impl Metrics {
         for (name, kind, help, value) in ENGINE_METRICS {
             let name = format!("hornbook_{name}");
             exposition.family(&name, kind, help);
-            for (model, statistics) in engines {
+            for EngineState { model, statistics, .. } in engines {
                 exposition.sample(&name, &[("model", model)], value(statistics));
             }
         }
+        exposition.adapters(engines);
         let name = "hornbook_steps_by_batch_size_total";
         exposition.family(name, "counter", "Number of forward passes by batch size.");
-        for (model, statistics) in engines {
+        for EngineState { model, statistics, .. } in engines {
             for (size, steps) in statistics.batch_sizes.iter().enumerate().filter(|(_, steps)| **steps > 0) {
                 exposition.sample(name, &[("model", model), ("size", &size.to_string())], *steps as f64);
             }
         }
         let name = "hornbook_tokens_per_second";
         exposition.family(name, "gauge", "Generated tokens per second since the last scrape.");
-        for (model, statistics) in engines {
+        for EngineState { model, statistics, .. } in engines {
             let (now, generated) = (Instant::now(), statistics.generated_tokens);
             let (sampled_at, previous, rate) =
                 counts.rates.entry(model.to_string()).or_insert((now, generated, 0.0));
@@ -236,8 +272,12 @@ impl Metrics {
         description = "Metrics in the Prometheus text format")))]
 pub async fn export(State(app): State<Arc<AppState>>) -> impl IntoResponse {
     let models = app.models.current();
-    let engines: Vec<_> =
-        models.base_models().map(|served| (served.name.as_str(), served.engine.statistics())).collect();
+    let engines = models.base_models().map(|served| EngineState {
+        model: &served.name,
+        statistics: served.engine.statistics(),
+        adapters: models.shared_adapters(served).collect(),
+    });
+    let engines: Vec<_> = engines.collect();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
         app.metrics.render(&engines, app.collections.as_deref(), app.fine_tuning().ok().map(|jobs| &**jobs)),
@@ -254,9 +294,17 @@ mod tests {
         metrics.observe_first_token(Duration::from_millis(30));
         metrics.observe_request("POST /completions", Some(200), false, Duration::from_secs(2));
         metrics.observe_request("POST /completions", Some(200), true, Duration::from_secs(2));
-        let statistics =
-            Statistics { running: 3, steps: 5, batch_sizes: vec![0, 2, 3], ..Statistics::default() };
-        let exposition = metrics.render(&[("my \"own\"", statistics)], None, None);
+        let statistics = Statistics {
+            batch_slots: 2,
+            running: 3,
+            kv_tokens: 512,
+            max_kv_tokens: 2048,
+            steps: 5,
+            batch_sizes: vec![0, 2, 3],
+            ..Statistics::default()
+        };
+        let engine = EngineState { model: "my \"own\"", statistics, adapters: vec!["letters", "tales"] };
+        let exposition = metrics.render(&[engine], None, None);
         for line in [
             "hornbook_requests_total{route=\"POST /completions\",status=\"200\"} 1",
             "hornbook_requests_total{route=\"POST /completions\",status=\"cancelled\"} 1",
@@ -265,11 +313,18 @@ mod tests {
             "hornbook_time_to_first_token_seconds_bucket{le=\"+Inf\"} 1",
             "hornbook_request_duration_seconds_count 2",
             "hornbook_sequences_running{model=\"my \\\"own\\\"\"} 3",
+            "hornbook_kv_cache_usage_ratio{model=\"my \\\"own\\\"\"} 0.25",
             "hornbook_batch_size_sum_total{model=\"my \\\"own\\\"\"} 8",
             "hornbook_steps_by_batch_size_total{model=\"my \\\"own\\\"\",size=\"2\"} 3",
             "# TYPE hornbook_tokens_per_second gauge",
         ] {
             assert!(exposition.lines().any(|actual| actual == line), "{line}\n{exposition}");
         }
+        let labels = "model=\"my \\\"own\\\"\",max_lora=\"2\",running_lora_adapters=\"letters,tales\",\
+                      waiting_lora_adapters=\"\"";
+        let line = format!("hornbook_lora_requests_info{{{labels}}} ");
+        let value = exposition.lines().find_map(|actual| actual.strip_prefix(&line));
+        let time: f64 = value.unwrap_or_else(|| panic!("{line}\n{exposition}")).parse().unwrap();
+        assert!(time > 1.7e9, "{time}");
     }
 }

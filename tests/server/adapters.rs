@@ -4,6 +4,8 @@ use super::client::{TestServer, open, serve};
 use hornbook::checkpoint::adapter::{Adapter, AdapterConfig, Modules};
 use hornbook::lens::ActivationCache;
 use hornbook::sampling::SamplingParams;
+use hornbook::server::key_file::add;
+use hornbook::server::keys::Key;
 use hornbook::server::{BoundServer, ServerOptions};
 use hornbook::{Hornbook, Options};
 use serde_json::{Value, json};
@@ -130,7 +132,10 @@ fn adapters_are_models_with_a_parent() {
     assert_eq!(server.get("/v1/models/tales").ok()["parent"], "fable");
     let (status, _, _, code) = server.post("/v1/completions", request("poems", "A")).error();
     assert_eq!((status, code.as_deref()), (404, Some("model_not_found")));
-    assert_eq!(server.get("/metrics").text.matches("hornbook_sequences_running{").count(), 1);
+    let metrics = server.get("/metrics").text;
+    assert_eq!(metrics.matches("hornbook_sequences_running{").count(), 1);
+    let adapters = "{model=\"fable\",max_lora=\"16\",running_lora_adapters=\"letters,tales\",";
+    assert!(metrics.contains(&format!("hornbook_lora_requests_info{adapters}")), "{metrics}");
 }
 
 #[test]
@@ -171,9 +176,13 @@ fn adapters_come_and_go_while_requests_run() {
         response.ok()["choices"][0]["text"].as_str().unwrap().to_string()
     };
     let expected = |adapter| completion(&open("fable").with_adapter(adapter).unwrap(), "Once upon a time");
+    let in_metrics =
+        |name: &str| server.get("/metrics").text.contains(&format!("running_lora_adapters=\"{name}\""));
 
+    assert!(in_metrics(""));
     assert_eq!(load(1, false).text, "Success: LoRA adapter 'letters' added successfully.");
     assert_eq!(text("letters"), expected(&first));
+    assert!(in_metrics("letters"));
     assert_eq!(server.get("/v1/models/letters").ok()["parent"], "fable");
     assert_eq!(load(2, false).error(), (400, "invalid_request_error".into(), Some("lora_name".into()), None));
 
@@ -187,6 +196,7 @@ fn adapters_come_and_go_while_requests_run() {
     let unload = || server.post("/v1/unload_lora_adapter", json!({"lora_name": "letters"}));
     assert_eq!(unload().text, "Success: LoRA adapter 'letters' removed successfully.");
     assert_eq!((unload().status, server.get("/v1/models/letters").status), (404, 404));
+    assert!(in_metrics(""));
     let mut events = String::new();
     let mut buffer = [0; 4096];
     while !events.contains("[DONE]") {
@@ -201,6 +211,22 @@ fn adapters_come_and_go_while_requests_run() {
     // No name stands for another here.
     assert_eq!(server.post("/v1/completions", request("letters", "A")).status, 404);
     assert_eq!(server.post("/v1/completions", request("fable", "A")).status, 200);
+}
+
+#[test]
+fn adapter_of_a_key_is_not_in_the_metrics_which_all_keys_see() {
+    let folder = tempfile::tempdir().unwrap();
+    write_adapter(folder.path(), 1);
+    let key_file = folder.path().join("keys.toml");
+    let key = add(&key_file, &Key::named("alice")).unwrap();
+    let server = serve(&["fable"], |options| {
+        (options.runtime_adapters, options.key_file) = (true, Some(key_file));
+    });
+    let server = server.with_key(&key);
+    let body = json!({"lora_name": "letters", "lora_path": folder.path()});
+    assert_eq!(server.post("/v1/load_lora_adapter", body).status, 200);
+    assert_eq!(server.get("/v1/models/letters").status, 200);
+    assert!(server.get("/metrics").text.contains("running_lora_adapters=\"\""));
 }
 
 #[test]

@@ -63,8 +63,13 @@ type Outbox = Vec<(EventSender, Event)>;
 impl Scheduler {
     pub(super) fn new(hornbook: Arc<Hornbook>, options: EngineOptions, queue: Arc<SubmissionQueue>) -> Self {
         let prefix_cache = PrefixCache::new(options.prefix_cache_bytes);
-        let batch_sizes = vec![0; options.max_concurrency + 1];
-        let statistics = Statistics { batch_sizes, ..Statistics::default() };
+        let batch_slots = options.max_concurrency;
+        let statistics = Statistics {
+            batch_slots,
+            batch_sizes: vec![0; batch_slots + 1],
+            max_kv_tokens: batch_slots * hornbook.config().n_positions,
+            ..Statistics::default()
+        };
         queue.publish(&statistics);
         let (requests, workspace, self_draft) = (vec![], Workspace::new(), SelfDraft::default());
         let profiler = Profiler::new(hornbook.model());
@@ -355,6 +360,7 @@ impl Scheduler {
         self.statistics.running = self.running().count();
         self.statistics.waiting = self.requests.iter().map(|request| request.waiting.len()).sum();
         self.statistics.kv_bytes = self.running().map(|sequence| sequence.cache.bytes()).sum();
+        self.statistics.kv_tokens = self.running().map(|sequence| sequence.cache.len()).sum();
         self.statistics.prefix_cache_entries = self.prefix_cache.len();
         self.statistics.prefix_cache_bytes = self.prefix_cache.bytes();
         self.queue.publish(&self.statistics);

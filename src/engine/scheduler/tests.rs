@@ -164,6 +164,7 @@ fn cancelled_request_releases_slot_queue_place_and_memory() {
         let after = manual.statistics();
         assert_eq!((after.running, after.waiting), (1, 0));
         assert!(after.kv_bytes < before.kv_bytes && after.prefix_cache_entries == 0);
+        assert!(after.kv_tokens < before.kv_tokens && before.kv_tokens <= before.max_kv_tokens);
         events.extend(pending_events(&mut kept));
     }
     manual.run_until_idle();
@@ -174,8 +175,8 @@ fn cancelled_request_releases_slot_queue_place_and_memory() {
     manual.step();
     drop(last);
     manual.step();
-    let Statistics { running, waiting, kv_bytes, .. } = manual.statistics();
-    assert_eq!((running, waiting, kv_bytes), (0, 0, 0));
+    let Statistics { running, waiting, kv_bytes, kv_tokens, .. } = manual.statistics();
+    assert_eq!((running, waiting, kv_bytes, kv_tokens), (0, 0, 0, 0));
 }
 
 #[test]

@@ -170,6 +170,14 @@ impl Models {
         self.served.iter().filter(|served| served.adapter.is_none())
     }
 
+    /// Returns the names of a model's adapters that are not a key's own.
+    pub fn shared_adapters(&self, model: &ServedModel) -> impl Iterator<Item = &str> {
+        let adapters = self.served.iter().filter(|served| served.adapter.is_some());
+        let of_model = adapters.filter(move |adapter| Arc::ptr_eq(&adapter.engine, &model.engine));
+        let shared = of_model.filter(|adapter| adapter.owner.as_deref().is_none_or(str::is_empty));
+        shared.map(|adapter| adapter.name.as_str())
+    }
+
     /// Returns the model that was named at the start, if it is the only one.
     pub fn only_model(&self) -> Option<&Arc<ServedModel>> {
         let mut named = self.served.iter().filter(|served| served.origin == Origin::Startup);
