@@ -21,10 +21,15 @@ fn root() -> &'static Path {
 
 /// Every document for people, by its path from the root.
 fn documents() -> Vec<Document> {
-    let mut paths: Vec<PathBuf> =
-        ["README.md", "CONTRIBUTING.md", "fuzz/README.md", "models/fable/MODEL_CARD.md"]
-            .map(PathBuf::from)
-            .into();
+    let mut paths: Vec<PathBuf> = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "deploy/kubernetes/README.md",
+        "fuzz/README.md",
+        "models/fable/MODEL_CARD.md",
+    ]
+    .map(PathBuf::from)
+    .into();
     for entry in read_dir(root().join("docs")).unwrap() {
         let name = entry.unwrap().file_name();
         if Path::new(&name).extension().is_some_and(|extension| extension == "md") {

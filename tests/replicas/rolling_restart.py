@@ -16,7 +16,7 @@ from processes import Replica, free_ports, proxy
 
 # Load before, between and after the restarts, in seconds; longer than Envoy's health checks are apart.
 PAUSE = 1.5
-# The words of a prompt whose first 256 bytes, by which the proxies choose, are a part of it.
+# A text longer than the 256 bytes by which the proxies choose.
 LONG = " ".join(f"{number} foxes and" for number in range(30))
 
 
