@@ -8,15 +8,16 @@
 //! outputs, output, input; padded with zero weights, stored as 128.
 
 use super::Properties;
-use super::packed::PackedFormat;
+use super::packed::{PackedFormat, Tile, tile};
 use crate::elements::Dtype;
+use crate::isa::Isa;
 use crate::parallel::*;
 use crate::quantized::activations::{I16Pairs, QuantizedBlock, SideTable};
 use crate::quantized::{
     AmxMode, BLOCK, Layout, PANEL_VECTORS, PackedMatrix, PackedRow, WeightFormat, load_vectors,
 };
 use crate::simd::tiles::AccumulatorTiles;
-use crate::simd::{LANES, ROUND_MAGIC, Simd};
+use crate::simd::{Kernel, LANES, ROUND_MAGIC, Simd};
 
 /// 8 bits per weight with one scale per column.
 #[derive(Clone, Copy, Debug)]
@@ -51,26 +52,42 @@ impl PackedFormat for Int8 {
             }
             scales.iter_mut().zip(max_bits).for_each(|(scale, max)| *scale = f32::from_bits(max) / 127.0);
         });
-        packed.par_chunks_mut(Self::PACKED_ROWS).enumerate().for_each(|(i, block)| {
-            block.as_flattened_mut().fill([128; 4 * LANES]);
-            let (k0, j0) = layout.origin(i);
-            for k in k0..layout.rows.min(k0 + BLOCK) {
-                for (column, scale) in scales.iter().skip(j0).take(PANEL_VECTORS * LANES).enumerate() {
-                    let vector = &mut block[(k - k0) / 4][column / LANES];
-                    vector[column % LANES * 4 + k % 4] = round(weight(k, j0 + column), *scale);
-                }
-            }
+        let isa = Isa::of_process();
+        packed.par_chunks_mut(Self::PACKED_ROWS).enumerate().for_each(|(i, packed)| {
+            let mut padded = [0.0; PANEL_VECTORS * LANES];
+            padded.iter_mut().zip(scales.iter().skip(layout.origin(i).1)).for_each(|(to, scale)| *to = *scale);
+            isa.run(QuantizeBlock { tile: &tile(layout, i, &weight), packed, scales: &padded });
         });
     }
 }
 
-/// Quantizes a weight and adds the zero point 128.
-fn round(x: f32, scale: f32) -> u8 {
-    if scale == 0.0 {
-        128
-    } else {
-        ((x / scale).clamp(-127.0, 127.0) + ROUND_MAGIC - ROUND_MAGIC + 128.0) as u8
+/// Quantizes a block. Each lane is a column.
+struct QuantizeBlock<'a> {
+    tile: &'a Tile,
+    packed: &'a mut [PackedRow],
+    scales: &'a [f32; PANEL_VECTORS * LANES],
+}
+
+impl Kernel for QuantizeBlock<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (row, x) in self.packed.iter_mut().zip(self.tile.as_chunks::<4>().0) {
+            for (v, scales) in self.scales.as_chunks::<LANES>().0.iter().enumerate() {
+                for (k, x) in x.iter().enumerate() {
+                    (0..LANES).for_each(|lane| row[v][4 * lane + k] = round(x[v][lane], scales[lane]));
+                }
+            }
+        }
     }
+}
+
+/// Quantizes a weight and adds the zero point 128; a scale of 0 is that of zeros.
+#[inline(always)]
+fn round(x: f32, scale: f32) -> u8 {
+    let scaled = if scale == 0.0 { 0.0 } else { x / scale };
+    (scaled.clamp(-127.0, 127.0) + ROUND_MAGIC - ROUND_MAGIC + 128.0) as i32 as u8
 }
 
 impl WeightFormat for Int8 {

@@ -4,7 +4,7 @@ use super::{Format, Properties, StoredTensor, WeightMatrix};
 use crate::elements::{Dtype, Elements};
 use crate::epilogue::Epilogue;
 use crate::linear::Matrix;
-use crate::quantized::{self, Layout, PANEL_VECTORS, PackedMatrix, PackedRow, WeightFormat};
+use crate::quantized::{self, BLOCK, Layout, PANEL_VECTORS, PackedMatrix, PackedRow, WeightFormat};
 use crate::rows::{Rows, RowsMut};
 use crate::simd::LANES;
 use crate::thread_pool::ThreadPool;
@@ -27,6 +27,21 @@ pub trait PackedFormat: WeightFormat {
         packed: &mut [PackedRow],
         scales: &mut [Self::Scales],
     );
+}
+
+/// A vector of outputs, for each input of a block.
+pub(super) type Tile = [[[f32; LANES]; PANEL_VECTORS]; BLOCK];
+
+/// Returns the elements of a packed block, padded with zeros.
+pub(super) fn tile(layout: Layout, packed_block: usize, weight: impl Fn(usize, usize) -> f32) -> Tile {
+    let (k0, j0) = layout.origin(packed_block);
+    let mut tile = [[[0.0; LANES]; PANEL_VECTORS]; BLOCK];
+    let columns = layout.columns.saturating_sub(j0).min(PANEL_VECTORS * LANES);
+    for (row, k) in tile.iter_mut().zip(k0..layout.rows) {
+        let row = &mut row.as_flattened_mut()[..columns];
+        row.iter_mut().enumerate().for_each(|(j, x)| *x = weight(k, j0 + j));
+    }
+    tile
 }
 
 impl<F: PackedFormat> Format for F {
