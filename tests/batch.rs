@@ -23,6 +23,12 @@ fn run(args: &[&str], input: &Path, output: &Path) -> String {
     stderr
 }
 
+/// Runs a batch; returns whether it succeeded, and its stderr.
+fn run_or_fail(args: &[&str], input: &Path, output: &Path) -> (bool, String) {
+    let Output { status, stderr, .. } = batch(args, input, output).output().unwrap();
+    (status.success(), String::from_utf8(stderr).unwrap())
+}
+
 /// Runs a batch that must fail; returns its one error line, without the note on resuming.
 fn run_failing(args: &[&str], input: &Path, output: &Path) -> String {
     let Output { status, stderr, .. } = batch(args, input, output).output().unwrap();
@@ -99,6 +105,57 @@ fn responses_equal_the_servers_and_do_not_depend_on_batching() {
     for field in ["object", "model", "choices", "usage", "system_fingerprint"] {
         assert_eq!(response[field], batch_body[field], "{field}");
     }
+}
+
+#[test]
+fn shards_merge_to_the_responses_of_one_run_in_the_order_of_the_requests() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let input = path("in.jsonl");
+    write(&input, completions(11)).unwrap();
+    run(&[], &input, &path("whole"));
+    for shard in 1..=3 {
+        run(&["--shard", &format!("{shard}/3")], &input, &path(&format!("out-{shard}")));
+    }
+    assert_eq!(read_to_string(path("out-3")).unwrap().lines().count(), 3);
+    let merge = |outputs: &[&str]| {
+        let outputs: Vec<String> = outputs.iter().map(|name| path(name).display().to_string()).collect();
+        let mut args = vec!["--merge"];
+        args.extend(outputs.iter().map(String::as_str));
+        (run_or_fail(&args, &input, &path("merged")), read_to_string(path("merged")))
+    };
+    let ((true, _), Ok(merged)) = merge(&["out-2", "out-3", "out-1"]) else { panic!() };
+    let whole = read_to_string(path("whole")).unwrap();
+    assert_eq!(reproducible_content(&merged), reproducible_content(&whole));
+    let ids = |text: &str| -> Vec<Value> {
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["custom_id"].clone()).collect()
+    };
+    assert_eq!(ids(&merged), ids(&completions(11)));
+    // A single output is put in order, and a merged one can be merged again.
+    let ((true, _), Ok(ordered)) = merge(&["whole"]) else { panic!() };
+    assert_eq!(ids(&ordered), ids(&merged));
+
+    std::fs::remove_file(path("merged")).unwrap();
+    run(&["--precision", "int8", "--shard", "3/3"], &input, &path("int8-3"));
+    let partial = read_to_string(path("out-2")).unwrap();
+    write(path("cut-2"), &partial[..partial.len() - 9]).unwrap();
+    for (outputs, expected) in [
+        (&["out-1", "out-3"][..], "4 of 11 requests have no response, the first is \"request-1\""),
+        (&["out-1", "cut-2", "out-3"], "1 of 11 requests have no response"),
+        (&["out-1", "out-2", "out-3", "out-2"], "has a response already, in "),
+        (&["out-1", "out-2", "int8-3"], "int8-3: the responses are those of another model, precision"),
+        (&["out-1", "none"], "none: cannot open"),
+        (&["in.jsonl"], "in.jsonl: line 1 is not a batch response"),
+    ] {
+        let ((success, stderr), merged) = merge(outputs);
+        assert!(!success && stderr.contains(expected) && stderr.lines().count() == 1, "{stderr}");
+        assert!(merged.is_err(), "no part of an output is left");
+    }
+    // The output of one shard is not that of another.
+    let error = run_failing(&["--shard", "1/3"], &input, &path("out-2"));
+    assert!(error.contains("which is not in shard 1/3 of "), "{error}");
+    let (success, error) = run_or_fail(&["--shard", "4/3"], &input, &path("out-4"));
+    assert!(!success && error.contains("expected I/N with I from 1 to N, e.g. 2/8"), "{error}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, BufRead};
+use std::ops::Range;
 
 /// Prefix of every output line.
 pub(super) const LINE_PREFIX: &str = "{\"id\":\"batch_req_";
@@ -76,11 +77,14 @@ impl fmt::Display for Damage {
 }
 
 impl Progress {
-    /// Reads an output, one line at a time. `check` sees each, and says what is wrong with it. An inner error
-    /// is the problem of a file with other content.
-    pub(super) fn read(
+    /// Reads an output, one line at a time. `check` sees each with its bytes in the file, and says what is
+    /// wrong with it. An inner error is the problem of a file with other content.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn read(
         mut from: impl BufRead,
-        mut check: impl FnMut(&OutputLine) -> Result<(), String>,
+        mut check: impl FnMut(&OutputLine, Range<u64>) -> Result<(), String>,
     ) -> io::Result<Result<Self, String>> {
         let (mut progress, mut text, mut number) = (Self::default(), vec![], 1);
         loop {
@@ -94,7 +98,8 @@ impl Progress {
                 return Ok(Err(format!("line {number} is not a batch response; choose another --output")));
             };
             let settings = line.fingerprints().0;
-            if let Err(problem) = check(&line) {
+            let end = progress.valid_len + text.len() as u64;
+            if let Err(problem) = check(&line, progress.valid_len..end) {
                 return Ok(Err(format!("line {number}: {problem}")));
             }
             if *progress.settings.get_or_insert(settings.into()) != settings {
@@ -105,7 +110,7 @@ impl Progress {
             }
             let body = line.response.as_ref().map_or_else(String::new, |response| response.body.to_string());
             progress.record(&line.custom_id, line.status(), &body);
-            progress.valid_len += text.len() as u64;
+            progress.valid_len = end;
             number += 1;
         }
         // The rest may be removed only if it is the beginning of a response, or nothing else was written.
@@ -133,6 +138,23 @@ impl Progress {
             progress.damage = Some(Damage { line: number, bytes });
         }
         Ok(Ok(progress))
+    }
+
+    /// Adds the responses of another output.
+    ///
+    /// # Errors
+    /// What is wrong if they were made under other settings.
+    pub fn add(&mut self, other: Self) -> Result<(), String> {
+        match (&self.settings, &other.settings) {
+            (Some(settings), Some(others)) if settings != others => {
+                return Err("the responses are those of another model, precision or chat template".into());
+            }
+            _ => self.settings = self.settings.take().or(other.settings),
+        }
+        self.done.extend(other.done);
+        self.failed += other.failed;
+        self.first_failure = self.first_failure.take().or(other.first_failure);
+        Ok(())
     }
 
     /// Returns whether the request is done.
@@ -169,7 +191,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Progress, String> {
-        Progress::read(io::BufReader::with_capacity(50, text.as_bytes()), |_| Ok(())).unwrap()
+        Progress::read(io::BufReader::with_capacity(50, text.as_bytes()), |_, _| Ok(())).unwrap()
     }
 
     fn output_line(id: &str, status: u16) -> String {
@@ -233,7 +255,7 @@ mod tests {
         assert!(error(&(output_line("a", 200) + "\n")).starts_with("line 2 is not a batch response"));
         let other = output_line("b", 200).replacen("0123456789abcdef", "fedcba9876543210", 1);
         assert!(error(&(output_line("a", 200) + &other)).starts_with("line 2: the response is that of"));
-        let refused = Progress::read(output_line("a", 200).as_bytes(), |line| Err(line.custom_id.clone()));
+        let refused = Progress::read(output_line("a", 200).as_bytes(), |line, _| Err(line.custom_id.clone()));
         assert_eq!(refused.unwrap().map(drop).unwrap_err(), "line 1: a");
     }
 }

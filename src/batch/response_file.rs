@@ -7,6 +7,7 @@ use crate::Error;
 use serde_json::Value;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufReader, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -60,15 +61,15 @@ pub struct ResponseFile {
 }
 
 impl ResponseFile {
-    /// Opens a file, and reads the responses of an earlier run. `check` sees each, and says what is wrong
-    /// with it. The file is not modified before [`start`](Self::start).
+    /// Opens a file, and reads the responses of an earlier run. `check` sees each with its bytes in the file,
+    /// and says what is wrong with it. The file is not modified before [`start`](Self::start).
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Message`] if another run is writing to it, for other content, and those of
     /// `check`.
     pub fn open(
         path: &Path,
-        check: impl FnMut(&OutputLine) -> Result<(), String>,
+        check: impl FnMut(&OutputLine, Range<u64>) -> Result<(), String>,
     ) -> Result<(Self, Progress)> {
         let io_error = |action| move |source| Error::Io { path: path.into(), action, source };
         let message = |problem| Error::Message(format!("{}: {problem}", path.display()));

@@ -42,7 +42,7 @@ impl Answers {
         let files = &context.collections.files;
         let Some(input) = files.get(&batch.owner, &batch.value.input_file_id) else { return Ok(None) };
         let path = context.collections.batches.responses_path(&batch.id);
-        let (mut file, progress) = ResponseFile::open(&path, |_| Ok(()))?;
+        let (mut file, progress) = ResponseFile::open(&path, |_, _| Ok(()))?;
         file.start(&progress)?;
         Ok(Some(Self {
             id: batch.id.clone(),

@@ -1,10 +1,12 @@
 //! `hornbook batch`: a file of requests in, a file of responses out.
 
 mod input;
+mod merge;
 mod output;
 mod settings;
+mod shard;
 
-use crate::batch::BatchRequest;
+use crate::batch::{BatchRequest, Progress};
 use crate::cli::INTERRUPTED;
 use crate::cli::args::engine::EngineArgs;
 use crate::cli::output::progress;
@@ -16,6 +18,7 @@ use crate::{Error, Result};
 use clap::Args;
 use output::Output;
 use settings::settings_fingerprint;
+use shard::Shard;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,6 +42,9 @@ use std::process::ExitCode;
   hornbook batch in.jsonl -o out.jsonl
   hornbook batch in.jsonl -o gpt2.jsonl --model gpt2 --max-concurrency 32
   hornbook batch - < in.jsonl | jq -r .response.body.choices[0].text
+  hornbook batch in.jsonl -o out-1.jsonl --shard 1/2      # on one machine
+  hornbook batch in.jsonl -o out-2.jsonl --shard 2/2      # on another one
+  hornbook batch in.jsonl -o all.jsonl --merge out-1.jsonl out-2.jsonl
 
 The response to a line, in out.jsonl:
   {\"id\": \"batch_req_...\", \"custom_id\": \"a\", \"error\": null,
@@ -51,14 +57,34 @@ pub struct Batch {
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
+    /// Compute only part I of N of the requests, for example on machine I of N
+    #[arg(long, value_name = "I/N", help_heading = "Several machines")]
+    shard: Option<Shard>,
+
+    /// Compute nothing: put the outputs of shards together, in the order of the requests
+    ///
+    /// Every request must have one response, all of the same model and precision. With a single output, this
+    /// puts its lines in order.
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Several machines",
+        conflicts_with_all = ["shard", "EngineArgs"])]
+    merge: Vec<PathBuf>,
+
     #[command(flatten)]
     engines: EngineArgs,
 }
 
 impl Batch {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let requests = input::read(&self.input)?;
-        let (mut output, mut progress) = Output::open(&self.output, &self.input, &requests)?;
+        let (mut requests, mut input) = (input::read(&self.input)?, self.input.display().to_string());
+        if !self.merge.is_empty() {
+            let progress = merge::merge(&input, &requests, &self.merge, &self.output)?;
+            return exit_code(&progress, &self.output.display().to_string());
+        }
+        if let Some(shard) = self.shard {
+            shard.retain(&mut requests);
+            input = format!("shard {shard} of {input}");
+        }
+        let (mut output, mut progress) = Output::open(&self.output, &input, &requests)?;
         let remaining: Vec<&BatchRequest> =
             requests.iter().filter(|request| !progress.is_done(&request.custom_id)).collect();
         if remaining.len() < requests.len() || progress.damage.is_some() {
@@ -99,9 +125,14 @@ impl Batch {
                 result => result.and_then(|()| output.sync())?,
             }
         }
-        match progress.failure_summary() {
-            None => Ok(ExitCode::SUCCESS),
-            Some(summary) => Err(Error::Message(format!("{}: {summary}", output.name()))),
-        }
+        exit_code(&progress, &output.name())
+    }
+}
+
+/// Success, or the error that says how many requests failed.
+fn exit_code(progress: &Progress, output: &str) -> Result<ExitCode> {
+    match progress.failure_summary() {
+        None => Ok(ExitCode::SUCCESS),
+        Some(summary) => Err(Error::Message(format!("{output}: {summary}"))),
     }
 }

@@ -21,13 +21,13 @@ pub enum Output {
 }
 
 impl Output {
-    /// Opens the output and reads the responses of an earlier run over the same input. The file is not
+    /// Opens the output and reads the responses of an earlier run over the same `input`, as messages name it. The file is not
     /// modified before [`Output::start`].
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Message`] if the file has other content or responses to other requests, or
     /// another run is writing to it.
-    pub fn open(path: &Path, input: &Path, requests: &[BatchRequest]) -> Result<(Self, Progress)> {
+    pub fn open(path: &Path, input: &str, requests: &[BatchRequest]) -> Result<(Self, Progress)> {
         if path == Path::new("-") {
             return Ok((Self::Stream(Box::new(stdout())), Progress::default()));
         }
@@ -38,7 +38,7 @@ impl Output {
         }
         let by_id: HashMap<&str, &BatchRequest> =
             requests.iter().map(|request| (request.custom_id.as_str(), request)).collect();
-        let (file, progress) = ResponseFile::open(path, |line| check(line, input, &by_id))?;
+        let (file, progress) = ResponseFile::open(path, |line, _| check(line, input, &by_id))?;
         Ok((Self::File(file), progress))
     }
 
@@ -94,9 +94,9 @@ impl Output {
     }
 }
 
-/// Checks that a line responds to a request of the input.
-fn check(line: &OutputLine, input: &Path, requests: &HashMap<&str, &BatchRequest>) -> Result<(), String> {
-    let (id, input) = (&line.custom_id, input.display());
+/// Checks that a line responds to a request of the input, or of its shard.
+pub fn check(line: &OutputLine, input: &str, requests: &HashMap<&str, &BatchRequest>) -> Result<(), String> {
+    let id = &line.custom_id;
     match requests.get(id.as_str()) {
         None => Err(format!("custom_id: found {id:?}, which is not in {input}; choose another --output")),
         Some(request) if line.fingerprints().1 != fingerprint::of_request(request) => Err(format!(
@@ -123,11 +123,10 @@ mod tests {
         let settings = "0123456789abcdef";
         let lines = ["a", "b"].map(|id| response_line(settings, &request(id), &response)).concat();
         std::fs::write(file.path(), lines).unwrap();
-        let (_, progress) =
-            Output::open(file.path(), Path::new("in"), &[request("a"), request("b")]).unwrap();
+        let (_, progress) = Output::open(file.path(), "in", &[request("a"), request("b")]).unwrap();
         assert_eq!(progress.counts(), (2, 0));
         let error = |requests: &[BatchRequest]| {
-            let error = Output::open(file.path(), Path::new("in"), requests).err().unwrap().to_string();
+            let error = Output::open(file.path(), "in", requests).err().unwrap().to_string();
             error.strip_prefix(&format!("{}: ", file.path().display())).unwrap().to_string()
         };
         let mut changed = request("b");
