@@ -243,7 +243,8 @@ mod tests {
 
     /// The definition, for one group.
     fn reference(group: [f32; GROUP]) -> f16 {
-        let largest = group.iter().fold(0.0f32, |largest, &x| if x.abs() > largest.abs() { x } else { largest });
+        let larger = |a: f32, &b: &f32| if b.abs() > a.abs() { b } else { a };
+        let largest = group.iter().fold(0.0f32, larger);
         if group.iter().any(|x| x.is_nan()) || !f16::from_f32(largest / -8.0).is_finite() {
             return f16::NAN;
         }

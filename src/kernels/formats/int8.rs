@@ -55,7 +55,8 @@ impl PackedFormat for Int8 {
         let isa = Isa::of_process();
         packed.par_chunks_mut(Self::PACKED_ROWS).enumerate().for_each(|(i, packed)| {
             let mut padded = [0.0; PANEL_VECTORS * LANES];
-            padded.iter_mut().zip(scales.iter().skip(layout.origin(i).1)).for_each(|(to, scale)| *to = *scale);
+            let scales = scales.iter().skip(layout.origin(i).1);
+            padded.iter_mut().zip(scales).for_each(|(to, scale)| *to = *scale);
             isa.run(QuantizeBlock { tile: &tile(layout, i, &weight), packed, scales: &padded });
         });
     }

@@ -25,7 +25,8 @@ pub fn merge(input: &str, requests: &[BatchRequest], outputs: &[PathBuf], to: &P
         .collect();
     if let [first, ..] = missing[..] {
         return Err(Error::Message(format!(
-            "{input}: {} of {} requests have no response, the first is {first:?}; run their shards to the end",
+            "{input}: {} of {} requests have no response, the first is {first:?}; run their \
+             shards to the end",
             missing.len(),
             requests.len(),
         )));

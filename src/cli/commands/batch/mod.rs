@@ -77,8 +77,10 @@ impl Batch {
     pub(super) fn run(self) -> Result<ExitCode> {
         let (mut requests, mut input) = (input::read(&self.input)?, self.input.display().to_string());
         if !self.merge.is_empty() {
-            let progress = merge::merge(&input, &requests, &self.merge, &self.output)?;
-            return exit_code(&progress, &self.output.display().to_string());
+            return match merge::merge(&input, &requests, &self.merge, &self.output) {
+                Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+                merged => exit_code(&merged?, &self.output.display().to_string()),
+            };
         }
         if let Some(shard) = self.shard {
             shard.retain(&mut requests);

@@ -21,8 +21,8 @@ pub enum Output {
 }
 
 impl Output {
-    /// Opens the output and reads the responses of an earlier run over the same `input`, as messages name it. The file is not
-    /// modified before [`Output::start`].
+    /// Opens the output and reads the responses of an earlier run over the same input, as messages name it.
+    /// The file is not modified before [`Output::start`].
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Message`] if the file has other content or responses to other requests, or
