@@ -9,31 +9,45 @@
 pub(super) const MAX_DRAFT_LEN: usize = 8;
 /// How much faster drafting must be, to be worth its uncertainty.
 const MIN_GAIN: f64 = 1.03;
-/// Passes without a draft after which one token is drafted, in case it pays now.
+/// Passes without a draft after which one token is drafted, in case it pays now; and passes with drafts after
+/// which one is without, to time it again.
 const RETRY_INTERVAL: usize = 64;
-/// Weight of a new measurement in its moving average.
+/// Weight of a new measurement in its moving average; the first ones weigh more.
 const SMOOTHING: f64 = 0.1;
+
+/// A moving average.
+#[derive(Clone, Copy, Debug, Default)]
+struct Average {
+    value: f64,
+    n_recorded: u32,
+}
+
+impl Average {
+    fn record(&mut self, value: f64) {
+        self.n_recorded += 1;
+        self.value += SMOOTHING.max(1.0 / f64::from(self.n_recorded)) * (value - self.value);
+    }
+
+    fn is_known(&self) -> bool {
+        self.n_recorded > 0
+    }
+}
 
 /// The share of draft tokens that are accepted, α.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct AcceptanceRate {
-    average: f64,
-    n_recorded: u32,
-}
+pub(super) struct AcceptanceRate(Average);
 
 impl Default for AcceptanceRate {
     /// What a copy in int4 reaches on most texts.
     fn default() -> Self {
-        Self { average: 0.8, n_recorded: 2 }
+        Self(Average { value: 0.8, n_recorded: 2 })
     }
 }
 
 impl AcceptanceRate {
-    /// Records whether a draft token was accepted. The first ones count most.
+    /// Records whether a draft token was accepted.
     pub(super) fn record(&mut self, is_accepted: bool) {
-        self.n_recorded += 1;
-        let weight = SMOOTHING.max(1.0 / f64::from(self.n_recorded));
-        self.average += weight * (f64::from(u8::from(is_accepted)) - self.average);
+        self.0.record(f64::from(u8::from(is_accepted)));
     }
 }
 
@@ -41,47 +55,52 @@ impl AcceptanceRate {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DraftLen {
     cost: Cost,
-    /// Passes since the last draft.
-    idle: usize,
+    /// Passes since the last one with a draft, and without.
+    since_draft: usize,
+    since_plain: usize,
 }
 
-/// Moving averages of seconds.
+/// Seconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     /// A pass of the model over one token of each sequence.
-    plain: f64,
+    plain: Average,
     /// What each further token adds to the pass.
-    row: f64,
+    row: Average,
     /// Drafting a token of each sequence.
-    draft: f64,
+    draft: Average,
 }
 
 impl DraftLen {
     /// The length of the next draft of `n` sequences, at most `max`.
     pub(super) fn next(&mut self, n: usize, rate: AcceptanceRate, max: usize) -> usize {
-        self.idle += 1;
-        let len = match self.cost {
-            Cost { plain: 0.0, .. } => 0, // the first pass is without a draft, to time it
-            Cost { draft: 0.0, .. } => 1,
-            cost => cost.best_len(n, rate.average, max).max(usize::from(self.idle > RETRY_INTERVAL)),
+        (self.since_draft, self.since_plain) = (self.since_draft + 1, self.since_plain + 1);
+        let cost = &self.cost;
+        let len = if !cost.plain.is_known() || self.since_plain > RETRY_INTERVAL {
+            0
+        } else if !cost.draft.is_known() {
+            1
+        } else {
+            cost.best_len(n, rate.0.value, max).max(usize::from(self.since_draft > RETRY_INTERVAL))
         };
-        if len > 0 {
-            self.idle = 0;
+        match len {
+            0 => self.since_plain = 0,
+            _ => self.since_draft = 0,
         }
         len.min(max)
     }
 
     /// Records the seconds of drafting `len` tokens of each sequence.
     pub(super) fn record_draft(&mut self, len: usize, seconds: f64) {
-        update(&mut self.cost.draft, seconds / len as f64);
+        self.cost.draft.record(seconds / len as f64);
     }
 
     /// Records the seconds of a pass over one token of each sequence, and `drafted` further ones.
     pub(super) fn record_pass(&mut self, drafted: usize, seconds: f64) {
         let cost = &mut self.cost;
         match drafted {
-            0 => update(&mut cost.plain, seconds),
-            n => update(&mut cost.row, (seconds - cost.plain).max(0.0) / n as f64),
+            0 => cost.plain.record(seconds),
+            n => cost.row.record((seconds - cost.plain.value).max(0.0) / n as f64),
         }
     }
 }
@@ -91,34 +110,45 @@ impl Cost {
     fn best_len(&self, n: usize, acceptance_rate: f64, max: usize) -> usize {
         let rate = |k: usize| {
             let tokens: f64 = (0..=k).map(|i| acceptance_rate.powi(i as i32)).sum();
-            tokens / (self.plain + k as f64 * (n as f64 * self.row + self.draft))
+            tokens / (self.plain.value + k as f64 * (n as f64 * self.row.value + self.draft.value))
         };
         let best = (1..=max).max_by(|&a, &b| rate(a).total_cmp(&rate(b)));
         best.filter(|&k| rate(k) > MIN_GAIN * rate(0)).unwrap_or(0)
     }
 }
 
-fn update(average: &mut f64, value: f64) {
-    *average = if *average == 0.0 { value } else { *average + SMOOTHING * (value - *average) };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// GPT-2 small in f32 and its copy in int4, in milliseconds.
-    const GPT2: Cost = Cost { plain: 16.2, row: 0.35, draft: 2.8 };
+    /// The cost in milliseconds.
+    fn cost(plain: f64, row: f64, draft: f64) -> Cost {
+        let [plain, row, draft] = [plain, row, draft].map(|value| Average { value, n_recorded: 1 });
+        Cost { plain, row, draft }
+    }
 
     #[test]
     fn draft_is_as_long_as_it_pays() {
-        assert_eq!(GPT2.best_len(1, 0.9, 8), 7);
-        assert_eq!(GPT2.best_len(1, 0.9, 3), 3);
-        assert_eq!(GPT2.best_len(1, 0.1, 8), 0, "seldom right");
-        assert_eq!(Cost { draft: 16.0, ..GPT2 }.best_len(1, 0.9, 8), 0, "as slow as the model");
-        assert_eq!(GPT2.best_len(1, 0.9, 0), 0);
-        assert_eq!(Cost { draft: 0.1, row: 0.1, ..GPT2 }.best_len(1, 1.0, 8), 8);
-        assert!(GPT2.best_len(4, 0.9, 8) < 7, "four rows a token");
-        assert_eq!(Cost { row: 3.0, ..GPT2 }.best_len(16, 0.9, 8), 0, "bound by arithmetic");
+        let gpt2 = cost(16.2, 0.35, 2.8); // small, in f32, and its copy in int4
+        assert_eq!(gpt2.best_len(1, 0.9, 8), 7);
+        assert_eq!(gpt2.best_len(1, 0.9, 3), 3);
+        assert_eq!(gpt2.best_len(1, 0.1, 8), 0, "seldom right");
+        assert_eq!(cost(16.2, 0.35, 16.0).best_len(1, 0.9, 8), 0, "as slow as the model");
+        assert_eq!(gpt2.best_len(1, 0.9, 0), 0);
+        assert_eq!(cost(16.2, 0.1, 0.1).best_len(1, 1.0, 8), 8);
+        assert!(gpt2.best_len(4, 0.9, 8) < 7, "four rows a token");
+        assert_eq!(cost(16.2, 3.0, 2.8).best_len(16, 0.9, 8), 0, "bound by arithmetic");
+    }
+
+    #[test]
+    fn a_pass_without_a_draft_is_timed_now_and_then() {
+        let (mut len, rate) =
+            (DraftLen { cost: cost(9.0, 0.1, 3.0), ..DraftLen::default() }, AcceptanceRate::default());
+        let plain = (0..1000).filter(|_| len.next(1, rate, 8) == 0).count();
+        assert_eq!(plain, 1000 / (RETRY_INTERVAL + 1));
+        // The first was slow, by accident.
+        (0..20).for_each(|_| len.record_pass(0, 2.0));
+        assert!(len.cost.plain.value < 3.0 && len.next(1, rate, 8) == 0, "{len:?}");
     }
 
     #[test]
