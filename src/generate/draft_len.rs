@@ -90,6 +90,12 @@ impl DraftLen {
         len.min(max)
     }
 
+    /// Whether tokens that cost no drafting pay for `n` sequences: those that a text repeats are right about
+    /// every other time.
+    pub(super) fn lookup_pays(&self, n: usize) -> bool {
+        n as f64 * self.cost.row.value <= 0.5 * self.cost.plain.value
+    }
+
     /// Records the seconds of drafting `len` tokens of each sequence.
     pub(super) fn record_draft(&mut self, len: usize, seconds: f64) {
         self.cost.draft.record(seconds / len as f64);
@@ -138,6 +144,8 @@ mod tests {
         assert_eq!(cost(16.2, 0.1, 0.1).best_len(1, 1.0, 8), 8);
         assert!(gpt2.best_len(4, 0.9, 8) < 7, "four rows a token");
         assert_eq!(cost(16.2, 3.0, 2.8).best_len(16, 0.9, 8), 0, "bound by arithmetic");
+        let pays = |cost, n| DraftLen { cost, ..DraftLen::default() }.lookup_pays(n);
+        assert!(pays(gpt2, 1) && pays(Cost::default(), 9) && !pays(cost(58.0, 5.5, 8.0), 8));
     }
 
     #[test]

@@ -51,9 +51,10 @@ impl SelfDraft {
     /// As [`Model::forward`].
     pub(crate) fn draft(&mut self, model: Option<&Model>, batch: &mut [DraftSequence]) -> Result<()> {
         let n_sequences = batch.len();
+        let looks_up = self.fixed_len.is_some() || self.length(n_sequences).lookup_pays(n_sequences);
         for sequence in &mut *batch {
             self.record_outcome(sequence.draft);
-            let room = sequence.room();
+            let room = if looks_up { sequence.room() } else { 0 };
             sequence.draft.look_up(sequence.state, room);
         }
         let Some(model) = model else { return Ok(()) };
