@@ -151,6 +151,15 @@ fn shards_merge_to_the_responses_of_one_run_in_the_order_of_the_requests() {
         assert!(!success && stderr.contains(expected) && stderr.lines().count() == 1, "{stderr}");
         assert!(merged.is_err(), "no part of an output is left");
     }
+    // Nothing is computed, so that no option about that can be meant.
+    for option in ["--model=fable", "--precision=int8", "--threads=1", "--max-concurrency=2", "--draft=int4"]
+    {
+        let (success, error) = run_or_fail(&["--merge", "a", option], &input, &path("merged"));
+        assert!(
+            !success && error.contains("'--merge <FILE>...' cannot be used with '--"),
+            "{option}: {error}"
+        );
+    }
     // The output of one shard is not that of another.
     let error = run_failing(&["--shard", "1/3"], &input, &path("out-2"));
     assert!(error.contains("which is not in shard 1/3 of "), "{error}");

@@ -22,6 +22,23 @@ use shard::Shard;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// The arguments that say what to compute, and how.
+const COMPUTING_ARGS: [&str; 13] = [
+    "shard",
+    "model",
+    "adapter",
+    "alias",
+    "max_concurrency",
+    "prefix_cache",
+    "prefill_chunk",
+    "chat_template",
+    "draft",
+    "precision",
+    "kv_precision",
+    "attention",
+    "threads",
+];
+
 /// Process a file of requests in the format of OpenAI's Batch API
 ///
 /// Each line of the input is a request to /v1/completions, /v1/chat/completions, /v1/responses or
@@ -66,7 +83,7 @@ pub struct Batch {
     /// Every request must have one response, all of the same model and precision. With a single output, this
     /// puts its lines in order.
     #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Several machines",
-        conflicts_with_all = ["shard", "EngineArgs"])]
+        conflicts_with_all = COMPUTING_ARGS)]
     merge: Vec<PathBuf>,
 
     #[command(flatten)]
