@@ -203,8 +203,6 @@ impl MacroKernel<'_> {
         let (token, x) = self.x.block(tile, self.k_block.clone());
         let (depth, tokens) = (self.k_block.len(), self.accumulators.len() / self.n);
         let x = x.as_chunks::<MR>().0;
-        let panels: [&[AlignedLanes]; NR_VECS] =
-            std::array::from_fn(|v| &self.panels[(panel + v) * depth..][..depth]);
         let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
         for k in (0..depth).step_by(PREFETCH_INTERVAL) {
             for _ in 0..lines_per_prefetch {
@@ -212,7 +210,11 @@ impl MacroKernel<'_> {
             }
             let x = &x[k..depth.min(k + PREFETCH_INTERVAL)];
             let lhs = StridedLhs { ptr: x.as_ptr().cast(), row_stride: 1, k_stride: MR };
-            let panels = panels.map(|panel| panel[k..][..x.len()].as_ptr().cast::<f32>());
+            // A loop: a call to `array::map` that is not inlined would spill all accumulators.
+            let mut panels = [std::ptr::null(); NR_VECS];
+            for v in 0..NR_VECS {
+                panels[v] = self.panels[(panel + v) * depth + k..][..x.len()].as_ptr().cast::<f32>();
+            }
             // SAFETY: `x` has the interleaved inputs of `MR` tokens, and each panel as many vectors.
             unsafe { microkernel(simd, lhs, x.len(), panels, LANES, &mut acc, |_| {}) };
         }

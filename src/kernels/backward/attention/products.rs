@@ -91,14 +91,16 @@ impl Scores<'_> {
     fn tile<S: Simd, const MR: usize, const NR_VECS: usize>(&mut self, simd: S, row: usize, panel: usize) {
         assert_mr::<S, MR>();
         let first = self.block.first_key / LANES + panel;
-        let y: [&[AlignedLanes]; NR_VECS] =
-            std::array::from_fn(|v| &self.y[(first + v) * self.head_dim..][..self.head_dim]);
         let mut acc = [[simd.splat(0.0); NR_VECS]; MR];
         for (i, start) in (0..self.head_dim).step_by(LANES).enumerate() {
             let depth = LANES.min(self.head_dim - start);
             let x = &self.x.rows(i, self.block.first_query + row)[..MR];
             let lhs = StridedLhs { ptr: x.as_ptr().cast(), row_stride: LANES, k_stride: 1 };
-            let y = y.map(|y| y[start..][..depth].as_ptr().cast::<f32>());
+            // A loop: a call to `array::map` that is not inlined would spill all accumulators.
+            let mut y = [std::ptr::null::<f32>(); NR_VECS];
+            for v in 0..NR_VECS {
+                y[v] = self.y[(first + v) * self.head_dim + start..][..depth].as_ptr().cast();
+            }
             // SAFETY: `x` has `MR` rows of sixteen elements, and each `y` has `depth` rows of sixteen.
             unsafe { microkernel(simd, lhs, depth, y, LANES, &mut acc, |_| {}) };
         }
