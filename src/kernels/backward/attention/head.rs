@@ -95,7 +95,11 @@ impl Head<'_> {
             // SAFETY: only this head of this sequence writes these columns of these rows.
             let to = unsafe { self.dqkv.row_slice(self.first_row + t, column, self.q.width()) };
             for (panel, to) in panels.chunks(n).zip(to.chunks_mut(LANES)) {
-                to.copy_from_slice(&panel[i].0[..to.len()]);
+                // A copy of constant length is one store; any other, a call to `memcpy`.
+                match to.as_mut_array() {
+                    Some(whole) => *whole = panel[i].0,
+                    None => to.copy_from_slice(&panel[i].0[..to.len()]),
+                }
             }
         }
     }
