@@ -179,7 +179,8 @@ fn commands(document: &Document) -> Vec<Located> {
     let mut texts: Vec<(String, usize)> =
         document.spans.iter().map(|span| (span.text.clone(), span.line)).collect();
     for block in &document.blocks {
-        let lines = block.text.lines();
+        let text = block.text.replace("\\\n", " "); // a command on several lines
+        let lines = text.lines();
         match block.info.split(' ').next() {
             Some("sh") => texts.extend(lines.map(|line| (line.to_string(), block.line))),
             Some("console") => {
