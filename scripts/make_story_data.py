@@ -3,7 +3,7 @@
 
 Every input is plain text, or the same compressed by gzip, with <|endoftext|> between documents. Written are
 novels.txt, tales.txt, plain.txt, the easiest documents of the first two as easy.txt, every twentieth plain
-story as valid-plain.txt, and repeats.bin: random tokens that come twice, from which a model learns to find
+story as valid-plain.txt, and repeats.bin: random tokens that come two or three times, for a model to find
 what followed a token the last time (an induction head). Needs only Python.
 """
 
