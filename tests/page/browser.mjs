@@ -66,6 +66,13 @@ export async function open(url, { width = 1360, height = 900, theme = "light", .
   return { page, errors, close };
 }
 
+// Lets answers arrive at 40 KB a second, so that a test can act before the last token is there.
+export async function slowNetwork(page) {
+  const session = await page.context().newCDPSession(page);
+  const conditions = { offline: false, latency: 0, downloadThroughput: 40_000, uploadThroughput: -1 };
+  await session.send("Network.emulateNetworkConditions", conditions);
+}
+
 // The widths and themes that a view is looked at in. The colours of a theme do not depend on the width, so not
 // every width has both.
 export const LOOKS = [

@@ -4,7 +4,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { open, screenshot, serve } from "./browser.mjs";
+import { open, screenshot, serve, slowNetwork } from "./browser.mjs";
 import { writeTinyModel } from "./tiny_model.mjs";
 
 let server;
@@ -86,6 +86,7 @@ test("answers in the model's template, the same for the same seed, and counts th
 
 test("streams, stops at Escape, and keeps what has arrived; Shift+Enter begins a line", async () => {
   const { page, close } = await openChat();
+  await slowNetwork(page);
   for (const [id, value] of [["max-tokens", "400"], ["temperature", "1.9"], ["seed", "15"]]) { // a long answer
     await page.fill(`#${id}`, value);
   }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { after, before, test } from "node:test";
-import { open, serve } from "./browser.mjs";
+import { open, serve, slowNetwork } from "./browser.mjs";
 
 let server;
 before(async () => (server = await serve()));
@@ -49,6 +49,7 @@ test("continues in place, the same for the same seed, and as the command line do
 
 test("stops at Escape, and Ctrl+Enter sends", async () => {
   const { page, close } = await open(server.url);
+  await slowNetwork(page);
   await page.fill("#max-tokens", "480");
   await page.fill("#seed", "19"); // which has so many
   await page.fill("#text", "Once upon a time");
@@ -165,6 +166,7 @@ test("says what is wrong with a setting, and where the text is too long", async 
 test("keeps what has arrived when the server goes, and goes on when it is back", async () => {
   const own = await serve();
   const { page } = await open(own.url);
+  await slowNetwork(page);
   await page.fill("#max-tokens", "480");
   await page.fill("#seed", "19"); // which has so many
   await page.fill("#text", "Once upon a time");
