@@ -25,7 +25,7 @@ fn folder() -> tempfile::TempDir {
     let mut adapter = Adapter::new("my-adapter", config, &fable.config).unwrap();
     for change in &mut adapter.low_rank {
         let values = change.a.iter_mut().chain(&mut change.b).enumerate();
-        values.for_each(|(k, x)| *x = ((k * k % 977) as f32).sin() * 0.1);
+        values.for_each(|(k, x)| *x = ((k * k % 977) as f32).sin() * 0.3);
     }
     adapter.write(&folder.path().join("my-adapter")).unwrap();
     fs::write(folder.path().join("story.txt"), "Once upon a time there was a king.\n").unwrap();

@@ -72,6 +72,29 @@ fn bench_prints_table_or_csv() {
 }
 
 #[test]
+fn bench_draft_measures_the_same_tokens_with_and_without_drafts() {
+    let quick = ["bench", "draft", "--draft", "int8", "--max-tokens", "20", "--repeat", "2"];
+    let report = json(&[&quick[..], &["--json"]].concat());
+    let results = report["results"].as_array().unwrap();
+    assert_eq!(results.len(), 2);
+    for (result, temperature) in results.iter().zip([0.0, 0.8]) {
+        assert_eq!((&result["temperature"], &result["draft"]), (&temperature.into(), &"int8".into()));
+        assert_eq!(result["tokens"], 2 * 19);
+        let speeds = ["tokens_per_second_without", "tokens_per_second_with", "speedup"];
+        assert!(speeds.iter().all(|name| result[name].as_f64().unwrap() > 0.0), "{result}");
+        let per_pass = result["tokens_per_pass"].as_f64().unwrap();
+        assert!((1.0..=20.0).contains(&per_pass), "{result}");
+        assert!(result["draft_model_bytes"].as_u64().unwrap() > 5_000_000, "{result}");
+    }
+    let csv = stdout(&[&quick[..], &["--csv"]].concat());
+    assert!(csv.lines().count() == 3 && csv.lines().all(|line| line.matches(',').count() == 11), "{csv}");
+    let table = stdout(&quick);
+    assert_eq!(table.lines().filter(|line| line.starts_with("f16 ")).count(), 2, "{table}");
+    let line = error_line(&["bench", "draft", "--precision", "int8"]);
+    assert!(line.contains("draft: found int4 for a model in int8"), "{line}");
+}
+
+#[test]
 fn bench_lengths_beyond_context_are_clipped_with_note() {
     let tiny = data_file("tiny-gelu-new");
     let command =

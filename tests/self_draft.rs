@@ -134,6 +134,7 @@ fn command_writes_the_same_completions_with_drafts_one_by_one_and_in_a_batch() {
         let (drafted, stats) = generate(&["-n", n, "--draft", "int4"]);
         assert_eq!(drafted, plain);
         assert!(stats.contains("drafted") && stats.contains(" accepted"), "{stats}");
+        assert!(stats.contains("draft model "), "{stats}");
     }
 }
 

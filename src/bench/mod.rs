@@ -11,11 +11,13 @@
 //! - `measure`: prefill, decode and batched decode
 //! - `attention`: attention kernels alone, compared with the reference
 //! - `roofline`: a per-operation profile of a step
+//! - `draft`: decode with and without drafts
 //! - `train`: a training step and its parts
 
 mod attention;
 mod bandwidth;
 mod cost;
+mod draft;
 mod limits;
 mod measure;
 mod peak;
@@ -30,6 +32,7 @@ pub use attention::{
 };
 pub use bandwidth::ReadBandwidth;
 pub use cost::Cost;
+pub use draft::{DraftMeasurement, measure_drafts};
 pub use limits::Limits;
 pub use measure::{DECODE_STEPS, LimitSamples, Measurement, Phase, measure};
 pub use peak::fma_peak;

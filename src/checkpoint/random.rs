@@ -4,6 +4,7 @@
 use super::write::{create_folder, write_file};
 use super::{AlignedBuffer, Checkpoint, SINGLE_FILE};
 use crate::kernels::parallel::*;
+use crate::kernels::positions::sinusoidal;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -52,10 +53,21 @@ impl FromStr for ModelShape {
 /// The initial values of a tensor.
 #[derive(Clone, Copy)]
 enum Fill {
-    /// Uniform, with GPT-2's initial standard deviation of 0.02.
+    /// Uniform, with [`STANDARD_DEVIATION`].
     Random,
+    /// Sines and cosines of the position, with the same standard deviation.
+    Sinusoidal,
     One,
     Zero,
+}
+
+/// How the matrices begin whose beginning matters to training.
+#[derive(Clone, Copy)]
+struct Beginning {
+    /// The matrices whose output adds to the residual stream.
+    projections: Fill,
+    /// The position embeddings.
+    positions: Fill,
 }
 
 impl ModelShape {
@@ -65,7 +77,8 @@ impl ModelShape {
     /// # Errors
     /// [`Error::System`] if there is not enough memory.
     pub fn random_checkpoint(&self) -> Result<Checkpoint> {
-        let file = self.safetensors(Fill::Random, 0)?;
+        let random = Beginning { projections: Fill::Random, positions: Fill::Random };
+        let file = self.safetensors(random, 0)?;
         let mut checkpoint = Checkpoint::from_memory(self.config().to_string().as_bytes(), file)?;
         checkpoint.name = self.name.to_string();
         Ok(checkpoint)
@@ -73,12 +86,14 @@ impl ModelShape {
 
     /// The number of parameters.
     pub fn n_parameters(&self) -> usize {
-        self.tensors(Fill::Zero).iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum()
+        self.tensors(TRAINING).iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum()
     }
 
     /// Writes a model of this shape to a folder for training to begin with: random matrices, except that what
     /// adds to the residual stream is zero, so that every block begins as the identity (Zhang et al. 2019,
-    /// "Fixup"). The configuration names the `end_of_text` token; the other files are the tokenizer's.
+    /// "Fixup"), and that positions begin as sinusoids (Vaswani et al. 2017): a head then finds the previous
+    /// token by one rotation for all positions, where random rows have to be learned one by one. The
+    /// configuration names the `end_of_text` token; the other files are the tokenizer's.
     ///
     /// # Errors
     /// [`Error::Io`], and [`Error::System`] if there is not enough memory.
@@ -105,14 +120,13 @@ impl ModelShape {
         for (path, content) in tokenizer_files {
             write_file(&folder.join(path.file_name().unwrap_or_default()), content)?;
         }
-        write_file(&folder.join(SINGLE_FILE), &self.safetensors(Fill::Zero, seed)?)
+        write_file(&folder.join(SINGLE_FILE), &self.safetensors(TRAINING, seed)?)
     }
 
-    /// The safetensors file: `projections` fills the matrices whose output adds to the residual stream.
-    fn safetensors(&self, projections: Fill, seed: u64) -> Result<AlignedBuffer> {
+    fn safetensors(&self, beginning: Beginning, seed: u64) -> Result<AlignedBuffer> {
         let mut header = Map::new();
         let (mut end, mut fills) = (0, vec![]);
-        for (name, shape, fill) in self.tensors(projections) {
+        for (name, shape, fill) in self.tensors(beginning) {
             let bytes = shape.iter().product::<usize>() * size_of::<f32>();
             let offsets = [end, end + bytes];
             header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": offsets}));
@@ -135,6 +149,14 @@ impl ModelShape {
         for (bytes, fill) in fills {
             let tensor;
             (tensor, rest) = rest.split_at_mut(bytes);
+            if matches!(fill, Fill::Sinusoidal) {
+                let table = sinusoidal(self.n_positions, self.n_embd);
+                // A sine has a standard deviation of 1 / √2.
+                let rows = bytemuck::cast_slice_mut(tensor).iter_mut().zip(table);
+                rows.for_each(|(value, wave): (&mut f32, f32)| {
+                    *value = STANDARD_DEVIATION * 2f32.sqrt() * wave
+                });
+            }
             chunks.extend(tensor.chunks_mut(CHUNK).map(|chunk| (chunk, fill)));
         }
         chunks.into_par_iter().enumerate().for_each(|(i, (chunk, fill))| {
@@ -152,11 +174,11 @@ impl ModelShape {
     }
 
     /// Returns the name, shape and initial values of every tensor.
-    fn tensors(&self, projections: Fill) -> Vec<(String, Vec<usize>, Fill)> {
+    fn tensors(&self, beginning: Beginning) -> Vec<(String, Vec<usize>, Fill)> {
         let n = self.n_embd;
         let mut tensors = vec![
             ("wte.weight".to_string(), vec![self.vocab_size, n], Fill::Random),
-            ("wpe.weight".to_string(), vec![self.n_positions, n], Fill::Random),
+            ("wpe.weight".to_string(), vec![self.n_positions, n], beginning.positions),
         ];
         let norm = |tensors: &mut Vec<_>, name: String| {
             tensors.push((format!("{name}.weight"), vec![n], Fill::One));
@@ -172,7 +194,7 @@ impl ModelShape {
                 ("mlp.c_proj", 4 * n, n),
             ];
             for (name, inputs, outputs) in linears {
-                let fill = if name.ends_with("c_proj") { projections } else { Fill::Random };
+                let fill = if name.ends_with("c_proj") { beginning.projections } else { Fill::Random };
                 tensors.push((format!("h.{layer}.{name}.weight"), vec![inputs, outputs], fill));
                 tensors.push((format!("h.{layer}.{name}.bias"), vec![outputs], Fill::Zero));
             }
@@ -182,6 +204,10 @@ impl ModelShape {
     }
 }
 
+/// The weights that training begins with.
+const TRAINING: Beginning = Beginning { projections: Fill::Zero, positions: Fill::Sinusoidal };
+/// GPT-2's, of the matrices at the beginning.
+const STANDARD_DEVIATION: f32 = 0.02;
 /// Bytes in a cache line.
 const ALIGNMENT: usize = 64;
 /// Bytes per task of a thread.
@@ -189,13 +215,13 @@ const CHUNK: usize = 1 << 16;
 
 fn fill_with(values: &mut [f32], fill: Fill, seed: u64) {
     match fill {
-        Fill::Zero => {} // as allocated
+        Fill::Zero | Fill::Sinusoidal => {} // as allocated, and filled already
         Fill::One => values.fill(1.0),
         Fill::Random => {
             // xorshift64 (Marsaglia 2003) from a well-mixed seed; a uniform value on ±√3 has standard
             // deviation 1.
             let mut state = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-            let scale = 0.02 * 3f32.sqrt() / (1u64 << 31) as f32;
+            let scale = STANDARD_DEVIATION * 3f32.sqrt() / (1u64 << 31) as f32;
             for value in values {
                 state ^= state << 13;
                 state ^= state >> 7;
@@ -222,6 +248,23 @@ mod tests {
         let mean = weights.iter().sum::<f32>() / n;
         let deviation = (weights.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n).sqrt();
         assert!(mean.abs() < 0.002 && (deviation - 0.02).abs() < 0.001, "{mean} ± {deviation}");
+    }
+
+    #[test]
+    fn training_begins_with_sinusoidal_positions_and_silent_projections() {
+        let folder = tempfile::tempdir().unwrap();
+        TINY.write_initial(folder.path(), 3, None, &[]).unwrap();
+        let checkpoint = Checkpoint::from_folder(folder.path()).unwrap();
+        let table = checkpoint.weights.wpe.as_ref().unwrap().as_f32();
+        let mean_square = table.iter().map(|x| x * x).sum::<f32>() / table.len() as f32;
+        assert!((mean_square.sqrt() - 0.02).abs() < 1e-5, "{mean_square}");
+        // The product of two rows depends on their distance alone.
+        let product = |i: usize, j: usize| {
+            let rows = table[i * 32..][..32].iter().zip(&table[j * 32..][..32]);
+            rows.map(|(a, b)| a * b).sum::<f32>()
+        };
+        assert!((product(3, 5) - product(40, 42)).abs() < 1e-6 && product(3, 5) < product(3, 4));
+        assert!(checkpoint.weights.h[1].mlp.c_proj.weight.as_f32().iter().all(|x| *x == 0.0));
     }
 
     #[test]

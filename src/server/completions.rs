@@ -151,7 +151,7 @@ pub async fn create(
     }
 
     let prompt_tokens = prompts.iter().map(Prompt::token_count).sum();
-    app.reserve(&context, prompt_tokens + choices * max_tokens)?;
+    app.reserve(&context, prompt_tokens + choices * max_tokens).await?;
     let engine_request = |(i, prompt): (usize, &Prompt)| Request {
         prompt: prompt.ids.clone(),
         adapter: served.adapter.clone(),

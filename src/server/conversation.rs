@@ -124,7 +124,7 @@ impl Conversation {
         }
         let default_max_tokens = || served.default_max_tokens(prompt_tokens, n_positions - prompt_tokens);
         let max_tokens = *options.max_tokens.get_or_insert_with(default_max_tokens);
-        app.reserve(context, prompt_tokens + params.n * max_tokens)?;
+        app.reserve(context, prompt_tokens + params.n * max_tokens).await?;
         let completion = CompletionParams {
             options,
             choices: params.n,

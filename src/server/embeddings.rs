@@ -120,7 +120,7 @@ pub async fn create(
         context.set_prompt(prompts.iter().map(|prompt| prompt.text.as_str()).collect::<Vec<_>>().join("\n"));
     }
     let tokens = prompts.iter().map(Prompt::token_count).sum();
-    app.reserve(&context, tokens)?;
+    app.reserve(&context, tokens).await?;
     let mut vectors: Vec<Vec<f32>> = vec![vec![]; prompts.len()];
     let request = |prompt: Prompt| Request {
         prompt: prompt.ids,

@@ -201,6 +201,7 @@ impl Metrics {
         engines: &[EngineState],
         collections: Option<&Collections>,
         fine_tuning: Option<&Jobs>,
+        is_limit_store_connected: Option<bool>,
     ) -> String {
         let (mut exposition, mut counts) = (Exposition::default(), self.counts());
         exposition.family(
@@ -244,6 +245,15 @@ impl Metrics {
             }
             exposition.sample(name, &[("model", model)], *rate);
         }
+        if let Some(is_connected) = is_limit_store_connected {
+            let name = "hornbook_limit_store_connected";
+            exposition.family(
+                name,
+                "gauge",
+                "Whether the Redis server that holds the limits can be reached.",
+            );
+            exposition.sample(name, &[], f64::from(is_connected));
+        }
         if let Some(collections) = collections {
             let name = "hornbook_store_bytes";
             exposition.family(name, "gauge", "Size of everything in the store in bytes.");
@@ -280,7 +290,12 @@ pub async fn export(State(app): State<Arc<AppState>>) -> impl IntoResponse {
     let engines: Vec<_> = engines.collect();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        app.metrics.render(&engines, app.collections.as_deref(), app.fine_tuning().ok().map(|jobs| &**jobs)),
+        app.metrics.render(
+            &engines,
+            app.collections.as_deref(),
+            app.fine_tuning().ok().map(|jobs| &**jobs),
+            app.rate_limiter.is_store_connected(),
+        ),
     )
 }
 
@@ -304,9 +319,10 @@ mod tests {
             ..Statistics::default()
         };
         let engine = EngineState { model: "my \"own\"", statistics, adapters: vec!["letters", "tales"] };
-        let exposition = metrics.render(&[engine], None, None);
+        let exposition = metrics.render(&[engine], None, None, Some(true));
         for line in [
             "hornbook_requests_total{route=\"POST /completions\",status=\"200\"} 1",
+            "hornbook_limit_store_connected 1",
             "hornbook_requests_total{route=\"POST /completions\",status=\"cancelled\"} 1",
             "hornbook_time_to_first_token_seconds_bucket{le=\"0.025\"} 0",
             "hornbook_time_to_first_token_seconds_bucket{le=\"0.05\"} 1",

@@ -40,7 +40,7 @@ pub async fn request_context(State(app): State<Arc<AppState>>, mut request: Requ
     request.extensions_mut().insert(Arc::clone(&context));
     let mut response = next.run(request).await;
     context.set_status(response.status().as_u16());
-    add_response_headers(response.headers_mut(), &app, &context);
+    add_response_headers(response.headers_mut(), &app, &context).await;
     response
 }
 
@@ -67,17 +67,17 @@ pub async fn authorize(State(app): State<Arc<AppState>>, request: Request, next:
         context.set_key(Arc::clone(&key));
     }
     // Only POST requests compute anything; GET is free.
-    if is_counted && let Err(error) = app.rate_limiter.take_request(&key) {
+    if is_counted && let Err(error) = app.rate_limiter.take_request(&key).await {
         return error.into_response();
     }
     let response = next.run(request).await;
     if let Some(RefusedTokens(tokens)) = response.extensions().get() {
-        app.rate_limiter.take_refused_tokens(&key, *tokens);
+        app.rate_limiter.take_refused_tokens(&key, *tokens).await;
     }
     response
 }
 
-fn add_response_headers(headers: &mut HeaderMap, app: &AppState, context: &RequestContext) {
+async fn add_response_headers(headers: &mut HeaderMap, app: &AppState, context: &RequestContext) {
     let mut set = |name: &'static str, text: &str| {
         if let Ok(value) = HeaderValue::from_str(text) {
             headers.insert(name, value);
@@ -90,7 +90,7 @@ fn add_response_headers(headers: &mut HeaderMap, app: &AppState, context: &Reque
     let key = context.key();
     set("openai-organization", key.as_ref().map_or("hornbook", |key| &key.name));
     let Some(key) = key else { return };
-    let states = app.rate_limiter.state(&key).into_iter();
+    let states = app.rate_limiter.state(&key).await.into_iter();
     let states: Vec<_> = states.filter_map(|(resource, state)| Some((resource, state?))).collect();
     if !states.is_empty() {
         let policies = states.iter().map(|(resource, state)| state.policy(resource)).collect::<Vec<_>>();

@@ -75,7 +75,7 @@ use keys::Keyring;
 use memory::RequestMemory;
 use metrics::Metrics;
 use models::ModelRegistry;
-use rate_limit::RateLimiter;
+use rate_limit::{RateLimiter, SharedBuckets};
 use request_context::RequestContext;
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -103,6 +103,9 @@ pub struct ServerOptions {
     pub aliases: Vec<(String, String)>,
     /// Key file; without one, requests need no API key.
     pub key_file: Option<PathBuf>,
+    /// Address of a Redis server that holds the limits of keys for several servers; without one, each has its
+    /// own.
+    pub limits: Option<String>,
     /// Whether to listen on a non-loopback address without API keys.
     pub no_auth: bool,
     /// Origins allowed by CORS, besides loopback ones; `*` allows any.
@@ -173,6 +176,7 @@ impl Default for ServerOptions {
             runtime_adapters: false,
             aliases: vec![],
             key_file: None,
+            limits: None,
             no_auth: false,
             cors_origins: vec![],
             allowed_hosts: vec![],
@@ -230,9 +234,9 @@ impl AppState {
     ///
     /// # Errors
     /// 429 if the limit is reached.
-    fn reserve(&self, context: &RequestContext, tokens: usize) -> std::result::Result<(), ApiError> {
+    async fn reserve(&self, context: &RequestContext, tokens: usize) -> std::result::Result<(), ApiError> {
         if let Some(key) = context.key() {
-            context.set_reservation(self.rate_limiter.reserve_tokens(&key, tokens as u64)?);
+            context.set_reservation(self.rate_limiter.reserve_tokens(&key, tokens as u64).await?);
         }
         Ok(())
     }
@@ -242,6 +246,7 @@ impl AppState {
 struct LoadedOptions {
     options: ServerOptions,
     keyring: Option<Keyring>,
+    shared_limits: Option<Arc<SharedBuckets>>,
     template: Option<ChatTemplate>,
     collections: Option<Arc<Collections>>,
 }
@@ -249,15 +254,16 @@ struct LoadedOptions {
 impl LoadedOptions {
     fn new(options: ServerOptions) -> Result<Self> {
         let keyring = options.key_file.as_deref().map(Keyring::open).transpose()?;
+        let shared_limits = options.limits.as_deref().map(SharedBuckets::new).transpose()?.map(Arc::new);
         let template = options.chat_template.as_deref().map(ChatTemplate::open).transpose()?;
         let store = options.store.as_deref().map(|folder| Store::open(folder, options.store_max_bytes));
         let collections = store.transpose()?.map(Collections::open).transpose()?.map(Arc::new);
-        Ok(Self { options, keyring, template, collections })
+        Ok(Self { options, keyring, shared_limits, template, collections })
     }
 
     /// Starts an engine for each model and builds the shared state.
     fn into_app_state(self, models: Vec<Hornbook>, phase: watch::Receiver<Phase>) -> Result<Arc<AppState>> {
-        let Self { options, keyring, template, collections } = self;
+        let Self { options, keyring, shared_limits, template, collections } = self;
         let start_engine = |hornbook| Engine::start(hornbook, options.engine.clone());
         let engines = models.into_iter().map(start_engine).collect::<Result<_>>()?;
         let ServerOptions { adapters, aliases, runtime_adapters, .. } = &options;
@@ -277,7 +283,7 @@ impl LoadedOptions {
             models,
             runtime_adapters: options.runtime_adapters,
             keyring,
-            rate_limiter: Arc::default(),
+            rate_limiter: Arc::new(RateLimiter::new(shared_limits)),
             metrics: Arc::default(),
             cors_origins: options.cors_origins,
             log_prompts: options.log_prompts,
@@ -329,6 +335,9 @@ impl BoundServer {
             .enable_all()
             .build()
             .map_err(|error| Error::system("start the server's threads", error))?;
+        if let Some(shared) = &loaded.shared_limits {
+            runtime.block_on(shared.start(runtime.handle()))?;
+        }
         let listener = runtime.block_on(connections::listen(address))?;
         let address = listener.local_addr().unwrap_or(address);
         let (app, phase) = (Arc::default(), watch::Sender::new(Phase::Serving));

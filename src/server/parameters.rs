@@ -185,8 +185,8 @@ impl Parameters {
         }
     }
 
-    /// Returns the token ids of each bad word at the start of a text and, as vLLM does, after a space, if
-    /// that makes another token of its beginning.
+    /// Returns the token ids of each bad word at the start of a text and after a space, if that makes another
+    /// token of its beginning. vLLM bans the second only if it has as many tokens as the first.
     fn bad_words_ids(&self, hornbook: &Hornbook) -> Result<Vec<Vec<u32>>, ApiError> {
         let words = self.bad_words.as_deref().unwrap_or_default();
         if words.is_empty() {
@@ -213,7 +213,7 @@ impl Parameters {
                     .map_err(|error| ApiError::invalid_param(&name, error.to_string()))
             };
             let (at_start, after_space) = (encode(word)?, encode(&format!(" {word}"))?);
-            if after_space.len() == at_start.len() && after_space[0] != at_start[0] {
+            if after_space[0] != at_start[0] {
                 sequences.push(after_space);
             }
             sequences.push(at_start);

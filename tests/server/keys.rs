@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Creates a key file; returns its directory, its path, and the key of each entry.
-fn create_keys(entries: &[Key]) -> (tempfile::TempDir, PathBuf, Vec<String>) {
+pub(super) fn create_keys(entries: &[Key]) -> (tempfile::TempDir, PathBuf, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
     let keys = entries.iter().map(|entry| add(&path, entry).unwrap()).collect();

@@ -19,6 +19,7 @@ mod measure;
 mod memory;
 mod responses;
 mod routes;
+mod shared_limits;
 mod streams;
 mod untrusted_clients;
 

@@ -52,7 +52,7 @@ fn without_ids(response: &Value) -> Value {
 fn response_is_the_answer_of_chat_whatever_the_form_of_the_input() {
     let server = fable();
     let sampling = json!({"seed": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 20});
-    let chat = json!({"messages": MESSAGES.map(message), "max_tokens": 6});
+    let chat = json!({"messages": MESSAGES.map(message), "max_tokens": 4});
     let mut chat_body = chat;
     chat_body.as_object_mut().unwrap().extend(sampling.as_object().unwrap().clone());
     let chat = server.post("/v1/chat/completions", chat_body).ok();
@@ -66,7 +66,7 @@ fn response_is_the_answer_of_chat_whatever_the_form_of_the_input() {
         json!({"input": [message(MESSAGES[1])], "instructions": "You tell fables."}),
         json!({"input": parts}),
     ] {
-        let more = json!({"max_output_tokens": 6, "metadata": {"a": "b"}});
+        let more = json!({"max_output_tokens": 4, "metadata": {"a": "b"}});
         let mut body = input.clone();
         body.as_object_mut().unwrap().extend(sampling.as_object().unwrap().clone());
         let response = respond(&server, body, more).ok();
@@ -75,7 +75,7 @@ fn response_is_the_answer_of_chat_whatever_the_form_of_the_input() {
         assert_eq!((&response["temperature"], &response["top_p"]), (&json!(0.5), &json!(0.9)));
         assert_eq!((&response["store"], &response["metadata"]), (&json!(false), &json!({"a": "b"})));
         assert_eq!(response["usage"]["input_tokens"], chat["usage"]["prompt_tokens"]);
-        assert_eq!(response["usage"]["output_tokens"], 6);
+        assert_eq!(response["usage"]["output_tokens"], 4);
         assert_eq!(response["usage"]["total_tokens"], chat["usage"]["total_tokens"]);
         assert_eq!((&response["status"], &response["completed_at"]), (&json!("incomplete"), &Value::Null));
         assert_eq!(response["incomplete_details"]["reason"], "max_output_tokens");
@@ -106,7 +106,7 @@ fn stream_has_every_event_in_order_and_the_response_in_the_last() {
         let events = events(&respond(&server, body, streaming));
         let kinds: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
         let deltas = kinds.iter().filter(|kind| **kind == "response.output_text.delta").count();
-        assert!(deltas > 5, "{kinds:?}");
+        assert!(deltas > 2, "{kinds:?}");
         let opening = ["created", "in_progress", "output_item.added", "content_part.added"];
         let status = complete["status"].as_str().unwrap();
         let closing = ["output_text.done", "content_part.done", "output_item.done", status];
@@ -136,7 +136,7 @@ fn stream_has_every_event_in_order_and_the_response_in_the_last() {
         assert_eq!(item["content"][0]["logprobs"], done["logprobs"]);
         match more.get("top_logprobs") {
             None => assert_eq!(logprobs.len(), 0),
-            Some(_) => assert!(logprobs.len() > 5),
+            Some(_) => assert!(logprobs.len() > 2),
         }
         assert!(logprobs.iter().all(|token| token["top_logprobs"].as_array().unwrap().len() == 2));
     }

@@ -102,6 +102,8 @@ impl Show {
                 parameter_groups(&model).into_iter().map(|(name, n)| (name.to_string(), json!(n))).collect();
             let memory = precisions(&model).into_iter();
             details["memory"] = memory.map(|p| (p.to_string(), json!(model.weight_bytes(p)))).collect();
+            let drafts = draft_precisions(&model).into_iter();
+            details["draft_memory"] = drafts.map(|p| (p.to_string(), json!(model.pass_bytes(p)))).collect();
             details["kv_cache_bytes"] =
                 json!({"f32": kv_bytes(&model.config, 4), "f16": kv_bytes(&model.config, 2)});
             details["card"] = json!(card);
@@ -138,6 +140,12 @@ fn size(bytes: usize) -> String {
 /// The precisions a model can run in; a quantized model has one.
 fn precisions(model: &Checkpoint) -> Vec<Precision> {
     model.quantized_precision().map_or_else(|| Precision::ALL.to_vec(), |precision| vec![precision])
+}
+
+/// The precisions that a draft model (`--draft`) can have; none beside a quantized model.
+fn draft_precisions(model: &Checkpoint) -> Vec<Precision> {
+    let is_quantized = model.quantized_precision().is_some();
+    Precision::in_files().filter(|_| !is_quantized).collect()
 }
 
 /// Size of the KV cache of a full context, in bytes.
@@ -224,6 +232,10 @@ fn table(model: &Checkpoint, has_card: bool) -> Result<String> {
     for precision in precisions(model) {
         let stored = if precision == model.stored_precision() { "  as stored" } else { "" };
         text += &format!("{:9}  {:>11}{stored}\n", precision.name(), size(model.weight_bytes(precision)));
+    }
+    for precision in draft_precisions(model) {
+        let bytes = size(model.pass_bytes(precision));
+        text += &format!("{:9}  {bytes:>11}  more for --draft {precision}\n", "");
     }
     text += &format!(
         "\nKV cache of a full context: {} in f32, {} in f16\n",

@@ -55,6 +55,11 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", help_heading = "Network")]
     keys: Option<PathBuf>,
 
+    /// Share the limits of keys with other servers through this Redis server, e.g. redis://10.0.0.7:6379, or
+    /// rediss:// for TLS; while it cannot be reached, each server limits by itself
+    #[arg(long, value_name = "URL", requires = "keys", help_heading = "Network")]
+    limits: Option<String>,
+
     /// Accept requests from other machines without an API key
     #[arg(long, conflicts_with = "keys", help_heading = "Network")]
     no_auth: bool,
@@ -150,6 +155,7 @@ impl Serve {
             train_share: self.train_share,
             max_jobs_per_key: self.max_jobs_per_key,
             key_file: self.keys.clone(),
+            limits: self.limits.clone(),
             no_auth: self.no_auth,
             cors_origins: self.cors.clone(),
             allowed_hosts: [self.allowed_host.as_slice(), std::slice::from_ref(&self.host)].concat(),

@@ -17,6 +17,7 @@ pub struct Stats {
     /// Duration of a beam search or of repeated attempts, which print nothing before they end.
     search_time: Option<Duration>,
     draft_stats: DraftStats,
+    draft_model_bytes: Option<usize>,
     memory: Option<Memory>,
 }
 
@@ -32,13 +33,15 @@ impl Stats {
             tokens: 0,
             search_time: None,
             draft_stats: DraftStats::default(),
+            draft_model_bytes: None,
             memory: None,
         }
     }
 
-    /// Records that the model is loaded.
-    pub fn model_loaded(&mut self) {
+    /// Records that the model is loaded, and its draft model of this many bytes, if it has one.
+    pub fn model_loaded(&mut self, draft_model_bytes: Option<usize>) {
         self.load_time = self.start.elapsed();
+        self.draft_model_bytes = draft_model_bytes;
     }
 
     /// Records the length of the prompt, before its prefill.
@@ -102,8 +105,11 @@ impl fmt::Display for Stats {
         if drafts > 0 {
             writeln!(f, "drafted       {drafted_tokens:8} tokens in {drafts} drafts, {accepted} accepted")?;
         }
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        if let Some(bytes) = self.draft_model_bytes {
+            writeln!(f, "draft model   {:8.1} MiB, part of the memory", mib(bytes as u64))?;
+        }
         if let Some(Memory { anonymous, file }) = self.memory {
-            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             writeln!(
                 f,
                 "memory        {:8.1} MiB, plus {:.1} MiB of mapped files",

@@ -69,7 +69,7 @@ pub async fn create(
         }
     };
     let ids = ids(&served, request.prompt.as_deref(), request.tokens)?;
-    app.reserve(&context, ids.len())?;
+    app.reserve(&context, ids.len()).await?;
     context.set_prompt_tokens(ids.len());
     let only_predictions = request.predictions_only.unwrap_or(false);
     let recent = Arc::clone(&app.analyses);

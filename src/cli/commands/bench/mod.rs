@@ -2,6 +2,7 @@
 
 mod attention;
 mod chart;
+mod draft;
 mod report;
 mod roofline;
 mod table;
@@ -43,6 +44,7 @@ use std::thread::available_parallelism;
   hornbook bench --shape gpt2 --precision f32,int8,int4 --threads 1,2,4
   hornbook bench --shape gpt2 --prompt 32,512 --depth 0,512 --batch 2,4,8 --csv > gpt2.csv
   hornbook bench attention --help                         compare attention kernels
+  hornbook bench draft --help                             measure speculative decoding
   hornbook bench roofline --help                          show where the time of a token is spent
   hornbook bench train --help                             measure training"
 )]
@@ -98,6 +100,7 @@ pub struct Bench {
 #[derive(Debug, Subcommand)]
 enum Command {
     Attention(attention::Attention),
+    Draft(draft::Draft),
     Roofline(roofline::Roofline),
     Train(train::Train),
 }
@@ -106,6 +109,7 @@ impl Bench {
     pub(super) fn run(self) -> Result<ExitCode> {
         match self.command {
             Some(Command::Attention(attention)) => return attention.run(),
+            Some(Command::Draft(draft)) => return draft.run(),
             Some(Command::Roofline(roofline)) => return roofline.run(),
             Some(Command::Train(train)) => return train.run(),
             None => {}

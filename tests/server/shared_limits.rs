@@ -1,0 +1,142 @@
+//! Limits that several servers share through Redis.
+
+use super::client::{TestServer, serve};
+use super::keys::create_keys;
+use hornbook::server::keys::Key;
+use hornbook::server::{BoundServer, ServerOptions};
+use serde_json::{Value, json};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+/// A `redis-server` that keeps nothing on disk.
+struct Redis(Child);
+
+impl Redis {
+    fn start(port: u16) -> Self {
+        let port = port.to_string();
+        let args = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--requirepass", "secret"];
+        let redis = Command::new("redis-server").args(args).stdout(Stdio::null()).spawn().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+        wait_until(|| TcpStream::connect(address).is_ok());
+        Self(redis)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < super::client::TIMEOUT);
+        sleep(Duration::from_millis(20));
+    }
+}
+
+fn start(keys: &Path, port: u16) -> TestServer {
+    serve(&["tiny-gelu-new"], |options| {
+        options.key_file = Some(keys.to_path_buf());
+        options.limits = Some(format!("redis://:secret@127.0.0.1:{port}"));
+    })
+}
+
+fn request(max_tokens: u32) -> Value {
+    let bias = json!({"50": -100}); // the end-of-text token
+    json!({"model": "tiny-gelu-new", "prompt": [1, 2], "max_tokens": max_tokens, "logit_bias": bias})
+}
+
+/// How many of fifty requests at once, to one server after the other, are let through.
+fn accepted(servers: &[TestServer; 2]) -> usize {
+    thread::scope(|scope| {
+        let post = |i: usize| servers[i % 2].post("/v1/completions", request(1)).status;
+        let posts: Vec<_> = (0..50).map(|i| scope.spawn(move || post(i))).collect();
+        let statuses: Vec<u16> = posts.into_iter().map(|post| post.join().unwrap()).collect();
+        assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
+        statuses.iter().filter(|status| **status == 200).count()
+    })
+}
+
+fn is_connected(server: &TestServer) -> bool {
+    let metrics = server.get("/metrics").text;
+    let line = metrics.lines().find(|line| line.starts_with("hornbook_limit_store_connected "));
+    line.unwrap().ends_with(" 1")
+}
+
+#[test_with::executable(redis-server)]
+#[test]
+fn servers_share_limits_and_limit_alone_while_the_store_is_gone() {
+    let alice = Key { requests_per_minute: Some(10), ..Key::named("alice") };
+    let (_folder, path, keys) = create_keys(&[alice]);
+    let port = free_port();
+    let redis = Redis::start(port);
+    let servers = [(); 2].map(|()| start(&path, port).with_key(&keys[0]));
+    assert!(servers.iter().all(is_connected));
+    assert_eq!(accepted(&servers), 10);
+    let refused = servers[0].post("/v1/completions", request(1));
+    assert_eq!((refused.error().0, refused.header("x-ratelimit-remaining-requests")), (429, "0"));
+    assert!((1..=6).contains(&refused.header("retry-after").parse::<u64>().unwrap()));
+
+    drop(redis);
+    assert_eq!(accepted(&servers), 20, "ten each");
+    assert!(!servers.iter().any(is_connected));
+
+    let _redis = Redis::start(port);
+    wait_until(|| servers.iter().all(is_connected));
+    assert_eq!(accepted(&servers), 10, "a new store");
+}
+
+#[test_with::executable(redis-server)]
+#[test]
+fn tokens_that_one_server_reserves_and_refunds_are_those_of_the_other() {
+    let bob = Key { tokens_per_minute: Some(60), ..Key::named("bob") };
+    let (_folder, path, keys) = create_keys(&[bob]);
+    let port = free_port();
+    let _redis = Redis::start(port);
+    let [first, second] = [(); 2].map(|()| start(&path, port).with_key(&keys[0]));
+    let response = first.post("/v1/completions", request(28));
+    response.ok();
+    assert_eq!(response.header("x-ratelimit-limit-tokens"), "60");
+    assert!((30..=31).contains(&response.header("x-ratelimit-remaining-tokens").parse::<u64>().unwrap()));
+    assert_eq!(second.post("/v1/completions", request(40)).error().1, "tokens");
+    // A request that ends at once uses 3 of the 27 tokens that it reserves.
+    let mut ends_at_once = request(25);
+    ends_at_once["logit_bias"] = json!({"50": 100});
+    second.post("/v1/completions", ends_at_once.clone()).ok();
+    // The refund may come after the response.
+    wait_until(|| first.post("/v1/completions", ends_at_once.clone()).status == 200);
+}
+
+#[test_with::executable(redis-server)]
+#[test]
+fn wrong_password_is_an_error_and_a_missing_store_is_not() {
+    let (_folder, path, keys) = create_keys(&[Key { requests_per_minute: Some(1), ..Key::named("alice") }]);
+    let port = free_port();
+    let server = start(&path, port).with_key(&keys[0]);
+    assert!(!is_connected(&server));
+    let statuses = [(); 2].map(|()| server.post("/v1/completions", request(1)).status);
+    assert_eq!(statuses, [200, 429]);
+
+    let _redis = Redis::start(port);
+    wait_until(|| is_connected(&server));
+    for url in [format!("redis://127.0.0.1:{port}"), format!("redis://:wrong@127.0.0.1:{port}")] {
+        let options = ServerOptions {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            key_file: Some(path.clone()),
+            limits: Some(url),
+            ..Default::default()
+        };
+        let error = BoundServer::bind(options).map(drop).unwrap_err().to_string();
+        assert!(error.starts_with("--limits: found 127.0.0.1:") && !error.contains("wrong"), "{error}");
+    }
+}
