@@ -3,17 +3,14 @@
 
 Every input is plain text, or the same compressed by gzip, with <|endoftext|> between documents. Written are
 novels.txt, tales.txt, plain.txt, the easiest documents of the first two as easy.txt, every twentieth plain
-story as valid-plain.txt, and repeats.bin: random tokens that come two or three times, for a model to find
+story as valid-plain.txt, and twice.txt: passages that come two to four times, for a model to learn to look up
 what followed a token the last time (an induction head). Needs only Python.
 """
 
 import argparse
-import array
 import gzip
-import json
 import random
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +21,9 @@ EXAMPLES = """examples:
 END_OF_TEXT = "<|endoftext|>"
 COMMON_WORDS = 2500
 EASY_CHARACTERS = 22_000_000
-REPEATED_TOKENS, MAX_DOCUMENT = 1_500_000, 510
+REPEATED_CHARACTERS = 6_000_000
+# What comes before a sentence that is not the first.
+BEFORE_SENTENCE = re.compile(r"""[.!?]['"]?\s+(?=[A-Z"])""")
 
 
 def documents(path):
@@ -54,20 +53,24 @@ def easiest(texts, common):
             break
 
 
-def repeats(tokenizer, rng):
-    """Documents of 16 to 250 distinct random tokens, two or three times, as 16-bit integers."""
-    special = {token["id"] for token in tokenizer["added_tokens"] if token["special"]}
-    end = next(token["id"] for token in tokenizer["added_tokens"] if token["content"] == END_OF_TEXT)
-    ids = [id for id in tokenizer["model"]["vocab"].values() if id not in special]
-    ids.sort()
-    tokens = array.array("H")
-    while len(tokens) < REPEATED_TOKENS:
-        length = rng.randint(16, 250)
-        times = 2 if length > 125 else rng.choice([2, 2, 2, 3])
-        tokens.extend((rng.sample(ids, length) * times)[:MAX_DOCUMENT] + [end])
-    if sys.byteorder != "little":
-        tokens.byteswap()
-    return tokens.tobytes()
+def repeated(texts, rng):
+    """Passages of 150 to 960 characters, as often as fits into 1,900 characters, but two to four times."""
+    texts = [text for text in texts if len(text) > 400]
+    total = 0
+    while total < REPEATED_CHARACTERS:
+        text = rng.choice(texts)
+        starts = [match.end() for match in BEFORE_SENTENCE.finditer(text)]
+        if not starts:
+            continue
+        start, length = rng.choice(starts), int(160 * 6.0 ** rng.random())
+        passage = text[start : start + length]
+        if len(passage) < 150:
+            continue
+        passage = passage[: passage.rfind(" ")].strip()
+        times = rng.randint(2, min(4, max(2, 1900 // (len(passage) + 4))))
+        document = "\n\n".join([passage] * times)
+        total += len(document)
+        yield document
 
 
 def main():
@@ -76,9 +79,7 @@ def main():
     )
     for name in ("novels", "tales", "plain"):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE")
-    tokenizer = Path(__file__).parent.parent / "models" / "fable" / "tokenizer.json"
-    parser.add_argument("--tokenizer", type=Path, default=tokenizer, metavar="FILE", help="a tokenizer.json")
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     options = parser.parse_args()
 
@@ -88,14 +89,13 @@ def main():
     common = {word for word, _ in counts.most_common(COMMON_WORDS)}
     easy = list(easiest(tales + novels, common))
     options.output.mkdir(parents=True, exist_ok=True)
-    files = {"novels": novels, "tales": tales, "easy": easy, "plain": plain, "valid-plain": held_out}
+    twice = list(repeated(tales + easy + novels, random.Random(options.seed)))
+    files = {"novels": novels, "tales": tales, "easy": easy, "plain": plain, "twice": twice}
+    files["valid-plain"] = held_out
     for name, texts in files.items():
         path = options.output / f"{name}.txt"
         path.write_text(f"\n{END_OF_TEXT}\n".join(texts) + "\n", encoding="utf-8")
         print(f"{path}: {len(texts)} documents, {sum(map(len, texts))} characters")
-    path = options.output / "repeats.bin"
-    path.write_bytes(repeats(json.loads(options.tokenizer.read_text("utf-8")), random.Random(options.seed)))
-    print(f"{path}: {path.stat().st_size // 2} tokens")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ build() {
     local name=hornbook-$version-x86_64-linux
     rm -rf "${files:?}/$name"
     mkdir -p "$files/$name/completions" "$files/$name/man/man1"
-    cp "$binary" README.md LICENSE-MIT LICENSE-APACHE models/fable/MODEL_CARD.md "$files/$name"
+    cp "$binary" README.md LICENSE-MIT LICENSE-APACHE models/fable/MODEL_CARD.md \
+        models/fable/TRAINING_DATA.md "$files/$name"
     for shell in bash zsh fish powershell; do
         "$binary" completions "$shell" > "$files/$name/completions/hornbook.$shell"
     done

@@ -170,7 +170,7 @@ def test_response_stream():
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert events[0].type == "response.created" and events[0].response.status == "in_progress"
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
-    assert "".join(deltas) == complete.output_text and len(deltas) > 5
+    assert "".join(deltas) == complete.output_text and len(deltas) > 2
     assert events[-1].type == f"response.{complete.status}"
     assert events[-1].response.output_text == complete.output_text and events[-1].response.usage == complete.usage
     stop = complete.output_text[-4:]  # the helper's final response is one that is completed
