@@ -208,5 +208,17 @@ class Model:
         place or returns others. ``hook_pattern`` can be read only.
         """
 
+    def finetune(
+        self,
+        data: Union[str, PathLike[str], Sequence[Union[str, PathLike[str]]]],
+        output: Union[str, PathLike[str]],
+        **options: Any,
+    ) -> "Model":
+        """Trains this model further on texts of your own, and returns the result, which is in ``output``.
+
+        ``hornbook.finetune`` with ``model`` set to this model's name. An adapter that it was opened with is
+        not part of it.
+        """
+
 def run_command_line(arguments: Sequence[str]) -> int:
     """Runs a command line of the program, its name first, and returns the exit code."""

@@ -189,6 +189,24 @@ impl Model {
         forward::run_with_hooks(py, &self.0, &ids, Hooks::new(&self.0, hooks)?)
     }
 
+    /// Trains this model further on texts of your own, and returns the result: ``hornbook.finetune`` with
+    /// ``model`` set to this model's name. An adapter that it was opened with is not part of it.
+    #[pyo3(signature = (data, output, **options))]
+    fn finetune<'py>(
+        &self,
+        py: Python<'py>,
+        data: &Bound<'py, PyAny>,
+        output: &Bound<'py, PyAny>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let options = match options {
+            Some(options) => options.copy()?,
+            None => PyDict::new(py),
+        };
+        options.set_item("model", self.name())?;
+        py.import("hornbook")?.getattr("finetune")?.call((data, output), Some(&options))
+    }
+
     fn __repr__(&self) -> String {
         let config = self.0.config();
         format!("<hornbook.Model {}: {} layers of {} heads>", self.0.name(), config.n_layer, config.n_head)

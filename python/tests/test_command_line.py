@@ -64,6 +64,21 @@ def test_mistake_in_finetune_is_value_error(tmp_path):
         hornbook.finetune(tmp_path / "no-such-file.txt", tmp_path / "model")
 
 
+def test_model_is_finetuned_as_by_the_function(tmp_path):
+    letters = tmp_path / "letters.txt"
+    letters.write_text("Dear Anna, the garden is green. Yours, Tom<|endoftext|>" * 8)
+    options = {"epochs": 1, "batch": 64, "last_layers": 1}
+    model = hornbook.Model.from_pretrained("fable")
+    results = [
+        finetune(letters, tmp_path / name, **options)
+        for name, finetune in [("method", model.finetune), ("function", hornbook.finetune)]
+    ]
+    scores = [result.score("Dear Anna, the garden is green.").loss for result in results]
+    assert scores[0] == scores[1] < model.score("Dear Anna, the garden is green.").loss
+    with pytest.raises(ValueError, match="no-such-file.*cannot"):
+        model.finetune(tmp_path / "no-such-file.txt", tmp_path / "model")
+
+
 @pytest.mark.parametrize("notebook", sorted((ROOT / "docs/notebooks").glob("*.py")), ids=lambda it: it.stem)
 def test_notebook_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -86,8 +86,8 @@ impl SharedBuckets {
         self.connection().is_some()
     }
 
-    /// Changes the bucket of a name, as [`TokenBucket::change`](super::TokenBucket::change) does; none if the
-    /// store does not answer.
+    /// Changes the bucket of a name and returns the amount used, or the time until what is to be taken is
+    /// available; none if the store does not answer.
     pub async fn change(
         self: &Arc<Self>,
         name: &str,

@@ -37,7 +37,7 @@ pub const SENTENCE_MARGIN: usize = 72;
   echo \"The king\" > story.txt
   hornbook generate --prompt-file story.txt --stats     with timings and memory
   hornbook generate \"The king\" --max-tokens 2000 --context shift
-  hornbook generate \"The king\" --max-tokens 30 --repeat-until 'queen.*\\.'
+  hornbook generate \"The king\" --repeat-until queen
   hornbook generate \"Round and round and round and\" --prompt-lookup --stats
   hornbook generate --model gpt2 \"The sea\"              from the local cache
   hornbook generate --model gpt2 --adapter my-adapter \"Dear Anna,\"
