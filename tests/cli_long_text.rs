@@ -58,7 +58,7 @@ fn choices(answer: &Value) -> Vec<(Vec<u32>, String, Vec<f32>)> {
 
 #[test]
 fn prompt_lookup_output_is_identical_and_stats_count_drafts() {
-    let cycle = "and round ".repeat(10);
+    let cycle = "one, two, three, four, ".repeat(10);
     let args = [&cycle[..], "--temperature", "0", "--max-tokens", "60", "--logprobs", "2"];
     let choices = |more: &[&str]| json(&[&args[..], more].concat())["choices"].clone();
     let expected = choices(&[]);

@@ -1,9 +1,8 @@
 # %% [markdown]
 # # Fine-tune and compare
 #
-# `fable` has read a hundred children's books and nothing else. It has never seen a letter. We write
-# it two hundred, train it on them for a few seconds, and look at what it has learned: first by its
-# numbers, then by its words.
+# `fable` has read novels and fairy tales, and hardly a letter. We write it two hundred, train it on
+# them for a few seconds, and look at what it has learned: first by its numbers, then by its words.
 
 # %%
 import random

@@ -13,8 +13,8 @@
 //! GPT-2 learned `wpe`, like all its weights. The first transformer computed it from sines and cosines of
 //! different frequencies ([`sinusoidal`](crate::kernels::positions::sinusoidal)). In both tables nearby
 //! positions have similar rows and distant positions do not; GPT-2's table acquired this property in
-//! training, fable's began with sines and cosines. Because the table has a fixed number of rows, the model has a maximum text length, its
-//! *context*: 1024 tokens for GPT-2, 512 for fable.
+//! training, fable's began with sines and cosines. Because the table has a fixed number of rows, the model
+//! has a maximum text length, its *context*: 1024 tokens for GPT-2, 512 for fable.
 //!
 //! ```
 //! use hornbook::lens::positions::PositionSimilarity;
