@@ -106,6 +106,8 @@ pub struct ServerOptions {
     /// Address of a Redis server that holds the limits of keys for several servers; without one, each has its
     /// own.
     pub limits: Option<String>,
+    /// Time that this Redis server has for an answer; a request asks it up to three times.
+    pub limits_timeout: Duration,
     /// Whether to listen on a non-loopback address without API keys.
     pub no_auth: bool,
     /// Origins allowed by CORS, besides loopback ones; `*` allows any.
@@ -177,6 +179,7 @@ impl Default for ServerOptions {
             aliases: vec![],
             key_file: None,
             limits: None,
+            limits_timeout: Duration::from_millis(15),
             no_auth: false,
             cors_origins: vec![],
             allowed_hosts: vec![],
@@ -254,7 +257,9 @@ struct LoadedOptions {
 impl LoadedOptions {
     fn new(options: ServerOptions) -> Result<Self> {
         let keyring = options.key_file.as_deref().map(Keyring::open).transpose()?;
-        let shared_limits = options.limits.as_deref().map(SharedBuckets::new).transpose()?.map(Arc::new);
+        let shared_limits =
+            options.limits.as_deref().map(|url| SharedBuckets::new(url, options.limits_timeout));
+        let shared_limits = shared_limits.transpose()?.map(Arc::new);
         let template = options.chat_template.as_deref().map(ChatTemplate::open).transpose()?;
         let store = options.store.as_deref().map(|folder| Store::open(folder, options.store_max_bytes));
         let collections = store.transpose()?.map(Collections::open).transpose()?.map(Arc::new);

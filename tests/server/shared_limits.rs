@@ -48,6 +48,7 @@ fn start(keys: &Path, port: u16) -> TestServer {
     serve(&["tiny-gelu-new"], |options| {
         options.key_file = Some(keys.to_path_buf());
         options.limits = Some(format!("redis://:secret@127.0.0.1:{port}"));
+        options.limits_timeout = super::client::TIMEOUT; // of a machine that runs other tests, too
     })
 }
 

@@ -45,7 +45,8 @@ hornbook.toml (every line is optional):
 Environment:
   HORNBOOK_MODEL, HORNBOOK_TEMPERATURE, ...  any setting, by its name in capitals
   HORNBOOK_CONFIG  read this file instead of the two above; empty: read none
-  HORNBOOK_ISA     force an instruction set, e.g. portable; an unknown one lists those there are")]
+  HORNBOOK_ISA     force an instruction set, e.g. portable; an unknown one lists those there are
+  HORNBOOK_LIMITS  the Redis server of 'hornbook serve --limits'")]
 pub struct Config {
     /// Print one JSON array
     #[arg(long)]

@@ -14,8 +14,6 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
-/// Time that the store has for an answer. A request asks it up to three times.
-const RESPONSE_TIMEOUT: Duration = Duration::from_millis(15);
 /// Time that a new connection may take.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two attempts to connect.
@@ -27,6 +25,8 @@ const MINUTE: u64 = 60_000_000;
 pub struct SharedBuckets {
     client: Client,
     script: Script,
+    /// Time that the store has for an answer.
+    response_timeout: Duration,
     /// None while the store cannot be reached.
     connection: Mutex<Option<MultiplexedConnection>>,
     /// Runs what outlasts a request.
@@ -46,7 +46,7 @@ impl SharedBuckets {
     ///
     /// # Errors
     /// [`Error::Parameter`] if that is no such address.
-    pub fn new(url: &str) -> Result<Self> {
+    pub fn new(url: &str, response_timeout: Duration) -> Result<Self> {
         let is_redis = ["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme));
         let client = Client::open(url).ok().filter(|_| is_redis);
         let client = client.ok_or_else(|| {
@@ -58,7 +58,7 @@ impl SharedBuckets {
             }
         })?;
         let script = Script::new(include_str!("gcra.lua"));
-        Ok(Self { client, script, connection: Mutex::default(), runtime: OnceLock::new() })
+        Ok(Self { client, script, response_timeout, connection: Mutex::default(), runtime: OnceLock::new() })
     }
 
     /// Connects, and keeps trying in the background if the store cannot be reached.
@@ -96,11 +96,11 @@ impl SharedBuckets {
     ) -> Option<std::result::Result<f64, Duration>> {
         let mut connection = self.connection().clone()?;
         let invocation = self.invocation(name, change, limit);
-        let answer = timeout(RESPONSE_TIMEOUT, invocation.invoke_async(&mut connection)).await;
+        let answer = timeout(self.response_timeout, invocation.invoke_async(&mut connection)).await;
         let problem = match answer {
             Ok(Ok((wait, used))) => return Some(outcome(wait, used, limit)),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} ms", RESPONSE_TIMEOUT.as_millis()),
+            Err(_) => format!("no answer within {} ms", self.response_timeout.as_millis()),
         };
         // The first request that notices tells of it.
         if self.connection().take().is_some() {
@@ -200,12 +200,12 @@ mod tests {
         for url in
             ["redis://localhost", "redis://:secret@10.0.0.7:6380/2", "rediss://anna:secret@store.example"]
         {
-            let buckets = SharedBuckets::new(url).unwrap();
+            let buckets = SharedBuckets::new(url, Duration::ZERO).unwrap();
             assert!(!format!("{buckets:?}").contains("secret"), "{buckets:?}");
         }
         for url in ["localhost:6379", "http://localhost", "unix:///tmp/redis.sock", "redis://a:secret@h:port"]
         {
-            let error = SharedBuckets::new(url).unwrap_err().to_string();
+            let error = SharedBuckets::new(url, Duration::ZERO).unwrap_err().to_string();
             assert!(error.starts_with("--limits: found ") && !error.contains("secret"), "{error}");
         }
     }

@@ -21,7 +21,7 @@ const CONFIG_VARIABLE: &str = "HORNBOOK_CONFIG";
 /// Prefix of the environment variables.
 const PREFIX: &str = "HORNBOOK_";
 /// Variables with the prefix that are not settings.
-const OTHER_VARIABLES: [&str; 2] = [CONFIG_VARIABLE, "HORNBOOK_ISA"];
+const OTHER_VARIABLES: [&str; 3] = [CONFIG_VARIABLE, "HORNBOOK_ISA", "HORNBOOK_LIMITS"];
 
 /// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
