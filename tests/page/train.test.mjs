@@ -41,7 +41,7 @@ test("trains a model to the end, and writes with it", async () => {
   const { page, close } = await openTrain();
   assert.equal(await upload(page, "letters.jsonl", examples(40)), "letters.jsonl is uploaded.");
   assert.match(await page.locator("#training-file option:checked").textContent(), /^letters\.jsonl, \d+ kB$/);
-  await start(page, { "n-epochs": "5", "batch-size": "4", "learning-rate-multiplier": "10", suffix: "letters" });
+  await start(page, { "n-epochs": "8", "batch-size": "4", "learning-rate-multiplier": "10", suffix: "letters" });
   await status(page, "^Succeeded");
   const name = (await page.textContent("#job-status")).match(/ft:fable::letters:\w{6}/)[0];
   assert.match(await page.locator("#jobs button").first().textContent(), /letters:\w{6} succeeded · from fable/);
