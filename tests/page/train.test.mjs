@@ -54,13 +54,16 @@ test("trains a model to the end, and writes with it", async () => {
   const rows = readFileSync(path, "utf8").trim().split("\n").slice(1).map((row) => row.split(",").map(Number));
   assert.ok(rows.at(-1)[1] < rows[0][1] / 2, "the loss falls");
   await page.focus("#losses");
+  // The table has fewer digits, so the last one of the readout may differ.
+  const shows = async (step) => {
+    const [, found, loss] = (await page.textContent("#loss-readout")).match(/^Step (\d+): training ([\d.]+)/);
+    assert.equal(Number(found), step);
+    assert.ok(Math.abs(loss - rows[step - 1][1]) < 0.0011, `${loss}, in the table ${rows[step - 1][1]}`);
+  };
   await page.keyboard.press("Home");
-  assert.equal(await page.textContent("#loss-readout"), `Step 1: training ${rows[0][1].toFixed(3)}`);
+  await shows(1);
   await page.keyboard.press("ArrowRight");
-  assert.equal(
-    (await page.textContent("#loss-readout")).split(",")[0],
-    `Step 2: training ${rows[1][1].toFixed(3)}`,
-  );
+  await shows(2);
   await page.keyboard.press("End");
   assert.match(await page.textContent("#loss-readout"), new RegExp(`^Step ${rows.length}: training .*, validation `));
   const box = await page.locator("#losses").boundingBox();
