@@ -243,6 +243,9 @@ fn template_gets_bos_and_eos_of_tokenizer_files() {
     let from = |value: &str, file: &str| json!({"value": value, "from": file});
     assert_eq!(shown["generation"]["bos_token"], from("A", "tokenizer_config.json"));
     assert_eq!(shown["generation"]["eos_token"], from("B", "special_tokens_map.json"));
+    // What --draft takes: a copy of the matrices in a quantized precision.
+    let bytes = |precision: &str| shown["draft_memory"][precision].as_u64().unwrap();
+    assert!(bytes("int4") < bytes("int8") && bytes("int8") < shown["memory"]["f16"].as_u64().unwrap());
 }
 
 /// The tokenizers crate prints a warning to standard output if it writes such a vocabulary.

@@ -70,7 +70,7 @@ fn quantization_error_of_fable_is_bounded() {
         (Precision::Bf16, 0.005, 1e-4),
         (Precision::Bf16Dot, 0.005, 1e-3),
         (Precision::Int8, 0.01, 2e-3),
-        (Precision::Int4, 0.08, 5e-2),
+        (Precision::Int4, 0.06, 5e-2),
     ];
     for (precision, loss_bound, kl_bound) in bounds {
         let score = loss(precision, Some(hornbook.model()));
@@ -102,7 +102,7 @@ fn precisions_of_a_model_mostly_draw_the_same_tokens() {
     for (temperature, top_p) in [(1.0, 1.0), (0.8, 0.95)] {
         let params = SamplingParams { temperature, top_p, seed: 1, ..SamplingParams::default() };
         let exact = draws(Precision::F32, &params);
-        for (precision, bound) in [(Precision::Int8, 0.95), (Precision::Int4, 0.8)] {
+        for (precision, bound) in [(Precision::Int8, 0.97), (Precision::Int4, 0.84)] {
             let drawn = draws(precision, &params);
             let equal = drawn.iter().zip(&exact).filter(|(a, b)| a == b).count();
             let agreement = equal as f64 / ids.len() as f64;

@@ -61,9 +61,9 @@ enum Fill {
     Zero,
 }
 
-/// How the matrices begin whose beginning matters to training.
+/// The initialization of the matrices that a model for training and one for measuring differ in.
 #[derive(Clone, Copy)]
-struct Beginning {
+struct Initialization {
     /// The matrices whose output adds to the residual stream.
     projections: Fill,
     /// The position embeddings.
@@ -77,7 +77,7 @@ impl ModelShape {
     /// # Errors
     /// [`Error::System`] if there is not enough memory.
     pub fn random_checkpoint(&self) -> Result<Checkpoint> {
-        let random = Beginning { projections: Fill::Random, positions: Fill::Random };
+        let random = Initialization { projections: Fill::Random, positions: Fill::Random };
         let file = self.safetensors(random, 0)?;
         let mut checkpoint = Checkpoint::from_memory(self.config().to_string().as_bytes(), file)?;
         checkpoint.name = self.name.to_string();
@@ -123,10 +123,10 @@ impl ModelShape {
         write_file(&folder.join(SINGLE_FILE), &self.safetensors(TRAINING, seed)?)
     }
 
-    fn safetensors(&self, beginning: Beginning, seed: u64) -> Result<AlignedBuffer> {
+    fn safetensors(&self, initialization: Initialization, seed: u64) -> Result<AlignedBuffer> {
         let mut header = Map::new();
         let (mut end, mut fills) = (0, vec![]);
-        for (name, shape, fill) in self.tensors(beginning) {
+        for (name, shape, fill) in self.tensors(initialization) {
             let bytes = shape.iter().product::<usize>() * size_of::<f32>();
             let offsets = [end, end + bytes];
             header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": offsets}));
@@ -174,11 +174,11 @@ impl ModelShape {
     }
 
     /// Returns the name, shape and initial values of every tensor.
-    fn tensors(&self, beginning: Beginning) -> Vec<(String, Vec<usize>, Fill)> {
+    fn tensors(&self, initialization: Initialization) -> Vec<(String, Vec<usize>, Fill)> {
         let n = self.n_embd;
         let mut tensors = vec![
             ("wte.weight".to_string(), vec![self.vocab_size, n], Fill::Random),
-            ("wpe.weight".to_string(), vec![self.n_positions, n], beginning.positions),
+            ("wpe.weight".to_string(), vec![self.n_positions, n], initialization.positions),
         ];
         let norm = |tensors: &mut Vec<_>, name: String| {
             tensors.push((format!("{name}.weight"), vec![n], Fill::One));
@@ -194,7 +194,7 @@ impl ModelShape {
                 ("mlp.c_proj", 4 * n, n),
             ];
             for (name, inputs, outputs) in linears {
-                let fill = if name.ends_with("c_proj") { beginning.projections } else { Fill::Random };
+                let fill = if name.ends_with("c_proj") { initialization.projections } else { Fill::Random };
                 tensors.push((format!("h.{layer}.{name}.weight"), vec![inputs, outputs], fill));
                 tensors.push((format!("h.{layer}.{name}.bias"), vec![outputs], Fill::Zero));
             }
@@ -205,8 +205,8 @@ impl ModelShape {
 }
 
 /// The weights that training begins with.
-const TRAINING: Beginning = Beginning { projections: Fill::Zero, positions: Fill::Sinusoidal };
-/// GPT-2's, of the matrices at the beginning.
+const TRAINING: Initialization = Initialization { projections: Fill::Zero, positions: Fill::Sinusoidal };
+/// GPT-2's, of the initial matrices.
 const STANDARD_DEVIATION: f32 = 0.02;
 /// Bytes in a cache line.
 const ALIGNMENT: usize = 64;

@@ -52,6 +52,13 @@ fn start(keys: &Path, port: u16) -> TestServer {
     })
 }
 
+/// A store at a port, two servers with its limits, and the folder of their key file.
+fn two_servers(key: &Key, port: u16) -> (Redis, [TestServer; 2], tempfile::TempDir) {
+    let (folder, path, keys) = create_keys(std::slice::from_ref(key));
+    let redis = Redis::start(port);
+    (redis, [(); 2].map(|()| start(&path, port).with_key(&keys[0])), folder)
+}
+
 fn request(max_tokens: u32) -> Value {
     let bias = json!({"50": -100}); // the end-of-text token
     json!({"model": "tiny-gelu-new", "prompt": [1, 2], "max_tokens": max_tokens, "logit_bias": bias})
@@ -78,10 +85,8 @@ fn is_connected(server: &TestServer) -> bool {
 #[test]
 fn servers_share_limits_and_limit_alone_while_the_store_is_gone() {
     let alice = Key { requests_per_minute: Some(10), ..Key::named("alice") };
-    let (_folder, path, keys) = create_keys(&[alice]);
     let port = free_port();
-    let redis = Redis::start(port);
-    let servers = [(); 2].map(|()| start(&path, port).with_key(&keys[0]));
+    let (redis, servers, _folder) = two_servers(&alice, port);
     assert!(servers.iter().all(is_connected));
     assert_eq!(accepted(&servers), 10);
     let refused = servers[0].post("/v1/completions", request(1));
@@ -101,10 +106,7 @@ fn servers_share_limits_and_limit_alone_while_the_store_is_gone() {
 #[test]
 fn tokens_that_one_server_reserves_and_refunds_are_those_of_the_other() {
     let bob = Key { tokens_per_minute: Some(60), ..Key::named("bob") };
-    let (_folder, path, keys) = create_keys(&[bob]);
-    let port = free_port();
-    let _redis = Redis::start(port);
-    let [first, second] = [(); 2].map(|()| start(&path, port).with_key(&keys[0]));
+    let (_redis, [first, second], _folder) = two_servers(&bob, free_port());
     let response = first.post("/v1/completions", request(28));
     response.ok();
     assert_eq!(response.header("x-ratelimit-limit-tokens"), "60");

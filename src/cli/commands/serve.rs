@@ -56,9 +56,16 @@ pub struct Serve {
     keys: Option<PathBuf>,
 
     /// Share the limits of keys with other servers through this Redis server, e.g. redis://10.0.0.7:6379, or
-    /// rediss:// for TLS; while it cannot be reached, each server limits by itself. The environment variable
-    /// HORNBOOK_LIMITS keeps a password out of the list of processes
-    #[arg(long, value_name = "URL", requires = "keys", help_heading = "Network")]
+    /// rediss:// for TLS; while it cannot be reached, each server limits by itself. The environment keeps a
+    /// password out of the list of processes
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "HORNBOOK_LIMITS",
+        hide_env_values = true,
+        requires = "keys",
+        help_heading = "Network"
+    )]
     limits: Option<String>,
 
     /// Accept requests from other machines without an API key
@@ -156,10 +163,7 @@ impl Serve {
             train_share: self.train_share,
             max_jobs_per_key: self.max_jobs_per_key,
             key_file: self.keys.clone(),
-            limits: self
-                .limits
-                .clone()
-                .or_else(|| self.keys.as_ref().and(std::env::var("HORNBOOK_LIMITS").ok())),
+            limits: self.limits.clone(),
             no_auth: self.no_auth,
             cors_origins: self.cors.clone(),
             allowed_hosts: [self.allowed_host.as_slice(), std::slice::from_ref(&self.host)].concat(),

@@ -3,16 +3,16 @@
 mod attention;
 mod chart;
 mod draft;
+mod model;
 mod report;
 mod roofline;
 mod table;
 mod train;
 
 use crate::Result;
-use crate::bench::{Cost, DECODE_STEPS, LimitSamples, ModelShape, Phase, ReadBandwidth, Summary, measure};
+use crate::bench::{Cost, DECODE_STEPS, LimitSamples, Phase, ReadBandwidth, Summary, measure};
 use crate::checkpoint::Config;
 use crate::cli::args::open::check_threads;
-use crate::cli::args::open::open_checkpoint;
 use crate::cli::args::open::thread_pool;
 use crate::cli::args::values;
 use crate::cli::args::values::KvPrecisionArg;
@@ -22,6 +22,7 @@ use crate::kernels::isa::Isa;
 use crate::memory;
 use crate::model::{KvCache, Model, Precision};
 use clap::{Args, Subcommand};
+use model::BenchModel;
 use report::{Report, Row, ThreadLimits};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -52,13 +53,8 @@ pub struct Bench {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
-    #[arg(short, long, default_value = "fable", conflicts_with = "shape")]
-    model: String,
-
-    /// Use random weights of this model's shape: gpt2, gpt2-medium, gpt2-large or gpt2-xl
-    #[arg(long, value_name = "NAME")]
-    shape: Option<ModelShape>,
+    #[command(flatten)]
+    model: BenchModel,
 
     /// Precisions to measure [default: f32 with --shape, otherwise as stored]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::precision())]
@@ -122,16 +118,13 @@ impl Bench {
             given => given.iter().map(|n| n.get()).collect(),
         };
         threads.iter().try_for_each(|&threads| check_threads(threads))?;
-        let checkpoint = match self.shape {
-            Some(shape) => shape.random_checkpoint()?,
-            None => open_checkpoint(&self.model)?,
-        };
+        let checkpoint = self.model.open()?;
         let precisions: Vec<Option<Precision>> = match &self.precision[..] {
             [] => vec![None],
             given => given.iter().copied().map(Some).collect(),
         };
         let phases = self.phases(&checkpoint.config);
-        let mut report = Report::new(&checkpoint, self.shape.is_some(), isa, cores);
+        let mut report = Report::new(&checkpoint, self.model.is_random(), isa, cores);
 
         let memory = ReadBandwidth::new()?;
         let mut limits: Vec<LimitSamples> = threads.iter().map(|_| LimitSamples::default()).collect();

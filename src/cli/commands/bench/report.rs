@@ -1,8 +1,9 @@
 //! The measurements as a table, JSON or comma-separated values.
 
+use super::model::{describe, title};
 use super::table::{
     self, align_columns, cpu_name, csv_line, disturbance_note, format_percent, format_share_of_peak,
-    is_disturbed, round,
+    is_disturbed, named, round,
 };
 use crate::Result;
 use crate::bench::{Measurement, Phase};
@@ -40,16 +41,7 @@ pub struct Row {
 
 impl Report {
     pub fn new(checkpoint: &Checkpoint, random: bool, isa: Isa, cores: usize) -> Self {
-        let config = &checkpoint.config;
-        let model = json!({
-            "name": checkpoint.name,
-            "random_weights": random,
-            "parameters": checkpoint.parameter_counts().total(),
-            "n_layer": config.n_layer,
-            "n_embd": config.n_embd,
-            "n_head": config.n_head,
-        });
-        Self { model, isa, cores, limits: vec![], results: vec![] }
+        Self { model: describe(checkpoint, random), isa, cores, limits: vec![], results: vec![] }
     }
 
     /// Prints the report on standard output.
@@ -93,18 +85,7 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let m = &self.model;
-        let (name, random) = (m["name"].as_str().unwrap_or_default(), m["random_weights"] == true);
-        let millions = m["parameters"].as_f64().unwrap_or_default() / 1e6;
-        let mut text = format!(
-            "{name}{}: {millions:.1}M parameters, {} layers, width {}\n{}, {} cores, {}\n",
-            if random { " (random weights)" } else { "" },
-            m["n_layer"],
-            m["n_embd"],
-            cpu_name(),
-            self.cores,
-            self.isa
-        );
+        let mut text = title(&self.model) + &format!("{}, {} cores, {}\n", cpu_name(), self.cores, self.isa);
         for &ThreadLimits { threads, bandwidth, peak } in &self.limits {
             let mut limits = vec![];
             limits.extend(bandwidth.map(|b| format!("memory bandwidth {:.1} GB/s", b / 1e9)));
@@ -201,8 +182,7 @@ impl Row {
             json!(m.fraction_of_peak.map(|fraction| round(fraction, 4))),
             json!(m.fraction_of_peak.filter(|_| !self.precision.is_quantized()).map(is_disturbed)),
         ];
-        let mut columns = COLUMNS.into_iter();
-        values.map(|value| (columns.next().unwrap_or_default().to_string(), value))
+        named(COLUMNS, values)
     }
 }
 

@@ -19,6 +19,12 @@ pub fn align_columns<const N: usize>(cells: &[[String; N]], left: &[usize]) -> S
     cells.iter().map(line).collect()
 }
 
+/// Pairs the names of a report's fields with a row's values.
+pub fn named<const N: usize>(names: [&str; N], values: [Value; N]) -> [(String, Value); N] {
+    let mut names = names.into_iter();
+    values.map(|value| (names.next().unwrap_or_default().to_string(), value))
+}
+
 /// Formats one line of comma-separated values; an array is a field of values separated by spaces.
 pub fn csv_line(values: impl IntoIterator<Item = Value>) -> String {
     fn text(value: Value) -> String {

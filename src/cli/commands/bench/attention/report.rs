@@ -4,7 +4,7 @@ use crate::Result;
 use crate::bench::{AttentionMeasurement, AttentionShape, LimitSamples, Summary, scaling_exponent};
 use crate::cli::commands::bench::table::{
     self, align_columns, cpu_name, csv_line, disturbance_note, format_bytes, format_percent,
-    format_share_of_peak, format_time, is_disturbed, round, round_significant,
+    format_share_of_peak, format_time, is_disturbed, named, round, round_significant,
 };
 use crate::kernels::attention::{AttentionKernel, Mask};
 use crate::kernels::isa::Isa;
@@ -159,8 +159,7 @@ impl Report {
             json!(self.scaling_exponent(row).map(|exponent| round(exponent, 3))),
             json!(row.seconds.samples.iter().map(|&x| round_significant(x)).collect::<Vec<_>>()),
         ];
-        let mut columns = COLUMNS.into_iter();
-        values.map(|value| (columns.next().unwrap_or_default().to_string(), value))
+        named(COLUMNS, values)
     }
 
     /// Fits the scaling exponent over all rows that differ from this one in sequence length only.

@@ -2,9 +2,10 @@
 
 mod report;
 
+use super::model::BenchModel;
 use super::{check_repetitions, clip};
-use crate::bench::{ModelShape, measure_drafts};
-use crate::cli::args::open::{open_checkpoint, thread_pool};
+use crate::bench::measure_drafts;
+use crate::cli::args::open::thread_pool;
 use crate::cli::args::values;
 use crate::cli::output::progress;
 use crate::generate::Options;
@@ -28,13 +29,8 @@ use std::process::ExitCode;
   hornbook bench draft --model gpt2 --precision f32,bf16 --temperature 0,0.8,1
   hornbook bench draft --shape gpt2 --draft int4 --temperature 1 --csv > draft.csv")]
 pub struct Draft {
-    /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
-    #[arg(short, long, default_value = "fable", conflicts_with = "shape")]
-    model: String,
-
-    /// Use random weights of this model's shape: gpt2, gpt2-medium, gpt2-large or gpt2-xl
-    #[arg(long, value_name = "NAME")]
-    shape: Option<ModelShape>,
+    #[command(flatten)]
+    model: BenchModel,
 
     /// Precisions of the model to measure [default: f32 with --shape, otherwise as stored]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::precision())]
@@ -90,17 +86,14 @@ const PROMPT_IDS: [u32; 4] = [1, 2, 3, 4];
 impl Draft {
     pub(super) fn run(self) -> Result<ExitCode> {
         check_repetitions(self.repeat, size_of::<f64>())?;
-        let checkpoint = match self.shape {
-            Some(shape) => shape.random_checkpoint()?,
-            None => open_checkpoint(&self.model)?,
-        };
+        let checkpoint = self.model.open()?;
         let precisions: Vec<Option<Precision>> = match &self.precision[..] {
             [] => vec![None],
             given => given.iter().copied().map(Some).collect(),
         };
         let series = precisions.len() * self.draft.len() * self.temperature.len();
         let bar = progress::bar(series.saturating_mul(self.repeat.get()));
-        let mut report = Report::new(&checkpoint, self.shape.is_some());
+        let mut report = Report::new(&checkpoint, self.model.is_random());
         for &precision in &precisions {
             let name = precision.unwrap_or(checkpoint.stored_precision());
             for &draft in &self.draft {
@@ -108,13 +101,15 @@ impl Draft {
                 let pool = thread_pool(self.threads)?;
                 let hornbook = Hornbook::with_precision(checkpoint.clone(), pool, precision)?;
                 let hornbook = hornbook.with_draft(draft)?;
-                let prompt = match self.shape {
-                    Some(_) => PROMPT_IDS.to_vec(),
-                    None => hornbook.encode(&self.prompt)?,
+                let prompt = match self.model.is_random() {
+                    true => PROMPT_IDS.to_vec(),
+                    false => hornbook.encode(&self.prompt)?,
                 };
                 let context = hornbook.config().n_positions;
-                let room = context.saturating_sub(prompt.len()).max(2);
-                let max_tokens = clip("--max-tokens", self.max_tokens, room, context);
+                let max_tokens = match context.saturating_sub(prompt.len()) {
+                    0..2 => self.max_tokens, // the prompt is too long, which the first text will say
+                    room => clip("--max-tokens", self.max_tokens, room, context),
+                };
                 for &temperature in &self.temperature {
                     bar.set_message(format!("{name}, {draft} drafts, temperature {temperature}"));
                     let sampling = SamplingParams { temperature, ..Options::default().sampling };

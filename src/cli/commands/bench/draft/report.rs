@@ -3,8 +3,9 @@
 use crate::Result;
 use crate::bench::DraftMeasurement;
 use crate::checkpoint::Checkpoint;
+use crate::cli::commands::bench::model::{describe, title};
 use crate::cli::commands::bench::table::{
-    self, align_columns, cpu_name, csv_line, format_bytes, format_percent, round,
+    self, align_columns, cpu_name, csv_line, format_bytes, format_percent, named, round,
 };
 use crate::model::Precision;
 use serde_json::{Map, Value, json};
@@ -28,12 +29,7 @@ pub struct Row {
 
 impl Report {
     pub fn new(checkpoint: &Checkpoint, random: bool) -> Self {
-        let parameters = checkpoint.parameter_counts().total();
-        let name = &checkpoint.name;
-        Self {
-            model: json!({"name": name, "random_weights": random, "parameters": parameters}),
-            rows: vec![],
-        }
+        Self { model: describe(checkpoint, random), rows: vec![] }
     }
 
     /// Prints the report on standard output.
@@ -53,10 +49,7 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let random = if self.model["random_weights"] == true { " (random weights)" } else { "" };
-        let name = self.model["name"].as_str().unwrap_or_default();
-        let millions = self.model["parameters"].as_f64().unwrap_or_default() / 1e6;
-        let mut text = format!("{name}{random}: {millions:.1}M parameters\n{}", cpu_name());
+        let mut text = title(&self.model) + &cpu_name();
         if let Some(row) = self.rows.first() {
             text += &format!(", {} thread{}", row.threads, if row.threads == 1 { "" } else { "s" });
         }
@@ -127,7 +120,6 @@ impl Row {
             json!(m.acceptance_rate().map(|rate| round(rate, 4))),
             json!(round(m.tokens_per_pass(), 3)),
         ];
-        let mut columns = COLUMNS.into_iter();
-        values.map(|value| (columns.next().unwrap_or_default().to_string(), value))
+        named(COLUMNS, values)
     }
 }

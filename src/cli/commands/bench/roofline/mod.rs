@@ -4,9 +4,9 @@ mod plot;
 mod report;
 
 use super::check_repetitions;
+use super::model::BenchModel;
 use crate::atomic_file::AtomicFile;
-use crate::bench::{ModelShape, ReadBandwidth, Step, roofline};
-use crate::cli::args::open::open_checkpoint;
+use crate::bench::{ReadBandwidth, Step, roofline};
 use crate::cli::args::open::thread_pool;
 use crate::cli::args::values;
 use crate::cli::args::values::KvPrecisionArg;
@@ -33,13 +33,8 @@ use std::process::ExitCode;
   hornbook bench roofline --shape gpt2 --prompt 512 --depth 1000 --svg roofline.svg
   hornbook bench roofline --model gpt2 --precision int8 --attention split-kv --json")]
 pub struct Roofline {
-    /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
-    #[arg(short, long, default_value = "fable", conflicts_with = "shape")]
-    model: String,
-
-    /// Use random weights of this model's shape: gpt2, gpt2-medium, gpt2-large or gpt2-xl
-    #[arg(long, value_name = "NAME")]
-    shape: Option<ModelShape>,
+    #[command(flatten)]
+    model: BenchModel,
 
     /// Convert the weights on load [default: as stored]
     #[arg(long, value_name = "P", value_parser = values::precision())]
@@ -82,10 +77,7 @@ const DEFAULT_TOKENS: usize = 512;
 
 impl Roofline {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let checkpoint = match self.shape {
-            Some(shape) => shape.random_checkpoint()?,
-            None => open_checkpoint(&self.model)?,
-        };
+        let checkpoint = self.model.open()?;
         let name = checkpoint.name.clone();
         let precision = self.precision.unwrap_or(checkpoint.stored_precision());
         let steps = self.steps(checkpoint.config.n_positions)?;

@@ -3,8 +3,9 @@
 mod report;
 
 use super::check_repetitions;
-use crate::bench::{ModelShape, TrainShape, measure_training};
-use crate::cli::args::open::{check_threads, open_checkpoint, thread_pool};
+use super::model::BenchModel;
+use crate::bench::{TrainShape, measure_training};
+use crate::cli::args::open::{check_threads, thread_pool};
 use crate::cli::output::progress;
 use crate::kernels::isa::Isa;
 use crate::memory::{self, Memory};
@@ -28,13 +29,8 @@ use std::thread::available_parallelism;
   hornbook bench train --batch 16 --context 512 --threads 1,2
   hornbook bench train --shape gpt2 --batch 4 --context 512 --csv > train.csv")]
 pub struct Train {
-    /// Model: fable (built in), a checkpoint folder, or a Hugging Face model in the local cache
-    #[arg(short, long, default_value = "fable", conflicts_with = "shape")]
-    model: String,
-
-    /// Use random weights of this model's shape: gpt2, gpt2-medium, gpt2-large or gpt2-xl
-    #[arg(long, value_name = "NAME")]
-    shape: Option<ModelShape>,
+    #[command(flatten)]
+    model: BenchModel,
 
     /// Sequences per step
     #[arg(long, value_name = "SEQUENCES", default_value = "4")]
@@ -79,15 +75,12 @@ impl Train {
         for threads in threads {
             bar.set_message("loading the model");
             // Dropped before the steps, whose memory is measured.
-            let checkpoint = match self.shape {
-                Some(shape) => shape.random_checkpoint()?,
-                None => open_checkpoint(&self.model)?,
-            };
+            let checkpoint = self.model.open()?;
             let config = checkpoint.config.clone();
             let shape = self.train_shape(config.n_positions)?;
             let bytes = Activations::bytes_per_token(&config).saturating_mul(shape.context);
             memory::check("--batch", &shape.sequences.to_string(), &[bytes, shape.sequences])?;
-            report.set_model(&checkpoint, self.shape.is_some());
+            report.set_model(&checkpoint, self.model.is_random());
             let pool = || thread_pool(NonZeroUsize::new(threads));
             let mut trainer = Trainer::new(&checkpoint, pool()?, shape.tokens())?;
             drop(checkpoint);

@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::bench::{StepPart, TrainMeasurement};
 use crate::checkpoint::Checkpoint;
+use crate::cli::commands::bench::model::{describe, title};
 use crate::cli::commands::bench::table::{
     self, align_columns, cpu_name, csv_line, disturbance_note, format_bytes, format_percent,
     format_share_of_peak, format_time, is_disturbed, round, round_significant,
@@ -47,15 +48,7 @@ impl Report {
     }
 
     pub fn set_model(&mut self, checkpoint: &Checkpoint, random: bool) {
-        let config = &checkpoint.config;
-        self.model = json!({
-            "name": checkpoint.name,
-            "random_weights": random,
-            "parameters": checkpoint.parameter_counts().total(),
-            "n_layer": config.n_layer,
-            "n_embd": config.n_embd,
-            "n_head": config.n_head,
-        });
+        self.model = describe(checkpoint, random);
     }
 
     /// Prints the report on standard output.
@@ -131,18 +124,7 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let m = &self.model;
-        let random = if m["random_weights"] == true { " (random weights)" } else { "" };
-        let mut text = format!(
-            "{}{random}: {:.1}M parameters, {} layers, width {}\n{}, {} cores, {}\n",
-            m["name"].as_str().unwrap_or_default(),
-            m["parameters"].as_f64().unwrap_or_default() / 1e6,
-            m["n_layer"],
-            m["n_embd"],
-            cpu_name(),
-            self.cores,
-            self.isa
-        );
+        let mut text = title(&self.model) + &format!("{}, {} cores, {}\n", cpu_name(), self.cores, self.isa);
         let (mut outliers, mut disturbed) = (0, 0);
         for Row { threads, measurement: m, memory_bytes } in &self.rows {
             outliers += m.seconds.outliers;
