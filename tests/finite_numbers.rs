@@ -250,6 +250,6 @@ fn commands_name_the_weight_and_print_nothing_else() {
     // A NaN in what quantization copies is refused too.
     let copied = changed("tiny-gelu-new", &[("transformer.h.0.ln_1.bias", 3, f32::NAN)]);
     let checkpoint = Checkpoint::from_folder(copied.path()).unwrap();
-    let error = checkpoint.quantize(Precision::Int8, &quantized, |_| Ok(())).unwrap_err();
+    let error = checkpoint.quantize(Precision::Int8, None, &quantized, |_| Ok(())).unwrap_err();
     assert!(error.to_string().contains("ln_1.bias: found NaN at [3]"), "{error}");
 }

@@ -18,7 +18,7 @@ use tempfile::tempdir;
 const PRECISIONS: [Precision; 2] = [Precision::Int8, Precision::Int4];
 
 fn quantize(checkpoint: &Checkpoint, precision: Precision, folder: &Path) -> usize {
-    checkpoint.quantize(precision, folder, |_| Ok(())).unwrap()
+    checkpoint.quantize(precision, None, folder, |_| Ok(())).unwrap()
 }
 
 fn logits(checkpoint: Checkpoint, precision: Option<Precision>, ids: &[u32]) -> Vec<u32> {
@@ -96,7 +96,7 @@ fn interrupted_quantize_keeps_the_existing_model() {
     ];
     for stop in stops {
         let on_step = |step| if stop(&step) { Err(Error::Message("stopped".into())) } else { Ok(()) };
-        let error = original.quantize(Precision::Int8, written.path(), on_step).unwrap_err();
+        let error = original.quantize(Precision::Int8, None, written.path(), on_step).unwrap_err();
         assert_eq!(error.to_string(), "stopped");
         let names: Vec<_> =
             fs::read_dir(written.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -216,4 +216,59 @@ fn invalid_quantized_file_is_one_line_error() {
         scale.2.truncate(scale.2.len() / 2);
     };
     assert_rejected(&half, &[SCALE, "dtype F16", "F32"]);
+}
+
+/// What fable writes, as a text to calibrate by.
+fn write_stories(file: &Path) {
+    let mut text = String::new();
+    for seed in 1..=6 {
+        let arguments = ["generate", "Once upon a time", "--max-tokens", "500", "--logit-bias", "0=-100"];
+        let story = hornbook(&arguments).args(["--seed", &seed.to_string()]).assert().success();
+        text += str::from_utf8(&story.get_output().stdout).unwrap();
+        text += "<|endoftext|>";
+    }
+    fs::write(file, text).unwrap();
+}
+
+#[test]
+fn calibrated_model_is_closer_to_the_original() {
+    let folder = tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (stories, short) = (path("stories.txt"), path("short.txt"));
+    write_stories(Path::new(&stories));
+    fs::write(&short, "Once upon a time").unwrap();
+    let quantize = |name: &str, options: &[&str]| {
+        let arguments = ["quantize", "fable", "--precision", "int4", "-o", &path(name)];
+        hornbook(&[&arguments[..], options].concat()).assert().success();
+    };
+    quantize("nearest", &[]);
+    quantize("one", &["--calibrate", &stories, "--threads", "1"]);
+    quantize("three", &["--calibrate", &stories, "--threads", "3"]);
+    let weights = |name: &str| fs::read(path(name) + "/model.safetensors").unwrap();
+    assert!(weights("one") == weights("three"), "the number of threads must not matter");
+    let divergence = |name: &str| {
+        let text = data("fable/text.txt");
+        let model = path(name);
+        let arguments =
+            ["perplexity", text.to_str().unwrap(), "--model", &model, "--against", "fable", "--json"];
+        let report = hornbook(&arguments).assert().success();
+        let report: serde_json::Value = serde_json::from_slice(&report.get_output().stdout).unwrap();
+        report["against"]["kl_divergence"].as_f64().unwrap()
+    };
+    let (nearest, calibrated) = (divergence("nearest"), divergence("one"));
+    assert!(calibrated < 0.5 * nearest, "{calibrated}, without calibration {nearest}");
+
+    let calibrate = |precision: &str, text: &str| {
+        let arguments = ["quantize", "fable", "-p", precision, "-o", &path("never"), "--calibrate", text];
+        arguments.map(String::from)
+    };
+    let errors = [
+        (calibrate("int4", &short), "the text has 4 tokens, expected at least 2048"),
+        (calibrate("int8", &stories), "--calibrate: found --precision int8, expected int4"),
+        (calibrate("int4", &path("none.txt")), "none.txt: cannot read"),
+    ];
+    for (arguments, expected) in &errors {
+        assert_error_line(&arguments.each_ref().map(String::as_str), expected);
+    }
+    assert!(!Path::new(&path("never")).exists());
 }

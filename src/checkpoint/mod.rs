@@ -69,7 +69,7 @@ pub use tensor::Tensor;
 pub use trained::{F32Tensor, write_f32_tensors};
 pub use weights::{AttentionWeights, BlockWeights, LayerNormWeights, LinearWeights, MlpWeights, Weights};
 
-pub use write::QuantizeProgress;
+pub use write::{BlockFeedback, QuantizeProgress};
 
 use crate::error::{Error, Result};
 use crate::kernels::formats::Precision;

@@ -9,6 +9,7 @@ use bytemuck::Pod;
 use super::source::{Bytes, zeroed};
 use crate::Result;
 use crate::kernels::elements::Elements;
+use crate::kernels::formats::gptq::Feedback;
 use crate::kernels::formats::{Precision, WeightMatrix};
 use crate::kernels::linear::Matrix;
 
@@ -91,7 +92,15 @@ impl Tensor {
     /// # Panics
     /// If the tensor is quantized already, or `precision` is quantized and the tensor is not a matrix.
     pub fn into_precision(self, precision: Precision) -> Result<Tensor> {
-        if self.precision == precision { Ok(self) } else { self.converted(precision, false) }
+        if self.precision == precision { Ok(self) } else { self.converted(precision, false, None) }
+    }
+
+    /// Quantizes an `[in, out]` matrix, with feedback of its inputs if there is one.
+    ///
+    /// # Errors
+    /// As [`Tensor::into_precision`].
+    pub(super) fn quantized(&self, precision: Precision, feedback: Option<&Feedback>) -> Result<Tensor> {
+        self.converted(precision, false, feedback)
     }
 
     /// Converts an LM head's table `[vocab_size, n_embd]` to a linear layer `[n_embd, vocab_size]` in a
@@ -100,14 +109,20 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::into_precision`].
     pub fn quantized_lm_head(&self, precision: Precision) -> Result<Tensor> {
-        self.converted(precision, true)
+        self.converted(precision, true, None)
     }
 
-    fn converted(&self, precision: Precision, transpose: bool) -> Result<Tensor> {
+    fn converted(
+        &self,
+        precision: Precision,
+        transpose: bool,
+        feedback: Option<&Feedback>,
+    ) -> Result<Tensor> {
         let (columns, shape) = (self.shape[self.shape.len() - 1], self.shape.clone());
         let from = Matrix::new(self.elements(), self.len() / columns, columns);
         let shape = if transpose { vec![columns, from.rows] } else { shape };
-        let converted = self.owned(precision, &shape, |to| precision.format().convert(from, transpose, to));
+        let convert = |to: [&mut [u8]; 2]| precision.format().convert(from, transpose, feedback, to);
+        let converted = self.owned(precision, &shape, convert);
         converted.check_converted_from(self)
     }
 

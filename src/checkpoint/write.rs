@@ -14,6 +14,7 @@ use crate::atomic_file::AtomicFile;
 use crate::error::{Error, Result};
 use crate::kernels::elements::Dtype;
 use crate::kernels::formats::Precision;
+use crate::kernels::formats::gptq::Feedback;
 
 /// The alignment, in bytes, of the data section and of every tensor except those after one of an unaligned
 /// size.
@@ -38,11 +39,16 @@ pub(super) struct FileEntry<'a> {
     pub(super) bytes: &'a [u8],
 }
 
+/// Returns the feedback of a block's matrices, by the number of the block: `c_attn`, `attn.c_proj`, `c_fc` and
+/// `mlp.c_proj`. Called for one block after the other.
+pub type BlockFeedback<'a> = dyn FnMut(usize) -> Result<[Feedback; 4]> + 'a;
+
 impl Checkpoint {
     /// Quantizes the matrices to `precision`, one of [`Precision::in_files`], and writes the model to
-    /// `folder`, with its configuration and tokenizer. The weights file is replaced atomically. `on_progress`
-    /// is called at every step; an error from it cancels the work. Returns the size of the weights file in
-    /// bytes.
+    /// `folder`, with its configuration and tokenizer. With `feedback`, weights are rounded by
+    /// [`gptq`](crate::kernels::formats::gptq) if the precision uses it. The weights file is replaced
+    /// atomically. `on_progress` is called at every step; an error from it, or from `feedback`, cancels the
+    /// work. Returns the size of the weights file in bytes.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the matrices are quantized already, [`Error::InvalidFile`] if `folder` is no
@@ -52,6 +58,7 @@ impl Checkpoint {
     pub fn quantize(
         &self,
         precision: Precision,
+        feedback: Option<&mut BlockFeedback>,
         folder: &Path,
         mut on_progress: impl FnMut(QuantizeProgress) -> Result<()>,
     ) -> Result<usize> {
@@ -62,7 +69,7 @@ impl Checkpoint {
         if folder.exists() && !folder.is_dir() {
             return Err(Error::invalid_file(folder, "is not a folder, expected one to write the model to"));
         }
-        let weights = self.weights.quantized(precision, &mut on_progress)?;
+        let weights = self.weights.quantized(precision, feedback, &mut on_progress)?;
         let mut entries: Vec<FileEntry> = weights.iter().flat_map(entries).collect();
         // Sizes that are multiples of the alignment first, then by descending element size, so that all are
         // aligned.
@@ -87,6 +94,7 @@ impl Weights {
     fn quantized(
         &self,
         precision: Precision,
+        mut feedback: Option<&mut BlockFeedback>,
         on_progress: &mut impl FnMut(QuantizeProgress) -> Result<()>,
     ) -> Result<Vec<(String, Tensor)>> {
         let mut all = vec![("wte.weight".to_string(), self.wte.clone())];
@@ -103,16 +111,18 @@ impl Weights {
                 all.push((format!("h.{layer}.{name}.weight"), norm.weight.clone()));
                 all.push((format!("h.{layer}.{name}.bias"), norm.bias.clone()));
             }
+            let feedbacks = feedback.as_mut().map(|feedback| feedback(layer)).transpose()?;
             let linears: [(&str, &LinearWeights); 4] = [
                 ("attn.c_attn", &block.attn.c_attn),
                 ("attn.c_proj", &block.attn.c_proj),
                 ("mlp.c_fc", &block.mlp.c_fc),
                 ("mlp.c_proj", &block.mlp.c_proj),
             ];
-            for (name, linear) in linears {
+            for (i, (name, linear)) in linears.into_iter().enumerate() {
+                let feedback = feedbacks.as_ref().map(|feedbacks| &feedbacks[i]);
                 let name = format!("h.{layer}.{name}");
                 all.push((format!("{name}.bias"), linear.bias.clone()));
-                push_quantized(&name, &|| linear.weight.clone().into_precision(precision), &mut all)?;
+                push_quantized(&name, &|| linear.weight.quantized(precision, feedback), &mut all)?;
             }
         }
         all.push(("ln_f.weight".to_string(), self.ln_f.weight.clone()));

@@ -13,6 +13,7 @@
 //! ```
 
 mod beams;
+pub mod calibration;
 pub mod completion;
 mod completion_state;
 mod context;

@@ -10,7 +10,8 @@
 //! 4. [`attention`], with its [`softmax`] and [`exp`].
 //! 5. [`mlp`], with its [`activation`].
 //! 6. [`logits`]: the LM head.
-//! 7. [`quantized`]: the linear layer for packed weights; [`formats`]: all precisions of weights.
+//! 7. [`quantized`]: the linear layer for packed weights; [`formats`]: all precisions of weights, and
+//!    [`formats::gptq`], which rounds them so that errors cancel out.
 //!
 //! Then those of training:
 //!

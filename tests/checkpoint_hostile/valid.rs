@@ -156,7 +156,7 @@ fn tensors_decide_whether_lm_head_is_tied() {
             let quantized = tempfile::tempdir().unwrap();
             let folder = tiny.folder();
             let untied = Checkpoint::from_folder(folder.path()).unwrap();
-            untied.quantize(hornbook::model::Precision::Int8, quantized.path(), |_| Ok(())).unwrap();
+            untied.quantize(hornbook::model::Precision::Int8, None, quantized.path(), |_| Ok(())).unwrap();
             let quantized = Checkpoint::from_folder(quantized.path()).unwrap();
             assert_eq!(quantized.parameter_counts(), untied.parameter_counts());
             assert!(quantized.notes.is_empty(), "{:?}", quantized.notes);

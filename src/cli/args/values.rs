@@ -32,11 +32,14 @@ pub fn kv_precision_help(note: &str) -> String {
     format!("Precision of the KV cache{note} [default: f16 with {quantized}, otherwise f32]")
 }
 
-/// Joins words: "a, b and c".
+/// Joins words: "a, b and c"; a single one stays as it is.
 pub fn enumerate(words: impl Iterator<Item = String>, conjunction: &str) -> String {
     let words: Vec<String> = words.collect();
     let (last, rest) = words.split_last().expect("at least one word");
-    format!("{} {conjunction} {last}", rest.join(", "))
+    match rest {
+        [] => last.clone(),
+        _ => format!("{} {conjunction} {last}", rest.join(", ")),
+    }
 }
 
 /// Precision of the KV cache.

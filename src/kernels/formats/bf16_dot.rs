@@ -16,6 +16,7 @@
 //! outputs, output, input; zero-padded.
 
 use super::Properties;
+use super::gptq::Feedback;
 use super::packed::PackedFormat;
 use crate::elements::Dtype;
 use crate::isa::Isa;
@@ -96,6 +97,7 @@ impl PackedFormat for Bf16Dot {
         max_magnitude: bf16::MAX.to_f32_const(),
         lm_head: None,
         file_help: None,
+        uses_feedback: false,
     };
     const DTYPE: Dtype = Dtype::Bf16;
 
@@ -106,6 +108,7 @@ impl PackedFormat for Bf16Dot {
     fn quantize(
         layout: Layout,
         weight: impl Fn(usize, usize) -> f32 + Sync,
+        _: Option<&Feedback>,
         packed: &mut [PackedRow],
         _: &mut [u8],
     ) {

@@ -1,5 +1,6 @@
 //! Row-major floats, `[in, out]` as in the checkpoint, multiplied in f32: see [`linear`].
 
+use super::gptq::Feedback;
 use super::{Format, Properties, StoredTensor, WeightMatrix};
 use crate::elements::{Dtype, Element, Elements};
 use crate::epilogue::Epilogue;
@@ -41,7 +42,8 @@ impl Format for Float {
             F16 => ("f16", f16::MAX.to_f32()),
             Bf16 => ("bf16", bf16::MAX.to_f32()),
         };
-        Properties { name, is_quantized: false, max_magnitude, lm_head: None, file_help: None }
+        let uses_feedback = false;
+        Properties { name, is_quantized: false, max_magnitude, lm_head: None, file_help: None, uses_feedback }
     }
 
     fn tensors(&self, shape: &[usize]) -> Vec<StoredTensor> {
@@ -52,7 +54,7 @@ impl Format for Float {
         Elements::new(self.dtype(), weights)
     }
 
-    fn convert(&self, from: Matrix, transpose: bool, [to, _]: [&mut [u8]; 2]) {
+    fn convert(&self, from: Matrix, transpose: bool, _: Option<&Feedback>, [to, _]: [&mut [u8]; 2]) {
         fn convert<E: Element>(from: Elements, to: &mut [E]) {
             to.par_chunks_mut(CHUNK).enumerate().for_each(|(i, to)| {
                 let mut values = [0.0; CHUNK];

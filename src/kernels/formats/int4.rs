@@ -5,12 +5,14 @@
 //! ```
 //!
 //! The scale of a group is the one with the smallest squared error among a few candidates near max |w| / 8.
+//! With a sample of the layer's inputs, weights are rounded by [`gptq`](super::gptq), otherwise to the nearest.
 //!
 //! Layout of the weights: `[out / 32, in / 64, 8, 2, 16, 4]` bytes, that is column panel, block of inputs,
 //! eight inputs, vector of outputs, output, input; the low nibble of a byte is one of the first four of the
 //! eight inputs, the high nibble one of the last four. Scales are f16, `[out / 32, in / 64, 2, 2, 16]`:
 //! column panel, block, group, vector, output.
 
+use super::gptq::Feedback;
 use super::packed::{PackedFormat, Tile, tile};
 use super::{Precision, Properties};
 use crate::elements::Dtype;
@@ -39,6 +41,7 @@ impl PackedFormat for Int4 {
         max_magnitude: 8.0 * f16::MAX.to_f32_const(),
         lm_head: Some(Precision::Int8),
         file_help: Some("4 bits, the LM head 8"),
+        uses_feedback: true,
     };
 
     fn scales(layout: Layout) -> Option<(Dtype, Vec<usize>)> {
@@ -48,13 +51,20 @@ impl PackedFormat for Int4 {
     fn quantize(
         layout: Layout,
         weight: impl Fn(usize, usize) -> f32 + Sync,
+        feedback: Option<&Feedback>,
         packed: &mut [PackedRow],
         scales: &mut [Self::Scales],
     ) {
-        let isa = Isa::of_process();
-        let blocks = packed.par_chunks_mut(Self::PACKED_ROWS).zip(scales);
-        blocks.enumerate().for_each(|(i, (packed, scales))| {
-            isa.run(QuantizeBlock { tile: &tile(layout, i, &weight), packed, scales });
+        let (isa, blocks) = (Isa::of_process(), layout.input_blocks());
+        let panels = packed.par_chunks_mut(blocks * Self::PACKED_ROWS).zip(scales.par_chunks_mut(blocks));
+        panels.enumerate().for_each(|(panel, (packed, scales))| {
+            let mut errors = [(); PANEL_VECTORS].map(|()| Vec::with_capacity(blocks * BLOCK));
+            let packed = packed.chunks_exact_mut(Self::PACKED_ROWS);
+            for (block, (packed, scales)) in packed.zip(scales).enumerate() {
+                let tile = &tile(layout, panel * blocks + block, &weight);
+                let feedback = feedback.map(|feedback| (feedback, &mut errors));
+                isa.run(QuantizeBlock { tile, feedback, packed, scales });
+            }
         });
     }
 }
@@ -62,6 +72,8 @@ impl PackedFormat for Int4 {
 /// Quantizes a block. Each lane is a column, computed with the same operations on every instruction set.
 struct QuantizeBlock<'a> {
     tile: &'a Tile,
+    /// With the rounding errors of the inputs before the block, to which the block's are added.
+    feedback: Option<(&'a Feedback, &'a mut [Vec<[f32; LANES]>; PANEL_VECTORS])>,
     packed: &'a mut [PackedRow],
     scales: &'a mut <Int4 as WeightFormat>::Scales,
 }
@@ -70,11 +82,14 @@ impl Kernel for QuantizeBlock<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(mut self, _: S) {
         for (group, scales) in self.scales.iter_mut().enumerate() {
             for (v, scales) in scales.iter_mut().enumerate() {
-                let x: [[f32; LANES]; GROUP] = std::array::from_fn(|k| self.tile[group * GROUP + k][v]);
-                *scales = best_scales(&x);
+                let mut x: [[f32; LANES]; GROUP] = std::array::from_fn(|k| self.tile[group * GROUP + k][v]);
+                match &mut self.feedback {
+                    None => *scales = best_scales(&x),
+                    Some((feedback, errors)) => *scales = compensate(&mut x, feedback, &mut errors[v]),
+                }
                 let inverses = to_f32s(scales).map(inverse);
                 let rows = &mut self.packed[group * GROUP / 8..(group + 1) * GROUP / 8];
                 for (row, x) in rows.iter_mut().zip(x.as_chunks::<8>().0) {
@@ -83,6 +98,31 @@ impl Kernel for QuantizeBlock<'_> {
             }
         }
     }
+}
+
+/// Chooses the scales of a group of which the errors of the inputs before it are known, adds to every weight
+/// what it makes up for, and appends the errors that rounding it makes.
+#[inline(always)]
+fn compensate(
+    group: &mut [[f32; LANES]; GROUP],
+    feedback: &Feedback,
+    errors: &mut Vec<[f32; LANES]>,
+) -> [f16; LANES] {
+    let (original, first) = (*group, errors.len());
+    for (k, x) in group.iter_mut().enumerate() {
+        let sum = feedback.sum(first + k, 0, errors);
+        (0..LANES).for_each(|lane| x[lane] += sum[lane]);
+    }
+    let scales = best_scales(group);
+    let (wide, inverses) = (to_f32s(&scales), to_f32s(&scales).map(inverse));
+    for (k, x) in group.iter_mut().enumerate() {
+        let sum = feedback.sum(first + k, first, &errors[first..]);
+        errors.push(std::array::from_fn(|lane| {
+            x[lane] += sum[lane];
+            original[k][lane] - round(x[lane], inverses[lane]) * wide[lane]
+        }));
+    }
+    scales
 }
 
 /// Packs eight inputs of a vector of columns.
@@ -238,6 +278,7 @@ impl WeightFormat for Int4 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gptq;
     use super::*;
     use crate::testing::random_values;
 
@@ -278,7 +319,12 @@ mod tests {
                 let tile = tile(layout, group / GROUPS, weight);
                 let (mut packed, mut scales) =
                     ([[[0; 4 * LANES]; PANEL_VECTORS]; Int4::PACKED_ROWS], Default::default());
-                isa.run(QuantizeBlock { tile: &tile, packed: &mut packed, scales: &mut scales });
+                isa.run(QuantizeBlock {
+                    tile: &tile,
+                    feedback: None,
+                    packed: &mut packed,
+                    scales: &mut scales,
+                });
                 for j in 0..LANES {
                     let expected = reference(std::array::from_fn(|k| weight(group * GROUP + k, j)));
                     let found = scales[group % GROUPS][0][j];
@@ -289,5 +335,78 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Quantizes a matrix `[rows, columns]`; returns its weights, row-major.
+    fn quantized(values: &[f32], columns: usize, feedback: Option<&Feedback>) -> Vec<f32> {
+        let layout = Layout { rows: values.len() / columns, columns };
+        let blocks = layout.packed_blocks();
+        let mut packed = vec![[[0; 4 * LANES]; PANEL_VECTORS]; blocks * Int4::PACKED_ROWS];
+        let mut scales = vec![Default::default(); blocks];
+        Int4::quantize(layout, |k, j| values[k * columns + j], feedback, &mut packed, &mut scales);
+        let matrix = PackedMatrix::new(&packed, &scales, layout);
+        (0..values.len()).map(|i| Int4::weight(&matrix, i / columns, i % columns)).collect()
+    }
+
+    #[test]
+    fn feedback_of_uncorrelated_inputs_rounds_to_the_nearest() {
+        let (rows, columns) = (100, 40);
+        let values = random_values(4, rows * columns);
+        let mut h = vec![0.0; rows * rows];
+        (0..rows).for_each(|k| h[k * rows + k] = 1.0 + k as f32);
+        let feedback = Feedback::new(&h, rows);
+        assert_eq!(quantized(&values, columns, Some(&feedback)), quantized(&values, columns, None));
+    }
+
+    #[test]
+    fn feedback_lowers_the_error_of_the_output() {
+        // Widths that are no multiples of a group, a block, a vector or a panel.
+        for (rows, columns) in [(1, 1), (30, 17), (100, 40), (150, 70)] {
+            let values = random_values(5, rows * columns);
+            let h = gptq::tests::hessian(rows, 2 * rows);
+            let feedback = Feedback::new(&h, rows);
+            let error = |found: Vec<f32>| -> f64 {
+                let column = |j: usize| -> f64 {
+                    let delta: Vec<f64> = (0..rows)
+                        .map(|k| f64::from(values[k * columns + j] - found[k * columns + j]))
+                        .collect();
+                    let product = |i: usize| -> f64 {
+                        delta.iter().zip(&h[i * rows..]).map(|(d, h)| d * f64::from(*h)).sum()
+                    };
+                    (0..rows).map(|i| delta[i] * product(i)).sum()
+                };
+                (0..columns).map(column).sum()
+            };
+            let nearest = error(quantized(&values, columns, None));
+            let with_feedback = error(quantized(&values, columns, Some(&feedback)));
+            let bound = if rows == 1 { nearest } else { 0.7 * nearest };
+            assert!(with_feedback <= bound, "{rows} x {columns}: {with_feedback}, to the nearest {nearest}");
+        }
+    }
+
+    #[test]
+    fn feedback_gives_the_same_bits_on_every_isa() {
+        let layout = Layout { rows: 2 * BLOCK, columns: 2 * LANES };
+        let values = random_values(6, layout.rows * layout.columns);
+        let feedback = Feedback::new(&gptq::tests::hessian(layout.rows, 300), layout.rows);
+        let found = Isa::available().into_iter().map(|isa| {
+            let mut errors = [vec![], vec![]];
+            let mut blocks = vec![];
+            for block in 0..2 {
+                let tile = &tile(layout, block, |k, j| values[k * layout.columns + j]);
+                let (mut packed, mut scales) =
+                    ([[[0; 4 * LANES]; PANEL_VECTORS]; Int4::PACKED_ROWS], Default::default());
+                isa.run(QuantizeBlock {
+                    tile,
+                    feedback: Some((&feedback, &mut errors)),
+                    packed: &mut packed,
+                    scales: &mut scales,
+                });
+                blocks.push((packed, scales));
+            }
+            blocks
+        });
+        let found: Vec<_> = found.collect();
+        assert!(found.iter().all(|blocks| *blocks == found[0]));
     }
 }

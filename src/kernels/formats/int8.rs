@@ -8,6 +8,7 @@
 //! outputs, output, input; padded with zero weights, stored as 128.
 
 use super::Properties;
+use super::gptq::Feedback;
 use super::packed::{PackedFormat, Tile, tile};
 use crate::elements::Dtype;
 use crate::isa::Isa;
@@ -30,6 +31,7 @@ impl PackedFormat for Int8 {
         max_magnitude: f32::MAX,
         lm_head: None,
         file_help: Some("8 bits per weight"),
+        uses_feedback: false,
     };
 
     fn scales(layout: Layout) -> Option<(Dtype, Vec<usize>)> {
@@ -39,6 +41,7 @@ impl PackedFormat for Int8 {
     fn quantize(
         layout: Layout,
         weight: impl Fn(usize, usize) -> f32 + Sync,
+        _: Option<&Feedback>,
         packed: &mut [PackedRow],
         scales: &mut [f32],
     ) {

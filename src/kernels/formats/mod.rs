@@ -6,6 +6,7 @@
 //!
 //! A layer's format is looked up once, by [`WeightMatrix::linear`]; the loops below are compiled for each.
 
+pub mod gptq;
 pub mod packed;
 
 use super::elements::{Dtype, Elements};
@@ -13,6 +14,7 @@ use super::epilogue::Epilogue;
 use super::linear::Matrix;
 use super::rows::{Rows, RowsMut};
 use super::thread_pool::ThreadPool;
+use gptq::Feedback;
 use std::fmt;
 use std::str::FromStr;
 
@@ -65,6 +67,8 @@ pub struct Properties {
     pub lm_head: Option<Precision>,
     /// The bits per weight in words, if `hornbook quantize` writes files in this format.
     pub file_help: Option<&'static str>,
+    /// Whether [`Format::convert`] uses feedback; other formats lose next to nothing without it.
+    pub uses_feedback: bool,
 }
 
 /// A format of weights.
@@ -81,9 +85,10 @@ pub trait Format: Sync {
         None
     }
 
-    /// Converts a matrix, or its transpose, into the bytes of [`Format::tensors`]. A weight that the format
+    /// Converts a matrix, or its transpose, into the bytes of [`Format::tensors`]. With `feedback` of its
+    /// inputs, a format that uses it rounds by [`gptq`], otherwise to the nearest. A weight that the format
     /// cannot hold makes a float among them NaN or infinite.
-    fn convert(&self, from: Matrix, transpose: bool, to: [&mut [u8]; 2]);
+    fn convert(&self, from: Matrix, transpose: bool, feedback: Option<&Feedback>, to: [&mut [u8]; 2]);
 
     /// Returns the weight of input `k` for output `j`, converted from its stored form.
     fn weight(&self, w: WeightMatrix, k: usize, j: usize) -> f32;

@@ -1,5 +1,6 @@
 //! Formats of packed weights, which [`quantized`] multiplies.
 
+use super::gptq::Feedback;
 use super::{Format, Properties, StoredTensor, WeightMatrix};
 use crate::elements::{Dtype, Elements};
 use crate::epilogue::Epilogue;
@@ -19,11 +20,12 @@ pub trait PackedFormat: WeightFormat {
     /// Returns the type and the shape of the scales in a file, if there are any.
     fn scales(layout: Layout) -> Option<(Dtype, Vec<usize>)>;
 
-    /// Quantizes and packs a matrix with elements `weight(k, j)`. A weight that the format cannot hold makes
+    /// Quantizes and packs a matrix with elements `weight(k, j)`, as [`Format::convert`] says. A weight that the format cannot hold makes
     /// a scale, or a weight if there are no scales, NaN or infinite.
     fn quantize(
         layout: Layout,
         weight: impl Fn(usize, usize) -> f32 + Sync,
+        feedback: Option<&Feedback>,
         packed: &mut [PackedRow],
         scales: &mut [Self::Scales],
     );
@@ -60,7 +62,13 @@ impl<F: PackedFormat> Format for F {
         [weights].into_iter().chain(scales).collect()
     }
 
-    fn convert(&self, from: Matrix, transpose: bool, [packed, scales]: [&mut [u8]; 2]) {
+    fn convert(
+        &self,
+        from: Matrix,
+        transpose: bool,
+        feedback: Option<&Feedback>,
+        [packed, scales]: [&mut [u8]; 2],
+    ) {
         let Matrix { elements, rows, columns } = from;
         let (layout, [row, column]) = match transpose {
             false => (Layout { rows, columns }, [columns, 1]),
@@ -69,9 +77,11 @@ impl<F: PackedFormat> Format for F {
         let index = |k, j| k * row + j * column;
         let (packed, scales) = (bytemuck::cast_slice_mut(packed), bytemuck::cast_slice_mut(scales));
         match elements {
-            Elements::F32(e) => F::quantize(layout, |k, j| e[index(k, j)], packed, scales),
-            Elements::F16(e) => F::quantize(layout, |k, j| e[index(k, j)].to_f32(), packed, scales),
-            Elements::Bf16(e) => F::quantize(layout, |k, j| e[index(k, j)].to_f32(), packed, scales),
+            Elements::F32(e) => F::quantize(layout, |k, j| e[index(k, j)], feedback, packed, scales),
+            Elements::F16(e) => F::quantize(layout, |k, j| e[index(k, j)].to_f32(), feedback, packed, scales),
+            Elements::Bf16(e) => {
+                F::quantize(layout, |k, j| e[index(k, j)].to_f32(), feedback, packed, scales)
+            }
         }
     }
 

@@ -28,7 +28,7 @@ impl Converted {
         let tensors = precision.format().tensors(&[rows, columns]);
         let mut buffers = [0, 1].map(|i| AlignedVec::zeroed(tensors.get(i).map_or(0, StoredTensor::bytes)));
         let from = Matrix::new(Elements::F32(weights), rows, columns);
-        precision.format().convert(from, false, buffers.each_mut().map(|buffer| &mut **buffer));
+        precision.format().convert(from, false, None, buffers.each_mut().map(|buffer| &mut **buffer));
         Self { precision, buffers, rows, columns }
     }
 
