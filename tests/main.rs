@@ -23,6 +23,7 @@ mod cli_usage;
 mod context_shift;
 mod contributing;
 mod documents;
+mod draft_model;
 mod engine;
 mod finite_numbers;
 mod generate_reference;

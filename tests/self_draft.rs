@@ -19,7 +19,7 @@ fn open(checkpoint: Checkpoint, precision: Precision) -> Hornbook {
     Hornbook::with_precision(checkpoint, ThreadPool::new(2, Isa::available()[0]), Some(precision)).unwrap()
 }
 
-fn fable(precision: Precision) -> Hornbook {
+pub fn fable(precision: Precision) -> Hornbook {
     open(Checkpoint::embedded().unwrap(), precision)
 }
 
@@ -44,7 +44,7 @@ fn generate(
 }
 
 /// Compares completions with and without drafts, and returns the accepted share of the draft tokens.
-fn check(plain: &Hornbook, drafted: &Hornbook, prompt: &[u32], options: &Options, context: &str) -> f64 {
+pub fn check(plain: &Hornbook, drafted: &Hornbook, prompt: &[u32], options: &Options, context: &str) -> f64 {
     let (expected, none) = generate(plain, prompt, options, [0, 0]);
     assert_eq!(none, DraftStats::default());
     let (mut accepted, mut n_drafted) = (0, 0);
@@ -56,7 +56,7 @@ fn check(plain: &Hornbook, drafted: &Hornbook, prompt: &[u32], options: &Options
     accepted as f64 / n_drafted as f64
 }
 
-fn options(temperature: f32) -> Options {
+pub fn options(temperature: f32) -> Options {
     let sampling = SamplingParams { temperature, top_p: 0.95, seed: 3, ..SamplingParams::default() };
     Options { sampling, max_tokens: Some(40), ..Options::default() }
 }

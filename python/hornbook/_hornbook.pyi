@@ -147,13 +147,14 @@ class Model:
         precision: Optional[Precision] = None,
         threads: Optional[int] = None,
         adapter: Union[str, PathLike[str], None] = None,
-        draft: Optional[Literal["int8", "int4"]] = None,
+        draft: Union[Literal["int8", "int4"], str, PathLike[str], None] = None,
     ) -> "Model":
         """Opens ``"fable"``, which is part of the package, a folder, or a name in the Hugging Face cache.
 
         ``precision`` converts the weights; by default they are as stored. ``threads`` is one per core by
         default. ``adapter`` is the folder of a LoRA adapter. ``draft`` drafts texts with a
-        quantized copy of the model: the same bits, faster.
+        quantized copy of the model: the same bits, faster. A smaller model with the same vocabulary, or a
+        folder that ``hornbook quantize`` wrote, can draft too.
         """
 
     @overload

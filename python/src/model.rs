@@ -34,7 +34,8 @@ impl Model {
     ///
     /// ``precision`` converts the weights: f32, f16, bf16, bf16-dot, int8 or int4; the default keeps them as
     /// stored. ``threads`` is one per core by default. ``adapter`` is the folder of a LoRA adapter.
-    /// ``draft``, int8 or int4, drafts texts with a quantized copy of the model: the same bits, faster.
+    /// ``draft``, int8 or int4, drafts texts with a quantized copy of the model: the same bits, faster. A
+    /// smaller model with the same vocabulary, or a folder that ``hornbook quantize`` wrote, can draft too.
     #[staticmethod]
     #[pyo3(signature = (model="fable".into(), *, precision=None, threads=None, adapter=None, draft=None))]
     fn from_pretrained(
@@ -43,9 +44,9 @@ impl Model {
         precision: Option<&Bound<'_, PyAny>>,
         threads: Option<i64>,
         adapter: Option<PathBuf>,
-        draft: Option<&Bound<'_, PyAny>>,
+        draft: Option<PathBuf>,
     ) -> PyResult<Self> {
-        let (precision, draft) = (to_precision("precision", precision)?, to_precision("draft", draft)?);
+        let precision = to_precision("precision", precision)?;
         let (name, threads) = (model.to_string_lossy().into_owned(), n_threads(threads)?);
         let opened = py.detach(|| open(&name, precision, threads, adapter, draft));
         let (hornbook, notes) = opened.map_err(exception)?;
@@ -241,7 +242,7 @@ fn open(
     precision: Option<Precision>,
     threads: usize,
     adapter: Option<PathBuf>,
-    draft: Option<Precision>,
+    draft: Option<PathBuf>,
 ) -> hornbook::Result<(Hornbook, Vec<String>)> {
     let checkpoint = Checkpoint::open(name)?;
     let mut notes = checkpoint.notes.clone();
@@ -251,8 +252,11 @@ fn open(
         let adapter = Adapter::open(&folder, hornbook.config())?;
         hornbook = hornbook.with_adapter(&adapter)?;
     }
-    if let Some(precision) = draft {
-        hornbook = hornbook.with_draft(precision)?;
+    if let Some(draft) = draft.map(|draft| draft.to_string_lossy().into_owned()) {
+        hornbook = match draft.parse() {
+            Ok(precision) => hornbook.with_draft(precision)?,
+            Err(_) => hornbook.with_draft_model(Checkpoint::open(&draft)?)?,
+        };
     }
     let problems = hornbook.try_tokenizer().map_or(&[][..], |it| &it.special_tokens().problems);
     notes.extend(problems.iter().map(|problem| format!("{problem}; not used")));

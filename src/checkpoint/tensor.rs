@@ -171,7 +171,7 @@ impl Tensor {
     }
 
     /// Whether the elements have the same precision and bits as another tensor's.
-    pub(super) fn has_same_bits(&self, other: &Tensor) -> bool {
+    pub(crate) fn has_same_bits(&self, other: &Tensor) -> bool {
         self.precision == other.precision && *self.buffers[0] == *other.buffers[0]
     }
 

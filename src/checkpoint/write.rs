@@ -39,8 +39,8 @@ pub(super) struct FileEntry<'a> {
     pub(super) bytes: &'a [u8],
 }
 
-/// Returns the feedback of a block's matrices, by the number of the block: `c_attn`, `attn.c_proj`, `c_fc` and
-/// `mlp.c_proj`. Called for one block after the other.
+/// Returns the feedback of a block's matrices, by the number of the block: `c_attn`, `attn.c_proj`, `c_fc`
+/// and `mlp.c_proj`. Called for one block after the other.
 pub type BlockFeedback<'a> = dyn FnMut(usize) -> Result<[Feedback; 4]> + 'a;
 
 impl Checkpoint {

@@ -10,7 +10,7 @@ use crate::kernels::formats::gptq::Feedback;
 use crate::kernels::rows::Rows;
 use crate::kernels::thread_pool::ThreadPool;
 use crate::model::{Model, Observer, Session, Site};
-use crate::{Error, Result, memory};
+use crate::{Error, Result};
 use ndarray::ArrayViewMutD;
 use std::ops::Range;
 
@@ -31,12 +31,12 @@ pub struct Calibration<'m> {
 }
 
 impl<'m> Calibration<'m> {
-    /// Chooses the windows of a text.
+    /// Chooses the windows of a text. A pass over it sums the inputs of at most `blocks_per_pass` blocks, at
+    /// least one, of [`block_bytes`] each.
     ///
     /// # Errors
-    /// [`Error::Prompt`] for a text of fewer than [`MIN_TOKENS`] tokens, [`Error::Parameter`] if one block's
-    /// matrices do not fit into memory.
-    pub fn new(model: &'m Model, ids: &'m [u32]) -> Result<Self> {
+    /// [`Error::Prompt`] for a text of fewer than [`MIN_TOKENS`] tokens.
+    pub fn new(model: &'m Model, ids: &'m [u32], blocks_per_pass: usize) -> Result<Self> {
         let n = ids.len();
         if n < MIN_TOKENS {
             let problem = format!("the text has {n} tokens, expected at least {MIN_TOKENS}");
@@ -46,10 +46,6 @@ impl<'m> Calibration<'m> {
         let window = config.n_positions.min(WINDOW);
         let n_windows = (n / window).min(MAX_WINDOWS);
         let windows = (0..n_windows).map(|i| &ids[i * (n / n_windows)..][..window]);
-        let block: usize = widths(model).iter().map(|width| width * width * size_of::<f32>()).sum();
-        // With a second one: what is made of the sums is as large.
-        memory::check("--calibrate", "a block of the model", &[2, block])?;
-        let blocks_per_pass = memory::available() as usize / 2 / block.max(1);
         Ok(Self {
             model,
             windows: windows.collect(),
@@ -58,9 +54,9 @@ impl<'m> Calibration<'m> {
         })
     }
 
-    /// Returns the feedback of a block's matrices, `c_attn`, `attn.c_proj`, `c_fc` and `mlp.c_proj`. Blocks are
-    /// asked for in their order. `on_progress` is called with the number of tokens computed and the total; an
-    /// error from it ends the pass.
+    /// Returns the feedback of a block's matrices, `c_attn`, `attn.c_proj`, `c_fc` and `mlp.c_proj`. Blocks
+    /// are asked for in their order. `on_progress` is called with the number of tokens computed and the
+    /// total; an error from it ends the pass.
     ///
     /// # Errors
     /// Those of `on_progress`, and as [`Model::forward`].
@@ -96,6 +92,11 @@ impl<'m> Calibration<'m> {
         self.inputs = session.into_observer();
         Ok(())
     }
+}
+
+/// The bytes that the sums of a block take.
+pub fn block_bytes(model: &Model) -> usize {
+    widths(model).iter().map(|width| width * width * size_of::<f32>()).sum()
 }
 
 /// The numbers of inputs of a block's matrices.

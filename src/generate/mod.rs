@@ -18,6 +18,7 @@ pub mod completion;
 mod completion_state;
 mod context;
 mod draft_len;
+mod draft_model;
 mod generation;
 mod options;
 pub mod perplexity;
@@ -30,6 +31,7 @@ mod speculation;
 pub use beams::{Beam, beam_search, beam_search_unless};
 pub use completion_state::{CompletionState, FinishReason, Plan, Token};
 pub use context::ContextPolicy;
+pub use draft_model::DraftModel;
 pub use generation::Generation;
 pub use options::Options;
 pub use prompt_lookup::DEFAULT_MAX_DRAFT_LEN;
@@ -55,7 +57,7 @@ use std::path::Path;
 pub struct Hornbook {
     name: String,
     model: Model,
-    draft_model: Option<Model>,
+    draft_model: Option<DraftModel>,
     /// The tokenizer, or the reason why there is none.
     tokenizer: std::result::Result<Tokenizer, String>,
     bos_token: String,
@@ -150,11 +152,20 @@ impl Hornbook {
     /// # Errors
     /// As [`Model::draft_model`].
     pub fn with_draft(self, precision: Precision) -> Result<Self> {
-        Ok(Self { draft_model: Some(self.model.draft_model(precision)?), ..self })
+        Ok(Self { draft_model: Some(DraftModel::copy(self.model.draft_model(precision)?)), ..self })
     }
 
-    /// The copy that drafts; none without [`Hornbook::with_draft`].
-    pub fn draft_model(&self) -> Option<&Model> {
+    /// As [`Hornbook::with_draft`], by the model of a checkpoint: one that `hornbook quantize` wrote from
+    /// this model, or a smaller one with the same vocabulary, which has a KV cache of its own.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it has another vocabulary.
+    pub fn with_draft_model(self, checkpoint: Checkpoint) -> Result<Self> {
+        Ok(Self { draft_model: Some(DraftModel::open(&self, checkpoint)?), ..self })
+    }
+
+    /// The model that drafts, if there is one.
+    pub fn draft_model(&self) -> Option<&DraftModel> {
         self.draft_model.as_ref()
     }
 

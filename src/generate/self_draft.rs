@@ -1,17 +1,19 @@
-//! Drafts from a quantized copy of the model: it reads a fraction of the bytes, and mostly says the same.
+//! Drafts from a [draft model](DraftModel): it reads a fraction of the bytes, and mostly says the same.
 //!
-//! The copy needs no prompt and no cache of its own. It attends to the keys and values that the model has
-//! computed, adds those of its draft, and these are dropped again before the model verifies the draft. It
-//! draws with the noise that the model will draw with, so that it is right as often as the two distributions
-//! have the same winner ([`gumbel`](crate::sampling::gumbel)).
+//! A quantized copy of the model needs no prompt and no cache of its own. It attends to the keys and values
+//! that the model has computed, adds those of its draft, and these are dropped again before the model
+//! verifies the draft. Another model has a cache of its own for each sequence. Either draws with the noise
+//! that the model will draw with, so that it is right as often as the two distributions have the same winner
+//! ([`gumbel`](crate::sampling::gumbel)).
 //!
-//! Several sequences draft together: one pass of the copy computes a token of each.
+//! Several sequences draft together: one pass of the draft model computes a token of each.
 
 use super::CompletionState;
 use super::draft_len::{AcceptanceRate, DraftLen, MAX_DRAFT_LEN};
+use super::draft_model::DraftModel;
 use super::sequence_draft::SequenceDraft;
 use crate::Result;
-use crate::model::{KvCache, LogitsWanted, Model, Segment, Workspace};
+use crate::model::{KvCache, Segment, Workspace};
 use std::time::Instant;
 
 /// What drafts of a draft model cost and save, whatever completions they are for.
@@ -36,6 +38,11 @@ impl DraftSequence<'_> {
     fn room(&self) -> usize {
         self.cache.capacity() - self.state.window().len()
     }
+
+    /// Tokens that the draft model may compute beyond the last one.
+    fn draft_room(&self, model: &DraftModel) -> usize {
+        model.capacity(self.cache).saturating_sub(self.state.window().len())
+    }
 }
 
 impl SelfDraft {
@@ -48,8 +55,8 @@ impl SelfDraft {
     /// many as pay by the draft model, if there is one.
     ///
     /// # Errors
-    /// As [`Model::forward`].
-    pub(crate) fn draft(&mut self, model: Option<&Model>, batch: &mut [DraftSequence]) -> Result<()> {
+    /// As [`Model::forward`](crate::model::Model::forward).
+    pub(crate) fn draft(&mut self, model: Option<&DraftModel>, batch: &mut [DraftSequence]) -> Result<()> {
         let n_sequences = batch.len();
         let looks_up = self.fixed_len.is_some() || self.length(n_sequences).lookup_pays(n_sequences);
         for sequence in &mut *batch {
@@ -58,9 +65,10 @@ impl SelfDraft {
             sequence.draft.look_up(sequence.state, room);
         }
         let Some(model) = model else { return Ok(()) };
-        let is_open = |s: &&mut DraftSequence| s.draft.to_compute().is_empty() && s.room() > 0;
+        let is_open = |s: &&mut DraftSequence| s.draft.to_compute().is_empty() && s.draft_room(model) > 0;
         let mut open: Vec<&mut DraftSequence> = batch.iter_mut().filter(is_open).collect();
-        let max = open.iter().map(|sequence| sequence.room()).min().unwrap_or(0).min(MAX_DRAFT_LEN);
+        let max =
+            open.iter().map(|sequence| sequence.draft_room(model)).min().unwrap_or(0).min(MAX_DRAFT_LEN);
         let acceptance_rate = self.acceptance_rate;
         let len = match self.fixed_len {
             Some(len) => len.min(max),
@@ -68,27 +76,31 @@ impl SelfDraft {
             None => self.length(n_sequences).next(open.len(), acceptance_rate, max),
         };
         if len > 0 {
+            for DraftSequence { cache, state, draft } in open.iter_mut().map(|sequence| &mut **sequence) {
+                draft.start_model_draft(state, model, model.capacity(cache), &mut self.workspace)?;
+            }
             let start = Instant::now();
-            open.iter_mut().for_each(|sequence| sequence.draft.start_model_draft(sequence.state));
             for _ in 0..len {
                 self.draft_token(model, &mut open)?;
             }
-            open.iter_mut().for_each(|sequence| sequence.cache.truncate(sequence.state.window().len() - 1));
+            if model.shares_cache() {
+                open.iter_mut().for_each(|s| s.cache.truncate(s.state.window().len() - 1));
+            }
             self.length(n_sequences).record_draft(len, start.elapsed().as_secs_f64());
         }
         Ok(())
     }
 
     /// One pass of the draft model: a token of each sequence.
-    fn draft_token(&mut self, model: &Model, batch: &mut [&mut DraftSequence]) -> Result<()> {
+    fn draft_token(&mut self, model: &DraftModel, batch: &mut [&mut DraftSequence]) -> Result<()> {
         let segments = batch.iter_mut().map(|sequence| {
-            let DraftSequence { cache, draft, .. } = &mut **sequence;
-            Segment { tokens: draft.last(), cache, logits: LogitsWanted::Last }
+            let DraftSequence { cache, state, draft } = &mut **sequence;
+            draft.segment(state, cache)
         });
         let mut segments: Vec<Segment> = segments.collect();
-        model.forward(&mut segments, &mut self.workspace, &mut ())?;
+        model.model().forward(&mut segments, &mut self.workspace, &mut ())?;
         let logits = self.workspace.logits();
-        model.pool().for_each_chunk(batch, 1, |i, sequence| {
+        model.model().pool().for_each_chunk(batch, 1, |i, sequence| {
             let DraftSequence { state, draft, .. } = &mut *sequence[0];
             draft.push(logits.row(i), state);
         });

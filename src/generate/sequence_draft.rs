@@ -1,7 +1,10 @@
 //! The draft of one completion: the tokens that are expected next, and how many of them were right.
 
 use super::CompletionState;
+use super::draft_model::{DraftCache, DraftModel};
 use super::prompt_lookup::PromptLookup;
+use crate::Result;
+use crate::model::{KvCache, LogitsWanted, Segment, Workspace};
 use crate::sampling::Sampler;
 
 /// The tokens that are expected after a completion's last one.
@@ -22,6 +25,8 @@ pub(crate) struct SequenceDraft {
     sampler: Option<Sampler>,
     /// The completion's text with the draft.
     text: Vec<u32>,
+    /// The draft model's cache, if it has its own.
+    cache: Option<DraftCache>,
 }
 
 impl SequenceDraft {
@@ -86,18 +91,41 @@ impl SequenceDraft {
         self.is_of_model.then_some((self.n_accepted, self.is_rejected))
     }
 
-    /// Begins a draft of the draft model, in place of a token that is compared only.
-    pub(super) fn start_model_draft(&mut self, state: &CompletionState) {
+    /// Begins a draft of the draft model, in place of a token that is compared only. `capacity` is that of a
+    /// cache of its own.
+    ///
+    /// # Errors
+    /// As [`DraftCache::catch_up`].
+    pub(super) fn start_model_draft(
+        &mut self,
+        state: &CompletionState,
+        model: &DraftModel,
+        capacity: usize,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
         self.looked_up = self.tokens.drain(1..).next();
         self.is_of_model = true;
         self.text.clear();
         self.text.extend_from_slice(state.tokens());
         self.sampler.get_or_insert_with(|| state.sampler().clone()).seek(state.generated().len());
+        if !model.shares_cache() {
+            let cache = self.cache.get_or_insert_with(|| DraftCache::new(model.model(), capacity));
+            cache.catch_up(model.model(), state.window(), workspace)?;
+        }
+        Ok(())
     }
 
-    /// The last token of the text and the draft.
-    pub(super) fn last(&self) -> &[u32] {
-        &self.text[self.text.len() - 1..]
+    /// The part of the draft model's pass that yields the logits after the text and the draft. `shared` is
+    /// the model's cache.
+    pub(super) fn segment<'a>(&'a mut self, state: &CompletionState, shared: &'a mut KvCache) -> Segment<'a> {
+        let window = &self.text[state.discarded()..];
+        match &mut self.cache {
+            Some(cache) => cache.segment(window),
+            None => {
+                let tokens = &window[window.len() - 1..];
+                Segment { tokens, cache: shared, logits: LogitsWanted::Last }
+            }
+        }
     }
 
     /// Appends the token that the completion's sampler chooses from the draft model's logits,

@@ -15,21 +15,22 @@
 //! rest of the draft is rejected and its keys and values are truncated. As the model's logits are the same
 //! bits in a pass of one token and of many, tokens and logprobs are bit-identical to decoding without drafts.
 //!
-//! Drafts come from the text itself ([`PromptLookup`]), and where nothing in it is repeated, from a quantized
-//! copy of the model ([`SelfDraft`]).
+//! Drafts come from the text itself ([`PromptLookup`]), and where nothing in it is repeated, from a
+//! [`DraftModel`] ([`SelfDraft`]).
 
+use super::draft_model::DraftModel;
 use super::prompt_lookup::DEFAULT_MAX_DRAFT_LEN;
 use super::self_draft::{DraftSequence, SelfDraft};
 use super::sequence_draft::SequenceDraft;
 use super::{CompletionState, Hornbook};
 use crate::Result;
-use crate::model::{Model, Observer, Session};
+use crate::model::{Observer, Session};
 use std::time::Instant;
 
 /// The drafts of one completion after the other.
 #[derive(Default)]
 pub struct Speculation<'h> {
-    draft_model: Option<&'h Model>,
+    draft_model: Option<&'h DraftModel>,
     self_draft: SelfDraft,
     draft: SequenceDraft,
     stats: DraftStats,
@@ -47,7 +48,7 @@ pub struct DraftStats {
 }
 
 impl<'h> Speculation<'h> {
-    /// Drafts from the text and by the copy of the model, if there is one ([`Hornbook::with_draft`]).
+    /// Drafts from the text and by the draft model, if there is one ([`Hornbook::with_draft`]).
     pub fn new(hornbook: &'h Hornbook) -> Self {
         let draft_model = hornbook.draft_model();
         let max_lookup_len = if draft_model.is_some() { DEFAULT_MAX_DRAFT_LEN } else { 0 };
@@ -60,7 +61,7 @@ impl<'h> Speculation<'h> {
         self.draft = SequenceDraft::with_prompt_lookup(max_draft_len);
     }
 
-    /// Drafts `len` tokens by the copy of the model each time.
+    /// Drafts `len` tokens by the draft model each time.
     pub fn fix_draft_len(&mut self, len: usize) {
         self.self_draft.fix_len(len);
     }
@@ -80,7 +81,7 @@ impl<'h> Speculation<'h> {
     /// none.
     ///
     /// # Errors
-    /// As [`Model::forward`].
+    /// As [`Model::forward`](crate::model::Model::forward).
     pub fn logits<'s, O: Observer>(
         &mut self,
         session: &'s mut Session<O>,

@@ -74,7 +74,7 @@ pub struct Model {
 impl Model {
     /// Builds a model on a checkpoint's weights, without copying them.
     pub fn new(checkpoint: Checkpoint, pool: ThreadPool) -> Self {
-        Self::build(checkpoint, pool, None).expect("weights that are not converted")
+        Self::build(checkpoint, Arc::new(pool), None).expect("weights that are not converted")
     }
 
     /// Builds a model with the checkpoint's matrices converted to `precision`; `None` keeps them as stored.
@@ -93,15 +93,15 @@ impl Model {
                 found: requested.to_string(),
                 expected: format!("{stored}, the precision '{}' is quantized to", checkpoint.name),
             }),
-            _ => Self::build(checkpoint, pool, precision),
+            _ => Self::build(checkpoint, Arc::new(pool), precision),
         }
     }
 
-    fn build(checkpoint: Checkpoint, pool: ThreadPool, precision: Option<Precision>) -> Result<Self> {
+    fn build(checkpoint: Checkpoint, pool: Arc<ThreadPool>, precision: Option<Precision>) -> Result<Self> {
         let Checkpoint { config, weights, .. } = checkpoint;
         let sinusoidal = weights.wpe.is_none().then(|| sinusoidal(config.n_positions, config.n_embd).into());
         let weights = Arc::new(ModelWeights::new(weights, precision)?);
-        let (pool, not_finite) = (Arc::new(pool), Arc::default());
+        let not_finite = Arc::default();
         Ok(Self { config, weights, sinusoidal, adapter: None, attention: &Flash, pool, not_finite })
     }
 
@@ -120,6 +120,25 @@ impl Model {
             });
         }
         Ok(Self { weights: Arc::new(self.weights.converted(precision)?), ..self.clone() })
+    }
+
+    /// Builds another checkpoint's model that computes on the same threads.
+    ///
+    /// # Errors
+    /// As [`Model::with_precision`].
+    pub fn on_same_threads(&self, checkpoint: Checkpoint) -> Result<Self> {
+        let model = Self::build(checkpoint, Arc::clone(&self.pool), None)?;
+        Ok(model.with_attention(self.attention))
+    }
+
+    /// Whether this is the other model with quantized matrices, as far as the shape, the embeddings and the
+    /// last layer norm tell.
+    pub(crate) fn is_quantized_from(&self, other: &Model) -> bool {
+        let shape = |model: &Model| {
+            let Config { n_layer, n_head, n_embd, n_positions, .. } = model.config;
+            [n_layer, n_head, n_embd, n_positions]
+        };
+        self.quantizes_activations() && shape(self) == shape(other) && self.weights.embeds_as(&other.weights)
     }
 
     /// Replaces the attention kernel; the default is [`Flash`].

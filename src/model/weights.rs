@@ -119,6 +119,17 @@ impl ModelWeights {
         Ok(all)
     }
 
+    /// Whether the embeddings and the last layer norm have the same bits as another model's.
+    pub(super) fn embeds_as(&self, other: &Self) -> bool {
+        let tensors = |w: &Self| {
+            [Some(w.wte.clone()), w.wpe.clone(), Some(w.ln_f.weight.clone()), Some(w.ln_f.bias.clone())]
+        };
+        tensors(self).iter().zip(&tensors(other)).all(|pair| match pair {
+            (Some(a), Some(b)) => a.has_same_bits(b),
+            (a, b) => a.is_none() && b.is_none(),
+        })
+    }
+
     /// All tensors, in the order of the pass.
     pub(super) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         fn norm(norm: &LayerNormWeights) -> [&Tensor; 2] {

@@ -2,7 +2,7 @@
 //! vLLM, transformers and OpenAI's clients.
 
 /// An option, perhaps with a value, and other names for it. The first match that the subcommand has counts.
-const OPTIONS: [(&str, &[&str]); 36] = [
+const OPTIONS: [(&str, &[&str]); 37] = [
     ("--temperature", &["--temp", "--heat"]),
     ("--temperature 0", &["--greedy", "--no-sample", "--no-sampling", "--argmax"]),
     ("--repetition-penalty", &["--repeat-penalty", "--rep-pen", "--penalty"]),
@@ -45,7 +45,8 @@ const OPTIONS: [(&str, &[&str]); 36] = [
         "--context",
         &["-c", "--ctx", "--ctx-size", "--n-ctx", "--num-ctx", "--max-model-len", "--context-size"],
     ),
-    ("--prompt-lookup", &["--lookup", "--draft", "--speculative", "--prompt-lookup-num-tokens"]),
+    ("--prompt-lookup", &["--lookup", "--speculative", "--prompt-lookup-num-tokens"]),
+    ("--draft", &["-md", "--model-draft", "--draft-model", "--assistant-model", "--speculative-model"]),
     ("--threads", &["-t", "--n-threads", "--num-threads", "-j", "--jobs", "--cores", "--cpus"]),
     ("--prompt-file", &["-f", "--file", "--input", "--text-file", "-i"]),
     ("--prompt-ids", &["--ids", "--token-ids", "--input-ids"]),

@@ -5,9 +5,9 @@ use crate::cli::args::open::{open_checkpoint, thread_pool};
 use crate::cli::args::output_folder::OutputFolder;
 use crate::cli::args::values;
 use crate::cli::output::progress;
-use crate::generate::calibration::Calibration;
+use crate::generate::calibration::{Calibration, block_bytes};
 use crate::model::Precision;
-use crate::{Error, Hornbook, Result, text_file};
+use crate::{Error, Hornbook, Result, memory, text_file};
 use clap::Args;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
   hornbook quantize fable --precision int8 -o fable-int8
   hornbook generate --model fable-int8 \"The sea\"
   hornbook quantize fable --precision int4 -o fable-int8 --force
+  hornbook generate \"Once upon a time\" -n 20 > tales.txt
   hornbook quantize fable --precision int4 --calibrate tales.txt -o fable-int4
   hornbook quantize gpt2 --precision int8 -o gpt2-int8")]
 pub struct Quantize {
@@ -80,7 +81,11 @@ impl Quantize {
                 let hornbook =
                     Hornbook::with_precision(checkpoint.clone(), thread_pool(self.threads)?, None)?;
                 let ids = hornbook.tokenizer()?.encode(&text, true)?;
-                let mut calibration = Calibration::new(hornbook.model(), &ids)?;
+                let block = block_bytes(hornbook.model());
+                // What is made of a block's sums is as large, and larger while it is made.
+                memory::check("--calibrate", "a text for a model of this width", &[4, block])?;
+                let blocks_per_pass = memory::available() as usize / 2 / block;
+                let mut calibration = Calibration::new(hornbook.model(), &ids, blocks_per_pass)?;
                 let mut on_tokens = |done, total| show("tokens computed", done, total);
                 let mut feedback = |block| calibration.feedback(block, &mut on_tokens);
                 checkpoint.quantize(self.precision, Some(&mut feedback), folder, on_progress)?

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The scale of a group is the one with the smallest squared error among a few candidates near max |w| / 8.
-//! With a sample of the layer's inputs, weights are rounded by [`gptq`](super::gptq), otherwise to the nearest.
+//! With a sample of the layer's inputs, weights are rounded by [`gptq`](super::gptq), otherwise to the
+//! nearest.
 //!
 //! Layout of the weights: `[out / 32, in / 64, 8, 2, 16, 4]` bytes, that is column panel, block of inputs,
 //! eight inputs, vector of outputs, output, input; the low nibble of a byte is one of the first four of the

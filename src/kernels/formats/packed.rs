@@ -20,8 +20,8 @@ pub trait PackedFormat: WeightFormat {
     /// Returns the type and the shape of the scales in a file, if there are any.
     fn scales(layout: Layout) -> Option<(Dtype, Vec<usize>)>;
 
-    /// Quantizes and packs a matrix with elements `weight(k, j)`, as [`Format::convert`] says. A weight that the format cannot hold makes
-    /// a scale, or a weight if there are no scales, NaN or infinite.
+    /// Quantizes and packs a matrix with elements `weight(k, j)`, as [`Format::convert`] says. A weight that
+    /// the format cannot hold makes a scale, or a weight if there are no scales, NaN or infinite.
     fn quantize(
         layout: Layout,
         weight: impl Fn(usize, usize) -> f32 + Sync,

@@ -18,7 +18,7 @@ use crate::cli::output::stats::Stats;
 use crate::cli::output::stdout::is_closed_pipe;
 use crate::engine::CompletionParams;
 use crate::generate::Generation;
-use crate::model::{Model, Observer};
+use crate::model::Observer;
 use crate::{Error, Hornbook, Result};
 use batched::{BatchedCompletions, start_engine};
 use before_after::BeforeAfter;
@@ -45,7 +45,7 @@ impl Generate {
             );
         }
         let hornbook = self.draft.apply(self.model.open()?)?;
-        stats.model_loaded(hornbook.draft_model().map(Model::pass_bytes));
+        stats.model_loaded(hornbook.draft_model().map(|draft| draft.model().pass_bytes()));
         let prompt = prompt.ids(&hornbook)?;
         if self.output.is_text() {
             hornbook.tokenizer()?;

@@ -5,6 +5,7 @@ mod report;
 use super::model::BenchModel;
 use super::{check_repetitions, clip};
 use crate::bench::measure_drafts;
+use crate::cli::args::draft::with_draft;
 use crate::cli::args::open::thread_pool;
 use crate::cli::args::values;
 use crate::cli::output::progress;
@@ -18,7 +19,7 @@ use report::{Report, Row};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
-/// Measure speculative decoding: what drafts by a quantized copy of the model save
+/// Measure speculative decoding: what drafts by a quantized copy of the model, or by another model, save
 ///
 /// Each repetition writes a text without and with drafts (`hornbook generate --draft`), the same tokens, and
 /// the speedup is the median of their ratios. Drafts pay for a model that is larger than the caches, as often
@@ -36,15 +37,9 @@ pub struct Draft {
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::precision())]
     precision: Vec<Precision>,
 
-    /// Precisions of the draft model to measure
-    #[arg(
-        long,
-        value_name = "LIST",
-        value_delimiter = ',',
-        value_parser = values::quantized_precision(),
-        default_value = "int4,int8"
-    )]
-    draft: Vec<Precision>,
+    /// Draft models to measure: precisions of a copy of the model, or other models
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "int4,int8")]
+    draft: Vec<String>,
 
     /// Temperatures to measure
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0,0.8")]
@@ -96,11 +91,11 @@ impl Draft {
         let mut report = Report::new(&checkpoint, self.model.is_random());
         for &precision in &precisions {
             let name = precision.unwrap_or(checkpoint.stored_precision());
-            for &draft in &self.draft {
+            for draft in &self.draft {
                 bar.set_message(format!("{name}, {draft} drafts, loading the model"));
                 let pool = thread_pool(self.threads)?;
                 let hornbook = Hornbook::with_precision(checkpoint.clone(), pool, precision)?;
-                let hornbook = hornbook.with_draft(draft)?;
+                let hornbook = with_draft(hornbook, draft)?;
                 let prompt = match self.model.is_random() {
                     true => PROMPT_IDS.to_vec(),
                     false => hornbook.encode(&self.prompt)?,
@@ -118,10 +113,12 @@ impl Draft {
                         measure_drafts(&hornbook, &prompt, &options, self.repeat.get(), || bar.inc(1))?;
                     report.rows.push(Row {
                         precision: name,
-                        draft,
+                        draft: draft.clone(),
                         temperature,
                         threads: hornbook.model().pool().threads(),
-                        draft_model_bytes: hornbook.draft_model().map_or(0, |model| model.pass_bytes()),
+                        draft_model_bytes: hornbook
+                            .draft_model()
+                            .map_or(0, |draft| draft.model().pass_bytes()),
                         measurement,
                     });
                 }

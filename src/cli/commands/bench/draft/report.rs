@@ -20,7 +20,7 @@ pub struct Report {
 /// A model with a draft model, at a temperature.
 pub struct Row {
     pub precision: Precision,
-    pub draft: Precision,
+    pub draft: String,
     pub temperature: f32,
     pub threads: usize,
     pub draft_model_bytes: usize,
@@ -72,7 +72,7 @@ impl Report {
             outliers += m.speedup.outliers;
             cells.push([
                 row.precision.to_string(),
-                row.draft.to_string(),
+                row.draft.clone(),
                 format_bytes(row.draft_model_bytes),
                 row.temperature.to_string(),
                 format!("{:.1}", m.plain.median),
@@ -108,7 +108,7 @@ impl Row {
         let m = &self.measurement;
         let values = [
             json!(self.precision.name()),
-            json!(self.draft.name()),
+            json!(self.draft),
             json!(self.draft_model_bytes),
             json!(round(f64::from(self.temperature), 4)),
             json!(self.threads),
