@@ -40,9 +40,11 @@ fn library_completions(
     all
 }
 
+/// The command's options for fable.
 fn seeded(seed: u64, max_tokens: usize) -> Options {
-    let sampling = SamplingParams { seed, ..Options::default().sampling };
-    Options { sampling, max_tokens: Some(max_tokens), ..Options::default() }
+    let defaults = Hornbook::open("fable").unwrap().default_options();
+    let sampling = SamplingParams { seed, ..defaults.sampling.clone() };
+    Options { sampling, max_tokens: Some(max_tokens), ..defaults }
 }
 
 fn choices(answer: &Value) -> Vec<(Vec<u32>, String, Vec<f32>)> {

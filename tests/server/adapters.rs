@@ -42,7 +42,7 @@ fn server() -> (Vec<Adapter>, tempfile::TempDir, TestServer) {
 
 /// The greedy completion of a text by a model alone.
 fn completion(hornbook: &Hornbook, prompt: &str) -> String {
-    let sampling = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+    let sampling = SamplingParams { temperature: 0.0, ..hornbook.default_options().sampling };
     let options = Options { sampling, max_tokens: Some(12), ..Options::default() };
     let prompt = hornbook.encode(prompt).unwrap();
     hornbook.generate(&prompt, &options).unwrap().map(|token| token.unwrap().text).collect()

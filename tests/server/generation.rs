@@ -82,7 +82,7 @@ fn same_seed_gives_identical_text() {
         server.post("/v1/completions", body).ok()["choices"].clone()
     };
     let first = complete("Once upon a time", json!(7), 1.0);
-    let sampling = SamplingParams { seed: 7, ..Default::default() };
+    let sampling = SamplingParams { seed: 7, temperature: 1.0, ..hornbook.default_options().sampling };
     let prompt = hornbook.encode("Once upon a time").unwrap();
     assert_eq!(
         first[0]["text"].as_str().unwrap(),

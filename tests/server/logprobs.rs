@@ -86,8 +86,8 @@ fn chat_logprobs_have_the_chat_format() {
     let server = fable();
     let chat = |top: Value| {
         let messages = json!([{"role": "user", "content": "Once upon"}]);
-        let body = json!({"messages": messages, "max_tokens": 6, "temperature": 0, "logprobs": true,
-            "top_logprobs": top});
+        let body = json!({"messages": messages, "max_tokens": 6, "temperature": 0, "repetition_penalty": 1,
+            "logprobs": true, "top_logprobs": top});
         server.post("/v1/chat/completions", body).ok()["choices"][0].clone()
     };
     let choice = chat(json!(2));
