@@ -9,34 +9,47 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from types import TracebackType
+from typing import IO, Optional, Union
 
 from ._hornbook import Model
+
+_Path = Union[str, "PathLike[str]"]
 
 # What the server prints on standard error when it can be asked.
 _READY = re.compile(r"hornbook: serving .* at (http://\S+/v1);")
 
 
-def _start(subcommand, options):
-    """Starts a subcommand. Options have underscores for dashes; True is a flag, a list repeats its option."""
+def _start(subcommand: str, options: Mapping[str, object]) -> "tuple[subprocess.Popen[str], IO[str]]":
+    """Starts a subcommand; returns it and its standard error.
+
+    Options have underscores for dashes; True is a flag, a list repeats its option.
+    """
     command = [sys.executable, "-m", "hornbook", subcommand]
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
         for each in value if isinstance(value, (list, tuple)) else [value]:
             command += [flag] if each is True else [flag, str(each)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    return process, process.stderr
 
 
-def _error(lines):
+def _error(lines: Iterable[str]) -> ValueError:
     return ValueError("".join(lines).strip().removeprefix("hornbook: "))
 
 
 class Server:
     """A running server. ``base_url`` is what OpenAI's clients want: ``http://127.0.0.1:PORT/v1``."""
 
-    def __init__(self, process):
+    base_url: str
+
+    def __init__(self, process: "subprocess.Popen[str]", stderr: IO[str]) -> None:
         self._process = process
         lines = []
-        for line in process.stderr:
+        for line in stderr:
             lines.append(line)
             if ready := _READY.match(line):
                 self.base_url = ready.group(1)
@@ -45,21 +58,26 @@ class Server:
             process.wait()
             raise _error(lines)
         # The log is read, and dropped, for a full pipe would stop the server.
-        threading.Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
+        threading.Thread(target=deque, args=(stderr, 0), daemon=True).start()
 
-    def __enter__(self):
+    def __enter__(self) -> "Server":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Ends the server, after the requests that are running."""
         self._process.terminate()
         self._process.wait()
 
 
-def serve(model="fable", *, port=0, **options):
+def serve(model: _Path = "fable", *, port: int = 0, **options: object) -> Server:
     """Serves OpenAI's API on this machine, at a free port, until the block ends.
 
     Further options are those of ``hornbook serve``, with underscores: ``precision="int8"``.
@@ -67,10 +85,12 @@ def serve(model="fable", *, port=0, **options):
     >>> with hornbook.serve("fable") as server:
     ...     client = openai.OpenAI(base_url=server.base_url, api_key="none")
     """
-    return Server(_start("serve", {"model": model, "port": port, **options}))
+    return Server(*_start("serve", {"model": model, "port": port, **options}))
 
 
-def finetune(data, output, *, model="fable", **options):
+def finetune(
+    data: Union[_Path, Sequence[_Path]], output: _Path, *, model: _Path = "fable", **options: object
+) -> Model:
     """Trains a model further on texts of your own, and returns the result, which is in the folder ``output``.
 
     ``data`` is a file or folder of texts, or a list of them. Further options are those of
@@ -78,10 +98,10 @@ def finetune(data, output, *, model="fable", **options):
     adapter, ``force=True`` to replace what is in the folder. A run that was interrupted goes on with
     ``hornbook finetune --resume``.
     """
-    process = _start("finetune", {"model": model, "data": data, "output": output, **options})
-    lines = deque(maxlen=1)  # the last is the error, if there is one
+    process, stderr = _start("finetune", {"model": model, "data": data, "output": output, **options})
+    lines: "deque[str]" = deque(maxlen=1)  # the last is the error, if there is one
     try:
-        for line in process.stderr:
+        for line in stderr:
             sys.stderr.writelines(lines)
             lines.append(line)
     except KeyboardInterrupt:

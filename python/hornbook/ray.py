@@ -10,9 +10,17 @@ bit: not on the number of nodes, on batches, or on what was computed twice becau
 """
 
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Optional, Union
 
-from . import Model
+from . import Completion, Model
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+_Path = Union[str, "PathLike[str]"]
 
 # Prompts of a batch that are computed together: more make a batch no faster.
 _CONCURRENCY = 16
@@ -21,45 +29,54 @@ _CONCURRENCY = 16
 class Writer:
     """What an actor holds: a model, and the arguments of ``Model.generate``."""
 
-    def __init__(self, model, model_arguments, column, output_column, seed, arguments):
+    def __init__(
+        self,
+        model: _Path,
+        model_arguments: Mapping[str, Any],
+        column: str,
+        output_column: str,
+        seed: Union[int, str],
+        arguments: Mapping[str, Any],
+    ) -> None:
         self._model = Model.from_pretrained(model, **model_arguments)
         self._column, self._output_column = column, output_column
         self._seed, self._arguments = seed, arguments
 
-    def __call__(self, batch):
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         prompts = [str(prompt) for prompt in batch[self._column]]
         seeds = [self._seed] * len(prompts) if isinstance(self._seed, int) else batch[self._seed]
         with ThreadPoolExecutor(_CONCURRENCY) as pool:
             completions = list(pool.map(self._write, prompts, seeds))
         return {**batch, self._output_column: [completion.text for completion in completions]}
 
-    def _write(self, prompt, seed):
+    def _write(self, prompt: str, seed: int) -> Completion:
         if isinstance(self._seed, int):
             seed = _seed_of(prompt, seed)
-        return self._model.generate(prompt, seed=int(seed), **self._arguments)
+        completion: Completion = self._model.generate(prompt, seed=int(seed), **self._arguments)
+        return completion
 
 
-def _seed_of(prompt, seed):
+def _seed_of(prompt: str, seed: int) -> int:
     """A seed for a prompt, so that different prompts draw different noise, whatever row they are in."""
     digest = hashlib.sha256(f"{seed}\0{prompt}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:6], "little")
 
 
 def generate(
-    dataset,
+    dataset: "Dataset",
     *,
-    model="fable",
-    column="prompt",
-    output_column="completion",
-    seed=0,
-    batch_size=64,
-    concurrency=None,
-    num_cpus=None,
-    precision=None,
-    adapter=None,
-    draft=None,
-    **arguments,
-):
+    model: _Path = "fable",
+    column: str = "prompt",
+    output_column: str = "completion",
+    seed: Union[int, str] = 0,
+    batch_size: int = 64,
+    concurrency: Optional[int] = None,
+    num_cpus: Optional[float] = None,
+    precision: Optional[str] = None,
+    adapter: Optional[_Path] = None,
+    draft: Optional[_Path] = None,
+    **arguments: Any,
+) -> "Dataset":
     """Adds a column with what follows each row's prompt to a Ray dataset. It is computed when it is used.
 
     ``model``, ``precision``, ``adapter`` and ``draft`` are those of ``Model.from_pretrained``, on every node;

@@ -101,3 +101,9 @@ def test_types_name_what_there_is():
         assert {name for name in names if not name.startswith("_")} == actual, described.name
         for name in actual:
             assert getattr(hornbook, described.name).__dict__[name].__doc__, f"{described.name}.{name}"
+
+
+def test_types_are_complete(tmp_path):
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports", "--cache-dir", tmp_path]
+    run = subprocess.run([*mypy, "-p", "hornbook"], cwd=ROOT / "python", capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
