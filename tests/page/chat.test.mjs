@@ -119,6 +119,8 @@ test("Enter is a line break where there is no keyboard", async () => {
 test("gives code that runs and answers the same", async () => {
   const { page, close } = await openChat();
   await page.fill("#system", "Be “brief”.");
+  await page.click(".settings summary");
+  await page.fill("#repetition-penalty", "1.1"); // which OpenAI's clients do not know
   await say(page, "Who's there?\nSay it.");
   const [, answer] = await messages(page);
   await page.click("#chat-code");
@@ -131,6 +133,7 @@ test("gives code that runs and answers the same", async () => {
   assert.equal(curl.choices[0].message.content, answer);
   assert.equal(run("python3", ["-c", await code("Python alone")]).trimEnd(), answer.trimEnd());
   assert.match(await code("openai (Python)"), /client\.chat\.completions\.create\(/);
+  assert.match(await code("openai (Python)"), /extra_body=\{"repetition_penalty": 1\.1\}/);
   assert.match(await code("openai 0.28"), /openai\.ChatCompletion\.create\(/);
   const clients = existsSync(process.env.CLIENTS) ? readdirSync(process.env.CLIENTS) : [];
   for (const client of clients.filter((name) => /^openai-[\d.]+$/.test(name))) {

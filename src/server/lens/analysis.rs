@@ -134,7 +134,12 @@ impl Analysis {
         json!({
             "model": self.served.name,
             "n_positions": self.served.config().n_positions,
-            "default_sampling": {"temperature": sampling.temperature, "top_p": sampling.top_p},
+            "default_sampling": {
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "min_p": sampling.min_p,
+                "repetition_penalty": sampling.repetition_penalty,
+            },
             "tokens": self.tokens(),
             "predictions": values::predictions(self.served.hornbook(), &self.predictions),
         })

@@ -28,6 +28,14 @@ const python = (value) => {
   // JSON's strings are Python's, where surrogates are not written as pairs of \u.
   return JSON.stringify(value);
 };
+// Today's client takes fields that are not OpenAI's in an argument of their own.
+const OUR_OWN = ["min_p", "repetition_penalty"];
+function clientArguments(body) {
+  const ours = OUR_OWN.filter((field) => field in body).map((field) => `"${field}": ${body[field]}`);
+  const theirs = Object.entries(body).filter(([field]) => !OUR_OWN.includes(field));
+  const extra = ours.length ? `\n    extra_body={${ours.join(", ")}},` : "";
+  return keywords(Object.fromEntries(theirs)) + extra;
+}
 const keywords = (body) => Object.entries(body).map(([field, value]) => `    ${field}=${python(value)},`).join("\n");
 const attributes = ({ text }) => ["choice", ...text].join(".");
 
@@ -40,7 +48,7 @@ const WAYS = {
   "openai (Python)": ({ kind, origin, key, body }) =>
     `from openai import OpenAI\n\n` +
     `client = OpenAI(base_url="${origin}/v1"${key ? "" : ', api_key="none"'})\n` +
-    `completion = client.${kind.create}(\n${keywords(body)}\n)\n` +
+    `completion = client.${kind.create}(\n${clientArguments(body)}\n)\n` +
     `for choice in completion.choices:\n    print(${attributes(kind)})`,
 
   "openai 0.28": ({ kind, origin, key, body }) =>

@@ -9,6 +9,8 @@ const text = (id) => () => unescapeText($(id).value);
 const FIELDS = {
   temperature: number("temperature"),
   top_p: number("top-p"),
+  min_p: number("min-p"),
+  repetition_penalty: number("repetition-penalty"),
   max_tokens: number("max-tokens"),
   n: number("n"),
   seed: number("seed"),
@@ -29,12 +31,16 @@ function escapeText(text) {
 }
 
 const DEFAULTS = {
-  temperature: null, top_p: null, max_tokens: 120, n: 1, seed: null, frequency_penalty: 0, presence_penalty: 0,
+  temperature: null, top_p: null, min_p: null, repetition_penalty: null, max_tokens: 120, n: 1, seed: null,
+  frequency_penalty: 0, presence_penalty: 0,
   stop: [], start_text: "", restart_text: "",
 };
 export const PRESETS = {
   "A story": { text: "Once upon a time there was a", settings: {} },
-  "The likeliest words": { text: "The old king had three", settings: { temperature: 0, max_tokens: 40 } },
+  "The likeliest words": {
+    text: "The old king had three",
+    settings: { temperature: 0, repetition_penalty: 1, max_tokens: 40 },
+  },
   "Wild": { text: "In the middle of the night", settings: { temperature: 1.3, top_p: 1 } },
   "A talk between two": {
     text: "“Who are you?” asked the fox.\n“I am",
@@ -60,10 +66,12 @@ export function writeSettings(settings) {
 let defaults = { temperature: 1, top_p: 1 };
 export const readDefaults = () => defaults;
 export function showDefaults(sampling) {
-  defaults = sampling;
-  for (const [field, value] of Object.entries(sampling)) {
+  // Seven digits are all that a 32-bit float has.
+  const rounded = Object.entries(sampling).map(([field, value]) => [field, Number(value.toPrecision(7))]);
+  defaults = Object.fromEntries(rounded);
+  for (const [field, value] of rounded) {
     const input = $(idOf(field));
-    input.placeholder = Number(value.toFixed(3));
+    input.placeholder = value;
     if (input.value === "") input.dispatchEvent(new Event("input"));
   }
 }
