@@ -82,6 +82,12 @@ test("answers in the model's template, the same for the same seed, and counts th
   assert.equal((await messages(page)).length, 1);
   await page.click("#chat-clear");
   assert.equal((await messages(page)).length, 0);
+  // What was removed comes back, step by step.
+  const back = [[again], ["Who is the king?", again], changed];
+  for (const expected of back) {
+    await page.click("#chat-undo");
+    assert.deepEqual(await messages(page), expected);
+  }
   await close();
 });
 

@@ -70,6 +70,7 @@ test("moves the distribution with the temperature, and draws a token", async () 
   await page.locator("#lesson input[type=range]").first().fill("0.2");
   await page.waitForFunction(() => document.querySelector("#lesson label").textContent.includes("0.20"));
   assert.ok((await first()) > before + 20);
+  assert.match(await page.textContent("#lesson .note"), /^4,096 tokens are left/); // top p is 1
   await page.locator("#lesson input[type=range]").nth(1).fill("0.3");
   await page.waitForFunction(() => document.querySelector("#lesson .note").textContent.startsWith("1 token is left"));
   const sentence = await page.inputValue("#sentence");

@@ -130,7 +130,10 @@ test("shows why something cannot be measured", async () => {
   const { page, errors } = await measure();
   await page.fill("#kernel-length", "5000");
   await page.click("#compare-kernels");
-  await page.waitForFunction(() => document.querySelector("#measure-status").textContent.startsWith("seq: found 5000"));
+  assert.ok(await page.$eval("#kernel-length", (input) => input.matches(":invalid:focus")), "told at the field");
+  await page.fill("#prompt-tokens", "5000");
+  await page.click("#measure-completion");
+  await page.waitForFunction(() => /maximum context length/.test(document.querySelector("#measure-status").textContent));
   await idle(page);
   assert.ok(errors.every((error) => /status of 400/.test(error)), errors.join("\n"));
   await page.context().browser().close();

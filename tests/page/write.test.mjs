@@ -61,6 +61,24 @@ test("stops at Escape, and Ctrl+Enter sends", async () => {
   await close();
 });
 
+test("Undo ends what is being written, and a reload keeps the text", async () => {
+  const { page, close } = await open(server.url);
+  await slowNetwork(page);
+  await page.fill("#max-tokens", "480");
+  await page.fill("#temperature", "1.9"); // which hardly ends
+  await page.fill("#text", "The frog sat by the well");
+  await page.press("#text", "Control+Enter");
+  await page.waitForFunction(() => document.querySelector("#text").value.length > 60);
+  await page.click("#undo");
+  await page.waitForFunction(() => document.querySelector("#text").value === "The frog sat by the well");
+  await page.waitForTimeout(500); // nothing more comes
+  assert.equal(await textOf(page), "The frog sat by the well");
+  assert.ok(await page.isHidden("#stop-writing"));
+  await page.reload();
+  assert.equal(await textOf(page), "The frog sat by the well");
+  await close();
+});
+
 test("shows alternatives of a token, goes on from another, and undoes it", async () => {
   const { page, close } = await open(server.url);
   const written = await write(page, "Once upon a time there was a");

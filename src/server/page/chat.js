@@ -55,8 +55,24 @@ export function enableChat({ model }) {
   function cut(from) {
     messages.splice(from).forEach(({ item }) => item.remove());
   }
+  // What was said before messages were removed, for Undo.
+  const before = [];
+  function remember() {
+    if (messages.length) before.push(messages.map(({ role, area }) => [role, area.value]));
+    $("chat-undo").disabled = !before.length;
+  }
+  function undo() {
+    if (running) return;
+    cut(0);
+    before.pop()?.forEach(([role, text]) => add(role, text));
+    $("chat-undo").disabled = !before.length;
+    showCount(null);
+    say("");
+    $("say").focus();
+  }
   function remove(message) {
     if (running) return;
+    remember();
     const rest = messages.splice(messages.indexOf(message)).slice(1);
     message.item.remove();
     rest.forEach(({ role, area, item }) => {
@@ -69,6 +85,7 @@ export function enableChat({ model }) {
   // Answers once more what was said before a message of the model.
   function regenerate(message) {
     if (running) return;
+    remember();
     cut(messages.indexOf(message));
     answer();
   }
@@ -119,6 +136,7 @@ export function enableChat({ model }) {
     $("chat-stop").hidden = !busy;
     $("messages").querySelectorAll("button").forEach((button) => (button.disabled = busy));
     messages.forEach(({ area }) => (area.readOnly = busy));
+    $("chat-undo").disabled = busy || !before.length;
     if (busy) say("");
     if (busy) $("chat-speed").textContent = "";
   }
@@ -142,8 +160,10 @@ export function enableChat({ model }) {
   $("chat-stop").addEventListener("click", () => running?.abort());
   $("system").addEventListener("input", () => changed({ area: $("system") }));
   $("say").addEventListener("input", () => fit($("say")));
+  $("chat-undo").addEventListener("click", undo);
   $("chat-clear").addEventListener("click", () => {
     running?.abort();
+    remember();
     cut(0);
     showCount(null);
     say("");

@@ -142,7 +142,7 @@ export const FIGURES = {
       ]),
       note(`The first ${SHOWN_VALUES} of ${sum[t].length} numbers.`),
       strips(position.slice(0, sentence.n), sentence.labels),
-      note("The rows that are added: neighbors are alike."),
+      note("The rows that are added: most are like their neighbors."),
     ];
   },
 
@@ -298,25 +298,44 @@ export const FIGURES = {
     ];
   },
 
-  async sampling(sentence, selection, { redraw, append }) {
+  async sampling(sentence, selection, { append }) {
     const last = sentence.predictions.length - 1;
     const [logits] = await sentence.site("logits", last);
     selection.temperature ??= 1;
     selection.topP ??= 1;
-    const { temperature, topP } = selection;
-    const { kept, candidates } = distribution(logits, temperature, topP);
     const texts = new Map(sentence.predictions[last].top_logprobs.map(({ id, text }) => [id, text]));
-    const shown = candidates.slice(0, 10);
+    const drawn = createElement("div");
+    let [candidates, turns] = [[], 0];
+    // Only what the sliders change is drawn again: a slider that was replaced could not be dragged.
+    async function fill() {
+      const turn = ++turns;
+      const found = distribution(logits, selection.temperature, selection.topP);
+      candidates = found.candidates;
+      const shown = candidates.slice(0, 10);
+      const rows = await Promise.all(
+        shown.map(async ([id, p]) => ({
+          name: visible(await textOf(id, texts)),
+          fraction: p / shown[0][1],
+          value: percent(p),
+        })),
+      );
+      if (turn !== turns) return;
+      const words = found.kept === 1 ? "1 token is left" : `${found.kept.toLocaleString("en")} tokens are left`;
+      drawn.replaceChildren(bars(rows), note(`${words} to draw from.`));
+    }
     const slider = (name, field, min, max, step) => {
-      const label = createElement("label", "", `${name}: ${selection[field].toFixed(2)} `);
+      const label = createElement("label");
+      const value = createElement("span");
+      const show = () => (value.textContent = `${name}: ${selection[field].toFixed(2)} `);
       const input = createElement("input", "", "", { type: "range", min, max, step, "aria-label": name });
       input.value = selection[field];
-      input.dataset.focus = name;
       input.addEventListener("input", () => {
         selection[field] = Number(input.value);
-        redraw();
+        show();
+        fill();
       });
-      label.append(input);
+      show();
+      label.append(value, input);
       return label;
     };
     const sliders = createElement("div", "actions");
@@ -325,18 +344,11 @@ export const FIGURES = {
     draw.dataset.focus = "draw";
     draw.addEventListener("click", async () => {
       let at = Math.random();
-      const drawn = candidates.find(([, p]) => (at -= p) < 0) ?? candidates[0];
-      append(await textOf(drawn[0], texts));
+      const [id] = candidates.find(([, p]) => (at -= p) < 0) ?? candidates[0];
+      append(await textOf(id, texts));
     });
-    const rows = await Promise.all(
-      shown.map(async ([id, p]) => ({
-        name: visible(await textOf(id, texts)),
-        fraction: p / shown[0][1],
-        value: percent(p),
-      })),
-    );
-    const words = kept === 1 ? "1 token is left" : `${kept.toLocaleString("en")} tokens are left`;
-    return [sliders, bars(rows), note(`${words} to draw from.`), draw];
+    await fill();
+    return [sliders, drawn, draw];
   },
 };
 
@@ -347,7 +359,8 @@ export function distribution(logits, temperature, topP) {
   const powers = order.map(([id, logit]) => [id, Math.exp(logit - largest)]);
   const total = powers.reduce((sum, [, x]) => sum + x, 0);
   let [kept, sum] = [0, 0];
-  while (kept < powers.length && sum < topP * total) sum += powers[kept++][1];
+  // At 1 all are kept; the sum reaches the total earlier, as the last powers are lost in rounding.
+  while (kept < powers.length && (topP >= 1 || sum < topP * total)) sum += powers[kept++][1];
   return { kept, candidates: powers.slice(0, kept).map(([id, x]) => [id, x / sum]) };
 }
 

@@ -38,13 +38,14 @@ export function enableLearn({ model }) {
     aborter = new AbortController();
     const text = $("sentence").value;
     $("learn-problem").textContent = "";
-    if (!text) return;
+    if (!text) return ($("learn-problem").textContent = "Write a sentence; the figures are those of the last one.");
     try {
       const body = { model: model(), prompt: text };
       const found = await getJson("/lens", { body, signal: aborter.signal });
       if (found.tokens.length > MAX_TOKENS) {
-        const message = `${found.tokens.length} tokens: a sentence of at most ${MAX_TOKENS} can be followed by eye.`;
-        $("learn-problem").textContent = message;
+        $("learn-problem").textContent =
+          `${found.tokens.length} tokens: the figures show the first ${MAX_TOKENS}, which can be followed by eye; the ` +
+          "next token on the last page is that after all of them.";
       }
       sentence = new Sentence(found);
       selection.token = Math.min(selection.token ?? Infinity, sentence.n - 1);

@@ -254,6 +254,7 @@ export class LookPanel {
       rows.push(row(this.labels[token + 1], target.logprob, true));
     }
     this.#part.next.replaceChildren(bars(rows));
+    setLabel(this.#part.nextAfter, this.labels[token]);
     const follows = target ? ` What follows has rank ${(target.rank + 1).toLocaleString("en")}.` : "";
     this.#part.nextNote.textContent = `Entropy ${entropyText(entropy / Math.LN2)}.${follows}`;
   }

@@ -173,6 +173,7 @@ export function enableMeasure({ model }) {
       $("measure-status").textContent = "";
     } catch (error) {
       $("measure-status").textContent = error.message;
+      $("measure-status").scrollIntoView({ block: "nearest" });
     }
     delete button.dataset.busy;
     await look();
@@ -190,11 +191,12 @@ export function enableMeasure({ model }) {
       await getJson("/v1/completions", { body: { model: model(), prompt, max_tokens: generated, ignore_eos: true } });
     }),
   );
-  $("compare-kernels").addEventListener("click", (event) =>
+  $("compare-kernels").addEventListener("click", (event) => {
+    if (!$("kernel-length").reportValidity()) return; // the browser says it at the field
     measured(event.target, "Measuring attention …", () =>
       compareKernels(model(), state.run, (text) => ($("measure-status").textContent = text)),
-    ),
-  );
+    );
+  });
   document.querySelectorAll("input[name=phase]").forEach((radio) => radio.addEventListener("change", () => state && draw()));
   $("measure-resume").addEventListener("click", look);
   document.addEventListener("visibilitychange", look);

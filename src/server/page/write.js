@@ -22,16 +22,21 @@ import {
 const $ = (id) => document.getElementById(id);
 const SCORE_DELAY = 350; // milliseconds without a change
 const EDIT_DELAY = 800;
+const KEPT = "hornbook-text"; // the text of this tab, which survives a reload
 
 // `model` returns the chosen model; `textChanged` is called with the text when it is another.
 export function enableWrite({ model, textChanged }) {
   const editor = new Editor($("text"), $("shade"));
   const linked = readLink(location.hash);
-  const first = linked ?? PRESETS["A story"];
+  const kept = sessionStorage.getItem(KEPT);
+  const first = linked ?? (kept === null ? PRESETS["A story"] : { text: kept, settings: {} });
+  let shared = linked?.text ?? null; // the text of the link in the address bar
   editor.text = first.text;
   writeSettings(first.settings);
   const history = new History(editor.text);
   let running = null; // the controller of the request that is under way
+  let finished = Promise.resolve(); // when that request is over
+  let room = null; // the tokens that the model can still write after a text
   const speaker = new Speaker($("spoken"));
   let [scoring, scoreTimer, editTimer] = [null, 0, 0];
 
@@ -48,6 +53,7 @@ export function enableWrite({ model, textChanged }) {
       editor.score(text, scored);
       showDefaults(scored.default_sampling);
       showCount(scored.tokens.length, scored.n_positions);
+      room = { text, tokens: scored.n_positions - scored.tokens.length };
     } catch (error) {
       if (error.name !== "AbortError") $("count").textContent = error.message;
     }
@@ -61,14 +67,23 @@ export function enableWrite({ model, textChanged }) {
   }
   function changed(title) {
     if (title) history.add(editor.text, title);
+    sessionStorage.setItem(KEPT, editor.text);
+    if (shared !== null && editor.text !== shared) {
+      window.history.replaceState(null, "", "#write"); // a reload shows this text, not that of the link
+      shared = null;
+    }
     $("undo").disabled = !history.canUndo;
     $("redo").disabled = !history.canRedo;
     drawHistory();
     scoreSoon();
     textChanged(editor.text);
   }
-  function show(text) {
+  // Shows another version of the text: what is being written belongs to this one, and ends.
+  async function go(move) {
     hideAlternatives();
+    stop();
+    await finished;
+    const text = move();
     if (text === null) return;
     editor.text = text;
     changed();
@@ -84,6 +99,9 @@ export function enableWrite({ model, textChanged }) {
     if (settings.start_text) editor.append(settings.start_text);
     const prompt = editor.text;
     const body = requestBody({ model: model(), prompt }, settings);
+    if (room?.text === prompt && room.tokens > 0 && body.max_tokens > room.tokens) body.max_tokens = room.tokens;
+    let finish;
+    finished = new Promise((resolve) => (finish = resolve));
     running = new AbortController();
     setBusy(true);
     const outputs = n > 1 ? sideBySide(n, prompt) : null;
@@ -98,6 +116,7 @@ export function enableWrite({ model, textChanged }) {
       await generate(COMPLETION.path, body, running.signal, write, (text) => ($("speed").textContent = text));
       if (settings.restart_text && n === 1) editor.append(settings.restart_text);
     } catch (error) {
+      $("speed").textContent = "";
       say(error.name === "AbortError" ? `Stopped after ${pieces} tokens.` : error.message);
     }
     speaker.end();
@@ -105,6 +124,7 @@ export function enableWrite({ model, textChanged }) {
     setBusy(false);
     changed(n === 1 ? "the model wrote" : null);
     if (n === 1) $("text").focus({ preventScroll: true });
+    finish();
   }
   function stop() {
     running?.abort();
@@ -113,7 +133,10 @@ export function enableWrite({ model, textChanged }) {
     $("send").hidden = busy;
     $("stop-writing").hidden = !busy;
     $("text").readOnly = busy;
-    if (busy) say("");
+    if (!busy) return;
+    say("");
+    showCount(0);
+    $("speed").textContent = "";
   }
   const say = (text) => ($("status").textContent = text);
   function sideBySide(n, prompt) {
@@ -190,7 +213,7 @@ export function enableWrite({ model, textChanged }) {
         const button = createElement("button", "", `${title}: …${text.slice(-40)}`);
         button.style.marginInlineStart = `${depth}em`;
         if (id === history.current) button.setAttribute("aria-current", "true");
-        button.addEventListener("click", () => show(history.goTo(id)));
+        button.addEventListener("click", () => go(() => history.goTo(id)));
         item.append(button);
         return item;
       }),
@@ -203,16 +226,20 @@ export function enableWrite({ model, textChanged }) {
 
   $("text").addEventListener("input", () => {
     hideAlternatives();
+    say("");
+    $("speed").textContent = "";
     clearTimeout(editTimer);
     editTimer = setTimeout(commitEdit, EDIT_DELAY);
     scoreSoon();
   });
   $("text").addEventListener("click", showAlternatives);
   $("send").addEventListener("click", send);
-  $("stop-writing").addEventListener("click", stop);
-  $("undo").addEventListener("click", () => show(history.undo()));
-  $("redo").addEventListener("click", () => show(history.redo()));
-  $("look-up").addEventListener("click", () => {
+  // The button stands where “Continue” was, and does not take the second half of a double click.
+  $("stop-writing").addEventListener("click", (event) => event.detail < 2 && stop());
+  $("undo").addEventListener("click", () => go(() => history.undo()));
+  $("redo").addEventListener("click", () => go(() => history.redo()));
+  $("look-up").addEventListener("click", async () => {
+    if (!running && !editor.tokenAt($("text").selectionStart)) await score(); // it was typed just now
     showAlternatives();
     $("alternatives").querySelector("button")?.focus();
   });
@@ -226,8 +253,10 @@ export function enableWrite({ model, textChanged }) {
     } else if (event.key === "Escape") stop();
     else if (command && event.key === " ") $("look-up").click();
     else if (event.target === $("text") && command && /^[zy]$/i.test(event.key)) {
-      if (history.nodes[history.current].text !== editor.text) commitEdit();
-      show(event.shiftKey || /y/i.test(event.key) ? history.redo() : history.undo());
+      go(() => {
+        if (history.nodes[history.current].text !== editor.text) commitEdit();
+        return event.shiftKey || /y/i.test(event.key) ? history.redo() : history.undo();
+      });
     } else return;
     event.preventDefault();
   });
@@ -266,6 +295,7 @@ export function enableWrite({ model, textChanged }) {
   $("share").addEventListener("click", async () => {
     const link = shareLink(state());
     window.history.replaceState(null, "", link);
+    shared = editor.text;
     await navigator.clipboard?.writeText(link).catch(() => {});
     say("The link is in the address bar" + (navigator.clipboard ? " and copied." : "."));
   });
@@ -281,6 +311,7 @@ export function enableWrite({ model, textChanged }) {
     input.addEventListener("input", () => (range.value = input.value || input.placeholder || 1));
   }
 
+  addEventListener("pagehide", () => sessionStorage.setItem(KEPT, editor.text));
   drawPresets();
   changed();
   return {
