@@ -53,6 +53,12 @@ test("stops at Escape, and Ctrl+Enter sends", async () => {
   await page.fill("#max-tokens", "480");
   await page.fill("#temperature", "1.9"); // which hardly ends
   await page.fill("#text", "Once upon a time");
+  await page.click("#send");
+  await page.waitForFunction(() => document.querySelector("#text").value.length > 60);
+  await page.keyboard.press("Escape");
+  await done(page);
+  assert.match(await page.textContent("#status"), /^Stopped after \d+ tokens\.$/);
+  await page.fill("#text", "Once upon a time");
   await page.press("#text", "Control+Enter");
   await page.waitForFunction(() => document.querySelector("#text").value.length > 60);
   await page.keyboard.press("Escape");

@@ -337,7 +337,8 @@ export class LookPanel {
     const { edits, next_token, kl_divergence: kl } = intervention;
     effectNote.textContent =
       `Switched off: ${edits.map((edit) => edit.split(" ")[0]).join(", ")}. KL divergence ` +
-      `${kl === null ? "∞" : kl.toFixed(4)} nats. Everything here shows the model without them.`;
+      `${kl === null ? "∞" : kl.toFixed(4)} nats, of the prediction after the last token. Everything else here shows ` +
+      "the model without them.";
     shifts.replaceChildren(
       beforeAndAfter(next_token.map(({ token, ...shift }) => ({ name: visible(token ?? `#${shift.id}`), ...shift }))),
     );

@@ -134,6 +134,7 @@ export function enableWrite({ model, textChanged }) {
     $("stop-writing").hidden = !busy;
     $("text").readOnly = busy;
     if (!busy) return;
+    if (document.activeElement !== $("text")) $("stop-writing").focus({ preventScroll: true }); // and hears Escape
     say("");
     showCount(0);
     $("speed").textContent = "";
