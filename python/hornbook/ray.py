@@ -12,15 +12,13 @@ bit: not on the number of nodes, on batches, or on what was computed twice becau
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import Completion, Model
+from .program import _Path
 
 if TYPE_CHECKING:
     from ray.data import Dataset
-
-_Path = Union[str, "PathLike[str]"]
 
 # Prompts of a batch that are computed together: more make a batch no faster.
 _CONCURRENCY = 16

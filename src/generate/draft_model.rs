@@ -2,12 +2,9 @@
 
 use super::Hornbook;
 use crate::checkpoint::Checkpoint;
-use crate::model::{KvCache, LogitsWanted, Model, Segment, Workspace, common_prefix_len};
+use crate::model::{KvCache, LogitsWanted, Model, PREFILL_CHUNK, Segment, Workspace, common_prefix_len};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
-
-/// Tokens per pass of a prompt.
-const PREFILL_CHUNK: usize = 256;
 
 /// A model that drafts for another one.
 pub struct DraftModel {

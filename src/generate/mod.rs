@@ -19,11 +19,11 @@ mod completion_state;
 mod context;
 mod draft_len;
 mod draft_model;
+mod drafter;
 mod generation;
 mod options;
 pub mod perplexity;
 mod prompt_lookup;
-mod self_draft;
 mod sentence;
 mod sequence_draft;
 mod speculation;
@@ -32,11 +32,11 @@ pub use beams::{Beam, beam_search, beam_search_unless};
 pub use completion_state::{CompletionState, FinishReason, Plan, Token};
 pub use context::ContextPolicy;
 pub use draft_model::DraftModel;
+#[cfg(feature = "server")]
+pub(crate) use drafter::{DraftSequence, Drafter};
 pub use generation::Generation;
 pub use options::Options;
 pub use prompt_lookup::DEFAULT_MAX_DRAFT_LEN;
-#[cfg(feature = "server")]
-pub(crate) use self_draft::{DraftSequence, SelfDraft};
 #[cfg(feature = "server")]
 pub(crate) use sequence_draft::SequenceDraft;
 pub use speculation::DraftStats;

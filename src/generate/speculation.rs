@@ -16,11 +16,11 @@
 //! bits in a pass of one token and of many, tokens and logprobs are bit-identical to decoding without drafts.
 //!
 //! Drafts come from the text itself ([`PromptLookup`]), and where nothing in it is repeated, from a
-//! [`DraftModel`] ([`SelfDraft`]).
+//! [`DraftModel`] ([`Drafter`]).
 
 use super::draft_model::DraftModel;
+use super::drafter::{DraftSequence, Drafter};
 use super::prompt_lookup::DEFAULT_MAX_DRAFT_LEN;
-use super::self_draft::{DraftSequence, SelfDraft};
 use super::sequence_draft::SequenceDraft;
 use super::{CompletionState, Hornbook};
 use crate::Result;
@@ -31,7 +31,7 @@ use std::time::Instant;
 #[derive(Default)]
 pub struct Speculation<'h> {
     draft_model: Option<&'h DraftModel>,
-    self_draft: SelfDraft,
+    drafter: Drafter,
     draft: SequenceDraft,
     stats: DraftStats,
 }
@@ -63,7 +63,7 @@ impl<'h> Speculation<'h> {
 
     /// Drafts `len` tokens by the draft model each time.
     pub fn fix_draft_len(&mut self, len: usize) {
-        self.self_draft.fix_len(len);
+        self.drafter.fix_len(len);
     }
 
     /// Resets all but the statistics, for another completion.
@@ -87,7 +87,7 @@ impl<'h> Speculation<'h> {
         session: &'s mut Session<O>,
         state: &CompletionState,
     ) -> Result<&'s [f32]> {
-        let Self { draft_model, self_draft, draft, stats } = self;
+        let Self { draft_model, drafter, draft, stats } = self;
         let window = state.window();
         let last = window.len() - 1;
         if draft.accept(window[last]) && draft.n_accepted() <= draft.to_compute().len() {
@@ -100,14 +100,14 @@ impl<'h> Speculation<'h> {
             draft.clear(); // a pass after a context shift has no draft
             return session.feed(new);
         }
-        self_draft.draft(*draft_model, &mut [DraftSequence { cache: session.cache_mut(), state, draft }])?;
+        drafter.draft(*draft_model, &mut [DraftSequence { cache: session.cache_mut(), state, draft }])?;
         let n_drafted = draft.to_compute().len();
         stats.drafts += u64::from(n_drafted > 0);
         stats.drafted_tokens += n_drafted as u64;
         let start = draft_model.map(|_| Instant::now());
         session.feed_all(draft.pass_tokens())?;
         if let Some(start) = start {
-            self_draft.record_pass(1, n_drafted, start.elapsed().as_secs_f64());
+            drafter.record_pass(1, n_drafted, start.elapsed().as_secs_f64());
         }
         Ok(session.logits().row(0))
     }

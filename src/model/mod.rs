@@ -37,6 +37,7 @@ pub use cost::{OperationCost, PassWork, SegmentShape};
 pub use observer::{Observer, Site};
 pub use operation::Operation;
 pub use operation_timer::{OperationTime, OperationTimer};
+pub(crate) use session::PREFILL_CHUNK;
 pub use session::Session;
 pub use workspace::Workspace;
 

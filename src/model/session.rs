@@ -7,7 +7,7 @@ use crate::kernels::rows::Rows;
 
 /// Prompt tokens per pass: the activations of 256 take 8 MiB for GPT-2 small, and larger chunks are no
 /// faster.
-const PREFILL_CHUNK: usize = 256;
+pub(crate) const PREFILL_CHUNK: usize = 256;
 /// Prompt tokens per pass with quantized activations: these take at most half the space, and AMX needs twice
 /// as many tokens per read of the weights to be efficient.
 const PREFILL_CHUNK_QUANTIZED: usize = 512;

@@ -121,10 +121,10 @@ impl ModelWeights {
 
     /// Whether the embeddings and the last layer norm have the same bits as another model's.
     pub(super) fn embeds_as(&self, other: &Self) -> bool {
-        let tensors = |w: &Self| {
-            [Some(w.wte.clone()), w.wpe.clone(), Some(w.ln_f.weight.clone()), Some(w.ln_f.bias.clone())]
-        };
-        tensors(self).iter().zip(&tensors(other)).all(|pair| match pair {
+        fn tensors(w: &ModelWeights) -> [Option<&Tensor>; 4] {
+            [Some(&w.wte), w.wpe.as_ref(), Some(&w.ln_f.weight), Some(&w.ln_f.bias)]
+        }
+        tensors(self).into_iter().zip(tensors(other)).all(|pair| match pair {
             (Some(a), Some(b)) => a.has_same_bits(b),
             (a, b) => a.is_none() && b.is_none(),
         })

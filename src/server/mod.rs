@@ -257,6 +257,13 @@ struct LoadedOptions {
 impl LoadedOptions {
     fn new(options: ServerOptions) -> Result<Self> {
         let keyring = options.key_file.as_deref().map(Keyring::open).transpose()?;
+        if options.limits.is_some() && options.key_file.is_none() {
+            return Err(Error::Parameter {
+                name: "--limits or HORNBOOK_LIMITS".into(),
+                found: "no --keys".into(),
+                expected: "--keys FILE, the keys whose limits are shared".into(),
+            });
+        }
         let shared_limits =
             options.limits.as_deref().map(|url| SharedBuckets::new(url, options.limits_timeout));
         let shared_limits = shared_limits.transpose()?.map(Arc::new);

@@ -47,11 +47,16 @@ test("continues in place, the same for the same seed, and as the command line do
   await close();
 });
 
-test("stops at Escape, and Ctrl+Enter sends", async () => {
-  const { page, close } = await open(server.url);
+// Long texts that come slowly, to be interrupted.
+async function writeSlowly(page) {
   await slowNetwork(page);
   await page.fill("#max-tokens", "480");
   await page.fill("#temperature", "1.9"); // which hardly ends
+}
+
+test("stops at Escape, and Ctrl+Enter sends", async () => {
+  const { page, close } = await open(server.url);
+  await writeSlowly(page);
   await page.fill("#text", "Once upon a time");
   await page.click("#send");
   await page.waitForFunction(() => document.querySelector("#text").value.length > 60);
@@ -69,9 +74,7 @@ test("stops at Escape, and Ctrl+Enter sends", async () => {
 
 test("Undo ends what is being written, and a reload keeps the text", async () => {
   const { page, close } = await open(server.url);
-  await slowNetwork(page);
-  await page.fill("#max-tokens", "480");
-  await page.fill("#temperature", "1.9"); // which hardly ends
+  await writeSlowly(page);
   await page.fill("#text", "The frog sat by the well");
   await page.press("#text", "Control+Enter");
   await page.waitForFunction(() => document.querySelector("#text").value.length > 60);
@@ -190,9 +193,7 @@ test("says what is wrong with a setting, and where the text is too long", async 
 test("keeps what has arrived when the server goes, and goes on when it is back", async () => {
   const own = await serve();
   const { page } = await open(own.url);
-  await slowNetwork(page);
-  await page.fill("#max-tokens", "480");
-  await page.fill("#temperature", "1.9"); // which hardly ends
+  await writeSlowly(page);
   await page.fill("#text", "Once upon a time");
   await page.click("#send");
   await page.waitForFunction(() => document.querySelector("#text").value.length > 60);

@@ -143,3 +143,14 @@ fn wrong_password_is_an_error_and_a_missing_store_is_not() {
         assert!(error.starts_with("--limits: found 127.0.0.1:") && !error.contains("wrong"), "{error}");
     }
 }
+
+#[test]
+fn shared_limits_need_keys() {
+    let options = ServerOptions {
+        address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        limits: Some("redis://127.0.0.1:1".into()),
+        ..Default::default()
+    };
+    let error = BoundServer::bind(options).map(drop).unwrap_err().to_string();
+    assert!(error.contains("HORNBOOK_LIMITS: found no --keys, expected --keys FILE"), "{error}");
+}

@@ -63,7 +63,6 @@ pub struct Serve {
         value_name = "URL",
         env = "HORNBOOK_LIMITS",
         hide_env_values = true,
-        requires = "keys",
         help_heading = "Network"
     )]
     limits: Option<String>,

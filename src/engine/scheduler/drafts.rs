@@ -25,7 +25,7 @@ impl Scheduler {
             sequences.iter_mut().for_each(|sequence| sequence.draft.clear());
             return Ok(false);
         }
-        self.self_draft.draft(Some(model), &mut sequences)?;
+        self.drafter.draft(Some(model), &mut sequences)?;
         for sequence in &sequences {
             let n_drafted = sequence.draft.to_compute().len() as u64;
             self.statistics.drafts.drafts += u64::from(n_drafted > 0);
@@ -50,7 +50,7 @@ mod tests {
     fn drafting(draft: Precision, len: usize, options: EngineOptions) -> ManualScheduler {
         let hornbook = Hornbook::open("fable").unwrap().with_draft(draft).unwrap();
         let mut manual = ManualScheduler::with_hornbook(hornbook, options);
-        manual.scheduler.self_draft.fix_len(len);
+        manual.scheduler.drafter.fix_len(len);
         manual
     }
 

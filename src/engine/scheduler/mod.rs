@@ -11,7 +11,7 @@ use super::sequence::{MeanPoolers, RunningSequence, Task};
 use super::stream::{Event, EventSender};
 use super::submission_queue::{Permit, Submission, SubmissionQueue};
 use super::{EngineOptions, Priority, Statistics};
-use crate::generate::SelfDraft;
+use crate::generate::Drafter;
 use crate::model::{AdapterWeights, KvCache, LogitsWanted, Segment, Workspace, common_prefix_len};
 use crate::{Error, FinishReason, Hornbook, Result};
 use std::cell::Cell;
@@ -33,7 +33,7 @@ pub(super) struct Scheduler {
     requests: Vec<RequestState>,
     prefix_cache: PrefixCache,
     workspace: Workspace,
-    self_draft: SelfDraft,
+    drafter: Drafter,
     statistics: Statistics,
     profiler: Profiler,
 }
@@ -71,9 +71,9 @@ impl Scheduler {
             ..Statistics::default()
         };
         queue.publish(&statistics);
-        let (requests, workspace, self_draft) = (vec![], Workspace::new(), SelfDraft::default());
+        let (requests, workspace, drafter) = (vec![], Workspace::new(), Drafter::default());
         let profiler = Profiler::new(hornbook.model());
-        Self { hornbook, options, queue, requests, prefix_cache, workspace, self_draft, statistics, profiler }
+        Self { hornbook, options, queue, requests, prefix_cache, workspace, drafter, statistics, profiler }
     }
 
     /// Runs until the engine is dropped.
@@ -136,7 +136,7 @@ impl Scheduler {
             self.forward(&scheduled)?;
             if is_drafted {
                 let n_drafted = scheduled.iter().sum::<usize>() - scheduled.len();
-                self.self_draft.record_pass(scheduled.len(), n_drafted, start.elapsed().as_secs_f64());
+                self.drafter.record_pass(scheduled.len(), n_drafted, start.elapsed().as_secs_f64());
             }
             self.process_logits(&scheduled);
             self.profiler.finish_pass(self.hornbook.model(), &mut self.queue.recording());

@@ -56,6 +56,7 @@ impl PackedFormat for Int4 {
         packed: &mut [PackedRow],
         scales: &mut [Self::Scales],
     ) {
+        assert!(feedback.is_none_or(|feedback| feedback.inputs() == layout.rows), "feedback of other inputs");
         let (isa, blocks) = (Isa::of_process(), layout.input_blocks());
         let panels = packed.par_chunks_mut(blocks * Self::PACKED_ROWS).zip(scales.par_chunks_mut(blocks));
         panels.enumerate().for_each(|(panel, (packed, scales))| {

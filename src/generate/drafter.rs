@@ -18,7 +18,7 @@ use std::time::Instant;
 
 /// What drafts of a draft model cost and save, whatever completions they are for.
 #[derive(Default)]
-pub(crate) struct SelfDraft {
+pub(crate) struct Drafter {
     workspace: Workspace,
     acceptance_rate: AcceptanceRate,
     /// By number of sequences in the pass.
@@ -45,7 +45,7 @@ impl DraftSequence<'_> {
     }
 }
 
-impl SelfDraft {
+impl Drafter {
     /// Drafts this many tokens each time, whether that pays or not.
     pub(crate) fn fix_len(&mut self, len: usize) {
         self.fixed_len = Some(len);
