@@ -8,8 +8,7 @@ use std::sync::OnceLock;
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug)]
 pub enum Isa {
-    /// Plain Rust, autovectorized for the target's baseline. Called `neon` on aarch64, where NEON is the
-    /// baseline.
+    /// Plain Rust, autovectorized for the target's baseline.
     Portable,
     /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
@@ -20,6 +19,12 @@ pub enum Isa {
     /// AVX-512 with AMX-BF16 and AMX-INT8.
     #[cfg(target_arch = "x86_64")]
     Amx(simd::Amx),
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon(simd::Neon<false>),
+    /// NEON with `sdot`, the product of bytes.
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod(simd::Neon<true>),
     /// Plain Rust for vectors and tiles, to test what runs on tiles.
     #[cfg(test)]
     EmulatedTiles,
@@ -36,6 +41,11 @@ impl Isa {
             all.extend(simd::Avx512::detect().map(Isa::Avx512));
             all.extend(simd::Amx::detect().map(Isa::Amx));
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            all.push(Isa::Neon(simd::Neon::<false>::detect()));
+            all.extend(simd::Neon::<true>::detect().map(Isa::NeonDotprod));
+        }
         all.reverse();
         all
     }
@@ -43,7 +53,6 @@ impl Isa {
     /// The name of the instruction set in the environment variable `HORNBOOK_ISA`.
     pub fn name(self) -> &'static str {
         match self {
-            Isa::Portable if cfg!(target_arch = "aarch64") => "neon",
             Isa::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
@@ -51,6 +60,10 @@ impl Isa {
             Isa::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(_) => "amx",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(_) => "neon-dotprod",
             #[cfg(test)]
             Isa::EmulatedTiles => "emulated tiles",
         }
@@ -66,9 +79,7 @@ impl Isa {
         let Some(name) = std::env::var_os("HORNBOOK_ISA").filter(|name| !name.is_empty()) else {
             return Ok(available[0]);
         };
-        let selected = available
-            .iter()
-            .find(|isa| name == *isa.name() || (name == *"portable" && matches!(isa, Isa::Portable)));
+        let selected = available.iter().find(|isa| name == *isa.name());
         selected.copied().ok_or_else(|| {
             let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
             UnsupportedIsa {
@@ -94,6 +105,8 @@ impl Isa {
             Isa::Avx2(_) => simd::Avx2::WIDE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) | Isa::Amx(_) => simd::Avx512::WIDE,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) | Isa::NeonDotprod(_) => simd::Neon::<false>::WIDE,
             #[cfg(test)]
             Isa::EmulatedTiles => simd::Portable::WIDE,
         }
@@ -110,6 +123,15 @@ impl Isa {
         }
     }
 
+    /// Whether [`Simd::dot_u8i8`] needs its inputs widened to 16 bits.
+    pub(super) fn needs_i16_pairs(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => true,
+            _ => false,
+        }
+    }
+
     /// Runs a kernel compiled for this instruction set.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -121,6 +143,10 @@ impl Isa {
             Isa::Avx512(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(amx) => amx.run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(simd) => simd.run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(simd) => simd.run(kernel),
             #[cfg(test)]
             Isa::EmulatedTiles => simd::run_portable(kernel),
         }

@@ -105,6 +105,10 @@ impl WeightFormat for Int8 {
     type Block = QuantizedBlock;
     type Side = I16Pairs;
 
+    fn needs_side_table(isa: Isa) -> bool {
+        isa.needs_i16_pairs()
+    }
+
     fn weight(w: &PackedMatrix<Self>, k: usize, j: usize) -> f32 {
         let row = &w.packed_block(k / BLOCK, j / LANES)[k % BLOCK / 4];
         let byte = row[j / LANES % PANEL_VECTORS][j % LANES * 4 + k % 4];
@@ -122,9 +126,9 @@ impl WeightFormat for Int8 {
     ) {
         let rows = w.packed_block(block, vector);
         let pairs: &[I16Pairs; MR] = pairs.as_array().unwrap_or(const { &[I16Pairs::EMPTY; MR] });
-        let mut products = [[simd.splat_i32(0); NR_VECS]; MR];
+        let mut products = [[simd.byte_sums(0); NR_VECS]; MR];
         for m in 0..MR {
-            products[m] = [simd.splat_i32(x[m].correction_u8); NR_VECS];
+            products[m] = [simd.byte_sums(x[m].correction_u8); NR_VECS];
         }
         for row in 0..Self::PACKED_ROWS {
             let w: [S::Bytes; NR_VECS] = load_vectors(simd, &rows[row], vector);

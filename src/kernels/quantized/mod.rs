@@ -186,9 +186,9 @@ pub trait WeightFormat: Copy + Send + Sync + 'static {
     /// The side table of the activations, which some machines need.
     type Side: SideTable<Self::Block>;
 
-    /// Whether `isa` needs the side table; by default everything but AVX-512 does.
-    fn needs_side_table(isa: Isa) -> bool {
-        !isa.is_wide()
+    /// Whether `isa` needs the side table.
+    fn needs_side_table(_isa: Isa) -> bool {
+        false
     }
 
     /// Returns the dequantized weight at `(k, j)`.

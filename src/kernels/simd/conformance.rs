@@ -52,7 +52,8 @@ impl Kernel for &Operands {
         let i32s: [i32; LANES] = std::array::from_fn(|i| (i32::from(bytes[i]) - 99) << 16);
         let (vbytes, sums) = (simd.load_bytes(bytes), simd.load_i32s(&i32s));
         let pairs = [[x[0], x[2]], [x[1], x[3]]].map(|pair| pair.map(i16::from));
-        let dot = |w| lanes(simd, simd.to_f32s(simd.dot_u8i8(w, *x, &pairs, sums)));
+        let zero_point = -128 * x.iter().map(|&x| i32::from(x)).sum::<i32>();
+        let dot = |w| lanes(simd, simd.to_f32s(simd.dot_u8i8(w, *x, &pairs, simd.byte_sums(zero_point))));
         let mut nibble_sums = simd.nibble_sums([0, 0]);
         for _ in 0..8 {
             nibble_sums = simd.dot_u4i8(simd.low_nibbles(vbytes), *x, nibble_sums);
@@ -159,8 +160,7 @@ fn portable_matches_scalar_arithmetic() {
         assert_eq!(result("div")[i], bits(a[i] / b[i]));
         assert_eq!(result("mul_add")[i], bits(a[i].mul_add(b[i], c[i])));
         assert_eq!(result("scale_by_pow2")[i], bits(0.5));
-        let w = |j: usize| (16 * i + 4 * j) as f32;
-        let start = ((operands.bytes[i] as i32 - 99) << 16) as f32;
-        assert_eq!(result("dot_u8i8")[i], bits(start + w(0) - 2.0 * w(1) + 3.0 * w(2) - 4.0 * w(3)));
+        let w = |j: usize| (16 * i + 4 * j) as f32 - 128.0;
+        assert_eq!(result("dot_u8i8")[i], bits(w(0) - 2.0 * w(1) + 3.0 * w(2) - 4.0 * w(3)));
     }
 }

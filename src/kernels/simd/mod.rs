@@ -3,8 +3,7 @@
 //! Every fast kernel is written once, generic over [`Simd`], and compiled once per instruction set by
 //! [`Isa::run`](super::isa::Isa::run). The width is the same everywhere because results depend on it: a
 //! horizontal sum keeps sixteen partial sums and reduces them by one fixed tree, so AVX-512 (one register),
-//! AVX2 (two) and arrays (vectorized by the compiler for NEON and others) give the same bits. Multiply-add is
-//! always fused, with one rounding.
+//! AVX2 (two), NEON (four) and plain arrays give the same bits. Multiply-add is always fused, with one rounding.
 
 mod portable;
 pub mod tiles;
@@ -17,6 +16,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 #[cfg(target_arch = "x86_64")]
 pub use amx::Amx;
@@ -26,6 +27,8 @@ pub use avx2::Avx2;
 pub use avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512_bf16::Avx512Bf16;
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
 pub(super) use portable::run as run_portable;
 pub use portable::{Portable, mul_add};
 
@@ -125,8 +128,15 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn low_bf16s(self, v: Self::Bytes) -> Self::F32s;
     /// The second element of each of sixteen bf16 pairs, widened to f32.
     fn high_bf16s(self, v: Self::Bytes) -> Self::F32s;
-    /// `acc[i] + Σ_j w[4i + j] · x[j]`, unsigned times signed bytes, exact (VNNI's `vpdpbusd`). `pairs` is
-    /// `x` widened to i16, elements 0 and 2, then 1 and 3, for machines without an exact product of bytes.
+    /// The initial value of a [`Simd::dot_u8i8`] accumulator: `zero_point` is -128 · Σ x over all its calls.
+    #[inline(always)]
+    fn byte_sums(self, zero_point: i32) -> Self::I32s {
+        self.splat_i32(zero_point)
+    }
+    /// Accumulates `Σ_j (w[4i + j] - 128) · x[j]` in lane `i`, exactly: as products of unsigned and signed
+    /// bytes (VNNI's `vpdpbusd`), where [`Simd::byte_sums`] has subtracted the 128, or of signed bytes (NEON's
+    /// `sdot`). `pairs` is `x` widened to i16, elements 0 and 2, then 1 and 3, for AVX2, which has no exact
+    /// product of bytes.
     fn dot_u8i8(self, w: Self::Bytes, x: [i8; 4], pairs: &[[i16; 2]; 2], acc: Self::I32s) -> Self::I32s;
     /// The initial value of a [`Simd::dot_u4i8`] accumulator: `start[0]` for inputs 0 and 1 of every four,
     /// `start[1]` for inputs 2 and 3, such that the final sums fit 16 bits.

@@ -1,5 +1,5 @@
-//! Portable vectors: plain arrays, the specification of the other backends and the fallback. On aarch64 the
-//! compiler vectorizes these loops to NEON, fused multiply-add included.
+//! Portable vectors: plain arrays, the specification of the other backends and the fallback. The compiler
+//! vectorizes these loops as far as it can.
 
 use super::{Kernel, LANES, Simd};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
