@@ -3,7 +3,8 @@
 //! Every fast kernel is written once, generic over [`Simd`], and compiled once per instruction set by
 //! [`Isa::run`](super::isa::Isa::run). The width is the same everywhere because results depend on it: a
 //! horizontal sum keeps sixteen partial sums and reduces them by one fixed tree, so AVX-512 (one register),
-//! AVX2 (two), NEON (four) and plain arrays give the same bits. Multiply-add is always fused, with one rounding.
+//! AVX2 (two), NEON (four) and plain arrays give the same bits. Multiply-add is always fused, with one
+//! rounding.
 
 mod portable;
 pub mod tiles;
@@ -134,7 +135,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
         self.splat_i32(zero_point)
     }
     /// Accumulates `Σ_j (w[4i + j] - 128) · x[j]` in lane `i`, exactly: as products of unsigned and signed
-    /// bytes (VNNI's `vpdpbusd`), where [`Simd::byte_sums`] has subtracted the 128, or of signed bytes (NEON's
+    /// bytes (VNNI's `vpdpbusd`), where [`Simd::byte_sums`] subtracts the 128, or of signed bytes (NEON's
     /// `sdot`). `pairs` is `x` widened to i16, elements 0 and 2, then 1 and 3, for AVX2, which has no exact
     /// product of bytes.
     fn dot_u8i8(self, w: Self::Bytes, x: [i8; 4], pairs: &[[i16; 2]; 2], acc: Self::I32s) -> Self::I32s;
