@@ -70,18 +70,27 @@ impl Drafter {
         let max =
             open.iter().map(|sequence| sequence.draft_room(model)).min().unwrap_or(0).min(MAX_DRAFT_LEN);
         let acceptance_rate = self.acceptance_rate;
-        let len = match self.fixed_len {
+        let limit = match self.fixed_len {
             Some(len) => len.min(max),
             None if max == 0 => 0,
-            None => self.length(n_sequences).next(open.len(), acceptance_rate, max),
+            None => self.length(n_sequences).limit(open.len(), acceptance_rate, max),
         };
-        if len > 0 {
+        if limit > 0 {
             for DraftSequence { cache, state, draft } in open.iter_mut().map(|sequence| &mut **sequence) {
                 draft.start_model_draft(state, model, model.capacity(cache), &mut self.workspace)?;
             }
             let start = Instant::now();
-            for _ in 0..len {
+            let (mut len, mut tokens) = (0, n_sequences as f64);
+            while len < limit {
                 self.draft_token(model, &mut open)?;
+                len += 1;
+                let chances = open.iter().map(|sequence| acceptance_rate.of_all(sequence.draft.margins()));
+                let accepted: f64 = chances.sum();
+                tokens += accepted;
+                let next = accepted * acceptance_rate.average();
+                if self.fixed_len.is_none() && !self.length(n_sequences).pays(open.len(), len, tokens, next) {
+                    break;
+                }
             }
             if model.shares_cache() {
                 open.iter_mut().for_each(|s| s.cache.truncate(s.state.window().len() - 1));
@@ -114,11 +123,8 @@ impl Drafter {
     }
 
     fn record_outcome(&mut self, draft: &SequenceDraft) {
-        if let Some((n_accepted, is_rejected)) = draft.model_outcome() {
-            (0..n_accepted).for_each(|_| self.acceptance_rate.record(true));
-            if is_rejected {
-                self.acceptance_rate.record(false);
-            }
+        for (margin, is_accepted) in draft.model_outcome() {
+            self.acceptance_rate.record(margin, is_accepted);
         }
     }
 

@@ -6,6 +6,7 @@ use super::prompt_lookup::PromptLookup;
 use crate::Result;
 use crate::model::{KvCache, LogitsWanted, Segment, Workspace};
 use crate::sampling::Sampler;
+use crate::sampling::gumbel::Drawn;
 
 /// The tokens that are expected after a completion's last one.
 #[derive(Default)]
@@ -13,6 +14,8 @@ pub(crate) struct SequenceDraft {
     prompt_lookup: Option<PromptLookup>,
     /// The completion's last token, and the draft.
     tokens: Vec<u32>,
+    /// The margins of a draft model's tokens, `[draft tokens]`.
+    margins: Vec<f32>,
     /// The number of draft tokens that the model is to compute; another may follow, to be compared only.
     n_computed: usize,
     /// The number of tokens accepted so far.
@@ -74,6 +77,7 @@ impl SequenceDraft {
     /// Expects nothing.
     pub(crate) fn clear(&mut self) {
         self.tokens.clear();
+        self.margins.clear();
         (self.n_computed, self.n_accepted, self.is_rejected, self.is_of_model) = (0, 0, false, false);
     }
 
@@ -86,9 +90,16 @@ impl SequenceDraft {
         }
     }
 
-    /// The outcome of a draft model's tokens: the number of accepted ones, and whether one was rejected.
-    pub(super) fn model_outcome(&self) -> Option<(usize, bool)> {
-        self.is_of_model.then_some((self.n_accepted, self.is_rejected))
+    /// The margins of a draft model's tokens: with which distance to the next each was chosen, in nats.
+    pub(super) fn margins(&self) -> &[f32] {
+        &self.margins
+    }
+
+    /// A draft model's tokens that the model has compared: the margin of each, and whether it was accepted.
+    pub(super) fn model_outcome(&self) -> impl Iterator<Item = (f32, bool)> {
+        let accepted = self.margins.iter().take(self.n_accepted).map(|margin| (*margin, true));
+        let rejected = self.margins.get(self.n_accepted).filter(|_| self.is_rejected);
+        accepted.chain(rejected.map(|margin| (*margin, false)))
     }
 
     /// Begins a draft of the draft model, in place of a token that is compared only. `capacity` is that of a
@@ -133,12 +144,13 @@ impl SequenceDraft {
     pub(super) fn push(&mut self, logits: &[f32], state: &CompletionState) {
         let Some(sampler) = &mut self.sampler else { return };
         let (prompt, generated) = self.text.split_at(state.prompt().len());
-        let token = sampler.choose(logits, prompt, generated);
+        let Drawn { id: token, margin } = sampler.choose_with_margin(logits, prompt, generated);
         if let (Some(looked_up), Some(prompt_lookup)) = (self.looked_up.take(), &mut self.prompt_lookup) {
             prompt_lookup.record_acceptance(looked_up == token);
         }
         self.text.push(token);
         self.tokens.push(token);
+        self.margins.push(margin);
         self.n_computed = self.tokens.len() - 1;
     }
 }

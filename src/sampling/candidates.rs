@@ -6,7 +6,7 @@
 //! over the candidates that the filters before it kept, as in transformers. Nothing here sorts the
 //! vocabulary: a filter that needs a cumulative probability finds its cutoff by quickselect.
 
-use super::gumbel::{self, Noise};
+use super::gumbel::{self, Drawn, Noise};
 use super::top_n::TopN;
 use super::{SamplingParams, softmax};
 
@@ -126,9 +126,9 @@ impl Candidates {
     }
 
     /// Draws a candidate.
-    pub fn draw(&self, noise: Noise) -> u32 {
+    pub fn draw(&self, noise: Noise) -> Drawn {
         // The filters keep at least one candidate with a weight above 0.
-        gumbel::draw(noise, &self.ids, &self.weights).unwrap_or(self.ids[0])
+        gumbel::draw(noise, &self.ids, &self.weights).unwrap_or(Drawn { id: self.ids[0], margin: 0.0 })
     }
 
     /// The remaining candidates, in id order, with their normalized probabilities.
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn impossible_tokens_are_never_drawn() {
         let candidates = candidates(&[f32::NEG_INFINITY, -1.0, f32::NAN, 0.0], 0);
-        let drawn: BTreeSet<u32> = (0..200).map(|key| candidates.draw(Noise::new(key))).collect();
+        let drawn: BTreeSet<u32> = (0..200).map(|key| candidates.draw(Noise::new(key)).id).collect();
         assert_eq!(Vec::from_iter(drawn), [1, 3]);
     }
 

@@ -14,8 +14,9 @@
 //!
 //! The same comparison without a logarithm per token is a race of exponential times: `−ln u[i]` is
 //! exponential, and the smallest `−ln(u[i]) / p[i]` has the largest sum. As `−ln(1 − v) ≥ v`, a token whose
-//! `v[i] = 1 − u[i]` is above `p[i]` times the best time so far has lost before its logarithm is taken. Only
-//! about as many logarithms are taken as the winner changes. The probabilities need not sum to 1.
+//! `v[i] = 1 − u[i]` is above `p[i]` times the second best time so far is not among the first two, before its
+//! logarithm is taken. Only about as many logarithms are taken as these change. The probabilities need not sum
+//! to 1.
 
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Kernel, Simd};
@@ -61,9 +62,19 @@ fn mix(mut x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
+/// A drawn token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drawn {
+    /// Its id.
+    pub id: u32,
+    /// How much larger its sum is than the next, in nats; infinite without another candidate. With a large
+    /// margin, another distribution that differs a little draws the same token.
+    pub margin: f32,
+}
+
 /// Draws one of the tokens `ids` with probabilities proportional to `weights`, which are from 0 to 1; `None`
 /// if all are 0. Both are `[candidates]`.
-pub fn draw(noise: Noise, ids: &[u32], weights: &[f32]) -> Option<u32> {
+pub fn draw(noise: Noise, ids: &[u32], weights: &[f32]) -> Option<Drawn> {
     Isa::of_process().run(Draw { noise, ids, weights })
 }
 
@@ -74,37 +85,40 @@ struct Draw<'a> {
 }
 
 impl Kernel for Draw<'_> {
-    type Output = Option<u32>;
+    type Output = Option<Drawn>;
 
     #[inline(always)]
-    fn run<S: Simd>(self, _simd: S) -> Option<u32> {
+    fn run<S: Simd>(self, _simd: S) -> Option<Drawn> {
         let Self { noise, ids, weights } = self;
         let (mut winner, mut best) = (None, f64::INFINITY);
-        let mut race = |ids: &[u32], weights: &[f32], best: &mut f64| {
+        let mut race = |ids: &[u32], weights: &[f32], second: &mut f64| {
             for (&id, &weight) in ids.iter().zip(weights).filter(|(_, weight)| **weight > 0.0) {
                 let time = noise.time(id, weight);
-                if time < *best {
-                    (*best, winner) = (time, Some(id));
+                if time < best {
+                    (*second, best, winner) = (best, time, Some(id));
+                } else if time < *second {
+                    *second = time;
                 }
             }
         };
+        let mut second = f64::INFINITY;
         let ((id_blocks, last_ids), (weight_blocks, last_weights)) =
             (ids.as_chunks::<BLOCK>(), weights.as_chunks::<BLOCK>());
         for (ids, weights) in id_blocks.iter().zip(weight_blocks) {
-            // A little above the best time, so that rounding never excludes a winner.
-            let limit = best as f32 * (1.0 + 1e-6);
-            let mut may_win = false;
+            // A little above the second time, so that rounding never excludes one of the first two.
+            let limit = second as f32 * (1.0 + 1e-6);
+            let mut may_place = false;
             for i in 0..BLOCK {
                 // The upper 24 bits of v: at most v, and exact in f32.
                 let lower_bound = (noise.high(ids[i]) >> 8) as i32 as f32 * (1.0 / 16_777_216.0);
-                may_win |= lower_bound < limit * weights[i];
+                may_place |= lower_bound < limit * weights[i];
             }
-            if may_win {
-                race(ids, weights, &mut best);
+            if may_place {
+                race(ids, weights, &mut second);
             }
         }
-        race(last_ids, last_weights, &mut best);
-        winner
+        race(last_ids, last_weights, &mut second);
+        winner.map(|id| Drawn { id, margin: libm::log(second / best) as f32 })
     }
 }
 
@@ -116,11 +130,14 @@ mod tests {
     use rand_chacha::rand_core::{Rng, SeedableRng};
 
     /// The formula.
-    fn reference(noise: Noise, ids: &[u32], weights: &[f32]) -> Option<u32> {
+    fn reference(noise: Noise, ids: &[u32], weights: &[f32]) -> Option<Drawn> {
         let gumbel = |id: u32| -libm::log(-libm::log1p(-noise.uniform(id)));
         let sum = |(&id, &weight): (&u32, &f32)| (libm::log(f64::from(weight)) + gumbel(id), id);
-        let sums = ids.iter().zip(weights).filter(|(_, weight)| **weight > 0.0).map(sum);
-        sums.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, id)| id)
+        let mut sums: Vec<_> =
+            ids.iter().zip(weights).filter(|(_, weight)| **weight > 0.0).map(sum).collect();
+        sums.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let second = sums.get(1).map_or(f64::NEG_INFINITY, |second| second.0);
+        sums.first().map(|&(best, id)| Drawn { id, margin: (best - second) as f32 })
     }
 
     fn keys(n: usize) -> impl Iterator<Item = Noise> {
@@ -138,7 +155,10 @@ mod tests {
             let noise = Noise::new(key);
             let expected = reference(noise, &ids, &weights);
             for isa in Isa::available() {
-                prop_assert_eq!(isa.run(Draw { noise, ids: &ids, weights: &weights }), expected);
+                let drawn = isa.run(Draw { noise, ids: &ids, weights: &weights });
+                prop_assert_eq!(drawn.map(|drawn| drawn.id), expected.map(|expected| expected.id));
+                let margins = drawn.zip(expected).map(|(drawn, expected)| (drawn.margin, expected.margin));
+                prop_assert!(margins.is_none_or(|(a, b)| a == b || (a - b).abs() < 1e-5), "{margins:?}");
             }
         }
     }
@@ -174,7 +194,8 @@ mod tests {
         let distance: f32 = p.iter().zip(&q).map(|(p, q)| (p / sum_p - q / sum_q).abs()).sum::<f32>() / 2.0;
         let ids: Vec<u32> = (0..400).collect();
         let n = 10_000;
-        let shared = keys(n).filter(|noise| draw(*noise, &ids, &p) == draw(*noise, &ids, &q)).count();
+        let id = |noise, weights: &[f32]| draw(noise, &ids, weights).unwrap().id;
+        let shared = keys(n).filter(|noise| id(*noise, &p) == id(*noise, &q)).count();
         let bound = (1.0 - distance) / (1.0 + distance);
         assert!(shared as f32 / n as f32 > bound - 0.01, "{shared} of {n}, expected at least {bound}");
     }
@@ -183,6 +204,7 @@ mod tests {
     fn nothing_is_drawn_from_nothing() {
         assert_eq!(draw(Noise::new(3), &[], &[]), None);
         assert_eq!(draw(Noise::new(3), &[1; 40], &[0.0; 40]), None);
-        assert_eq!(draw(Noise::new(3), &[4, 5], &[0.0, 1e-9]), Some(5));
+        let only = Drawn { id: 5, margin: f32::INFINITY };
+        assert_eq!(draw(Noise::new(3), &[4, 5], &[0.0, 1e-9]), Some(only));
     }
 }

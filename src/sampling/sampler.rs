@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::candidates::Candidates;
-use super::gumbel::Noise;
+use super::gumbel::{Drawn, Noise};
 use super::logprobs::LogSoftmax;
 use super::processors::LogitsProcessors;
 use super::{SamplingParams, constraints, softmax};
@@ -71,9 +71,24 @@ impl Sampler {
             self.process(logits, prompt, generated);
             argmax(&self.scores)
         } else {
-            let noise = Noise::new(self.rng.next_u64());
-            self.distribution(logits, prompt, generated).draw(noise)
+            self.draw(logits, prompt, generated).id
         }
+    }
+
+    /// As [`Sampler::choose`], with the margin of the token's score over the next, in nats: before temperature
+    /// at temperature 0, else with the noise of the draw.
+    pub(crate) fn choose_with_margin(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> Drawn {
+        if self.params().temperature > 0.0 {
+            return self.draw(logits, prompt, generated);
+        }
+        let id = self.choose(logits, prompt, generated);
+        let score = std::mem::replace(&mut self.scores[id as usize], f32::NEG_INFINITY);
+        Drawn { id, margin: score - softmax::max_logit(&self.scores) }
+    }
+
+    fn draw(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> Drawn {
+        let noise = Noise::new(self.rng.next_u64());
+        self.distribution(logits, prompt, generated).draw(noise)
     }
 
     /// Goes on with the noise of the completion's token `n`, counted from 0.
