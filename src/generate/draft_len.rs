@@ -1,12 +1,12 @@
 //! How many tokens a draft model drafts: as many as pay.
 //!
-//! A draft model that is sure of a token is mostly right. How sure it is shows in the *margin*: by how much the
-//! token's score is above the next one's, with the noise of the draw ([`gumbel`](crate::sampling::gumbel)).
-//! The share of accepted tokens, α, is counted by margin. Of a draft of k tokens, `1 + α₁ + α₁·α₂ + …` tokens
-//! are expected (Leviathan et al. 2023, equation 1, with an α for each token). For n sequences a pass takes
-//! `plain + n · k · row` seconds, after `k · draft` seconds of drafting. All of these are measured as the
-//! texts go on. Another token is drafted as long as that raises the expected tokens a second: none if the
-//! model is as fast as its copy, or the copy seldom right.
+//! A draft model that is sure of a token is mostly right. How sure it is shows in the *margin*: by how much
+//! the token's score is above the next one's, with the noise of the draw
+//! ([`gumbel`](crate::sampling::gumbel)). The share of accepted tokens, α, is counted by margin. A draft of k
+//! tokens is expected to yield `1 + α₁ + α₁·α₂ + …` tokens (Leviathan et al. 2023, equation 1, with an α for
+//! each token). For n sequences a pass takes `plain + n · k · row` seconds, after `k · draft` seconds of
+//! drafting. All of these are measured as the texts go on. Another token is drafted as long as that raises
+//! the expected tokens a second: none if the model is as fast as its copy, or the copy seldom right.
 
 /// Maximum tokens of a draft: with the last token, the rows of the tallest register tile but one.
 pub(super) const MAX_DRAFT_LEN: usize = 12;
@@ -117,8 +117,8 @@ impl DraftLen {
         limit.min(max)
     }
 
-    /// Whether another token of each of `n` sequences pays, of which `next` are expected to be accepted, after
-    /// `len` with which the pass is expected to yield `tokens`.
+    /// Whether another token of each of `n` sequences pays, of which `next` are expected to be accepted,
+    /// after `len` with which the pass is expected to yield `tokens`.
     pub(super) fn pays(&self, n: usize, len: usize, tokens: f64, next: f64) -> bool {
         let token = self.cost.of_token(n);
         next * (self.cost.plain.value + len as f64 * token) > tokens * token

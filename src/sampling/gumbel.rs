@@ -15,8 +15,8 @@
 //! The same comparison without a logarithm per token is a race of exponential times: `−ln u[i]` is
 //! exponential, and the smallest `−ln(u[i]) / p[i]` has the largest sum. As `−ln(1 − v) ≥ v`, a token whose
 //! `v[i] = 1 − u[i]` is above `p[i]` times the second best time so far is not among the first two, before its
-//! logarithm is taken. Only about as many logarithms are taken as these change. The probabilities need not sum
-//! to 1.
+//! logarithm is taken. Only about as many logarithms are taken as these change. The probabilities need not
+//! sum to 1.
 
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Kernel, Simd};

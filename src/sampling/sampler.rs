@@ -75,8 +75,8 @@ impl Sampler {
         }
     }
 
-    /// As [`Sampler::choose`], with the margin of the token's score over the next, in nats: before temperature
-    /// at temperature 0, else with the noise of the draw.
+    /// As [`Sampler::choose`], with the margin of the token's score over the next, in nats: of processed
+    /// logits at temperature 0, else with the noise of the draw.
     pub(crate) fn choose_with_margin(&mut self, logits: &[f32], prompt: &[u32], generated: &[u32]) -> Drawn {
         if self.params().temperature > 0.0 {
             return self.draw(logits, prompt, generated);
