@@ -75,8 +75,8 @@ pub struct EngineOptions {
     pub queue: usize,
     /// Maximum bytes of the prefix cache, which holds keys and values of finished sequences; 0 disables it.
     pub prefix_cache_bytes: usize,
-    /// Maximum prompt tokens per step, at least one. It bounds how long a prompt delays the next token of
-    /// sequences in decode.
+    /// Maximum prompt tokens per step, at least one; four times as many for a sequence that is alone. It bounds
+    /// how long a prompt delays the next token of other sequences.
     pub prefill_chunk: usize,
     /// Precision of the KV cache; none for [`Model::kv_precision`](crate::model::Model::kv_precision). All
     /// requests have the same precision, because they share prefixes; that of [`Options`](crate::Options) is
@@ -93,7 +93,7 @@ impl Default for EngineOptions {
             max_concurrency: 16,
             queue: 64,
             prefix_cache_bytes: 256 << 20,
-            prefill_chunk: 64,
+            prefill_chunk: 32,
             kv_precision: None,
             fair_lock: FairLock::default(),
         }

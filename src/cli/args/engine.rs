@@ -37,7 +37,8 @@ pub struct EngineArgs {
         help_heading = "Scheduling")]
     prefix_cache: usize,
 
-    /// Maximum number of prompt tokens processed between two decode steps
+    /// Maximum number of prompt tokens processed between two decode steps; four times as many while
+    /// there is no other request
     #[arg(long, value_name = "N", default_value_t = EngineOptions::default().prefill_chunk,
         value_parser = parse_positive, help_heading = "Scheduling")]
     prefill_chunk: usize,

@@ -299,7 +299,7 @@ fn copying_long_prefixes_is_spread_over_several_steps() {
     for (n, expected) in [(300, [1, 2, 3, 4, 5]), (100, [1, 4, 7, 7, 7])] {
         let mut manual = ManualScheduler::new(options(7, 16)); // 256 copied tokens per step
         let _stream = manual.submit(&prompt(n, 1), &params(20, 7));
-        (1..n.div_ceil(16)).for_each(|_| manual.step());
+        (1..n.div_ceil(4 * 16)).for_each(|_| manual.step());
         let running = expected.map(|_| {
             manual.step();
             manual.statistics().running
@@ -343,7 +343,7 @@ fn panic_fails_open_requests_and_the_engine_recovers() {
 
 #[test]
 fn passes_of_the_latest_completion_are_profiled() {
-    let mut manual = ManualScheduler::new(options(16, 64));
+    let mut manual = ManualScheduler::new(options(16, 16)); // 64 without decode
     assert!(manual.queue.recording().is_none());
     let first = manual.submit(&prompt(100, 1), &params(10, 1));
     manual.run_until_idle();
