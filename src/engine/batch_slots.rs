@@ -67,10 +67,10 @@ pub(super) struct TokenDemand {
 const ALONE_FACTOR: usize = 4;
 
 /// Returns the number of tokens each sequence is scheduled for in `step`. A sequence with a single uncomputed
-/// token (decode) always gets it; the others (chunked prefill) share `prefill_chunk`. Up to half of it goes to
-/// the shortest prompts that can be finished in this step, so that they do not wait for long ones; the rest is
-/// shared round-robin token by token, starting with a different sequence each step. Those of low priority
-/// share what the live ones leave.
+/// token (decode) always gets it; the others (chunked prefill) share `prefill_chunk`. Up to half of it goes
+/// to the shortest prompts that can be finished in this step, so that they do not wait for long ones; the
+/// rest is shared round-robin token by token, starting with a different sequence each step. Those of low
+/// priority share what the live ones leave.
 pub(super) fn schedule_tokens(demands: &[TokenDemand], prefill_chunk: usize, step: usize) -> Vec<usize> {
     let mut scheduled: Vec<usize> =
         demands.iter().map(|demand| usize::from(demand.uncomputed == 1)).collect();

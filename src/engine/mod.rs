@@ -75,8 +75,8 @@ pub struct EngineOptions {
     pub queue: usize,
     /// Maximum bytes of the prefix cache, which holds keys and values of finished sequences; 0 disables it.
     pub prefix_cache_bytes: usize,
-    /// Maximum prompt tokens per step, at least one; four times as many for a sequence that is alone. It bounds
-    /// how long a prompt delays the next token of other sequences.
+    /// Maximum prompt tokens per step, at least one; four times as many for a sequence that is alone. It
+    /// bounds how long a prompt delays the next token of other sequences.
     pub prefill_chunk: usize,
     /// Precision of the KV cache; none for [`Model::kv_precision`](crate::model::Model::kv_precision). All
     /// requests have the same precision, because they share prefixes; that of [`Options`](crate::Options) is
