@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 fn batch(args: &[&str], input: &Path, output: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hornbook"));
     command.arg("batch").arg(input).arg("-o").arg(output).args(args);
-    command.env_remove("HORNBOOK_ISA").stdin(Stdio::null());
+    command.env_remove("HORNBOOK_ISA").env("SOURCE_DATE_EPOCH", "1700000000").stdin(Stdio::null());
     command
 }
 
@@ -115,7 +115,8 @@ fn shards_merge_to_the_responses_of_one_run_in_the_order_of_the_requests() {
     write(&input, completions(11)).unwrap();
     run(&[], &input, &path("whole"));
     for shard in 1..=3 {
-        run(&["--shard", &format!("{shard}/3")], &input, &path(&format!("out-{shard}")));
+        let output = path(&format!("out-{shard}"));
+        run(&["--shard", &format!("{shard}/3"), "--threads", ["1", "2"][shard % 2]], &input, &output);
     }
     assert_eq!(read_to_string(path("out-3")).unwrap().lines().count(), 3);
     let merge = |outputs: &[&str]| {
@@ -131,9 +132,14 @@ fn shards_merge_to_the_responses_of_one_run_in_the_order_of_the_requests() {
         text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["custom_id"].clone()).collect()
     };
     assert_eq!(ids(&merged), ids(&completions(11)));
+    let mut unset = batch(&[], &input, &path("never"));
+    let stderr = unset.env("SOURCE_DATE_EPOCH", "yesterday").output().unwrap().stderr;
+    let expected = "hornbook: SOURCE_DATE_EPOCH: found \"yesterday\", expected seconds since 1970\n";
+    assert_eq!(String::from_utf8(stderr).unwrap(), expected);
     // A single output is put in order, and a merged one can be merged again.
     let ((true, _), Ok(ordered)) = merge(&["whole"]) else { panic!() };
-    assert_eq!(ids(&ordered), ids(&merged));
+    assert_eq!(ordered, merged, "the same bytes: of one run, and of three with other threads and neighbors");
+    assert!(merged.lines().all(|line| line.contains(r#""created":1700000000,"#)), "{merged}");
 
     std::fs::remove_file(path("merged")).unwrap();
     run(&["--precision", "int8", "--shard", "3/3"], &input, &path("int8-3"));

@@ -3,6 +3,7 @@
 mod input;
 mod merge;
 mod output;
+mod reproducible;
 mod settings;
 mod shard;
 
@@ -47,6 +48,10 @@ const COMPUTING_ARGS: [&str; 13] = [
 /// the command: requests that already have a response are skipped, and an incomplete last line is redone. If
 /// a request, the model or its precision has changed since, the output is refused. The output is synchronized
 /// with the disk every second.
+///
+/// A request with a seed, or with temperature 0, has the same response on every machine, ids included. With
+/// the environment variable SOURCE_DATE_EPOCH, in seconds since 1970, for the time that all responses name,
+/// the outputs of two runs are the same bytes once --merge has put them in order.
 ///
 /// Every line of the input is validated before anything runs. A request that fails, for example because its
 /// prompt is too long, gets an error as its response; the number of failures is reported at the end, and the
@@ -129,10 +134,12 @@ impl Batch {
             output.start(&progress, &settings)?;
             // The next run removes a line that is incomplete at the interruption.
             let _ = ctrlc::set_handler(|| std::process::exit(INTERRUPTED.into()));
+            let time = reproducible::time()?;
             let server = InProcessServer::start(models, options)?;
             let bar = progress::bar(remaining.len());
             let posts = remaining.iter().map(|request| (request.endpoint, request.body.clone()));
             let result = server.post_all(posts, self.engines.max_concurrency, |i, response| {
+                let response = reproducible::response(&settings, remaining[i], time, &response);
                 bar.suspend(|| output.append(&settings, remaining[i], &response))?;
                 progress.record(&remaining[i].custom_id, response.status, &response.body);
                 bar.inc(1);
