@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
-fn hornbook(args: &[&str]) -> Command {
+pub(super) fn hornbook(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hornbook"));
     command.args(args).env_remove("HORNBOOK_ISA").stdin(Stdio::null());
     command
@@ -23,14 +23,18 @@ fn error_line(args: &[&str]) -> String {
 
 /// Starts a server and returns it with the address it prints.
 fn serve(args: &[&str]) -> (Child, String, BufReader<ChildStderr>) {
-    let mut server = hornbook(&["serve", "--port", "0", "--threads", "1"])
-        .args(args)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    start_server(hornbook(&["serve", "--port", "0", "--threads", "1"]).args(args))
+}
+
+/// [`serve`] by this command.
+pub(super) fn start_server(command: &mut Command) -> (Child, String, BufReader<ChildStderr>) {
+    let mut server = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(server.stderr.take().unwrap());
     let (mut greeting, mut curl) = (String::new(), String::new());
-    lines.read_line(&mut greeting).unwrap();
+    while !greeting.contains("hornbook: ") {
+        greeting.clear(); // a warning
+        assert!(lines.read_line(&mut greeting).unwrap() > 0, "the server has ended");
+    }
     lines.read_line(&mut curl).unwrap();
     let address = greeting
         .split("http://")

@@ -1,6 +1,7 @@
 //! Limits that several servers share through Redis.
 
 use super::client::{TestServer, serve};
+use super::commands::{hornbook, start_server};
 use super::keys::create_keys;
 use hornbook::server::keys::Key;
 use hornbook::server::{BoundServer, ServerOptions};
@@ -16,10 +17,15 @@ struct Redis(Child);
 
 impl Redis {
     fn start(port: u16) -> Self {
-        let port = port.to_string();
-        let args = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--requirepass", "secret"];
-        let redis = Command::new("redis-server").args(args).stdout(Stdio::null()).spawn().unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+        Self::start_with(port, &["--port", &port.to_string()])
+    }
+
+    /// At `port`, as `args` say.
+    fn start_with(port: u16, args: &[&str]) -> Self {
+        let mut redis = Command::new("redis-server");
+        redis.args(["--bind", "127.0.0.1", "--save", "", "--requirepass", "secret"]).args(args);
+        let redis = redis.stdout(Stdio::null()).spawn().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         wait_until(|| TcpStream::connect(address).is_ok());
         Self(redis)
     }
@@ -141,6 +147,50 @@ fn wrong_password_is_an_error_and_a_missing_store_is_not() {
         };
         let error = BoundServer::bind(options).map(drop).unwrap_err().to_string();
         assert!(error.starts_with("--limits: found 127.0.0.1:") && !error.contains("wrong"), "{error}");
+    }
+}
+
+/// Writes the certificate `NAME.crt` for localhost, its key and, without an issuer, an authority's.
+fn write_certificate(folder: &Path, name: &str, options: &[&str]) {
+    let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj"]);
+    openssl.arg(format!("/CN={name}")).args(["-keyout", &key, "-out", &certificate]).args(options);
+    let output = openssl.current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test_with::executable(redis-server, openssl)]
+#[test]
+fn store_behind_tls_is_used_if_its_certificate_is_trusted() {
+    let alice = Key { requests_per_minute: Some(2), ..Key::named("alice") };
+    let (folder, keys, key) = create_keys(&[alice]);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    write_certificate(folder.path(), "authority", &[]);
+    let options = ["-CA", "authority.crt", "-CAkey", "authority.key", "-addext", "basicConstraints=CA:FALSE"];
+    let names = ["-addext", "subjectAltName=DNS:localhost"];
+    write_certificate(folder.path(), "store", &[&options[..], &names].concat());
+    let port = free_port();
+    let tls = ["--port", "0", "--tls-auth-clients", "no", "--tls-port", &port.to_string(), "--tls-cert-file"];
+    let files = [&path("store.crt"), "--tls-key-file", &path("store.key")];
+    let authority = ["--tls-ca-cert-file", &path("authority.crt")];
+    let _redis = Redis::start_with(port, &[&tls[..], &files, &authority].concat());
+
+    // A server is a process here, as the authorities are those of its environment.
+    for (authorities, is_trusted) in [(path("authority.crt"), true), (path("store.key"), false)] {
+        let limits = format!("rediss://:secret@localhost:{port}");
+        let model = format!("{}/tests/data/tiny-gelu-new", env!("CARGO_MANIFEST_DIR"));
+        let mut server = hornbook(&["serve", "--port", "0", "--threads", "1"]);
+        server.args(["--model", &model, "--keys", &keys.display().to_string(), "--limits", &limits]);
+        let (mut server, address, _log) = start_server(server.env("SSL_CERT_FILE", authorities));
+        let metrics = ureq::get(format!("http://{address}/metrics"))
+            .header("Authorization", &format!("Bearer {}", key[0]))
+            .call();
+        let metrics = metrics.unwrap().body_mut().read_to_string().unwrap();
+        let expected = format!("hornbook_limit_store_connected {}\n", u8::from(is_trusted));
+        server.kill().unwrap();
+        server.wait().unwrap();
+        assert!(metrics.contains(&expected), "{is_trusted}: {metrics}");
     }
 }
 
