@@ -9,9 +9,24 @@ export const setKey = (key) => sessionStorage.setItem(KEY, key);
 // An answer other than 2xx, with OpenAI's error object.
 export class ApiError extends Error {
   constructor(status, error) {
-    super(error?.message ?? `The server answered with status ${status}.`);
+    super(tooLong(error) ?? error?.message ?? `The server answered with status ${status}.`);
     Object.assign(this, { status, code: error?.code });
   }
+}
+
+// What to do about a text for which the context is too short. The server's sentence is that of OpenAI's API,
+// which programs look for; a reader of this page needs the numbers and what to do.
+function tooLong(error) {
+  if (error?.code !== "context_length_exceeded") return null;
+  const numbers = error.message.match(/length is (\d+) tokens.*\((\d+) in your prompt; (\d+) for/);
+  if (!numbers) return null;
+  const [fit, prompt, more] = numbers.slice(1).map(Number);
+  const [n, room] = [prompt, fit].map((count) => count.toLocaleString("en"));
+  if (prompt > fit) return `There are ${n} tokens, and ${room} fit into the model’s context: shorten the text.`;
+  return (
+    `There are ${n} tokens and up to ${more.toLocaleString("en")} are to follow, but ${room} fit into the model’s ` +
+    "context: shorten the text, or lower “Most tokens”."
+  );
 }
 
 // Called when the server wants a key; resolves when there is a new one, or rejects.

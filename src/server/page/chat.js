@@ -4,7 +4,7 @@ import { CHAT, showCode } from "./code.js";
 import { createElement } from "./drawing.js";
 import { download } from "./files.js";
 import { Speaker, generate } from "./generation.js";
-import { readSettings, requestBody } from "./settings.js";
+import { readLink, readSettings, requestBody, share, writeSettings } from "./settings.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -177,6 +177,9 @@ export function enableChat({ model }) {
     if (said.at(-1)?.role === "assistant") said.pop();
     showCode(CHAT, bodyOf(said));
   });
+  $("chat-share").addEventListener("click", async () =>
+    say(await share({ messages: conversation(), settings: readSettings() })),
+  );
   $("chat-save").addEventListener("click", () =>
     download("conversation.jsonl", JSON.stringify({ messages: conversation() }) + "\n"),
   );
@@ -206,5 +209,16 @@ export function enableChat({ model }) {
       showKeys();
       if (isChat) $("say").focus({ preventScroll: true });
     });
+  }
+
+  // The conversation of the link that the page was opened with.
+  const linked = readLink(location.hash);
+  if (linked?.messages) {
+    writeSettings(linked.settings);
+    for (const { role, content } of linked.messages) {
+      if (role === "system") $("system").value = content;
+      else add(role, content);
+    }
+    document.querySelector('input[name="mode"][value="chat"]').click();
   }
 }

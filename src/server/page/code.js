@@ -67,13 +67,18 @@ const WAYS = {
     `for choice in json.load(urlopen(request))["choices"]:\n` +
     `    print(choice${kind.text.map((name) => `["${name}"]`).join("")})`,
 
-  // The command line has other defaults, so all values are written.
+  // The command line takes the model's own values, too. Where a model has none, the API takes 1, at which these
+  // two do nothing, and the command line other values; so they are written where they are 1.
   "command line": ({ body, defaults }) => {
-    const { model, prompt, stop = [], n, ...numbers } = { ...defaults, ...body };
+    const { model, prompt, stop = [], n, ...numbers } = body;
     const options = Object.entries(numbers).map(([field, value]) => `--${field.replaceAll("_", "-")} ${value}`);
+    for (const field of ["temperature", "top_p"]) {
+      if (!(field in body) && defaults[field] === 1) options.push(`--${field.replaceAll("_", "-")} 1`);
+    }
     if (n) options.push(`-n ${n}`);
-    options.push(...stop.map((text) => `--stop ${shell(text)}`));
-    return [`hornbook generate --model ${shell(model)} ${shell(prompt)}`, ...options].join(" \\\n  ");
+    options.push(...stop.map((text) => `--stop=${shell(text)}`));
+    // After -- a prompt that begins with a dash is no option.
+    return [`hornbook generate --model ${shell(model)}`, ...options, `-- ${shell(prompt)}`].join(" \\\n  ");
   },
 };
 // `hornbook chat` has no request to begin with.

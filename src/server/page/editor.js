@@ -4,21 +4,49 @@ import { createElement } from "./drawing.js";
 
 const LN2 = Math.LN2;
 // How strongly a token is shaded, from 0 to 1, and what is said of the mode.
+// The ticks are those of the scale below: where they are, from 0 to 1, and the value there; above the last one the
+// color is no stronger.
 export const SHADINGS = {
-  off: { note: "" },
+  off: { note: "", ticks: [] },
   chosen: {
     strength: (p) => p.target && -p.target.logprob / LN2 / 12,
-    note: "Stronger color: the model gave this token less probability (up to 12 bits of surprisal).",
+    note: "Stronger color: the model gave this token less probability, at temperature 1.",
+    unit: "surprisal in bits",
+    ticks: [[0, "0"], [1 / 4, "3"], [1 / 2, "6"], [3 / 4, "9"], [1, "12+"]],
   },
   rank: {
     strength: (p) => p.target && Math.log2(p.target.rank + 1) / 10,
-    note: "Stronger color: more tokens were more likely than this one (up to 1,000).",
+    note: "Stronger color: more tokens were more likely than this one.",
+    unit: "rank",
+    ticks: [[0, "1"], [0.332, "10"], [0.664, "100"], [1, "1,000+"]],
   },
   entropy: {
     strength: (p) => p.entropy / LN2 / 10,
-    note: "Stronger color: the model was less sure of what comes here (up to 10 bits of entropy).",
+    note: "Stronger color: the model was less sure of what comes here, at temperature 1.",
+    unit: "entropy in bits",
+    ticks: [[0, "0"], [1 / 4, "2.5"], [1 / 2, "5"], [3 / 4, "7.5"], [1, "10+"]],
   },
 };
+
+// The scale of a shading.
+export function shadingScale({ unit, ticks }) {
+  if (!ticks.length) return [];
+  const scale = createElement("div", "scale shade-scale");
+  for (const [place, value] of ticks) {
+    scale.appendChild(createElement("span", "", value)).style.left = `${100 * place}%`;
+  }
+  return [unit, scale];
+}
+
+// The prediction of a piece of text by those of its tokens: all have to be there. The place was as open as before
+// the first one.
+function together(predictions) {
+  if (predictions.length === 1 || predictions.some((prediction) => !prediction?.target)) return predictions[0];
+  const targets = predictions.map(({ target }) => target);
+  const logprob = targets.reduce((sum, target) => sum + target.logprob, 0);
+  const rank = Math.max(...targets.map((target) => target.rank));
+  return { ...predictions[0], target: { ...targets[0], logprob, rank } };
+}
 
 export class Editor {
   constructor(area, shade) {
@@ -59,7 +87,12 @@ export class Editor {
       const piece = decoder.decode(Uint8Array.from(token.bytes ?? []), { stream: i + 1 < tokens.length });
       if (!piece) return; // part of a character: shown with the token that completes it
       const [start, end] = [offset, offset + piece.length];
-      this.tokens.push({ start, end, text: piece, token, prediction: predictions[first - 1] });
+      const parts = Array.from({ length: i + 1 - first }, (_, k) => ({
+        token: tokens[first + k],
+        prediction: predictions[first + k - 1],
+      }));
+      const prediction = together(parts.map((part) => part.prediction));
+      this.tokens.push({ start, end, text: piece, parts, prediction });
       [offset, first] = [end, i + 1];
     });
     this.scored = text;

@@ -1,6 +1,8 @@
 // The figures of Learn, each from the activations of the reader's sentence. A figure returns elements; what a
 // reader selects in one stays selected in the next.
+import { activationPlot } from "./activation_plot.js";
 import { getJson } from "./api.js";
+import { plural } from "./chart.js";
 import {
   bars,
   createElement,
@@ -97,6 +99,26 @@ function table(columns, rows) {
   box.append(element);
   return box;
 }
+// Bars to both sides of 0, each [name, value, written value, whether it is emphasized]. `ends` are written below:
+// what the left end, the middle and the right end mean.
+function signedBars(rows, largest, ends) {
+  const box = bars(
+    rows.map(([name, value, text, actual]) => {
+      const kind = value < 0 ? "negative" : "positive";
+      return { name, fraction: Math.abs(value) / largest / 2, value: text, kind, actual };
+    }),
+  );
+  box.classList.add("both-sides");
+  if (ends) {
+    const axis = createElement("span", "ends");
+    axis.append(...ends.map((end) => createElement("small", "", end)));
+    box.append(createElement("span"), axis, createElement("span"));
+  }
+  return box;
+}
+// What a reader takes for one character may be several code points.
+const charactersOf = (text) =>
+  [...(globalThis.Intl?.Segmenter ? new Intl.Segmenter().segment(text) : text)].length;
 const some = (values, digits = 2) => [...values.slice(0, SHOWN_VALUES)].map((x) => signed(x, digits, ""));
 
 export const FIGURES = {
@@ -104,8 +126,10 @@ export const FIGURES = {
     const ids = sentence.tokens.map(({ id }) => String(id));
     const bytes = sentence.tokens.map(({ bytes }) => bytes.join(" "));
     const rows = [["id", ids], ["bytes", bytes]];
-    const letters = sentence.tokens.map(({ text }) => text).join("").length;
-    return [table(sentence.labels, rows), note(`${letters} characters in ${sentence.n} tokens.`)];
+    const all = sentence.tokens.flatMap(({ bytes }) => bytes);
+    const text = new TextDecoder().decode(Uint8Array.from(all));
+    const amounts = [plural(charactersOf(text), "character"), plural(all.length, "byte"), plural(sentence.n, "token")];
+    return [table(sentence.labels, rows), note(`${amounts[0]}, ${amounts[1]}, ${amounts[2]}.`)];
   },
 
   async embedding(sentence, selection, { redraw }) {
@@ -113,17 +137,13 @@ export const FIGURES = {
     const cosine = (a, b) => dot(a, b) / norm(a) / norm(b);
     const own = rows[selection.token];
     const alike = rows.map((row, i) => [`${sentence.labels[i]}`, cosine(own, row)]);
+    const title = createElement("h3");
+    title.append("Cosine with the row of ", sentence.bold(selection.token));
     return [
       strips(rows, sentence.labels),
       chooseToken(sentence, selection, redraw),
-      bars(
-        alike.map(([name, value]) => ({
-          name,
-          fraction: Math.abs(value),
-          value: signed(value),
-          kind: value < 0 ? "negative" : "positive",
-        })),
-      ),
+      title,
+      signedBars(alike.map(([name, value]) => [name, value, signed(value)]), 1, ["−1: opposite", "0", "1: the same"]),
     ];
   },
 
@@ -245,8 +265,11 @@ export const FIGURES = {
     return [
       chooseHead(sentence, selection, redraw, ["layer"]),
       chooseToken(sentence, selection, redraw),
-      curve(pre, post),
-      note(`Every point is one of ${post.length} neurons: before the curve and after it. ${active} are above 0.1.`),
+      activationPlot(pre, post),
+      note(
+        `Every point is one of ${post.length.toLocaleString("en")} neurons: to the right its number before the curve, ` +
+          `upward that after it. ${active.toLocaleString("en")} are above 0.1 after it.`,
+      ),
       bars(
         order.slice(0, SHOWN_VALUES).map(([x, i]) => ({
           name: `neuron ${i}`,
@@ -280,20 +303,27 @@ export const FIGURES = {
     ];
   },
 
-  logits(sentence, selection, { redraw }) {
+  async logits(sentence, selection, { redraw }) {
     const prediction = sentence.predictions[selection.token];
-    const rows = prediction.top_logprobs.map(({ logprob, ...token }) => ({
-      name: labelOf(token),
-      fraction: Math.exp(logprob - prediction.top_logprobs[0].logprob),
-      value: percent(Math.exp(logprob)),
-      actual: token.id === prediction.target?.id,
-    }));
+    const [logits] = await sentence.site("logits", selection.token);
+    const { top_logprobs: top, target } = prediction;
+    const shown = target && !top.some(({ id }) => id === target.id) ? [...top, target] : top;
+    const largest = Math.max(...shown.map(({ id }) => Math.abs(logits[id])));
+    const rows = shown.map(({ logprob, ...token }) => [
+      labelOf(token),
+      logits[token.id],
+      `${signed(logits[token.id])}, ${percent(Math.exp(logprob))}`,
+      token.id === target?.id,
+    ]);
+    const range = [Math.min(...logits), Math.max(...logits)].map((x) => signed(x));
+    const follows = target ? " What follows in your sentence is emphasized." : "";
     return [
       chooseToken(sentence, selection, redraw),
-      bars(rows),
+      signedBars(rows, largest),
       note(
-        `The ten likeliest after this token, as probabilities. Entropy ${(prediction.entropy / LN2).toFixed(2)} bits.` +
-          (prediction.target ? " What follows in your sentence is emphasized, if it is among them." : ""),
+        `The highest logits after this token, and the probabilities that the next page makes of them.${follows} All ` +
+          `${logits.length.toLocaleString("en")} logits are between ${range[0]} and ${range[1]}, ${signed(mean(logits))} ` +
+          `on average. Entropy of the probabilities: ${(prediction.entropy / LN2).toFixed(2)} bits.`,
       ),
     ];
   },
@@ -372,34 +402,6 @@ async function textOf(id, texts) {
     texts.set(id, content);
   }
   return texts.get(id);
-}
-
-// The points (x, y) with axes.
-function curve(x, y) {
-  const [width, height] = [640, 220];
-  const canvas = createElement("canvas", "curve", "", { role: "img", "aria-label": "Neurons before and after the curve" });
-  [canvas.width, canvas.height] = [width, height];
-  const context = canvas.getContext("2d");
-  const style = getComputedStyle(document.documentElement);
-  const [low, high] = [Math.min(-3, ...x), Math.max(3, ...x)];
-  const toX = (value) => ((value - low) / (high - low)) * width;
-  const toY = (value) => height - 20 - (value / high) * (height - 30);
-  context.strokeStyle = style.getPropertyValue("color") || "#888";
-  context.globalAlpha = 0.5;
-  context.beginPath();
-  context.moveTo(0, toY(0));
-  context.lineTo(width, toY(0));
-  context.moveTo(toX(0), 0);
-  context.lineTo(toX(0), height);
-  context.stroke();
-  context.fillStyle = css(diverging(0.9));
-  context.globalAlpha = 0.7;
-  x.forEach((value, i) => {
-    context.beginPath();
-    context.arc(toX(value), toY(y[i]), 2.5, 0, 7);
-    context.fill();
-  });
-  return canvas;
 }
 
 // Arrow keys in the lower triangle of cells, in the order of rows.

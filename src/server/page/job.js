@@ -158,7 +158,7 @@ export class JobPanel {
 
     const table = createElement("table", "numbers");
     const head = table.createTHead().insertRow();
-    const columns = ["step", "training loss", "accuracy", "validation loss", "accuracy"];
+    const columns = ["step", "training loss, nats", "accuracy", "validation loss, nats", "accuracy"];
     columns.forEach((name) => head.append(createElement("th", "", name, { scope: "col" })));
     const body = table.createTBody();
     const all = new Map();

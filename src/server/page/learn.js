@@ -47,8 +47,10 @@ export function enableLearn({ model }) {
           `${found.tokens.length} tokens: the figures show the first ${MAX_TOKENS}, which can be followed by eye; the ` +
           "next token on the last page is that after all of them.";
       }
+      // As the sentence grows, the last token stays selected.
+      const wasLast = selection.token === null || selection.token === sentence.n - 1;
       sentence = new Sentence(found);
-      selection.token = Math.min(selection.token ?? Infinity, sentence.n - 1);
+      selection.token = wasLast ? sentence.n - 1 : Math.min(selection.token, sentence.n - 1);
       selection.key = null;
       selection.layer = Math.min(selection.layer, found.n_layer - 1);
       selection.head = Math.min(selection.head, found.n_head - 1);

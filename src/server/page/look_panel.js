@@ -3,6 +3,7 @@
 import { getBytes, getJson } from "./api.js";
 import { AttentionMap, headGrid, headName } from "./attention_map.js";
 import {
+  addScale,
   bars,
   beforeAndAfter,
   createElement,
@@ -17,11 +18,14 @@ import {
   signed,
   unsigned,
 } from "./drawing.js";
+import { headWords } from "./head_words.js";
 import { labelOf, visible } from "./label.js";
 
 const TYPING_DELAY = 300; // milliseconds without a change
 const LARGEST_CONTRIBUTIONS = 14;
 const SALIENT_HEADS = 6;
+const SALIENCY =
+  "the attention, on average, that a token gives to one token that is not the first, the one before it, or itself";
 
 export class LookPanel {
   #part = {};
@@ -38,7 +42,7 @@ export class LookPanel {
     for (const element of this.root.querySelectorAll("[data-part]")) {
       this.#part[element.dataset.part] = element;
     }
-    const { text, map, pair, ownModel, modelChoice, attribution, restore, toggleHead } = this.#part;
+    const { text, map, pair, legend, ownModel, modelChoice, attribution, restore, toggleHead } = this.#part;
     this.model = models ? () => modelChoice.value : model;
     ownModel.hidden = !models;
     if (models) {
@@ -46,6 +50,7 @@ export class LookPanel {
       modelChoice.value = models.value;
       modelChoice.addEventListener("change", () => this.#run());
     }
+    addScale(legend);
     this.headSelected = headSelected;
     this.map = new AttentionMap(map, pair, {
       hover: (token) => this.#showNext(token ?? this.#selected.token),
@@ -82,12 +87,13 @@ export class LookPanel {
     clearTimeout(this.#timer);
     this.#request?.abort();
     this.#request = new AbortController();
-    const { problem, content } = this.#part;
-    if (!this.text) {
-      problem.textContent = "Write something above.";
+    const { problem, content, summary } = this.#part;
+    const fail = (message) => {
+      problem.textContent = message;
+      summary.textContent = ""; // it is that of another text or model, as all below
       content.hidden = true;
-      return;
-    }
+    };
+    if (!this.text) return fail("Write something above.");
     try {
       const body = { model: this.model(), prompt: this.text, ablate: [...this.#ablated] };
       const found = await getJson("/lens", { body, signal: this.#request.signal });
@@ -96,8 +102,7 @@ export class LookPanel {
       this.#show(found);
     } catch (error) {
       if (error.name === "AbortError") return;
-      problem.textContent = error.message;
-      content.hidden = true; // it is that of another text or model
+      fail(error.message);
     }
   }
   #toggle(component) {
@@ -180,10 +185,12 @@ export class LookPanel {
       thumb.classList.toggle("off", this.#isOff(i));
     });
     const order = saliency.map((value, i) => [value, i]).sort((a, b) => b[0] - a[0]);
-    salient.replaceChildren("Attend to content most: ");
+    salient.replaceChildren(createElement("span", "", "Highest saliency: ", { title: SALIENCY }));
     for (const [value, i] of order.slice(0, SALIENT_HEADS)) {
       const [layer, head] = [Math.floor(i / n_head), i % n_head];
-      const button = createElement("button", "", `${headName(layer, head)} ${percent(value)}`);
+      const button = createElement("button", "", `${headName(layer, head)} ${percent(value)}`, {
+        title: `${headName(layer, head)}: saliency ${percent(value)}; ${SALIENCY}`,
+      });
       button.addEventListener("click", () => this.thumbs[i].click());
       salient.append(button);
     }
@@ -216,7 +223,11 @@ export class LookPanel {
       return;
     }
     const isCurrent = this.#selected.layer === layer && this.#selected.head === head && this.#analysis.id === id;
-    if (isCurrent) this.map.show(layer, head, this.#patterns.get(name), this.labels);
+    if (!isCurrent) return;
+    const pattern = this.#patterns.get(name);
+    this.map.show(layer, head, pattern, this.labels);
+    const ids = this.#analysis.tokens.map((token) => token.id);
+    this.#part.headWords.textContent = headWords(name, pattern, ids, this.labels);
   }
 
   // Selects a token: what follows it, and how the model comes to that.
@@ -337,7 +348,7 @@ export class LookPanel {
     const { edits, next_token, kl_divergence: kl } = intervention;
     effectNote.textContent =
       `Switched off: ${edits.map((edit) => edit.split(" ")[0]).join(", ")}. KL divergence ` +
-      `${kl === null ? "∞" : kl.toFixed(4)} nats, of the prediction after the last token. Everything else here shows ` +
+      `${kl === null ? "∞" : (kl / Math.LN2).toFixed(4)} bits, of the prediction after the last token. Everything else here shows ` +
       "the model without them.";
     shifts.replaceChildren(
       beforeAndAfter(next_token.map(({ token, ...shift }) => ({ name: visible(token ?? `#${shift.id}`), ...shift }))),

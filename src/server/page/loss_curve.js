@@ -6,7 +6,7 @@ const HEIGHT = 260;
 const MARGIN = { left: 46, right: 14, top: 26, bottom: 30 };
 
 // Round numbers from `low` to `high`, about `count` of them.
-function ticks(low, high, count) {
+export function ticks(low, high, count) {
   const rough = (high - low) / count || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5].find((factor) => factor * power >= rough) ?? 10);
@@ -166,8 +166,8 @@ export class LossCurve {
     this.readout.setAttribute("aria-live", this.#chosen === null ? "off" : "polite");
     const { step, train, valid } = row;
     const losses = [
-      train !== undefined && `training ${train.toFixed(3)}`,
-      valid !== undefined && `validation ${valid.toFixed(3)}`,
+      train !== undefined && `training ${train.toFixed(3)} nats`,
+      valid !== undefined && `validation ${valid.toFixed(3)} nats`,
     ];
     const name = createElement("b", "", `Step ${step.toLocaleString("en")}`);
     this.readout.replaceChildren(name, `: ${losses.filter(Boolean).join(", ")}`);

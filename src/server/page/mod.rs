@@ -2,11 +2,13 @@
 //! nothing from elsewhere, which the content security policy also forbids; all it shows comes from the routes
 //! that any other client uses.
 
+use super::AppState;
 use super::error::ApiError;
 use crate::lens::source_doc::SOURCES;
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
 
 /// What the page may load: its own files and this server's answers.
 const POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; \
@@ -35,6 +37,10 @@ const FILES: &[(&str, &str, &str)] = &[
     ("learn.html", HTML, include_str!("learn.html")),
     ("learn.js", SCRIPT, include_str!("learn.js")),
     ("figures.js", SCRIPT, include_str!("figures.js")),
+    ("activation_plot.js", SCRIPT, include_str!("activation_plot.js")),
+    ("alternatives.js", SCRIPT, include_str!("alternatives.js")),
+    ("scroll_hint.js", SCRIPT, include_str!("scroll_hint.js")),
+    ("head_words.js", SCRIPT, include_str!("head_words.js")),
     ("look.js", SCRIPT, include_str!("look.js")),
     ("look_panel.js", SCRIPT, include_str!("look_panel.js")),
     ("measure.css", CSS, include_str!("measure.css")),
@@ -47,9 +53,13 @@ const FILES: &[(&str, &str, &str)] = &[
     ("attention_map.js", SCRIPT, include_str!("../../lens/report/attention_map.js")),
 ];
 
-/// Returns the page.
-pub async fn index() -> Response {
-    file(HTML, include_str!("index.html"))
+/// Returns the page, which is told whether the server has a store, without which there is no training.
+pub async fn index(State(app): State<Arc<AppState>>) -> Response {
+    let html = include_str!("index.html");
+    match app.fine_tuning.is_some() {
+        true => file(HTML, html.replacen("<html ", "<html data-store ", 1)),
+        false => file(HTML, html),
+    }
 }
 
 /// Returns a file of the page.

@@ -1,10 +1,11 @@
 // The page: its views, the model, the theme, and the key if the server wants one.
 import { getJson, onKeyNeeded, setKey } from "./api.js";
 import { enableChat } from "./chat.js";
-import { addScale, createElement, enableThemes } from "./drawing.js";
+import { createElement, enableThemes } from "./drawing.js";
 import { enableLearn } from "./learn.js";
 import { enableLook } from "./look.js";
 import { enableMeasure } from "./measure.js";
+import { enableScrollHints } from "./scroll_hint.js";
 import { enableTrain } from "./train.js";
 import { enableWrite } from "./write.js";
 
@@ -40,7 +41,7 @@ enableThemes(
   () => [look, learn, train].forEach((view) => view.recolor()),
   localStorage,
 );
-document.querySelectorAll(".legend").forEach(addScale);
+enableScrollHints();
 
 function showView() {
   const named = location.hash.slice(1).split(":")[0];
@@ -83,4 +84,8 @@ try {
   $("status").textContent = error.message;
 }
 showView();
+// The view was hidden until now, so that no attribute could focus what is in it.
+if (!$("write").hidden && document.activeElement === document.body) {
+  $($("chat").hidden ? "text" : "say").focus({ preventScroll: true });
+}
 write.modelChanged();

@@ -76,9 +76,10 @@ export function roofline(width, operations, limits, selected) {
   const y = logAxis([...shown.map(({ gflops }) => gflops), ...peak], height - BOTTOM, TOP);
   const chart = svg("svg", { width, height, class: "roofline" });
   chart.append(axes(x, y, width, height));
-  if (limits) chart.append(roof(x, y, ridge, limits, width));
+  const [line, limitNames] = limits ? roof(x, y, ridge, limits, width) : [];
+  if (line) chart.append(line);
   const dots = svg("g", { role: "listbox", "aria-label": "Operations by time; arrow keys move" });
-  const labels = svg("g", { "aria-hidden": "true" });
+  const [leads, labels] = [svg("g", { "aria-hidden": "true" }), svg("g", { "aria-hidden": "true" })];
   const largest = Math.min(24, width / 20);
   const [taken, marks] = [[], []];
   const items = shown.map((operation) => {
@@ -104,9 +105,14 @@ export function roofline(width, operations, limits, selected) {
     marks.push({ text, cx, cy, radius });
     return dot;
   });
-  marks.sort((a, b) => a.cy - b.cy).forEach((mark) => labels.append(...label(mark, width, taken)));
+  for (const mark of marks.sort((a, b) => a.cy - b.cy)) {
+    const { lead, name } = label(mark, width, taken);
+    if (lead) leads.append(lead);
+    labels.append(name);
+  }
   dots.append(...items); // the largest first, below the others
-  chart.append(dots, labels);
+  // All lines first: what is written has a rim in the color of the card, which no line crosses.
+  chart.append(dots, leads, limitNames ?? "", labels);
   enableRovingFocus(items, Math.max(1, items.length));
   return chart;
 }
@@ -137,19 +143,19 @@ function axes(x, y, width, height) {
   return group;
 }
 
-// The lower of the two limits.
+// The lower of the two limits: its line and its names.
 function roof(x, y, ridge, { bandwidth_gb_per_s: bandwidth, peak_gflops: peak }, width) {
   const start = Math.max(x.first, y.first / bandwidth);
   const [x0, y0, x1, y1] = [x.place(start), y.place(start * bandwidth), x.place(ridge), y.place(peak)];
-  const group = svg("g", { "aria-hidden": "true" });
-  group.append(svg("path", { class: "roof", d: `M${x0} ${y0}L${x1} ${y1}H${width - RIGHT}` }));
+  const line = svg("path", { class: "roof", d: `M${x0} ${y0}L${x1} ${y1}H${width - RIGHT}`, "aria-hidden": "true" });
+  const names = svg("g", { "aria-hidden": "true" });
   const angle = (Math.atan2(y1 - y0, x1 - x0) * 180) / Math.PI;
   const turned = { x: 8, y: -6, class: "limit", transform: `translate(${x0} ${y0}) rotate(${angle})` };
-  group.append(
+  names.append(
     svg("text", turned, `memory ${number(bandwidth)} GB/s`),
     svg("text", { x: width - RIGHT, y: y1 - 6, "text-anchor": "end", class: "limit" }, `peak ${number(peak)} GFLOP/s`),
   );
-  return group;
+  return [line, names];
 }
 
 // A label beside a dot, below those that are there already; a line leads to one that is farther away.
@@ -164,7 +170,7 @@ function label({ text, cx, cy, radius }, width, taken) {
   const x = isLeft ? left + length : left;
   const name = svg("text", { x, y, "text-anchor": isLeft ? "end" : "start", class: "name" }, text);
   const lead = svg("path", { class: "lead", d: `M${cx} ${cy}L${isLeft ? x + 2 : x - 2} ${y - 4}` });
-  return y - cy > 10 ? [lead, name] : [name];
+  return { name, lead: y - cy > 10 ? lead : null };
 }
 
 export const noOperations = () => createElement("p", "note", "Nothing has been computed in this phase.");

@@ -1,4 +1,5 @@
-// The settings of a request: the fields of the form, presets, and the link that shares them with the text.
+// The settings of a request: the fields of the form, presets, and the link that shares them with the text or the
+// conversation.
 
 const $ = (id) => document.getElementById(id);
 
@@ -99,16 +100,23 @@ export function storedPresets() {
 }
 export const storePresets = (presets) => localStorage.setItem(STORED, JSON.stringify(presets));
 
-// A link to this page with a text and settings in it, and what such a link holds.
+// A link to this page with settings and a text or a conversation in it, and what such a link holds.
 const toBase64 = (text) =>
   btoa(Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join(""))
     .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-export function shareLink(state) {
+function shareLink(state) {
   const changed = Object.entries(state.settings).filter(
     ([field, value]) => JSON.stringify(value) !== JSON.stringify(DEFAULTS[field]),
   );
   const json = JSON.stringify({ ...state, settings: Object.fromEntries(changed) });
   return `${location.origin}${location.pathname}#write:${toBase64(json)}`;
+}
+// Puts the link into the address bar and the clipboard, and returns what to say of it.
+export async function share(state) {
+  const link = shareLink(state);
+  history.replaceState(null, "", link);
+  const isCopied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
+  return `The link is in the address bar${isCopied ? " and copied" : ""}.`;
 }
 export function readLink(hash) {
   const [, packed] = hash.match(/^#write:(.+)$/) ?? [];
@@ -116,7 +124,9 @@ export function readLink(hash) {
   try {
     const bytes = atob(packed.replaceAll("-", "+").replaceAll("_", "/"));
     const state = JSON.parse(new TextDecoder().decode(Uint8Array.from(bytes, (c) => c.charCodeAt(0))));
-    return typeof state.text === "string" ? state : null;
+    const isMessage = ({ role, content }) => /^(system|user|assistant)$/.test(role) && typeof content === "string";
+    const isKnown = typeof state.text === "string" || (Array.isArray(state.messages) && state.messages.every(isMessage));
+    return isKnown ? { ...state, settings: state.settings ?? {} } : null;
   } catch {
     return null;
   }

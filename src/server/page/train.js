@@ -5,6 +5,8 @@ import { upload } from "./files.js";
 import { JobPanel, isFinal, titleOf } from "./job.js";
 
 const $ = (id) => document.getElementById(id);
+// The server notes it in the page, so that nothing has to be requested that is not there.
+const HAS_STORE = "store" in document.documentElement.dataset;
 const POLL_DELAY = 1000; // milliseconds, while a job runs
 const IDLE_DELAY = 10_000;
 const JOBS_PER_PAGE = 20;
@@ -33,6 +35,7 @@ export function enableTrain({ loadModels, useModel }) {
   }
   async function refresh() {
     let delay = IDLE_DELAY;
+    if (!HAS_STORE) return setPresent(false);
     try {
       const { data: jobs, has_more } = await getJson(`/v1/fine_tuning/jobs?limit=${most}`);
       setPresent(true);
@@ -48,15 +51,13 @@ export function enableTrain({ loadModels, useModel }) {
       if (job) await panel.show(job, models.map(({ id }) => id));
       else panel.hide();
     } catch (error) {
-      if (error.code === "no_store") return setPresent(false, error.message);
       $("train-told").textContent = problem = error.message;
     }
     clearTimeout(timer);
     if (isVisible && !document.hidden) timer = setTimeout(poll, delay);
   }
-  function setPresent(isPresent, message = "") {
+  function setPresent(isPresent) {
     $("train-absent").hidden = isPresent;
-    $("train-absent").textContent = message;
     $("train-form").hidden = $("training").hidden = !isPresent;
   }
 

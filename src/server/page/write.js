@@ -1,18 +1,18 @@
 // Write: a page of text that the model continues in place.
+import { Alternatives } from "./alternatives.js";
 import { getJson } from "./api.js";
 import { COMPLETION, showCode } from "./code.js";
-import { bars, createElement, percent } from "./drawing.js";
-import { Editor, SHADINGS } from "./editor.js";
+import { createElement } from "./drawing.js";
+import { Editor, SHADINGS, shadingScale } from "./editor.js";
 import { download } from "./files.js";
 import { Speaker, generate } from "./generation.js";
 import { History } from "./history.js";
-import { labelOf, visible } from "./label.js";
 import {
   PRESETS,
   readLink,
   readSettings,
   requestBody,
-  shareLink,
+  share,
   showDefaults,
   storePresets,
   storedPresets,
@@ -27,7 +27,8 @@ const KEPT = "hornbook-text"; // the text of this tab, which survives a reload
 // `model` returns the chosen model; `textChanged` is called with the text when it is another.
 export function enableWrite({ model, textChanged }) {
   const editor = new Editor($("text"), $("shade"));
-  const linked = readLink(location.hash);
+  const link = readLink(location.hash);
+  const linked = link && "text" in link ? link : null;
   const kept = sessionStorage.getItem(KEPT);
   const first = linked ?? (kept === null ? PRESETS["A story"] : { text: kept, settings: {} });
   let shared = linked?.text ?? null; // the text of the link in the address bar
@@ -36,6 +37,8 @@ export function enableWrite({ model, textChanged }) {
   const history = new History(editor.text);
   let running = null; // the controller of the request that is under way
   let finished = Promise.resolve(); // when that request is over
+  let scoredBy = null; // the model whose defaults are shown
+  let problem = null; // what is wrong with the text, as long as it is
   let room = null; // the tokens that the model can still write after a text
   const speaker = new Speaker($("spoken"));
   let [scoring, scoreTimer, editTimer] = [null, 0, 0];
@@ -52,10 +55,14 @@ export function enableWrite({ model, textChanged }) {
       if (text !== editor.text) return;
       editor.score(text, scored);
       showDefaults(scored.default_sampling);
+      scoredBy = scored.model;
       showCount(scored.tokens.length, scored.n_positions);
       room = { text, tokens: scored.n_positions - scored.tokens.length };
+      if (problem !== null && $("status").textContent === problem) say("");
+      problem = null;
     } catch (error) {
-      if (error.name !== "AbortError") $("count").textContent = error.message;
+      // The same place that says why nothing could be written, so that nothing is said twice.
+      if (error.name !== "AbortError") say((problem = error.message));
     }
   }
   const showCount = (n, most) => {
@@ -80,7 +87,7 @@ export function enableWrite({ model, textChanged }) {
   }
   // Shows another version of the text: what is being written belongs to this one, and ends.
   async function go(move) {
-    hideAlternatives();
+    alternatives.hide();
     stop();
     await finished;
     const text = move();
@@ -89,13 +96,14 @@ export function enableWrite({ model, textChanged }) {
     changed();
   }
 
-  // Sends the text. With one completion it goes on in place; several are shown side by side.
-  async function send() {
+  // Sends the text. With one completion it goes on in place; several are shown side by side. `title` is what the
+  // history says of a text that was changed for this and is no version of its own.
+  async function send(title = null) {
     if (running) return;
-    hideAlternatives();
-    commitEdit();
+    alternatives.hide();
     const settings = readSettings();
     const n = settings.n ?? 1;
+    if (!title || n > 1) commitEdit(title);
     if (settings.start_text) editor.append(settings.start_text);
     const prompt = editor.text;
     const body = requestBody({ model: model(), prompt }, settings);
@@ -122,7 +130,7 @@ export function enableWrite({ model, textChanged }) {
     speaker.end();
     running = null;
     setBusy(false);
-    changed(n === 1 ? "the model wrote" : null);
+    changed(n === 1 ? (title ?? "the model wrote") : null);
     if (n === 1) $("text").focus({ preventScroll: true });
     finish();
   }
@@ -158,53 +166,18 @@ export function enableWrite({ model, textChanged }) {
     return cards.map(({ output }) => output);
   }
 
-  // What else a token could have been.
+  // What else a token could have been. What is chosen and what the model writes after it is one version.
+  const alternatives = new Alternatives($("alternatives"), $("text"), (found, other) => {
+    alternatives.hide();
+    commitEdit();
+    editor.text = editor.text.slice(0, found.start) + other.text;
+    send(`“${other.text.trim()}” instead of “${found.text.trim()}”`);
+  });
   function showAlternatives() {
     const caret = $("text").selectionStart;
-    if (running || caret !== $("text").selectionEnd) return hideAlternatives();
-    const found = editor.tokenAt(caret);
-    if (!found) return hideAlternatives();
-    const { prediction, start, token } = found;
-    const box = $("alternatives");
-    box.replaceChildren();
-    const title = createElement("h3", "", "");
-    title.append("What else “", createElement("b", "", found.text.trim() || visible(found.text)), "” could have been");
-    box.append(title);
-    if (!prediction) {
-      box.append(createElement("p", "note", "It is the first token, which the model does not predict."));
-    } else {
-      const p = Math.exp(prediction.target.logprob);
-      const bits = (-prediction.target.logprob / Math.LN2).toFixed(1);
-      const rank = (prediction.target.rank + 1).toLocaleString("en");
-      box.append(createElement("p", "note", `Probability ${percent(p)}, rank ${rank}, ${bits} bits.`));
-      const largest = Math.exp(prediction.top_logprobs[0].logprob);
-      for (const other of prediction.top_logprobs) {
-        const button = createElement("button", "alternative");
-        const probability = Math.exp(other.logprob);
-        const name = labelOf(other);
-        const row = { name, fraction: probability / largest, value: percent(probability) };
-        button.append(bars([{ ...row, actual: other.id === token.id }]));
-        button.setAttribute("aria-label", `${name}, ${percent(probability)}: go on with it`);
-        button.disabled = other.text.includes("\ufffd"); // a part of a character, which a text cannot end with
-        button.addEventListener("click", () => {
-          editor.text = editor.text.slice(0, start) + other.text;
-          changed(`“${other.text.trim()}” instead of “${found.text.trim()}”`);
-          hideAlternatives();
-          send();
-        });
-        box.append(button);
-      }
-    }
-    const place = editor.placeOf(found);
-    box.hidden = false;
-    if (place) {
-      const room = $("shade").offsetWidth - box.offsetWidth;
-      box.style.left = `${Math.max(0, Math.min(place.left, room))}px`;
-      box.style.top = `${place.bottom + 4}px`;
-    }
-  }
-  function hideAlternatives() {
-    $("alternatives").hidden = true;
+    const found = !running && caret === $("text").selectionEnd ? editor.tokenAt(caret) : null;
+    if (!found) return alternatives.hide();
+    alternatives.show(found, editor.placeOf(found), $("shade").offsetWidth);
   }
 
   function drawHistory() {
@@ -220,21 +193,21 @@ export function enableWrite({ model, textChanged }) {
       }),
     );
   }
-  function commitEdit() {
+  function commitEdit(title) {
     clearTimeout(editTimer);
-    changed("you wrote");
+    changed(title ?? "you wrote");
   }
 
   $("text").addEventListener("input", () => {
-    hideAlternatives();
+    alternatives.hide();
     say("");
     $("speed").textContent = "";
     clearTimeout(editTimer);
-    editTimer = setTimeout(commitEdit, EDIT_DELAY);
+    editTimer = setTimeout(() => commitEdit(), EDIT_DELAY);
     scoreSoon();
   });
   $("text").addEventListener("click", showAlternatives);
-  $("send").addEventListener("click", send);
+  $("send").addEventListener("click", () => send());
   // The button stands where “Continue” was, and does not take the second half of a double click.
   $("stop-writing").addEventListener("click", (event) => event.detail < 2 && stop());
   $("undo").addEventListener("click", () => go(() => history.undo()));
@@ -242,14 +215,14 @@ export function enableWrite({ model, textChanged }) {
   $("look-up").addEventListener("click", async () => {
     if (!running && !editor.tokenAt($("text").selectionStart)) await score(); // it was typed just now
     showAlternatives();
-    $("alternatives").querySelector("button")?.focus();
+    alternatives.focus();
   });
   $("write").addEventListener("keydown", (event) => {
     if ($("complete").hidden) return;
     const command = event.ctrlKey || event.metaKey;
     if (command && event.key === "Enter") send();
-    else if (event.key === "Escape" && !$("alternatives").hidden) {
-      hideAlternatives();
+    else if (event.key === "Escape" && alternatives.isOpen) {
+      alternatives.hide();
       $("text").focus();
     } else if (event.key === "Escape") stop();
     else if (command && event.key === " ") $("look-up").click();
@@ -264,7 +237,10 @@ export function enableWrite({ model, textChanged }) {
   for (const input of document.querySelectorAll('input[name="shading"]')) {
     input.addEventListener("change", () => {
       editor.setMode(input.value);
-      $("shading-note").textContent = SHADINGS[input.value].note;
+      const shading = SHADINGS[input.value];
+      $("shading-note").textContent = shading.note;
+      $("shading-scale").replaceChildren(...shadingScale(shading));
+      $("shading-scale").hidden = !shading.ticks.length;
       scoreSoon();
     });
   }
@@ -294,14 +270,12 @@ export function enableWrite({ model, textChanged }) {
   });
   const state = () => ({ text: editor.text, settings: readSettings() });
   $("share").addEventListener("click", async () => {
-    const link = shareLink(state());
-    window.history.replaceState(null, "", link);
     shared = editor.text;
-    await navigator.clipboard?.writeText(link).catch(() => {});
-    say("The link is in the address bar" + (navigator.clipboard ? " and copied." : "."));
+    say(await share(state()));
   });
   $("save").addEventListener("click", () => download("hornbook.txt", editor.text));
-  $("show-code").addEventListener("click", () => {
+  $("show-code").addEventListener("click", async () => {
+    if (scoredBy !== model()) await score(); // the command line needs the model's defaults
     const settings = readSettings();
     showCode(COMPLETION, requestBody({ model: model(), prompt: editor.text + settings.start_text }, settings));
   });
@@ -322,7 +296,7 @@ export function enableWrite({ model, textChanged }) {
     set text(text) {
       editor.text = text;
       clearTimeout(editTimer);
-      editTimer = setTimeout(commitEdit, EDIT_DELAY);
+      editTimer = setTimeout(() => commitEdit(), EDIT_DELAY);
     },
     modelChanged: scoreSoon,
   };
