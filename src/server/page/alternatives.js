@@ -1,6 +1,8 @@
 // What else a token could have been: a box below it, from which another token is chosen.
 import { bars, createElement, enableRovingFocus, percent } from "./drawing.js";
-import { labelOf, visible } from "./label.js";
+import { bytesFrom, labelOf, visible } from "./label.js";
+
+const chance = (logprob) => (logprob < Math.log(1e-8) ? "below 0.000001 %" : percent(Math.exp(logprob)));
 
 export class Alternatives {
   #buttons = [];
@@ -47,7 +49,7 @@ export class Alternatives {
     if (!prediction) return [note("It is the first token, which the model does not predict.")];
     const odds = ({ target }) => {
       const bits = (-target.logprob / Math.LN2).toFixed(1);
-      return [percent(Math.exp(target.logprob)), `rank ${(target.rank + 1).toLocaleString("en")}`, `${bits} bits`];
+      return [chance(target.logprob), `rank ${(target.rank + 1).toLocaleString("en")}`, `${bits} bits`];
     };
     if (parts.length === 1) {
       const [probability, rank, bits] = odds(prediction);
@@ -58,11 +60,10 @@ export class Alternatives {
     const total = parts.reduce((sum, { token }) => sum + token.bytes.length, 0);
     let from = 1;
     for (const part of parts) {
-      const to = from + part.token.bytes.length - 1;
-      const bytes = from === to ? `byte ${from}` : `bytes ${from} to ${to}`;
+      const count = part.token.bytes.length;
       const said = part.prediction ? odds(part.prediction).join(", ") : "not predicted";
-      list.append(createElement("li", "", `${bytes} of ${total}: ${said}`));
-      from = to + 1;
+      list.append(createElement("li", "", `${bytesFrom(from, count)} of ${total}: ${said}`));
+      from += count;
     }
     return [
       note(`“${name}” is made of ${parts.length} tokens, probability ${probability} together, ${bits}:`),

@@ -319,7 +319,7 @@ export const FIGURES = {
     const follows = target ? " What follows in your sentence is emphasized." : "";
     return [
       chooseToken(sentence, selection, redraw),
-      signedBars(rows, largest),
+      signedBars(rows, largest, [-largest, 0, largest].map((x) => signed(x, 1))),
       note(
         `The highest logits after this token, and the probabilities that the next page makes of them.${follows} All ` +
           `${logits.length.toLocaleString("en")} logits are between ${range[0]} and ${range[1]}, ${signed(mean(logits))} ` +

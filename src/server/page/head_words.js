@@ -53,24 +53,25 @@ export function headWords(name, pattern, ids, labels) {
   const { kinds, even, other, favorite } = headScores(pattern, ids);
   const isFound = ({ score, tokens }) => score >= MIN_SCORE && tokens > 1;
   const found = kinds.filter(isFound).sort((a, b) => b.score - a.score);
-  const few = ({ tokens }) => (tokens < ids.length - 2 ? `, of the ${tokens} tokens that have any` : "");
-  const amount = (kind) => `${percent(kind.score)} of a token’s attention${few(kind)}`;
+  const over = ({ tokens }) => (tokens < ids.length - 2 ? `, over the ${tokens} tokens that have any` : "");
+  const amount = (kind) => `with ${percent(kind.score)} of its attention on average${over(kind)}`;
   const [best, second] = found;
+  const head = `In this text, ${name}`;
   if (best && best.score >= MOSTLY) {
-    const also = second ? ` Next comes ${second.name} (${percent(second.score)}${few(second)}).` : "";
-    return `In this text, ${name} looks mostly at ${best.name}: ${amount(best)}, on average.${also}`;
+    const also = second ? ` Next comes ${second.name}, ${amount(second)}.` : "";
+    return `${head} looks mostly at ${best.name}, ${amount(best)}.${also}`;
   }
   if (other >= 0.3 || (other >= MIN_SCORE && other >= (best?.score ?? 0))) {
     const often = favorite && favorite.count > 1;
-    const which = often ? ` Most often it is ${labels[favorite.token]}, for ${favorite.count} tokens.` : "";
+    const which = often ? ` Most often that is “${labels[favorite.token]}”, for ${favorite.count} tokens.` : "";
     return (
-      `In this text, ${name} looks at tokens farther back, by what they are: ${percent(other)} of a token’s ` +
-      `attention is on one that is not the first, the one before or itself, on average.${which}`
+      `${head} looks at single tokens farther back: ${percent(other)} of a token’s attention, on average, is on one ` +
+      `that is not the first, the one before or itself.${which}`
     );
   }
-  if (even >= EVEN) return `In this text, ${name} spreads its attention almost evenly over the tokens so far.`;
-  if (!best) return `In this text, ${name} has no one place that it looks at.`;
-  const all = found.slice(0, 3).map((kind) => `${kind.name} (${percent(kind.score)}${few(kind)})`);
-  const list = all.length > 1 ? `${all.slice(0, -1).join(", ")} and ${all.at(-1)}` : all[0];
-  return `In this text, ${name} divides its attention: ${list}, on average.`;
+  if (even >= EVEN) return `${head} spreads its attention almost evenly over the tokens so far.`;
+  if (!best) return `${head} has no one place that it looks at.`;
+  if (!second) return `${head} looks at ${best.name}, ${amount(best)}; the rest is spread.`;
+  const parts = found.slice(0, 3).map((kind) => `${percent(kind.score)} are on ${kind.name}${over(kind)}`);
+  return `${head} divides its attention. On average ${parts.join("; ")}; the rest is spread.`;
 }

@@ -22,3 +22,26 @@ export function labelOf({ id, text, bytes }) {
   }
   return label;
 }
+
+// Of every token, which bytes of which character it is, if it is no whole one: “byte 1 of 2 of “é””; else null.
+export function partsOfCharacters(tokens) {
+  const decoder = new TextDecoder();
+  const parts = tokens.map(() => null);
+  let group = [];
+  tokens.forEach((token, i) => {
+    group.push(i);
+    const text = decoder.decode(Uint8Array.from(token.bytes ?? []), { stream: i + 1 < tokens.length });
+    if (!text) return;
+    if (group.length > 1 && !text.includes("\ufffd")) {
+      const total = group.reduce((sum, at) => sum + tokens[at].bytes.length, 0);
+      let from = 1;
+      for (const at of group) {
+        parts[at] = `${bytesFrom(from, tokens[at].bytes.length)} of ${total} of “${text.trim()}”`;
+        from += tokens[at].bytes.length;
+      }
+    }
+    group = [];
+  });
+  return parts;
+}
+export const bytesFrom = (first, count) => (count === 1 ? `byte ${first}` : `bytes ${first} to ${first + count - 1}`);

@@ -19,7 +19,7 @@ import {
   unsigned,
 } from "./drawing.js";
 import { headWords } from "./head_words.js";
-import { labelOf, visible } from "./label.js";
+import { labelOf, partsOfCharacters, visible } from "./label.js";
 
 const TYPING_DELAY = 300; // milliseconds without a change
 const LARGEST_CONTRIBUTIONS = 14;
@@ -117,6 +117,7 @@ export class LookPanel {
     this.#analysis = found;
     this.#patterns.clear();
     this.labels = found.tokens.map(labelOf);
+    this.parts = partsOfCharacters(found.tokens);
     this.thumbnails = Uint8Array.from(atob(found.thumbnails), (c) => c.charCodeAt(0));
     const last = found.tokens.length - 1;
     this.#selected.token = wasLast ? last : Math.min(this.#selected.token, last);
@@ -141,7 +142,7 @@ export class LookPanel {
       const bits = target ? -target.logprob / Math.LN2 : null;
       if (bits > most[0]) most = [bits, t];
       const said = bits === null ? "the first" : `surprisal ${bits.toFixed(1)} bits`;
-      const button = createElement("button", "token", "", { role: "option", title: `token ${t}, ${said}` });
+      const button = createElement("button", "token", "", { role: "option", title: `token ${t}, ${said}${this.parts[t] ? `, ${this.parts[t]}` : ""}` });
       setLabel(button, this.labels[t]);
       button.append(createElement("small", "", bits === null ? "–" : bits.toFixed(1)));
       button.style.setProperty("--tint", `${Math.min(55, 4 * (bits ?? 0))}%`);
@@ -267,7 +268,8 @@ export class LookPanel {
     this.#part.next.replaceChildren(bars(rows));
     setLabel(this.#part.nextAfter, this.labels[token]);
     const follows = target ? ` What follows has rank ${(target.rank + 1).toLocaleString("en")}.` : "";
-    this.#part.nextNote.textContent = `Entropy ${entropyText(entropy / Math.LN2)}.${follows}`;
+    const part = this.parts[token] ? `${this.labels[token]} is ${this.parts[token]}. ` : "";
+    this.#part.nextNote.textContent = `${part}Entropy ${entropyText(entropy / Math.LN2)}.${follows}`;
   }
   // The prediction at every depth.
   #showLens() {

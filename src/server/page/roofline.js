@@ -19,6 +19,7 @@ export const OPERATIONS = {
 };
 
 const [LEFT, RIGHT, TOP, BOTTOM] = [52, 12, 26, 42];
+const RIM = 4; // around what is written
 
 // Operations by time, with what follows from their times.
 export function operationsByTime({ operations, seconds }) {
@@ -106,7 +107,7 @@ export function roofline(width, operations, limits, selected) {
     return dot;
   });
   for (const mark of marks.sort((a, b) => a.cy - b.cy)) {
-    const { lead, name } = label(mark, width, taken);
+    const { lead, name } = label(mark, marks, width, taken);
     if (lead) leads.append(lead);
     labels.append(name);
   }
@@ -150,27 +151,33 @@ function roof(x, y, ridge, { bandwidth_gb_per_s: bandwidth, peak_gflops: peak },
   const line = svg("path", { class: "roof", d: `M${x0} ${y0}L${x1} ${y1}H${width - RIGHT}`, "aria-hidden": "true" });
   const names = svg("g", { "aria-hidden": "true" });
   const angle = (Math.atan2(y1 - y0, x1 - x0) * 180) / Math.PI;
-  const turned = { x: 8, y: -6, class: "limit", transform: `translate(${x0} ${y0}) rotate(${angle})` };
+  const turned = { x: 8, y: -8, class: "limit", transform: `translate(${x0} ${y0}) rotate(${angle})` };
   names.append(
-    svg("text", turned, `memory ${number(bandwidth)} GB/s`),
+    svg("text", turned, `${width > 460 ? "memory " : ""}${number(bandwidth)} GB/s`),
     svg("text", { x: width - RIGHT, y: y1 - 6, "text-anchor": "end", class: "limit" }, `peak ${number(peak)} GFLOP/s`),
   );
   return [line, names];
 }
 
-// A label beside a dot, below those that are there already; a line leads to one that is farther away.
-function label({ text, cx, cy, radius }, width, taken) {
+// A label beside a dot and all dots that this one touches, below the labels that are there already; a line leads to
+// one that is farther away.
+function label({ text, cx, cy, radius }, marks, width, taken) {
   const length = 7 * text.length;
-  const isLeft = cx + radius + length + 6 > width - RIGHT;
-  const left = isLeft ? cx - radius - 4 - length : cx + radius + 4;
+  const isNear = (other) => Math.hypot(other.cx - cx, other.cy - cy) < other.radius + radius;
+  const near = marks.filter(isNear);
+  const right = Math.max(...near.map((other) => other.cx + other.radius)) + 4;
+  const isLeft = right + length + 2 > width - RIGHT;
+  const left = isLeft ? Math.min(...near.map((other) => other.cx - other.radius)) - 4 - length : right;
   let y = cy + 4;
-  const overlaps = (other) => Math.abs(other.y - y) < 13 && left < other.left + other.length && other.left < left + length;
+  const overlaps = (other) =>
+    Math.abs(other.y - y) < 13 && left - RIM < other.left + other.length && other.left < left + length + RIM;
   while (taken.some(overlaps)) y += 13;
   taken.push({ left, y, length });
   const x = isLeft ? left + length : left;
   const name = svg("text", { x, y, "text-anchor": isLeft ? "end" : "start", class: "name" }, text);
   const lead = svg("path", { class: "lead", d: `M${cx} ${cy}L${isLeft ? x + 2 : x - 2} ${y - 4}` });
-  return { name, lead: y - cy > 10 ? lead : null };
+  const isFar = y - cy > 10 || Math.abs((isLeft ? x : left) - cx) > radius + 8;
+  return { name, lead: isFar ? lead : null };
 }
 
 export const noOperations = () => createElement("p", "note", "Nothing has been computed in this phase.");
