@@ -215,6 +215,26 @@ test("writes text that runs from right to left, and shows its bytes", async () =
   await close();
 });
 
+test("shares a conversation as a link", async () => {
+  const { page, close } = await openChat();
+  await page.fill("#system", "Be “brief”.");
+  await page.fill("#temperature", "0.4");
+  await say(page, "Wer bist du, 🦊?");
+  const conversation = await messages(page);
+  await page.click("#chat-share");
+  await page.waitForFunction(() => /^The link is in the address bar/.test(document.querySelector("#chat-status").textContent));
+  const other = await open(page.url());
+  await other.page.waitForSelector("#messages textarea");
+  assert.ok(await other.page.isChecked("input[value=chat]"));
+  assert.deepEqual(await messages(other.page), conversation);
+  assert.equal(await other.page.inputValue("#system"), "Be “brief”.");
+  assert.equal(await other.page.inputValue("#temperature"), "0.4");
+  assert.equal(await other.page.inputValue("#max-tokens"), "30");
+  await say(other.page, "And I?");
+  await other.close();
+  await close();
+});
+
 test("streams over a slow network", async () => {
   const { page, close } = await openChat();
   await say(page, "Who are you?");

@@ -62,6 +62,63 @@ test("shows the dot product, the weights and the weighted sum of a head", async 
   await close();
 });
 
+test("counts characters and bytes, and keeps the last token selected as the sentence grows", async () => {
+  const { page, close } = await learn();
+  const type = async (sentence, told) => {
+    await page.fill("#sentence", sentence);
+    await page.waitForFunction(
+      (told) => document.querySelector("#lesson [data-figure] .note")?.textContent.startsWith(told),
+      told,
+    );
+  };
+  await type("Café", "4 characters, 5 bytes, ");
+  await type("The old man and the young queen were angry, they", "48 characters, 48 bytes, 11 tokens.");
+  await turnTo(page, 9);
+  const chosen = page.locator("#lesson .token[aria-pressed=true]");
+  assert.equal(await chosen.textContent(), "·they");
+  await close();
+});
+
+test("shows cosines to both sides of 0, and logits as they are", async () => {
+  const { page, close } = await learn();
+  await turnTo(page, 2);
+  await page.waitForSelector("#lesson .both-sides");
+  assert.equal(await page.textContent("#lesson .ends"), "−1: opposite01: the same");
+  const bars = await page.locator("#lesson .both-sides").evaluate((box) => {
+    const middle = (element) => element.getBoundingClientRect();
+    const tracks = [...box.querySelectorAll(".track")];
+    return tracks.map((track) => {
+      const [outer, fill] = [middle(track), middle(track.firstChild)];
+      const zero = outer.left + outer.width / 2;
+      return { from: (fill.left - zero) / outer.width, to: (fill.right - zero) / outer.width, text: track.nextSibling.textContent };
+    });
+  });
+  for (const { from, to, text } of bars) {
+    const value = number(text);
+    assert.ok(Math.abs((value < 0 ? from : to) - value / 2) < 0.01 && Math.abs(value < 0 ? to : from) < 0.01, text);
+  }
+  assert.ok(bars.some(({ text }) => text.startsWith("−")));
+  await turnTo(page, 9);
+  await page.waitForSelector("#lesson .both-sides");
+  const shown = await page.locator("#lesson .both-sides .value").allTextContents();
+  const { id, tokens, predictions } = await page.evaluate(async () => {
+    const body = JSON.stringify({ model: "fable", prompt: document.querySelector("#sentence").value });
+    return (await fetch("/lens", { method: "POST", body })).json();
+  });
+  const last = tokens.length - 1;
+  const logits = await page.evaluate(
+    async (path) => [...new Float32Array(await (await fetch(path)).arrayBuffer())],
+    `/lens/${id}/sites/logits?token=${last}`,
+  );
+  const top = predictions[last].top_logprobs;
+  top.forEach(({ id, logprob }, i) => {
+    const [logit, percent] = shown[i].split(", ");
+    assert.ok(Math.abs(number(logit) - logits[id]) <= 0.006, shown[i]);
+    assert.ok(Math.abs(number(percent) / 100 / Math.exp(logprob) - 1) < 0.06, shown[i]);
+  });
+  await close();
+});
+
 test("moves the distribution with the temperature, and draws a token", async () => {
   const { page, close } = await learn();
   await turnTo(page, 10);
@@ -89,6 +146,24 @@ test("fits a phone in the dark", async () => {
     const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
     assert.ok(overflow <= 0, `page ${lesson} scrolls sideways by ${overflow} pixels`);
     assert.deepEqual(await violations(page), [], `page ${lesson}`);
+    // What is wider than the page says that it scrolls, and fades where it goes on.
+    const boxes = await page.locator("#lesson .scroll").evaluateAll((all) =>
+      all.map((box) => ({
+        isWide: box.scrollWidth > box.clientWidth + 1,
+        classes: box.className,
+        hint: getComputedStyle(box, "::after").content,
+        mask: getComputedStyle(box).maskImage,
+      })),
+    );
+    for (const { isWide, classes, hint, mask } of boxes) {
+      assert.equal(/overflows more-after/.test(classes), isWide, `page ${lesson}: ${classes}`);
+      assert.equal(/scroll sideways/.test(hint) && /gradient/.test(mask), isWide, `page ${lesson}: ${hint} ${mask}`);
+    }
+    if ([1, 5, 7].includes(lesson)) assert.ok(boxes.some(({ isWide }) => isWide), `page ${lesson}`);
   }
+  await page.locator("#lesson-list button").first().click();
+  await page.waitForSelector("#lesson .overflows");
+  await page.locator("#lesson .overflows").evaluate((box) => (box.scrollLeft = box.scrollWidth));
+  await page.waitForSelector("#lesson .more-before:not(.more-after)");
   await close();
 });

@@ -110,10 +110,58 @@ test("switches a head and an MLP off, and shows before and after", async () => {
   await page.locator("#look-panels [data-mlp=mlp0]").click();
   await page.waitForFunction(() => document.querySelector("[data-part=effectNote]").textContent.includes("mlp0"));
   const expected = inspect("--ablate", "L1H0,mlp0").intervention;
-  const kl = Number((await part(page, "effectNote").textContent()).match(/divergence ([\d.]+)/)[1]);
-  assert.ok(Math.abs(kl - expected.kl_divergence) < 1e-4, `${kl} ${expected.kl_divergence}`);
+  const kl = Number((await part(page, "effectNote").textContent()).match(/divergence ([\d.]+) bits/)[1]);
+  assert.ok(Math.abs(kl - expected.kl_divergence / Math.LN2) < 1e-4, `${kl} ${expected.kl_divergence}`);
   await part(page, "restore").click();
   await page.waitForSelector("#look-panels [data-part=effect]", { state: "hidden" });
+  await close();
+});
+
+const REPEATED = "Mr. Dorkel and Mrs. Dorkel met Mr. Plumb and Mrs. Plumb. Mr. Dorkel said to Mrs. Plumb";
+test("says what a head does, from its pattern", async () => {
+  const { page, close } = await look(REPEATED);
+  const told = async (head, words) => {
+    await page.locator("#look-panels .thumb").nth(head).click();
+    const start = new RegExp(`^In this text, ${words}`);
+    const element = part(page, "headWords").filter({ hasText: start });
+    await element.waitFor();
+    return element.textContent();
+  };
+  // Those that `hornbook heads` finds in this model.
+  assert.match(await told(12, "L3H0 looks mostly at the token before, with "), /with \d\d % of its attention on average\./);
+  await told(21, "L5H1 .*what followed earlier copies of the same token");
+  await told(0, "L0H0 spreads its attention almost evenly");
+  // The scores, on patterns of which they are known: all attention on one place is a byte of 255.
+  const scores = await page.evaluate(async () => {
+    const { headScores } = await import("/page/head_words.js");
+    const ids = [5, 6, 7, 5, 6, 7];
+    const pattern = (place) => Uint8Array.from(ids.flatMap((_, i) => ids.slice(0, i + 1).map((_, j) => (j === place(i) ? 255 : 0))));
+    const of = (place) => headScores(pattern(place), ids).kinds.map(({ score }) => score);
+    return [of((i) => Math.max(0, i - 1)), of(() => 0), of((i) => i), of((i) => Math.max(0, i - 3)), of((i) => Math.max(0, i - 2))];
+  });
+  scores.forEach((row, kind) => assert.equal(row[kind], 1, `${kind}: ${row}`));
+  await part(page, "text").fill("Two words");
+  await part(page, "headWords").filter({ hasText: "too short" }).waitFor();
+  await close();
+});
+
+test("shows nothing of the last text where the next one cannot be read", async () => {
+  const { page, errors } = await look();
+  assert.match(await part(page, "summary").textContent(), /tokens/);
+  await part(page, "text").fill("word ".repeat(600));
+  await part(page, "problem").filter({ hasText: /^There are [\d,]+ tokens, and 512 fit/ }).waitFor();
+  assert.equal(await part(page, "summary").textContent(), "");
+  assert.ok(errors.every((error) => /status of 400/.test(error)), errors.join("\n"));
+  await page.context().close();
+});
+
+test("names the bytes of a character that is several tokens", async () => {
+  const { page, close } = await look("The café was old and quiet again today");
+  const titles = await page.locator("#look-panels .token").evaluateAll((all) => all.map((token) => token.title));
+  const at = titles.findIndex((title) => title.endsWith(", byte 1 of 2 of “é”"));
+  assert.ok(at > 0 && titles[at + 1].endsWith(", byte 2 of 2 of “é”"), titles.join("\n"));
+  await page.locator("#look-panels .token").nth(at + 1).click();
+  assert.match(await part(page, "nextNote").textContent(), /^\\xA9 is byte 2 of 2 of “é”\. Entropy/);
   await close();
 });
 
@@ -126,6 +174,7 @@ test("compares two texts, with the same head in both", async () => {
   await page.waitForFunction(() => document.querySelectorAll("article:nth-child(2) .token").length < 9);
   await page.locator("article:nth-child(1) .thumb").nth(7).click();
   assert.equal(await second.locator("[data-part=selectedHead]").textContent(), "Layer 1, head 3");
+  assert.equal(await second.locator(".legend .scale span").count(), 6);
   await screenshot(page, "compare");
   await page.click("#compare");
   assert.equal(await page.locator("#look-panels article").count(), 1);

@@ -56,6 +56,31 @@ test("says that there is nothing yet, then measures a completion", async () => {
   await close();
 });
 
+test("names operations where no line and no other name is", async () => {
+  for (const width of [360, 1360]) {
+    const { page, close } = await measure({ width });
+    await runCompletion(page);
+    const order = await page.locator("#roofline svg").evaluate((svg) => {
+      const all = [...svg.querySelectorAll("path, text")];
+      const last = (selector) => all.findLastIndex((element) => element.matches(selector));
+      return { lines: Math.max(last(".grid"), last(".roof"), last(".lead"), last(".dot")), names: all.findIndex((e) => e.matches(".limit")) };
+    });
+    assert.ok(order.lines < order.names, "names are drawn over lines");
+    const boxes = await page.locator("#roofline .name").evaluateAll((all) =>
+      all.map((name) => [name.textContent, name.getBoundingClientRect().toJSON()]),
+    );
+    for (const [i, [a, one]] of boxes.entries()) {
+      for (const [b, other] of boxes.slice(i + 1)) {
+        const [x, y] = [["left", "right"], ["top", "bottom"]].map(
+          ([from, to]) => Math.min(one[to], other[to]) - Math.max(one[from], other[from]),
+        );
+        assert.ok(x <= 0 || y <= 4, `${a} and ${b} overlap by ${x} × ${y} at ${width} pixels`);
+      }
+    }
+    await close();
+  }
+});
+
 test("explains operations by pointer and by keys, prefill and decode apart", async () => {
   const { page, close } = await measure();
   await runCompletion(page);
@@ -133,7 +158,7 @@ test("shows why something cannot be measured", async () => {
   assert.ok(await page.$eval("#kernel-length", (input) => input.matches(":invalid:focus")), "told at the field");
   await page.fill("#prompt-tokens", "5000");
   await page.click("#measure-completion");
-  await page.waitForFunction(() => /maximum context length/.test(document.querySelector("#measure-status").textContent));
+  await page.waitForFunction(() => /tokens, and 512 fit into the model’s context/.test(document.querySelector("#measure-status").textContent));
   await idle(page);
   assert.ok(errors.every((error) => /status of 400/.test(error)), errors.join("\n"));
   await page.context().browser().close();

@@ -35,6 +35,9 @@ test("continues in place, the same for the same seed, and as the command line do
   await page.click("#show-code");
   await page.selectOption("#code-kind", "command line");
   const command = await page.textContent("#code");
+  // What is not set is the model's own, for the command line, too; it only has another temperature and top p.
+  const options = [...command.matchAll(/--([a-z-]+) (\S+)/g)].map(([, name, value]) => `${name} ${value}`);
+  assert.deepEqual(options.sort(), ["max-tokens 12", "model 'fable'", "seed 7", "temperature 1", "top-p 1"]);
   const env = { ...process.env, PATH: `${process.env.HORNBOOK.replace(/\/[^/]*$/, "")}:${process.env.PATH}` };
   const output = execFileSync("bash", ["-c", command], { env, encoding: "utf8" });
   assert.equal((prompt + output).trimEnd(), first.trimEnd());
@@ -106,10 +109,16 @@ test("shows alternatives of a token, goes on from another, and undoes it", async
   assert.deepEqual(probabilities, [...probabilities].sort((a, b) => b - a));
   const other = labels.findIndex((label) => !label.startsWith("·time,"));
   const chosen = labels[other].split(",")[0].replaceAll("·", " ");
-  await page.locator("#alternatives button").nth(other).click();
+  assert.match(await page.textContent("#alternatives"), /The probabilities are the model’s own: at temperature 1/);
+  // The keys lead from the token that is there to another one, which Enter chooses.
+  const own = labels.findIndex((label) => label.startsWith("·time,"));
+  assert.equal(await page.evaluate(() => document.activeElement.ariaLabel), labels[Math.max(0, own)]);
+  const key = other > Math.max(0, own) ? "ArrowDown" : "ArrowUp";
+  for (let i = 0; i < Math.abs(other - Math.max(0, own)); i++) await page.keyboard.press(key);
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#alternatives", { state: "hidden" });
   await done(page);
   assert.ok((await textOf(page)).startsWith(`Once upon a${chosen}`), await textOf(page));
-  await page.click("#undo");
   await page.click("#undo");
   assert.equal(await textOf(page), written);
   await page.press("#text", "Control+z");
@@ -117,7 +126,50 @@ test("shows alternatives of a token, goes on from another, and undoes it", async
   await page.press("#text", "Control+Shift+z");
   assert.equal(await textOf(page), written);
   await page.click("summary >> text=All versions");
-  assert.ok((await page.locator("#history li").count()) >= 4);
+  assert.ok((await page.locator("#history li").count()) >= 3);
+  await close();
+});
+
+test("has the caret in the text at once; from there, arrow keys lead into the list that a click opened", async () => {
+  const { page, close } = await open(server.url);
+  await page.waitForFunction(() => document.activeElement.id === "text");
+  await page.keyboard.type(" cat");
+  assert.equal(await textOf(page), "Once upon a time there was a cat");
+  await page.waitForFunction(() => document.querySelector("#shade").lastElementChild?.textContent === " cat");
+  await page.locator("#text").click({ position: { x: 90, y: 30 } });
+  await page.waitForSelector("#alternatives h3");
+  await page.keyboard.press("ArrowDown");
+  assert.equal(await page.evaluate(() => document.activeElement.className), "alternative");
+  await page.keyboard.press("Escape");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "text");
+  await close();
+});
+
+test("shows a character of several tokens with the probability of each, and of all together", async () => {
+  const { page, close } = await open(server.url);
+  const text = "The king’s 🦊";
+  await page.fill("#text", text);
+  await page.waitForFunction(() => document.querySelector("#shade span:last-of-type")?.textContent.includes("🦊"));
+  await page.evaluate(() => {
+    const text = document.querySelector("#text");
+    text.setSelectionRange(text.value.length, text.value.length);
+    document.querySelector("#look-up").click();
+  });
+  await page.waitForSelector("#alternatives li");
+  assert.match(await page.textContent("#alternatives h3"), /“🦊”/);
+  const said = await page.locator("#alternatives li").allTextContents();
+  const { tokens, predictions } = await page.evaluate(async (prompt) => {
+    const body = JSON.stringify({ model: "fable", prompt, predictions_only: true });
+    return (await fetch("/lens", { method: "POST", body })).json();
+  }, text);
+  const last = tokens.slice(-said.length);
+  assert.equal(last.reduce((sum, { bytes }) => sum + bytes.length, 0), 4, "the fox has four bytes");
+  said.forEach((line, i) => {
+    const bits = -predictions[tokens.length - said.length + i - 1].target.logprob / Math.LN2;
+    assert.ok(line.startsWith(`byte ${i + 1} of 4: `) && line.endsWith(`, ${bits.toFixed(1)} bits`), line);
+  });
+  const bits = last.reduce((sum, _, i) => sum - predictions[tokens.length - said.length + i - 1].target.logprob, 0);
+  assert.match(await page.textContent("#alternatives"), new RegExp(`together, ${(bits / Math.LN2).toFixed(1)} bits:`));
   await close();
 });
 
@@ -136,8 +188,10 @@ test("shades tokens in three ways", async () => {
   assert.equal(chosen.map(([text]) => text).join(""), "Once upon a time the xylophone");
   assert.ok(chosen.find(([text]) => text === " time")[1] < 20, "an expected word is pale");
   assert.ok(Math.max(...chosen.slice(5).map(([, shade]) => shade)) > 60, "an unexpected one is not");
+  assert.match(await page.textContent("#shading-scale"), /^surprisal in bits.*12\+$/);
   assert.notDeepEqual(await shades("rank"), chosen);
   assert.notDeepEqual(await shades("entropy"), chosen);
+  assert.match(await page.textContent("#shading-scale"), /^entropy in bits.*10\+$/);
   assert.ok((await shades("off")).every(([, shade]) => shade === 0));
   await close();
 });
@@ -185,7 +239,14 @@ test("says what is wrong with a setting, and where the text is too long", async 
   await write(page, "A", { temperature: "9" });
   assert.match(await page.textContent("#status"), /temperature.*9/);
   await write(page, "word ".repeat(600), { temperature: "1" });
-  assert.match(await page.textContent("#status"), /512/);
+  const told = /^There are [\d,]+ tokens, and 512 fit into the model’s context: shorten the text\.$/;
+  await page.waitForTimeout(800); // the text was scored meanwhile
+  assert.match(await page.textContent("#status"), told);
+  assert.equal((await page.textContent("#complete .readout")).match(/context/g).length, 1, "it is said once");
+  await write(page, "word ".repeat(300), { "max-tokens": "400" });
+  await page.fill("#text", "A short one.");
+  await page.waitForFunction(() => /^\d+ of 512 tokens$/.test(document.querySelector("#count").textContent));
+  assert.equal(await page.textContent("#status"), "");
   assert.ok(errors.every((error) => /status of 400/.test(error)), errors.join("\n"));
   await page.context().close();
 });

@@ -25,7 +25,7 @@ function tooLong(error) {
   if (prompt > fit) return `There are ${n} tokens, and ${room} fit into the model’s context: shorten the text.`;
   return (
     `There are ${n} tokens and up to ${more.toLocaleString("en")} are to follow, but ${room} fit into the model’s ` +
-    "context: shorten the text, or lower “Most tokens”."
+    "context: shorten the text, or let fewer follow."
   );
 }
 
