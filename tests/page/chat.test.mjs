@@ -222,7 +222,7 @@ test("shares a conversation as a link", async () => {
   await say(page, "Wer bist du, 🦊?");
   const conversation = await messages(page);
   await page.click("#chat-share");
-  await page.waitForFunction(() => /^The link is in the address bar/.test(document.querySelector("#chat-status").textContent));
+  await page.locator("#chat-status").filter({ hasText: /^The link is in the address bar/ }).waitFor();
   const other = await open(page.url());
   await other.page.waitForSelector("#messages textarea");
   assert.ok(await other.page.isChecked("input[value=chat]"));

@@ -90,12 +90,14 @@ test("shows cosines to both sides of 0, and logits as they are", async () => {
     return tracks.map((track) => {
       const [outer, fill] = [middle(track), middle(track.firstChild)];
       const zero = outer.left + outer.width / 2;
-      return { from: (fill.left - zero) / outer.width, to: (fill.right - zero) / outer.width, text: track.nextSibling.textContent };
+      const [from, to] = [fill.left, fill.right].map((x) => (x - zero) / outer.width);
+      return { from, to, text: track.nextSibling.textContent };
     });
   });
   for (const { from, to, text } of bars) {
     const value = number(text);
-    assert.ok(Math.abs((value < 0 ? from : to) - value / 2) < 0.01 && Math.abs(value < 0 ? to : from) < 0.01, text);
+    const [end, beginning] = value < 0 ? [from, to] : [to, from];
+    assert.ok(Math.abs(end - value / 2) < 0.01 && Math.abs(beginning) < 0.01, text);
   }
   assert.ok(bars.some(({ text }) => text.startsWith("−")));
   await turnTo(page, 9);
@@ -157,7 +159,8 @@ test("fits a phone in the dark", async () => {
     );
     for (const { isWide, classes, hint, mask } of boxes) {
       assert.equal(/overflows more-after/.test(classes), isWide, `page ${lesson}: ${classes}`);
-      assert.equal(/scroll sideways/.test(hint) && /gradient/.test(mask), isWide, `page ${lesson}: ${hint} ${mask}`);
+      const isTold = /scroll sideways/.test(hint) && /gradient/.test(mask);
+      assert.equal(isTold, isWide, `page ${lesson}: ${hint} ${mask}`);
     }
     if ([1, 5, 7].includes(lesson)) assert.ok(boxes.some(({ isWide }) => isWide), `page ${lesson}`);
   }

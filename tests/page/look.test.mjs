@@ -128,16 +128,18 @@ test("says what a head does, from its pattern", async () => {
     return element.textContent();
   };
   // Those that `hornbook heads` finds in this model.
-  assert.match(await told(12, "L3H0 looks mostly at the token before, with "), /with \d\d % of its attention on average\./);
+  const words = await told(12, "L3H0 looks mostly at the token before, with ");
+  assert.match(words, /with \d\d % of its attention on average\./);
   await told(21, "L5H1 .*what followed earlier copies of the same token");
   await told(0, "L0H0 spreads its attention almost evenly");
   // The scores, on patterns of which they are known: all attention on one place is a byte of 255.
   const scores = await page.evaluate(async () => {
     const { headScores } = await import("/page/head_words.js");
     const ids = [5, 6, 7, 5, 6, 7];
-    const pattern = (place) => Uint8Array.from(ids.flatMap((_, i) => ids.slice(0, i + 1).map((_, j) => (j === place(i) ? 255 : 0))));
+    const row = (i, place) => ids.slice(0, i + 1).map((_, j) => (j === place ? 255 : 0));
+    const pattern = (place) => Uint8Array.from(ids.flatMap((_, i) => row(i, Math.max(0, place(i)))));
     const of = (place) => headScores(pattern(place), ids).kinds.map(({ score }) => score);
-    return [of((i) => Math.max(0, i - 1)), of(() => 0), of((i) => i), of((i) => Math.max(0, i - 3)), of((i) => Math.max(0, i - 2))];
+    return [of((i) => i - 1), of(() => 0), of((i) => i), of((i) => i - 3), of((i) => i - 2)];
   });
   scores.forEach((row, kind) => assert.equal(row[kind], 1, `${kind}: ${row}`));
   await part(page, "text").fill("Two words");
@@ -157,10 +159,11 @@ test("shows nothing of the last text where the next one cannot be read", async (
 
 test("names the bytes of a character that is several tokens", async () => {
   const { page, close } = await look("The café was old and quiet again today");
-  const titles = await page.locator("#look-panels .token").evaluateAll((all) => all.map((token) => token.title));
+  const tokens = page.locator("#look-panels .token");
+  const titles = await tokens.evaluateAll((all) => all.map((token) => token.title));
   const at = titles.findIndex((title) => title.endsWith(", byte 1 of 2 of “é”"));
   assert.ok(at > 0 && titles[at + 1].endsWith(", byte 2 of 2 of “é”"), titles.join("\n"));
-  await page.locator("#look-panels .token").nth(at + 1).click();
+  await tokens.nth(at + 1).click();
   assert.match(await part(page, "nextNote").textContent(), /^\\xA9 is byte 2 of 2 of “é”\. Entropy/);
   await close();
 });

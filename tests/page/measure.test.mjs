@@ -63,7 +63,8 @@ test("names operations where no line and no other name is", async () => {
     const order = await page.locator("#roofline svg").evaluate((svg) => {
       const all = [...svg.querySelectorAll("path, text")];
       const last = (selector) => all.findLastIndex((element) => element.matches(selector));
-      return { lines: Math.max(last(".grid"), last(".roof"), last(".lead"), last(".dot")), names: all.findIndex((e) => e.matches(".limit")) };
+      const lines = Math.max(...[".grid", ".roof", ".lead", ".dot"].map(last));
+      return { lines, names: all.findIndex((element) => element.matches(".limit")) };
     });
     assert.ok(order.lines < order.names, "names are drawn over lines");
     const boxes = await page.locator("#roofline .name").evaluateAll((all) =>
@@ -158,7 +159,8 @@ test("shows why something cannot be measured", async () => {
   assert.ok(await page.$eval("#kernel-length", (input) => input.matches(":invalid:focus")), "told at the field");
   await page.fill("#prompt-tokens", "5000");
   await page.click("#measure-completion");
-  await page.waitForFunction(() => /tokens, and 512 fit into the model’s context/.test(document.querySelector("#measure-status").textContent));
+  const told = /tokens, and 512 fit into the model’s context/;
+  await page.locator("#measure-status").filter({ hasText: told }).waitFor();
   await idle(page);
   assert.ok(errors.every((error) => /status of 400/.test(error)), errors.join("\n"));
   await page.context().browser().close();

@@ -109,7 +109,8 @@ test("shows alternatives of a token, goes on from another, and undoes it", async
   assert.deepEqual(probabilities, [...probabilities].sort((a, b) => b - a));
   const other = labels.findIndex((label) => !label.startsWith("·time,"));
   const chosen = labels[other].split(",")[0].replaceAll("·", " ");
-  assert.match(await page.textContent("#alternatives"), /The probabilities are the model’s own: at temperature 1/);
+  const origin = /The probabilities are the model’s own: at temperature 1/;
+  assert.match(await page.textContent("#alternatives"), origin);
   // The keys lead from the token that is there to another one, which Enter chooses.
   const own = labels.findIndex((label) => label.startsWith("·time,"));
   assert.equal(await page.evaluate(() => document.activeElement.ariaLabel), labels[Math.max(0, own)]);
@@ -130,7 +131,7 @@ test("shows alternatives of a token, goes on from another, and undoes it", async
   await close();
 });
 
-test("has the caret in the text at once; from there, arrow keys lead into the list that a click opened", async () => {
+test("has the caret in the text at once; arrow keys lead into the list that a click opened", async () => {
   const { page, close } = await open(server.url);
   await page.waitForFunction(() => document.activeElement.id === "text");
   await page.keyboard.type(" cat");
@@ -149,7 +150,7 @@ test("shows a character of several tokens with the probability of each, and of a
   const { page, close } = await open(server.url);
   const text = "The king’s 🦊";
   await page.fill("#text", text);
-  await page.waitForFunction(() => document.querySelector("#shade span:last-of-type")?.textContent.includes("🦊"));
+  await page.locator("#shade span:last-of-type").filter({ hasText: "🦊" }).waitFor();
   await page.evaluate(() => {
     const text = document.querySelector("#text");
     text.setSelectionRange(text.value.length, text.value.length);
@@ -164,12 +165,14 @@ test("shows a character of several tokens with the probability of each, and of a
   }, text);
   const last = tokens.slice(-said.length);
   assert.equal(last.reduce((sum, { bytes }) => sum + bytes.length, 0), 4, "the fox has four bytes");
+  const before = predictions.slice(tokens.length - said.length - 1, -1);
+  const surprisals = before.map(({ target }) => -target.logprob / Math.LN2);
   said.forEach((line, i) => {
-    const bits = -predictions[tokens.length - said.length + i - 1].target.logprob / Math.LN2;
-    assert.ok(line.startsWith(`byte ${i + 1} of 4: `) && line.endsWith(`, ${bits.toFixed(1)} bits`), line);
+    assert.ok(line.startsWith(`byte ${i + 1} of 4: `), line);
+    assert.ok(line.endsWith(`, ${surprisals[i].toFixed(1)} bits`), line);
   });
-  const bits = last.reduce((sum, _, i) => sum - predictions[tokens.length - said.length + i - 1].target.logprob, 0);
-  assert.match(await page.textContent("#alternatives"), new RegExp(`together, ${(bits / Math.LN2).toFixed(1)} bits:`));
+  const bits = surprisals.reduce((a, b) => a + b).toFixed(1);
+  assert.match(await page.textContent("#alternatives"), new RegExp(`together, ${bits} bits:`));
   await close();
 });
 

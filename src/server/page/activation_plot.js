@@ -7,7 +7,8 @@ const RADIUS = 2.5;
 
 // The points (x, y) with axes and their numbers; all points are inside.
 export function activationPlot(x, y) {
-  const canvas = createElement("canvas", "curve", "", { role: "img", "aria-label": "Neurons before and after the curve" });
+  const label = "Neurons before and after the curve";
+  const canvas = createElement("canvas", "curve", "", { role: "img", "aria-label": label });
   const width = Math.min(640, document.getElementById("lesson").clientWidth || 640);
   const height = Math.round(Math.max(220, width * 0.45));
   const scale = devicePixelRatio || 1;
@@ -16,8 +17,9 @@ export function activationPlot(x, y) {
   context.scale(scale, scale);
   const [low, high] = [Math.min(-3, ...x), Math.max(3, ...x)];
   const [bottom, top] = [Math.min(-0.5, ...y), Math.max(3, ...y)];
-  const toX = (value) => MARGIN.left + ((value - low) / (high - low)) * (width - MARGIN.left - MARGIN.right);
-  const toY = (value) => height - MARGIN.bottom - ((value - bottom) / (top - bottom)) * (height - MARGIN.top - MARGIN.bottom);
+  const [plotWidth, plotHeight] = [width - MARGIN.left - MARGIN.right, height - MARGIN.top - MARGIN.bottom];
+  const toX = (value) => MARGIN.left + ((value - low) / (high - low)) * plotWidth;
+  const toY = (value) => MARGIN.top + ((top - value) / (top - bottom)) * plotHeight;
   const [dim, line] = ["dim", "line"].map((name) => css(rgb(name)));
   const rule = (x0, y0, x1, y1, color) => {
     context.strokeStyle = color;

@@ -12,7 +12,8 @@ export class Alternatives {
     // From the text, the arrow keys lead into the list that is open.
     area.addEventListener("keydown", (event) => {
       const isArrow = event.key === "ArrowDown" || event.key === "ArrowUp";
-      if (!isArrow || box.hidden || !this.#buttons.length || event.shiftKey || event.ctrlKey || event.metaKey) return;
+      const isChanged = event.shiftKey || event.ctrlKey || event.metaKey || event.altKey;
+      if (!isArrow || isChanged || box.hidden || !this.#buttons.length) return;
       event.preventDefault();
       this.focus();
     });

@@ -21,11 +21,13 @@ function tooLong(error) {
   const numbers = error.message.match(/length is (\d+) tokens.*\((\d+) in your prompt; (\d+) for/);
   if (!numbers) return null;
   const [fit, prompt, more] = numbers.slice(1).map(Number);
-  const [n, room] = [prompt, fit].map((count) => count.toLocaleString("en"));
-  if (prompt > fit) return `There are ${n} tokens, and ${room} fit into the model’s context: shorten the text.`;
+  const [n, room, rest] = [prompt, fit, more].map((count) => count.toLocaleString("en"));
+  if (prompt > fit) {
+    return `There are ${n} tokens, and ${room} fit into the model’s context: shorten the text.`;
+  }
   return (
-    `There are ${n} tokens and up to ${more.toLocaleString("en")} are to follow, but ${room} fit into the model’s ` +
-    "context: shorten the text, or let fewer follow."
+    `There are ${n} tokens and up to ${rest} are to follow, but ${room} fit into the model’s context: ` +
+    "shorten the text, or let fewer follow."
   );
 }
 

@@ -67,8 +67,8 @@ const WAYS = {
     `for choice in json.load(urlopen(request))["choices"]:\n` +
     `    print(choice${kind.text.map((name) => `["${name}"]`).join("")})`,
 
-  // The command line takes the model's own values, too. Where a model has none, the API takes 1, at which these
-  // two do nothing, and the command line other values; so they are written where they are 1.
+  // The command line takes the model's own values, too. Where a model has none, the API takes 1, at which
+  // these two do nothing, and the command line other values; so they are written where they are 1.
   "command line": ({ body, defaults }) => {
     const { model, prompt, stop = [], n, ...numbers } = body;
     const options = Object.entries(numbers).map(([field, value]) => `--${field.replaceAll("_", "-")} ${value}`);

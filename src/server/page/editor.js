@@ -4,8 +4,8 @@ import { createElement } from "./drawing.js";
 
 const LN2 = Math.LN2;
 // How strongly a token is shaded, from 0 to 1, and what is said of the mode.
-// The ticks are those of the scale below: where they are, from 0 to 1, and the value there; above the last one the
-// color is no stronger.
+// The ticks are those of the scale below: where they are, from 0 to 1, and the value there; above the last
+// one the color is no stronger.
 export const SHADINGS = {
   off: { note: "", ticks: [] },
   chosen: {
@@ -38,10 +38,11 @@ export function shadingScale({ unit, ticks }) {
   return [unit, scale];
 }
 
-// The prediction of a piece of text by those of its tokens: all have to be there. The place was as open as before
-// the first one.
+// The prediction of a piece of text by those of its tokens: all have to be there. The place was as open as
+// before the first one.
 function together(predictions) {
-  if (predictions.length === 1 || predictions.some((prediction) => !prediction?.target)) return predictions[0];
+  const isKnown = predictions.every((prediction) => prediction?.target);
+  if (predictions.length === 1 || !isKnown) return predictions[0];
   const targets = predictions.map(({ target }) => target);
   const logprob = targets.reduce((sum, target) => sum + target.logprob, 0);
   const rank = Math.max(...targets.map((target) => target.rank));

@@ -99,8 +99,8 @@ function table(columns, rows) {
   box.append(element);
   return box;
 }
-// Bars to both sides of 0, each [name, value, written value, whether it is emphasized]. `ends` are written below:
-// what the left end, the middle and the right end mean.
+// Bars to both sides of 0, each [name, value, written value, whether it is emphasized]. `ends` are written
+// below: what the left end, the middle and the right end mean.
 function signedBars(rows, largest, ends) {
   const box = bars(
     rows.map(([name, value, text, actual]) => {
@@ -128,8 +128,9 @@ export const FIGURES = {
     const rows = [["id", ids], ["bytes", bytes]];
     const all = sentence.tokens.flatMap(({ bytes }) => bytes);
     const text = new TextDecoder().decode(Uint8Array.from(all));
-    const amounts = [plural(charactersOf(text), "character"), plural(all.length, "byte"), plural(sentence.n, "token")];
-    return [table(sentence.labels, rows), note(`${amounts[0]}, ${amounts[1]}, ${amounts[2]}.`)];
+    const counts = { character: charactersOf(text), byte: all.length, token: sentence.n };
+    const amounts = Object.entries(counts).map(([noun, count]) => plural(count, noun));
+    return [table(sentence.labels, rows), note(`${amounts.join(", ")}.`)];
   },
 
   async embedding(sentence, selection, { redraw }) {
@@ -137,13 +138,14 @@ export const FIGURES = {
     const cosine = (a, b) => dot(a, b) / norm(a) / norm(b);
     const own = rows[selection.token];
     const alike = rows.map((row, i) => [`${sentence.labels[i]}`, cosine(own, row)]);
+    const cosines = alike.map(([name, value]) => [name, value, signed(value)]);
     const title = createElement("h3");
     title.append("Cosine with the row of ", sentence.bold(selection.token));
     return [
       strips(rows, sentence.labels),
       chooseToken(sentence, selection, redraw),
       title,
-      signedBars(alike.map(([name, value]) => [name, value, signed(value)]), 1, ["−1: opposite", "0", "1: the same"]),
+      signedBars(cosines, 1, ["−1: opposite", "0", "1: the same"]),
     ];
   },
 
@@ -267,8 +269,8 @@ export const FIGURES = {
       chooseToken(sentence, selection, redraw),
       activationPlot(pre, post),
       note(
-        `Every point is one of ${post.length.toLocaleString("en")} neurons: to the right its number before the curve, ` +
-          `upward that after it. ${active.toLocaleString("en")} are above 0.1 after it.`,
+        `Every point is one of ${post.length.toLocaleString("en")} neurons: to the right its number before ` +
+          `the curve, upward that after it. ${active.toLocaleString("en")} are above 0.1 after it.`,
       ),
       bars(
         order.slice(0, SHOWN_VALUES).map(([x, i]) => ({
@@ -316,14 +318,16 @@ export const FIGURES = {
       token.id === target?.id,
     ]);
     const range = [Math.min(...logits), Math.max(...logits)].map((x) => signed(x));
+    const count = logits.length.toLocaleString("en");
+    const entropy = (prediction.entropy / LN2).toFixed(2);
     const follows = target ? " What follows in your sentence is emphasized." : "";
     return [
       chooseToken(sentence, selection, redraw),
       signedBars(rows, largest, [-largest, 0, largest].map((x) => signed(x, 1))),
       note(
-        `The highest logits after this token, and the probabilities that the next page makes of them.${follows} All ` +
-          `${logits.length.toLocaleString("en")} logits are between ${range[0]} and ${range[1]}, ${signed(mean(logits))} ` +
-          `on average. Entropy of the probabilities: ${(prediction.entropy / LN2).toFixed(2)} bits.`,
+        "The highest logits after this token, and the probabilities that the next page makes of them." +
+          `${follows} All ${count} logits are between ${range[0]} and ${range[1]}, ${signed(mean(logits))} ` +
+          `on average. Entropy of the probabilities: ${entropy} bits.`,
       ),
     ];
   },

@@ -1,5 +1,5 @@
-// What a head does in a text, in words: the kinds of heads are those of `hornbook heads`, whose scores come from
-// random tokens; here they are measured on the reader's own text.
+// What a head does in a text, in words: the kinds of heads are those of `hornbook heads`, whose scores come
+// from random tokens; here they are measured on the reader's own text.
 import { percent, weightAt } from "./drawing.js";
 
 const MOSTLY = 0.5; // of the attention
@@ -13,7 +13,10 @@ const KINDS = [
   ["the first token", () => [0]],
   ["the token itself", (i) => [i]],
   ["earlier copies of the same token", (i, seen) => seen],
-  ["what followed earlier copies of the same token", (i, seen) => seen.map((j) => j + 1).filter((j) => j < i)],
+  [
+    "what followed earlier copies of the same token",
+    (i, seen) => seen.map((j) => j + 1).filter((j) => j < i),
+  ],
 ];
 
 // The scores of all kinds: the mean attention on their places, over the tokens that have any. How even the
@@ -36,14 +39,19 @@ export function headScores(pattern, ids) {
       scores[kind].sum += targets.reduce((sum, j) => sum + row[j], 0) / total;
       scores[kind].tokens++;
     });
-    const entropy = row.reduce((sum, weight) => sum - (weight ? (weight / total) * Math.log(weight / total) : 0), 0);
+    const shares = row.map((weight) => weight / total);
+    const entropy = shares.reduce((sum, share) => sum - (share ? share * Math.log(share) : 0), 0);
     even += entropy / Math.log(i + 1) / (n - 2);
     if (i < 3) continue;
     const [weight, j] = row.slice(1, i - 1).reduce((best, w, k) => (w > best[0] ? [w, k + 1] : best), [0, 1]);
     other += weight / total / (n - 3);
     if (weight / total >= MIN_SCORE) favorites.set(ids[j], [...(favorites.get(ids[j]) ?? []), j]);
   }
-  const kinds = scores.map(({ sum, tokens }, kind) => ({ name: KINDS[kind][0], score: tokens ? sum / tokens : 0, tokens }));
+  const kinds = scores.map(({ sum, tokens }, kind) => ({
+    name: KINDS[kind][0],
+    score: tokens ? sum / tokens : 0,
+    tokens,
+  }));
   const [favorite] = [...favorites.values()].sort((a, b) => b.length - a.length);
   return { kinds, even, other, favorite: favorite && { token: favorite[0], count: favorite.length } };
 }
@@ -63,10 +71,11 @@ export function headWords(name, pattern, ids, labels) {
   }
   if (other >= 0.3 || (other >= MIN_SCORE && other >= (best?.score ?? 0))) {
     const often = favorite && favorite.count > 1;
-    const which = often ? ` Most often that is “${labels[favorite.token]}”, for ${favorite.count} tokens.` : "";
+    const { token, count } = favorite ?? {};
+    const which = often ? ` Most often that is “${labels[token]}”, for ${count} tokens.` : "";
     return (
-      `${head} looks at single tokens farther back: ${percent(other)} of a token’s attention, on average, is on one ` +
-      `that is not the first, the one before or itself.${which}`
+      `${head} looks at single tokens farther back: ${percent(other)} of a token’s attention, on average, ` +
+      `is on one that is not the first, the one before or itself.${which}`
     );
   }
   if (even >= EVEN) return `${head} spreads its attention almost evenly over the tokens so far.`;

@@ -23,7 +23,7 @@ export function labelOf({ id, text, bytes }) {
   return label;
 }
 
-// Of every token, which bytes of which character it is, if it is no whole one: “byte 1 of 2 of “é””; else null.
+// Of every token, which bytes of which character it is, as “byte 1 of 2 of “é””; null for whole characters.
 export function partsOfCharacters(tokens) {
   const decoder = new TextDecoder();
   const parts = tokens.map(() => null);
@@ -44,4 +44,5 @@ export function partsOfCharacters(tokens) {
   });
   return parts;
 }
-export const bytesFrom = (first, count) => (count === 1 ? `byte ${first}` : `bytes ${first} to ${first + count - 1}`);
+export const bytesFrom = (first, count) =>
+  count === 1 ? `byte ${first}` : `bytes ${first} to ${first + count - 1}`;

@@ -25,7 +25,7 @@ const TYPING_DELAY = 300; // milliseconds without a change
 const LARGEST_CONTRIBUTIONS = 14;
 const SALIENT_HEADS = 6;
 const SALIENCY =
-  "the attention, on average, that a token gives to one token that is not the first, the one before it, or itself";
+  "the attention, on average, that a token gives to one that is not the first, the one before or itself";
 
 export class LookPanel {
   #part = {};
@@ -142,7 +142,8 @@ export class LookPanel {
       const bits = target ? -target.logprob / Math.LN2 : null;
       if (bits > most[0]) most = [bits, t];
       const said = bits === null ? "the first" : `surprisal ${bits.toFixed(1)} bits`;
-      const button = createElement("button", "token", "", { role: "option", title: `token ${t}, ${said}${this.parts[t] ? `, ${this.parts[t]}` : ""}` });
+      const title = [`token ${t}`, said, this.parts[t]].filter(Boolean).join(", ");
+      const button = createElement("button", "token", "", { role: "option", title });
       setLabel(button, this.labels[t]);
       button.append(createElement("small", "", bits === null ? "–" : bits.toFixed(1)));
       button.style.setProperty("--tint", `${Math.min(55, 4 * (bits ?? 0))}%`);
@@ -350,8 +351,8 @@ export class LookPanel {
     const { edits, next_token, kl_divergence: kl } = intervention;
     effectNote.textContent =
       `Switched off: ${edits.map((edit) => edit.split(" ")[0]).join(", ")}. KL divergence ` +
-      `${kl === null ? "∞" : (kl / Math.LN2).toFixed(4)} bits, of the prediction after the last token. Everything else here shows ` +
-      "the model without them.";
+      `${kl === null ? "∞" : (kl / Math.LN2).toFixed(4)} bits, of the prediction after the last token. ` +
+      "Everything else here shows the model without them.";
     shifts.replaceChildren(
       beforeAndAfter(next_token.map(({ token, ...shift }) => ({ name: visible(token ?? `#${shift.id}`), ...shift }))),
     );

@@ -148,7 +148,8 @@ function axes(x, y, width, height) {
 function roof(x, y, ridge, { bandwidth_gb_per_s: bandwidth, peak_gflops: peak }, width) {
   const start = Math.max(x.first, y.first / bandwidth);
   const [x0, y0, x1, y1] = [x.place(start), y.place(start * bandwidth), x.place(ridge), y.place(peak)];
-  const line = svg("path", { class: "roof", d: `M${x0} ${y0}L${x1} ${y1}H${width - RIGHT}`, "aria-hidden": "true" });
+  const d = `M${x0} ${y0}L${x1} ${y1}H${width - RIGHT}`;
+  const line = svg("path", { class: "roof", d, "aria-hidden": "true" });
   const names = svg("g", { "aria-hidden": "true" });
   const angle = (Math.atan2(y1 - y0, x1 - x0) * 180) / Math.PI;
   const turned = { x: 8, y: -8, class: "limit", transform: `translate(${x0} ${y0}) rotate(${angle})` };
@@ -159,8 +160,8 @@ function roof(x, y, ridge, { bandwidth_gb_per_s: bandwidth, peak_gflops: peak },
   return [line, names];
 }
 
-// A label beside a dot and all dots that this one touches, below the labels that are there already; a line leads to
-// one that is farther away.
+// A label beside a dot and all dots that this one touches, below the labels that are there already; a line
+// leads to one that is farther away.
 function label({ text, cx, cy, radius }, marks, width, taken) {
   const length = 7 * text.length;
   const isNear = (other) => Math.hypot(other.cx - cx, other.cy - cy) < other.radius + radius;

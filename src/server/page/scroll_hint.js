@@ -1,5 +1,5 @@
-// A sign on everything that is wider than its place: the edges behind which something is hidden fade, and a line
-// below says that it scrolls.
+// A sign on everything that is wider than its place: the edges behind which something is hidden fade, and a
+// line below says that it scrolls.
 
 export function enableScrollHints() {
   let isDue = false;
@@ -19,7 +19,8 @@ export function enableScrollHints() {
       document.querySelectorAll(".scroll").forEach(update);
     });
   };
-  const changes = { childList: true, subtree: true, characterData: true, attributeFilter: ["hidden", "open"] };
+  const attributeFilter = ["hidden", "open"];
+  const changes = { childList: true, subtree: true, characterData: true, attributeFilter };
   new MutationObserver(updateSoon).observe(document.body, changes);
   addEventListener("resize", updateSoon);
   addEventListener("scroll", ({ target }) => target.classList?.contains("scroll") && update(target), true);

@@ -1,5 +1,5 @@
-// The settings of a request: the fields of the form, presets, and the link that shares them with the text or the
-// conversation.
+// The settings of a request: the fields of the form, presets, and the link that shares them with the text or
+// the conversation.
 
 const $ = (id) => document.getElementById(id);
 
@@ -124,8 +124,9 @@ export function readLink(hash) {
   try {
     const bytes = atob(packed.replaceAll("-", "+").replaceAll("_", "/"));
     const state = JSON.parse(new TextDecoder().decode(Uint8Array.from(bytes, (c) => c.charCodeAt(0))));
-    const isMessage = ({ role, content }) => /^(system|user|assistant)$/.test(role) && typeof content === "string";
-    const isKnown = typeof state.text === "string" || (Array.isArray(state.messages) && state.messages.every(isMessage));
+    const isText = (value) => typeof value === "string";
+    const isMessage = ({ role, content }) => /^(system|user|assistant)$/.test(role) && isText(content);
+    const isKnown = isText(state.text) || (Array.isArray(state.messages) && state.messages.every(isMessage));
     return isKnown ? { ...state, settings: state.settings ?? {} } : null;
   } catch {
     return null;

@@ -96,8 +96,8 @@ export function enableWrite({ model, textChanged }) {
     changed();
   }
 
-  // Sends the text. With one completion it goes on in place; several are shown side by side. `title` is what the
-  // history says of a text that was changed for this and is no version of its own.
+  // Sends the text. With one completion it goes on in place; several are shown side by side. `title` is what
+  // the history says of a text that was changed for this and is no version of its own.
   async function send(title = null) {
     if (running) return;
     alternatives.hide();
