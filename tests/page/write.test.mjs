@@ -245,6 +245,7 @@ test("says what is wrong with a setting, and where the text is too long", async 
   const told = /^There are [\d,]+ tokens, and 512 fit into the model’s context: shorten the text\.$/;
   await page.waitForTimeout(800); // the text was scored meanwhile
   assert.match(await page.textContent("#status"), told);
+  assert.equal(await page.textContent("#count"), "");
   assert.equal((await page.textContent("#complete .readout")).match(/context/g).length, 1, "it is said once");
   await write(page, "word ".repeat(300), { "max-tokens": "400" });
   await page.fill("#text", "A short one.");

@@ -25,8 +25,9 @@ export class JobPanel {
   #table = null; // the losses of all steps, once the job has succeeded: [step, loss]
   #models = [];
 
-  // `changed` is called when something was done to the job, `useModel` with the model to write with.
-  constructor({ changed, useModel }) {
+  // `changed` is called when something was done to the job, `leaveModel` with a model that is to be deleted,
+  // `useModel` with the model to write with.
+  constructor({ changed, leaveModel, useModel }) {
     this.curve = new LossCurve($("losses"), $("loss-readout"));
     const act = (id, does) =>
       $(id).addEventListener("click", async () => {
@@ -45,6 +46,7 @@ export class JobPanel {
     act("save-table", async ({ result_files: [file] }) => download("losses.csv", await this.#result(file)));
     act("delete-model", async ({ fine_tuned_model: name }) => {
       if (!confirm(`Delete ${name} and its files? Nothing brings it back.`)) return;
+      leaveModel(name);
       await getJson(`/v1/models/${encodeURIComponent(name)}`, { method: "DELETE" });
     });
     addEventListener("resize", () => this.curve.draw());

@@ -34,7 +34,7 @@ const write = enableWrite({ model, textChanged: (text) => look?.textChanged(text
 enableChat({ model });
 look = enableLook({ model, text: () => write.text, setText: (text) => (write.text = text) });
 const learn = enableLearn({ model });
-const train = enableTrain({ loadModels, useModel });
+const train = enableTrain({ loadModels, leaveModel, useModel });
 const measure = enableMeasure({ model });
 enableThemes(
   $("theme"),
@@ -70,6 +70,13 @@ async function loadModels() {
   if (data.some(({ id }) => id === chosen)) $("model").value = chosen;
   else if (chosen) modelChanged();
   return data;
+}
+// Chooses another model than one that is about to be deleted, so that nothing more is requested of it.
+function leaveModel(id) {
+  const other = Array.from($("model").options, ({ value }) => value).find((value) => value !== id);
+  if (model() !== id || !other) return;
+  $("model").value = other;
+  modelChanged();
 }
 // Writes with a model.
 function useModel(id) {

@@ -13,8 +13,9 @@ const JOBS_PER_PAGE = 20;
 const DATE = { dateStyle: "medium", timeStyle: "short" };
 const MARKS = { succeeded: "✓", failed: "✕", cancelled: "–", paused: "‖", running: "▶" };
 
-// `loadModels` lists the models again and returns them, `useModel` writes with one.
-export function enableTrain({ loadModels, useModel }) {
+// `loadModels` lists the models again and returns them, `leaveModel` chooses another than one, `useModel` writes
+// with one.
+export function enableTrain({ loadModels, leaveModel, useModel }) {
   let [isVisible, timer, polling] = [false, 0, null];
   let [chosen, most] = [null, JOBS_PER_PAGE];
   let problem = null; // why the jobs could not be listed
@@ -24,7 +25,7 @@ export function enableTrain({ loadModels, useModel }) {
     await polling; // it may have seen what was before
     return poll();
   };
-  const panel = new JobPanel({ changed, useModel });
+  const panel = new JobPanel({ changed, leaveModel, useModel });
   const inputs = ["training", "validation"].map((name) => new FileInput(name));
 
   // Looks how the jobs are; again after a while, as long as somebody looks at this view.

@@ -62,7 +62,9 @@ export function enableWrite({ model, textChanged }) {
       problem = null;
     } catch (error) {
       // The same place that says why nothing could be written, so that nothing is said twice.
-      if (error.name !== "AbortError") say((problem = error.message));
+      if (error.name === "AbortError") return;
+      showCount(0); // it was that of another text
+      say((problem = error.message));
     }
   }
   const showCount = (n, most) => {
