@@ -10,8 +10,10 @@ use hornbook::kernels::thread_pool::ThreadPool;
 use hornbook::model::Precision;
 use hornbook::sampling::SamplingParams;
 use hornbook::{Hornbook, Options};
+use proptest::prelude::*;
 use serde_json::json;
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 type CompletionBits = Vec<(u32, String, u32)>;
 
@@ -103,6 +105,32 @@ fn drafted_output_is_identical_for_all_sampling_params() {
     }
     let stop = Options { stop: vec!["the".into()], ..options(0.8) };
     check(&plain, &drafted, &prompt, &stop, "a stop string");
+}
+
+static PLAIN: LazyLock<Hornbook> = LazyLock::new(|| fable(Precision::F32));
+static DRAFTED: LazyLock<Hornbook> =
+    LazyLock::new(|| fable(Precision::F32).with_draft(Precision::Int4).unwrap());
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn drafted_output_is_identical_for_any_prompt_and_seed(
+        prompt in prop::collection::vec(0..4095u32, 1..60),
+        seed in any::<u64>(),
+        temperature in prop_oneof![Just(0.0f32), 0.1f32..2.0],
+        draft_len in 1..=12usize,
+    ) {
+        let mut options = options(temperature);
+        options.sampling.seed = seed;
+        let (expected, _) = generate(&PLAIN, &prompt, &options, [0, 0]);
+        let (found, stats) = generate(&DRAFTED, &prompt, &options, [draft_len, 8]);
+        prop_assert!(found == expected && stats.drafted_tokens > 0);
+        // As many as pay.
+        let tokens = DRAFTED.generate(&prompt, &options).unwrap().map(|token| token.unwrap());
+        let found: CompletionBits =
+            tokens.map(|token| (token.id, token.text, token.logprob.to_bits())).collect();
+        prop_assert!(found == expected[0]);
+    }
 }
 
 #[test]
