@@ -74,7 +74,7 @@ const ALONE_FACTOR: usize = 4;
 pub(super) fn schedule_tokens(demands: &[TokenDemand], prefill_chunk: usize, step: usize) -> Vec<usize> {
     let mut scheduled: Vec<usize> =
         demands.iter().map(|demand| usize::from(demand.uncomputed == 1)).collect();
-    let alone = prefill_chunk.max((ALONE_FACTOR * prefill_chunk.min(PREFILL_CHUNK)).min(PREFILL_CHUNK));
+    let alone = prefill_chunk.max(PREFILL_CHUNK.min(prefill_chunk.saturating_mul(ALONE_FACTOR)));
     let token_budget = if demands.len() > 1 { prefill_chunk } else { alone };
     let (mut budget, mut scored_tokens) = (token_budget, 0);
     for priority in [Priority::Live, Priority::Low] {

@@ -16,7 +16,7 @@ const MAX_IN_FLIGHT: usize = 64;
 /// Starts an engine with an unbounded queue and a large prefill chunk, as there are no other clients.
 pub fn start_engine(hornbook: Hornbook, kv_precision: Option<KvPrecision>) -> Result<Engine> {
     let options =
-        EngineOptions { queue: usize::MAX, prefill_chunk: 128, kv_precision, ..EngineOptions::default() };
+        EngineOptions { queue: usize::MAX, prefill_chunk: 512, kv_precision, ..EngineOptions::default() };
     Engine::start(hornbook, options)
 }
 
